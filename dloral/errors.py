@@ -1,0 +1,34 @@
+"""The errors a user can cause, each said in one line: what, what was found, what to do.
+
+Every face of the software (command line, page, HTTP API) shows ``str(error)`` and nothing else,
+so a message must stand alone. ``DLoRALError`` is what to catch; the kinds below say whose
+turn it is. Mistakes of our own stay ``AssertionError`` and keep their traceback.
+"""
+
+
+class DLoRALError(Exception):
+    """Something the user can mend; ``str(error)`` is one line that says how."""
+
+
+class OptionError(DLoRALError, ValueError):
+    """An option is outside its range, or two options contradict each other."""
+
+
+class InputError(DLoRALError, ValueError):
+    """The source is missing, unreadable, empty, or not a clip, image or folder of frames."""
+
+
+class OutputError(DLoRALError, OSError):
+    """The result cannot be written: no permission, no space, a container of no use."""
+
+    def __str__(self) -> str:
+        # OSError formats (errno, text) pairs in a way of its own; ours is always one text.
+        return str(self.args[0]) if self.args else ""
+
+
+class WeightsError(DLoRALError):
+    """Weights are missing, broken, hostile, or made for another model."""
+
+
+class Cancelled(DLoRALError):
+    """The job was stopped by whoever started it; nothing was written."""

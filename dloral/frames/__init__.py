@@ -1,0 +1,1 @@
+"""Pure functions on frames: resize, pad, tiles, colour fix, degradation."""

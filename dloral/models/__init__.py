@@ -1,0 +1,1 @@
+"""The networks: flow, cross-frame retrieval, UNet with two LoRAs, VAE."""

@@ -1,0 +1,140 @@
+"""C-LoRA and D-LoRA: two PEFT adapters on the UNet, named ``consistency`` and ``detail``.
+
+The effective weight is ``W + c * dC + d * dD``. Two ways to run it give the same result:
+
+* live (training, gradients): PEFT computes both low-rank branches beside every layer;
+* merged (inference): :func:`merge_scales` writes the effective weights into the layers, from
+  pristine copies, so that changing scales a thousand times drifts by nothing.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+CONSISTENCY = "consistency"
+DETAIL = "detail"
+ADAPTERS = (CONSISTENCY, DETAIL)
+
+LORA_ALPHA = 8
+"""PEFT's default, which the released weights use: the delta is scaled by 8 / rank."""
+
+TARGET_LAYERS = frozenset(
+    {"to_k", "to_q", "to_v", "to_out.0", "conv", "conv1", "conv2", "conv_in", "conv_shortcut"}
+    | {"conv_out", "proj_out", "proj_in", "ff.net.2", "ff.net.0.proj"}
+)
+"""Layers of the UNet that carry both LoRAs (notes, "Two LoRAs"), by the end of their name."""
+
+
+def target_modules(unet: nn.Module) -> list[str]:
+    """Full names of the convolutions and linear layers that carry the LoRAs, in model order."""
+    return [
+        name
+        for name, module in unet.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+        and any(name == end or name.endswith("." + end) for end in TARGET_LAYERS)
+    ]
+
+
+def add_adapters(unet: UNet2DConditionModel, rank: Mapping[str, int] | int) -> None:
+    """Add both LoRAs, gaussian A and zero B, so that at first they change nothing.
+
+    ``rank``: one for both, or one each by adapter name.
+    """
+    targets = target_modules(unet)
+    for name in ADAPTERS:
+        config = LoraConfig(
+            r=rank if isinstance(rank, int) else rank[name],
+            lora_alpha=LORA_ALPHA,
+            init_lora_weights="gaussian",
+            target_modules=targets,
+        )
+        unet.add_adapter(config, adapter_name=name)
+    set_scales(unet, consistency=1.0, detail=1.0)
+
+
+def lora_layers(unet: nn.Module) -> Iterator[LoraLayer]:
+    """Every layer that carries adapters."""
+    for module in unet.modules():
+        if isinstance(module, LoraLayer):
+            yield module
+
+
+def set_scales(unet: nn.Module, *, consistency: float, detail: float) -> None:
+    """Scales of the live adapters, both active; a scale of 0 leaves a branch out exactly."""
+    scales = {CONSISTENCY: consistency, DETAIL: detail}
+    for layer in lora_layers(unet):
+        layer.set_adapter(list(ADAPTERS))
+        for name, scale in scales.items():
+            layer.set_scale(name, scale)
+
+
+def adapter_parameters(unet: nn.Module, adapter: str) -> dict[str, nn.Parameter]:
+    """Name -> parameter of one LoRA (A and B matrices)."""
+    return {
+        name: parameter
+        for name, parameter in unet.named_parameters()
+        if ".lora_" in name and f".{adapter}." in name
+    }
+
+
+class MergedScales:
+    """Effective weights written into a UNet's layers, always from pristine copies.
+
+    The copies stay in the dtype and on the device the weights had, one for each layer that
+    carries LoRAs.
+    """
+
+    def __init__(self, unet: nn.Module) -> None:
+        self._unet = unet
+        self._pristine: list[tuple[LoraLayer, Tensor]] = []
+        self._scales: tuple[float, float] | None = None
+
+    @torch.no_grad()
+    def apply(self, *, consistency: float, detail: float) -> None:
+        """Make the UNet compute with ``W + consistency * dC + detail * dD`` and no side branch."""
+        if self._scales == (consistency, detail):
+            return
+        if not self._pristine:
+            self._pristine = [
+                (layer, layer.get_base_layer().weight.detach().clone())
+                for layer in lora_layers(self._unet)
+            ]
+        set_scales(self._unet, consistency=consistency, detail=detail)
+        for layer, pristine in self._pristine:
+            target = layer.get_base_layer().weight
+            weight = pristine.to(target.device, torch.float32)
+            for name, scale in zip(ADAPTERS, (consistency, detail), strict=True):
+                if scale:
+                    weight = weight + layer.get_delta_weight(name).float()
+            target.copy_(weight)
+            layer.merged_adapters = list(ADAPTERS)
+        self._scales = (consistency, detail)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Back to pristine weights and live adapters."""
+        for layer, pristine in self._pristine:
+            layer.get_base_layer().weight.copy_(pristine)
+            layer.merged_adapters = []
+        self._pristine = []
+        self._scales = None
+
+
+def save_adapter(unet: nn.Module, adapter: str, path: Path) -> None:
+    """One LoRA as safetensors: ``<layer>.lora_A.weight``, ``<layer>.lora_B.weight``."""
+    tensors = {
+        name.replace(f".{adapter}.", "."): parameter.detach().contiguous()
+        for name, parameter in adapter_parameters(unet, adapter).items()
+    }
+    save_file(tensors, path, metadata={"format": "pt", "lora_alpha": str(LORA_ALPHA)})
+
+
+def load_adapter(path: Path) -> dict[str, Tensor]:
+    """The tensors of one LoRA file, as :func:`save_adapter` names them."""
+    return load_file(path)

@@ -1,0 +1,95 @@
+"""Cross-frame retrieval (CFR): what the aligned predecessor knows, added to the current latents.
+
+Legend: B batch, C latent channels, N = h*w latent positions, n heads of d channels.
+
+Step 4 of the generator: per head, ``sim = Q K^T / sqrt(d)`` over all N x N positions, a learned
+threshold per query, weights ``relu((sim - threshold) / temperature)``. There is no softmax and no
+row normalisation, so sums over blocks of keys are exact and the N x N matrix never has to exist:
+memory grows with N, in training too, where a block is computed again for its gradient.
+"""
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+BLOCK_ELEMENTS = 2**23
+"""Similarities held at a time (all heads and frames together): 32 MB in float32."""
+
+
+class CrossFrameRetrieval(ModelMixin, ConfigMixin):
+    """``retrieved = current + proj(weights V)``; queries from current, keys and values from aligned.
+
+    ``temperature=3000`` is the released model's constant (notes, step 4).
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        latent_channels: int = 4,
+        num_heads: int = 9,
+        head_dim: int = 64,
+        temperature: float = 3000.0,
+    ) -> None:
+        super().__init__()
+        inner = num_heads * head_dim
+        self.to_q = nn.Conv2d(latent_channels, inner, 1)
+        self.to_k = nn.Conv2d(latent_channels, inner, 1)
+        self.to_v = nn.Conv2d(latent_channels, inner, 1)
+        self.threshold = nn.Linear(head_dim, 1)
+        self.proj = nn.Conv2d(inner, latent_channels, 1)
+
+    def forward(self, current_latents: Tensor, aligned_latents: Tensor) -> Tensor:
+        """(B,C,h,w), (B,C,h,w) -> retrieved latents (B,C,h,w)."""
+        return current_latents + self.retrieve(current_latents, aligned_latents)
+
+    def retrieve(self, current_latents: Tensor, aligned_latents: Tensor) -> Tensor:
+        """The addition alone, so that a window of several predecessors can average it."""
+        height, width = current_latents.shape[-2:]
+        query = self._heads(self.to_q(current_latents))
+        key = self._heads(self.to_k(aligned_latents))
+        value = self._heads(self.to_v(aligned_latents))
+        found = thresholded_attention(query, key, value, self.threshold(query), self.config.temperature)
+        # (B,n,N,d) -> (B,n*d,h,w)
+        return self.proj(found.transpose(2, 3).flatten(1, 2).unflatten(2, (height, width)))
+
+    def _heads(self, features: Tensor) -> Tensor:
+        """(B,n*d,h,w) -> (B,n,N,d)."""
+        split = features.flatten(2).unflatten(1, (self.config.num_heads, -1))
+        return split.transpose(2, 3).contiguous()
+
+
+def thresholded_attention(
+    query: Tensor, key: Tensor, value: Tensor, threshold: Tensor, temperature: float
+) -> Tensor:
+    """``relu((Q K^T / sqrt(d) - threshold) / temperature) V`` in blocks.
+
+    query, key, value (B,n,N,d), threshold (B,n,N,1) -> (B,n,N,d).
+    """
+    # relu(x / t) = relu(x) / t: scale the small matrices once, not every block.
+    scaled_query = query * query.shape[-1] ** -0.5
+    scaled_value = value / temperature
+    batch, heads, positions, _ = query.shape
+    block = max(64, BLOCK_ELEMENTS // (batch * heads * positions))
+    recompute = torch.is_grad_enabled() and any(
+        tensor.requires_grad for tensor in (query, key, value, threshold)
+    )
+    outputs = []
+    for start in range(0, positions, block):
+        inputs = (
+            scaled_query[:, :, start : start + block],
+            key,
+            scaled_value,
+            threshold[:, :, start : start + block],
+        )
+        if recompute:
+            outputs.append(checkpoint(_attend, *inputs, use_reentrant=False))
+        else:
+            outputs.append(_attend(*inputs))
+    return torch.cat(outputs, dim=2)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, threshold: Tensor) -> Tensor:
+    similarity = query @ key.transpose(2, 3)
+    return torch.relu_(similarity - threshold) @ value

@@ -1,0 +1,137 @@
+"""The UNet: diffusers' own, with a ``conv_in`` for two sets of latents and two LoRAs.
+
+Step 5 of the generator: ``eps = UNet(concat[aligned, retrieved], timestep 1, prompt)``, aligned
+first. On disk it is a plain diffusers UNet with one LoRA file for each adapter beside it, so
+either can be replaced, and other software can read them.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from diffusers import UNet2DConditionModel
+
+# diffusers looks for this name in the module of every component it loads.
+from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
+from torch import Tensor, nn
+
+from dloral.models.adapters import (
+    ADAPTERS,
+    MergedScales,
+    add_adapters,
+    load_adapter,
+    lora_layers,
+    save_adapter,
+    set_scales,
+)
+
+TIMESTEP = 1
+"""The one step's timestep (notes, step 5)."""
+
+
+class TwoLoRAUNet(UNet2DConditionModel):
+    """UNet2DConditionModel for [aligned, retrieved] latents that carries C-LoRA and D-LoRA."""
+
+    _merged: MergedScales | None = None
+
+    @property
+    def has_adapters(self) -> bool:
+        return next(lora_layers(self), None) is not None
+
+    def predict(
+        self, aligned_latents: Tensor, retrieved_latents: Tensor, prompt_embeds: Tensor | None
+    ) -> Tensor:
+        """``eps`` (B,C,h,w) from two (B,C,h,w) and prompt embeddings (B or 1, tokens, D)."""
+        sample = torch.cat([aligned_latents, retrieved_latents], dim=1)
+        if prompt_embeds is not None:
+            prompt_embeds = prompt_embeds.expand(len(sample), -1, -1).to(sample.dtype)
+        return self(sample, TIMESTEP, encoder_hidden_states=prompt_embeds).sample
+
+    def set_scales(self, *, consistency: float, detail: float, merge: bool = True) -> None:
+        """Run with ``W + consistency * dC + detail * dD``.
+
+        ``merge`` writes that sum into the layers, for speed; without it both branches run live
+        beside the layers and keep gradients.
+        """
+        if not self.has_adapters:
+            return
+        if merge:
+            if self._merged is None:
+                self._merged = MergedScales(self)
+            self._merged.apply(consistency=consistency, detail=detail)
+        else:
+            self.unmerge()
+            set_scales(self, consistency=consistency, detail=detail)
+
+    def unmerge(self) -> None:
+        """Pristine base weights back in the layers, adapters live."""
+        if self._merged is not None:
+            self._merged.restore()
+            self._merged = None
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """The plain UNet's files, then ``consistency.safetensors`` and ``detail.safetensors``."""
+        self.unmerge()
+        plain = TwoLoRAUNet.from_config(self.config)
+        plain.to(self.dtype)
+        plain.load_state_dict(plain_state_dict(self))
+        super(TwoLoRAUNet, plain).save_pretrained(save_directory, **kwargs)
+        if self.has_adapters:
+            for adapter in ADAPTERS:
+                save_adapter(self, adapter, Path(save_directory) / f"{adapter}.safetensors")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
+        """A folder that :meth:`save_pretrained` wrote, LoRAs included where they are beside it."""
+        unet = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        folder = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
+        files = {adapter: folder / f"{adapter}.safetensors" for adapter in ADAPTERS}
+        if all(path.is_file() for path in files.values()):
+            load_adapters(unet, files)
+        return unet
+
+
+def load_adapters(unet: TwoLoRAUNet, files: dict[str, Path]) -> None:
+    """Both LoRAs from their files, with the ranks those hold."""
+    tensors = {adapter: load_adapter(path) for adapter, path in files.items()}
+    ranks = {
+        adapter: next(t.shape[0] for key, t in lora.items() if key.endswith("lora_A.weight"))
+        for adapter, lora in tensors.items()
+    }
+    add_adapters(unet, ranks)
+    for adapter, lora in tensors.items():
+        named = {
+            key.replace(".weight", f".{adapter}.weight"): tensor for key, tensor in lora.items()
+        }
+        wanted = {name for name in unet.state_dict() if f".{adapter}.weight" in name}
+        if missing := wanted ^ named.keys():
+            raise ValueError(
+                f"{files[adapter]}: {len(missing)} LoRA tensors do not fit this UNet, "
+                f"the first is {min(missing)}"
+            )
+        unet.load_state_dict(named, strict=False)
+    unet.to(unet.conv_in.weight.dtype)
+
+
+def plain_state_dict(unet: nn.Module) -> dict[str, Tensor]:
+    """The UNet's own weights under the names they have without adapters."""
+    return {
+        name.replace(".base_layer.", "."): tensor
+        for name, tensor in unet.state_dict().items()
+        if ".lora_" not in name
+    }
+
+
+def widen_conv_in(unet: UNet2DConditionModel) -> None:
+    """Give ``unet`` a ``conv_in`` for [aligned, retrieved]; both halves start as the old weights."""
+    old = unet.conv_in
+    wide = nn.Conv2d(
+        2 * old.in_channels, old.out_channels, old.kernel_size, old.stride, old.padding
+    ).to(device=old.weight.device, dtype=old.weight.dtype)
+    with torch.no_grad():
+        wide.weight.copy_(torch.cat([old.weight, old.weight], dim=1))
+        assert wide.bias is not None and old.bias is not None
+        wide.bias.copy_(old.bias)
+    unet.conv_in = wide
+    unet.register_to_config(in_channels=2 * old.in_channels)

@@ -1,0 +1,94 @@
+"""The compact VAE: frames to latents at 1/8 of their size, latents to what bicubic lacks.
+
+Legend: B batch, H x W frame size (multiples of 8), C latent channels.
+
+It plays the part that SD's AutoencoderKL plays in the full model, with the same calls. It is built
+for two CPU cores: pixel-unshuffle ends put all convolutions at 1/4 and 1/8 of the frame's size
+(our decision; a full-resolution convolution costs more than the whole network at 1/4).
+"""
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.autoencoders.vae import DecoderOutput, EncoderOutput
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+PATCH = 4  # pixels a side that pixel-unshuffle folds into channels
+
+
+class PlainBlock(nn.Module):
+    """Two 3x3 convolutions around a SiLU, added to their input; no normalisation.
+
+    Normalisation would tie every pixel to the statistics of its tile.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.silu(self.conv1(x)))
+
+
+class CompactVAE(ModelMixin, ConfigMixin):
+    """Encoder (B,3,H,W) in [-1,1] -> (B,C,H/8,W/8); decoder back to (B,3,H,W).
+
+    The decoder's output is the difference to the bicubic frame: the pipeline that holds this VAE
+    has ``decoder_adds_input`` set and adds it (without that, training starts far below bicubic).
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        latent_channels: int = 32,
+        width: int = 64,
+        encoder_blocks: int = 2,
+        decoder_blocks: int = 4,
+        finish_channels: int = 8,
+        scaling_factor: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.PixelUnshuffle(PATCH),
+            nn.Conv2d(3 * PATCH**2, width, 3, padding=1),
+            *(PlainBlock(width) for _ in range(encoder_blocks)),
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(4 * width, latent_channels, 3, padding=1),
+        )
+        self.decoder = nn.Sequential(
+            nn.Conv2d(latent_channels, 4 * width, 3, padding=1),
+            nn.PixelShuffle(2),
+            *(PlainBlock(width) for _ in range(decoder_blocks)),
+            nn.SiLU(),
+            nn.Conv2d(width, finish_channels * PATCH**2, 3, padding=1),
+            nn.PixelShuffle(PATCH),
+        )
+        # One small convolution across the shuffled pixels: it joins neighbours that came from
+        # different channels, where a bare pixel-shuffle leaves a dot grid.
+        self.finish = nn.Conv2d(finish_channels, 3, 5, padding=2)
+        with torch.no_grad():
+            _start_without_grid(self.decoder[-2], PATCH)
+            self.finish.weight.mul_(0.1)
+            self.finish.bias.zero_()
+
+    def encode(self, x: Tensor, return_dict: bool = True) -> EncoderOutput | tuple[Tensor]:
+        latent = self.encoder(x)
+        return EncoderOutput(latent=latent) if return_dict else (latent,)
+
+    def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
+        sample = self.finish(self.decoder(z))
+        return DecoderOutput(sample=sample) if return_dict else (sample,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decode(self.encode(x).latent).sample
+
+
+def _start_without_grid(conv: nn.Conv2d, factor: int) -> None:
+    """ICNR (Aitken et al., 2017): before training, pixel-shuffle acts as nearest enlargement."""
+    conv.weight.copy_(conv.weight[:: factor**2].repeat_interleave(factor**2, dim=0))
+    assert conv.bias is not None
+    conv.bias.copy_(conv.bias[:: factor**2].repeat_interleave(factor**2, dim=0))

@@ -1,0 +1,1 @@
+"""Weights: where models are, how they are loaded, and how the public release is converted."""

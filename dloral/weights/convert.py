@@ -1,0 +1,202 @@
+"""The released checkpoint (a pickle) + a Stable Diffusion 2.1 folder -> a folder of safetensors.
+
+Format of the pickle: notes, "The released checkpoint". It is opened with ``weights_only=True``,
+which builds tensors and plain containers and runs no code.
+"""
+
+import os
+import pickle
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from dloral.errors import OutputError, WeightsError
+from dloral.models.adapters import CONSISTENCY, DETAIL, add_adapters
+from dloral.models.cfr import CrossFrameRetrieval
+from dloral.models.flow import SPyNet
+from dloral.models.unet import TwoLoRAUNet
+from dloral.pipeline import DLoRALPipeline
+
+RELEASED_ADAPTERS = {CONSISTENCY: "consistency", DETAIL: "quality"}
+"""Our adapter -> the ending of the release's adapter names (``default_encoder_quality``, ...)."""
+
+UNET_PARTS = ("encoder", "decoder", "others")
+
+RELEASED_RETRIEVAL = {
+    "query_conv": "to_q",
+    "key_conv": "to_k",
+    "value_conv": "to_v",
+    "proj_out": "proj",
+    "threshold_fc": "threshold",
+}
+HEAD_DIM = 64  # of the released CFR; its tensors tell only heads * head_dim
+
+
+def convert(checkpoint: Path, base: Path, target: Path, dtype: torch.dtype | None = None) -> None:
+    """Write ``target``, a folder that ``load_pipeline`` runs; it appears whole or not at all.
+
+    ``base``: a Stable Diffusion 2.1-base folder in diffusers' layout. ``dtype``: as stored when
+    None. Raises :class:`WeightsError` for a file that is broken, hostile or does not fit, and
+    :class:`OutputError` where ``target`` is in the way or cannot be written.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise OutputError(f"{target} exists already; give a new folder or remove it first")
+    pipe = build_released(read_checkpoint(checkpoint), base, checkpoint)
+    if dtype is not None:
+        pipe.to(dtype=dtype)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".convert-") as folder:
+            unfinished = Path(folder, "model")
+            pipe.save_pretrained(unfinished)
+            if target.exists():
+                target.rmdir()
+            os.replace(unfinished, target)
+    except (OSError, RuntimeError) as error:
+        # safetensors reports a full disk as a RuntimeError-like of its own
+        free = shutil.disk_usage(target.parent).free if target.parent.exists() else 0
+        raise OutputError(
+            f"{target} could not be written ({free / 1e9:.1f} GB free): {_one_line(error)}"
+        ) from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The release's dictionary, checked for its keys."""
+    if not path.is_file():
+        raise WeightsError(f"{path} is not there; give the path of the released model.pkl")
+    try:
+        checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} was refused: it is no plain file of tensors, or wants to run code when "
+            f"opened ({_one_line(error)}); get model.pkl again from its source"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise WeightsError(
+            f"{path} is broken or cut short at {path.stat().st_size:,} bytes "
+            f"({_one_line(error)}); download it again"
+        ) from error
+    if not isinstance(checkpoint, dict):
+        raise WeightsError(
+            f"{path} holds a {type(checkpoint).__name__}, not DLoRAL's dictionary; "
+            "give the released model.pkl"
+        )
+    for key in ("state_dict_unet", "state_dict_bpp", "lora_rank_unet_consistency",
+                "lora_rank_unet_quality"):
+        if key not in checkpoint:
+            raise WeightsError(f"{path} has no {key!r}; give the released model.pkl of DLoRAL")
+    return checkpoint
+
+
+def build_released(checkpoint: Mapping[str, Any], base: Path, name: Path) -> DLoRALPipeline:
+    """The pipeline of a released checkpoint on its Stable Diffusion base, in stored precision."""
+    parts = {
+        "vae": AutoencoderKL,
+        "text_encoder": CLIPTextModel,
+        "tokenizer": CLIPTokenizer,
+        "scheduler": DDPMScheduler,
+    }
+    loaded = {part: _load_part(kind, base, part) for part, kind in parts.items()}
+    return DLoRALPipeline(
+        **loaded,
+        unet=_released_unet(checkpoint, base, name),
+        flow=_released_flow(checkpoint["state_dict_bpp"], name),
+        retrieval=_released_retrieval(checkpoint["state_dict_bpp"], name),
+    )
+
+
+def _load_part(kind: Any, base: Path, part: str) -> Any:
+    if not (base / part).is_dir():
+        raise WeightsError(
+            f"{base} has no folder {part!r}; give a Stable Diffusion 2.1-base folder in "
+            "diffusers' layout (unet, vae, text_encoder, tokenizer, scheduler)"
+        )
+    try:
+        return kind.from_pretrained(base / part)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{base / part} cannot be loaded: {_one_line(error)}") from error
+
+
+def _released_unet(checkpoint: Mapping[str, Any], base: Path, name: Path) -> TwoLoRAUNet:
+    if not (base / "unet" / "config.json").is_file():
+        raise WeightsError(f"{base} has no unet/config.json; give a Stable Diffusion 2.1-base folder")
+    config = dict(TwoLoRAUNet.load_config(base / "unet"))
+    config["in_channels"] = 2 * config["out_channels"]
+    unet = TwoLoRAUNet.from_config(config)
+    ranks = {
+        ours: int(checkpoint[f"lora_rank_unet_{theirs}"])
+        for ours, theirs in RELEASED_ADAPTERS.items()
+    }
+    add_adapters(unet, ranks)
+    renamed = {}
+    for key, tensor in checkpoint["state_dict_unet"].items():
+        for ours, theirs in RELEASED_ADAPTERS.items():
+            for part in UNET_PARTS:
+                key = key.replace(f".default_{part}_{theirs}.", f".{ours}.")
+        renamed[key] = tensor
+    _fill(unet, renamed, f"{name}: state_dict_unet")
+    return unet
+
+
+def _released_flow(tensors: Mapping[str, Tensor], name: Path) -> SPyNet:
+    flow = SPyNet()
+    renamed = {}
+    for key, tensor in tensors.items():
+        if not key.startswith("spynet."):
+            continue
+        match key.split("."):
+            # spynet.basic_module.LEVEL.basic_module.LAYER.conv.weight; a ReLU sits between layers
+            case [_, _, level, _, layer, _, kind]:
+                renamed[f"pyramid.{level}.{2 * int(layer)}.{kind}"] = tensor
+            case [_, statistic]:
+                renamed[statistic] = tensor
+            case _:
+                raise WeightsError(f"{name}: tensor {key!r} belongs to another flow network")
+    _fill(flow, renamed, f"{name}: state_dict_bpp, spynet")
+    return flow
+
+
+def _released_retrieval(tensors: Mapping[str, Tensor], name: Path) -> CrossFrameRetrieval:
+    prefix = "cross_attn_module."
+    query = tensors.get(f"{prefix}query_conv.weight")
+    if query is None or query.ndim != 4 or query.shape[0] % HEAD_DIM:
+        found = "missing" if query is None else f"of shape {tuple(query.shape)}"
+        raise WeightsError(f"{name}: tensor '{prefix}query_conv.weight' is {found}")
+    retrieval = CrossFrameRetrieval(query.shape[1], query.shape[0] // HEAD_DIM, HEAD_DIM)
+    renamed = {}
+    for key, tensor in tensors.items():
+        if key.startswith(prefix):
+            theirs, kind = key.removeprefix(prefix).split(".", 1)
+            renamed[f"{RELEASED_RETRIEVAL.get(theirs, theirs)}.{kind}"] = tensor
+    _fill(retrieval, renamed, f"{name}: state_dict_bpp, cross_attn_module")
+    return retrieval
+
+
+def _fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Load every tensor, or say in one line which is missing, misshapen or too many."""
+    wanted = module.state_dict()
+    for key in wanted:
+        if key not in tensors:
+            raise WeightsError(f"{where}: tensor {key!r} is missing")
+        if wanted[key].shape != tensors[key].shape:
+            raise WeightsError(
+                f"{where}: tensor {key!r} has shape {tuple(tensors[key].shape)}, this base needs "
+                f"{tuple(wanted[key].shape)}; the checkpoint was made for another base"
+            )
+        if not torch.isfinite(tensors[key]).all():
+            raise WeightsError(f"{where}: tensor {key!r} holds values that are not finite")
+    if unknown := tensors.keys() - wanted.keys():
+        raise WeightsError(f"{where}: tensor {min(unknown)!r} has no place in this base")
+    module.load_state_dict(dict(tensors), assign=True)
+
+
+def _one_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(". ")
