@@ -30,5 +30,5 @@ class WeightsError(DLoRALError):
     """Weights are missing, broken, hostile, or made for another model."""
 
 
-class Cancelled(DLoRALError):
+class CancelledError(DLoRALError):
     """The job was stopped by whoever started it; nothing was written."""

@@ -1,19 +1,21 @@
 """What a person may choose when a clip is restored: one frozen set that checks itself."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import isfinite
-from typing import Any, get_args
+from typing import Any
 
 from dloral.errors import OptionError
 from dloral.frames.colour import COLOUR_FIXES
-from dloral.pipeline import WINDOWS
-from dloral.video.writer import CODECS
-from dloral.weights.loading import DEVICES, DTYPES
 
-SCALES = (1.0, 4.0)
+SCALE_RANGE = (1.0, 4.0)
 MAX_LORA_SCALE = 2.0
 """Twice what a LoRA was trained at; beyond that pictures fall apart."""
 
+WINDOWS = (0, 1, 3, 5)
+"""How many earlier frames CFR may look at (Table A3)."""
+
+CODECS = ("h264", "h265", "vp9", "prores", "ffv1")
+BIT_DEPTHS = (8, 10)
 AUTO = "auto"
 
 
@@ -23,9 +25,10 @@ class UpscaleOptions:
 
     ``model``: a registry name, a folder, or a Hub id. ``scale``: enlargement, 1 to 4, fractions
     allowed. ``consistency``, ``detail``: scales of C-LoRA and D-LoRA, 0 to 2. ``window``: how many
-    earlier frames are looked at. ``tile``: latent cells a side, None for no tiles, ``"auto"`` for
-    tiles only where a frame is larger than the reference's 96 x 96 cells. ``start``,
-    ``duration``: seconds of the source. ``crf``, ``codec``, ``bit_depth``: of the written video.
+    earlier frames are looked at (0, 1, 3, 5). ``tile``: latent cells a side, None for no tiles,
+    ``"auto"`` for tiles only where a frame has more cells than the reference's 96 x 96.
+    ``start``, ``duration``: seconds of the source. ``codec``, ``crf``, ``bit_depth``: of the
+    written video. ``resume``: go on with a job that was stopped.
     """
 
     model: str = "compact"
@@ -46,3 +49,43 @@ class UpscaleOptions:
     crf: int | None = None
     bit_depth: int = 8
     resume: bool = False
+
+    def __post_init__(self) -> None:
+        _within("scale", self.scale, *SCALE_RANGE)
+        _within("consistency", self.consistency, 0, MAX_LORA_SCALE)
+        _within("detail", self.detail, 0, MAX_LORA_SCALE)
+        _one_of("window", self.window, WINDOWS)
+        _one_of("color_fix", self.color_fix, COLOUR_FIXES)
+        _one_of("codec", self.codec, CODECS)
+        _one_of("bit_depth", self.bit_depth, BIT_DEPTHS)
+        _within("start", self.start, 0)
+        if self.duration is not None:
+            _within("duration", self.duration, 0)
+            if not self.duration:
+                raise OptionError("duration is 0; give a number of seconds above 0")
+        if self.crf is not None:
+            _within("crf", self.crf, 0, 63)
+        _within("batch_size", self.batch_size, 1)
+        self._check_tile()
+
+    def _check_tile(self) -> None:
+        if self.tile is None or self.tile == AUTO:
+            return
+        if not isinstance(self.tile, int) or self.tile < 1:
+            raise OptionError(f"tile is {self.tile!r}; give latent cells (8 pixels each), or auto")
+        if not 0 <= self.tile_overlap < self.tile:
+            raise OptionError(
+                f"tile_overlap is {self.tile_overlap} with a tile of {self.tile} latent cells; "
+                "the overlap must be smaller than the tile and not negative"
+            )
+
+
+def _within(name: str, value: float, least: float, most: float = float("inf")) -> None:
+    if not isinstance(value, int | float) or not isfinite(value) or not least <= value <= most:
+        bounds = f"from {least:g} to {most:g}" if isfinite(most) else f"of at least {least:g}"
+        raise OptionError(f"{name} is {value}; give a number {bounds}")
+
+
+def _one_of(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+    if value not in choices:
+        raise OptionError(f"{name} is {value!r}; choose from {', '.join(map(str, choices))}")

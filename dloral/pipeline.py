@@ -37,8 +37,8 @@ from dloral.models.cfr import CrossFrameRetrieval
 from dloral.models.flow import SPyNet, warp
 from dloral.models.unet import TwoLoRAUNet
 from dloral.models.vae import CompactVAE
+from dloral.options import WINDOWS
 
-WINDOWS = (0, 1, 3, 5)
 OUTPUT_TYPES = ("pt", "np", "pil", "latent")
 
 
@@ -174,7 +174,7 @@ class DLoRALPipeline(DiffusionPipeline):
         return retrieved - eps
 
     def decode(self, restored_latents: Tensor, lq_frames: Tensor) -> Tensor:
-        """Latents (B,C,h,w) and the padded input frames (B,3,H,W) -> frames (B,3,H,W), unclamped."""
+        """Latents (B,C,h,w) and the padded input (B,3,H,W) -> frames (B,3,H,W), unclamped."""
         decoded = self.vae.decode(restored_latents / self.vae.config.scaling_factor).sample.float()
         if self.config.decoder_adds_input:
             return decoded / 2 + lq_frames
@@ -328,9 +328,9 @@ class DLoRALPipeline(DiffusionPipeline):
 
 def as_frames(frames: Tensor | np.ndarray | list[Image.Image]) -> Tensor:
     """Any accepted form of a clip -> float32 (T,3,H,W) in [0, 1]."""
-    if isinstance(frames, list | tuple) and frames and isinstance(frames[0], Image.Image):
-        frames = np.stack([np.asarray(picture.convert("RGB")) for picture in frames])
-    clip = torch.as_tensor(frames) if not isinstance(frames, list | tuple) else torch.stack(frames)
+    if isinstance(frames, list | tuple):
+        frames = np.stack([_as_array(picture) for picture in frames]) if frames else np.empty(0)
+    clip = torch.as_tensor(frames)
     if clip.ndim == 4 and clip.shape[1] != 3 and clip.shape[-1] == 3:
         clip = clip.permute(0, 3, 1, 2)
     if clip.ndim != 4 or clip.shape[1] != 3 or not clip.numel():
@@ -342,6 +342,12 @@ def as_frames(frames: Tensor | np.ndarray | list[Image.Image]) -> Tensor:
     if not clip.is_floating_point():
         raise OptionError(f"frames are {clip.dtype}; give uint8, or float in [0, 1]")
     return clip.float()
+
+
+def _as_array(picture: Image.Image | Tensor | np.ndarray) -> np.ndarray:
+    if isinstance(picture, Image.Image):
+        return np.asarray(picture.convert("RGB"))
+    return np.asarray(picture)
 
 
 def _check(*, window: int, tile: int | None, tile_overlap: int, color_fix: str) -> None:

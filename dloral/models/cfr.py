@@ -19,7 +19,7 @@ BLOCK_ELEMENTS = 2**23
 
 
 class CrossFrameRetrieval(ModelMixin, ConfigMixin):
-    """``retrieved = current + proj(weights V)``; queries from current, keys and values from aligned.
+    """``retrieved = current + proj(weights V)``; queries from current, the rest from aligned.
 
     ``temperature=3000`` is the released model's constant (notes, step 4).
     """
@@ -50,7 +50,9 @@ class CrossFrameRetrieval(ModelMixin, ConfigMixin):
         query = self._heads(self.to_q(current_latents))
         key = self._heads(self.to_k(aligned_latents))
         value = self._heads(self.to_v(aligned_latents))
-        found = thresholded_attention(query, key, value, self.threshold(query), self.config.temperature)
+        found = thresholded_attention(
+            query, key, value, self.threshold(query), self.config.temperature
+        )
         # (B,n,N,d) -> (B,n*d,h,w)
         return self.proj(found.transpose(2, 3).flatten(1, 2).unflatten(2, (height, width)))
 

@@ -8,6 +8,8 @@ Source: Ranjan & Black, "Optical Flow Estimation using a Spatial Pyramid Network
 layout, the resizing and the normalisation are those DLoRAL's released weights were trained with.
 """
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -40,12 +42,12 @@ def warp(previous: Tensor, flow_current_to_previous: Tensor, padding: str = "zer
 
 
 class FlowLevel(nn.Sequential):
-    """One pyramid level: (current, warped previous, flow so far) (B,8,H,W) -> correction (B,2,H,W)."""
+    """One level: (current, warped previous, flow so far) (B,8,H,W) -> correction (B,2,H,W)."""
 
     def __init__(self, channels: tuple[int, ...]) -> None:
         widths = (8, *channels, 2)
         layers: list[nn.Module] = []
-        for inner, outer in zip(widths, widths[1:], strict=False):
+        for inner, outer in pairwise(widths):
             layers += [nn.Conv2d(inner, outer, 7, padding=3), nn.ReLU()]
         super().__init__(*layers[:-1])  # the correction itself is signed: no ReLU at the end
 
@@ -82,7 +84,9 @@ class SPyNet(ModelMixin, ConfigMixin):
             F.interpolate(previous, size, mode="bilinear", align_corners=False),
         )
         flow = F.interpolate(flow, (height, width), mode="bilinear", align_corners=False)
-        return flow * flow.new_tensor([width / padded_width, height / padded_height]).view(1, 2, 1, 1)
+        return flow * flow.new_tensor([width / padded_width, height / padded_height]).view(
+            1, 2, 1, 1
+        )
 
     def _coarse_to_fine(self, current: Tensor, previous: Tensor) -> Tensor:
         mean, std = self.mean.float(), self.std.float()

@@ -82,7 +82,9 @@ class TwoLoRAUNet(UNet2DConditionModel):
                 save_adapter(self, adapter, Path(save_directory) / f"{adapter}.safetensors")
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> Self:
         """A folder that :meth:`save_pretrained` wrote, LoRAs included where they are beside it."""
         unet = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         folder = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
@@ -124,14 +126,14 @@ def plain_state_dict(unet: nn.Module) -> dict[str, Tensor]:
 
 
 def widen_conv_in(unet: UNet2DConditionModel) -> None:
-    """Give ``unet`` a ``conv_in`` for [aligned, retrieved]; both halves start as the old weights."""
+    """A ``conv_in`` for [aligned, retrieved]; both halves start as the old weights."""
     old = unet.conv_in
     wide = nn.Conv2d(
         2 * old.in_channels, old.out_channels, old.kernel_size, old.stride, old.padding
     ).to(device=old.weight.device, dtype=old.weight.dtype)
     with torch.no_grad():
         wide.weight.copy_(torch.cat([old.weight, old.weight], dim=1))
-        assert wide.bias is not None and old.bias is not None
+        assert wide.bias is not None
         wide.bias.copy_(old.bias)
     unet.conv_in = wide
     unet.register_to_config(in_channels=2 * old.in_channels)

@@ -27,8 +27,8 @@ class PlainBlock(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        for parameter in self.conv2.parameters():  # a block starts as no change
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(F.silu(self.conv1(x)))
@@ -70,10 +70,12 @@ class CompactVAE(ModelMixin, ConfigMixin):
         # One small convolution across the shuffled pixels: it joins neighbours that came from
         # different channels, where a bare pixel-shuffle leaves a dot grid.
         self.finish = nn.Conv2d(finish_channels, 3, 5, padding=2)
+        shuffled = self.decoder[-2]
+        assert isinstance(shuffled, nn.Conv2d)
+        _start_without_grid(shuffled, PATCH)
         with torch.no_grad():
-            _start_without_grid(self.decoder[-2], PATCH)
-            self.finish.weight.mul_(0.1)
-            self.finish.bias.zero_()
+            for parameter in self.finish.parameters():  # start near bicubic
+                parameter.mul_(0.1)
 
     def encode(self, x: Tensor, return_dict: bool = True) -> EncoderOutput | tuple[Tensor]:
         latent = self.encoder(x)
@@ -84,11 +86,11 @@ class CompactVAE(ModelMixin, ConfigMixin):
         return DecoderOutput(sample=sample) if return_dict else (sample,)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.decode(self.encode(x).latent).sample
+        return self.finish(self.decoder(self.encoder(x)))
 
 
 def _start_without_grid(conv: nn.Conv2d, factor: int) -> None:
     """ICNR (Aitken et al., 2017): before training, pixel-shuffle acts as nearest enlargement."""
-    conv.weight.copy_(conv.weight[:: factor**2].repeat_interleave(factor**2, dim=0))
-    assert conv.bias is not None
-    conv.bias.copy_(conv.bias[:: factor**2].repeat_interleave(factor**2, dim=0))
+    with torch.no_grad():
+        for parameter in conv.parameters():
+            parameter.copy_(parameter[:: factor**2].repeat_interleave(factor**2, dim=0))

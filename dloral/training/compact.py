@@ -1,20 +1,32 @@
-"""The compact model's recipe: its sizes, and the trainings that make it, in order.
+r"""The compact model's recipe: its sizes, and the trainings that make it, in order.
 
-    python -m dloral.training.compact base --packs PACKS --run RUN
+    python -m dloral.training.compact flow --packs PACKS --run RUNS/flow
+    python -m dloral.training.compact base --packs PACKS --run RUNS/base
+    python -m dloral.training.compact algorithm1 --packs PACKS --run RUNS/algorithm1 \
+        --base RUNS/base/pipeline --flow RUNS/flow/flow
+
+Each can be stopped and started again with the same call; it goes on from its last checkpoint.
 """
 
 import argparse
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from dloral.models.adapters import add_adapters
 from dloral.models.cfr import CrossFrameRetrieval
 from dloral.models.flow import SPyNet
+from dloral.models.perceptual import load_vgg_trunk
 from dloral.models.unet import TwoLoRAUNet
 from dloral.models.vae import CompactVAE
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.base import BaseConfig, BaseTask, StillPack
+from dloral.training.algorithm1 import Algorithm1Config, Algorithm1Task
+from dloral.training.base import BaseConfig, BaseTask
+from dloral.training.flow import FlowConfig, FlowTask
+from dloral.training.losses import FeatureDistance
+from dloral.training.packs import Pack
+from dloral.training.schedule import StageSchedule
 from dloral.training.trainer import LoopConfig, train
 
 
@@ -31,6 +43,26 @@ class CompactSizes:
     flow_channels: tuple[int, ...] = (24, 32, 24, 16)
     retrieval_heads: int = 2
     retrieval_head_dim: int = 32
+
+
+LORA_RANK = 8
+"""Twice the paper's 4: the compact UNet's layers are narrow and few (our decision)."""
+
+COMPACT_SCHEDULE = StageSchedule(
+    consistency_steps=800,
+    enhancement_steps=800,
+    transition_steps=100,
+    consistency_weights={"pixel": 1.0, "temporal": 0.5},
+    enhancement_weights={"pixel": 0.5, "feature": 0.3},
+)
+
+LOOPS = {
+    "flow": LoopConfig(steps=3000, learning_rate=4e-4, decay_steps=1000, evaluate_every=500),
+    "base": LoopConfig(steps=20000, learning_rate=6e-4, decay_steps=4000, evaluate_every=400),
+    "algorithm1": LoopConfig(
+        steps=3200, learning_rate=1e-3, decay_steps=400, evaluate_every=200, ema=0.99
+    ),
+}
 
 
 def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
@@ -53,35 +85,71 @@ def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
         vae=CompactVAE(channels, sizes.vae_width, sizes.encoder_blocks, sizes.decoder_blocks),
         unet=unet,
         flow=SPyNet(sizes.flow_levels, sizes.flow_channels),
-        retrieval=CrossFrameRetrieval(
-            channels, sizes.retrieval_heads, sizes.retrieval_head_dim
-        ),
+        retrieval=CrossFrameRetrieval(channels, sizes.retrieval_heads, sizes.retrieval_head_dim),
         decoder_adds_input=True,
     )
     return pipe.channels_last()
 
 
-def train_base(packs: Path, run: Path, loop: LoopConfig, config: BaseConfig) -> None:
+def train_flow(packs: Path, run: Path, loop: LoopConfig) -> None:
+    """The flow net alone; it needs nothing of the others, so it can run first or beside them."""
     pipe = build_pipeline(CompactSizes(), loop.seed)
-    task = BaseTask(pipe, StillPack(packs / "still"), StillPack(packs / "heldout_still"), config)
+    task = FlowTask(pipe, Pack(packs / "clips"), Pack(packs / "heldout_clips"), FlowConfig())
+    train(task, loop, run)
+    pipe.flow.save_pretrained(run / "flow")
+
+
+def train_base(packs: Path, run: Path, loop: LoopConfig) -> None:
+    """VAE and UNet on degraded photographs."""
+    pipe = build_pipeline(CompactSizes(), loop.seed)
+    task = BaseTask(pipe, Pack(packs / "still"), Pack(packs / "heldout_still"), BaseConfig())
+    train(task, loop, run)
+    pipe.save_pretrained(run / "pipeline")
+
+
+def train_algorithm1(packs: Path, run: Path, loop: LoopConfig, base: Path, flow: Path) -> None:
+    """C-LoRA with CFR, and D-LoRA, in turn, on the frozen base and flow net."""
+    pipe = DLoRALPipeline.from_pretrained(base)
+    pipe.register_modules(flow=SPyNet.from_pretrained(flow))
+    torch.manual_seed(loop.seed)
+    add_adapters(pipe.unet, LORA_RANK)
+    # Retrieval starts as no change, like the LoRAs.
+    torch.nn.init.zeros_(pipe.retrieval.proj.weight)
+    torch.nn.init.zeros_(pipe.retrieval.proj.bias)
+    config = Algorithm1Config(schedule=COMPACT_SCHEDULE)
+    features = FeatureDistance(load_vgg_trunk(blocks=3))
+    task = Algorithm1Task(
+        pipe, Pack(packs / "clips"), Pack(packs / "heldout_clips"), config, features
+    )
     train(task, loop, run)
     pipe.save_pretrained(run / "pipeline")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("phase", choices=["base"])
+    parser.add_argument("phase", choices=["flow", "base", "algorithm1"])
     parser.add_argument("--packs", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True)
-    for field in fields(LoopConfig):
-        if field.name in ("steps", "decay_steps", "learning_rate", "evaluate_every", "seed"):
-            kind = float if field.name == "learning_rate" else int
-            parser.add_argument("--" + field.name.replace("_", "-"), type=kind)
-    given = vars(parser.parse_args())
-    phase, packs, run = given.pop("phase"), given.pop("packs"), given.pop("run")
-    overrides = {name: value for name, value in given.items() if value is not None}
-    assert phase == "base"
-    train_base(packs, run, LoopConfig(**{"steps": 12000} | overrides), BaseConfig())
+    parser.add_argument("--base", type=Path, help="pipeline folder of the base run (algorithm1)")
+    parser.add_argument("--flow", type=Path, help="flow folder of the flow run (algorithm1)")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--decay-steps", type=int)
+    given = parser.parse_args()
+    loop = LOOPS[given.phase]
+    changed = {
+        name: getattr(given, name)
+        for name in ("steps", "decay_steps")
+        if getattr(given, name) is not None
+    }
+    loop = replace(loop, **changed)
+    if given.phase == "flow":
+        train_flow(given.packs, given.run, loop)
+    elif given.phase == "base":
+        train_base(given.packs, given.run, loop)
+    elif given.base is None or given.flow is None:
+        parser.error("algorithm1 needs --base and --flow")
+    else:
+        train_algorithm1(given.packs, given.run, loop, given.base, given.flow)
 
 
 if __name__ == "__main__":

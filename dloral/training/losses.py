@@ -1,8 +1,50 @@
 """The losses. Frames are (B,3,H,W) in [0, 1]; every loss is one number a sample, (B,)."""
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+from dloral.models.flow import warp
+from dloral.models.perceptual import VGGTrunk, unit_length
 
 
 def charbonnier(frames: Tensor, hq_frames: Tensor, epsilon: float = 1e-3) -> Tensor:
     """A smooth l1 (Charbonnier et al., 1994): ``sqrt(difference^2 + epsilon^2)``, (B,)."""
     return ((frames - hq_frames).square() + epsilon**2).sqrt().mean(dim=(1, 2, 3))
+
+
+def temporal_difference(
+    frames: Tensor,
+    previous_frames: Tensor,
+    hq_frames: Tensor,
+    previous_hq_frames: Tensor,
+    flow_current_to_previous: Tensor,
+) -> Tensor:
+    """How much the output moves differently from the truth, (B,).
+
+    Each pair's change along the true motion, ``x_t - warp(x_{t-1}, flow)``, is compared between
+    output and truth: flicker costs, real change (occlusion, light) does not. ``flow`` (B,2,H,W) is
+    in pixels. Differentiable in the output frames (our decision; the public code's is not).
+    """
+    change = frames - warp(previous_frames, flow_current_to_previous, padding="border")
+    true_change = hq_frames - warp(previous_hq_frames, flow_current_to_previous, padding="border")
+    return (change - true_change).abs().mean(dim=(1, 2, 3))
+
+
+class FeatureDistance(nn.Module):
+    """Distance of unit-length VGG features, mean over the first ``blocks`` blocks, (B,).
+
+    Named after what it is: the trunk is tuned for edges and the heads are even, so it is not LPIPS.
+    """
+
+    def __init__(self, trunk: VGGTrunk) -> None:
+        super().__init__()
+        self.trunk = trunk
+
+    def forward(self, frames: Tensor, hq_frames: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = [unit_length(features) for features in self.trunk(hq_frames)]
+        parts = [
+            (unit_length(ours) - theirs).square().sum(dim=1).mean(dim=(1, 2))
+            for ours, theirs in zip(self.trunk(frames), wanted, strict=True)
+        ]
+        return torch.stack(parts).mean(dim=0)

@@ -6,7 +6,6 @@ resumed sees exactly the batches of one that was not.
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -64,7 +63,7 @@ class Task(Protocol):
         """Figures on held-out data, with the weights as they are now."""
 
 
-class NotANumber(DLoRALError):
+class NotFiniteError(DLoRALError):
     """The loss stopped being finite; the last checkpoint is still good."""
 
 
@@ -125,11 +124,9 @@ def _one_step(
     total = torch.stack(list(losses.values())).sum()
     optimizer.zero_grad(set_to_none=True)
     total.backward()
-    norm = nn.utils.clip_grad_norm_(
-        [parameters[name] for name in active], config.gradient_clip
-    )
+    norm = nn.utils.clip_grad_norm_([parameters[name] for name in active], config.gradient_clip)
     if not torch.isfinite(total) or not torch.isfinite(norm):
-        raise NotANumber(
+        raise NotFiniteError(
             f"the loss at step {step} is {total.item()} with gradient norm {norm.item()}; "
             "resume from the last checkpoint with a lower learning rate"
         )
@@ -179,7 +176,7 @@ def _save(
         },
         temporary,
     )
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _load(

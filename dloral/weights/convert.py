@@ -4,7 +4,6 @@ Format of the pickle: notes, "The released checkpoint". It is opened with ``weig
 which builds tensors and plain containers and runs no code.
 """
 
-import os
 import pickle
 import shutil
 import tempfile
@@ -24,6 +23,7 @@ from dloral.models.cfr import CrossFrameRetrieval
 from dloral.models.flow import SPyNet
 from dloral.models.unet import TwoLoRAUNet
 from dloral.pipeline import DLoRALPipeline
+from dloral.weights.loading import first_line
 
 RELEASED_ADAPTERS = {CONSISTENCY: "consistency", DETAIL: "quality"}
 """Our adapter -> the ending of the release's adapter names (``default_encoder_quality``, ...)."""
@@ -59,12 +59,12 @@ def convert(checkpoint: Path, base: Path, target: Path, dtype: torch.dtype | Non
             pipe.save_pretrained(unfinished)
             if target.exists():
                 target.rmdir()
-            os.replace(unfinished, target)
+            unfinished.rename(target)
     except (OSError, RuntimeError) as error:
         # safetensors reports a full disk as a RuntimeError-like of its own
         free = shutil.disk_usage(target.parent).free if target.parent.exists() else 0
         raise OutputError(
-            f"{target} could not be written ({free / 1e9:.1f} GB free): {_one_line(error)}"
+            f"{target} could not be written ({free / 1e9:.1f} GB free): {first_line(error)}"
         ) from error
 
 
@@ -77,20 +77,24 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} was refused: it is no plain file of tensors, or wants to run code when "
-            f"opened ({_one_line(error)}); get model.pkl again from its source"
+            f"opened ({first_line(error)}); get model.pkl again from its source"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise WeightsError(
             f"{path} is broken or cut short at {path.stat().st_size:,} bytes "
-            f"({_one_line(error)}); download it again"
+            f"({first_line(error)}); download it again"
         ) from error
     if not isinstance(checkpoint, dict):
         raise WeightsError(
             f"{path} holds a {type(checkpoint).__name__}, not DLoRAL's dictionary; "
             "give the released model.pkl"
         )
-    for key in ("state_dict_unet", "state_dict_bpp", "lora_rank_unet_consistency",
-                "lora_rank_unet_quality"):
+    for key in (
+        "state_dict_unet",
+        "state_dict_bpp",
+        "lora_rank_unet_consistency",
+        "lora_rank_unet_quality",
+    ):
         if key not in checkpoint:
             raise WeightsError(f"{path} has no {key!r}; give the released model.pkl of DLoRAL")
     return checkpoint
@@ -122,12 +126,14 @@ def _load_part(kind: Any, base: Path, part: str) -> Any:
     try:
         return kind.from_pretrained(base / part)
     except (OSError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"{base / part} cannot be loaded: {_one_line(error)}") from error
+        raise WeightsError(f"{base / part} cannot be loaded: {first_line(error)}") from error
 
 
 def _released_unet(checkpoint: Mapping[str, Any], base: Path, name: Path) -> TwoLoRAUNet:
     if not (base / "unet" / "config.json").is_file():
-        raise WeightsError(f"{base} has no unet/config.json; give a Stable Diffusion 2.1-base folder")
+        raise WeightsError(
+            f"{base} has no unet/config.json; give a Stable Diffusion 2.1-base folder"
+        )
     config = dict(TwoLoRAUNet.load_config(base / "unet"))
     config["in_channels"] = 2 * config["out_channels"]
     unet = TwoLoRAUNet.from_config(config)
@@ -196,7 +202,3 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     if unknown := tensors.keys() - wanted.keys():
         raise WeightsError(f"{where}: tensor {min(unknown)!r} has no place in this base")
     module.load_state_dict(dict(tensors), assign=True)
-
-
-def _one_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(". ")

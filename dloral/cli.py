@@ -1,0 +1,193 @@
+"""The command line: parsing only; every command hands over to the room that does the work.
+
+Exit status: 0 done, 1 the job failed, 2 the call was wrong, 130 stopped by Ctrl-C. A person's
+mistake is answered with one line on stderr, never with a traceback.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dloral import __version__
+from dloral.errors import DLoRALError, OptionError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    options = build_parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], None] = options.command
+    try:
+        command(options)
+    except OptionError as error:
+        return _fail(error, 2)
+    except DLoRALError as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        return _fail("stopped; nothing was written", 130)
+    except BrokenPipeError:
+        # the reader of our output went away (``dloral ... | head``)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def _fail(error: object, status: int) -> int:
+    print(f"dloral: {error}", file=sys.stderr)
+    return status
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dloral",
+        description="One-step diffusion video super-resolution: larger, sharper, free of flicker.",
+    )
+    parser.add_argument("--version", action="version", version=f"dloral {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_upscale(commands)
+    _add_convert(commands)
+    _add_bench(commands)
+    _add_app(commands)
+    return parser
+
+
+def _add_upscale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "upscale",
+        help="restore a clip, an image or a folder of frames",
+        description="Restore a clip and write it larger, with its sound.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("source", metavar="IN", help="a video, a GIF, an image, or a folder of frames")
+    add(
+        "-o",
+        "--output",
+        metavar="OUT",
+        required=True,
+        help=".mp4, .mkv, .mov or .webm; an image for an image; a folder for PNG frames",
+    )
+    _add_model_options(parser)
+    add("--scale", type=float, default=4.0, help="enlargement, 1 to 4")
+    add("--consistency", type=float, default=1.0, help="C-LoRA: steadiness in time, 0 to 2")
+    add("--detail", type=float, default=1.0, help="D-LoRA: fine detail, 0 to 2")
+    add("--window", type=int, default=1, help="earlier frames looked at: 0, 1, 3 or 5")
+    add("--prompt", default="", help="what the clip shows, for models that read it")
+    add("--color-fix", default="adain", help="adain, wavelet or none")
+    add(
+        "--tile",
+        type=_tile,
+        default="auto",
+        help="latent cells (8 pixels) a tile side; auto, or none",
+    )
+    add("--tile-overlap", type=int, default=32, help="latent cells that tiles share")
+    add("--batch-size", type=int, default=1, help="frames restored at a time")
+    add("--start", type=float, default=0.0, help="first second to restore")
+    add("--duration", type=float, help="seconds to restore; all that is left by default")
+    add("--codec", default="h264", help="h264, h265, vp9, prores or ffv1")
+    add("--crf", type=int, help="quality of the written video, lower is better")
+    add("--bit-depth", type=int, default=8, help="8 or 10")
+    add("--resume", action="store_true", help="go on with a job that was stopped")
+    add("--quiet", action="store_true", help="no progress bar")
+    parser.set_defaults(command=_upscale)
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="compact", help="compact, a folder, or a Hub id")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+
+
+def _tile(text: str) -> int | str | None:
+    if text in ("auto", "none"):
+        return "auto" if text == "auto" else None
+    return int(text)
+
+
+def _upscale(options: argparse.Namespace) -> None:
+    from dloral.options import UpscaleOptions
+    from dloral.terminal import show_progress
+    from dloral.upscale import upscale_steps
+
+    chosen = vars(options)
+    fields = UpscaleOptions.__dataclass_fields__
+    upscale = UpscaleOptions(**{name: chosen[name] for name in fields})
+    steps = upscale_steps(options.source, options.output, upscale)
+    show_progress(steps, quiet=options.quiet)
+
+
+def _add_convert(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "convert",
+        help="turn the released model.pkl into a folder of safetensors",
+        description="Make a model folder from DLoRAL's released checkpoint and its SD 2.1 base.",
+    )
+    parser.add_argument("checkpoint", type=Path, help="the released model.pkl")
+    parser.add_argument("--base", type=Path, required=True, help="Stable Diffusion 2.1-base folder")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="new folder to write")
+    parser.add_argument("--dtype", help="float32, bfloat16 or float16; as stored by default")
+    parser.set_defaults(command=_convert)
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from dloral.weights.convert import convert
+    from dloral.weights.loading import DTYPES
+
+    if options.dtype is not None and options.dtype not in DTYPES:
+        raise OptionError(f"--dtype is {options.dtype!r}; choose from {', '.join(DTYPES)}")
+    dtype = DTYPES[options.dtype] if options.dtype else None
+    convert(options.checkpoint, options.base, options.output, dtype)
+    print(f"wrote {options.output}; use it with --model {options.output}")
+
+
+def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "bench",
+        help="time a model on this machine",
+        description="Time one restored frame, and say on what machine.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    _add_model_options(parser)
+    parser.add_argument("--size", default="128x128", help="input width x height")
+    parser.add_argument("--scale", type=float, default=4.0, help="enlargement, 1 to 4")
+    parser.add_argument("--frames", type=int, default=20, help="frames timed, after 3 to warm up")
+    parser.set_defaults(command=_bench)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from dloral.bench import bench
+
+    width, _, height = options.size.partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise OptionError(f"--size is {options.size!r}; give width x height, such as 128x128")
+    if options.frames < 1:
+        raise OptionError(f"--frames is {options.frames}; give 1 or more")
+    print(
+        bench(
+            options.model,
+            options.device,
+            options.dtype,
+            int(height),
+            int(width),
+            options.scale,
+            options.frames,
+        )
+    )
+
+
+def _add_app(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "app",
+        help="open the page",
+        description="Serve the page; the same as app.py.",
+        add_help=False,
+    )
+    parser.add_argument("rest", nargs=argparse.REMAINDER)
+    parser.set_defaults(command=_app)
+
+
+def _app(options: argparse.Namespace) -> None:
+    from dloral.studio import launch
+
+    launch(options.rest)

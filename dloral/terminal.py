@@ -1,0 +1,32 @@
+"""The command line's face of a job: a bar with frames, rate and time left."""
+
+import sys
+from collections.abc import Iterable
+from contextlib import closing
+from typing import Any
+
+from tqdm import tqdm
+
+from dloral.upscale import Progress
+
+
+def show_progress(steps: Iterable[Progress], quiet: bool = False) -> None:
+    """Run a job to its end and show it on stderr; a closing line on stdout says what was written.
+
+    However it ends, the job is closed, so that it takes away what it had half written.
+    """
+    if not sys.stderr.isatty() and not quiet:
+        print("restoring ...", file=sys.stderr)
+    bar = tqdm(unit="frame", dynamic_ncols=True, disable=quiet or not sys.stderr.isatty())
+    job: Any = steps
+    with bar, closing(job):
+        for progress in job:
+            bar.total = progress.num_frames
+            bar.set_description_str(progress.stage)
+            bar.update(progress.frame - bar.n)
+            if progress.stage == "done":
+                result = progress
+    for note in result.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if not quiet:
+        print(f"{result.target}: {result.frame} frames, {result.frames_per_second:.1f} frames/s")

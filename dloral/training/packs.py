@@ -1,0 +1,105 @@
+"""Degraded pairs on disk, made once by ``dloral.training.prepare``, read at random.
+
+A pack is a folder: ``hq.npy`` (N,T,3,S,S) and ``lq.npy`` (N,T,3,S/4,S/4), uint8, and for clips
+``flow.npy`` (N,T-1,2,S/8,S/8), float16: current to previous, in cells of 8 pixels.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dloral.frames.resize import LATENT_STRIDE, resize_bicubic
+
+
+class Pack:
+    """One pack, memory-mapped; nothing is read before it is drawn."""
+
+    def __init__(self, folder: Path) -> None:
+        self.hq = np.load(folder / "hq.npy", mmap_mode="r")
+        self.lq = np.load(folder / "lq.npy", mmap_mode="r")
+        flow = folder / "flow.npy"
+        self.flow = np.load(flow, mmap_mode="r") if flow.is_file() else None
+        self.size = self.hq.shape[-1]
+
+    def clip(self, index: int) -> tuple[Tensor, Tensor]:
+        """One whole clip: (hq_frames, lq_frames at the same size), (T,3,S,S) in [0, 1]."""
+        hq, lq = (_floats(frames[index]) for frames in (self.hq, self.lq))
+        return hq, resize_bicubic(lq, self.size, self.size)
+
+    def stills(self, which: slice) -> tuple[Tensor, Tensor]:
+        """Whole first frames: (hq_frames, lq_frames at the same size), (B,3,S,S) in [0, 1]."""
+        hq, lq = (_floats(frames[which, 0]) for frames in (self.hq, self.lq))
+        return hq, resize_bicubic(lq, self.size, self.size)
+
+    def clips(self, which: slice | list[int]) -> "ClipBatch":
+        """Whole clips."""
+        assert self.flow is not None, "this pack holds stills; clips need flow.npy"
+        hq, lq = (_floats(frames[which]) for frames in (self.hq, self.lq))
+        shape = hq.shape[:2]
+        lq = resize_bicubic(lq.flatten(0, 1), self.size, self.size).unflatten(0, shape)
+        return ClipBatch(hq, lq, _full_size_flow(torch.from_numpy(self.flow[which].astype("f4"))))
+
+    def draw_stills(self, rng: np.random.Generator, count: int, crop: int) -> tuple[Tensor, Tensor]:
+        """``count`` random crops, flipped and turned: (hq_frames, lq_frames), (B,3,crop,crop)."""
+        hq_crops: list[Tensor] = []
+        lq_crops: list[Tensor] = []
+        for index in rng.integers(len(self.hq), size=count):
+            hq, lq = self.stills(slice(index, index + 1))
+            place = self._place(rng, crop)
+            turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
+            for frame, crops in ((hq[0], hq_crops), (lq[0], lq_crops)):
+                patch = torch.rot90(frame[place], turns, (1, 2))
+                crops.append(patch.flip(2) if mirrored else patch)
+        return torch.stack(hq_crops), torch.stack(lq_crops)
+
+    def draw_clips(self, rng: np.random.Generator, count: int, crop: int) -> "ClipBatch":
+        """``count`` random clips, each cropped at one place, mirrored sideways or not."""
+        batches = []
+        for index in rng.integers(len(self.hq), size=count):
+            batch = self.clips([int(index)])
+            place = self._place(rng, crop)
+            parts = [part[place] for part in (batch.hq_frames, batch.lq_frames, batch.flow)]
+            if rng.integers(2):
+                parts = [part.flip(-1) for part in parts]
+                parts[2] = parts[2] * torch.tensor([-1.0, 1.0]).view(2, 1, 1)
+            batches.append(parts)
+        return ClipBatch(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+
+    def _place(self, rng: np.random.Generator, crop: int) -> tuple:
+        """Where to crop: on the latent grid, so that latents of crop and whole agree."""
+        steps = (self.size - crop) // LATENT_STRIDE
+        top, left = LATENT_STRIDE * rng.integers(steps + 1, size=2)
+        return (..., slice(top, top + crop), slice(left, left + crop))
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """B clips of T frames: frames (B,T,3,H,W) in [0, 1], flow (B,T-1,2,H,W), current to previous,
+    in pixels."""
+
+    hq_frames: Tensor
+    lq_frames: Tensor
+    flow: Tensor
+
+
+def psnr(frames: Tensor, hq_frames: Tensor) -> Tensor:
+    """PSNR in dB of each frame (B,3,H,W) in [0, 1] -> (B,), all channels and pixels together."""
+    error = (frames.clamp(0, 1) - hq_frames).square().mean(dim=(1, 2, 3))
+    return -10 * error.log10()
+
+
+def _floats(pixels: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.array(pixels)).float() / 255
+
+
+def _full_size_flow(flow: Tensor) -> Tensor:
+    """(B,T-1,2,h,w) in cells -> (B,T-1,2,8h,8w) in pixels."""
+    shape = flow.shape[:2]
+    large = F.interpolate(
+        flow.flatten(0, 1), scale_factor=LATENT_STRIDE, mode="bilinear", align_corners=False
+    )
+    return LATENT_STRIDE * large.unflatten(0, shape)

@@ -1,0 +1,179 @@
+"""The whole story, file to file: read, enlarge, restore, write, and say how it goes.
+
+:func:`upscale_steps` is a generator: each value is a :class:`Progress` that any face can show, and
+closing it cancels the job within a frame, leaving nothing behind. :func:`upscale_video` runs it to
+the end.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from dloral.errors import InputError
+from dloral.frames.resize import resize_bicubic
+from dloral.options import AUTO, UpscaleOptions
+from dloral.pipeline import DLoRALPipeline
+from dloral.video.probe import ClipInfo, probe
+from dloral.video.reader import Frame, read_frames
+from dloral.video.writer import open_writer
+from dloral.weights.loading import load_pipeline
+
+AUTO_TILE = 96
+"""The reference's tile, in latent cells: ``tile="auto"`` tiles frames of more cells than that."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is. ``stage``: loading, restoring, writing or done.
+
+    ``frame`` of ``num_frames`` (None where the source does not say) are restored, at
+    ``frames_per_second``. ``restored_frame`` and ``lq_frame`` are the newest pair, (3,H,W) in
+    [0, 1]. ``notes`` say what the result could not keep of the source.
+    """
+
+    stage: str
+    frame: int = 0
+    num_frames: int | None = None
+    frames_per_second: float = 0.0
+    restored_frame: Tensor | None = None
+    lq_frame: Tensor | None = None
+    target: Path | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def seconds_left(self) -> float | None:
+        if self.num_frames is None or not self.frames_per_second:
+            return None
+        return max(self.num_frames - self.frame, 0) / self.frames_per_second
+
+
+def upscale_video(
+    source: str | Path,
+    target: str | Path,
+    options: UpscaleOptions | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    pipe: DLoRALPipeline | None = None,
+) -> Path:
+    """Restore a clip, an image or a folder of frames, and write it to ``target``; returns that.
+
+    ``pipe``: a loaded pipeline to use instead of loading ``options.model``. Raises
+    :class:`dloral.DLoRALError` with one line for whatever the caller can mend.
+    """
+    for progress in upscale_steps(source, target, options, pipe):
+        if on_progress is not None:
+            on_progress(progress)
+    return Path(target)
+
+
+def upscale_steps(
+    source: str | Path,
+    target: str | Path,
+    options: UpscaleOptions | None = None,
+    pipe: DLoRALPipeline | None = None,
+) -> Iterator[Progress]:
+    """The job as a generator; see :func:`upscale_video`."""
+    options = options or UpscaleOptions()
+    clip = probe(source)
+    height, width = output_size(clip, options.scale)
+    num_frames = expected_frames(clip, options)
+    writing = open_writer(
+        target,
+        width=width,
+        height=height,
+        source=clip,
+        codec=options.codec,
+        crf=options.crf,
+        bit_depth=options.bit_depth,
+        start=options.start,
+        duration=options.duration,
+    )
+    with (
+        writing as writer,
+        read_frames(clip, start=options.start, duration=options.duration) as frames,
+    ):
+        yield Progress("loading", num_frames=num_frames)
+        pipe = pipe or load_pipeline(options.model, options.device, options.dtype)
+        clock = _Clock()
+        done = 0
+        restoring = _restore(pipe, frames, height, width, options)
+        with closing(restoring):
+            for frame, lq_frame, restored_frame in restoring:
+                writer.write(restored_frame, frame.time, frame.duration)
+                done += 1
+                yield Progress(
+                    "restoring", done, num_frames, clock.rate(done), restored_frame, lq_frame
+                )
+        if not done:
+            raise InputError(
+                f"{clip.path.name} has no frame from {options.start:g} s on; "
+                "give an earlier --start or a longer --duration"
+            )
+        yield Progress("writing", done, done, clock.rate(done))
+    yield Progress(
+        "done", done, done, clock.rate(done), target=Path(target), notes=tuple(writer.notes)
+    )
+
+
+def output_size(clip: ClipInfo, scale: float) -> tuple[int, int]:
+    """Height and width of the result, in pixels: the source's times ``scale``, rounded."""
+    return max(1, round(clip.height * scale)), max(1, round(clip.width * scale))
+
+
+def expected_frames(clip: ClipInfo, options: UpscaleOptions) -> int | None:
+    """How many frames a job will restore, as far as the source tells before it is read."""
+    if clip.num_frames is None:
+        return None
+    left = clip.num_frames - round(options.start * clip.fps)
+    if options.duration is not None:
+        left = min(left, round(options.duration * clip.fps))
+    return max(left, 0) or None
+
+
+def chosen_tile(options: UpscaleOptions) -> int | None:
+    """``tile`` as the pipeline takes it."""
+    return AUTO_TILE if options.tile == AUTO else options.tile  # type: ignore[return-value]
+
+
+def _restore(
+    pipe: DLoRALPipeline,
+    frames: Iterator[Frame],
+    height: int,
+    width: int,
+    options: UpscaleOptions,
+) -> Iterator[tuple[Frame, Tensor, Tensor]]:
+    """(source frame, its bicubic enlargement, restored frame) for every frame, in order."""
+    waiting: list[tuple[Frame, Tensor]] = []  # read, not yet restored: at most one batch
+
+    def enlarged() -> Iterator[Tensor]:
+        for frame in frames:
+            lq_frame = resize_bicubic(frame.pixels[None], height, width)[0]
+            waiting.append((frame, lq_frame))
+            yield lq_frame
+
+    restored = pipe.stream(
+        enlarged(),
+        prompt=options.prompt,
+        consistency=options.consistency,
+        detail=options.detail,
+        window=options.window,
+        tile=chosen_tile(options),
+        tile_overlap=options.tile_overlap,
+        color_fix=options.color_fix,
+        batch_size=options.batch_size,
+    )
+    for restored_frame in restored:
+        yield *waiting.pop(0), restored_frame
+
+
+class _Clock:
+    """Frames a second since the job's first frame began."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+
+    def rate(self, frames: int) -> float:
+        return frames / max(time.monotonic() - self._started, 1e-6)
