@@ -15,8 +15,6 @@ def show_progress(steps: Iterable[Progress], quiet: bool = False) -> None:
 
     However it ends, the job is closed, so that it takes away what it had half written.
     """
-    if not sys.stderr.isatty() and not quiet:
-        print("restoring ...", file=sys.stderr)
     bar = tqdm(unit="frame", dynamic_ncols=True, disable=quiet or not sys.stderr.isatty())
     job: Any = steps
     with bar, closing(job):

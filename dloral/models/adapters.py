@@ -7,6 +7,7 @@ The effective weight is ``W + c * dC + d * dD``. Two ways to run it give the sam
   pristine copies, so that changing scales a thousand times drifts by nothing.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -54,7 +55,10 @@ def add_adapters(unet: UNet2DConditionModel, rank: Mapping[str, int] | int) -> N
             init_lora_weights="gaussian",
             target_modules=targets,
         )
-        unet.add_adapter(config, adapter_name=name)
+        with warnings.catch_warnings():
+            # PEFT asks whether a second adapter is meant; it is.
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")
+            unet.add_adapter(config, adapter_name=name)
     set_scales(unet, consistency=1.0, detail=1.0)
 
 

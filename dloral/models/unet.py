@@ -74,7 +74,7 @@ class TwoLoRAUNet(UNet2DConditionModel):
         """The plain UNet's files, then ``consistency.safetensors`` and ``detail.safetensors``."""
         self.unmerge()
         plain = TwoLoRAUNet.from_config(self.config)
-        plain.to(self.dtype)
+        cast(plain, self.dtype)
         plain.load_state_dict(plain_state_dict(self))
         super(TwoLoRAUNet, plain).save_pretrained(save_directory, **kwargs)
         if self.has_adapters:
@@ -113,7 +113,12 @@ def load_adapters(unet: TwoLoRAUNet, files: dict[str, Path]) -> None:
                 f"the first is {min(missing)}"
             )
         unet.load_state_dict(named, strict=False)
-    unet.to(unet.conv_in.weight.dtype)
+    cast(unet, unet.conv_in.weight.dtype)
+
+
+def cast(model: nn.Module, dtype: torch.dtype) -> None:
+    """``model.to(dtype)`` without the warning diffusers gives for every model of its own."""
+    nn.Module.to(model, dtype)
 
 
 def plain_state_dict(unet: nn.Module) -> dict[str, Tensor]:

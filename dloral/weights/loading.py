@@ -2,9 +2,13 @@
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import diffusers
 import torch
+import transformers
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
@@ -45,7 +49,8 @@ def load_pipeline(
     precision = choose_dtype(dtype, place)
     folder = find_model(str(model))
     try:
-        pipe = DLoRALPipeline.from_pretrained(folder, torch_dtype=precision, local_files_only=True)
+        with quiet_bars():
+            pipe = DLoRALPipeline.from_pretrained(folder, dtype=precision, local_files_only=True)
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
         raise WeightsError(
             f"model {str(model)!r} cannot be loaded from {folder}: {first_line(error)}; "
@@ -146,6 +151,21 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     has = torch.cpu.get_capabilities()
     native = any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return torch.bfloat16 if native else torch.float32
+
+
+@contextmanager
+def quiet_bars() -> Iterator[None]:
+    """No bars of other libraries while a model loads: it takes a second, and ours come after."""
+    libraries = (diffusers.utils.logging, transformers.utils.logging)
+    active = [library.is_progress_bar_enabled() for library in libraries]
+    for library in libraries:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, was_active in zip(libraries, active, strict=True):
+            if was_active:
+                library.enable_progress_bar()
 
 
 def first_line(error: BaseException) -> str:

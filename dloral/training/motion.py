@@ -1,0 +1,148 @@
+"""Clips with exactly known flow, made from photographs.
+
+A camera moves over the photograph (shift, zoom, turn, tilt: a homography a frame), and sometimes a
+second photograph moves in front of it behind a soft-edged mask. Frames are uint8 (S,S,3); the flow
+from current to previous is exact wherever the previous frame shows the same surface.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+Homography = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class MotionConfig:
+    """Speeds a frame: ``shift`` in pixels (most clips slow, a few up to the most), ``zoom`` as a
+    factor's logarithm, ``turn`` in radians, ``tilt`` as a change of scale across the frame."""
+
+    most_shift: float = 32.0
+    zoom: float = 0.02
+    turn: float = 0.02
+    tilt: float = 0.04
+    still_probability: float = 0.1
+    foreground_probability: float = 0.4
+
+
+@dataclass(frozen=True)
+class MovingClip:
+    """frames (T,S,S,3) uint8, flow (T-1,2,S,S) float32 in pixels, current to previous (dx, dy)."""
+
+    frames: Pixels
+    flow: NDArray[np.float32]
+
+
+def sample_clip(
+    photo: Pixels,
+    foreground: Pixels | None,
+    num_frames: int,
+    size: int,
+    rng: np.random.Generator,
+    config: MotionConfig | None = None,
+) -> MovingClip:
+    """A clip over ``photo`` (H,W,3), and over ``foreground`` in front of it where one is given."""
+    config = config or MotionConfig()
+    layers = [_layer(photo, num_frames, size, rng, config)]
+    if foreground is None:
+        return layers[0]
+    layers.append(_layer(foreground, num_frames, size, rng, config))
+    masks = _moving_mask(layers[1].flow, size, rng)
+    frames = [
+        np.round(behind + mask[..., None] * (front.astype(np.float32) - behind))
+        for behind, front, mask in zip(layers[0].frames, layers[1].frames, masks, strict=True)
+    ]
+    in_front = np.stack(masks[1:])[:, None] > 0.5
+    flow = np.where(in_front, layers[1].flow, layers[0].flow)
+    return MovingClip(np.stack(frames).astype(np.uint8), flow)
+
+
+def _layer(
+    photo: Pixels, num_frames: int, size: int, rng: np.random.Generator, config: MotionConfig
+) -> MovingClip:
+    cameras = sample_cameras(photo.shape[:2], num_frames, size, rng, config)
+    frames = [
+        cv2.warpPerspective(
+            photo,
+            camera,
+            (size, size),
+            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REFLECT_101,
+        )
+        for camera in cameras
+    ]
+    flow = [
+        homography_flow(np.linalg.inv(before) @ now, size)
+        for before, now in zip(cameras, cameras[1:], strict=False)
+    ]
+    return MovingClip(np.stack(frames), np.stack(flow) if flow else np.empty((0, 2, size, size)))
+
+
+def sample_cameras(
+    photo_size: tuple[int, ...],
+    num_frames: int,
+    size: int,
+    rng: np.random.Generator,
+    config: MotionConfig,
+) -> list[Homography]:
+    """For every frame, the map from its pixels to the photograph's; a steady motion with a little
+    unsteadiness, as of a hand."""
+    height, width = photo_size
+    speed = config.most_shift * rng.random() ** 3 * (rng.random() >= config.still_probability)
+    angle = rng.uniform(-np.pi, np.pi)
+    velocity = speed * np.array([np.cos(angle), np.sin(angle)])
+    share = min(1.0, speed / 4)  # zoom, turn and tilt only where the camera moves at all
+    zoom, turn = (share * rng.normal(0, spread) for spread in (config.zoom, config.turn))
+    tilt = share * rng.normal(0, config.tilt / size, size=2)
+    reach = speed * num_frames
+    margin = [min(reach + size / 2, side / 2) for side in (width, height)]
+    centre = np.array(
+        [rng.uniform(edge, side - edge) for edge, side in zip(margin, (width, height), strict=True)]
+    )
+    cameras = []
+    for frame in range(num_frames):
+        time = frame - (num_frames - 1) / 2
+        shake = 0.1 * speed * rng.normal(size=2)
+        cameras.append(
+            _camera(centre + time * velocity + shake, np.exp(time * zoom), time * turn,
+                    time * tilt, size)
+        )
+    return cameras
+
+
+def _camera(
+    centre: NDArray[np.float64], zoom: float, turn: float, tilt: NDArray[np.float64], size: int
+) -> Homography:
+    to_middle = np.array([[1, 0, -(size - 1) / 2], [0, 1, -(size - 1) / 2], [0, 0, 1]])
+    cos, sin = zoom * np.cos(turn), zoom * np.sin(turn)
+    move = np.array([[cos, -sin, centre[0]], [sin, cos, centre[1]], [0, 0, 1]])
+    perspective = np.array([[1, 0, 0], [0, 1, 0], [tilt[0], tilt[1], 1]])
+    return move @ perspective @ to_middle
+
+
+def homography_flow(homography: Homography, size: int) -> NDArray[np.float32]:
+    """Where each pixel goes under ``homography``, less where it is: (2,S,S), dx then dy."""
+    x, y = np.meshgrid(np.arange(size), np.arange(size))
+    places = np.stack([x, y, np.ones_like(x)]).reshape(3, -1)
+    moved = homography @ places
+    moved = (moved[:2] / moved[2]).reshape(2, size, size)
+    return (moved - np.stack([x, y])).astype(np.float32)
+
+
+def _moving_mask(
+    flow: NDArray[np.float32], size: int, rng: np.random.Generator
+) -> list[NDArray[np.float32]]:
+    """A soft-edged blob (S,S) in [0, 1] for every frame, carried along by the layer's own flow."""
+    noise = rng.standard_normal((8, 8)).astype(np.float32)
+    blob = cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
+    mask = np.clip(0.5 + 4 * (blob - np.quantile(blob, 0.7)), 0, 1).astype(np.float32)
+    masks = [mask]
+    x, y = np.meshgrid(np.arange(size, dtype=np.float32), np.arange(size, dtype=np.float32))
+    for dx, dy in flow:
+        masks.append(
+            cv2.remap(masks[-1], x + dx, y + dy, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        )
+    return masks
