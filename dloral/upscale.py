@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 from torch import Tensor
@@ -32,7 +33,8 @@ class Progress:
 
     ``frame`` of ``num_frames`` (None where the source does not say) are restored, at
     ``frames_per_second``. ``restored_frame`` and ``lq_frame`` are the newest pair, (3,H,W) in
-    [0, 1]. ``notes`` say what the result could not keep of the source.
+    [0, 1], shown at ``time`` of the source for ``duration`` seconds. ``notes`` say what the result
+    could not keep of the source.
     """
 
     stage: str
@@ -43,6 +45,8 @@ class Progress:
     lq_frame: Tensor | None = None
     target: Path | None = None
     notes: tuple[str, ...] = field(default=())
+    time: Fraction = Fraction(0)
+    duration: Fraction = Fraction(0)
 
     @property
     def seconds_left(self) -> float | None:
@@ -105,7 +109,14 @@ def upscale_steps(
                 writer.write(restored_frame, frame.time, frame.duration)
                 done += 1
                 yield Progress(
-                    "restoring", done, num_frames, clock.rate(done), restored_frame, lq_frame
+                    "restoring",
+                    done,
+                    num_frames,
+                    clock.rate(done),
+                    restored_frame,
+                    lq_frame,
+                    time=frame.time,
+                    duration=frame.duration,
                 )
         if not done:
             raise InputError(

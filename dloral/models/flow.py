@@ -50,6 +50,12 @@ class FlowLevel(nn.Sequential):
         for inner, outer in pairwise(widths):
             layers += [nn.Conv2d(inner, outer, 7, padding=3), nn.ReLU()]
         super().__init__(*layers[:-1])  # the correction itself is signed: no ReLU at the end
+        for layer in layers[:-2:2]:
+            # With torch's smaller start the correction is lost in the biases, and training stays
+            # at "no motion" for thousands of steps.
+            assert isinstance(layer, nn.Conv2d)
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.constant_(layer.bias, 0.0)  # type: ignore[arg-type]
 
 
 class SPyNet(ModelMixin, ConfigMixin):
@@ -79,30 +85,40 @@ class SPyNet(ModelMixin, ConfigMixin):
         padded_height = -(-height // multiple) * multiple
         padded_width = -(-width // multiple) * multiple
         size = (padded_height, padded_width)
-        flow = self._coarse_to_fine(
+        flow = self.coarse_to_fine(
             F.interpolate(current, size, mode="bilinear", align_corners=False),
             F.interpolate(previous, size, mode="bilinear", align_corners=False),
-        )
+        )[-1]
         flow = F.interpolate(flow, (height, width), mode="bilinear", align_corners=False)
         return flow * flow.new_tensor([width / padded_width, height / padded_height]).view(
             1, 2, 1, 1
         )
 
-    def _coarse_to_fine(self, current: Tensor, previous: Tensor) -> Tensor:
-        mean, std = self.mean.float(), self.std.float()
-        currents = [(current - mean) / std]
-        previouses = [(previous - mean) / std]
+    def coarse_to_fine(self, current: Tensor, previous: Tensor) -> list[Tensor]:
+        """The flow after every level, coarsest first, each in cells of its own level; training
+        teaches all of them. Sizes must be multiples of ``2 ** (levels - 1)``."""
+        currents = [self.normalise(current)]
+        previouses = [self.normalise(previous)]
         for _ in range(len(self.pyramid) - 1):
             currents.append(F.avg_pool2d(currents[-1], 2))
             previouses.append(F.avg_pool2d(previouses[-1], 2))
         batch, _, height, width = currents[-1].shape
         flow = current.new_zeros(batch, 2, height, width)
+        flows: list[Tensor] = []
         steps = zip(self.pyramid, reversed(currents), reversed(previouses), strict=True)
         for depth, (level, now, before) in enumerate(steps):
             if depth:
                 flow = 2 * F.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=True)
             aligned = warp(before, flow, padding="border")
-            seen = torch.cat([now, aligned, flow], dim=1)
-            # The convolutions run in the weights' dtype, the flow is summed in float32.
-            flow = flow + level(seen.to(self.dtype)).float()
-        return flow
+            flow = flow + self.correct(level, now, aligned, flow)
+            flows.append(flow)
+        return flows
+
+    def correct(self, level: nn.Module, current: Tensor, aligned: Tensor, flow: Tensor) -> Tensor:
+        """One level's correction; convolutions in the weights' dtype, flow in float32."""
+        seen = torch.cat([current, aligned, flow], dim=1)
+        return level(seen.to(self.dtype)).float()
+
+    def normalise(self, pictures: Tensor) -> Tensor:
+        """By ImageNet's mean and deviation, as the levels expect pictures."""
+        return (pictures.float() - self.mean.float()) / self.std.float()

@@ -49,18 +49,18 @@ LORA_RANK = 8
 """Twice the paper's 4: the compact UNet's layers are narrow and few (our decision)."""
 
 COMPACT_SCHEDULE = StageSchedule(
-    consistency_steps=800,
-    enhancement_steps=800,
+    consistency_steps=500,
+    enhancement_steps=400,
     transition_steps=100,
     consistency_weights={"pixel": 1.0, "temporal": 0.5},
     enhancement_weights={"pixel": 0.5, "feature": 0.3},
 )
 
 LOOPS = {
-    "flow": LoopConfig(steps=3000, learning_rate=4e-4, decay_steps=1000, evaluate_every=500),
+    "flow": LoopConfig(steps=5000, learning_rate=1e-3, decay_steps=2000, evaluate_every=500),
     "base": LoopConfig(steps=20000, learning_rate=6e-4, decay_steps=4000, evaluate_every=400),
     "algorithm1": LoopConfig(
-        steps=3200, learning_rate=1e-3, decay_steps=400, evaluate_every=200, ema=0.99
+        steps=1800, learning_rate=1e-3, decay_steps=300, evaluate_every=200, ema=0.99
     ),
 }
 
@@ -94,7 +94,13 @@ def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
 def train_flow(packs: Path, run: Path, loop: LoopConfig) -> None:
     """The flow net alone; it needs nothing of the others, so it can run first or beside them."""
     pipe = build_pipeline(CompactSizes(), loop.seed)
-    task = FlowTask(pipe, Pack(packs / "clips"), Pack(packs / "heldout_clips"), FlowConfig())
+    task = FlowTask(
+        pipe,
+        Pack(packs / "clips"),
+        Pack(packs / "still"),
+        Pack(packs / "heldout_clips"),
+        FlowConfig(),
+    )
     train(task, loop, run)
     pipe.flow.save_pretrained(run / "flow")
 

@@ -107,8 +107,13 @@ def sample_cameras(
         time = frame - (num_frames - 1) / 2
         shake = 0.1 * speed * rng.normal(size=2)
         cameras.append(
-            _camera(centre + time * velocity + shake, np.exp(time * zoom), time * turn,
-                    time * tilt, size)
+            _camera(
+                centre + time * velocity + shake,
+                np.exp(time * zoom),
+                time * turn,
+                time * tilt,
+                size,
+            )
         )
     return cameras
 

@@ -94,8 +94,9 @@ def prepare(sources: Sources, config: PackConfig, out: Path, workers: int) -> No
     out.parent.mkdir(parents=True, exist_ok=True)
     shapes = _shapes(config)
     # Photograph by photograph, so that each is decoded once in one worker.
-    by_photo = [range(first, config.count, len(sources.photos))
-                for first in range(len(sources.photos))]
+    by_photo = [
+        range(first, config.count, len(sources.photos)) for first in range(len(sources.photos))
+    ]
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".pack-") as folder:
         unfinished = Path(folder, "pack")
         unfinished.mkdir()
@@ -161,8 +162,9 @@ def _sample(
     lq_frames = degrade_clip([frame.astype(np.float32) / 255 for frame in frames], draw, rng)
     sample = {"hq": frames.transpose(0, 3, 1, 2), "lq": lq_frames.transpose(0, 3, 1, 2)}
     if flow is not None:
-        cells = flow.reshape(*flow.shape[:2], -1, LATENT_STRIDE, flow.shape[-1] // LATENT_STRIDE,
-                             LATENT_STRIDE)
+        cells = flow.reshape(
+            *flow.shape[:2], -1, LATENT_STRIDE, flow.shape[-1] // LATENT_STRIDE, LATENT_STRIDE
+        )
         sample["flow"] = cells.mean(axis=(3, 5)) / LATENT_STRIDE
     return sample
 
@@ -200,9 +202,7 @@ def _reduced(path: Path, which: int) -> Pixels:
 
 
 def _manifest(sources: Sources, config: PackConfig) -> str:
-    hashes = {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sources.photos
-    }
+    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sources.photos}
     manifest = {"config": asdict(config), "sources": hashes, "left_out": sources.left_out}
     return json.dumps(manifest, indent=1)
 

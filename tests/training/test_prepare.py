@@ -1,0 +1,85 @@
+"""Packs: what is found, what is left out, the same with any number of workers."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dloral.errors import InputError, OutputError
+from dloral.models.flow import warp
+from dloral.training.packs import Pack
+from dloral.training.prepare import PackConfig, list_sources, prepare
+
+
+def test_one_worker_or_two_make_the_same_pack(photos: Path, tmp_path: Path):
+    config = PackConfig(count=5, frames=2, size=64, seed=1)
+    sources = list_sources([photos], [], config.size)
+    for workers in (1, 2):
+        prepare(sources, config, tmp_path / str(workers), workers)
+    for name in ("hq", "lq", "flow"):
+        one, two = (np.load(tmp_path / f"{n}/{name}.npy") for n in (1, 2))
+        assert np.array_equal(one, two), name
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["1", "2"]
+
+
+def test_another_seed_makes_another_pack(photos: Path, tmp_path: Path):
+    sources = list_sources([photos], [], 64)
+    for seed in (1, 2):
+        prepare(sources, PackConfig(count=2, size=64, seed=seed), tmp_path / str(seed), 1)
+    assert not np.array_equal(*(np.load(tmp_path / f"{seed}/hq.npy") for seed in (1, 2)))
+
+
+def test_a_broken_picture_is_left_out_and_named(photos: Path, tmp_path: Path):
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff not a picture")
+    (tmp_path / "note.txt").write_text("no picture, not listed")
+    sources = list_sources([photos, tmp_path], ["1.png"], 64)
+    assert [path.name for path in sources.photos] == ["0.png"]
+    assert sources.left_out == {
+        "broken.jpg": "not a readable picture",
+        "1.png": "excluded by name",
+    }
+
+
+def test_nothing_usable_is_one_line(tmp_path: Path):
+    with pytest.raises(InputError) as caught:
+        list_sources([tmp_path], [], 64)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_existing_pack_is_not_touched(photos: Path, tmp_path: Path):
+    with pytest.raises(OutputError, match="exists already"):
+        prepare(list_sources([photos], [], 64), PackConfig(1, size=64), tmp_path, 1)
+
+
+def test_the_manifest_names_the_sources(packs: Path):
+    manifest = json.loads((packs / "clips" / "manifest.json").read_text())
+    assert sorted(manifest["sources"]) == ["0.png", "1.png"]
+    assert manifest["config"]["seed"] == 3
+
+
+def test_draws_are_crops_of_the_pack_on_the_latent_grid(stills: Pack):
+    hq_frames, lq_frames = stills.draw_stills(np.random.default_rng(0), 4, 32)
+    assert hq_frames.shape == lq_frames.shape == (4, 3, 32, 32)
+    again = stills.draw_stills(np.random.default_rng(0), 4, 32)
+    assert all((a == b).all() for a, b in zip((hq_frames, lq_frames), again, strict=True))
+    # degraded, yet the same picture
+    assert 0.001 < (hq_frames - lq_frames).abs().mean() < 0.2
+
+
+def test_a_mirrored_clip_has_mirrored_flow(tmp_path: Path):
+    noise = np.random.default_rng(0).integers(0, 255, (3, 64, 64), dtype=np.uint8)
+    before = np.roll(noise, 8, axis=2)  # the current frame's content lies 8 pixels to the right
+    np.save(tmp_path / "hq.npy", np.stack([before, noise])[None])
+    np.save(tmp_path / "lq.npy", np.stack([before, noise])[None, :, :, ::4, ::4])
+    flow = np.zeros((1, 1, 2, 8, 8), np.float16)
+    flow[:, :, 0] = 1  # in cells
+    np.save(tmp_path / "flow.npy", flow)
+    directions = set()
+    for seed in range(8):
+        batch = Pack(tmp_path).draw_clips(np.random.default_rng(seed), 1, 48)
+        moved = warp(batch.hq_frames[:, 0], batch.flow[:, 0])
+        error = (batch.hq_frames[:, 1] - moved).abs()[..., 16:32]
+        assert error.max() < 1e-4
+        directions.add(batch.flow[0, 0, 0, 0, 0].item())
+    assert directions == {-8.0, 8.0}

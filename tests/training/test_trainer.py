@@ -1,0 +1,164 @@
+"""The loop: killed and resumed equals unbroken; stages change only what is theirs."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dloral.errors import DLoRALError
+from dloral.models.adapters import add_adapters
+from dloral.pipeline import DLoRALPipeline
+from dloral.training.algorithm1 import Algorithm1Config, Algorithm1Task
+from dloral.training.base import BaseConfig, BaseTask
+from dloral.training.compact import CompactSizes, build_pipeline
+from dloral.training.flow import FlowConfig, FlowTask, end_point_error
+from dloral.training.losses import temporal_difference
+from dloral.training.packs import Pack
+from dloral.training.schedule import StageSchedule
+from dloral.training.trainer import LoopConfig, NotFiniteError, train
+
+SIZES = CompactSizes(4, 8, 1, 1, (8, 8), 2, (4, 4, 4, 4), 1, 4)
+LOOP = LoopConfig(steps=6, checkpoint_every=1, evaluate_every=100, warmup_steps=2, decay_steps=2)
+SCHEDULE = StageSchedule(2, 2, 1, {"pixel": 1.0, "temporal": 1.0}, {"pixel": 1.0})
+
+
+def base_task(stills: Pack) -> BaseTask:
+    return BaseTask(build_pipeline(SIZES), stills, stills, BaseConfig(32, 2, 1))
+
+
+def algorithm1_task(clips: Pack, schedule: StageSchedule = SCHEDULE) -> Algorithm1Task:
+    pipe = build_pipeline(SIZES)
+    torch.manual_seed(1)
+    add_adapters(pipe.unet, 2)
+    # A fresh UNet ends in zeros, and through zeros nothing learns.
+    torch.nn.init.normal_(pipe.unet.conv_out.weight, std=0.1)
+    return Algorithm1Task(pipe, clips, clips, Algorithm1Config(2, 32, schedule=schedule), None)
+
+
+def weights(task: BaseTask | Algorithm1Task) -> dict[str, torch.Tensor]:
+    return {
+        f"{part}.{name}": tensor.clone()
+        for part, module in task.pipe.components.items()
+        if isinstance(module, torch.nn.Module)
+        for name, tensor in module.state_dict().items()
+    }
+
+
+class KilledError(Exception):
+    pass
+
+
+def killed_after(step: int):
+    def on_step(now: int, losses: dict[str, float]) -> None:
+        if now == step:
+            raise KilledError
+
+    return on_step
+
+
+@pytest.mark.parametrize("kind", ["base", "algorithm1"])
+def test_killed_and_resumed_equals_unbroken(kind: str, stills: Pack, clips: Pack, tmp_path: Path):
+    def make():
+        return base_task(stills) if kind == "base" else algorithm1_task(clips)
+
+    unbroken = make()
+    train(unbroken, LOOP, tmp_path / "unbroken")
+    with pytest.raises(KilledError):
+        train(make(), LOOP, tmp_path / "killed", on_step=killed_after(3))
+    resumed = make()
+    train(resumed, LOOP, tmp_path / "killed")
+    expected = weights(unbroken)
+    for name, tensor in weights(resumed).items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_stages_change_only_what_is_theirs(clips: Pack, tmp_path: Path):
+    """Consistency: C-LoRA and CFR; enhancement: D-LoRA; all else equal to the bit."""
+    consistency = algorithm1_task(clips, replace(SCHEDULE, consistency_steps=9))
+    fresh = weights(consistency)
+    loop = replace(LOOP, ema=0.0)
+    train(consistency, replace(loop, steps=3), tmp_path / "c")
+    changed = {name for name, t in weights(consistency).items() if not torch.equal(t, fresh[name])}
+    assert changed
+    assert all(".consistency." in name or name.startswith("retrieval.") for name in changed)
+    assert any(".consistency." in name for name in changed)
+    assert any(name.startswith("retrieval.") for name in changed)
+
+    both = algorithm1_task(clips, replace(SCHEDULE, consistency_steps=1, enhancement_steps=9))
+    train(both, replace(loop, steps=1), tmp_path / "d")
+    after_consistency = weights(both)
+    train(both, replace(loop, steps=4), tmp_path / "d")
+    changed = {
+        name for name, t in weights(both).items() if not torch.equal(t, after_consistency[name])
+    }
+    assert changed
+    assert all(".detail." in name for name in changed)
+
+
+def test_base_training_lowers_its_loss(stills: Pack, tmp_path: Path):
+    task = base_task(stills)
+    before = task.evaluate()["reconstruction_psnr"]
+    train(task, replace(LOOP, steps=60, checkpoint_every=100, ema=0.9), tmp_path)
+    assert task.evaluate()["reconstruction_psnr"] > before + 0.2
+
+
+def test_flow_training_learns_motion(
+    clips: Pack, stills: Pack, tiny_pipeline: DLoRALPipeline, tmp_path: Path
+):
+    config = FlowConfig(clip_pairs=2, moved_pairs=2, warm_up_steps=3)
+    task = FlowTask(tiny_pipeline, clips, stills, clips, config)
+    first = tiny_pipeline.flow.pyramid[0].state_dict()["0.weight"].clone()
+    train(task, replace(LOOP, steps=3, ema=0.0), tmp_path)
+    assert torch.equal(tiny_pipeline.flow.pyramid[0].state_dict()["0.weight"], first)
+    train(task, replace(LOOP, steps=5, ema=0.0), tmp_path)
+    assert not torch.equal(tiny_pipeline.flow.pyramid[0].state_dict()["0.weight"], first)
+
+
+def test_end_point_error_counts_known_places_only():
+    flow = torch.zeros(1, 2, 2, 2)
+    wanted = torch.tensor([3.0, 4.0]).view(1, 2, 1, 1).expand(1, 2, 2, 2)
+    known = torch.tensor([[1.0, 0.0], [0.0, 0.0]]).view(1, 1, 2, 2)
+    assert abs(end_point_error(flow, wanted, known).item() - 5) < 1e-4
+
+
+def test_temporal_difference_is_zero_for_the_truth_and_sees_flicker():
+    draw = torch.Generator().manual_seed(0)
+    frames = [torch.rand(1, 3, 16, 16, generator=draw) for _ in range(2)]
+    flow = torch.zeros(1, 2, 16, 16)
+    assert temporal_difference(*frames, *frames, flow).item() == 0
+    output = (frames[0] + 0.1).requires_grad_()
+    loss = temporal_difference(output, frames[1], *frames, flow).sum()
+    assert abs(loss.item() - 0.1) < 1e-4
+    loss.backward()
+    assert output.grad.abs().sum() > 0
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(stills: Pack, tmp_path: Path):
+    task = base_task(stills)
+    train(task, replace(LOOP, steps=2), tmp_path)
+    kept = (tmp_path / "checkpoint.pt").read_bytes()
+    broken = base_task(stills)
+    original = broken.losses
+    broken.losses = lambda step, rng: {"nan": original(step, rng)["restored"] * float("nan")}
+    with pytest.raises(NotFiniteError) as caught:
+        train(broken, LOOP, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == kept
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(
+    stills: Pack, clips: Pack, tmp_path: Path
+):
+    train(base_task(stills), replace(LOOP, steps=1), tmp_path)
+    with pytest.raises(DLoRALError, match="another configuration"):
+        train(algorithm1_task(clips), LOOP, tmp_path)
+
+
+def test_learning_rate_rises_stays_and_falls():
+    loop = LoopConfig(steps=100, learning_rate=1.0, warmup_steps=10, decay_steps=20)
+    rates = np.array([loop.learning_rate_at(step) for step in range(100)])
+    assert rates[0] == pytest.approx(0.1)
+    assert (rates[9:81] == 1).all()
+    assert rates[-1] == pytest.approx(0.05)
