@@ -6,6 +6,7 @@ mistake is answered with one line on stderr, never with a traceback.
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from dloral.errors import DLoRALError, OptionError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     options = build_parser().parse_args(arguments)
+    # A polite request to stop is answered like Ctrl-C: what is half written is taken away.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     command: Callable[[argparse.Namespace], None] = options.command
     try:
         command(options)
@@ -25,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DLoRALError as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
-        return _fail("stopped; nothing was written", 130)
+        return _fail("stopped; the target was not written", 130)
     except BrokenPipeError:
         # the reader of our output went away (``dloral ... | head``)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -88,7 +91,11 @@ def _add_upscale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--codec", default="h264", help="h264, h265, vp9, prores or ffv1")
     add("--crf", type=int, help="quality of the written video, lower is better")
     add("--bit-depth", type=int, default=8, help="8 or 10")
-    add("--resume", action="store_true", help="go on with a job that was stopped")
+    add(
+        "--resume",
+        action="store_true",
+        help="keep restored frames beside OUT until it is written, and go on from those there",
+    )
     add("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(command=_upscale)
 

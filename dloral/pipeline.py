@@ -16,7 +16,7 @@ networks see [-1, 1].
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Self
@@ -27,7 +27,6 @@ from diffusers import AutoencoderKL, DiffusionPipeline
 from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from dloral.errors import OptionError
 from dloral.frames.colour import COLOUR_FIXES, fix_colour
@@ -90,6 +89,8 @@ class DLoRALPipeline(DiffusionPipeline):
             scheduler=scheduler,
         )
         self.register_to_config(decoder_adds_input=decoder_adds_input)
+        # No bar unless asked for: every face of the software shows its own.
+        self.set_progress_bar_config(disable=True)
 
     # The four steps --------------------------------------------------------------------------
 
@@ -241,11 +242,12 @@ class DLoRALPipeline(DiffusionPipeline):
             batch_size=batch_size,
             latents_only=output_type == "latent",
         )
-        hidden = self.progress_bar_config.get("disable", False)
-        restored = torch.stack(list(tqdm(results, total=len(clip), disable=hidden, leave=False)))
-        return DLoRALOutput(frames=_as_output(restored, output_type))
-
-    progress_bar_config: dict[str, Any] = {"disable": True}  # noqa: RUF012 (diffusers' own name)
+        restored = []
+        with self.progress_bar(total=len(clip)) as bar:
+            for frame in results:
+                restored.append(frame)
+                bar.update()
+        return DLoRALOutput(frames=_as_output(torch.stack(restored), output_type))
 
     @torch.no_grad()
     def stream(
@@ -267,15 +269,20 @@ class DLoRALPipeline(DiffusionPipeline):
         grow with the clip. Arguments as in :meth:`__call__`; ``latents_only`` yields restored
         latents (C,h,w).
         """
-        _check(window=window, tile=tile, tile_overlap=tile_overlap, color_fix=color_fix)
-        if batch_size < 1:
-            raise OptionError(f"batch_size is {batch_size}; give 1 or more")
-        self.set_scales(consistency, detail)
+        _check(
+            window=window,
+            tile=tile,
+            tile_overlap=tile_overlap,
+            color_fix=color_fix,
+            batch_size=batch_size,
+        )
         prompt_embeds = self.encode_prompt(prompt)
         memory: deque[_Remembered] = deque(maxlen=window)
         source = iter(frames)
         while batch := list(islice(source, batch_size)):
-            given = torch.stack(batch).to(self._execution_device, torch.float32)
+            # Every time, for another stream may have set others; costs nothing where none has.
+            self.set_scales(consistency, detail)
+            given = as_frames(batch).to(self._execution_device)
             lq_frames = pad_to_latent_grid(given)
             lq_latents = self.encode(lq_frames)
             small_frames = shrink_for_flow(lq_frames)
@@ -320,17 +327,32 @@ class DLoRALPipeline(DiffusionPipeline):
         return (2 * frames - 1).to(self.vae.dtype)
 
     def channels_last(self) -> Self:
-        """Lay out the convolutions' weights for the fastest CPU and GPU kernels."""
+        """Lay out the convolutions' weights for the fastest CPU and GPU kernels.
+
+        Not a VAE with group normalisation on a CPU: torch's channels-last kernel there takes the
+        variance as a difference of large sums. At 512 x 512 that is a thousand times the usual
+        rounding error, and the flow net makes more of it; in the UNet's small maps it is harmless.
+        """
         for module in (self.vae, self.unet, self.flow):
+            if module is self.vae and module.device.type == "cpu" and _has_group_norm(module):
+                continue
             module.to(memory_format=torch.channels_last)
         return self
 
 
-def as_frames(frames: Tensor | np.ndarray | list[Image.Image]) -> Tensor:
+def _has_group_norm(module: torch.nn.Module) -> bool:
+    return any(isinstance(part, torch.nn.GroupNorm) for part in module.modules())
+
+
+def as_frames(frames: Tensor | np.ndarray | Sequence[Image.Image | np.ndarray | Tensor]) -> Tensor:
     """Any accepted form of a clip -> float32 (T,3,H,W) in [0, 1]."""
     if isinstance(frames, list | tuple):
-        frames = np.stack([_as_array(picture) for picture in frames]) if frames else np.empty(0)
-    clip = torch.as_tensor(frames)
+        pictures = [_as_tensor(picture) for picture in frames]
+        if len({picture.shape for picture in pictures}) > 1:
+            raise OptionError("frames are of different sizes; give frames of one size")
+        clip = torch.stack(pictures) if pictures else torch.empty(0)
+    else:
+        clip = _as_tensor(frames)
     if clip.ndim == 4 and clip.shape[1] != 3 and clip.shape[-1] == 3:
         clip = clip.permute(0, 3, 1, 2)
     if clip.ndim != 4 or clip.shape[1] != 3 or not clip.numel():
@@ -344,15 +366,24 @@ def as_frames(frames: Tensor | np.ndarray | list[Image.Image]) -> Tensor:
     return clip.float()
 
 
-def _as_array(picture: Image.Image | Tensor | np.ndarray) -> np.ndarray:
+def _as_tensor(picture: Any) -> Tensor:
+    if isinstance(picture, Tensor):
+        return picture
     if isinstance(picture, Image.Image):
-        return np.asarray(picture.convert("RGB"))
-    return np.asarray(picture)
+        picture = picture.convert("RGB")
+    # A copy where it must be one: arrays of pictures are often read-only or flipped views.
+    return torch.from_numpy(np.require(picture, requirements=["C", "W"]))
 
 
-def _check(*, window: int, tile: int | None, tile_overlap: int, color_fix: str) -> None:
+def _check(
+    *, window: int, tile: int | None, tile_overlap: int, color_fix: str, batch_size: int
+) -> None:
     if window not in WINDOWS:
         raise OptionError(f"window is {window}; choose from {', '.join(map(str, WINDOWS))}")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise OptionError(f"batch_size is {batch_size!r}; give a whole number of 1 or more")
+    if tile is not None and not isinstance(tile, int):
+        raise OptionError(f"tile is {tile!r}; give whole latent cells of 8 pixels, or None")
     if tile is not None and not 0 <= tile_overlap < tile:
         raise OptionError(
             f"tile is {tile} with an overlap of {tile_overlap} latent cells; "

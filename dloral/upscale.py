@@ -6,11 +6,14 @@ the end.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
+from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -20,6 +23,7 @@ from dloral.options import AUTO, UpscaleOptions
 from dloral.pipeline import DLoRALPipeline
 from dloral.video.probe import ClipInfo, probe
 from dloral.video.reader import Frame, read_frames
+from dloral.video.store import FrameStore
 from dloral.video.writer import open_writer
 from dloral.weights.loading import load_pipeline
 
@@ -103,7 +107,8 @@ def upscale_steps(
         pipe = pipe or load_pipeline(options.model, options.device, options.dtype)
         clock = _Clock()
         done = 0
-        restoring = _restore(pipe, frames, height, width, options)
+        store = FrameStore(Path(target), job_of(clip, options)) if options.resume else None
+        restoring = _restore(pipe, frames, height, width, options, store)
         with closing(restoring):
             for frame, lq_frame, restored_frame in restoring:
                 writer.write(restored_frame, frame.time, frame.duration)
@@ -124,6 +129,8 @@ def upscale_steps(
                 "give an earlier --start or a longer --duration"
             )
         yield Progress("writing", done, done, clock.rate(done))
+    if store:
+        store.remove()
     yield Progress(
         "done", done, done, clock.rate(done), target=Path(target), notes=tuple(writer.notes)
     )
@@ -155,15 +162,31 @@ def _restore(
     height: int,
     width: int,
     options: UpscaleOptions,
+    store: FrameStore | None,
 ) -> Iterator[tuple[Frame, Tensor, Tensor]]:
-    """(source frame, its bicubic enlargement, restored frame) for every frame, in order."""
-    waiting: list[tuple[Frame, Tensor]] = []  # read, not yet restored: at most one batch
+    """(source frame, its bicubic enlargement, restored frame) for every frame, in order.
+
+    Frames that ``store`` has are taken from it. The ``window`` frames before the first one it has
+    not are restored all the same: their latents are what the next ones look at.
+    """
+    waiting: deque[tuple[Frame, Tensor]] = deque()  # read, not yet restored: at most one batch
+    stored = store.count if store else 0
+    looked_at: deque[tuple[Frame, Tensor]] = deque(maxlen=options.window)
+
+    def read() -> Iterator[tuple[Frame, Tensor]]:
+        for frame in frames:
+            yield frame, resize_bicubic(frame.pixels[None], height, width)[0]
+
+    enlarging = read()
+    for index, (frame, lq_frame) in enumerate(islice(enlarging, stored)):
+        assert store is not None
+        looked_at.append((frame, lq_frame))
+        yield frame, lq_frame, store.read(index)
 
     def enlarged() -> Iterator[Tensor]:
-        for frame in frames:
-            lq_frame = resize_bicubic(frame.pixels[None], height, width)[0]
-            waiting.append((frame, lq_frame))
-            yield lq_frame
+        for pair in chain(tuple(looked_at), enlarging):
+            waiting.append(pair)
+            yield pair[1]
 
     restored = pipe.stream(
         enlarged(),
@@ -176,8 +199,22 @@ def _restore(
         color_fix=options.color_fix,
         batch_size=options.batch_size,
     )
-    for restored_frame in restored:
-        yield *waiting.pop(0), restored_frame
+    for index, restored_frame in enumerate(restored):
+        frame, lq_frame = waiting.popleft()
+        if index < len(looked_at):
+            continue
+        if store:
+            store.append(restored_frame)
+        yield frame, lq_frame, restored_frame
+
+
+def job_of(clip: ClipInfo, options: UpscaleOptions) -> dict[str, Any]:
+    """What must be the same for a stopped job to be gone on with: the source and the options that
+    change a frame."""
+    status = clip.path.stat()
+    free = {"resume", "codec", "crf", "bit_depth", "batch_size"}
+    chosen = {name: value for name, value in asdict(options).items() if name not in free}
+    return {"source_bytes": status.st_size, "source_time": status.st_mtime_ns, **chosen}
 
 
 class _Clock:

@@ -32,7 +32,8 @@ def match_mean_and_std(restored_frames: Tensor, lq_frames: Tensor) -> Tensor:
 
 
 def _mean_and_std(frames: Tensor) -> tuple[Tensor, Tensor]:
-    variance, mean = torch.var_mean(frames, dim=(-2, -1), keepdim=True)
+    # correction=0, for a frame of one pixel has no unbiased variance; in the ratio both are one.
+    variance, mean = torch.var_mean(frames, dim=(-2, -1), correction=0, keepdim=True)
     return mean, (variance + 1e-5).sqrt()
 
 

@@ -11,6 +11,7 @@ memory grows with N, in training too, where a block is computed again for its gr
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -44,6 +45,7 @@ class CrossFrameRetrieval(ModelMixin, ConfigMixin):
         """(B,C,h,w), (B,C,h,w) -> retrieved latents (B,C,h,w)."""
         return current_latents + self.retrieve(current_latents, aligned_latents)
 
+    @apply_forward_hook  # CPU offloading otherwise moves a module for its forward() alone
     def retrieve(self, current_latents: Tensor, aligned_latents: Tensor) -> Tensor:
         """The addition alone, so that a window of several predecessors can average it."""
         height, width = current_latents.shape[-2:]

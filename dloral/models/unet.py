@@ -89,7 +89,10 @@ class TwoLoRAUNet(UNet2DConditionModel):
         unet = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         folder = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
         files = {adapter: folder / f"{adapter}.safetensors" for adapter in ADAPTERS}
-        if all(path.is_file() for path in files.values()):
+        present = [adapter for adapter, path in files.items() if path.is_file()]
+        if len(present) == 1:
+            raise ValueError(f"{folder} holds {present[0]}.safetensors but not the other LoRA's")
+        if present:
             load_adapters(unet, files)
         return unet
 
@@ -98,7 +101,7 @@ def load_adapters(unet: TwoLoRAUNet, files: dict[str, Path]) -> None:
     """Both LoRAs from their files, with the ranks those hold."""
     tensors = {adapter: load_adapter(path) for adapter, path in files.items()}
     ranks = {
-        adapter: next(t.shape[0] for key, t in lora.items() if key.endswith("lora_A.weight"))
+        adapter: next((t.shape[0] for key, t in lora.items() if key.endswith("lora_A.weight")), 1)
         for adapter, lora in tensors.items()
     }
     add_adapters(unet, ranks)

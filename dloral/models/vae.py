@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.vae import DecoderOutput, EncoderOutput
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 PATCH = 4  # pixels a side that pixel-unshuffle folds into channels
@@ -77,10 +78,13 @@ class CompactVAE(ModelMixin, ConfigMixin):
             for parameter in self.finish.parameters():  # start near bicubic
                 parameter.mul_(0.1)
 
+    # The two hooks: CPU offloading otherwise moves a module for its forward() alone.
+    @apply_forward_hook
     def encode(self, x: Tensor, return_dict: bool = True) -> EncoderOutput | tuple[Tensor]:
         latent = self.encoder(x)
         return EncoderOutput(latent=latent) if return_dict else (latent,)
 
+    @apply_forward_hook
     def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
         sample = self.finish(self.decoder(z))
         return DecoderOutput(sample=sample) if return_dict else (sample,)

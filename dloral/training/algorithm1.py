@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dloral.frames.resize import shrink_for_flow
 from dloral.models.adapters import CONSISTENCY, DETAIL, adapter_parameters
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.losses import FeatureDistance, charbonnier, temporal_difference
+from dloral.training.losses import FeatureDistance, charbonnier, log_error, temporal_difference
 from dloral.training.packs import ClipBatch, Pack, psnr
 from dloral.training.schedule import StageSchedule
 
@@ -103,6 +103,7 @@ class Algorithm1Task:
         hq_frames = batch.hq_frames[:, 1:]
         losses: dict[str, Callable[[], Tensor]] = {
             "pixel": lambda: charbonnier(restored.flatten(0, 1), hq_frames.flatten(0, 1)),
+            "log_error": lambda: log_error(restored.flatten(0, 1), hq_frames.flatten(0, 1)),
             "temporal": lambda: temporal_difference(
                 restored[:, 1:].flatten(0, 1),
                 restored[:, :-1].flatten(0, 1),

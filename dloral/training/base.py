@@ -13,17 +13,22 @@ import torch
 from torch import Tensor, nn
 
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.losses import charbonnier
+from dloral.training.losses import charbonnier, log_error
 from dloral.training.packs import Pack, psnr
 
 
 @dataclass(frozen=True)
 class BaseConfig:
-    """A step: crops of ``crop`` pixels, ``restored`` degraded and ``reconstructed`` clean ones."""
+    """A step: crops of ``crop`` pixels, ``restored`` degraded and ``reconstructed`` clean ones.
+
+    Degraded crops are judged by Charbonnier's loss for the first ``charbonnier_steps``, then by
+    :func:`log_error`, which is what PSNR averaged over pictures rewards.
+    """
 
     crop: int = 128
     restored: int = 14
     reconstructed: int = 2
+    charbonnier_steps: int = 7400
 
 
 class BaseTask:
@@ -54,12 +59,12 @@ class BaseTask:
             degraded, clean = latents.split([self.config.restored, self.config.reconstructed])
             latents = torch.cat([self.pipe.refine(degraded, degraded, None), clean])
             frames = self.pipe.decode(latents, lq_frames)
-        restored, reconstructed = charbonnier(frames, hq_frames).split(
-            [self.config.restored, self.config.reconstructed]
-        )
+        split = [self.config.restored, self.config.reconstructed]
+        (restored, copied), (hq_restored, hq_copied) = frames.split(split), hq_frames.split(split)
+        loss = log_error if step >= self.config.charbonnier_steps else charbonnier
         return {
-            "restored": restored.sum() / count,
-            "reconstructed": reconstructed.sum() / count,
+            "restored": loss(restored, hq_restored).sum() / count,
+            "reconstructed": charbonnier(copied, hq_copied).sum() / count,
         }
 
     @torch.no_grad()

@@ -52,13 +52,13 @@ COMPACT_SCHEDULE = StageSchedule(
     consistency_steps=500,
     enhancement_steps=400,
     transition_steps=100,
-    consistency_weights={"pixel": 1.0, "temporal": 0.5},
+    consistency_weights={"log_error": 1.0, "temporal": 0.5},
     enhancement_weights={"pixel": 0.5, "feature": 0.3},
 )
 
 LOOPS = {
     "flow": LoopConfig(steps=5000, learning_rate=1e-3, decay_steps=2000, evaluate_every=500),
-    "base": LoopConfig(steps=20000, learning_rate=6e-4, decay_steps=4000, evaluate_every=400),
+    "base": LoopConfig(steps=9600, learning_rate=6e-4, decay_steps=2600, evaluate_every=400),
     "algorithm1": LoopConfig(
         steps=1800, learning_rate=1e-3, decay_steps=300, evaluate_every=200, ema=0.99
     ),

@@ -6,6 +6,7 @@ from current to previous is exact wherever the previous frame shows the same sur
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -76,7 +77,7 @@ def _layer(
     ]
     flow = [
         homography_flow(np.linalg.inv(before) @ now, size)
-        for before, now in zip(cameras, cameras[1:], strict=False)
+        for before, now in pairwise(cameras)
     ]
     return MovingClip(np.stack(frames), np.stack(flow) if flow else np.empty((0, 2, size, size)))
 

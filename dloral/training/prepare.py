@@ -10,7 +10,6 @@ The pack's ``manifest.json`` lists its sources with their SHA-256, what was left
 import argparse
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -118,7 +117,7 @@ def prepare(sources: Sources, config: PackConfig, out: Path, workers: int) -> No
         for array in arrays.values():
             array.flush()
         (unfinished / "manifest.json").write_text(_manifest(sources, config))
-        os.replace(unfinished, out)
+        unfinished.rename(out)
 
 
 def _shapes(config: PackConfig) -> dict[str, tuple[tuple[int, ...], type]]:

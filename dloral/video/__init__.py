@@ -1,0 +1,1 @@
+"""Clips, images and folders of frames: the only place that knows codecs and containers."""

@@ -1,0 +1,209 @@
+"""Decoded frames to RGB floats and back, with the matrix and the range that the tags say.
+
+Our own arithmetic instead of libswscale's: it is exact to rounding at 8 to 16 bits, places chroma
+samples where the standards place them, and gives the same values on every machine.
+Sources: ITU-R BT.601-7, BT.709-6, BT.2020-2 (matrices, ranges), ISO/IEC 23091-2 (code points).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import torch
+from av import VideoFrame
+from torch import Tensor
+
+from dloral.errors import InputError
+
+# ISO/IEC 23091-2 code points, as FFmpeg uses them
+RGB, BT709, UNSPECIFIED, BT2020 = 0, 1, 2, 9
+LIMITED, FULL = 1, 2
+
+_LUMA = {  # matrix code point -> weights of red and blue in luma
+    1: (0.2126, 0.0722),
+    4: (0.30, 0.11),
+    5: (0.299, 0.114),
+    6: (0.299, 0.114),
+    7: (0.212, 0.087),
+    9: (0.2627, 0.0593),
+}
+_PLANAR = re.compile(r"^(yuvj?|yuva|gbr|gbra|gray)(4\d\d)?p?(9|10|12|14|16)?(le)?$")
+_REPACKED = {
+    "nv12": "yuv420p",
+    "nv21": "yuv420p",
+    "nv16": "yuv422p",
+    "yuyv422": "yuv422p",
+    "uyvy422": "yuv422p",
+    "p010le": "yuv420p10le",
+}
+_CENTRED_CHROMA = {"mjpeg", "mpeg1video", "h263", "flv1"}
+"""Codecs whose chroma sits between the luma samples; all others have it at the left one."""
+
+
+def frame_to_rgb(frame: VideoFrame, codec: str = "") -> Tensor:
+    """A decoded frame as float32 (3,H,W) RGB in [0, 1], as stored (not yet turned upright).
+
+    Untagged YUV is BT.709 from 1280 columns or 577 lines on, else BT.601, and limited in range,
+    as players guess. Transparent pixels are shown over white, as on a page.
+    """
+    name = frame.format.name
+    match = _PLANAR.match(name)
+    if match is None:
+        frame = frame.reformat(format=_readable_format(frame))
+        if frame.format.name.startswith("rgba"):
+            return _packed_rgba(frame)
+        return frame_to_rgb(frame, codec)
+    peak = float(2 ** frame.format.components[0].bits - 1)
+    planes = [_plane(frame, index) for index in range(len(frame.planes))]
+    family = match[1]
+    alpha = planes[-1] / peak if family in ("yuva", "gbra") else None
+    if family.startswith("gbr"):
+        green, blue, red = planes[:3]
+        rgb = torch.stack([red, green, blue]).div_(peak)
+    elif family == "gray":
+        luma = _to_unit_luma(planes[0], peak, frame.color_range != LIMITED)
+        rgb = luma.expand(3, -1, -1).clone()
+    else:
+        full = frame.color_range == FULL or family == "yuvj"
+        rgb = _yuv_to_rgb(planes[:3], peak, full, matrix_of(frame), codec in _CENTRED_CHROMA)
+    rgb.clamp_(0, 1)
+    return rgb if alpha is None else over_white(rgb, alpha)
+
+
+def matrix_of(frame: VideoFrame) -> int:
+    """The frame's matrix code point, guessed by its size where it says nothing."""
+    matrix = int(frame.colorspace)
+    if matrix in _LUMA:
+        return matrix
+    if matrix not in (RGB, UNSPECIFIED, 3):
+        raise InputError(f"colour matrix number {matrix} is not supported; convert to BT.709 first")
+    return BT709 if frame.width >= 1280 or frame.height > 576 else 6
+
+
+def over_white(rgb: Tensor, alpha: Tensor) -> Tensor:
+    """``rgb`` (3,H,W) with straight ``alpha`` (H,W), both in [0, 1], over a white page."""
+    return rgb * alpha + (1 - alpha)
+
+
+def rgb_to_frame(rgb: Tensor, pixel_format: str, matrix: int) -> VideoFrame:
+    """Float (3,H,W) in [0, 1] as a frame of ``pixel_format``: limited range YUV, or full RGB.
+
+    ``pixel_format``: yuv420p, yuv422p, yuv444p with or without ``10le``; bgr0 or gbrp10le.
+    """
+    rgb = rgb.detach().to("cpu", torch.float32).clamp(0, 1)
+    height, width = rgb.shape[-2:]
+    frame = VideoFrame(width, height, pixel_format)
+    if pixel_format == "bgr0":
+        pixels = torch.zeros(height, width, 4)
+        pixels[..., :3] = rgb.flip(0).permute(1, 2, 0)
+        _fill(frame, 0, pixels.reshape(height, -1).mul_(255), 255)
+    elif pixel_format == "gbrp10le":
+        for index, channel in enumerate((1, 2, 0)):
+            _fill(frame, index, rgb[channel] * 1023, 1023)
+    else:
+        bits = 10 if "10" in pixel_format else 8
+        for index, plane in enumerate(_rgb_to_yuv(rgb, pixel_format, matrix, bits)):
+            _fill(frame, index, plane, 2**bits - 1)
+    return frame
+
+
+def _readable_format(frame: VideoFrame) -> str:
+    fmt = frame.format
+    if fmt.is_rgb or fmt.has_palette or fmt.name.startswith(("mono", "xyz", "bayer")):
+        return "rgba64le" if max(part.bits for part in fmt.components) > 8 else "rgba"
+    return _REPACKED.get(fmt.name, "yuv444p16le")
+
+
+def _packed_rgba(frame: VideoFrame) -> Tensor:
+    wide = frame.format.name == "rgba64le"
+    plane = frame.planes[0]
+    dtype: Any = np.uint16 if wide else np.uint8
+    rows = np.frombuffer(memoryview(plane), dtype).reshape(frame.height, -1)[:, : frame.width * 4]
+    pixels = rows.reshape(frame.height, frame.width, 4).astype(np.float32)
+    rgba = torch.from_numpy(pixels).permute(2, 0, 1).div_(65535.0 if wide else 255.0)
+    return over_white(rgba[:3], rgba[3]).contiguous()
+
+
+def _plane(frame: VideoFrame, index: int) -> Tensor:
+    """One plane as float32 code values (h,w)."""
+    plane = frame.planes[index]
+    wide = frame.format.components[0].bits > 8
+    dtype: Any = np.dtype("<u2") if wide else np.uint8
+    size = plane.line_size * plane.height
+    rows = np.frombuffer(memoryview(plane), np.uint8)[:size].view(dtype).reshape(plane.height, -1)
+    return torch.from_numpy(rows[:, : plane.width].astype(np.float32))
+
+
+def _fill(frame: VideoFrame, index: int, codes: Tensor, peak: int) -> None:
+    """Round ``codes`` (h,w) and store them as plane ``index``."""
+    plane = frame.planes[index]
+    dtype: Any = np.dtype("<u2") if peak > 255 else np.uint8
+    rows = np.frombuffer(memoryview(plane), np.uint8)
+    rows = rows[: plane.line_size * plane.height].view(dtype).reshape(plane.height, -1)
+    rows[:, : codes.shape[1]] = codes.round().clamp(0, peak).numpy().astype(dtype)
+
+
+def _to_unit_luma(codes: Tensor, peak: float, full: bool) -> Tensor:
+    if full:
+        return codes / peak
+    step = (peak + 1) / 256
+    return (codes - 16 * step) / (219 * step)
+
+
+def _yuv_to_rgb(
+    planes: list[Tensor], peak: float, full: bool, matrix: int, centred: bool
+) -> Tensor:
+    red, blue = _LUMA[matrix]
+    green = 1 - red - blue
+    luma = _to_unit_luma(planes[0], peak, full)
+    step = (peak + 1) / 256
+    middle, spread = 128 * step, (peak if full else 224 * step)
+    height, width = luma.shape
+    cb, cr = (
+        _spread(_spread(plane, width, 1, centred), height, 0, True).sub_(middle).div_(spread)
+        for plane in planes[1:]
+    )
+    rgb = torch.empty(3, height, width)
+    torch.add(luma, cr, alpha=2 * (1 - red), out=rgb[0])
+    torch.add(luma, cb, alpha=2 * (1 - blue), out=rgb[2])
+    torch.add(luma, cb, alpha=-2 * (1 - blue) * blue / green, out=rgb[1])
+    rgb[1].add_(cr, alpha=-2 * (1 - red) * red / green)
+    return rgb
+
+
+def _spread(plane: Tensor, length: int, axis: int, centred: bool) -> Tensor:
+    """Linear interpolation of chroma along ``axis`` to ``length`` luma positions."""
+    size = plane.shape[axis]
+    if size == length:
+        return plane.clone()
+    factor = 2 if size * 2 >= length else 4
+    at = torch.arange(length, dtype=torch.float32)
+    at = (at + 0.5) / factor - 0.5 if centred else at / factor
+    at = at.clamp(0, size - 1)
+    low = at.floor()
+    weight = (at - low).unsqueeze(1 - axis)
+    below = plane.index_select(axis, low.long())
+    above = plane.index_select(axis, (low + 1).clamp(max=size - 1).long())
+    return below.lerp_(above, weight.expand_as(below))
+
+
+def _rgb_to_yuv(rgb: Tensor, pixel_format: str, matrix: int, bits: int) -> tuple[Tensor, ...]:
+    """Code values (not yet rounded) of limited range Y, Cb, Cr."""
+    red, blue = _LUMA[matrix]
+    luma = rgb[0] * red + rgb[1] * (1 - red - blue) + rgb[2] * blue
+    cb = (rgb[2] - luma) / (2 * (1 - blue))
+    cr = (rgb[0] - luma) / (2 * (1 - red))
+    if "444" not in pixel_format:  # chroma at every second column: weights 1 2 1 around it
+        cb, cr = (_halve_columns(plane) for plane in (cb, cr))
+    if "420" in pixel_format:  # chroma between two lines: their mean
+        cb, cr = ((plane[0::2] + plane[1::2]) / 2 for plane in (cb, cr))
+    step = 2 ** (bits - 8)
+    return (16 + 219 * luma) * step, (128 + 224 * cb) * step, (128 + 224 * cr) * step
+
+
+def _halve_columns(plane: Tensor) -> Tensor:
+    even, odd = plane[:, 0::2], plane[:, 1::2]
+    before = torch.cat([plane[:, :1], odd[:, :-1]], dim=1)
+    return (before + 2 * even + odd) / 4

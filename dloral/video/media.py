@@ -1,0 +1,167 @@
+"""Opening of media files that strangers hand us: a closed list of containers, local files only.
+
+FFmpeg can be led astray by a file's content: a playlist named ``.mp4`` opens other files and
+network addresses. So each file is opened through a closed list of demuxers that hold their media
+themselves, with ``file`` as the only protocol, and playlists, scripts and session descriptions are
+unknown formats to us, whatever they are named.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from dloral.errors import InputError
+
+MAX_SIDE = 16384
+"""Pixels: the largest side of a picture that is read or written, and H.264's own limit."""
+
+MAX_INPUT_PIXELS = 2**26
+"""8192 x 8192: as floats such a frame takes 0.8 GB."""
+
+MAX_OUTPUT_PIXELS = 2**28
+"""16384 x 16384: a 4096 x 2160 clip enlarged four times still fits."""
+
+MAX_HOURS = 24
+"""The longest clip that is opened."""
+
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,gif,flv,asf,ogg,mxf,"
+    "yuv4mpegpipe,ivf,apng"
+)
+_OPTIONS = {
+    "format_whitelist": _FORMATS,
+    "protocol_whitelist": "file",
+    "enable_drefs": "0",  # MOV: never follow a reference to another file
+}
+_SEEKABLE = {"mov", "matroska"}
+"""Containers with an index that leads to the key frame before any time."""
+
+_NETWORK = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+def existing_path(source: str | Path) -> Path:
+    """``source`` as a path to something that exists and may be read; InputError if not."""
+    text = os.fspath(source)
+    if _NETWORK.match(text):
+        raise InputError(f"{text} is an address, not a local file; download it first")
+    if not text or "\0" in text:
+        raise InputError(f"{text!r} is no file name; give a video, an image or a folder of frames")
+    path = Path(text)
+    try:
+        path.stat()
+        if path.is_dir():
+            next(path.iterdir(), None)
+        elif path.is_file():
+            with path.open("rb"):
+                pass
+        else:
+            raise InputError(f"{path} is a device or a pipe; give a file or a folder of frames")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {reason(error)}") from error
+    return path
+
+
+def first_bytes(path: Path, count: int = 64) -> bytes:
+    """The start of a file; InputError if it has none."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(count)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {reason(error)}") from error
+    if not start:
+        raise InputError(f"{path} is empty (0 bytes); give a video, an image or a folder of frames")
+    return start
+
+
+@contextmanager
+def open_media(path: Path) -> Iterator[InputContainer]:
+    """An opened container of the closed list; InputError in one line if it is none.
+
+    Errors that FFmpeg raises inside the ``with`` block become InputError as well.
+    """
+    try:
+        container = av.open(
+            f"file:{path.resolve()}", options=dict(_OPTIONS), metadata_errors="replace"
+        )
+    except (av.FFmpegError, UnicodeError) as error:
+        raise InputError(
+            f"{path} is no video or image that can be read: it holds {_kind_of_content(path)}; "
+            "give mp4, mov, mkv, webm, avi, mpg, gif, an image or a folder of frames"
+        ) from error
+    try:
+        with container:
+            yield container
+    except av.FFmpegError as error:
+        raise InputError(f"{path} cannot be decoded ({reason(error)}); it is damaged") from error
+
+
+def _kind_of_content(path: Path) -> str:
+    start = first_bytes(path, 512)
+    if start.startswith((b"#EXTM3U", b"ffconcat", b"v=0")) or b"<MPD" in start:
+        return "a playlist, which leads to other files"
+    if not any(start):
+        return "zeros only"
+    if all(byte in b"\t\r\n" or byte >= 32 for byte in start):
+        return "text"
+    return "damaged data or a format that is not known"
+
+
+def picture_stream(container: InputContainer, path: Path) -> VideoStream:
+    """The clip's moving picture: the first video stream that is not a cover image."""
+    streams = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & av.stream.Disposition.attached_pic
+    ]
+    if not streams:
+        found = "sound only" if container.streams.audio else "no picture"
+        raise InputError(f"{path} holds {found}; give a video, an image or a folder of frames")
+    stream = max(streams, key=lambda stream: (bool(stream.disposition & 1), -stream.index))
+    if stream.codec_context is None:
+        raise InputError(f"{path} holds a picture of an unknown codec; convert it to H.264 first")
+    stream.thread_type = "AUTO"
+    return stream
+
+
+def can_seek(container: InputContainer) -> bool:
+    """Whether a seek reliably lands on a key frame at or before the time asked for."""
+    return bool(_SEEKABLE & set(container.format.name.split(",")))
+
+
+def has_timestamps(container: InputContainer) -> bool:
+    """Whether packets say when they are shown; AVI's only say in which order they are stored."""
+    return container.format.name != "avi"
+
+
+def check_size(what: object, height: int, width: int, most: int = MAX_INPUT_PIXELS) -> None:
+    """InputError if a picture of this size is empty or absurdly large."""
+    if height < 1 or width < 1:
+        raise InputError(f"{what} has no picture size ({width}x{height}); it is damaged")
+    if max(height, width) > MAX_SIDE or height * width > most:
+        raise InputError(
+            f"{what} is {width}x{height}; at most {MAX_SIDE} pixels a side and "
+            f"{most} pixels in all can be read; make it smaller first"
+        )
+
+
+def reason(error: BaseException) -> str:
+    """What the system or FFmpeg says, as one short phrase without paths."""
+    if isinstance(error, OSError) and error.errno in errno.errorcode:
+        return os.strerror(error.errno or 0).lower()
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(text).split()).lower()
+
+
+def seconds(value: Fraction | float) -> Fraction:
+    """Exact seconds; a float counts as the decimal that was typed: 0.1 is 1/10."""
+    return value if isinstance(value, Fraction) else Fraction(repr(float(value)))

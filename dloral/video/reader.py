@@ -1,0 +1,173 @@
+"""Frames of a clip, an image or a folder, one after another, upright and with their times."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+from av import Packet, VideoFrame
+from av.video.stream import VideoStream
+from torch import Tensor
+
+from dloral.errors import InputError
+from dloral.video.colour import frame_to_rgb
+from dloral.video.images import frame_files, load_image
+from dloral.video.media import can_seek, has_timestamps, open_media, picture_stream, reason, seconds
+from dloral.video.probe import ClipInfo, orientation_of, probe
+
+
+class _Timed(NamedTuple):
+    """A frame that is not yet turned into floats: its time, its own duration, and how to."""
+
+    time: Fraction
+    duration: Fraction
+    pixels: Callable[[], Tensor]
+
+
+class Frame(NamedTuple):
+    """One frame of a source.
+
+    ``index`` counts the frames of this reading from 0. ``pixels``: float32 (3,H,W) RGB in [0, 1],
+    upright. ``time``, ``duration``: seconds; times count from the first frame of the source clip,
+    also where reading starts later.
+    """
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which frames have no use for
+    pixels: Tensor
+    time: Fraction
+    duration: Fraction
+
+
+@contextmanager
+def read_frames(
+    source: ClipInfo | str | Path,
+    start: Fraction | float = 0,
+    duration: Fraction | float | None = None,
+) -> Iterator[Iterator[Frame]]:
+    """The frames shown from ``start`` on, for ``duration`` seconds (None: to the end), in order.
+
+    A frame belongs to the reading if ``start <= time < start + duration``. Frames are decoded as
+    they are asked for: two at a time are held, however long the clip is. Raises InputError, in one
+    line that names the time, at a frame that cannot be decoded or that differs in size.
+    """
+    clip = source if isinstance(source, ClipInfo) else probe(source)
+    first = seconds(start)
+    end = None if duration is None else first + seconds(duration)
+    frames = _video_frames(clip, first) if clip.kind == "video" else _still_frames(clip)
+    chosen = _chosen(frames, clip, first, end)
+    try:
+        yield chosen
+    finally:
+        chosen.close()
+        frames.close()
+
+
+def _chosen(
+    timed: Iterator[_Timed], clip: ClipInfo, first: Fraction, end: Fraction | None
+) -> Generator[Frame, None, None]:
+    """The frames of the reading; each waits for its successor, which ends it."""
+    index = 0
+    held: _Timed | None = None
+    for following in timed:
+        if held is not None and held.time >= first:
+            yield _finished(clip, index, held, following.time - held.time)
+            index += 1
+        held = following
+        if end is not None and held.time >= end:
+            return
+    if held is not None and held.time >= first:
+        left = (clip.duration or 0) - held.time
+        yield _finished(clip, index, held, left if left > 0 else held.duration or 1 / clip.fps)
+
+
+def _finished(clip: ClipInfo, index: int, timed: _Timed, duration: Fraction) -> Frame:
+    pixels = timed.pixels()
+    found = (pixels.shape[1], pixels.shape[2])
+    if found != (clip.height, clip.width):
+        raise InputError(
+            f"{clip.path} changes its size at {float(timed.time):.2f} s: "
+            f"{clip.width}x{clip.height} before, {found[1]}x{found[0]} there; cut it in two"
+        )
+    return Frame(index, pixels, timed.time, duration)
+
+
+def _still_frames(clip: ClipInfo) -> Generator[_Timed, None, None]:
+    files = frame_files(clip.path) if clip.kind == "folder" else [clip.path]
+    for index, file in enumerate(files):
+        yield _Timed(index / clip.fps, 1 / clip.fps, partial(load_image, file))
+
+
+def _video_frames(clip: ClipInfo, first: Fraction) -> Generator[_Timed, None, None]:
+    """Every frame from the last key frame before ``first`` on, or from the start."""
+    if first > 0:
+        frames = _decoded(clip, first)
+        frame = next(frames, None)
+        if frame is not None and frame.time <= first:
+            yield frame
+            yield from frames
+            return
+        frames.close()  # the container's index is wrong: go through the clip from its start
+    yield from _decoded(clip, None)
+
+
+def _decoded(clip: ClipInfo, seek_to: Fraction | None) -> Generator[_Timed, None, None]:
+    with open_media(clip.path) as container:
+        stream = picture_stream(container, clip.path)
+        ordered = not has_timestamps(container)
+        if seek_to and can_seek(container):
+            offset = math.floor((clip.start_time + seek_to) / clip.time_base)
+            container.seek(offset, stream=stream)
+        stored: deque[int] = deque()  # AVI: the k-th frame shown has the k-th packet's time
+        time: Fraction | None = None
+        for packet in container.demux(stream):
+            if ordered and packet.size and packet.dts is not None:
+                stored.append(packet.dts)
+            for frame in _decode_packet(clip, stream, packet, time):
+                ticks = stored.popleft() if stored else None if ordered else frame.pts
+                time = _time_of(clip, ticks, frame, time)
+                own = (frame.duration or 0) * Fraction(frame.time_base or 0)
+                yield _Timed(time, own, partial(_upright, frame, clip.codec))
+
+
+def _decode_packet(
+    clip: ClipInfo, stream: VideoStream, packet: Packet, time: Fraction | None
+) -> list[VideoFrame]:
+    try:
+        return stream.decode(packet)
+    except av.FFmpegError as error:
+        after = f"after {float(time):.2f} s" if time is not None else "at its start"
+        raise InputError(
+            f"{clip.path} cannot be decoded {after} ({reason(error)}); it is damaged there: "
+            "choose a part before or behind that with start and duration"
+        ) from error
+
+
+def _time_of(
+    clip: ClipInfo, ticks: int | None, frame: VideoFrame, before: Fraction | None
+) -> Fraction:
+    """Seconds from the clip's first frame; always later than the frame before."""
+    time = None
+    if ticks is not None and frame.time_base:
+        time = ticks * Fraction(frame.time_base) - clip.start_time
+    if before is None:
+        return time if time is not None else Fraction(0)
+    if time is None or time <= before:
+        return before + 1 / clip.fps
+    return time
+
+
+def _upright(frame: VideoFrame, codec: str) -> Tensor:
+    """The frame's pixels with its display matrix applied."""
+    pixels = frame_to_rgb(frame, codec)
+    turn = orientation_of(frame)
+    if turn.transpose:
+        pixels = pixels.transpose(1, 2)
+    mirrored = [axis for axis, flip in ((2, turn.mirror_x), (1, turn.mirror_y)) if flip]
+    return pixels.flip(mirrored).contiguous() if mirrored else pixels.contiguous()

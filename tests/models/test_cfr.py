@@ -1,0 +1,153 @@
+"""Cross-frame retrieval: the formula, its gradient, its memory."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from dloral.models import cfr
+from dloral.models.cfr import CrossFrameRetrieval
+
+HEADS, HEAD_DIM = 3, 8
+
+
+@pytest.fixture
+def retrieval() -> CrossFrameRetrieval:
+    torch.manual_seed(0)
+    return CrossFrameRetrieval(
+        latent_channels=4, num_heads=HEADS, head_dim=HEAD_DIM, temperature=7.0
+    )
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Blocks so small that the least block, 64 queries, is what is computed at a time."""
+    monkeypatch.setattr(cfr, "BLOCK_ELEMENTS", 1)
+    return 64
+
+
+def latents(height: int, width: int, batch: int = 2, seed: int = 0) -> Tensor:
+    return torch.randn(batch, 4, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def naive(module: CrossFrameRetrieval, current: Tensor, aligned: Tensor) -> Tensor:
+    """Step 4 of the generator as it is written down, head by head, with the N x N matrix."""
+
+    def head(layer: torch.nn.Module, source: Tensor, index: int) -> Tensor:
+        features = layer(source)[:, index * HEAD_DIM : (index + 1) * HEAD_DIM]
+        return features.flatten(2).transpose(1, 2)  # (B,N,d)
+
+    outputs = []
+    for index in range(HEADS):
+        query = head(module.to_q, current, index)
+        key = head(module.to_k, aligned, index)
+        value = head(module.to_v, aligned, index)
+        similarity = torch.einsum("bid,bjd->bij", query, key) / HEAD_DIM**0.5
+        threshold = query @ module.threshold.weight[0] + module.threshold.bias
+        weights = torch.relu((similarity - threshold[..., None]) / module.config.temperature)
+        outputs.append((weights @ value).transpose(1, 2))
+    return current + module.proj(torch.cat(outputs, dim=1).unflatten(2, current.shape[-2:]))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (20, 23)])
+def test_blocks_equal_the_formula(
+    retrieval: CrossFrameRetrieval, small_blocks: int, size: tuple[int, int]
+) -> None:
+    current, aligned = latents(*size), latents(*size, seed=1)
+    with torch.no_grad():
+        expected = naive(retrieval, current, aligned)
+        torch.testing.assert_close(retrieval(current, aligned), expected, atol=1e-4, rtol=1e-4)
+        assert (expected - current).abs().max() > 0.01
+
+
+def test_gradients_equal_the_formulas(retrieval: CrossFrameRetrieval, small_blocks: int) -> None:
+    gradients = []
+    for compute in (retrieval, lambda *given: naive(retrieval, *given)):
+        current = latents(13, 17).requires_grad_()
+        aligned = latents(13, 17, seed=1).requires_grad_()
+        retrieval.zero_grad()
+        (compute(current, aligned) * latents(13, 17, seed=2)).sum().backward()
+        named = {name: p.grad.clone() for name, p in retrieval.named_parameters()}
+        gradients.append({"current": current.grad, "aligned": aligned.grad, **named})
+    ours, theirs = gradients
+    for name, gradient in theirs.items():
+        assert gradient.any(), name
+        torch.testing.assert_close(ours[name], gradient, atol=1e-3, rtol=1e-3, msg=name)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the most elements any operation's result had, backward passes included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                # What it holds in memory, not what an expanded view shows.
+                self.elements = max(self.elements, leaf.untyped_storage().nbytes() // leaf.itemsize)
+        return result
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_memory_grows_with_positions_not_their_square(
+    retrieval: CrossFrameRetrieval, small_blocks: int, training: bool
+) -> None:
+    largest = []
+    for side in (16, 32):
+        positions = side * side
+        current = latents(side, side, batch=1).requires_grad_(training)
+        aligned = latents(side, side, batch=1, seed=1).requires_grad_(training)
+        with torch.set_grad_enabled(training), LargestTensor() as seen:
+            result = retrieval(current, aligned)
+            if training:
+                result.sum().backward()
+        largest.append(seen.elements)
+        assert seen.elements <= HEADS * small_blocks * positions
+        assert seen.elements < HEADS * positions**2
+    assert largest[1] <= 4 * largest[0]
+
+
+def test_training_keeps_no_similarities(
+    retrieval: CrossFrameRetrieval, small_blocks: int
+) -> None:
+    """What autograd saves for the backward pass is of the size of queries, keys and values."""
+    saved: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes() // tensor.itemsize
+        return tensor
+
+    positions = 32 * 32
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        retrieval(latents(32, 32, batch=1), latents(32, 32, batch=1, seed=1))
+    assert 0 < sum(saved.values()) < 12 * HEADS * HEAD_DIM * positions
+
+
+def test_default_blocks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cfr, "BLOCK_ELEMENTS", 2**18)
+    query = torch.randn(1, 2, 1500, 4)
+    with torch.no_grad(), LargestTensor() as seen:
+        cfr.thresholded_attention(query, query, query, query[..., :1], 3.0)
+    assert seen.elements <= 2**18
+
+
+def test_bfloat16_is_close(retrieval: CrossFrameRetrieval) -> None:
+    current, aligned = latents(16, 16), latents(16, 16, seed=1)
+    with torch.no_grad():
+        full = retrieval(current, aligned) - current
+        found = retrieval.bfloat16().retrieve(current.bfloat16(), aligned.bfloat16()).float()
+    assert (found - full).abs().mean() < 0.03 * full.abs().mean()
+
+
+def test_frames_of_a_batch_do_not_touch(retrieval: CrossFrameRetrieval) -> None:
+    current, aligned = latents(6, 9, batch=3), latents(6, 9, batch=3, seed=1)
+    with torch.no_grad():
+        alone = torch.cat([retrieval(current[i : i + 1], aligned[i : i + 1]) for i in range(3)])
+        torch.testing.assert_close(retrieval(current, aligned), alone, atol=1e-5, rtol=1e-5)

@@ -1,0 +1,57 @@
+"""The compact VAE."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dloral.models.vae import CompactVAE
+
+
+@pytest.fixture
+def vae() -> CompactVAE:
+    torch.manual_seed(0)
+    return CompactVAE(latent_channels=6, width=8, encoder_blocks=1, decoder_blocks=2)
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (8, 64), (40, 16)])
+def test_latents_are_an_eighth(vae: CompactVAE, height: int, width: int) -> None:
+    frames = torch.rand(2, 3, height, width) * 2 - 1
+    with torch.no_grad():
+        latents = vae.encode(frames)[0]
+        decoded = vae.decode(latents).sample
+    assert latents.shape == (2, 6, height // 8, width // 8)
+    assert decoded.shape == frames.shape
+    assert torch.equal(vae.encode(frames, return_dict=False)[0], latents)
+    assert torch.equal(vae.decode(latents, return_dict=False)[0], decoded)
+    assert torch.equal(vae(frames), decoded)
+
+
+def test_a_fresh_decoder_adds_next_to_nothing(vae: CompactVAE) -> None:
+    """Its output is a difference to the bicubic frame: training starts beside bicubic."""
+    frames = torch.rand(1, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        assert vae(frames).abs().max() < 0.1
+
+
+def test_a_fresh_decoder_has_no_dot_grid(vae: CompactVAE) -> None:
+    """Before ``finish``, the 4 x 4 pixels of a shuffled cell are equal (ICNR)."""
+    with torch.no_grad():
+        shuffled = vae.decoder(torch.randn(1, 6, 4, 4))
+    cells = torch.nn.functional.pixel_unshuffle(shuffled, 4).unflatten(1, (-1, 16))
+    torch.testing.assert_close(cells, cells[:, :, :1].expand_as(cells), atol=1e-6, rtol=0)
+    assert cells.std() > 0
+
+
+def test_every_weight_gets_a_gradient(vae: CompactVAE) -> None:
+    vae(torch.rand(1, 3, 16, 16)).sum().backward()
+    assert all(parameter.grad is not None for parameter in vae.parameters())
+
+
+def test_saved_and_loaded(vae: CompactVAE, tmp_path: Path) -> None:
+    vae.save_pretrained(tmp_path)
+    loaded = CompactVAE.from_pretrained(tmp_path)
+    frames = torch.rand(1, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(vae(frames), loaded(frames))
+    assert loaded.config.scaling_factor == 1.0

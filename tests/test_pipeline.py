@@ -1,0 +1,332 @@
+"""The generator from frames to frames, with a small pipeline of real parts."""
+
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dloral.errors import OptionError
+from dloral.frames.resize import shrink_for_flow
+from dloral.pipeline import DLoRALPipeline, as_frames
+
+
+def make_clip(count: int, height: int = 24, width: int = 32, seed: int = 0) -> Tensor:
+    """Frames (T,3,H,W) in [0, 1] of smooth noise; every frame is another."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 5, 5, generator=generator)
+    frames = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
+    return (frames + 0.05 * torch.rand(frames.shape, generator=generator)).clamp(0, 1)
+
+
+def changed_at(clip: Tensor, index: int) -> Tensor:
+    other = clip.clone()
+    other[index] = 1 - other[index]
+    return other
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 5), (8, 8), (50, 61), (3, 130)])
+@pytest.mark.parametrize("color_fix", ["adain", "wavelet", "none"])
+def test_as_many_frames_of_the_same_size(
+    pipe: DLoRALPipeline, height: int, width: int, color_fix: str
+) -> None:
+    restored = pipe(make_clip(3, height, width), color_fix=color_fix).frames
+    assert restored.shape == (3, 3, height, width)
+    assert restored.isfinite().all()
+    assert restored.min() >= 0
+    assert restored.max() <= 1
+
+
+@pytest.mark.parametrize("window", [0, 1, 3, 5])
+def test_frame_depends_on_its_window_alone(pipe: DLoRALPipeline, window: int) -> None:
+    clip = make_clip(8)
+    restored = pipe(clip, window=window).frames
+    for changed in range(8):
+        again = pipe(changed_at(clip, changed), window=window).frames
+        differs = [t for t in range(8) if not torch.equal(restored[t], again[t])]
+        assert differs == [t for t in range(8) if t - window <= changed <= t]
+
+
+def test_frame_zero_is_its_own_predecessor(pipe: DLoRALPipeline) -> None:
+    frame = make_clip(1)
+    twice = pipe(frame.repeat(2, 1, 1, 1)).frames
+    torch.testing.assert_close(pipe(frame).frames[0], twice[1], atol=1e-5, rtol=0)
+
+
+def test_oldest_frame_stands_in_for_those_before_the_clip(pipe: DLoRALPipeline) -> None:
+    clip = make_clip(3)
+    padded = torch.cat([clip[:1].repeat(5, 1, 1, 1), clip])
+    torch.testing.assert_close(
+        pipe(clip, window=5).frames, pipe(padded, window=5).frames[5:], atol=1e-5, rtol=0
+    )
+
+
+@pytest.mark.parametrize("window", [0, 1, 3])
+@pytest.mark.parametrize("tile", [None, 3])
+def test_batches_change_nothing(pipe: DLoRALPipeline, window: int, tile: int | None) -> None:
+    clip = make_clip(7)
+    options = {"window": window, "tile": tile, "tile_overlap": 1, "detail": 0.5}
+    one = pipe(clip, batch_size=1, **options).frames
+    three = pipe(clip, batch_size=3, **options).frames
+    torch.testing.assert_close(one, three, atol=1e-5, rtol=0)
+
+
+def test_stream_equals_call(pipe: DLoRALPipeline) -> None:
+    clip = make_clip(4)
+    streamed = torch.stack(list(pipe.stream(iter(clip), window=3)))
+    assert torch.equal(streamed, pipe(clip, window=3).frames)
+
+
+def test_streams_side_by_side_keep_their_scales(pipe: DLoRALPipeline) -> None:
+    clip = make_clip(3)
+    apart = [pipe(clip, detail=detail).frames for detail in (0.0, 2.0)]
+    pairs = zip(pipe.stream(clip, detail=0.0), pipe.stream(clip, detail=2.0), strict=True)
+    together = [torch.stack(frames) for frames in zip(*pairs, strict=True)]
+    assert torch.equal(together[0], apart[0])
+    assert torch.equal(together[1], apart[1])
+    assert not torch.equal(*apart)
+
+
+def test_pipeline_is_the_four_steps(pipe: DLoRALPipeline) -> None:
+    clip = make_clip(2)
+    small = shrink_for_flow(clip)
+    pipe.set_scales(consistency=0.7, detail=1.3)
+    with torch.no_grad():
+        latents = pipe.encode(clip)
+        retrieved, aligned = pipe.retrieve(
+            latents[1:], small[1:], latents[None, :1], small[None, :1]
+        )
+        frame = pipe.decode(pipe.refine(aligned, retrieved, None), clip[1:])[0].clamp(0, 1)
+    restored = pipe(clip, consistency=0.7, detail=1.3, color_fix="none").frames[1]
+    torch.testing.assert_close(frame, restored, atol=1e-5, rtol=0)
+
+
+def test_scales_change_the_result(pipe: DLoRALPipeline) -> None:
+    clip = make_clip(2)
+    results = [
+        pipe(clip, consistency=c, detail=d).frames for c, d in [(1, 1), (1, 0), (0, 1), (0, 0)]
+    ]
+    for index, one in enumerate(results):
+        for other in results[index + 1 :]:
+            assert not torch.equal(one, other)
+
+
+def test_window_averages_retrieval(pipe: DLoRALPipeline) -> None:
+    """The mean over the window of what each predecessor alone would add; aligned: the nearest."""
+    clip = make_clip(4)
+    small = shrink_for_flow(clip)
+    with torch.no_grad():
+        latents = pipe.encode(clip)
+        singly = [
+            pipe.retrieve(latents[3:], small[3:], latents[None, p : p + 1], small[None, p : p + 1])
+            for p in (2, 1, 0)
+        ]
+        order = [2, 1, 0]
+        retrieved, aligned = pipe.retrieve(
+            latents[3:], small[3:], latents[order][:, None], small[order][:, None]
+        )
+    expected = torch.stack([alone for alone, _ in singly]).mean(dim=0)
+    torch.testing.assert_close(retrieved, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(aligned, singly[0][1], atol=1e-5, rtol=0)
+
+
+def test_forms_of_input_agree(pipe: DLoRALPipeline) -> None:
+    pictures = (make_clip(2) * 255).round().byte()
+    arrays = pictures.permute(0, 2, 3, 1).numpy()
+    expected = pipe(pictures.float() / 255).frames
+    forms = {
+        "uint8": pictures,
+        "double": pictures.double() / 255,
+        "channels last": pictures.permute(0, 2, 3, 1),
+        "array": arrays,
+        "array of floats": arrays.astype(np.float32) / 255,
+        "pil": [Image.fromarray(array) for array in arrays],
+        "pil with alpha": [Image.fromarray(array).convert("RGBA") for array in arrays],
+        "list of arrays": list(arrays),
+        "list of tensors": list(pictures),
+    }
+    for name, form in forms.items():
+        torch.testing.assert_close(pipe(form).frames, expected, atol=1e-5, rtol=0, msg=name)
+    streamed = torch.stack(list(pipe.stream(iter(pictures))))
+    torch.testing.assert_close(streamed, expected, atol=1e-5, rtol=0)
+
+
+def test_flipped_and_read_only_arrays_are_taken() -> None:
+    array = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3), dtype=np.uint8)
+    array.flags.writeable = False
+    flipped = as_frames(array[:, :, ::-1])
+    assert torch.equal(flipped.flip(-1), as_frames(array.copy()))
+
+
+def test_output_types(pipe: DLoRALPipeline) -> None:
+    clip = make_clip(2, 20, 30)
+    frames = pipe(clip, output_type="pt").frames
+    arrays = pipe(clip, output_type="np").frames
+    pictures = pipe(clip, output_type="pil").frames
+    latents = pipe(clip, output_type="latent").frames
+    assert frames.dtype == torch.float32
+    assert arrays.shape == (2, 20, 30, 3)
+    assert np.array_equal(arrays, frames.permute(0, 2, 3, 1).numpy())
+    assert [picture.size for picture in pictures] == [(30, 20), (30, 20)]
+    assert np.abs(np.asarray(pictures[1]) / 255 - arrays[1]).max() <= 0.51 / 255
+    assert latents.shape == (2, 4, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"window": 2}, "window is 2"),
+        ({"window": -1}, "window is -1"),
+        ({"tile": 8, "tile_overlap": 8}, "overlap"),
+        ({"tile": 0}, "tile is 0"),
+        ({"tile": "auto"}, "tile is 'auto'"),
+        ({"tile": 8, "tile_overlap": -1}, "overlap"),
+        ({"color_fix": "sepia"}, "sepia"),
+        ({"output_type": "jpeg"}, "jpeg"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 1.5}, "batch_size is 1.5"),
+        ({"consistency": -0.1}, "consistency is -0.1"),
+        ({"detail": float("nan")}, "detail is nan"),
+        ({"detail": float("inf")}, "detail is inf"),
+    ],
+)
+def test_wrong_options_in_one_line(
+    pipe: DLoRALPipeline, options: dict[str, object], named: str
+) -> None:
+    with pytest.raises(OptionError) as caught:
+        pipe(make_clip(1), **options)
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [],
+        torch.zeros(0, 3, 8, 8),
+        torch.zeros(3, 8, 8),
+        torch.zeros(2, 4, 8, 8),
+        torch.zeros(2, 3, 8, 8, dtype=torch.int64),
+        [Image.new("RGB", (8, 8)), Image.new("RGB", (9, 8))],
+    ],
+    ids=["none", "no frames", "one picture", "four channels", "integers", "mixed sizes"],
+)
+def test_wrong_frames_in_one_line(pipe: DLoRALPipeline, frames: object) -> None:
+    with pytest.raises(OptionError) as caught:
+        pipe(frames)
+    assert str(caught.value).startswith("frames")
+    assert "\n" not in str(caught.value)
+
+
+def test_gradients_flow_through_every_step(pipe: DLoRALPipeline) -> None:
+    clip = make_clip(2).requires_grad_()
+    small = shrink_for_flow(clip)
+    pipe.unet.set_scales(consistency=1.0, detail=1.0, merge=False)
+    latents = pipe.encode(clip)
+    retrieved, aligned = pipe.retrieve(latents[1:], small[1:], latents[None, :1], small[None, :1])
+    frame = pipe.decode(pipe.refine(aligned, retrieved, None), clip[1:])
+    frame.square().sum().backward()
+    assert clip.grad is not None
+    assert clip.grad[0].any()  # the predecessor, through warp and retrieval
+    assert clip.grad[1].any()
+    parts = {"vae": pipe.vae, "unet": pipe.unet, "flow": pipe.flow, "retrieval": pipe.retrieval}
+    for part, module in parts.items():
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                assert parameter.grad is not None, f"{part}.{name}"
+        for kind in ("lora_A.consistency", "lora_B.detail") if part == "unet" else ():
+            grads = [p.grad for name, p in module.named_parameters() if kind in name]
+            assert any(grad is not None and grad.any() for grad in grads), kind
+
+
+def test_call_keeps_no_gradients(pipe: DLoRALPipeline) -> None:
+    assert not pipe(make_clip(1).requires_grad_()).frames.requires_grad
+
+
+@pytest.mark.parametrize("window", [1, 5])
+def test_each_frame_is_encoded_once(pipe: DLoRALPipeline, window: int) -> None:
+    seen: list[int] = []
+    pipe.vae.encoder.register_forward_hook(
+        lambda _module, inputs, _out: seen.append(len(inputs[0]))
+    )
+    pipe(make_clip(7), window=window, batch_size=2)
+    assert seen == [2, 2, 2, 1]
+
+
+def test_bfloat16_is_close(make_pipeline: Callable[[], DLoRALPipeline]) -> None:
+    clip = make_clip(3, 64, 64)
+    full = make_pipeline()(clip).frames
+    half_pipe = make_pipeline()
+    half_pipe.to(dtype=torch.bfloat16)
+    half = half_pipe(clip).frames
+    assert half.dtype == torch.float32
+    assert (full - half).abs().mean() < 0.01
+    assert (full - half).abs().max() < 0.1
+
+
+def test_memory_does_not_grow_with_the_clip(pipe: DLoRALPipeline) -> None:
+    """Of 200 frames given one by one, no more are alive than the window and batch need."""
+    alive: list[weakref.ref[Tensor]] = []
+    batch_size, window = 2, 3
+
+    def frames() -> Iterator[Tensor]:
+        for value in range(200):
+            frame = torch.full((3, 8, 8), value / 200)
+            alive.append(weakref.ref(frame))
+            yield frame
+
+    most = given_back = 0
+    for _ in pipe.stream(frames(), window=window, batch_size=batch_size):
+        given_back += 1
+        most = max(most, sum(reference() is not None for reference in alive))
+    assert given_back == 200
+    assert most <= batch_size + 1
+
+
+def test_memory_of_tensors_stays_level(pipe: DLoRALPipeline) -> None:
+    """Live tensors of any kind, latents and small frames too, after 20 frames and after 60."""
+    counts = []
+    for index, _ in enumerate(pipe.stream(iter(make_clip(60, 8, 8)), window=3)):
+        if index in (19, 59):
+            gc.collect()
+            counts.append(sum(issubclass(type(thing), Tensor) for thing in gc.get_objects()))
+    assert counts[0] == counts[1]
+
+
+def test_saved_pipeline_computes_the_same(pipe: DLoRALPipeline, tmp_path: Path) -> None:
+    clip = make_clip(2)
+    before = pipe(clip, detail=0.5).frames  # saved while its scales are merged
+    pipe.save_pretrained(tmp_path / "model")
+    loaded = DLoRALPipeline.from_pretrained(tmp_path / "model").channels_last()
+    again = loaded(clip, detail=0.5).frames
+    torch.testing.assert_close(again, before, atol=1e-5, rtol=0)
+    assert torch.equal(before, pipe(clip, detail=0.5).frames)
+
+
+def test_plain_unet_runs_and_scales_do_nothing(
+    make_pipeline: Callable[[], DLoRALPipeline], tmp_path: Path
+) -> None:
+    pipe = make_pipeline()
+    pipe.save_pretrained(tmp_path / "model")
+    for path in (tmp_path / "model" / "unet").glob("*.safetensors"):
+        if path.stem in ("consistency", "detail"):
+            path.unlink()
+    plain = DLoRALPipeline.from_pretrained(tmp_path / "model").channels_last()
+    clip = make_clip(2)
+    assert torch.equal(plain(clip).frames, plain(clip, detail=0.0).frames)
+    assert torch.equal(plain(clip).frames, pipe(clip, consistency=0.0, detail=0.0).frames)
+
+
+def test_progress_bar_follows_diffusers_setting(
+    pipe: DLoRALPipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe(make_clip(2, 8, 8))
+    assert not capsys.readouterr().err
+    pipe.set_progress_bar_config(disable=False)
+    pipe(make_clip(2, 8, 8))
+    assert "2/2" in capsys.readouterr().err
