@@ -18,6 +18,9 @@ CODECS = ("h264", "h265", "vp9", "prores", "ffv1")
 BIT_DEPTHS = (8, 10)
 AUTO = "auto"
 
+AUTO_TILE = 96
+"""The reference's tile, in latent cells: ``tile="auto"`` tiles frames of more cells than that."""
+
 
 @dataclass(frozen=True)
 class UpscaleOptions:
@@ -65,18 +68,20 @@ class UpscaleOptions:
                 raise OptionError("duration is 0; give a number of seconds above 0")
         if self.crf is not None:
             _within("crf", self.crf, 0, 63)
-        _within("batch_size", self.batch_size, 1)
+        _whole("batch_size", self.batch_size, 1)
         self._check_tile()
 
     def _check_tile(self) -> None:
-        if self.tile is None or self.tile == AUTO:
+        _whole("tile_overlap", self.tile_overlap, 0)
+        if self.tile is None:
             return
-        if not isinstance(self.tile, int) or self.tile < 1:
-            raise OptionError(f"tile is {self.tile!r}; give latent cells (8 pixels each), or auto")
-        if not 0 <= self.tile_overlap < self.tile:
+        tile = AUTO_TILE if self.tile == AUTO else self.tile
+        if not isinstance(tile, int) or tile < 1:
+            raise OptionError(f"tile is {tile!r}; give latent cells (8 pixels each), or auto")
+        if self.tile_overlap >= tile:
             raise OptionError(
-                f"tile_overlap is {self.tile_overlap} with a tile of {self.tile} latent cells; "
-                "the overlap must be smaller than the tile and not negative"
+                f"tile_overlap is {self.tile_overlap} with a tile of {tile} latent cells; "
+                "the overlap must be smaller than the tile"
             )
 
 
@@ -86,6 +91,12 @@ def _within(name: str, value: float, least: float, most: float = float("inf")) -
         raise OptionError(f"{name} is {value}; give a number {bounds}")
 
 
+def _whole(name: str, value: Any, least: int) -> None:
+    if not isinstance(value, int) or value < least:
+        raise OptionError(f"{name} is {value!r}; give a whole number of at least {least}")
+
+
 def _one_of(name: str, value: Any, choices: tuple[Any, ...]) -> None:
-    if value not in choices:
+    # By type too: 1.0 equals 1 and would pass, and then fail where a count is needed.
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
         raise OptionError(f"{name} is {value!r}; choose from {', '.join(map(str, choices))}")

@@ -1,24 +1,22 @@
 """The command line's face of a job: a bar with frames, rate and time left."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Generator
 from contextlib import closing
-from typing import Any
 
 from tqdm import tqdm
 
 from dloral.upscale import Progress
 
 
-def show_progress(steps: Iterable[Progress], quiet: bool = False) -> None:
+def show_progress(steps: Generator[Progress, None, None], quiet: bool = False) -> None:
     """Run a job to its end and show it on stderr; a closing line on stdout says what was written.
 
     However it ends, the job is closed, so that it takes away what it had half written.
     """
     bar = tqdm(unit="frame", dynamic_ncols=True, disable=quiet or not sys.stderr.isatty())
-    job: Any = steps
-    with bar, closing(job):
-        for progress in job:
+    with bar, closing(steps):
+        for progress in steps:
             bar.total = progress.num_frames
             bar.set_description_str(progress.stage)
             bar.update(progress.frame - bar.n)

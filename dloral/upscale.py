@@ -7,7 +7,7 @@ the end.
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -82,7 +82,7 @@ def upscale_steps(
     target: str | Path,
     options: UpscaleOptions | None = None,
     pipe: DLoRALPipeline | None = None,
-) -> Iterator[Progress]:
+) -> Generator[Progress, None, None]:
     """The job as a generator; see :func:`upscale_video`."""
     options = options or UpscaleOptions()
     clip = probe(source)
@@ -163,7 +163,7 @@ def _restore(
     width: int,
     options: UpscaleOptions,
     store: FrameStore | None,
-) -> Iterator[tuple[Frame, Tensor, Tensor]]:
+) -> Generator[tuple[Frame, Tensor, Tensor], None, None]:
     """(source frame, its bicubic enlargement, restored frame) for every frame, in order.
 
     Frames that ``store`` has are taken from it. The ``window`` frames before the first one it has

@@ -114,7 +114,7 @@ def main() -> None:
     given = parser.parse_args()
     pipe = load_pipeline(given.model, dtype=given.dtype)
     distance = LPIPSLike()
-    rows = []
+    rows: list[tuple[Tensor, dict[str, Tensor]]] = []
     for title, folder in (("Held-out crops", "heldout_still"), ("Held-out clips", "heldout_clips")):
         measured = []
         pack = Pack(given.packs / folder)

@@ -4,8 +4,9 @@ r"""The compact model's recipe: its sizes, and the trainings that make it, in or
     python -m dloral.training.compact base --packs PACKS --run RUNS/base
     python -m dloral.training.compact algorithm1 --packs PACKS --run RUNS/algorithm1 \
         --base RUNS/base/pipeline --flow RUNS/flow/flow
+    python -m dloral.training.compact embed --run RUNS/algorithm1
 
-Each can be stopped and started again with the same call; it goes on from its last checkpoint.
+The last puts the result into the package. Each can be stopped and started again with the same call; it goes on from its last checkpoint.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from dloral.models.adapters import add_adapters
 from dloral.models.cfr import CrossFrameRetrieval
 from dloral.models.flow import SPyNet
 from dloral.models.perceptual import load_vgg_trunk
-from dloral.models.unet import TwoLoRAUNet
+from dloral.models.unet import TwoLoRAUNet, cast
 from dloral.models.vae import CompactVAE
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.algorithm1 import Algorithm1Config, Algorithm1Task
@@ -28,6 +29,7 @@ from dloral.training.losses import FeatureDistance
 from dloral.training.packs import Pack
 from dloral.training.schedule import StageSchedule
 from dloral.training.trainer import LoopConfig, train
+from dloral.weights.loading import EMBEDDED
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ COMPACT_SCHEDULE = StageSchedule(
 )
 
 LOOPS = {
-    "flow": LoopConfig(steps=5000, learning_rate=1e-3, decay_steps=2000, evaluate_every=500),
-    "base": LoopConfig(steps=9600, learning_rate=6e-4, decay_steps=2600, evaluate_every=400),
+    "flow": LoopConfig(steps=4000, learning_rate=1e-3, decay_steps=1000, evaluate_every=500),
+    "base": LoopConfig(steps=9000, learning_rate=6e-4, decay_steps=2000, evaluate_every=400),
     "algorithm1": LoopConfig(
         steps=1800, learning_rate=1e-3, decay_steps=300, evaluate_every=200, ema=0.99
     ),
@@ -131,16 +133,30 @@ def train_algorithm1(packs: Path, run: Path, loop: LoopConfig, base: Path, flow:
     pipe.save_pretrained(run / "pipeline")
 
 
+def embed(pipeline: Path, target: Path) -> None:
+    """Put a trained pipeline into the package, in half precision; other files there stay."""
+    pipe = DLoRALPipeline.from_pretrained(pipeline)
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            cast(part, torch.float16)
+    pipe.save_pretrained(target)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("phase", choices=["flow", "base", "algorithm1"])
-    parser.add_argument("--packs", type=Path, required=True)
+    parser.add_argument("phase", choices=["flow", "base", "algorithm1", "embed"])
+    parser.add_argument("--packs", type=Path, help="folder of packs (not for embed)")
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--base", type=Path, help="pipeline folder of the base run (algorithm1)")
     parser.add_argument("--flow", type=Path, help="flow folder of the flow run (algorithm1)")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--decay-steps", type=int)
     given = parser.parse_args()
+    if given.phase == "embed":
+        embed(given.run / "pipeline", EMBEDDED["compact"])
+        return
+    if given.packs is None:
+        parser.error(f"{given.phase} needs --packs")
     loop = LOOPS[given.phase]
     changed = {
         name: getattr(given, name)

@@ -15,7 +15,7 @@ import numpy as np
 
 mpl.use("Agg")
 
-import matplotlib.pyplot as plt  # noqa: E402 (after the backend is chosen)
+import matplotlib.pyplot as plt
 
 SMOOTHING = 10  # log entries a point of the loss curves
 

@@ -31,10 +31,12 @@ class MotionConfig:
 
 @dataclass(frozen=True)
 class MovingClip:
-    """frames (T,S,S,3) uint8, flow (T-1,2,S,S) float32 in pixels, current to previous (dx, dy)."""
+    """frames (T,S,S,3) uint8, flow (T-1,2,S,S) float32 in pixels, current to previous (dx, dy);
+    ``known`` (T-1,S,S): the previous frame shows the same surface there, and nothing else."""
 
     frames: Pixels
     flow: NDArray[np.float32]
+    known: NDArray[np.bool_]
 
 
 def sample_clip(
@@ -56,9 +58,12 @@ def sample_clip(
         np.round(behind + mask[..., None] * (front.astype(np.float32) - behind))
         for behind, front, mask in zip(layers[0].frames, layers[1].frames, masks, strict=True)
     ]
-    in_front = np.stack(masks[1:])[:, None] > 0.5
-    flow = np.where(in_front, layers[1].flow, layers[0].flow)
-    return MovingClip(np.stack(frames).astype(np.uint8), flow)
+    in_front = np.array(masks[1:]).reshape(-1, size, size) > 0.5
+    flow = np.where(in_front[:, None], layers[1].flow, layers[0].flow)
+    known = np.where(in_front, layers[1].known, layers[0].known)
+    for step, way in enumerate(flow):
+        known[step] &= _same_layer(masks[step], masks[step + 1], way)
+    return MovingClip(np.stack(frames).astype(np.uint8), flow, known)
 
 
 def _layer(
@@ -75,11 +80,9 @@ def _layer(
         )
         for camera in cameras
     ]
-    flow = [
-        homography_flow(np.linalg.inv(before) @ now, size)
-        for before, now in pairwise(cameras)
-    ]
-    return MovingClip(np.stack(frames), np.stack(flow) if flow else np.empty((0, 2, size, size)))
+    flow = [homography_flow(np.linalg.inv(before) @ now, size) for before, now in pairwise(cameras)]
+    ways = np.array(flow, np.float32).reshape(-1, 2, size, size)
+    return MovingClip(np.stack(frames), ways, _inside(ways))
 
 
 def sample_cameras(
@@ -136,6 +139,26 @@ def homography_flow(homography: Homography, size: int) -> NDArray[np.float32]:
     moved = homography @ places
     moved = (moved[:2] / moved[2]).reshape(2, size, size)
     return (moved - np.stack([x, y])).astype(np.float32)
+
+
+def _inside(flow: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Where the flow (T-1,2,S,S) ends in the previous picture: (T-1,S,S)."""
+    size = flow.shape[-1]
+    x, y = np.meshgrid(np.arange(size), np.arange(size))
+    ends = flow + np.stack([x, y])
+    return ((ends >= 0) & (ends <= size - 1)).all(axis=1)
+
+
+def _same_layer(
+    before: NDArray[np.float32], now: NDArray[np.float32], flow: NDArray[np.float32]
+) -> NDArray[np.bool_]:
+    """Where one layer alone is seen, now and at the flow's end in the previous frame: (S,S)."""
+    x, y = np.meshgrid(*(np.arange(side, dtype=np.float32) for side in now.shape))
+    earlier = cv2.remap(
+        before, x + flow[0], y + flow[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    least, most = np.minimum(now, earlier), np.maximum(now, earlier)
+    return (most < 0.01) | (least > 0.99)
 
 
 def _moving_mask(

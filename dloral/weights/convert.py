@@ -7,7 +7,6 @@ which builds tensors and plain containers and runs no code.
 import pickle
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from dloral.models.cfr import CrossFrameRetrieval
 from dloral.models.flow import SPyNet
 from dloral.models.unet import TwoLoRAUNet
 from dloral.pipeline import DLoRALPipeline
-from dloral.weights.loading import first_line
+from dloral.weights.loading import BROKEN, first_line
 
 RELEASED_ADAPTERS = {CONSISTENCY: "consistency", DETAIL: "quality"}
 """Our adapter -> the ending of the release's adapter names (``default_encoder_quality``, ...)."""
@@ -60,8 +59,7 @@ def convert(checkpoint: Path, base: Path, target: Path, dtype: torch.dtype | Non
             if target.exists():
                 target.rmdir()
             unfinished.rename(target)
-    except (OSError, RuntimeError) as error:
-        # safetensors reports a full disk as a RuntimeError-like of its own
+    except BROKEN as error:
         free = shutil.disk_usage(target.parent).free if target.parent.exists() else 0
         raise OutputError(
             f"{target} could not be written ({free / 1e9:.1f} GB free): {first_line(error)}"
@@ -77,9 +75,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} was refused: it is no plain file of tensors, or wants to run code when "
-            f"opened ({first_line(error)}); get model.pkl again from its source"
+            f"opened ({_refusal(error)}); get model.pkl again from its source"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damaged bytes can lead the reader into any error there is
         raise WeightsError(
             f"{path} is broken or cut short at {path.stat().st_size:,} bytes "
             f"({first_line(error)}); download it again"
@@ -89,15 +87,31 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} holds a {type(checkpoint).__name__}, not DLoRAL's dictionary; "
             "give the released model.pkl"
         )
-    for key in (
-        "state_dict_unet",
-        "state_dict_bpp",
-        "lora_rank_unet_consistency",
-        "lora_rank_unet_quality",
-    ):
-        if key not in checkpoint:
-            raise WeightsError(f"{path} has no {key!r}; give the released model.pkl of DLoRAL")
+    for key in ("state_dict_unet", "state_dict_bpp"):
+        tensors = checkpoint.get(key)
+        if not isinstance(tensors, dict):
+            raise WeightsError(
+                f"{path} has no tensors {key!r}; give the released model.pkl of DLoRAL"
+            )
+        for name, tensor in tensors.items():
+            if not isinstance(tensor, Tensor):
+                raise WeightsError(
+                    f"{path}: {key}: {name!r} is a {type(tensor).__name__}, not a tensor"
+                )
+    for key in (f"lora_rank_unet_{theirs}" for theirs in RELEASED_ADAPTERS.values()):
+        rank = checkpoint.get(key)
+        if not isinstance(rank, int) or rank < 1:
+            raise WeightsError(
+                f"{path}: {key!r} is {'missing' if rank is None else repr(rank)}; "
+                "give the released model.pkl of DLoRAL"
+            )
     return checkpoint
+
+
+def _refusal(error: pickle.UnpicklingError) -> str:
+    """Of torch's long text about a refused pickle, what it stumbled over."""
+    _, found, reason = str(error).partition("WeightsUnpickler error: ")
+    return reason.splitlines()[0][:120].rstrip(". ") if found and reason else "no known pickle"
 
 
 def build_released(checkpoint: Mapping[str, Any], base: Path, name: Path) -> DLoRALPipeline:
@@ -124,8 +138,11 @@ def _load_part(kind: Any, base: Path, part: str) -> Any:
             "diffusers' layout (unet, vae, text_encoder, tokenizer, scheduler)"
         )
     try:
+        if part == "tokenizer" and not any((base / part).glob("*.json")):
+            # transformers would make a tokenizer of no words from an empty folder
+            raise OSError("the folder has no vocabulary")
         return kind.from_pretrained(base / part)
-    except (OSError, ValueError, RuntimeError) as error:
+    except BROKEN as error:
         raise WeightsError(f"{base / part} cannot be loaded: {first_line(error)}") from error
 
 
@@ -134,9 +151,14 @@ def _released_unet(checkpoint: Mapping[str, Any], base: Path, name: Path) -> Two
         raise WeightsError(
             f"{base} has no unet/config.json; give a Stable Diffusion 2.1-base folder"
         )
-    config = dict(TwoLoRAUNet.load_config(base / "unet"))
-    config["in_channels"] = 2 * config["out_channels"]
-    unet = TwoLoRAUNet.from_config(config)
+    try:
+        config = dict(TwoLoRAUNet.load_config(base / "unet"))
+        config["in_channels"] = 2 * config["out_channels"]
+        unet = TwoLoRAUNet.from_config(config)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{base / 'unet' / 'config.json'} describes no UNet: {first_line(error)}"
+        ) from error
     ranks = {
         ours: int(checkpoint[f"lora_rank_unet_{theirs}"])
         for ours, theirs in RELEASED_ADAPTERS.items()
@@ -180,8 +202,8 @@ def _released_retrieval(tensors: Mapping[str, Tensor], name: Path) -> CrossFrame
     renamed = {}
     for key, tensor in tensors.items():
         if key.startswith(prefix):
-            theirs, kind = key.removeprefix(prefix).split(".", 1)
-            renamed[f"{RELEASED_RETRIEVAL.get(theirs, theirs)}.{kind}"] = tensor
+            theirs, dot, kind = key.removeprefix(prefix).partition(".")
+            renamed[RELEASED_RETRIEVAL.get(theirs, theirs) + dot + kind] = tensor
     _fill(retrieval, renamed, f"{name}: state_dict_bpp, cross_attn_module")
     return retrieval
 

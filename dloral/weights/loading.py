@@ -11,8 +11,10 @@ import torch
 import transformers
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from safetensors import SafetensorError, safe_open
 
 from dloral.errors import OptionError, WeightsError
+from dloral.models.unet import plain_state_dict
 from dloral.pipeline import DLoRALPipeline
 
 AUTO = "auto"
@@ -30,6 +32,9 @@ CONVERTED = {
     "sd21": "python -m dloral convert model.pkl --base SD21_DIR -o DIR, then --model DIR",
 }
 """Models that a person brings, by registry name, and the call that makes a folder of them."""
+
+BROKEN = (OSError, ValueError, RuntimeError, SafetensorError)
+"""What libraries raise for files that do not hold what they should."""
 
 WANTED_FILES = ["*.json", "*.safetensors", "*.txt"]
 INDEX = "model_index.json"
@@ -51,7 +56,8 @@ def load_pipeline(
     try:
         with quiet_bars():
             pipe = DLoRALPipeline.from_pretrained(folder, dtype=precision, local_files_only=True)
-    except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+        _check_complete(pipe, folder)
+    except (*BROKEN, KeyError, AttributeError, TypeError) as error:
         raise WeightsError(
             f"model {str(model)!r} cannot be loaded from {folder}: {first_line(error)}; "
             "convert or fetch it again, or use --model compact"
@@ -62,11 +68,24 @@ def load_pipeline(
     return pipe.to(place).channels_last()
 
 
+def _check_complete(pipe: DLoRALPipeline, folder: Path) -> None:
+    """Raise ``ValueError`` for a tensor no file holds: diffusers would leave it random."""
+    for name, part in pipe.components.items():
+        if not isinstance(part, diffusers.ModelMixin):
+            continue
+        stored: set[str] = set()
+        for path in (folder / name).glob("*.safetensors"):
+            with safe_open(path, "pt") as file:
+                stored.update(file.keys())
+        if missing := plain_state_dict(part).keys() - stored:
+            raise ValueError(f"{name}: {len(missing)} tensors are missing, one is {min(missing)}")
+
+
 def find_model(model: str) -> Path:
     """The folder of a model; a Hub id is downloaded once and kept in the Hub's cache."""
     if model in EMBEDDED:
         return _checked(EMBEDDED[model], model)
-    if Path(model).is_dir():
+    if _is_folder(model):
         return _checked(Path(model), model)
     if model in CONVERTED:
         raise WeightsError(f"model {model!r} is not on this machine; make it: {CONVERTED[model]}")
@@ -77,6 +96,13 @@ def find_model(model: str) -> Path:
         f"model {model!r} is unknown: no name ({known}), no folder here, no Hub id owner/name; "
         "use --model compact"
     )
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except OSError:  # too long to be a path
+        return False
 
 
 def _checked(folder: Path, model: str) -> Path:
@@ -130,11 +156,15 @@ def choose_device(device: str) -> torch.device:
     if not present[kind]:
         raise OptionError(f"device {device!r} is not on this machine; use --device cpu or auto")
     try:
-        return torch.device(device)
+        place = torch.device(device)
     except RuntimeError as error:
         raise OptionError(
             f"device {device!r} is not understood; say cpu, cuda or cuda:1"
         ) from error
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if (place.index or 0) >= count:
+        raise OptionError(f"device {device!r} is not on this machine; it has {count} of that kind")
+    return place
 
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:

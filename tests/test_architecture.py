@@ -1,0 +1,134 @@
+"""The house: which room may import which, what importing costs, what every room says of itself."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import dloral
+
+PACKAGE = Path(dloral.__file__).parent
+
+FLOORS = {
+    "app": 0,
+    "__main__": 0,
+    "cli": 0,
+    "studio": 0,
+    "terminal": 1,  # shows the progress of upscale; the command line uses it
+    "bench": 1,
+    "upscale": 1,
+    "training": 1,
+    "evaluation": 1,
+    "pipeline": 2,
+    "weights": 2,
+    "models": 3,
+    "frames": 3,
+    "video": 3,
+}
+"""Room -> floor, 0 on top. Imports point down, or stay on their floor where SAME_FLOOR says so."""
+
+OPEN_TO_ALL = {"options", "errors", "__init__"}
+
+SAME_FLOOR = {
+    ("__main__", "cli"),
+    ("cli", "studio"),
+    ("app", "studio"),
+    ("terminal", "upscale"),
+    ("evaluation", "training"),  # measures on the same packs
+    ("weights", "pipeline"),
+}
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
+
+
+def room_of(module: str) -> str:
+    """``dloral.models.flow`` -> ``models``; ``dloral`` itself -> ``__init__``."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def name_of(path: Path) -> str:
+    parts = ["dloral", *path.relative_to(PACKAGE).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Every module of ours that the file imports, at its top or inside a function."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("dloral"))
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import; say the module's full name"
+            assert node.module is not None
+            if node.module == "dloral":
+                for alias in node.names:
+                    module = PACKAGE / alias.name
+                    known = module.is_dir() or module.with_suffix(".py").is_file()
+                    yield f"dloral.{alias.name}" if known else "dloral"
+            elif node.module.startswith("dloral."):
+                yield node.module
+
+
+def wrong_arrows(room: str, imported: Iterator[str]) -> list[str]:
+    wrong = []
+    for module in imported:
+        other = room_of(module)
+        if room == other or other in OPEN_TO_ALL:
+            continue
+        if FLOORS[room] < FLOORS[other] or (room, other) in SAME_FLOOR:
+            continue
+        wrong.append(f"{room} -> {module}")
+    return wrong
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_point_down(path: Path) -> None:
+    room = room_of(name_of(path))
+    if room == "__init__":
+        return  # the public names, loaded when first used
+    if room in OPEN_TO_ALL:
+        # Open to all, so they may know nothing but names of the lowest floor.
+        assert {room_of(module) for module in imports_of(path)} <= {"errors", "frames"}
+        return
+    assert room in FLOORS, f"{path} is in no room of the house; say in FLOORS where it stands"
+    assert not wrong_arrows(room, imports_of(path))
+
+
+def test_app_imports_the_studio_alone() -> None:
+    app = PACKAGE.parent / "app.py"
+    if not app.is_file():
+        pytest.skip("installed without app.py")
+    assert {room_of(module) for module in imports_of(app)} <= {"studio", "errors", "__init__"}
+
+
+def test_a_wrong_arrow_is_found() -> None:
+    assert wrong_arrows("models", iter(["dloral.pipeline"])) == ["models -> dloral.pipeline"]
+    assert wrong_arrows("pipeline", iter(["dloral.weights.loading"]))
+    assert not wrong_arrows("upscale", iter(["dloral.video.reader", "dloral.errors"]))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_every_module_says_what_it_is(path: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert docstring, f"{path} has no docstring"
+
+
+def test_importing_costs_nothing() -> None:
+    """The name, the version and the command line's help come without torch."""
+    code = "import sys, dloral, dloral.cli; print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    loaded = set(result.stdout.split())
+    assert "dloral.cli" in loaded
+    assert not loaded & {"torch", "diffusers", "transformers", "gradio", "av", "cv2", "numpy"}
+
+
+def test_public_names_are_there() -> None:
+    for name in dloral.__all__:
+        assert getattr(dloral, name) is not None
+    with pytest.raises(AttributeError, match="no_such_name"):
+        dloral.no_such_name  # noqa: B018
