@@ -11,7 +11,7 @@ from dloral.errors import CancelledError, DLoRALError, InputError
 from dloral.options import AUTO, UpscaleOptions
 from dloral.studio import words
 from dloral.studio.jobs import Result
-from dloral.studio.layout import Page
+from dloral.studio.layout import COMPARE, Page
 from dloral.studio.pairs import compared_pair
 from dloral.studio.sessions import Model, Session, Sessions
 from dloral.video.reader import read_frames
@@ -58,7 +58,7 @@ class Handlers:
         )
         outputs = [
             *(page.run, page.cancel, page.message, page.stage, page.results, page.pair),
-            *(page.frame, page.playing, page.bicubic_player, page.restored_player, page.download),
+            *(page.frame, page.tabs, page.bicubic_player, page.restored_player, page.download),
         ]
         waiting = page.run.click(self.ask, None, [page.run, page.cancel, page.message], **at_once)
         waiting.then(
@@ -213,10 +213,11 @@ class Handlers:
         return {
             page.message: notes,
             page.stage: gr.update(visible=False),
-            page.results: gr.update(visible=True),
+            # A tab cannot be hidden in the same breath as its parent is shown; a class can be set.
+            page.results: gr.update(visible=True, elem_classes=[] if is_video else ["still"]),
             page.pair: compared_pair(result, 0),
             page.frame: gr.update(value=1, maximum=max(count, 2), visible=count > 1),
-            page.playing: gr.update(visible=is_video),
+            page.tabs: gr.update(selected=COMPARE),
             page.bicubic_player: str(result.bicubic_player) if is_video else None,
             page.restored_player: str(result.restored_player) if is_video else None,
             page.download: gr.update(value=str(result.file), label=f"Download {result.file.name}"),

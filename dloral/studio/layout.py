@@ -22,6 +22,9 @@ _PLAY_TOGETHER = """() => {
   for (const player of players) { player.play(); }
 }"""
 
+COMPARE = "compare"
+"""Name of the tab that a result is first seen in."""
+
 _TILES = [("automatic", "auto"), ("none", "none"), ("64", "64"), ("96", "96"), ("128", "128")]
 _QUALITIES = [("automatic", "auto"), *((str(crf), crf) for crf in (8, 12, 16, 20, 24, 28, 32))]
 _CODEC_LABELS = {
@@ -57,9 +60,9 @@ class Page:
     message: Any
     stage: Any
     results: Any
+    tabs: Any
     pair: Any
     frame: Any
-    playing: Any
     bicubic_player: Any
     restored_player: Any
     download: Any
@@ -211,8 +214,8 @@ def _place_advanced(parts: dict[str, Any]) -> None:
 
 def _place_results(parts: dict[str, Any]) -> None:
     with gr.Column(visible=False, elem_id="results") as parts["results"]:
-        with gr.Tabs():
-            with gr.Tab("Compare a frame"):
+        with gr.Tabs() as parts["tabs"]:
+            with gr.Tab("Compare a frame", id=COMPARE):
                 parts["pair"] = gr.ImageSlider(
                     label="Left bicubic, right restored",
                     interactive=False,
@@ -230,7 +233,7 @@ def _place_results(parts: dict[str, Any]) -> None:
                     buttons=[],
                     elem_id="frame",
                 )
-            with gr.Tab("Play both") as parts["playing"]:
+            with gr.Tab("Play both", id="play"):
                 with gr.Row(elem_classes="pair"):
                     parts["bicubic_player"] = _player("Bicubic enlargement", "bicubic-player")
                     parts["restored_player"] = _player("Restored", "restored-player")

@@ -6,7 +6,8 @@ r"""The compact model's recipe: its sizes, and the trainings that make it, in or
         --base RUNS/base/pipeline --flow RUNS/flow/flow
     python -m dloral.training.compact embed --run RUNS/algorithm1
 
-The last puts the result into the package. Each can be stopped and started again with the same call; it goes on from its last checkpoint.
+The last puts the result into the package. A training can be stopped and started again with the
+same call; it goes on from its last checkpoint.
 """
 
 import argparse

@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,7 +56,9 @@ def load_pipeline(
     folder = find_model(str(model))
     try:
         with quiet_bars():
-            pipe = DLoRALPipeline.from_pretrained(folder, dtype=precision, local_files_only=True)
+            pipe = DLoRALPipeline.from_pretrained(
+                folder, dtype=precision, local_files_only=True, use_safetensors=True
+            )
         _check_complete(pipe, folder)
     except (*BROKEN, KeyError, AttributeError, TypeError) as error:
         raise WeightsError(
@@ -69,8 +72,11 @@ def load_pipeline(
 
 
 def _check_complete(pipe: DLoRALPipeline, folder: Path) -> None:
-    """Raise ``ValueError`` for a tensor no file holds: diffusers would leave it random."""
+    """Raise ``ValueError`` for what libraries pass over: a tensor that no file holds would stay
+    random, a tokenizer without files would know no words."""
     for name, part in pipe.components.items():
+        if part is not None and not any((folder / name).glob("*.json")):
+            raise ValueError(f"the folder {name!r} is missing or empty")
         if not isinstance(part, diffusers.ModelMixin):
             continue
         stored: set[str] = set()
@@ -185,14 +191,22 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 @contextmanager
 def quiet_bars() -> Iterator[None]:
-    """No bars of other libraries while a model loads: it takes a second, and ours come after."""
+    """No bars of other libraries while a model loads: it takes a second, and ours come after.
+
+    Nor their advice on what is missing: :func:`load_pipeline` says that in one line.
+    """
     libraries = (diffusers.utils.logging, transformers.utils.logging)
     active = [library.is_progress_bar_enabled() for library in libraries]
+    verbosity = diffusers.utils.logging.get_verbosity()
     for library in libraries:
         library.disable_progress_bar()
+    diffusers.utils.logging.set_verbosity(diffusers.utils.logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")
+            yield
     finally:
+        diffusers.utils.logging.set_verbosity(verbosity)
         for library, was_active in zip(libraries, active, strict=True):
             if was_active:
                 library.enable_progress_bar()

@@ -1,5 +1,7 @@
 """Tiles of latents: they cover everything and blend to what was there."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -26,7 +28,7 @@ def test_tiles_cover_every_cell(height: int, width: int, tile: int, overlap: int
         starts = tile_starts(size, side, overlap)
         covered = {cell for start in starts for cell in range(start, start + side)}
         assert covered == set(range(size))
-        steps = [after - before for before, after in zip(starts, starts[1:], strict=False)]
+        steps = [after - before for before, after in pairwise(starts)]
         assert all(0 < step <= side - overlap for step in steps)
 
 

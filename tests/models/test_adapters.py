@@ -89,9 +89,7 @@ def test_many_changes_drift_by_nothing(
 
 
 @pytest.mark.parametrize("merge", [True, False])
-def test_scales_of_zero_are_the_plain_unet(
-    unet: TwoLoRAUNet, sample: Tensor, merge: bool
-) -> None:
+def test_scales_of_zero_are_the_plain_unet(unet: TwoLoRAUNet, sample: Tensor, merge: bool) -> None:
     plain = TwoLoRAUNet.from_config(unet.config).eval()
     plain.load_state_dict(plain_state_dict(unet))
     plain.to(memory_format=torch.channels_last)

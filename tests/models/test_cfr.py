@@ -113,9 +113,7 @@ def test_memory_grows_with_positions_not_their_square(
     assert largest[1] <= 4 * largest[0]
 
 
-def test_training_keeps_no_similarities(
-    retrieval: CrossFrameRetrieval, small_blocks: int
-) -> None:
+def test_training_keeps_no_similarities(retrieval: CrossFrameRetrieval, small_blocks: int) -> None:
     """What autograd saves for the backward pass is of the size of queries, keys and values."""
     saved: dict[int, int] = {}
 

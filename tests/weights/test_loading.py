@@ -112,6 +112,32 @@ def test_damaged_lora(folder: Path, damage: str) -> None:
     assert str(folder) in refusal(folder)
 
 
+@pytest.mark.parametrize("part", ["tokenizer", "text_encoder", "scheduler"])
+def test_part_of_the_full_model_is_absent(converted: Path, tmp_path: Path, part: str) -> None:
+    shutil.copytree(converted, tmp_path / "model")
+    shutil.rmtree(tmp_path / "model" / part)
+    assert part in refusal(tmp_path / "model")
+
+
+def test_pickled_weights_are_not_opened(folder: Path) -> None:
+    weights = folder / "flow" / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+    assert "safetensors" in refusal(folder)
+
+
+def test_nothing_but_the_one_line_is_said(
+    folder: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    del tensors["conv_in.weight"]
+    save_file(tensors, weights, metadata={"format": "pt"})
+    refusal(folder)
+    assert capfd.readouterr() == ("", "")
+    assert not list(recwarn)
+
+
 def test_index_names_a_class_that_is_not_there(folder: Path) -> None:
     index = folder / "model_index.json"
     changed = json.loads(index.read_text())
@@ -174,7 +200,7 @@ def test_device_number_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_wrong_dtype() -> None:
-    with pytest.raises(OptionError, match="float64.*bfloat16"):
+    with pytest.raises(OptionError, match=r"float64.*bfloat16"):
         choose_dtype("float64", torch.device("cpu"))
 
 
