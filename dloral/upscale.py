@@ -19,16 +19,13 @@ from torch import Tensor
 
 from dloral.errors import InputError
 from dloral.frames.resize import resize_bicubic
-from dloral.options import AUTO, UpscaleOptions
+from dloral.options import AUTO, AUTO_TILE, UpscaleOptions
 from dloral.pipeline import DLoRALPipeline
 from dloral.video.probe import ClipInfo, probe
 from dloral.video.reader import Frame, read_frames
 from dloral.video.store import FrameStore
 from dloral.video.writer import open_writer
 from dloral.weights.loading import load_pipeline
-
-AUTO_TILE = 96
-"""The reference's tile, in latent cells: ``tile="auto"`` tiles frames of more cells than that."""
 
 
 @dataclass(frozen=True)

@@ -52,10 +52,10 @@ LORA_RANK = 8
 """Twice the paper's 4: the compact UNet's layers are narrow and few (our decision)."""
 
 COMPACT_SCHEDULE = StageSchedule(
-    consistency_steps=500,
+    consistency_steps=600,
     enhancement_steps=400,
     transition_steps=100,
-    consistency_weights={"log_error": 1.0, "temporal": 0.5},
+    consistency_weights={"log_error": 1.0, "temporal": 0.3},
     enhancement_weights={"pixel": 0.5, "feature": 0.3},
 )
 
@@ -63,7 +63,7 @@ LOOPS = {
     "flow": LoopConfig(steps=4000, learning_rate=1e-3, decay_steps=1000, evaluate_every=500),
     "base": LoopConfig(steps=9000, learning_rate=6e-4, decay_steps=2000, evaluate_every=400),
     "algorithm1": LoopConfig(
-        steps=1800, learning_rate=1e-3, decay_steps=300, evaluate_every=200, ema=0.99
+        steps=2000, learning_rate=4e-4, decay_steps=400, evaluate_every=200, ema=0.995
     ),
 }
 

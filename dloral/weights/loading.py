@@ -55,6 +55,7 @@ def load_pipeline(
     precision = choose_dtype(dtype, place)
     folder = find_model(str(model))
     try:
+        _check_folders(folder)
         with quiet_bars():
             pipe = DLoRALPipeline.from_pretrained(
                 folder, dtype=precision, local_files_only=True, use_safetensors=True
@@ -71,12 +72,18 @@ def load_pipeline(
     return pipe.to(place).channels_last()
 
 
-def _check_complete(pipe: DLoRALPipeline, folder: Path) -> None:
-    """Raise ``ValueError`` for what libraries pass over: a tensor that no file holds would stay
-    random, a tokenizer without files would know no words."""
-    for name, part in pipe.components.items():
-        if part is not None and not any((folder / name).glob("*.json")):
+def _check_folders(folder: Path) -> None:
+    """Raise ``ValueError`` for a part of the index that has no folder: the libraries' words for
+    that name no part, and a tokenizer without files would simply know no words."""
+    for name, kind in json.loads((folder / INDEX).read_text()).items():
+        # a part is [library, class]; one that the model does without is [null, null]
+        if isinstance(kind, list) and kind[0] and not any((folder / name).glob("*.json")):
             raise ValueError(f"the folder {name!r} is missing or empty")
+
+
+def _check_complete(pipe: DLoRALPipeline, folder: Path) -> None:
+    """Raise ``ValueError`` for a tensor that no file holds: diffusers would leave it random."""
+    for name, part in pipe.components.items():
         if not isinstance(part, diffusers.ModelMixin):
             continue
         stored: set[str] = set()
