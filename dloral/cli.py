@@ -77,7 +77,7 @@ def _add_upscale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--detail", type=float, default=1.0, help="D-LoRA: fine detail, 0 to 2")
     add("--window", type=int, default=1, help="earlier frames looked at: 0, 1, 3 or 5")
     add("--prompt", default="", help="what the clip shows, for models that read it")
-    add("--color-fix", default="adain", help="adain, wavelet or none")
+    add("--color-fix", default="auto", help="adain, wavelet, none, or auto: the model's own")
     add(
         "--tile",
         type=_tile,

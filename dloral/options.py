@@ -30,7 +30,8 @@ class UpscaleOptions:
     allowed. ``consistency``, ``detail``: scales of C-LoRA and D-LoRA, 0 to 2. ``window``: how many
     earlier frames are looked at (0, 1, 3, 5). ``tile``: latent cells a side, None for no tiles,
     ``"auto"`` for tiles only where a frame has more cells than the reference's 96 x 96.
-    ``start``, ``duration``: seconds of the source. ``codec``, ``crf``, ``bit_depth``: of the
+    ``color_fix``: adain, wavelet, none, or
+    ``"auto"`` for the model's own. ``start``, ``duration``: seconds of the source. ``codec``, ``crf``, ``bit_depth``: of the
     written video. ``resume``: go on with a job that was stopped.
     """
 
@@ -40,7 +41,7 @@ class UpscaleOptions:
     detail: float = 1.0
     window: int = 1
     prompt: str = ""
-    color_fix: str = "adain"
+    color_fix: str = AUTO
     device: str = AUTO
     dtype: str = AUTO
     tile: int | str | None = AUTO
@@ -58,7 +59,7 @@ class UpscaleOptions:
         _within("consistency", self.consistency, 0, MAX_LORA_SCALE)
         _within("detail", self.detail, 0, MAX_LORA_SCALE)
         _one_of("window", self.window, WINDOWS)
-        _one_of("color_fix", self.color_fix, COLOUR_FIXES)
+        _one_of("color_fix", self.color_fix, (AUTO, *COLOUR_FIXES))
         _one_of("codec", self.codec, CODECS)
         _one_of("bit_depth", self.bit_depth, BIT_DEPTHS)
         _within("start", self.start, 0)

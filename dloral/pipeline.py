@@ -36,7 +36,7 @@ from dloral.models.cfr import CrossFrameRetrieval
 from dloral.models.flow import SPyNet, warp
 from dloral.models.unet import TwoLoRAUNet
 from dloral.models.vae import CompactVAE
-from dloral.options import WINDOWS
+from dloral.options import AUTO, WINDOWS
 
 OUTPUT_TYPES = ("pt", "np", "pil", "latent")
 
@@ -61,7 +61,8 @@ class DLoRALPipeline(DiffusionPipeline):
     """One-step video super-resolution with C-LoRA (consistency) and D-LoRA (detail).
 
     ``decoder_adds_input``: the VAE's decoder gives the difference to the low-quality frame (the
-    compact model) rather than the frame itself (Stable Diffusion's).
+    compact model) rather than the frame itself (Stable Diffusion's). ``color_fix``: what the model
+    is best used with (the full one: AdaIN, as released).
     """
 
     _optional_components = ["tokenizer", "text_encoder", "scheduler"]  # noqa: RUF012 (diffusers)
@@ -77,6 +78,7 @@ class DLoRALPipeline(DiffusionPipeline):
         text_encoder: Any = None,
         scheduler: Any = None,
         decoder_adds_input: bool = False,
+        color_fix: str = "adain",
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -88,7 +90,7 @@ class DLoRALPipeline(DiffusionPipeline):
             text_encoder=text_encoder,
             scheduler=scheduler,
         )
-        self.register_to_config(decoder_adds_input=decoder_adds_input)
+        self.register_to_config(decoder_adds_input=decoder_adds_input, color_fix=color_fix)
         # No bar unless asked for: every face of the software shows its own.
         self.set_progress_bar_config(disable=True)
 
@@ -213,7 +215,7 @@ class DLoRALPipeline(DiffusionPipeline):
         window: int = 1,
         tile: int | None = None,
         tile_overlap: int = 32,
-        color_fix: str = "adain",
+        color_fix: str = AUTO,
         output_type: str = "pt",
         batch_size: int = 1,
     ) -> DLoRALOutput:
@@ -223,6 +225,7 @@ class DLoRALPipeline(DiffusionPipeline):
         size from 1 x 1 on. Frame 0 is its own predecessor. ``window`` is how many earlier frames
         CFR looks at (0, 1, 3 or 5; 0: each frame alone). ``tile`` and ``tile_overlap`` are in
         latent cells of 8 pixels (96 and 32 are the reference's); ``tile=None`` does not tile.
+        ``color_fix``: adain, wavelet, none, or auto for the model's own.
         Raises :class:`OptionError` for a value outside its range.
         """
         if output_type not in OUTPUT_TYPES:
@@ -259,7 +262,7 @@ class DLoRALPipeline(DiffusionPipeline):
         window: int = 1,
         tile: int | None = None,
         tile_overlap: int = 32,
-        color_fix: str = "adain",
+        color_fix: str = AUTO,
         batch_size: int = 1,
         latents_only: bool = False,
     ) -> Iterator[Tensor]:
@@ -276,6 +279,7 @@ class DLoRALPipeline(DiffusionPipeline):
             color_fix=color_fix,
             batch_size=batch_size,
         )
+        method = self.config.color_fix if color_fix == AUTO else color_fix
         prompt_embeds = self.encode_prompt(prompt)
         memory: deque[_Remembered] = deque(maxlen=window)
         source = iter(frames)
@@ -295,7 +299,7 @@ class DLoRALPipeline(DiffusionPipeline):
                 continue
             height, width = given.shape[-2:]
             decoded = self.decode(restored, lq_frames)[..., :height, :width]
-            yield from fix_colour(decoded, given, color_fix).cpu()
+            yield from fix_colour(decoded, given, method).cpu()
 
     @staticmethod
     def _recall(
@@ -389,8 +393,9 @@ def _check(
             f"tile is {tile} with an overlap of {tile_overlap} latent cells; "
             "the overlap must be smaller than the tile and not negative"
         )
-    if color_fix not in COLOUR_FIXES:
-        raise OptionError(f"color_fix is {color_fix!r}; choose from {', '.join(COLOUR_FIXES)}")
+    if color_fix not in (AUTO, *COLOUR_FIXES):
+        choices = ", ".join((AUTO, *COLOUR_FIXES))
+        raise OptionError(f"color_fix is {color_fix!r}; choose from {choices}")
 
 
 def _as_output(restored: Tensor, output_type: str) -> Any:

@@ -60,7 +60,8 @@ class Handlers:
             *(page.run, page.cancel, page.message, page.stage, page.results, page.pair),
             *(page.frame, page.tabs, page.bicubic_player, page.restored_player, page.download),
         ]
-        waiting = page.run.click(self.ask, None, [page.run, page.cancel, page.message], **at_once)
+        asked = [page.run, page.cancel, page.message, page.stage, page.results]
+        waiting = page.run.click(self.ask, None, asked, **at_once)
         waiting.then(
             self.restore,
             page.settings,
@@ -147,7 +148,7 @@ class Handlers:
             page.run: gr.update(visible=False),
             page.cancel: gr.update(value="Cancel", visible=True, interactive=True),
             page.message: "",
-        }
+        } | self._staged(words.waiting_stage("Waiting for its turn …"))
 
     def stop(self, request: gr.Request) -> Changes:
         session = self.sessions[request.session_hash]

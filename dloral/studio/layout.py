@@ -176,8 +176,8 @@ def _place_advanced(parts: dict[str, Any]) -> None:
             info="Earlier frames that each frame looks at",
         )
         parts["colour_fix"] = gr.Dropdown(
-            list(COLOUR_FIXES),
-            value="adain",
+            [("automatic", "auto"), *((name, name) for name in COLOUR_FIXES)],
+            value="auto",
             label="Colour fix",
             min_width=150,
             info="Keeps the clip's colours; wavelet: place by place",
@@ -219,7 +219,7 @@ def _place_results(parts: dict[str, Any]) -> None:
                 parts["pair"] = gr.ImageSlider(
                     label="Left bicubic, right restored",
                     interactive=False,
-                    height="min(54vh, 470px)",
+                    height="min(54vh, 470px, 72vw)",
                     buttons=["fullscreen"],
                     elem_id="pair",
                 )

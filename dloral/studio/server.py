@@ -93,7 +93,9 @@ def launch_page(blocks: gr.Blocks, options: argparse.Namespace) -> None:
             prevent_thread_lock=True,
         )
     except (OSError, ValueError) as error:
-        raise OptionError(f"the page cannot be served: {error}; choose another --port") from error
+        raise OptionError(
+            f"the page cannot be served: {error}; check --host, --port, --max-upload"
+        ) from error
     print(f"DLoRAL is at {address} (Ctrl-C ends it)", flush=True)
     if public:
         print(f"and, for everyone who has the link, at {public}", flush=True)

@@ -23,12 +23,16 @@ from dloral.training.schedule import StageSchedule
 class Algorithm1Config:
     """``clips`` clips of three frames a step, cropped to ``crop`` pixels: two outputs each.
 
+    ``first_frame_share`` of the clips are shown as if each frame were the first of its clip, its
+    own predecessor, since stills and first frames are restored so.
+
     ``scale_choices``: in a stage, the other LoRA's scale is drawn from these, so that the sliders
     keep their meaning apart from each other (our decision; the paper has both at 1).
     """
 
     clips: int = 4
     crop: int = 128
+    first_frame_share: float = 0.25
     scale_choices: tuple[float, ...] = (0.0, 1.0)
     schedule: StageSchedule = field(default_factory=StageSchedule)
 
@@ -74,26 +78,33 @@ class Algorithm1Task:
             detail=1.0 if stage == "enhancement" else other,
             merge=False,
         )
-        restored = self.forward(batch)
+        alone = torch.from_numpy(rng.random(self.config.clips) < self.config.first_frame_share)
+        restored = self.forward(batch, alone)
         return {
             name: weight * self._loss(name, restored, batch)
             for name, weight in sorted(weights.items())
             if weight
         }
 
-    def forward(self, batch: ClipBatch) -> Tensor:
-        """x_hat of every frame that has a predecessor, (B,T-1,3,H,W)."""
+    def forward(self, batch: ClipBatch, alone: Tensor | None = None) -> Tensor:
+        """x_hat of every frame that has a predecessor, (B,T-1,3,H,W).
+
+        In clips where ``alone`` (B,) is true a frame is its own predecessor.
+        """
         shape = batch.lq_frames.shape[:2]
         lq_frames = batch.lq_frames.flatten(0, 1)
         with torch.autocast("cpu", torch.bfloat16):
             with torch.no_grad():
                 lq_latents = self.pipe.encode(lq_frames).unflatten(0, shape)
                 small_frames = shrink_for_flow(lq_frames).unflatten(0, shape)
+            previous = [part[:, :-1].clone() for part in (lq_latents, small_frames)]
+            if alone is not None:
+                for part, whole in zip(previous, (lq_latents, small_frames), strict=True):
+                    part[alone] = whole[alone, 1:]
             retrieved, aligned = self.pipe.retrieve(
                 lq_latents[:, 1:].flatten(0, 1),
                 small_frames[:, 1:].flatten(0, 1),
-                lq_latents[:, :-1].flatten(0, 1)[None],
-                small_frames[:, :-1].flatten(0, 1)[None],
+                *(part.flatten(0, 1)[None] for part in previous),
             )
             restored_latents = self.pipe.refine(aligned, retrieved, None)
             restored = self.pipe.decode(restored_latents, batch.lq_frames[:, 1:].flatten(0, 1))

@@ -55,7 +55,7 @@ COMPACT_SCHEDULE = StageSchedule(
     consistency_steps=600,
     enhancement_steps=400,
     transition_steps=100,
-    consistency_weights={"log_error": 1.0, "temporal": 0.3},
+    consistency_weights={"log_error": 1.0, "temporal": 0.15},
     enhancement_weights={"pixel": 0.5, "feature": 0.3},
 )
 
@@ -63,7 +63,7 @@ LOOPS = {
     "flow": LoopConfig(steps=4000, learning_rate=1e-3, decay_steps=1000, evaluate_every=500),
     "base": LoopConfig(steps=9000, learning_rate=6e-4, decay_steps=2000, evaluate_every=400),
     "algorithm1": LoopConfig(
-        steps=2000, learning_rate=4e-4, decay_steps=400, evaluate_every=200, ema=0.995
+        steps=2000, learning_rate=4e-4, decay_steps=1000, evaluate_every=200, ema=0.995
     ),
 }
 
@@ -90,6 +90,7 @@ def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
         flow=SPyNet(sizes.flow_levels, sizes.flow_channels),
         retrieval=CrossFrameRetrieval(channels, sizes.retrieval_heads, sizes.retrieval_head_dim),
         decoder_adds_input=True,
+        color_fix="wavelet",
     )
     return pipe.channels_last()
 

@@ -30,9 +30,14 @@ PATIENCE = 60_000
 
 
 @pytest.fixture(scope="module")
-def address(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the page keeps its files."""
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture(scope="module")
+def address(tiny_model: Path, folder: Path) -> Iterator[str]:
     """``app.py`` in a process of its own; at its end no file of it is left."""
-    folder = tmp_path_factory.mktemp("served")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -205,6 +210,20 @@ def test_no_clip_is_said_in_one_line_and_the_page_goes_on(
         page.click("#download")
     download.value.save_as(tmp_path / "out.png")
     assert (probe(tmp_path / "out.png").width, probe(tmp_path / "out.png").height) == (132, 84)
+
+
+def test_a_closed_page_takes_its_files(browser, address: str, folder: Path, long_clip: Path):
+    others = set(folder.glob("*/sessions/*"))
+    page = browser.new_page()
+    page.goto(address)
+    upload(page, long_clip)
+    expect(page.locator("#facts")).to_contain_text("2400 frames", timeout=PATIENCE)
+    page.click("#run")
+    expect(page.locator(".caption")).to_contain_text("Frame", timeout=PATIENCE)
+    own = set(folder.glob("*/sessions/*")) - others
+    assert len(own) == 1
+    page.close()
+    _wait_until(lambda: not any(place.exists() for place in own), 30)
 
 
 @pytest.mark.parametrize("width", [390, 1280])
