@@ -30,9 +30,9 @@ class UpscaleOptions:
     allowed. ``consistency``, ``detail``: scales of C-LoRA and D-LoRA, 0 to 2. ``window``: how many
     earlier frames are looked at (0, 1, 3, 5). ``tile``: latent cells a side, None for no tiles,
     ``"auto"`` for tiles only where a frame has more cells than the reference's 96 x 96.
-    ``color_fix``: adain, wavelet, none, or
-    ``"auto"`` for the model's own. ``start``, ``duration``: seconds of the source. ``codec``, ``crf``, ``bit_depth``: of the
-    written video. ``resume``: go on with a job that was stopped.
+    ``color_fix``: adain, wavelet, none, or ``"auto"`` for the model's own. ``start``,
+    ``duration``: seconds of the source. ``codec``, ``crf``, ``bit_depth``: of the written video.
+    ``resume``: keep restored frames beside the target until it is written, and go on from those.
     """
 
     model: str = "compact"

@@ -90,7 +90,7 @@ def settings(**changed: object) -> list[object]:
         "start": None,
         "seconds": 0,
         "window": 1,
-        "color_fix": "adain",
+        "color_fix": "auto",
         "tile": "auto",
         "codec": "h264",
         "crf": "auto",
