@@ -22,7 +22,10 @@ BLOCK_ELEMENTS = 2**23
 class CrossFrameRetrieval(ModelMixin, ConfigMixin):
     """``retrieved = current + proj(weights V)``; queries from current, the rest from aligned.
 
-    ``temperature=3000`` is the released model's constant (notes, step 4).
+    ``temperature=3000`` is the released model's constant (notes, step 4). The sum over positions
+    grows with their number, so a constant suits pictures as large as those of training; with
+    ``temperature=None`` the weights are divided by the number of positions (our decision, for
+    the compact model, which trains on small crops).
     """
 
     @register_to_config
@@ -31,7 +34,7 @@ class CrossFrameRetrieval(ModelMixin, ConfigMixin):
         latent_channels: int = 4,
         num_heads: int = 9,
         head_dim: int = 64,
-        temperature: float = 3000.0,
+        temperature: float | None = 3000.0,
     ) -> None:
         super().__init__()
         inner = num_heads * head_dim
@@ -53,7 +56,7 @@ class CrossFrameRetrieval(ModelMixin, ConfigMixin):
         key = self._heads(self.to_k(aligned_latents))
         value = self._heads(self.to_v(aligned_latents))
         found = thresholded_attention(
-            query, key, value, self.threshold(query), self.config.temperature
+            query, key, value, self.threshold(query), self.config.temperature or height * width
         )
         # (B,n,N,d) -> (B,n*d,h,w)
         return self.proj(found.transpose(2, 3).flatten(1, 2).unflatten(2, (height, width)))

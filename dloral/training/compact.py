@@ -52,9 +52,9 @@ LORA_RANK = 8
 """Twice the paper's 4: the compact UNet's layers are narrow and few (our decision)."""
 
 COMPACT_SCHEDULE = StageSchedule(
-    consistency_steps=600,
-    enhancement_steps=400,
-    transition_steps=100,
+    consistency_steps=300,
+    enhancement_steps=250,
+    transition_steps=50,
     consistency_weights={"log_error": 1.0, "temporal": 0.15},
     enhancement_weights={"pixel": 0.5, "feature": 0.3},
 )
@@ -63,7 +63,7 @@ LOOPS = {
     "flow": LoopConfig(steps=4000, learning_rate=1e-3, decay_steps=1000, evaluate_every=500),
     "base": LoopConfig(steps=9000, learning_rate=6e-4, decay_steps=2000, evaluate_every=400),
     "algorithm1": LoopConfig(
-        steps=2000, learning_rate=4e-4, decay_steps=1000, evaluate_every=200, ema=0.995
+        steps=1100, learning_rate=4e-4, decay_steps=550, evaluate_every=100, ema=0.99
     ),
 }
 
@@ -88,7 +88,9 @@ def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
         vae=CompactVAE(channels, sizes.vae_width, sizes.encoder_blocks, sizes.decoder_blocks),
         unet=unet,
         flow=SPyNet(sizes.flow_levels, sizes.flow_channels),
-        retrieval=CrossFrameRetrieval(channels, sizes.retrieval_heads, sizes.retrieval_head_dim),
+        retrieval=CrossFrameRetrieval(
+            channels, sizes.retrieval_heads, sizes.retrieval_head_dim, temperature=None
+        ),
         decoder_adds_input=True,
         color_fix="wavelet",
     )
@@ -119,8 +121,12 @@ def train_base(packs: Path, run: Path, loop: LoopConfig) -> None:
 
 def train_algorithm1(packs: Path, run: Path, loop: LoopConfig, base: Path, flow: Path) -> None:
     """C-LoRA with CFR, and D-LoRA, in turn, on the frozen base and flow net."""
-    pipe = DLoRALPipeline.from_pretrained(base)
-    pipe.register_modules(flow=SPyNet.from_pretrained(flow))
+    pipe = build_pipeline(CompactSizes(), loop.seed)
+    pipe.register_modules(
+        vae=CompactVAE.from_pretrained(base / "vae"),
+        unet=TwoLoRAUNet.from_pretrained(base / "unet"),
+        flow=SPyNet.from_pretrained(flow),
+    )
     torch.manual_seed(loop.seed)
     add_adapters(pipe.unet, LORA_RANK)
     # Retrieval starts as no change, like the LoRAs.

@@ -149,3 +149,14 @@ def test_frames_of_a_batch_do_not_touch(retrieval: CrossFrameRetrieval) -> None:
     with torch.no_grad():
         alone = torch.cat([retrieval(current[i : i + 1], aligned[i : i + 1]) for i in range(3)])
         torch.testing.assert_close(retrieval(current, aligned), alone, atol=1e-5, rtol=1e-5)
+
+
+def test_without_a_temperature_a_larger_picture_of_the_same_changes_nothing():
+    """Divided by the number of positions, the sum means the same at every picture size."""
+    torch.manual_seed(0)
+    retrieval = CrossFrameRetrieval(4, 2, 8, temperature=None)
+    current, aligned = torch.randn(1, 4, 4, 6), torch.randn(1, 4, 4, 6)
+    alone = retrieval.retrieve(current, aligned)
+    twice = retrieval.retrieve(torch.cat([current] * 2, 3), torch.cat([aligned] * 2, 3))
+    assert alone.abs().max() > 1e-3
+    assert torch.allclose(twice[..., :6], alone, atol=1e-6)
