@@ -42,7 +42,9 @@ ENCODERS = {
         {8: "yuv420p", 10: "yuv420p10le"},
         {8: "yuv444p", 10: "yuv444p10le"},
         default_crf=16,
-        options={"preset": "medium"},
+        # No B-frames: MP4 keeps lengths in decoding order, so that with them the last frame of a
+        # clip of variable rate is shown for as long as another.
+        options={"preset": "medium", "bf": "0"},
     ),
     "h265": Encoder(
         "libx265",
@@ -50,12 +52,12 @@ ENCODERS = {
         {8: "yuv420p", 10: "yuv420p10le"},
         {8: "yuv444p", 10: "yuv444p10le"},
         default_crf=18,
-        options={"preset": "medium", "x265-params": "log-level=error"},
+        options={"preset": "medium", "x265-params": "log-level=error:bframes=0"},
         tag="hvc1",
     ),
     "vp9": Encoder(
         "libvpx-vp9",
-        (".webm", ".mkv", ".mp4"),
+        (".webm", ".mkv"),  # in MP4 the last frame's length would be lost
         {8: "yuv420p", 10: "yuv420p10le"},
         {8: "yuv444p", 10: "yuv444p10le"},
         default_crf=20,

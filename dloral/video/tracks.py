@@ -46,6 +46,7 @@ _NEW_SOUND = {".mp4": "aac", ".mov": "aac", ".mkv": "aac", ".webm": "libopus"}
 _NEW_SUBTITLES = {".mp4": "mov_text", ".mov": "mov_text", ".mkv": "subrip", ".webm": "webvtt"}
 _TEXT_SUBTITLES = {"mov_text", "subrip", "ass", "webvtt", "text"}
 
+_KEPT_TAGS = {"title", "artist", "album", "date", "comment", "description", "copyright"}
 _AAC_RATES = (44100, 48000, 32000, 24000, 22050, 16000, 11025, 12000, 8000)
 _OPUS_RATE = 48000
 _BITS_PER_CHANNEL = 96_000
@@ -93,6 +94,8 @@ class Tracks:
             self._packets: Iterator[Packet] = iter(())
             return
         container = self._stack.enter_context(open_media(clip.path))
+        kept = {name: container.metadata[name] for name in _KEPT_TAGS & container.metadata.keys()}
+        output.metadata.update(kept)
         streams: list[Stream] = [*container.streams.audio, *container.streams.subtitles]
         for stream in streams:
             track = _make_track(stream, output, suffix, notes)

@@ -110,7 +110,11 @@ def _checked_target(target: str | Path, source: ClipInfo, overwrite: bool) -> tu
     if not text or "\0" in text:
         raise OptionError(f"{text!r} is no file name; give a file to write")
     path = Path(text)
-    is_folder = path.is_dir() or text.endswith(("/", os.sep)) or not path.suffix
+    try:
+        exists_as_folder = path.is_dir()
+    except OSError as error:  # a folder above it may not be entered
+        raise _output_error(path, error) from error
+    is_folder = exists_as_folder or text.endswith(("/", os.sep)) or not path.suffix
     suffix = "" if is_folder else path.suffix.lower()
     if suffix and suffix not in CONTAINERS and suffix not in WRITABLE_SUFFIXES:
         raise OptionError(
@@ -219,6 +223,7 @@ class _VideoWriter:
         self._settings = settings
         self._origin: Fraction | None = None
         self._last_pts = -1
+        self._durations: dict[int | None, int] = {}  # of frames inside the encoder, by pts
         self._end = Fraction(0)
         encoder = settings.encoder
         size = settings.width, settings.height
@@ -267,6 +272,7 @@ class _VideoWriter:
         frame.time_base = self._unit
         frame.pts = max(round((time - self._origin) / self._unit), self._last_pts + 1)
         frame.duration = max(round(Fraction(duration) / self._unit), 1)
+        self._durations[frame.pts] = frame.duration
         self._last_pts = frame.pts
         self._end = time - self._origin + duration
         self._mux(self._stream.encode(frame))
@@ -279,6 +285,8 @@ class _VideoWriter:
 
     def _mux(self, packets: list[Packet]) -> None:
         for packet in packets:
+            # Encoders give the last packet the length of the one before, or none.
+            packet.duration = self._durations.pop(packet.pts, packet.duration)
             self._tracks.mux_until((packet.dts or 0) * Fraction(packet.time_base))
             packet.stream = self._stream
             self._container.mux(packet)

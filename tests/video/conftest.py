@@ -49,7 +49,16 @@ RECIPES: dict[str, list[str]] = {
     "rotated.mp4": ["-display_rotation", "90", "-i", "@sound.mp4", "-c", "copy"],
     "anamorphic.mp4": ["-i", "@plain.mp4", "-vf", "setsar=16/11", "-c:v", "libx264"],
     "ten.mkv": ["-i", "@plain.mp4", "-c:v", "ffv1", "-pix_fmt", "yuv420p10le"],
-    "odd.mkv": ["-f", "lavfi", "-i", "testsrc2=s=63x47:r=25:d=0.4", "-c:v", "ffv1"],
+    "odd.mkv": [
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc=s=63x47:r=25:d=0.4",
+        "-pix_fmt",
+        "bgr0",
+        "-c:v",
+        "ffv1",
+    ],
     "ntsc.mp4": ["-f", "lavfi", "-i", "testsrc2=s=64x48:r=30000/1001:d=1", "-c:v", "libx264"],
     "variable.mp4": [
         *["-f", "lavfi", "-i", PICTURE, "-vf", "setpts='(N*N+7*N)*2/25/TB/10'"],

@@ -73,7 +73,9 @@ def test_sound_is_encoded_anew_where_it_must(clips, sound_seconds, tmp_path, nam
     assert len(notes) == 1
     assert f"sound encoded anew as {codec}" in notes[0]
     assert probe(target).audio_codecs == (codec,)
-    assert sound_seconds(target) == pytest.approx(sound_seconds(source.path), abs=0.04)
+    # AAC comes in pieces of 1,024 samples: one of run-up and one that is filled up
+    pieces = 2 * 1024 / 44100 + 0.001
+    assert sound_seconds(target) == pytest.approx(sound_seconds(source.path), abs=pieces)
 
 
 @pytest.fixture
@@ -127,7 +129,7 @@ def test_sound_stays_with_the_picture(
     assert heard == pytest.approx(seen, abs=0.002)
     length = 3 - start if duration is None else duration
     assert probe(target).duration == pytest.approx(length, abs=0.051)
-    assert sound_seconds(target) == pytest.approx(length, abs=0.05)
+    assert sound_seconds(target) == pytest.approx(length, abs=0.051)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".webm"])

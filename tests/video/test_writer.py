@@ -47,7 +47,7 @@ def listing(folder: Path) -> list[str]:
     [
         (".mp4", "h264", 8),
         (".mp4", "h265", 10),
-        (".mp4", "vp9", 8),
+        (".mkv", "vp9", 8),
         (".mov", "h264", 10),
         (".mov", "h265", 8),
         (".mov", "prores", 8),
