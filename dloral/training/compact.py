@@ -11,6 +11,7 @@ same call; it goes on from its last checkpoint.
 """
 
 import argparse
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -148,6 +149,11 @@ def embed(pipeline: Path, target: Path) -> None:
         if isinstance(part, torch.nn.Module):
             cast(part, torch.float16)
     pipe.save_pretrained(target)
+    for path in target.rglob("*.json"):
+        # diffusers notes where a part was loaded from: a folder of whoever trained it.
+        config = json.loads(path.read_text())
+        config.pop("_name_or_path", None)
+        path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def main() -> None:
