@@ -17,7 +17,7 @@ mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 
-SMOOTHING = 10  # log entries a point of the loss curves
+SMOOTHING = 5  # log entries a point of the loss curves
 
 
 def read_log(run: Path) -> tuple[dict[str, list], dict[str, list]]:
@@ -47,24 +47,40 @@ def smoothed(points: list[tuple[int, float]]) -> np.ndarray:
     return np.array(points[:usable]).reshape(-1, SMOOTHING, 2).mean(axis=1)
 
 
+def grouped(figures: dict[str, list]) -> dict[str, dict[str, list]]:
+    """Held-out figures of one unit together: ``psnr_gain 1/0`` and ``psnr_gain 1/1``, say."""
+    groups: dict[str, dict[str, list]] = defaultdict(dict)
+    for name, points in figures.items():
+        unit, _, setting = name.partition(" ")
+        groups[unit][setting or unit] = points
+    return dict(groups)
+
+
 def draw(runs: list[Path], target: Path) -> None:
-    """Two panels a run: losses on the left, held-out figures on the right."""
-    figure, axes = plt.subplots(len(runs), 2, figsize=(11, 3.2 * len(runs)), squeeze=False)
-    for (left, right), run in zip(axes, runs, strict=True):
-        losses, figures = read_log(run)
-        for name, points in losses.items():
-            if len(points) >= SMOOTHING:
-                left.plot(*smoothed(points).T, label=name, linewidth=1)
-        for name, points in figures.items():
-            right.plot(*np.array(points).T, label=name, marker=".", linewidth=1)
-        left.set_title(f"{run.name}: training losses")
-        right.set_title(f"{run.name}: held out")
-        for panel in (left, right):
-            panel.set_xlabel("step")
+    """A row a run: its losses, then one panel for each kind of held-out figure."""
+    logs = [read_log(run) for run in runs]
+    panels = [
+        {"training losses": {n: smoothed(p) for n, p in losses.items() if len(p) >= SMOOTHING}}
+        | {f"held out: {unit}": group for unit, group in grouped(figures).items()}
+        for losses, figures in logs
+    ]
+    columns = max(map(len, panels))
+    figure, axes = plt.subplots(
+        len(runs), columns, figsize=(4.2 * columns, 3 * len(runs)), squeeze=False
+    )
+    for row, run, contents in zip(axes, runs, panels, strict=True):
+        for panel, (title, lines) in zip(row, contents.items(), strict=False):
+            for name, points in lines.items():
+                panel.plot(*np.array(points).T, label=name, marker=".", linewidth=1)
+            panel.set_title(f"{run.name}, {title}", fontsize=9)
+            panel.set_xlabel("step", fontsize=8)
+            panel.tick_params(labelsize=7)
             panel.grid(alpha=0.3)
             panel.legend(fontsize=7)
+        for panel in row[len(contents) :]:
+            panel.axis("off")
     figure.tight_layout()
-    figure.savefig(target, dpi=80)
+    figure.savefig(target, dpi=75)
 
 
 def main() -> None:

@@ -12,10 +12,11 @@ import hashlib
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -79,19 +80,30 @@ def prepare(sources: Sources, config: PackConfig, out: Path, workers: int) -> No
             )
             for name, (shape, dtype) in shapes.items()
         }
-        with ProcessPoolExecutor(workers) as pool:
-            jobs = [
-                pool.submit(_samples, sources, indices, config.samples())
-                for indices in by_source.values()
-            ]
-            for job in tqdm(jobs, unit="source"):
-                for index, sample in job.result():
-                    for name, value in sample.items():
-                        arrays[name][index] = value
+        made = _made(sources, list(by_source.values()), config.samples(), workers)
+        for samples in tqdm(made, total=len(by_source), unit="source"):
+            for index, sample in samples:
+                for name, value in sample.items():
+                    arrays[name][index] = value
         for array in arrays.values():
             array.flush()
         (unfinished / "manifest.json").write_text(_manifest(sources, config))
         unfinished.replace(out)
+
+
+def _made(
+    sources: Sources, groups: list[list[int]], config: SampleConfig, workers: int
+) -> Iterator[list[tuple[int, dict[str, NDArray]]]]:
+    """The samples of each group of indices, in order; with one worker, in this process."""
+    if workers == 1:
+        for indices in groups:
+            yield _samples(sources, indices, config)
+        return
+    # Not forked: a copy of a process whose libraries have threads waits for them forever.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        jobs = [pool.submit(_samples, sources, indices, config) for indices in groups]
+        for job in jobs:
+            yield job.result()
 
 
 def _shapes(config: PackConfig, has_flow: bool) -> dict[str, tuple[tuple[int, ...], type]]:
