@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from dloral.frames.resize import shrink_for_flow
 from dloral.models.adapters import CONSISTENCY, DETAIL, adapter_parameters
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.losses import FeatureDistance, charbonnier, log_error, temporal_difference
+from dloral.training.losses import (
+    FeatureDistance,
+    charbonnier,
+    grid,
+    log_error,
+    temporal_difference,
+)
 from dloral.training.packs import ClipBatch, Pack, psnr
 from dloral.training.schedule import StageSchedule
 
@@ -122,6 +128,7 @@ class Algorithm1Task:
                 hq_frames[:, :-1].flatten(0, 1),
                 batch.flow[:, 1:].flatten(0, 1),
             ),
+            "grid": lambda: grid(restored.flatten(0, 1), hq_frames.flatten(0, 1)),
             "feature": lambda: self._features(restored.flatten(0, 1), hq_frames.flatten(0, 1)),
         }
         return losses[name]().mean()

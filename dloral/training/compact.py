@@ -57,14 +57,14 @@ COMPACT_SCHEDULE = StageSchedule(
     enhancement_steps=200,
     transition_steps=50,
     consistency_weights={"log_error": 1.0, "temporal": 0.15},
-    enhancement_weights={"pixel": 0.5, "feature": 1.0},
+    enhancement_weights={"pixel": 0.5, "feature": 0.5, "grid": 20.0},
 )
 
 LOOPS = {
     "flow": LoopConfig(steps=4000, learning_rate=1e-3, decay_steps=1000, evaluate_every=500),
     "base": LoopConfig(steps=10200, learning_rate=6e-4, decay_steps=1200, evaluate_every=400),
     "algorithm1": LoopConfig(
-        steps=1000, learning_rate=6e-4, decay_steps=600, evaluate_every=100, ema=0.99
+        steps=1200, learning_rate=6e-4, decay_steps=200, evaluate_every=100, ema=0.99
     ),
 }
 

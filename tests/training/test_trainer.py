@@ -14,7 +14,7 @@ from dloral.training.algorithm1 import Algorithm1Config, Algorithm1Task
 from dloral.training.base import BaseConfig, BaseTask
 from dloral.training.compact import CompactSizes, build_pipeline
 from dloral.training.flow import FlowConfig, FlowTask, end_point_error
-from dloral.training.losses import temporal_difference
+from dloral.training.losses import grid, temporal_difference
 from dloral.training.packs import Pack
 from dloral.training.schedule import StageSchedule
 from dloral.training.trainer import LoopConfig, NotFiniteError, train
@@ -133,6 +133,18 @@ def test_temporal_difference_is_zero_for_the_truth_and_sees_flicker():
     assert abs(loss.item() - 0.1) < 1e-4
     loss.backward()
     assert output.grad.abs().sum() > 0
+
+
+def test_grid_sees_a_pattern_and_nothing_else():
+    draw = torch.Generator().manual_seed(0)
+    hq_frames = torch.rand(2, 3, 64, 64, generator=draw)
+    assert grid(hq_frames + 0.1, hq_frames).max() < 1e-6  # an even shift is no grid
+    dots = torch.zeros(8, 8)
+    dots[::4, ::4] = 0.16  # period 4
+    drawn = grid(hq_frames + dots.tile(8, 8), hq_frames)
+    assert torch.allclose(drawn, torch.full((2,), 0.01875), atol=1e-6)
+    noise = grid(hq_frames + 0.05 * torch.randn(hq_frames.shape, generator=draw), hq_frames)
+    assert noise.max() < 0.01
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(stills: Pack, tmp_path: Path):
