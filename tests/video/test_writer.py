@@ -2,7 +2,8 @@
 
 import os
 import re
-import resource
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -215,68 +216,65 @@ def test_nothing_written_is_an_error(clips, tmp_path, target):
     assert listing(tmp_path) == before
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process with a limit of its own")
+FULL_DISK = """
+import resource, sys
+from fractions import Fraction
+import torch
+from dloral.errors import OutputError
+from dloral.video.probe import probe
+from dloral.video.writer import open_writer
+
+source, target, limit = probe(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+noise = torch.Generator().manual_seed(0)
+try:
+    with open_writer(target, width=256, height=192, source=source) as writer:
+        for index in range(12):
+            pixels = torch.rand(3, 192, 256, generator=noise)
+            writer.write(pixels, Fraction(index, 25), Fraction(1, 25))
+except OutputError as error:
+    print(error)
+"""
+
+NO_PERMISSION = """
+import os, sys
+from dloral.errors import OutputError
+from dloral.video.probe import probe
+from dloral.video.writer import open_writer
+
+source = probe(sys.argv[1])
+if os.geteuid() == 0:
+    os.setuid(65534)
+try:
+    with open_writer(sys.argv[2], width=64, height=48, source=source):
+        print("opened")
+except OutputError as error:
+    print(error)
+"""
+
+
+def said_by(script: str, *arguments: object) -> str:
+    """What a process of its own prints; one that is forked here could wait for threads forever."""
+    call = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip()
+
+
 @pytest.mark.parametrize("target", ["a.mp4", "a.mkv", "frames"])
 @pytest.mark.parametrize("limit", [2_000, 60_000])
 def test_full_disk(clips, tmp_path, target, limit):
     """A limit on the size of files stands for a disk without space."""
-    source = probe(clips("sound.mp4"))
     (tmp_path / "a.mp4").write_text("old")
-
-    def attempt() -> str:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        noise = torch.Generator().manual_seed(0)
-        try:
-            with open_writer(tmp_path / target, width=256, height=192, source=source) as writer:
-                for index in range(12):
-                    pixels = torch.rand(3, 192, 256, generator=noise)
-                    writer.write(pixels, Fraction(index, 25), Fraction(1, 25))
-        except OutputError as error:
-            return str(error)
-        return "no error"
-
-    said = in_child(attempt)
+    said = said_by(FULL_DISK, clips("sound.mp4"), tmp_path / target, limit)
     assert re.fullmatch(r".*(a\.mp4|a\.mkv|frames) cannot be written: file too large", said)
     assert listing(tmp_path) == ["a.mp4"]
     assert (tmp_path / "a.mp4").read_text() == "old"
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process with another user")
 @pytest.mark.parametrize("target", ["a.mp4", "frames"])
 def test_folder_without_permission(clips, tmp_path, target):
-    source = probe(clips("plain.mp4"))
     tmp_path.chmod(0o555)
-
-    def attempt() -> str:
-        if os.geteuid() == 0:
-            os.setuid(65534)
-        try:
-            with open_writer(tmp_path / target, width=64, height=48, source=source):
-                return "opened"
-        except OutputError as error:
-            return str(error)
-
-    assert "cannot be written: permission denied" in in_child(attempt)
-
-
-def in_child(attempt) -> str:
-    """Run ``attempt`` in a process of its own; what it returns."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        said = "crashed"
-        try:
-            said = attempt()
-        except BaseException as error:  # the parent shows it
-            said = repr(error)
-        finally:
-            os.write(writing, said.encode())
-            os._exit(0)
-    os.waitpid(child, 0)
-    said = os.read(reading, 10_000).decode()
-    os.close(reading)
-    os.close(writing)
-    return said
+    said = said_by(NO_PERMISSION, clips("plain.mp4"), tmp_path / target)
+    assert "cannot be written: permission denied" in said
 
 
 def test_folder_of_frames(clips, tmp_path):
