@@ -203,8 +203,11 @@ class Handlers:
     def _back_to_clip(self, session: Session, text: str) -> Changes:
         if session.clip is None:
             return self._staged(words.empty_stage()) | {self.page.message: text}
-        with read_frames(session.clip) as frames:
-            first = next(frames)
+        try:
+            with read_frames(session.clip) as frames:
+                first = next(frames)
+        except InputError:  # the page was closed meanwhile, and its clip went with it
+            return self._staged(words.empty_stage()) | {self.page.message: text}
         return self._staged(words.clip_stage(first.pixels)) | {self.page.message: text}
 
     def _result(self, session: Session, result: Result) -> Changes:
