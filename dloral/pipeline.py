@@ -328,7 +328,8 @@ class DLoRALPipeline(DiffusionPipeline):
         )
 
     def _to_network(self, frames: Tensor) -> Tensor:
-        return (2 * frames - 1).to(self.vae.dtype)
+        # Contiguous, for arrays of pictures are channels-last when they come (see channels_last).
+        return (2 * frames - 1).to(self.vae.dtype).contiguous()
 
     def channels_last(self) -> Self:
         """Lay out the convolutions' weights for the fastest CPU and GPU kernels.

@@ -67,23 +67,31 @@ def convert(checkpoint: Path, base: Path, target: Path, dtype: torch.dtype | Non
         ) from error
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The release's dictionary, checked for its keys."""
+def open_pickle(path: Path, wanted: str) -> Any:
+    """What a pickle of tensors holds, read without running any code of it.
+
+    ``wanted`` names the file in the one line of :class:`WeightsError`.
+    """
     if not path.is_file():
-        raise WeightsError(f"{path} is not there; give the path of the released model.pkl")
+        raise WeightsError(f"{path} is not there; give the path of {wanted}")
     try:
         with warnings.catch_warnings(action="ignore"):  # the error says it, in one line
-            checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+            return torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} was refused: it is no plain file of tensors, or wants to run code when "
-            f"opened ({_refusal(error)}); get model.pkl again from its source"
+            f"opened ({_refusal(error)}); get {wanted} again from its source"
         ) from error
     except Exception as error:  # damaged bytes can lead the reader into any error there is
         raise WeightsError(
             f"{path} is broken or cut short at {path.stat().st_size:,} bytes "
             f"({first_line(error)}); download it again"
         ) from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The release's dictionary, checked for its keys."""
+    checkpoint = open_pickle(path, "the released model.pkl")
     if not isinstance(checkpoint, dict):
         raise WeightsError(
             f"{path} holds a {type(checkpoint).__name__}, not DLoRAL's dictionary; "
