@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dloral import __version__
 from dloral.errors import DLoRALError, OptionError
+from dloral.evaluation.commands import add_evaluate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_convert(commands)
     _add_bench(commands)
     _add_app(commands)
+    add_evaluate(commands)
     return parser
 
 
