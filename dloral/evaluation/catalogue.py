@@ -93,15 +93,20 @@ CARDS = {
             )
             for period in (2, 4, 8)
         ),
+        Card(
+            "grid_level", "Grid level", "grey levels", "0 to 255", "lower", "alone",
+            "root mean square of what stands out at periods of 2, 4 and 8 pixels",
+            "our decision; dloral/evaluation/grid.py", digits=3,
+        ),
     )
 }  # fmt: skip
 
 GROUPS = {
     "fast": ("psnr", "ssim", "warping_error", "flicker"),
-    "grid": ("grid_2", "grid_4", "grid_8"),
+    "grid": ("grid_2", "grid_4", "grid_8", "grid_level"),
     "offline": (
         *("psnr", "psnr_y", "ssim", "ssim_y", "lpips_like", "vmaf", "niqe"),
-        *("warping_error", "flicker", "grid_2", "grid_4", "grid_8"),
+        *("warping_error", "flicker", "grid_2", "grid_4", "grid_8", "grid_level"),
     ),
     "paper": ("musiq", "clipiqa", "maniqa", "warping_error"),
     "all": tuple(CARDS),

