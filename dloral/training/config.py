@@ -63,7 +63,7 @@ class SourceConfig:
     ``lsdir``, ``pexels``, ``pack`` (:mod:`dloral.training.sources`). ``exclude``, ``only``: parts
     of names. ``video_share`` of the samples are from videos, the others from photographs (None: as
     there are files). Photographs are first made ``photo_reductions`` times smaller (one of them is
-    drawn), videos ``video_reduction`` times.
+    drawn), videos ``video_reduction`` times. A clip starts every ``video_spacing`` seconds of them.
     """
 
     places: tuple[str, ...] = ()
@@ -72,14 +72,15 @@ class SourceConfig:
     video_share: float | None = None
     photo_reductions: tuple[float, ...] = (2.0, 3.2)
     video_reduction: int = 2
+    video_spacing: float = 1.0
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """``consistency`` is the paper's S_cons, ``enhancement`` its S_enh (None: the same places),
-    ``held_out`` what figures and sample grids are made from (None: none are). ``size``: pixels a
-    side of what is cut from a source. ``workers``: processes that prepare clips; no number of them
-    changes a sample."""
+    ``held_out`` what figures and sample grids are made from (None: none are). ``workers``:
+    processes that prepare clips; no number of them changes a sample. A ``joint`` stage takes its
+    clips from S_cons."""
 
     consistency: SourceConfig = field(default_factory=SourceConfig)
     enhancement: SourceConfig | None = None
@@ -90,12 +91,14 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training: of what, how, on what, for how long."""
+    """One training: of what, how, on what, for how long. ``save_pipeline``: leave a model folder
+    that ``load_pipeline`` runs at the end."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     algorithm: Algorithm1Config = field(default_factory=Algorithm1Config)
     data: DataConfig = field(default_factory=DataConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
+    save_pipeline: bool = True
 
 
 def load_config(name: str) -> TrainConfig:

@@ -71,6 +71,7 @@ SD21_RANDOM = replace(
     SD21,
     model=replace(SD21.model, start="random-sd21", frozen_dtype="bfloat16"),
     loop=replace(SD21.loop, steps=1, micro_batches=1, mixed_precision="bf16"),
+    save_pipeline=False,
 )
 """The same sizes with random weights, for one step: does it fit this machine?"""
 

@@ -162,9 +162,9 @@ class Update:
 class Trainer:
     """AdamW on ``parameters`` (by stable names), by as many processes as there are.
 
-    ``settings``: what else makes a checkpoint one of this configuration. ``evaluate`` gives
-    held-out figures and ``picture`` a sample grid (3,H,W); both see the averaged weights.
-    ``on_step`` hears of every step.
+    ``buffers``: what else changes as training goes on. ``settings``: what else makes a checkpoint
+    one of this configuration. ``evaluate`` gives held-out figures and ``picture`` a sample grid
+    (3,H,W); both see the averaged weights. ``on_step`` hears of every step.
     """
 
     def __init__(
@@ -173,17 +173,23 @@ class Trainer:
         config: LoopConfig,
         run: Path,
         *,
+        buffers: Mapping[str, Tensor] | None = None,
         settings: Mapping[str, Any] | None = None,
         evaluate: Callable[[], Mapping[str, float]] | None = None,
         picture: Callable[[], Tensor | None] | None = None,
         on_step: Callable[[int, dict[str, float]], None] | None = None,
     ) -> None:
         self.parameters, self.config, self.run = parameters, config, run
+        self.buffers = dict(buffers or {})
         self.evaluate, self.picture, self.on_step = evaluate, picture, on_step
         loop = {f"loop.{k}": v for k, v in asdict(config).items() if k not in FREE_SETTINGS}
         self.settings = _plain(loop | dict(settings or {}))
         self.accelerator = _accelerator(config, next(iter(parameters.values())).device)
-        self.own_micro_batches = self._deal()
+        self.own_micro_batches = own_micro_batches(
+            config.micro_batches,
+            self.accelerator.num_processes,
+            self.accelerator.process_index,
+        )
         self.accelerator.gradient_accumulation_steps = len(self.own_micro_batches)
         self.groups = self._groups()
         adam = torch.optim.AdamW(
@@ -244,23 +250,20 @@ class Trainer:
         self.step += 1
         self._last_losses = losses
 
+    def check(self) -> dict[str, Any] | None:
+        """The run's last checkpoint, if any; raises :class:`CheckpointError` if it is not of this
+        configuration."""
+        state = load_checkpoint(self.run)
+        if state is not None:
+            check_tensors(self.run, state["parameters"], self.parameters)
+            check_settings(self.run, state.get("settings", {}), self.settings)
+        return state
+
     def autocast(self) -> AbstractContextManager:
         """The forward pass's precision."""
         return self.accelerator.autocast()
 
     # Inside ----------------------------------------------------------------------------------
-
-    def _deal(self) -> range:
-        """This process's micro-batches of every step."""
-        total, processes = self.config.micro_batches, self.accelerator.num_processes
-        if total % processes:
-            raise OptionError(
-                f"micro_batches is {total}, which {processes} processes cannot share evenly; "
-                f"give a multiple of {processes}"
-            )
-        each = total // processes
-        first = each * self.accelerator.process_index
-        return range(first, first + each)
 
     def _groups(self) -> dict[float, list[str]]:
         """Names of parameters by the factor of their learning rate."""
@@ -367,6 +370,7 @@ class Trainer:
                 "step": self.step,
                 "parameters": {name: p.detach() for name, p in self.parameters.items()},
                 "average": self.average,
+                "buffers": self.buffers,
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": scaler.state_dict() if scaler is not None else None,
                 "settings": self.settings,
@@ -375,14 +379,14 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:
-        state = load_checkpoint(self.run)
+        state = self.check()
         if state is None:
             return
-        check_tensors(self.run, state["parameters"], self.parameters)
-        check_settings(self.run, state.get("settings", {}), self.settings)
         self._fill(state["parameters"])
         for name, average in self.average.items():
             average.copy_(state["average"][name])
+        for name, buffer in self.buffers.items():
+            buffer.copy_(state["buffers"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler is not None and state.get("scaler"):
             self.accelerator.scaler.load_state_dict(state["scaler"])
@@ -405,6 +409,17 @@ class Trainer:
         finally:
             for kind, handler in before.items():
                 signal.signal(kind, handler)
+
+
+def own_micro_batches(total: int, processes: int, index: int) -> range:
+    """The micro-batches of every step that process ``index`` computes."""
+    if total % processes:
+        raise OptionError(
+            f"micro_batches is {total}, which {processes} processes cannot share evenly; give a "
+            f"multiple of {processes}"
+        )
+    each = total // processes
+    return range(each * index, each * (index + 1))
 
 
 def _accelerator(config: LoopConfig, device: torch.device) -> Accelerator:
