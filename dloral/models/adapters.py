@@ -73,7 +73,9 @@ def set_scales(unet: nn.Module, *, consistency: float, detail: float) -> None:
     """Scales of the live adapters, both active; a scale of 0 leaves a branch out exactly."""
     scales = {CONSISTENCY: consistency, DETAIL: detail}
     for layer in lora_layers(unet):
-        layer.set_adapter(list(ADAPTERS))
+        if list(layer.active_adapters) != list(ADAPTERS):
+            # Only once: PEFT makes what it activates trainable, which is for the training to say.
+            layer.set_adapter(list(ADAPTERS))
         for name, scale in scales.items():
             layer.set_scale(name, scale)
 

@@ -192,3 +192,12 @@ def test_merging_in_bfloat16_comes_from_pristine_weights(unet: TwoLoRAUNet) -> N
         assert all(weight.dtype == torch.bfloat16 for weight in base_weights(unet))
     for weight, before in zip(base_weights(unet), pristine, strict=True):
         assert torch.equal(weight, before)
+
+
+def test_scales_leave_to_the_training_what_learns(unet: TwoLoRAUNet) -> None:
+    """PEFT makes an adapter trainable when it activates it; a stage's frozen LoRA must stay so."""
+    for name, parameter in unet.named_parameters():
+        parameter.requires_grad_(name in adapter_parameters(unet, "consistency"))
+    unet.set_scales(consistency=1.0, detail=1.0, merge=False)
+    learning = {name for name, parameter in unet.named_parameters() if parameter.requires_grad}
+    assert learning == adapter_parameters(unet, "consistency").keys()

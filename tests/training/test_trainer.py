@@ -10,14 +10,15 @@ import torch
 from dloral.errors import DLoRALError
 from dloral.models.adapters import add_adapters
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.algorithm1 import Algorithm1Config, Algorithm1Task
+from dloral.training.algorithm1 import Algorithm1Config, Algorithm1Task, algorithm_1
 from dloral.training.base import BaseConfig, BaseTask
 from dloral.training.compact import CompactSizes, build_pipeline
 from dloral.training.flow import FlowConfig, FlowTask, end_point_error
 from dloral.training.losses import grid, temporal_difference
 from dloral.training.packs import Pack
 from dloral.training.schedule import StageSchedule
-from dloral.training.trainer import LoopConfig, NotFiniteError, train
+from dloral.training.stream import PackClips
+from dloral.training.trainer import LoopConfig, NotFiniteError, Trainer, train
 
 SIZES = CompactSizes(4, 8, 1, 1, (8, 8), 2, (4, 4, 4, 4), 1, 4)
 LOOP = LoopConfig(steps=6, checkpoint_every=1, evaluate_every=100, warmup_steps=2, decay_steps=2)
@@ -34,7 +35,16 @@ def algorithm1_task(clips: Pack, schedule: StageSchedule = SCHEDULE) -> Algorith
     add_adapters(pipe.unet, 2)
     # A fresh UNet ends in zeros, and through zeros nothing learns.
     torch.nn.init.normal_(pipe.unet.conv_out.weight, std=0.1)
-    return Algorithm1Task(pipe, clips, clips, Algorithm1Config(2, 32, schedule=schedule), None)
+    source = PackClips(clips, 2, 32)
+    sources = {"consistency": source, "enhancement": source}
+    return Algorithm1Task(pipe, sources, Algorithm1Config(2, 32, schedule=schedule))
+
+
+def run_to_its_end(task: BaseTask | Algorithm1Task, loop: LoopConfig, run: Path, on_step=None):
+    if isinstance(task, BaseTask):
+        train(task, loop, run, on_step)
+    else:
+        algorithm_1(task, Trainer(task.trainable(), loop, run, on_step=on_step))
 
 
 def weights(task: BaseTask | Algorithm1Task) -> dict[str, torch.Tensor]:
@@ -64,11 +74,11 @@ def test_killed_and_resumed_equals_unbroken(kind: str, stills: Pack, clips: Pack
         return base_task(stills) if kind == "base" else algorithm1_task(clips)
 
     unbroken = make()
-    train(unbroken, LOOP, tmp_path / "unbroken")
+    run_to_its_end(unbroken, LOOP, tmp_path / "unbroken")
     with pytest.raises(KilledError):
-        train(make(), LOOP, tmp_path / "killed", on_step=killed_after(3))
+        run_to_its_end(make(), LOOP, tmp_path / "killed", killed_after(3))
     resumed = make()
-    train(resumed, LOOP, tmp_path / "killed")
+    run_to_its_end(resumed, LOOP, tmp_path / "killed")
     expected = weights(unbroken)
     for name, tensor in weights(resumed).items():
         assert torch.equal(tensor, expected[name]), name
@@ -79,7 +89,7 @@ def test_stages_change_only_what_is_theirs(clips: Pack, tmp_path: Path):
     consistency = algorithm1_task(clips, replace(SCHEDULE, consistency_steps=9))
     fresh = weights(consistency)
     loop = replace(LOOP, ema=0.0)
-    train(consistency, replace(loop, steps=3), tmp_path / "c")
+    run_to_its_end(consistency, replace(loop, steps=3), tmp_path / "c")
     changed = {name for name, t in weights(consistency).items() if not torch.equal(t, fresh[name])}
     assert changed
     assert all(".consistency." in name or name.startswith("retrieval.") for name in changed)
@@ -87,9 +97,9 @@ def test_stages_change_only_what_is_theirs(clips: Pack, tmp_path: Path):
     assert any(name.startswith("retrieval.") for name in changed)
 
     both = algorithm1_task(clips, replace(SCHEDULE, consistency_steps=1, enhancement_steps=9))
-    train(both, replace(loop, steps=1), tmp_path / "d")
+    run_to_its_end(both, replace(loop, steps=1), tmp_path / "d")
     after_consistency = weights(both)
-    train(both, replace(loop, steps=4), tmp_path / "d")
+    run_to_its_end(both, replace(loop, steps=4), tmp_path / "d")
     changed = {
         name for name, t in weights(both).items() if not torch.equal(t, after_consistency[name])
     }
@@ -165,7 +175,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(
 ):
     train(base_task(stills), replace(LOOP, steps=1), tmp_path)
     with pytest.raises(DLoRALError, match="another configuration"):
-        train(algorithm1_task(clips), LOOP, tmp_path)
+        run_to_its_end(algorithm1_task(clips), LOOP, tmp_path)
 
 
 def test_learning_rate_rises_stays_and_falls():

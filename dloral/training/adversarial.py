@@ -1,0 +1,111 @@
+"""An adversarial loss for the enhancement stage, where a model has no text side for CSD.
+
+A discriminator says for every pixel whether it belongs to a real frame; the generator is rewarded
+for frames taken for real. It is a small UNet with spectral normalisation (Schonfeld et al., 2020;
+Wang et al., "Real-ESRGAN"): local verdicts reward texture rather than whole pictures.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from dloral.errors import OptionError
+
+KINDS = ("hinge", "softplus")
+
+
+@dataclass(frozen=True)
+class AdversarialConfig:
+    """``kind`` of loss: hinge (Lim & Ye, 2017) or softplus (Goodfellow et al., 2014).
+    ``width``: channels of the discriminator at full size; ``levels``: how often it halves."""
+
+    kind: str = "hinge"
+    width: int = 32
+    levels: int = 3
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise OptionError(f"adversarial kind is {self.kind!r}; choose from {', '.join(KINDS)}")
+        if self.width < 1 or self.levels < 1:
+            raise OptionError(
+                f"the discriminator has width {self.width} and {self.levels} levels; "
+                "give 1 or more of each"
+            )
+
+
+class PatchDiscriminator(nn.Module):
+    """Frames (B,3,H,W) in [0, 1], H and W multiples of ``2 ** levels`` -> verdicts (B,1,H,W)."""
+
+    def __init__(self, width: int = 32, levels: int = 3) -> None:
+        super().__init__()
+        widths = [width * min(2**level, 8) for level in range(levels + 1)]
+        self.first = nn.Conv2d(3, width, 3, padding=1)
+        self.down = nn.ModuleList(
+            spectral_norm(nn.Conv2d(wide, wider, 4, 2, 1, bias=False))
+            for wide, wider in pairwise(widths)
+        )
+        self.up = nn.ModuleList(
+            spectral_norm(nn.Conv2d(wider, wide, 3, padding=1, bias=False))
+            for wide, wider in pairwise(widths)
+        )
+        self.last = nn.Sequential(
+            spectral_norm(nn.Conv2d(width, width, 3, padding=1, bias=False)),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, 1, 3, padding=1),
+        )
+
+    def forward(self, frames: Tensor) -> Tensor:
+        features = F.leaky_relu(self.first(2 * frames - 1), 0.2)
+        skips = []
+        for conv in self.down:
+            skips.append(features)
+            features = F.leaky_relu(conv(features), 0.2)
+        for conv, skip in zip(reversed(self.up), reversed(skips), strict=True):
+            features = F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
+            features = F.leaky_relu(conv(features), 0.2) + skip
+        return self.last(features)
+
+
+class AdversarialLoss:
+    """Both sides of the game; every value is (B,)."""
+
+    def __init__(self, config: AdversarialConfig, seed: int = 0) -> None:
+        self.kind = config.kind
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.discriminator = PatchDiscriminator(config.width, config.levels)
+
+    def generator(self, frames: Tensor) -> Tensor:
+        """How little the frames (B,3,H,W) are taken for real; no gradient in the discriminator."""
+        with _frozen(self.discriminator):
+            verdicts = self.discriminator(frames).float()
+        loss = -verdicts if self.kind == "hinge" else F.softplus(-verdicts)
+        return loss.mean(dim=(1, 2, 3))
+
+    def critic(self, frames: Tensor, hq_frames: Tensor) -> Tensor:
+        """How badly the discriminator tells ``frames`` from ``hq_frames``, (B,3,H,W) each."""
+        fake = self.discriminator(frames.detach()).float()
+        real = self.discriminator(hq_frames).float()
+        if self.kind == "hinge":
+            loss = F.relu(1 + fake) + F.relu(1 - real)
+        else:
+            loss = F.softplus(fake) + F.softplus(-real)
+        return loss.mean(dim=(1, 2, 3))
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
