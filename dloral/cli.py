@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dloral import __version__
 from dloral.errors import CancelledError, DLoRALError, OptionError
-from dloral.evaluation.commands import add_evaluate
+from dloral.evaluation.commands import add_compare, add_evaluate
 from dloral.training.commands import add_data, add_train
 
 
@@ -59,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_train(commands)
     add_data(commands)
     add_evaluate(commands)
+    add_compare(commands)
     return parser
 
 

@@ -79,3 +79,51 @@ def _evaluate(options: argparse.Namespace) -> None:
         first = first or next(iter(done.unavailable.values()))
         rest = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
         raise DLoRALError(f"not measured: {left_out[0]}: {first}{rest}")
+
+
+def add_compare(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "compare",
+        help="a video or sheet that shows clips side by side",
+        description="Show clips beside each other: a video for .mp4, .mkv and .mov, a sheet for "
+        ".png and .jpg. Smaller clips are enlarged to the largest.",
+    )
+    add = parser.add_argument
+    add("sources", nargs="+", metavar="CLIP", help="two or more clips of the same length")
+    add("-o", "--output", required=True, metavar="OUT", help="what to write")
+    add(
+        "--mode",
+        default="side",
+        help="side (default), wipe, zoom, difference (to the first clip) or profile (a row of "
+        "pixels over time)",
+    )
+    add("--labels", nargs="+", default=[], help="a name for each clip; file names by default")
+    add("--box", metavar="X,Y,W,H", help="what zoom shows, in pixels; the middle by default")
+    add("--gain", type=float, default=4.0, help="how much difference exaggerates (4)")
+    add("--row", type=int, help="the row of pixels of a profile; the middle by default")
+    add("--frame", type=int, help="the frame of a sheet; the middle by default")
+    add("--quiet", action="store_true", help="no progress bar")
+    parser.set_defaults(command=_compare)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from dloral.evaluation.compare import Box, Look, compare
+    from dloral.terminal import frame_bar
+
+    box = None
+    if options.box is not None:
+        numbers = options.box.split(",")
+        if len(numbers) != 4 or not all(part.strip().lstrip("-").isdigit() for part in numbers):
+            raise OptionError(f"--box is {options.box!r}; give left,top,width,height in pixels")
+        box = Box(*map(int, numbers))
+    look = Look(options.mode, box, options.gain, options.row, options.frame)
+    with frame_bar(options.quiet) as bar:
+        target = compare(
+            options.sources,
+            options.output,
+            look,
+            options.labels,
+            on_frame=lambda done, total: bar(options.mode, done, total),
+        )
+    if not options.quiet:
+        print(f"wrote {target}")
