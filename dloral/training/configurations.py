@@ -86,6 +86,7 @@ TINY = TrainConfig(
     algorithm=Algorithm1Config(
         clips=2,
         crop=64,
+        flow_reduction=2,
         schedule=StageSchedule(
             10, 10, 4, {"l2": 1.0, "flow": 20.0}, {"l2": 1.0, "flow": 10.0, "grid": 1.0}
         ),

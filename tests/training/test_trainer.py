@@ -14,7 +14,6 @@ from dloral.training.algorithm1 import Algorithm1Config, Algorithm1Task, algorit
 from dloral.training.base import BaseConfig, BaseTask
 from dloral.training.compact import CompactSizes, build_pipeline
 from dloral.training.flow import FlowConfig, FlowTask, end_point_error
-from dloral.training.losses import grid, temporal_difference
 from dloral.training.packs import Pack
 from dloral.training.schedule import StageSchedule
 from dloral.training.stream import PackClips
@@ -131,30 +130,6 @@ def test_end_point_error_counts_known_places_only():
     wanted = torch.tensor([3.0, 4.0]).view(1, 2, 1, 1).expand(1, 2, 2, 2)
     known = torch.tensor([[1.0, 0.0], [0.0, 0.0]]).view(1, 1, 2, 2)
     assert abs(end_point_error(flow, wanted, known).item() - 5) < 1e-4
-
-
-def test_temporal_difference_is_zero_for_the_truth_and_sees_flicker():
-    draw = torch.Generator().manual_seed(0)
-    frames = [torch.rand(1, 3, 16, 16, generator=draw) for _ in range(2)]
-    flow = torch.zeros(1, 2, 16, 16)
-    assert temporal_difference(*frames, *frames, flow).item() == 0
-    output = (frames[0] + 0.1).requires_grad_()
-    loss = temporal_difference(output, frames[1], *frames, flow).sum()
-    assert abs(loss.item() - 0.1) < 1e-4
-    loss.backward()
-    assert output.grad.abs().sum() > 0
-
-
-def test_grid_sees_a_pattern_and_nothing_else():
-    draw = torch.Generator().manual_seed(0)
-    hq_frames = torch.rand(2, 3, 64, 64, generator=draw)
-    assert grid(hq_frames + 0.1, hq_frames).max() < 1e-6  # an even shift is no grid
-    dots = torch.zeros(8, 8)
-    dots[::4, ::4] = 0.16  # period 4
-    drawn = grid(hq_frames + dots.tile(8, 8), hq_frames)
-    assert torch.allclose(drawn, torch.full((2,), 0.01875), atol=1e-6)
-    noise = grid(hq_frames + 0.05 * torch.randn(hq_frames.shape, generator=draw), hq_frames)
-    assert noise.max() < 0.01
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(stills: Pack, tmp_path: Path):
