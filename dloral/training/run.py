@@ -34,7 +34,7 @@ from dloral.training.stream import (
     on_device,
 )
 from dloral.training.trainer import Trainer, own_micro_batches, resolve_precision
-from dloral.weights.loading import BROKEN, first_line
+from dloral.weights.loading import AUTO, BROKEN, choose_device, first_line
 
 Measure = Callable[[DLoRALPipeline], Mapping[str, float]]
 
@@ -58,7 +58,8 @@ def run_training(
     ``trainable.txt``. ``measure``: figures of one's own, asked for with the averaged weights each
     time the run evaluates, and logged with the held-out figures. Raises :class:`DLoRALError`.
     """
-    state = PartialState()
+    # Said plainly, for accelerate joins several processes on CPUs only where it is.
+    state = PartialState(cpu=choose_device(AUTO).type == "cpu")
     config, distance = _with_distance(config)
     precision = resolve_precision(config.loop.mixed_precision, state.device)
     config = replace(config, loop=replace(config.loop, mixed_precision=precision))

@@ -145,6 +145,27 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(stills: Pack, 
     assert (tmp_path / "checkpoint.pt").read_bytes() == kept
 
 
+def test_what_was_learned_before_a_loss_that_is_not_finite_is_kept(stills: Pack, tmp_path: Path):
+    task = base_task(stills)
+    original = task.losses
+
+    def breaks_at_step_3(step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        return {
+            n: loss * (float("nan") if step == 3 else 1) for n, loss in original(step, rng).items()
+        }
+
+    task.losses = breaks_at_step_3
+    rarely = replace(LOOP, checkpoint_every=100)
+    with pytest.raises(NotFiniteError, match="the checkpoint of step 3 holds them"):
+        train(task, rarely, tmp_path)
+    mended = base_task(stills)
+    train(mended, rarely, tmp_path)
+    unbroken = base_task(stills)
+    train(unbroken, rarely, tmp_path / "unbroken")
+    expected = weights(unbroken)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(mended).items())
+
+
 def test_a_checkpoint_of_another_configuration_is_refused(
     stills: Pack, clips: Pack, tmp_path: Path
 ):
