@@ -280,8 +280,8 @@ class Algorithm1Task:
         before = [
             torch.stack([part[:, [max(t - k, 0) for t in current]] for k in window])
             if window
-            else part[None, :0].expand(0, *part[:, current.start :].shape)
-            for part in encoded
+            else latest[None][:0]
+            for part, latest in zip(encoded, now, strict=True)
         ]
         if rng is not None:
             alone = torch.from_numpy(rng.random(len(now[0])) < self.config.first_frame_share)

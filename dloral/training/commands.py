@@ -20,7 +20,10 @@ def add_train(commands: Commands) -> None:
         epilog="places, losses and settings: docs/training.md",
     )
     _add_config(parser)
-    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="the run's folder")
+    # Not --run: torchrun, which accelerate launches with, would take it for its own --run-path.
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="RUN", help="the run's folder"
+    )
     parser.set_defaults(command=_train)
 
 
@@ -80,10 +83,13 @@ def _configured(options: argparse.Namespace) -> Any:
 
 
 def _train(options: argparse.Namespace) -> None:
+    from accelerate import PartialState
+
     from dloral.training.run import run_training
 
-    trained = run_training(_configured(options), options.run)
-    print(f"trained: {trained}; use it with --model {trained}")
+    trained = run_training(_configured(options), options.output)
+    if PartialState().is_main_process and trained.is_dir():
+        print(f"trained: {trained}; use it with --model {trained}")
 
 
 def _data(options: argparse.Namespace) -> None:

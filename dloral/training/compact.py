@@ -71,7 +71,7 @@ LOOPS = {
         decay_steps=200,
         evaluate_every=100,
         ema=0.99,
-        mixed_precision="bf16",
+        mixed_precision="auto",
     ),
 }
 

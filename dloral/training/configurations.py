@@ -69,17 +69,24 @@ SD21 = TrainConfig(
 
 SD21_RANDOM = replace(
     SD21,
-    model=replace(SD21.model, start="random-sd21", frozen_dtype="bfloat16"),
-    loop=replace(SD21.loop, steps=1, micro_batches=1, mixed_precision="bf16"),
+    model=replace(SD21.model, start="random-sd21"),
+    algorithm=replace(
+        SD21.algorithm,
+        schedule=replace(
+            named_schedule("public"), consistency_steps=1, enhancement_steps=1, transition_steps=0
+        ),
+    ),
+    loop=replace(SD21.loop, steps=2, micro_batches=1, mixed_precision="auto", log_every=1),
     save_pipeline=False,
 )
-"""The same sizes with random weights, for one step: does it fit this machine?"""
+"""The same sizes with random weights, for one step of each stage: does it fit this machine?"""
 
 TINY = TrainConfig(
     model=ModelConfig("random-tiny", consistency_rank=2, detail_rank=2),
     algorithm=Algorithm1Config(
         clips=2,
         crop=64,
+        flow_reduction=2,
         schedule=StageSchedule(
             10, 10, 4, {"l2": 1.0, "flow": 20.0}, {"l2": 1.0, "flow": 10.0, "grid": 1.0}
         ),

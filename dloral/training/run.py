@@ -33,8 +33,8 @@ from dloral.training.stream import (
     enlarged,
     on_device,
 )
-from dloral.training.trainer import Trainer, own_micro_batches
-from dloral.weights.loading import BROKEN, first_line
+from dloral.training.trainer import Trainer, own_micro_batches, resolve_precision
+from dloral.weights.loading import AUTO, BROKEN, choose_device, first_line
 
 Measure = Callable[[DLoRALPipeline], Mapping[str, float]]
 
@@ -58,8 +58,11 @@ def run_training(
     ``trainable.txt``. ``measure``: figures of one's own, asked for with the averaged weights each
     time the run evaluates, and logged with the held-out figures. Raises :class:`DLoRALError`.
     """
-    state = PartialState()
+    # Said plainly, for accelerate joins several processes on CPUs only where it is.
+    state = PartialState(cpu=choose_device(AUTO).type == "cpu")
     config, distance = _with_distance(config)
+    precision = resolve_precision(config.loop.mixed_precision, state.device)
+    config = replace(config, loop=replace(config.loop, mixed_precision=precision))
     pipe = build_start(config.model, state.device, config.loop.seed)
     if distance is not None:
         distance.to(state.device)
@@ -91,7 +94,13 @@ def run_training(
         run.mkdir(parents=True, exist_ok=True)
         report = describe_trainable(task)
         (run / "trainable.txt").write_text(report + "\n" + list_trainable(task))
-        print(report, file=sys.stderr)
+        own = len(trainer.own_micro_batches)
+        print(
+            f"{report}\non {state.num_processes} x {state.device.type} in precision "
+            f"{config.loop.mixed_precision!r}: {own} micro-batches of {config.algorithm.clips} "
+            "clips each a step",
+            file=sys.stderr,
+        )
     trainer.check()
     if state.is_main_process:
         save_config(config, run / "config.py")
@@ -151,11 +160,17 @@ def list_trainable(task: Algorithm1Task) -> str:
 
 
 def list_data(data: DataConfig, size: int) -> Mapping[str, Sources]:
-    """What each stage's places hold, by the stage's name."""
-    wanted = {"consistency": data.consistency, "enhancement": data.enhancement or data.consistency}
+    """What each stage's places hold, by the stage's name; packs are listed by nobody."""
+    wanted = {"both stages": data.consistency}
+    if data.enhancement is not None:
+        wanted = {"consistency": data.consistency, "enhancement": data.enhancement}
     if data.held_out is not None:
         wanted["held out"] = data.held_out
-    return {name: find_sources(s.places, _needs(s, size)) for name, s in wanted.items()}
+    return {
+        name: find_sources(source.places, _needs(source, size))
+        for name, source in wanted.items()
+        if _pack_of(source) is None
+    }
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class StageSchedule:
         if not turn:
             return {name: now.get(name, 0.0) for name in self.loss_names()}
         before = self._weights(turn - 1)
-        share = min(1.0, since_switch / max(self.transition_steps, 1))
+        share = min(1.0, since_switch / self.transition_steps) if self.transition_steps else 1.0
         return {
             name: share * now.get(name, 0.0) + (1 - share) * before.get(name, 0.0)
             for name in self.loss_names()

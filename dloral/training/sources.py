@@ -193,7 +193,8 @@ class _Search:
         self._wanted(path, place, find, reason)
 
     def _wanted(self, path: Path, place: Path, unusable: Callable[[], str], reason: str) -> bool:
-        name = str(path.relative_to(place)) if path != place else path.name
+        below = path.is_relative_to(place) and path != place
+        name = str(path.relative_to(place)) if below else path.name
         if reason:
             self.left_out[name] = reason
         elif any(word in path.name for word in self.needs.exclude):
@@ -259,5 +260,7 @@ def _windows(clip: ClipInfo, needs: Needs) -> list[Window]:
         raise InputError(f"{clip.width}x{clip.height} is smaller than {least} pixels a side")
     span, length = needs.span, clip.duration or 0
     end = length if span.end is None else min(span.end, length)
-    count = max(0, floor((end - span.first) / span.spacing))
+    if end <= span.first:
+        return []
+    count = max(1, floor((end - span.first) / span.spacing))
     return [Window(clip, span.first + number * span.spacing) for number in range(count)]

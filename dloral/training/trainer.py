@@ -29,8 +29,9 @@ from dloral.training.checkpoints import (
     save_checkpoint,
 )
 from dloral.training.monitor import Monitor
+from dloral.weights.loading import choose_dtype
 
-PRECISIONS = ("no", "bf16", "fp16")
+PRECISIONS = ("no", "auto", "bf16", "fp16")
 FREE_SETTINGS = ("steps", "checkpoint_every", "evaluate_every", "log_every")
 """Settings of a loop that a run may change when it goes on."""
 
@@ -47,7 +48,8 @@ class LoopConfig:
     ``accelerate launch``, and a process that has several adds them up (gradient accumulation); so
     one configuration trains the same model on any number of processes that divides it.
     ``rate_factors``: other learning rates for parameters by the start of their names, as a factor;
-    their gradients are clipped on their own. ``mixed_precision``: no, bf16 or fp16.
+    their gradients are clipped on their own. ``mixed_precision``: no, bf16, fp16, or auto for what
+    the device multiplies natively.
     """
 
     steps: int = 20_000
@@ -426,13 +428,22 @@ def _accelerator(config: LoopConfig, device: torch.device) -> Accelerator:
     # One process may train several times (the studies do), each time in its own precision;
     # accelerate otherwise insists on the first one's.
     AcceleratorState._reset_state()
+    precision = resolve_precision(config.mixed_precision, device)
     try:
-        return Accelerator(mixed_precision=config.mixed_precision, cpu=device.type == "cpu")
+        return Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
     except ValueError as error:
         raise OptionError(
             f"mixed_precision {config.mixed_precision!r} does not run on {device.type}: "
             f"{str(error).splitlines()[0]}"
         ) from error
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """``auto`` on this device; other names stay."""
+    if name != "auto":
+        return name
+    dtype = choose_dtype("auto", device)
+    return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "no")
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:

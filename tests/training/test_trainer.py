@@ -14,7 +14,6 @@ from dloral.training.algorithm1 import Algorithm1Config, Algorithm1Task, algorit
 from dloral.training.base import BaseConfig, BaseTask
 from dloral.training.compact import CompactSizes, build_pipeline
 from dloral.training.flow import FlowConfig, FlowTask, end_point_error
-from dloral.training.losses import grid, temporal_difference
 from dloral.training.packs import Pack
 from dloral.training.schedule import StageSchedule
 from dloral.training.stream import PackClips
@@ -133,30 +132,6 @@ def test_end_point_error_counts_known_places_only():
     assert abs(end_point_error(flow, wanted, known).item() - 5) < 1e-4
 
 
-def test_temporal_difference_is_zero_for_the_truth_and_sees_flicker():
-    draw = torch.Generator().manual_seed(0)
-    frames = [torch.rand(1, 3, 16, 16, generator=draw) for _ in range(2)]
-    flow = torch.zeros(1, 2, 16, 16)
-    assert temporal_difference(*frames, *frames, flow).item() == 0
-    output = (frames[0] + 0.1).requires_grad_()
-    loss = temporal_difference(output, frames[1], *frames, flow).sum()
-    assert abs(loss.item() - 0.1) < 1e-4
-    loss.backward()
-    assert output.grad.abs().sum() > 0
-
-
-def test_grid_sees_a_pattern_and_nothing_else():
-    draw = torch.Generator().manual_seed(0)
-    hq_frames = torch.rand(2, 3, 64, 64, generator=draw)
-    assert grid(hq_frames + 0.1, hq_frames).max() < 1e-6  # an even shift is no grid
-    dots = torch.zeros(8, 8)
-    dots[::4, ::4] = 0.16  # period 4
-    drawn = grid(hq_frames + dots.tile(8, 8), hq_frames)
-    assert torch.allclose(drawn, torch.full((2,), 0.01875), atol=1e-6)
-    noise = grid(hq_frames + 0.05 * torch.randn(hq_frames.shape, generator=draw), hq_frames)
-    assert noise.max() < 0.01
-
-
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(stills: Pack, tmp_path: Path):
     task = base_task(stills)
     train(task, replace(LOOP, steps=2), tmp_path)
@@ -168,6 +143,27 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(stills: Pack, 
         train(broken, LOOP, tmp_path)
     assert "\n" not in str(caught.value)
     assert (tmp_path / "checkpoint.pt").read_bytes() == kept
+
+
+def test_what_was_learned_before_a_loss_that_is_not_finite_is_kept(stills: Pack, tmp_path: Path):
+    task = base_task(stills)
+    original = task.losses
+
+    def breaks_at_step_3(step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        return {
+            n: loss * (float("nan") if step == 3 else 1) for n, loss in original(step, rng).items()
+        }
+
+    task.losses = breaks_at_step_3
+    rarely = replace(LOOP, checkpoint_every=100)
+    with pytest.raises(NotFiniteError, match="the checkpoint of step 3 holds them"):
+        train(task, rarely, tmp_path)
+    mended = base_task(stills)
+    train(mended, rarely, tmp_path)
+    unbroken = base_task(stills)
+    train(unbroken, rarely, tmp_path / "unbroken")
+    expected = weights(unbroken)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(mended).items())
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(
