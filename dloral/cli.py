@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dloral import __version__
 from dloral.errors import CancelledError, DLoRALError, OptionError
-from dloral.evaluation.commands import add_compare, add_evaluate
+from dloral.evaluation.commands import add_compare, add_evaluate, add_study
 from dloral.training.commands import add_data, add_train
 
 
@@ -60,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_data(commands)
     add_evaluate(commands)
     add_compare(commands)
+    add_study(commands)
     return parser
 
 

@@ -1,6 +1,7 @@
 """The room's commands: what they take, and whom they hand it to. Importing costs nothing."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +128,106 @@ def _compare(options: argparse.Namespace) -> None:
         )
     if not options.quiet:
         print(f"wrote {target}")
+
+
+def add_study(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "study",
+        help="the paper's studies: strategies, branches, order, windows",
+        description="Train the variants of a study by configuration, measure them along the way, "
+        "and write a table with the paper's numbers beside, curves and a sheet of crops. With "
+        "--data FOLDER, a trained model's switches are measured on its clips (branches, windows). "
+        "A study that was stopped goes on where it was.",
+        epilog="docs/evaluation.md",
+    )
+    add = parser.add_argument
+    add("study", metavar="STUDY", help="strategies, branches, order or windows")
+    add(
+        "--model",
+        default="compact",
+        help="what is trained: a configuration of `dloral train`; with --data FOLDER, a model "
+        "folder, a Hub id, or the released model.pkl with --base",
+    )
+    add("--base", type=Path, metavar="DIR", help="Stable Diffusion 2.1-base, for a model.pkl")
+    add(
+        "--data",
+        nargs="+",
+        required=True,
+        metavar="KIND:PATH",
+        help="places to train on, as `dloral train` takes them; or a folder of low-quality clips",
+    )
+    add("--held-out", type=Path, metavar="PACK", help="a pack that nothing is trained on")
+    add("--reference", type=Path, metavar="DIR", help="ground truth of the clips in --data")
+    add("--seeds", type=int, default=3, help="trainings of each variant (3)")
+    add("--budget", type=float, metavar="MINUTES", help="for the whole study; sets the steps")
+    add("--steps", type=int, help="steps a run, instead of a budget")
+    add("--metrics", nargs="+", metavar="NAME", help="measures; what can be had offline by default")
+    add("--frames", type=int, help="of each clip in --data, the first so many")
+    add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="other settings of the training")
+    add("--device", default="auto", help="for --data FOLDER: auto, cpu, cuda, mps")
+    add("--dtype", default="auto", help="for --data FOLDER: auto, float32, bfloat16, float16")
+    add("--resume", action="store_true", help="go on with the study that is in OUT")
+    add("-o", "--output", type=Path, required=True, metavar="OUT", help="the study's folder")
+    parser.set_defaults(command=_study)
+
+
+def _study(options: argparse.Namespace) -> None:
+    from dloral.evaluation.studies import METRICS, STUDIES, train_study
+    from dloral.evaluation.study_inference import measure_study, opened_model
+    from dloral.evaluation.study_report import write_study
+
+    if options.study not in STUDIES:
+        raise OptionError(f"study is {options.study!r}; choose from {', '.join(STUDIES)}")
+    study = STUDIES[options.study]
+    started = options.output.is_dir() and any(options.output.iterdir())
+    if started and not options.resume:
+        raise OptionError(
+            f"{options.output} holds something already; give --resume or a new folder"
+        )
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    command = "python -m dloral " + " ".join(sys.argv[1:])
+    if len(options.data) == 1 and ":" not in options.data[0]:
+        metrics = options.metrics or ["paper", "niqe", "flicker", "grid_level"]
+        if options.reference is not None and not options.metrics:
+            metrics += ["psnr", "lpips_like"]
+        with opened_model(options.model, options.base, options.device, options.dtype) as pipe:
+            found = measure_study(
+                study,
+                pipe,
+                Path(options.data[0]),
+                options.reference,
+                tuple(metrics),
+                options.output,
+                tell,
+                options.frames,
+            )
+    else:
+        chosen = _study_options(options, tuple(options.metrics or METRICS))
+        found = train_study(study, chosen, options.output, tell)
+    print(write_study(study, found, options.output, command).read_text())
+    for name, why in found.get("failed", {}).items():
+        raise DLoRALError(f"not measured: {name}: {why}")
+
+
+def _study_options(options: argparse.Namespace, metrics: tuple[str, ...]) -> Any:
+    from dataclasses import replace
+
+    from dloral.evaluation.studies import StudyOptions
+    from dloral.training.config import load_config, with_changes
+
+    if options.held_out is None or not (options.held_out / "hq.npy").is_file():
+        raise OptionError(
+            f"--held-out is {options.held_out}; give a pack of clips that are not trained on, as "
+            "`python -m dloral.training.prepare --frames 10` makes one"
+        )
+    config = load_config(options.model)
+    data = config.data
+    source = replace(data.consistency, places=tuple(options.data))
+    data = replace(data, consistency=source, enhancement=None, held_out=None)
+    config = with_changes(replace(config, data=data), options.set)
+    return StudyOptions(
+        config, options.held_out, metrics, options.seeds, options.budget, options.steps
+    )

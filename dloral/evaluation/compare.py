@@ -199,7 +199,7 @@ def _laid_out(
         for one, name in zip(playing[1:], names[1:], strict=True):
             seen = clip(_difference_of(playing[0], one, look.gain))
             cells.append(labelled(seen, f"{name} - {names[0]}, x{look.gain:g}"))
-    columns = min(len(cells), COLUMNS) if look.mode == "side" else len(videos)
+    columns = min(len(cells), COLUMNS)
     while len(cells) % columns:
         cells.append(clip(lambda index: np.zeros_like(playing[0].picture)))
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
@@ -235,7 +235,11 @@ def _label(name: str, height: int) -> Any:
 
     size = max(11, height // LABEL_SHARE)
     return TextClip(
-        text=name, font_size=size, color="white", bg_color="black", margin=(size // 2, size // 4)
+        text=name,
+        font_size=size,
+        color="white",
+        bg_color="black",
+        margin=(size // 2, size // 3, size // 2, size),
     )
 
 

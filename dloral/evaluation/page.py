@@ -22,6 +22,7 @@ MOST_POINTS = 400
 """Points of a curve; a longer clip's are averaged, since no screen shows more."""
 
 WIDEST = 640
+TALL = 160
 JPEG_QUALITY = 85
 PLOT = (320, 120)
 """Width and height of a curve's drawing area, in its own units."""
@@ -84,7 +85,7 @@ def _details(result: ClipResult, cards: tuple[Card, ...]) -> dict[str, object]:
         "name": result.pair.name,
         "about": f"{width} x {height}, {result.measured.num_frames} frames",
         "frames": {name: _jpeg(picture) for name, picture in result.frames.items()},
-        "profiles": {name: _jpeg(rows) for name, rows in result.profile.pictures().items()},
+        "profiles": {name: _jpeg(_tall(p)) for name, p in result.profile.pictures().items()},
         "curves": [
             curve(card, result.measured.frames.get(card.name, []))
             for card in cards
@@ -124,6 +125,11 @@ def curve(card: Card, values: list[float | None]) -> Curve:
         PLOT[1] * (1 - (mean - low) / span),
         tuple(" ".join(line) for line in lines if line),
     )
+
+
+def _tall(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A short clip's profile with every row repeated, so that there is something to see."""
+    return np.repeat(rows, max(1, TALL // len(rows)), axis=0)
 
 
 def _jpeg(picture: NDArray[np.uint8]) -> str:
