@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dloral import __version__
-from dloral.errors import DLoRALError, OptionError
+from dloral.errors import CancelledError, DLoRALError, OptionError
+from dloral.evaluation.commands import add_compare, add_evaluate, add_study
+from dloral.training.commands import add_data, add_train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command(options)
     except OptionError as error:
         return _fail(error, 2)
+    except CancelledError as error:
+        return _fail(error, 130)
     except DLoRALError as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
@@ -52,6 +56,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_convert(commands)
     _add_bench(commands)
     _add_app(commands)
+    add_train(commands)
+    add_data(commands)
+    add_evaluate(commands)
+    add_compare(commands)
+    add_study(commands)
     return parser
 
 

@@ -1,8 +1,8 @@
 """The command line's face of a job: a bar with frames, rate and time left."""
 
 import sys
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 
 from tqdm import tqdm
 
@@ -26,3 +26,20 @@ def show_progress(steps: Generator[Progress, None, None], quiet: bool = False) -
         print(f"note: {note}", file=sys.stderr)
     if not quiet:
         print(f"{result.target}: {result.frame} frames, {result.frames_per_second:.1f} frames/s")
+
+
+@contextmanager
+def frame_bar(quiet: bool = False) -> Iterator[Callable[[str, int, int | None], None]]:
+    """A bar on stderr, told (what, frames done, frames in all) from time to time."""
+    with tqdm(unit="frame", dynamic_ncols=True, disable=quiet or not sys.stderr.isatty()) as bar:
+        shown = ""
+
+        def show(what: str, done: int, total: int | None) -> None:
+            nonlocal shown
+            if what != shown:
+                bar.reset(total)
+                bar.set_description_str(what)
+                shown = what
+            bar.update(done - bar.n)
+
+        yield show

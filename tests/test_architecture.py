@@ -38,6 +38,7 @@ SAME_FLOOR = {
     ("app", "studio"),
     ("terminal", "upscale"),
     ("evaluation", "training"),  # measures on the same packs
+    ("evaluation", "terminal"),
     ("weights", "pipeline"),
 }
 

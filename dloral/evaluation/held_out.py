@@ -1,15 +1,17 @@
-"""What a model gains over bicubic on photographs and clips that its training never saw.
+"""What a model gains over bicubic, and over its peers, on what its training never saw.
 
-    python -m dloral.evaluation.held_out --packs PACKS [--model compact] [--sheet SHEET.png]
+    python -m dloral.evaluation.held_out --packs PACKS [--model compact] [--peers span ...]
+        [--sheet SHEET.png] [-o FIGURES.json]
 
 PACKS holds packs as ``dloral.training.prepare`` writes them: ``heldout_still`` and, where they are,
-``heldout_clips`` (photographs in motion) and ``heldout_video``.
-PSNR is over RGB in [0, 1], all pixels of a frame; LPIPS-like is explained where it is defined
-(:mod:`dloral.models.perceptual`). Both see exactly what a user would get: the pipeline's output
-with its default colour fix.
+``heldout_clips`` (photographs in motion) and ``heldout_video``. Measures are those of
+:mod:`dloral.evaluation.catalogue`. They see exactly what a user would get: the pipeline's output
+with its default colour fix, in floats.
 """
 
 import argparse
+import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +22,13 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
-from dloral.models.perceptual import LPIPSLike
+from dloral.errors import DLoRALError, OptionError
+from dloral.evaluation.catalogue import CARDS, GROUPS, Ready, Settings, chosen_metrics
+from dloral.evaluation.measures import measure_clip
+from dloral.evaluation.peers import PEERS, SCALE, Enlarge, load_peer
+from dloral.evaluation.report import arrow, explained, number, row, write_text
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.packs import Pack, psnr
+from dloral.training.packs import Pack
 from dloral.weights.loading import load_pipeline
 
 SETTINGS = {
@@ -32,79 +38,81 @@ SETTINGS = {
     "c=1 d=1": (1.0, 1.0),
 }
 BICUBIC = "bicubic"
+METRICS = ("psnr", "ssim", "lpips_like", "niqe", "warping_error", "flicker", *GROUPS["grid"])
 
 PACKS = {
     "heldout_still": "Held-out crops",
     "heldout_clips": "Held-out clips, photographs in motion",
     "heldout_video": "Held-out clips, film",
 }
-DISTANCE_STEP = 10
-"""The LPIPS-like distance, slow on a CPU, sees every tenth frame of a clip; PSNR sees all."""
+EVERY = 10
+"""Slow measures see every tenth frame of a clip."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One clip (a still is a clip of one frame): by method, mean PSNR in dB and LPIPS-like."""
+class Figures:
+    """One clip (a still is a clip of one frame): method -> measure -> mean over its frames, and
+    method -> seconds a frame."""
 
-    psnr: dict[str, float]
-    lpips_like: dict[str, float]
-
-
-def clips(pack: Pack) -> Iterator[tuple[Tensor, Tensor]]:
-    """(hq_frames, lq_frames at the same size), (T,3,H,W), one clip after the other."""
-    for index in range(len(pack.hq)):
-        yield pack.clip(index)
+    by_method: dict[str, dict[str, float]]
+    seconds: dict[str, float]
 
 
-def restore_all(pipe: DLoRALPipeline, lq_frames: Tensor) -> dict[str, Tensor]:
-    """The clip by every method, (T,3,H,W) in [0, 1]."""
-    results = {BICUBIC: lq_frames}
+def restore_all(
+    pipe: DLoRALPipeline, peers: dict[str, Enlarge], lq_frames: Tensor, small_frames: Tensor
+) -> Iterator[tuple[str, Tensor, float]]:
+    """(method, the clip by it (T,3,H,W) in [0, 1], seconds a frame), one method after the other.
+
+    ``small_frames`` (T,3,H/4,W/4) are as degraded; ``lq_frames`` the same, enlarged (bicubic).
+    """
+    yield BICUBIC, lq_frames, 0.0
+    for name, peer in peers.items():
+        started = time.perf_counter()
+        yield name, torch.stack([peer(f) for f in small_frames]), _per_frame(started, lq_frames)
     for name, (consistency, detail) in SETTINGS.items():
-        results[name] = pipe(lq_frames, consistency=consistency, detail=detail).frames
-    return results
+        started = time.perf_counter()
+        restored = pipe(lq_frames, consistency=consistency, detail=detail).frames
+        yield name, restored, _per_frame(started, lq_frames)
 
 
-def measure(results: dict[str, Tensor], hq_frames: Tensor, distance: LPIPSLike) -> Measured:
-    """Both measures of every method's clip."""
-    return Measured(
-        {name: psnr(frames, hq_frames).mean().item() for name, frames in results.items()},
-        {name: _mean_distance(distance, frames, hq_frames) for name, frames in results.items()},
-    )
+def _per_frame(started: float, frames: Tensor) -> float:
+    return (time.perf_counter() - started) / len(frames)
 
 
-@torch.no_grad()
-def _mean_distance(distance: LPIPSLike, frames: Tensor, hq_frames: Tensor) -> float:
-    chosen = range(0, len(frames), DISTANCE_STEP)
-    with torch.autocast("cpu", torch.bfloat16):
-        found = [distance(frames[i, None], hq_frames[i, None]).item() for i in chosen]
-    return float(np.mean(found))
-
-
-def table(title: str, measured: list[Measured]) -> str:
-    """Markdown: mean over clips, PSNR's gain with its 95% interval (normal, over clips)."""
-    lines = [
-        f"{title} ({len(measured)})",
-        "",
-        "| | PSNR, dB | over bicubic, dB | LPIPS-like |",
-        "|---|---|---|---|",
-    ]
-    for name in measured[0].psnr:
-        gains = np.array([one.psnr[name] - one.psnr[BICUBIC] for one in measured])
-        interval = 1.96 * gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else 0.0
-        mean_psnr = np.mean([one.psnr[name] for one in measured])
-        mean_distance = np.mean([one.lpips_like[name] for one in measured])
-        gain = "" if name == BICUBIC else f"{gains.mean():+.2f} ± {interval:.2f}"
-        lines.append(f"| {name} | {mean_psnr:.2f} | {gain} | {mean_distance:.3f} |")
+def table(title: str, found: list[Figures]) -> str:
+    """Markdown: means over clips, and PSNR's gain with its 95% interval (normal, over clips)."""
+    methods = list(found[0].by_method)
+    known = [name for name in CARDS if any(name in one.by_method[BICUBIC] for one in found)]
+    heads = ["", *(f"{CARDS[name].title} {arrow(CARDS[name])}" for name in known)]
+    gains = {name: _gain(name, found) for name in methods} if "psnr" in known else {}
+    if gains:
+        heads.insert(2, "over bicubic, dB")
+    lines = [f"{title} ({len(found)})", "", row(heads), row(["---"] * len(heads))]
+    for method in methods:
+        cells = [number(CARDS[name], _mean(found, method, name)) for name in known]
+        if gains:
+            cells.insert(1, gains[method])
+        lines.append(row([method, *cells]))
     return "\n".join(lines)
 
 
+def _mean(found: list[Figures], method: str, name: str) -> float | None:
+    values = [one.by_method[method][name] for one in found if name in one.by_method[method]]
+    return float(np.mean(values)) if values else None
+
+
+def _gain(method: str, found: list[Figures]) -> str:
+    if method == BICUBIC:
+        return ""
+    gains = np.array([f.by_method[method]["psnr"] - f.by_method[BICUBIC]["psnr"] for f in found])
+    interval = 1.96 * gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else 0.0
+    return f"{gains.mean():+.2f} ± {interval:.2f}"
+
+
 def sheet(rows: list[tuple[Tensor, dict[str, Tensor]]]) -> Image.Image:
-    """One row a crop: bicubic, ours at each setting, truth; columns labelled."""
+    """One row a crop: every method's last frame and the truth; columns labelled."""
     names = [*rows[0][1], "truth"]
-    cells = [
-        torch.cat([*(frames[-1] for frames in results.values()), hq_frames[-1]], dim=2)
-        for hq_frames, results in rows
-    ]
+    cells = [torch.cat([*results.values(), hq_frame], dim=2) for hq_frame, results in rows]
     picture = (255 * torch.cat(cells, dim=1).permute(1, 2, 0)).round().byte().numpy()
     label_height = 20
     canvas = Image.new("RGB", (picture.shape[1], picture.shape[0] + label_height), "white")
@@ -115,29 +123,67 @@ def sheet(rows: list[tuple[Tensor, dict[str, Tensor]]]) -> Image.Image:
     return canvas
 
 
+def measure_pack(
+    pack: Pack, pipe: DLoRALPipeline, peers: dict[str, Enlarge], ready: Ready, title: str
+) -> Iterator[tuple[Figures, Tensor, dict[str, Tensor]]]:
+    """(figures, last true frame, every method's last frame) of each clip of a pack."""
+    for index in tqdm(range(len(pack.hq)), desc=title):
+        hq_frames, lq_frames = pack.clip(index)
+        small_frames = torch.from_numpy(np.array(pack.lq[index])).float() / 255
+        figures, seconds, last = {}, {}, {}
+        for name, frames, took in restore_all(pipe, peers, lq_frames, small_frames):
+            measured = measure_clip(frames, ready.measures(), hq_frames, lq_frames, EVERY)
+            figures[name], seconds[name], last[name] = measured.totals, took, frames[-1]
+        yield Figures(figures, seconds), hq_frames[-1], last
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--packs", type=Path, required=True)
     parser.add_argument("--model", default="compact")
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--peers", nargs="*", default=[], choices=PEERS[1:], metavar="PEER")
+    parser.add_argument("--metrics", nargs="+", default=METRICS)
+    parser.add_argument("--only", nargs="+", choices=PACKS, help="some of the packs")
     parser.add_argument("--sheet", type=Path, help="write a sheet of crops here (PNG)")
     parser.add_argument("--sheet-rows", type=int, default=8)
+    parser.add_argument("-o", "--output", type=Path, help="write all figures here (JSON)")
     given = parser.parse_args()
-    pipe = load_pipeline(given.model, dtype=given.dtype)
-    distance = LPIPSLike()
+    try:
+        run(given)
+    except DLoRALError as error:
+        parser.exit(2 if isinstance(error, OptionError) else 1, f"held_out: {error}\n")
+
+
+def run(given: argparse.Namespace) -> None:
+    """Measure every pack there is and print its table."""
+    titles = {name: title for name, title in PACKS.items() if (given.packs / name).is_dir()}
+    titles = {name: title for name, title in titles.items() if not given.only or name in given.only}
+    if not titles:
+        raise OptionError(f"{given.packs} holds none of {', '.join(given.only or PACKS)}")
+    ready = Ready(Settings(metrics=chosen_metrics(given.metrics, has_reference=True)))
+    for name, why in ready.unavailable.items():
+        print(f"NOT AVAILABLE {name}: {why}")
+    peers = {name: load_peer(name) for name in given.peers}
+    pipe = load_pipeline(given.model, given.device, given.dtype)
     rows: list[tuple[Tensor, dict[str, Tensor]]] = []
-    found = {name: title for name, title in PACKS.items() if (given.packs / name).is_dir()}
-    for folder, title in found.items():
-        measured = []
+    figures: dict[str, list[Figures]] = {}
+    for folder, title in titles.items():
+        figures[folder] = []
         pack = Pack(given.packs / folder)
-        for hq_frames, lq_frames in tqdm(clips(pack), total=len(pack.hq), desc=title):
-            results = restore_all(pipe, lq_frames)
-            measured.append(measure(results, hq_frames, distance))
+        assert pack.hq.shape[-1] == SCALE * pack.lq.shape[-1], "peers enlarge four times"
+        for found, hq_frame, last in measure_pack(pack, pipe, peers, ready, title):
+            figures[folder].append(found)
             if len(rows) < given.sheet_rows and folder == "heldout_still":
-                rows.append((hq_frames, results))
-        print("\n" + table(title, measured) + "\n")
-    if given.sheet:
+                rows.append((hq_frame, last))
+        print("\n" + table(title, figures[folder]) + "\n")
+    print("\n".join(explained(card) for card in ready.cards))
+    if given.sheet and rows:
         sheet(rows).save(given.sheet)
+    if given.output:
+        listed = {name: [vars(one) for one in found] for name, found in figures.items()}
+        write_text(given.output, json.dumps(listed, indent=1) + "\n")
 
 
 if __name__ == "__main__":

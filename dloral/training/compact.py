@@ -24,13 +24,15 @@ from dloral.models.perceptual import load_vgg_trunk
 from dloral.models.unet import TwoLoRAUNet, cast
 from dloral.models.vae import CompactVAE
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.algorithm1 import Algorithm1Config, Algorithm1Task
+from dloral.training.algorithm1 import Algorithm1Config, Algorithm1Task, algorithm_1
 from dloral.training.base import BaseConfig, BaseTask
 from dloral.training.flow import FlowConfig, FlowTask
 from dloral.training.losses import FeatureDistance
 from dloral.training.packs import Pack
+from dloral.training.preview import HeldOut
 from dloral.training.schedule import StageSchedule
-from dloral.training.trainer import LoopConfig, train
+from dloral.training.stream import PackClips
+from dloral.training.trainer import LoopConfig, Trainer, train
 from dloral.weights.loading import EMBEDDED
 
 
@@ -64,7 +66,12 @@ LOOPS = {
     "flow": LoopConfig(steps=4000, learning_rate=1e-3, decay_steps=1000, evaluate_every=500),
     "base": LoopConfig(steps=10200, learning_rate=6e-4, decay_steps=1200, evaluate_every=400),
     "algorithm1": LoopConfig(
-        steps=1200, learning_rate=6e-4, decay_steps=200, evaluate_every=100, ema=0.99
+        steps=1200,
+        learning_rate=6e-4,
+        decay_steps=200,
+        evaluate_every=100,
+        ema=0.99,
+        mixed_precision="auto",
     ),
 }
 
@@ -135,10 +142,13 @@ def train_algorithm1(packs: Path, run: Path, loop: LoopConfig, base: Path, flow:
     torch.nn.init.zeros_(pipe.retrieval.proj.bias)
     config = Algorithm1Config(schedule=COMPACT_SCHEDULE)
     features = FeatureDistance(load_vgg_trunk(blocks=3))
-    task = Algorithm1Task(
-        pipe, Pack(packs / "clips"), Pack(packs / "heldout_clips"), config, features
+    clips = PackClips(Pack(packs / "clips"), config.clips, config.crop)
+    task = Algorithm1Task(pipe, {"consistency": clips, "enhancement": clips}, config, features)
+    held_out = HeldOut(task, Pack(packs / "heldout_clips").clips(slice(None)))
+    trainer = Trainer(
+        task.trainable(), loop, run, evaluate=held_out.figures, picture=held_out.picture
     )
-    train(task, loop, run)
+    algorithm_1(task, trainer)
     pipe.save_pretrained(run / "pipeline")
 
 

@@ -28,13 +28,7 @@ from dloral.models.adapters import CONSISTENCY, DETAIL, adapter_parameters, add_
 from dloral.models.flow import SPyNet
 from dloral.models.perceptual import LPIPSLike
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.adversarial import (
-    PatchDiscriminator,
-    balanced_gradient,
-    discriminator_loss,
-    generator_loss,
-    gradient_at,
-)
+from dloral.training.adversarial import AdversarialConfig, AdversarialLoss, balanced_gradient
 from dloral.training.compact import CompactSizes, build_pipeline, embed
 from dloral.training.flow import end_point_error
 from dloral.training.live import PairPool, Pictures, read_film
@@ -347,7 +341,7 @@ class Recipe:
             ],
             "enhancement": list(adapter_parameters(pipe.unet, DETAIL).values()),
         }
-        self.discriminator = PatchDiscriminator(self.config.discriminator_width).to(self.device)
+        self.new_adversary()
         self.fill(3)
         cycle = seconds / (config.cycles + config.consistency_part)
         stages = ["consistency", "enhancement"] * config.cycles + ["consistency"]
@@ -376,7 +370,7 @@ class Recipe:
                     parameter.requires_grad_(other is parameters)
             before = [p.detach().clone() for p in parameters]
             phases[stage] = Phase(parameters, config.lora_rate, 1000)
-            judge[:] = [Phase(list(self.discriminator.parameters()), 1e-6, 1000)]
+            judge[:] = [Phase(list(self.adversary.discriminator.parameters()), 1e-6, 1000)]
             self._steps(planned(stage, 12, 0), 4)
             self._wait()
             clock = time.monotonic()
@@ -390,10 +384,10 @@ class Recipe:
                     parameter.copy_(value)
         totals = {stage: steps[stage] * stages.count(stage) for stage in groups}
         phases.update({s: Phase(groups[s], config.lora_rate, totals[s]) for s in groups})
-        self.discriminator = PatchDiscriminator(self.config.discriminator_width).to(self.device)
+        self.new_adversary()
         judge[:] = [
             Phase(
-                list(self.discriminator.parameters()),
+                list(self.adversary.discriminator.parameters()),
                 config.discriminator_rate,
                 2 * totals["enhancement"],  # half way down the cosine at the end
             )
@@ -406,6 +400,11 @@ class Recipe:
             snapshots[f"{number}"] = [a.clone() for a in phases[stage].average]
             phases[stage].take_average()  # the other stage builds on the average
         self.save("final")
+
+    def new_adversary(self) -> None:
+        kind = AdversarialConfig("softplus", self.config.discriminator_width, 2, "strided")
+        self.adversary = AdversarialLoss(kind, self.config.seed)
+        self.adversary.discriminator.to(self.device)
 
     def consistency_step(self, ramp: float) -> Mapping[str, Tensor]:
         """Lines 6 to 13: theta_1 and mu by pixels and by the change along the true motion.
@@ -449,26 +448,20 @@ class Recipe:
         restored = self.restored(batch, consistency=consistency, detail=1.0)
         frames, truth = restored.flatten(0, 1), batch.hq_frames[:, 1:].flatten(0, 1)
         with self.autocast():
-            real, fake = self.discriminator(torch.cat([truth, frames.detach()])).chunk(2)
-            judging = discriminator_loss(real, fake)
+            judging = self.adversary.critic(frames, truth).mean()
         judging.backward()
         judge.update()
         with self.autocast():
             feature = self.features(frames, truth).mean()
-            fooled = generator_loss(self.discriminator(frames))
+            fooled = self.adversary.generator(frames).mean()
         pixel, pattern = charbonnier(frames, truth).mean(), grid(frames, truth).mean()
         others = (
             config.enhancement_pixel * pixel
             + config.enhancement_feature * feature
             + config.enhancement_grid * pattern
         )
-        gradient = balanced_gradient(
-            gradient_at(frames, others),
-            gradient_at(frames, fooled),
-            ramp * config.adversarial_share,
-        )
-        self.discriminator.zero_grad(set_to_none=True)
-        frames.backward(gradient)
+        share = ramp * config.adversarial_share
+        frames.backward(balanced_gradient(frames, others, fooled, share))
         return {
             "pixel": pixel,
             "feature d": feature,

@@ -1,16 +1,16 @@
-"""Training samples from photographs and videos: what is found, and how one sample is drawn.
+"""Training samples from photographs and videos: how one is drawn.
 
 A sample is a clip of T frames (a still: one frame) and its degraded copy. From a photograph it is
 made by a moving camera, with exact flow (:mod:`dloral.training.motion`); from a video it is T
 consecutive frames without a cut between them, and the flow is not known. Sample ``i`` is drawn
-from ``(seed, i)`` alone: no worker count, order or cache changes it.
+from ``(seed, i)`` alone: no worker count, order or cache changes it. A source that turns out to be
+damaged is passed over for the next one, with a warning.
 """
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from fractions import Fraction
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from math import floor, gcd
@@ -20,7 +20,6 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -28,16 +27,9 @@ from dloral.errors import InputError, OptionError
 from dloral.frames.degradation import degrade_clip, sample_degradation
 from dloral.frames.resize import LATENT_STRIDE
 from dloral.training.motion import MotionConfig, sample_clip
-from dloral.video.probe import ClipInfo, probe
+from dloral.training.sources import REDUCTIONS, VIDEO_REDUCTION, Sources, Window
+from dloral.video.images import load_image
 from dloral.video.reader import read_frames
-
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m4v")
-REDUCTIONS = (2.0, 3.2)
-"""Photographs are made smaller first: at full size they are soft from JPEG and demosaicing."""
-
-VIDEO_REDUCTION = 2
-"""Compressed video is halved, which hides most of its own artefacts."""
 
 CANDIDATES = 6
 LEAST_REDUCED_SIDE = 520
@@ -53,13 +45,18 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class SampleConfig:
     """``frames`` frames of ``size`` pixels square; every 1 / ``video_share``-th sample is from a
-    video, the others from photographs."""
+    video, the others from photographs. Photographs are first made smaller by one of
+    ``photo_reductions``, videos by ``video_reduction``. Samples are mirrored sideways or not, and
+    with ``turned`` brought into any of the eight positions of a square."""
 
     frames: int = 1
     size: int = 256
     seed: int = 0
     scale: int = 4
     video_share: float = 0.0
+    photo_reductions: tuple[float, ...] = REDUCTIONS
+    video_reduction: int = VIDEO_REDUCTION
+    turned: bool = False
 
     def __post_init__(self) -> None:
         if self.frames < 1:
@@ -68,37 +65,8 @@ class SampleConfig:
             raise OptionError(f"size is {self.size}; give a multiple of {LATENT_STRIDE}")
         if not 0 <= self.video_share <= 1:
             raise OptionError(f"video share is {self.video_share}; give a number from 0 to 1")
-
-
-@dataclass(frozen=True)
-class Window:
-    """A place in a video where frames are taken from, ``start`` seconds from its first frame."""
-
-    clip: ClipInfo
-    start: Fraction
-
-
-@dataclass(frozen=True)
-class VideoSpan:
-    """Which part of every video is used, in seconds, with a window every ``spacing``."""
-
-    first: Fraction = Fraction(0)
-    end: Fraction | None = None
-    spacing: Fraction = Fraction(5, 3)
-
-
-@dataclass(frozen=True)
-class Sources:
-    """What can be used, and what was left out with the reason."""
-
-    photos: tuple[Path, ...] = ()
-    windows: tuple[Window, ...] = ()
-    left_out: dict[str, str] = field(default_factory=dict)
-
-    def files(self) -> Iterator[Path]:
-        """Every file or frame folder once, in order."""
-        yield from self.photos
-        yield from dict.fromkeys(window.clip.path for window in self.windows)
+        if not self.photo_reductions or min(*self.photo_reductions, self.video_reduction, 9) < 1:
+            raise OptionError("reductions are factors of 1 or more; give at least one")
 
 
 @dataclass(frozen=True)
@@ -109,103 +77,6 @@ class Sample:
     hq_frames: Pixels
     lq_frames: Pixels
     flow: NDArray[np.float32] | None
-
-
-def list_sources(
-    photo_folders: Iterable[Path],
-    exclude: Sequence[str] = (),
-    size: int = 256,
-    *,
-    only: Sequence[str] = (),
-    videos: Iterable[Path] = (),
-    span: VideoSpan | None = None,
-) -> Sources:
-    """Every photograph below ``photo_folders`` and every video or frame folder at or below
-    ``videos``, in name order.
-
-    ``exclude`` and ``only`` are parts of names. Each file that cannot be used is logged as a
-    warning and listed with its reason; raises :class:`InputError` if nothing is left.
-    """
-    photo_folders, videos = list(photo_folders), list(videos)
-    left_out: dict[str, str] = {}
-
-    def wanted(path: Path, unusable: Callable[[Path], str]) -> bool:
-        if any(word in path.name for word in exclude):
-            left_out[path.name] = "excluded by name"
-        elif only and not any(word in path.name for word in only):
-            left_out[path.name] = "not among those named"
-        elif reason := unusable(path):
-            left_out[path.name] = reason
-            log.warning("%s is left out: %s", path, reason)
-        return path.name not in left_out
-
-    found = (path for folder in photo_folders for path in sorted(folder.rglob("*")))
-    photos = tuple(
-        path
-        for path in found
-        if path.suffix.lower() in PHOTO_SUFFIXES and wanted(path, lambda p: _unusable(p, size))
-    )
-    windows: list[Window] = []
-
-    def no_window(path: Path) -> str:
-        try:
-            found = _windows(probe(path), span or VideoSpan(), size)
-        except InputError as error:
-            return str(error)
-        windows.extend(found)
-        return "" if found else "nothing of it lies in the chosen span"
-
-    for path in _video_paths(videos):
-        wanted(path, no_window)
-    if not photos and not windows:
-        looked = ", ".join(map(str, [*photo_folders, *videos]))
-        raise InputError(
-            f"no usable source in {looked} ({len(left_out)} left out); give photographs "
-            f"({', '.join(PHOTO_SUFFIXES)}) of {round(size * REDUCTIONS[0])} pixels a side or more,"
-            f" or videos of {size * VIDEO_REDUCTION}"
-        )
-    return Sources(photos, tuple(windows), left_out)
-
-
-def _unusable(path: Path, size: int) -> str:
-    """Why a photograph cannot be used. The whole file is decoded: OpenCV fills what a truncated
-    one lacks with grey and says nothing."""
-    try:
-        with Image.open(path) as photo:
-            photo.load()
-            least = round(size * REDUCTIONS[0])
-            return f"smaller than {least} pixels a side" if min(photo.size) < least else ""
-    except UnidentifiedImageError:
-        return "not a readable picture"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return "damaged, cut off or absurdly large"
-
-
-def _video_paths(places: Iterable[Path]) -> Iterator[Path]:
-    for place in places:
-        if not place.is_dir():
-            yield place
-            continue
-        for path in [place, *sorted(place.rglob("*"))]:
-            if path.suffix.lower() in VIDEO_SUFFIXES or (path.is_dir() and _holds_frames(path)):
-                yield path
-
-
-def _holds_frames(folder: Path) -> bool:
-    pictures = (p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES)
-    return next(islice(pictures, 1, None), None) is not None
-
-
-def _windows(clip: ClipInfo, span: VideoSpan, size: int) -> list[Window]:
-    if min(clip.height, clip.width) // VIDEO_REDUCTION < size:
-        raise InputError(
-            f"{clip.path} is {clip.width}x{clip.height}; give videos of "
-            f"{size * VIDEO_REDUCTION} pixels a side or more"
-        )
-    length = clip.duration or 0
-    end = length if span.end is None else min(span.end, length)
-    count = max(0, floor((end - span.first) / span.spacing))
-    return [Window(clip, span.first + number * span.spacing) for number in range(count)]
 
 
 def source_of(sources: Sources, config: SampleConfig, index: int) -> tuple[str, int]:
@@ -236,44 +107,85 @@ def draw_sample(sources: Sources, config: SampleConfig, index: int) -> Sample:
         frames, flow = _from_video(sources.windows, number, config, rng), None
     else:
         frames, flow = _from_photo(sources.photos, number, config, rng)
-    if rng.random() < 0.5:
-        frames = frames[:, :, ::-1]
-        flow = None if flow is None else flow[..., ::-1] * np.array([-1, 1])[:, None, None]
+    frames, flow = _positioned(frames, flow, rng, config.turned)
     draw = sample_degradation(rng)
     lq_frames = degrade_clip([frame.astype(np.float32) / 255 for frame in frames], draw, rng)
     return Sample(np.ascontiguousarray(frames), lq_frames, flow)
 
 
+def _positioned(
+    frames: Pixels, flow: NDArray[np.float32] | None, rng: np.random.Generator, turned: bool
+) -> tuple[Pixels, NDArray[np.float32] | None]:
+    """Mirrored or not; with ``turned``, also upside down or not, and rows for columns or not."""
+    if rng.random() < 0.5:
+        frames = frames[:, :, ::-1]
+        flow = None if flow is None else flow[..., ::-1] * np.array([-1, 1])[:, None, None]
+    if turned and rng.random() < 0.5:
+        frames = frames[:, ::-1]
+        flow = None if flow is None else flow[..., ::-1, :] * np.array([1, -1])[:, None, None]
+    if turned and rng.random() < 0.5:
+        frames = frames.swapaxes(1, 2)
+        flow = None if flow is None else flow.swapaxes(2, 3)[:, ::-1]
+    return frames, flow
+
+
 def _from_photo(
     photos: Sequence[Path], number: int, config: SampleConfig, rng: np.random.Generator
 ) -> tuple[Pixels, NDArray[np.float32] | None]:
-    photo = _part_of_photo(photos[number], int(rng.integers(len(REDUCTIONS))), config, rng)
+    reduction = int(rng.integers(len(config.photo_reductions)))
+    photo = _part_of_photo(photos, number, reduction, config, rng)
     if config.frames == 1:
         return photo[None], None
     motion = MotionConfig()
     foreground = None
     if rng.random() < motion.foreground_probability:
-        foreground = _part_of_photo(photos[int(rng.integers(len(photos)))], 1, config, rng)
+        other = int(rng.integers(len(photos)))
+        foreground = _part_of_photo(photos, other, -1, config, rng)
     clip = sample_clip(photo, foreground, config.frames, config.size, rng, motion)
     return clip.frames, clip.flow
 
 
 def _part_of_photo(
-    path: Path, reduction: int, config: SampleConfig, rng: np.random.Generator
+    photos: Sequence[Path],
+    number: int,
+    reduction: int,
+    config: SampleConfig,
+    rng: np.random.Generator,
 ) -> Pixels:
-    """``size`` pixels for a still; twice that, where there is as much, for a camera to move in."""
-    photo = _cache.get((path, reduction), lambda: reduced(path, REDUCTIONS[reduction]))
-    room = config.size if config.frames == 1 else 2 * config.size
-    return photo[sharp_place(photo, room, rng)]
+    """``size`` pixels for a still; twice that, where there is as much, for a camera to move in.
+
+    Of photograph ``number``, or of the next one that can be read.
+    """
+    for path in (*photos[number:], *photos[:number]):
+        if path in _damaged:
+            continue
+        try:
+            reductions = config.photo_reductions
+            photo = _cache.get(
+                (path, reductions[reduction]),
+                partial(reduced, path, reductions[reduction], reductions[0]),
+            )
+        except InputError as error:
+            _pass_over(path, error)
+            continue
+        room = config.size if config.frames == 1 else 2 * config.size
+        return photo[sharp_place(photo, room, rng)]
+    raise InputError(f"none of {len(photos)} photographs can be read; {photos[0]} is one of them")
 
 
 def _from_video(
     windows: Sequence[Window], number: int, config: SampleConfig, rng: np.random.Generator
 ) -> Pixels:
-    """A crop of the window ``number``, or of the next one that has no cut in it."""
+    """A crop of the window ``number``, or of the next one that is whole and has no cut in it."""
     for candidate in (*windows[number:], *windows[:number]):
-        key = (candidate.clip.path, candidate.start, config.frames)
-        frames = _cache.get(key, partial(window_frames, candidate, config.frames))
+        path = candidate.clip.path
+        key = (path, candidate.start, config.frames, config.video_reduction)
+        make = partial(window_frames, candidate, config.frames, config.video_reduction)
+        try:
+            frames = _cache.get(key, make)
+        except InputError as error:
+            _pass_over(path, error)
+            continue
         if len(frames) == config.frames and not has_cut(frames):
             place = sharp_place(frames[config.frames // 2], config.size, rng)
             return frames[(slice(None), *place)]
@@ -283,9 +195,18 @@ def _from_video(
     )
 
 
-def window_frames(window: Window, num_frames: int) -> Pixels:
+_damaged: set[Path] = set()  # of this process; what it holds changes no sample, only the time
+
+
+def _pass_over(path: Path, error: InputError) -> None:
+    if path not in _damaged:
+        log.warning("passed over: %s", error)
+    _damaged.add(path)
+
+
+def window_frames(window: Window, num_frames: int, reduction: int = VIDEO_REDUCTION) -> Pixels:
     """Up to ``num_frames`` frames from the window's start, reduced: (T,h,w,3) RGB."""
-    width, height = (side // VIDEO_REDUCTION for side in (window.clip.width, window.clip.height))
+    width, height = (side // reduction for side in (window.clip.width, window.clip.height))
     with read_frames(window.clip, start=window.start) as frames:
         pixels = [frame.pixels.permute(1, 2, 0).numpy() for frame in islice(frames, num_frames)]
     small = [cv2.resize(p, (width, height), interpolation=cv2.INTER_AREA) for p in pixels]
@@ -315,15 +236,15 @@ def sharp_place(picture: Pixels, side: int, rng: np.random.Generator) -> tuple[s
     return places[rng.choice(CANDIDATES, p=np.array(energies) / sum(energies))]
 
 
-def reduced(path: Path, factor: float) -> Pixels:
+def reduced(path: Path, factor: float, least_factor: float = REDUCTIONS[0]) -> Pixels:
     """The photograph, upright RGB, ``factor`` times smaller (less where too little would stay)."""
-    photo = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if photo is None:
-        raise InputError(f"{path} cannot be read any more; was it moved while it was in use?")
+    photo = load_image(path).mul_(255).round_().byte().permute(1, 2, 0).contiguous().numpy()
     if min(photo.shape[:2]) / factor < LEAST_REDUCED_SIDE:
-        factor = REDUCTIONS[0]
+        factor = least_factor
+    if factor == 1:
+        return photo
     small = cv2.resize(photo, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(small[..., ::-1])
+    return small.astype(np.uint8, copy=False)
 
 
 class PixelCache:

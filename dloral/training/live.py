@@ -309,7 +309,7 @@ class PairPool:
                 (self.flow, 1, crop // LATENT_STRIDE),
             )
         ]
-        hq, lq, flow = _turned(*parts, rng)
+        hq, lq, flow = _turned(parts[0], parts[1], parts[2], rng)
         small = lq.flatten(0, 1).float() / 255
         enlarged = resize_bicubic(small, crop, crop).unflatten(0, lq.shape[:2])
         full = flow.flatten(0, 1).float()
@@ -320,7 +320,7 @@ class PairPool:
 
 
 def lightly_degraded(hq_frames: Tensor, rng: np.random.Generator) -> Tensor:
-    """(N,T,3,H,W), four times smaller by bicubic with antialiasing, and JPEG of quality 70 to 100."""
+    """(N,T,3,H,W), four times smaller (bicubic, antialiased), and JPEG of quality 70 to 100."""
     size = [side // 4 for side in hq_frames.shape[-2:]]
     small = F.interpolate(hq_frames.flatten(0, 1), size, mode="bicubic", antialias=True).clamp(0, 1)
     quality = torch.from_numpy(rng.uniform(70, 100, len(hq_frames))).float().to(hq_frames.device)

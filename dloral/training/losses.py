@@ -1,10 +1,16 @@
 """The losses. Frames are (B,3,H,W) in [0, 1]; every loss is one number a sample, (B,)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dloral.models.flow import warp
+from dloral.models.flow import SPyNet, warp
 from dloral.models.perceptual import VGGTrunk, unit_length
+
+
+def l2(frames: Tensor, hq_frames: Tensor) -> Tensor:
+    """Mean squared difference (B,)."""
+    return (frames - hq_frames).square().mean(dim=(1, 2, 3))
 
 
 def charbonnier(frames: Tensor, hq_frames: Tensor, epsilon: float = 1e-3) -> Tensor:
@@ -51,6 +57,36 @@ def temporal_difference(
     change = frames - warp(previous_frames, flow_current_to_previous, padding="border")
     true_change = hq_frames - warp(previous_hq_frames, flow_current_to_previous, padding="border")
     return (change - true_change).abs().mean(dim=(1, 2, 3))
+
+
+def flow_consistency(
+    flow: SPyNet,
+    frames: Tensor,
+    previous_frames: Tensor,
+    hq_frames: Tensor,
+    previous_hq_frames: Tensor,
+    reduction: int = 1,
+) -> Tensor:
+    """How much the optical flow of an output pair differs from that of the true pair, (B,).
+
+    L1 of the two flows, dx by the width and dy by the height (notes, "Training"). ``flow`` is a
+    frozen network, so that the loss has a gradient in the output frames; the public code's flow has
+    none. ``reduction``: look at frames so many times smaller.
+    """
+
+    def estimate(current: Tensor, previous: Tensor) -> Tensor:
+        if reduction > 1:
+            current, previous = (F.avg_pool2d(part, reduction) for part in (current, previous))
+        return flow(2 * current - 1, 2 * previous - 1)
+
+    # Differences of flows are small: they are float32 in every precision.
+    with torch.autocast(frames.device.type, enabled=False):
+        ours = estimate(frames.float(), previous_frames.float())
+        with torch.no_grad():
+            theirs = estimate(hq_frames.float(), previous_hq_frames.float())
+        height, width = ours.shape[-2:]
+        size = ours.new_tensor([width, height]).view(1, 2, 1, 1)
+        return ((ours - theirs) / size).abs().mean(dim=(1, 2, 3))
 
 
 class FeatureDistance(nn.Module):

@@ -26,15 +26,8 @@ from tqdm import tqdm
 
 from dloral.errors import OptionError, OutputError
 from dloral.frames.resize import LATENT_STRIDE
-from dloral.training.data import (
-    Sample,
-    SampleConfig,
-    Sources,
-    VideoSpan,
-    draw_sample,
-    list_sources,
-    source_of,
-)
+from dloral.training.data import Sample, SampleConfig, draw_sample, source_of
+from dloral.training.sources import Sources, VideoSpan, list_sources
 
 
 @dataclass(frozen=True)

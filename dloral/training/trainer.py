@@ -1,33 +1,58 @@
-"""The loop every training shares: batches by step number, AdamW, EMA, checkpoints, a log.
+"""The loop every training shares: micro-batches, AdamW, EMA, checkpoints, several processes.
 
-A :class:`Task` says what is trained and how its losses are made; the loop knows nothing else.
-Whatever is random in step ``i`` is drawn from ``(seed, i)`` alone, so a run that was killed and
-resumed sees exactly the batches of one that was not.
+A :class:`Trainer` counts iterations and updates weights; what is learned, and from what, is said by
+whoever iterates (:func:`dloral.training.algorithm1.algorithm_1`), or by a :class:`Task` in
+:func:`train`. Whatever is random in micro-batch ``m`` of step ``i`` is drawn from ``(seed, i, m)``
+alone, so a run that was killed and resumed, or spread over several processes, sees exactly the
+batches of one that was not.
 """
 
-import json
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from dloral.errors import DLoRALError
+from dloral.errors import CancelledError, DLoRALError, OptionError
+from dloral.training.checkpoints import (
+    check_settings,
+    check_tensors,
+    load_checkpoint,
+    save_checkpoint,
+)
+from dloral.training.monitor import Monitor
+from dloral.weights.loading import choose_dtype
 
-CHECKPOINT = "checkpoint.pt"
+PRECISIONS = ("no", "auto", "bf16", "fp16")
+FREE_SETTINGS = ("steps", "checkpoint_every", "evaluate_every", "log_every")
+"""Settings of a loop that a run may change when it goes on."""
+
+MOST_SKIPPED = 20
+"""Steps in a row that fp16's loss scaling may skip while it looks for its scale."""
 
 
 @dataclass(frozen=True)
 class LoopConfig:
     """``steps`` in all; the learning rate rises over ``warmup_steps``, stays, and falls linearly
-    to zero over the last ``decay_steps``. ``ema`` is the averaging factor a step (0: none)."""
+    to zero over the last ``decay_steps``. ``ema`` is the averaging factor a step (0: none).
 
-    steps: int
+    A step's gradient is the mean over ``micro_batches``. They are dealt out over the processes of
+    ``accelerate launch``, and a process that has several adds them up (gradient accumulation); so
+    one configuration trains the same model on any number of processes that divides it.
+    ``rate_factors``: other learning rates for parameters by the start of their names, as a factor;
+    their gradients are clipped on their own. ``mixed_precision``: no, bf16, fp16, or auto for what
+    the device multiplies natively.
+    """
+
+    steps: int = 20_000
     learning_rate: float = 5e-4
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
@@ -38,6 +63,22 @@ class LoopConfig:
     seed: int = 0
     checkpoint_every: int = 200
     evaluate_every: int = 1000
+    log_every: int = 20
+    micro_batches: int = 1
+    mixed_precision: str = "no"
+    rate_factors: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "checkpoint_every", "evaluate_every", "log_every", "micro_batches"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise OptionError(f"{name} is {value!r}; give a whole number of 1 or more")
+        if self.mixed_precision not in PRECISIONS:
+            raise OptionError(
+                f"mixed_precision is {self.mixed_precision!r}; choose from {', '.join(PRECISIONS)}"
+            )
+        if not 0 <= self.ema < 1:
+            raise OptionError(f"ema is {self.ema}; give a factor from 0 to less than 1")
 
     def learning_rate_at(self, step: int) -> float:
         rising = min(1.0, (step + 1) / max(self.warmup_steps, 1))
@@ -45,8 +86,17 @@ class LoopConfig:
         return self.learning_rate * min(rising, falling)
 
 
+@dataclass(frozen=True)
+class Draw:
+    """One micro-batch: the step (from 0), its number in the step, and its own randomness."""
+
+    step: int
+    micro: int
+    rng: np.random.Generator
+
+
 class Task(Protocol):
-    """What is trained. ``modules`` are saved whole; only ``trainable(step)`` is updated."""
+    """What :func:`train` trains. ``modules`` are saved whole; only ``active(step)`` is updated."""
 
     modules: Mapping[str, nn.Module]
 
@@ -57,14 +107,14 @@ class Task(Protocol):
         """Names of the parameters that this step updates."""
 
     def losses(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """The weighted parts of the loss of one step; their sum is minimised."""
+        """The weighted parts of the loss of one micro-batch; their sum is minimised."""
 
     def evaluate(self) -> dict[str, float]:
         """Figures on held-out data, with the weights as they are now."""
 
 
 class NotFiniteError(DLoRALError):
-    """The loss stopped being finite; the last checkpoint is still good."""
+    """The loss stopped being finite; the checkpoints are still good."""
 
 
 def train(
@@ -77,130 +127,325 @@ def train(
 
     At the end (and while ``evaluate`` runs) the modules hold the averaged weights.
     """
-    run.mkdir(parents=True, exist_ok=True)
-    parameters = task.trainable()
-    optimizer = torch.optim.AdamW(
-        parameters.values(), betas=config.betas, weight_decay=config.weight_decay
-    )
-    average = {name: p.detach().clone() for name, p in parameters.items()}
-    step = _load(run / CHECKPOINT, parameters, average, optimizer)
-    (run / "config.json").write_text(json.dumps(asdict(config), indent=1))
-    started = time.monotonic()
-    with tqdm(total=config.steps, initial=step, unit="step", smoothing=0.05) as bar:
-        while step < config.steps:
-            losses = _one_step(task, config, step, parameters, average, optimizer)
-            step += 1
-            bar.update()
-            bar.set_postfix({k: f"{v:.4f}" for k, v in losses.items()}, refresh=False)
-            if on_step:
-                on_step(step, losses)
-            if step % 20 == 0:
-                seconds = round(time.monotonic() - started, 1)
-                _log(run, {"step": step, "seconds": seconds, **losses})
-            if step % config.checkpoint_every == 0 or step == config.steps:
-                _save(run / CHECKPOINT, step, parameters, average, optimizer)
-            if step % config.evaluate_every == 0 or step == config.steps:
-                with averaged(parameters, average):
-                    _log(run, {"step": step, "held_out": task.evaluate()})
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(average[name])
+    trainer = Trainer(task.trainable(), config, run, evaluate=task.evaluate, on_step=on_step)
+    for iteration in trainer.iterations():
+        step = iteration - 1
+        with trainer.update(task.active(step)) as update:
+            for draw in update:
+                with trainer.autocast():
+                    losses = task.losses(step, draw.rng)
+                update.backward(losses)
 
 
-def _one_step(
-    task: Task,
-    config: LoopConfig,
-    step: int,
-    parameters: dict[str, nn.Parameter],
-    average: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-) -> dict[str, float]:
-    active = task.active(step)
-    for name, parameter in parameters.items():
-        parameter.requires_grad_(name in active)
-    for group in optimizer.param_groups:
-        group["lr"] = config.learning_rate_at(step)
-    losses = task.losses(step, np.random.default_rng((config.seed, step)))
-    total = torch.stack(list(losses.values())).sum()
-    optimizer.zero_grad(set_to_none=True)
-    total.backward()
-    norm = nn.utils.clip_grad_norm_([parameters[name] for name in active], config.gradient_clip)
-    if not torch.isfinite(total) or not torch.isfinite(norm):
-        raise NotFiniteError(
-            f"the loss at step {step} is {total.item()} with gradient norm {norm.item()}; "
-            "resume from the last checkpoint with a lower learning rate"
+class Update:
+    """One step in the making: iterate over its micro-batches, hand each one's losses back."""
+
+    def __init__(self, trainer: "Trainer", step: int) -> None:
+        self._trainer, self._step = trainer, step
+        self.losses: dict[str, Tensor] = {}
+
+    def __iter__(self) -> Iterator[Draw]:
+        trainer = self._trainer
+        for micro in trainer.own_micro_batches:
+            words = (trainer.config.seed, self._step, micro)
+            rng = np.random.default_rng(words)
+            # For what libraries draw from torch itself.
+            torch.manual_seed(int(np.random.default_rng((*words, 1)).integers(2**62)))
+            yield Draw(self._step, micro, rng)
+
+    def backward(self, losses: Mapping[str, Tensor]) -> None:
+        """Add a micro-batch's gradient of the sum of its ``losses``."""
+        self._trainer.accelerator.backward(torch.stack(list(losses.values())).sum())
+        for name, loss in losses.items():
+            share = loss.detach() / len(self._trainer.own_micro_batches)
+            self.losses[name] = self.losses.get(name, torch.zeros_like(share)) + share
+
+
+class Trainer:
+    """AdamW on ``parameters`` (by stable names), by as many processes as there are.
+
+    ``buffers``: what else changes as training goes on. ``settings``: what else makes a checkpoint
+    one of this configuration. ``evaluate`` gives held-out figures and ``picture`` a sample grid
+    (3,H,W); both see the averaged weights. ``on_step`` hears of every step.
+    """
+
+    def __init__(
+        self,
+        parameters: dict[str, nn.Parameter],
+        config: LoopConfig,
+        run: Path,
+        *,
+        buffers: Mapping[str, Tensor] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        evaluate: Callable[[], Mapping[str, float]] | None = None,
+        picture: Callable[[], Tensor | None] | None = None,
+        on_step: Callable[[int, dict[str, float]], None] | None = None,
+    ) -> None:
+        self.parameters, self.config, self.run = parameters, config, run
+        self.buffers = dict(buffers or {})
+        self.evaluate, self.picture, self.on_step = evaluate, picture, on_step
+        loop = {f"loop.{k}": v for k, v in asdict(config).items() if k not in FREE_SETTINGS}
+        self.settings = _plain(loop | dict(settings or {}))
+        self.accelerator = _accelerator(config, next(iter(parameters.values())).device)
+        self.own_micro_batches = own_micro_batches(
+            config.micro_batches,
+            self.accelerator.num_processes,
+            self.accelerator.process_index,
         )
-    optimizer.step()
-    with torch.no_grad():
-        # A short average at first, so that it does not remember the random start.
-        factor = min(config.ema, (1 + step) / (10 + step)) if config.ema else 0.0
-        for name in active:
-            average[name].lerp_(parameters[name], 1 - factor)
-    return {name: loss.item() for name, loss in losses.items()}
+        self.accelerator.gradient_accumulation_steps = len(self.own_micro_batches)
+        self.groups = self._groups()
+        adam = torch.optim.AdamW(
+            [{"params": [parameters[n] for n in names]} for names in self.groups.values()],
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+        )
+        self.optimizer = self.accelerator.prepare_optimizer(adam)
+        self.average = {name: p.detach().clone() for name, p in parameters.items()}
+        self.step = 0
+        self.stage = ""
+        self._skipped = 0
+        self._last_losses: dict[str, float] = {}
+        self._asked_to_stop = False
 
+    # What the one who iterates uses ----------------------------------------------------------
 
-class averaged:  # noqa: N801 (a context manager, read as a verb)
-    """Within ``with averaged(...)``, the parameters hold their running averages."""
+    def iterations(self) -> Iterator[int]:
+        """1, 2, ... ``config.steps``, from where the run left off; each must :meth:`update` once.
 
-    def __init__(self, parameters: dict[str, nn.Parameter], average: dict[str, Tensor]) -> None:
-        self.parameters, self.average = parameters, average
-
-    def __enter__(self) -> None:
-        self.saved = {name: p.detach().clone() for name, p in self.parameters.items()}
+        Between them the run is logged, saved and evaluated. A first Ctrl-C (or SIGTERM) ends the
+        step, saves, and raises :class:`CancelledError`; a second one stops at once.
+        """
+        self.run.mkdir(parents=True, exist_ok=True)
+        self._resume()
+        main = self.accelerator.is_main_process
+        with (
+            Monitor(self.run, self.config.steps, self.step, self.config.log_every, main) as monitor,
+            self._polite_stop(),
+        ):
+            while self.step < self.config.steps:
+                before = self.step
+                yield self.step + 1
+                assert self.step == before + 1, "an iteration updates exactly once"
+                self._between(monitor)
         self._fill(self.average)
 
-    def __exit__(self, *error: object) -> None:
-        self._fill(self.saved)
+    @contextmanager
+    def update(self, active: set[str]) -> Iterator[Update]:
+        """One step on the parameters named ``active``; all others stay as they are, to the bit."""
+        for name, parameter in self.parameters.items():
+            parameter.requires_grad_(name in active)
+        for group, factor in zip(self.optimizer.param_groups, self.groups, strict=True):
+            group["lr"] = factor * self.config.learning_rate_at(self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        update = Update(self, self.step)
+        yield update
+        self._share_gradients(active)
+        losses = self._shared_losses(update.losses)
+        self._clip_and_check(losses, active)
+        self.optimizer.step()
+        with torch.no_grad():
+            # A short average at first, so that it does not remember the random start.
+            ema = self.config.ema
+            factor = min(ema, (1 + self.step) / (10 + self.step)) if ema else 0.0
+            for name in active:
+                self.average[name].lerp_(self.parameters[name], 1 - factor)
+        self.step += 1
+        self._last_losses = losses
+
+    def check(self) -> dict[str, Any] | None:
+        """The run's last checkpoint, if any; raises :class:`CheckpointError` if it is not of this
+        configuration."""
+        state = load_checkpoint(self.run)
+        if state is not None:
+            check_tensors(self.run, state["parameters"], self.parameters)
+            check_settings(self.run, state.get("settings", {}), self.settings)
+        return state
+
+    def autocast(self) -> AbstractContextManager:
+        """The forward pass's precision."""
+        return self.accelerator.autocast()
+
+    # Inside ----------------------------------------------------------------------------------
+
+    def _groups(self) -> dict[float, list[str]]:
+        """Names of parameters by the factor of their learning rate."""
+        groups: dict[float, list[str]] = {}
+        for name in self.parameters:
+            factors = [f for start, f in self.config.rate_factors.items() if name.startswith(start)]
+            groups.setdefault(factors[0] if factors else 1.0, []).append(name)
+        return groups
+
+    def _share_gradients(self, active: set[str]) -> None:
+        """The mean over processes. By hand, for what learns changes from stage to stage, and it is
+        little: DistributedDataParallel wants the same parameters in every step."""
+        if self.accelerator.num_processes == 1:
+            return
+        shared = [self.parameters[name] for name in sorted(active)]
+        for parameter in shared:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        flat = torch.cat([p.grad.flatten() for p in shared if p.grad is not None])
+        parts = self.accelerator.reduce(flat, "mean").split([p.numel() for p in shared])
+        for parameter, part in zip(shared, parts, strict=True):
+            assert parameter.grad is not None
+            parameter.grad.copy_(part.view_as(parameter))
+
+    def _shared_losses(self, losses: Mapping[str, Tensor]) -> dict[str, float]:
+        """Mean losses over all processes; with them travels whether one was asked to stop."""
+        values = torch.stack(list(losses.values())).float()
+        stop = values.new_tensor([float(self._asked_to_stop)])
+        together = self.accelerator.reduce(torch.cat([values, stop]), "mean").tolist()
+        self._asked_to_stop = together.pop() > 0
+        return dict(zip(losses, together, strict=True))
+
+    def _clip_and_check(self, losses: Mapping[str, float], active: set[str]) -> None:
+        """Clip each group's gradient; raise :class:`NotFiniteError` before anything is changed."""
+        self.accelerator.unscale_gradients()
+        norms = [
+            nn.utils.clip_grad_norm_(
+                [self.parameters[n] for n in names if n in active], self.config.gradient_clip
+            )
+            for names in self.groups.values()
+        ]
+        total, norm = sum(losses.values()), float(max(norms))
+        finite = np.isfinite(total) and np.isfinite(norm)
+        self._skipped = 0 if finite else self._skipped + 1
+        scaled = self.accelerator.scaler is not None and np.isfinite(total)
+        if finite or (scaled and self._skipped <= MOST_SKIPPED):
+            return
+        raise NotFiniteError(
+            f"the loss at step {self.step} is {total} with gradient norm {norm}; the weights are "
+            f"still good and {self._kept()}: go on from there with a lower learning rate"
+        )
+
+    def _kept(self) -> str:
+        """Save where the last checkpoint is older than the weights; say what there is."""
+        saved = load_checkpoint(self.run) if self.accelerator.is_main_process else None
+        if saved is None or saved["step"] != self.step:
+            self._save()
+        return f"the checkpoint of step {self.step} holds them"
+
+    def _between(self, monitor: Monitor) -> None:
+        step, config = self.step, self.config
+        last = step == config.steps
+        monitor.step(step, self._last_losses, config.learning_rate_at(step - 1), self.stage)
+        if self.on_step:
+            self.on_step(step, self._last_losses)
+        if step % config.checkpoint_every == 0 or last or self._asked_to_stop:
+            self._save()
+        if self._asked_to_stop:
+            raise CancelledError(
+                f"stopped after step {step}, which is saved; the same call goes on"
+            )
+        if step % config.evaluate_every == 0 or last:
+            self._evaluate(monitor)
+
+    def _evaluate(self, monitor: Monitor) -> None:
+        if self.accelerator.is_main_process:
+            with self.averaged(), self.autocast(), torch.no_grad():
+                if self.evaluate is not None:
+                    monitor.figures(self.step, self.evaluate())
+                grid = self.picture() if self.picture is not None else None
+                if grid is not None:
+                    monitor.picture(self.step, grid)
+        self.accelerator.wait_for_everyone()
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within, the parameters hold their running averages."""
+        saved = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self._fill(self.average)
+        try:
+            yield
+        finally:
+            self._fill(saved)
 
     @torch.no_grad()
-    def _fill(self, values: dict[str, Tensor]) -> None:
+    def _fill(self, values: Mapping[str, Tensor]) -> None:
         for name, parameter in self.parameters.items():
             parameter.copy_(values[name])
 
+    def _save(self) -> None:
+        if self.accelerator.is_main_process:
+            scaler = self.accelerator.scaler
+            state = {
+                "step": self.step,
+                "parameters": {name: p.detach() for name, p in self.parameters.items()},
+                "average": self.average,
+                "buffers": self.buffers,
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": scaler.state_dict() if scaler is not None else None,
+                "settings": self.settings,
+            }
+            save_checkpoint(self.run, state)
+        self.accelerator.wait_for_everyone()
 
-def _save(
-    path: Path,
-    step: int,
-    parameters: dict[str, nn.Parameter],
-    average: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    """Whole or not at all: a full disk or a kill leaves the last good checkpoint."""
-    temporary = path.with_suffix(".tmp")
-    torch.save(
-        {
-            "step": step,
-            "parameters": {name: p.detach() for name, p in parameters.items()},
-            "average": average,
-            "optimizer": optimizer.state_dict(),
-        },
-        temporary,
-    )
-    temporary.replace(path)
+    def _resume(self) -> None:
+        state = self.check()
+        if state is None:
+            return
+        self._fill(state["parameters"])
+        for name, average in self.average.items():
+            average.copy_(state["average"][name])
+        for name, buffer in self.buffers.items():
+            buffer.copy_(state["buffers"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler is not None and state.get("scaler"):
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.step = state["step"]
+
+    @contextmanager
+    def _polite_stop(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread may listen to signals
+            return
+
+        def ask(number: int, frame: Any) -> None:
+            if self._asked_to_stop:
+                raise KeyboardInterrupt
+            self._asked_to_stop = True
+
+        before = {kind: signal.signal(kind, ask) for kind in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
 
 
-def _load(
-    path: Path,
-    parameters: dict[str, nn.Parameter],
-    average: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-) -> int:
-    if not path.is_file():
-        return 0
-    state = torch.load(path, weights_only=True, map_location="cpu")
-    if misfits := state["parameters"].keys() ^ parameters.keys():
-        raise DLoRALError(
-            f"{path} is a checkpoint of another configuration (it differs in {min(misfits)} and "
-            f"{len(misfits) - 1} more); give another run folder"
+def own_micro_batches(total: int, processes: int, index: int) -> range:
+    """The micro-batches of every step that process ``index`` computes."""
+    if total % processes:
+        raise OptionError(
+            f"micro_batches is {total}, which {processes} processes cannot share evenly; give a "
+            f"multiple of {processes}"
         )
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(state["parameters"][name])
-            average[name].copy_(state["average"][name])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"]
+    each = total // processes
+    return range(each * index, each * (index + 1))
 
 
-def _log(run: Path, entry: dict[str, Any]) -> None:
-    with (run / "log.jsonl").open("a") as log:
-        log.write(json.dumps(entry) + "\n")
+def _accelerator(config: LoopConfig, device: torch.device) -> Accelerator:
+    # One process may train several times (the studies do), each time in its own precision;
+    # accelerate otherwise insists on the first one's.
+    AcceleratorState._reset_state()
+    precision = resolve_precision(config.mixed_precision, device)
+    try:
+        return Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
+    except ValueError as error:
+        raise OptionError(
+            f"mixed_precision {config.mixed_precision!r} does not run on {device.type}: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """``auto`` on this device; other names stay."""
+    if name != "auto":
+        return name
+    dtype = choose_dtype("auto", device)
+    return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "no")
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """As they come back from a checkpoint: text, which compares by what it says."""
+    return {name: repr(value) for name, value in settings.items()}

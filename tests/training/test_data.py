@@ -16,14 +16,12 @@ from dloral.training.data import (
     DLoRALDataset,
     PixelCache,
     SampleConfig,
-    Sources,
-    VideoSpan,
     draw_sample,
     has_cut,
-    list_sources,
     sharp_place,
     source_of,
 )
+from dloral.training.sources import Sources, VideoSpan, list_sources
 
 SPAN = VideoSpan(spacing=Fraction(1, 4))
 

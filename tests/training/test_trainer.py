@@ -10,14 +10,14 @@ import torch
 from dloral.errors import DLoRALError
 from dloral.models.adapters import add_adapters
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.algorithm1 import Algorithm1Config, Algorithm1Task
+from dloral.training.algorithm1 import Algorithm1Config, Algorithm1Task, algorithm_1
 from dloral.training.base import BaseConfig, BaseTask
 from dloral.training.compact import CompactSizes, build_pipeline
 from dloral.training.flow import FlowConfig, FlowTask, end_point_error
-from dloral.training.losses import grid, temporal_difference
 from dloral.training.packs import Pack
 from dloral.training.schedule import StageSchedule
-from dloral.training.trainer import LoopConfig, NotFiniteError, train
+from dloral.training.stream import PackClips
+from dloral.training.trainer import LoopConfig, NotFiniteError, Trainer, train
 
 SIZES = CompactSizes(4, 8, 1, 1, (8, 8), 2, (4, 4, 4, 4), 1, 4)
 LOOP = LoopConfig(steps=6, checkpoint_every=1, evaluate_every=100, warmup_steps=2, decay_steps=2)
@@ -34,7 +34,16 @@ def algorithm1_task(clips: Pack, schedule: StageSchedule = SCHEDULE) -> Algorith
     add_adapters(pipe.unet, 2)
     # A fresh UNet ends in zeros, and through zeros nothing learns.
     torch.nn.init.normal_(pipe.unet.conv_out.weight, std=0.1)
-    return Algorithm1Task(pipe, clips, clips, Algorithm1Config(2, 32, schedule=schedule), None)
+    source = PackClips(clips, 2, 32)
+    sources = {"consistency": source, "enhancement": source}
+    return Algorithm1Task(pipe, sources, Algorithm1Config(2, 32, schedule=schedule))
+
+
+def run_to_its_end(task: BaseTask | Algorithm1Task, loop: LoopConfig, run: Path, on_step=None):
+    if isinstance(task, BaseTask):
+        train(task, loop, run, on_step)
+    else:
+        algorithm_1(task, Trainer(task.trainable(), loop, run, on_step=on_step))
 
 
 def weights(task: BaseTask | Algorithm1Task) -> dict[str, torch.Tensor]:
@@ -64,11 +73,11 @@ def test_killed_and_resumed_equals_unbroken(kind: str, stills: Pack, clips: Pack
         return base_task(stills) if kind == "base" else algorithm1_task(clips)
 
     unbroken = make()
-    train(unbroken, LOOP, tmp_path / "unbroken")
+    run_to_its_end(unbroken, LOOP, tmp_path / "unbroken")
     with pytest.raises(KilledError):
-        train(make(), LOOP, tmp_path / "killed", on_step=killed_after(3))
+        run_to_its_end(make(), LOOP, tmp_path / "killed", killed_after(3))
     resumed = make()
-    train(resumed, LOOP, tmp_path / "killed")
+    run_to_its_end(resumed, LOOP, tmp_path / "killed")
     expected = weights(unbroken)
     for name, tensor in weights(resumed).items():
         assert torch.equal(tensor, expected[name]), name
@@ -79,7 +88,7 @@ def test_stages_change_only_what_is_theirs(clips: Pack, tmp_path: Path):
     consistency = algorithm1_task(clips, replace(SCHEDULE, consistency_steps=9))
     fresh = weights(consistency)
     loop = replace(LOOP, ema=0.0)
-    train(consistency, replace(loop, steps=3), tmp_path / "c")
+    run_to_its_end(consistency, replace(loop, steps=3), tmp_path / "c")
     changed = {name for name, t in weights(consistency).items() if not torch.equal(t, fresh[name])}
     assert changed
     assert all(".consistency." in name or name.startswith("retrieval.") for name in changed)
@@ -87,9 +96,9 @@ def test_stages_change_only_what_is_theirs(clips: Pack, tmp_path: Path):
     assert any(name.startswith("retrieval.") for name in changed)
 
     both = algorithm1_task(clips, replace(SCHEDULE, consistency_steps=1, enhancement_steps=9))
-    train(both, replace(loop, steps=1), tmp_path / "d")
+    run_to_its_end(both, replace(loop, steps=1), tmp_path / "d")
     after_consistency = weights(both)
-    train(both, replace(loop, steps=4), tmp_path / "d")
+    run_to_its_end(both, replace(loop, steps=4), tmp_path / "d")
     changed = {
         name for name, t in weights(both).items() if not torch.equal(t, after_consistency[name])
     }
@@ -123,30 +132,6 @@ def test_end_point_error_counts_known_places_only():
     assert abs(end_point_error(flow, wanted, known).item() - 5) < 1e-4
 
 
-def test_temporal_difference_is_zero_for_the_truth_and_sees_flicker():
-    draw = torch.Generator().manual_seed(0)
-    frames = [torch.rand(1, 3, 16, 16, generator=draw) for _ in range(2)]
-    flow = torch.zeros(1, 2, 16, 16)
-    assert temporal_difference(*frames, *frames, flow).item() == 0
-    output = (frames[0] + 0.1).requires_grad_()
-    loss = temporal_difference(output, frames[1], *frames, flow).sum()
-    assert abs(loss.item() - 0.1) < 1e-4
-    loss.backward()
-    assert output.grad.abs().sum() > 0
-
-
-def test_grid_sees_a_pattern_and_nothing_else():
-    draw = torch.Generator().manual_seed(0)
-    hq_frames = torch.rand(2, 3, 64, 64, generator=draw)
-    assert grid(hq_frames + 0.1, hq_frames).max() < 1e-6  # an even shift is no grid
-    dots = torch.zeros(8, 8)
-    dots[::4, ::4] = 0.16  # period 4
-    drawn = grid(hq_frames + dots.tile(8, 8), hq_frames)
-    assert torch.allclose(drawn, torch.full((2,), 0.01875), atol=1e-6)
-    noise = grid(hq_frames + 0.05 * torch.randn(hq_frames.shape, generator=draw), hq_frames)
-    assert noise.max() < 0.01
-
-
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(stills: Pack, tmp_path: Path):
     task = base_task(stills)
     train(task, replace(LOOP, steps=2), tmp_path)
@@ -160,12 +145,33 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(stills: Pack, 
     assert (tmp_path / "checkpoint.pt").read_bytes() == kept
 
 
+def test_what_was_learned_before_a_loss_that_is_not_finite_is_kept(stills: Pack, tmp_path: Path):
+    task = base_task(stills)
+    original = task.losses
+
+    def breaks_at_step_3(step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        return {
+            n: loss * (float("nan") if step == 3 else 1) for n, loss in original(step, rng).items()
+        }
+
+    task.losses = breaks_at_step_3
+    rarely = replace(LOOP, checkpoint_every=100)
+    with pytest.raises(NotFiniteError, match="the checkpoint of step 3 holds them"):
+        train(task, rarely, tmp_path)
+    mended = base_task(stills)
+    train(mended, rarely, tmp_path)
+    unbroken = base_task(stills)
+    train(unbroken, rarely, tmp_path / "unbroken")
+    expected = weights(unbroken)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(mended).items())
+
+
 def test_a_checkpoint_of_another_configuration_is_refused(
     stills: Pack, clips: Pack, tmp_path: Path
 ):
     train(base_task(stills), replace(LOOP, steps=1), tmp_path)
     with pytest.raises(DLoRALError, match="another configuration"):
-        train(algorithm1_task(clips), LOOP, tmp_path)
+        run_to_its_end(algorithm1_task(clips), LOOP, tmp_path)
 
 
 def test_learning_rate_rises_stays_and_falls():

@@ -1,0 +1,234 @@
+"""All measures by name: their cards, and how to make them ready to look at a clip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dloral.errors import DLoRALError, OptionError
+from dloral.evaluation.measures import Card, Measure
+
+SSIM_TEXT = "Gaussian window 11x11, sigma 1.5, K 0.01 and 0.03, where the window fits, on "
+PSNR_TEXT = "10 log10(1 / mean squared error) over all pixels of "
+LUMA = "BT.601 studio-range luma"
+WANG = "Wang et al., IEEE TIP 13(4), 2004"
+PYIQA = "through pyiqa (PolyForm Noncommercial licence), RGB, no crop"
+
+CARDS = {
+    card.name: card
+    for card in (
+        Card(
+            "psnr", "PSNR", "dB", "0 to 100 (equal)", "higher", "reference",
+            PSNR_TEXT + "R, G and B; mean over frames", "ISO/IEC 29170-2:2015", digits=2,
+        ),
+        Card(
+            "psnr_y", "PSNR-Y", "dB", "0 to 100 (equal)", "higher", "reference",
+            PSNR_TEXT + LUMA + "; mean over frames", "ISO/IEC 29170-2:2015", digits=2,
+        ),
+        Card(
+            "ssim", "SSIM", "", "-1 to 1 (equal)", "higher", "reference",
+            SSIM_TEXT + "R, G and B", WANG,
+        ),
+        Card(
+            "ssim_y", "SSIM-Y", "", "-1 to 1 (equal)", "higher", "reference",
+            SSIM_TEXT + LUMA, WANG,
+        ),
+        Card(
+            "lpips_like", "LPIPS-like", "", "0 (equal) to about 1", "lower", "reference",
+            "LPIPS's formula and heads on another VGG trunk; not comparable with published LPIPS; "
+            "RGB, no crop",
+            "formula: Zhang et al., CVPR 2018; trunk: HED",
+            slow=True,
+        ),
+        Card(
+            "lpips", "LPIPS", "", "0 (equal) to about 1", "lower", "reference",
+            f"AlexNet, version 0.1, {PYIQA}", "Zhang et al., CVPR 2018", slow=True,
+        ),
+        Card(
+            "dists", "DISTS", "", "0 (equal) to about 1", "lower", "reference",
+            PYIQA, "Ding et al., IEEE TPAMI 44(5), 2022", slow=True,
+        ),
+        Card(
+            "vmaf", "VMAF", "", "0 to 100", "higher", "reference",
+            "model vmaf_v0.6.1 on luma of 8 bits (10 where a clip has more), frames paired by "
+            "number, no crop",
+            "Netflix VMAF, through FFmpeg's libvmaf", digits=2,
+        ),
+        Card(
+            "niqe", "NIQE", "", "0 to about 100", "lower", "alone",
+            f"blocks of 96x96 of {LUMA}, rounded, two scales, no crop",
+            "Mittal et al., IEEE SPL 20(3), 2013",
+            digits=2, slow=True,
+        ),
+        Card(
+            "musiq", "MUSIQ", "", "0 to 100", "higher", "alone",
+            f"weights of KonIQ-10k, {PYIQA}", "Ke et al., ICCV 2021", digits=2, slow=True,
+        ),
+        Card(
+            "clipiqa", "CLIP-IQA", "", "0 to 1", "higher", "alone",
+            PYIQA, "Wang et al., AAAI 2023", slow=True,
+        ),
+        Card(
+            "maniqa", "MANIQA", "", "0 to 1", "higher", "alone",
+            f"weights of KonIQ-10k, {PYIQA}", "Yang et al., CVPRW 2022", slow=True,
+        ),
+        Card(
+            "warping_error", "E*warp", "x 1e-3", "0 to 1000", "lower", "guide",
+            "mean squared difference of each frame and the one before it along the motion, "
+            "unmasked pixels, RGB in [0, 1]",
+            "after Lai et al., ECCV 2018; dloral/evaluation/steadiness.py", digits=3,
+        ),
+        Card(
+            "flicker", "Flicker", "grey levels", "0 to 255", "lower", "guide",
+            "mean jump of luma of 16x16 cells along the motion, less the ground truth's",
+            "our decision; dloral/evaluation/steadiness.py", digits=3,
+        ),
+        *(
+            Card(
+                f"grid_{period}", f"Grid {period}", "dB", "about 0 without a grid", "lower",
+                "guide",
+                f"power at a period of {period} pixels over its neighbourhood in the spectrum, "
+                "less the ground truth's",
+                "our decision; dloral/evaluation/grid.py", digits=2,
+            )
+            for period in (2, 4, 8)
+        ),
+        Card(
+            "grid_level", "Grid level", "grey levels", "0 to 255", "lower", "alone",
+            "root mean square of what stands out at periods of 2, 4 and 8 pixels",
+            "our decision; dloral/evaluation/grid.py", digits=3,
+        ),
+    )
+}  # fmt: skip
+
+GROUPS = {
+    "fast": ("psnr", "ssim", "warping_error", "flicker"),
+    "grid": ("grid_2", "grid_4", "grid_8", "grid_level"),
+    "offline": (
+        *("psnr", "psnr_y", "ssim", "ssim_y", "lpips_like", "vmaf", "niqe"),
+        *("warping_error", "flicker", "grid_2", "grid_4", "grid_8", "grid_level"),
+    ),
+    "paper": ("musiq", "clipiqa", "maniqa", "warping_error"),
+    "all": tuple(CARDS),
+}
+"""Names that stand for several measures."""
+
+DEFAULT = "fast"
+ON_FILES = ("vmaf",)
+"""Measured by another program on the files, not frame by frame here."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How clips are measured; checked when made.
+
+    ``every``: slow measures see every so many frames. ``crop``: pixels of each border that PSNR and
+    SSIM leave out. ``flow``: "dis", or "raft" with ``flow_weights``. Raises :class:`OptionError`.
+    """
+
+    metrics: tuple[str, ...] = GROUPS[DEFAULT]
+    every: int = 1
+    crop: int = 0
+    flow: str = "dis"
+    flow_weights: str | None = None
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise OptionError(f"every is {self.every}; give 1 or more")
+        if self.crop < 0:
+            raise OptionError(f"crop is {self.crop}; give 0 or more pixels")
+        if self.flow not in ("dis", "raft"):
+            raise OptionError(f"flow is {self.flow!r}; choose from dis, raft")
+        if not self.metrics:
+            raise OptionError(f"no measure is asked for; choose from {', '.join(CARDS)}")
+
+
+def chosen_metrics(names: Iterable[str], has_reference: bool) -> tuple[str, ...]:
+    """Names and groups spelled out, in the catalogue's order, each once.
+
+    A group without a reference means its measures that need none; a name that needs one is an
+    :class:`OptionError` then, as is a name that is not known.
+    """
+    wanted: set[str] = set()
+    for name in names:
+        if name in GROUPS:
+            wanted |= {
+                part for part in GROUPS[name] if has_reference or CARDS[part].scope != "reference"
+            }
+        elif name not in CARDS:
+            raise OptionError(
+                f"there is no measure {name!r}; choose from {', '.join(CARDS)}, "
+                f"or a group: {', '.join(GROUPS)}"
+            )
+        elif CARDS[name].scope == "reference" and not has_reference:
+            raise OptionError(f"{name} compares with the ground truth; give --reference")
+        else:
+            wanted.add(name)
+    return tuple(name for name in CARDS if name in wanted)
+
+
+class Ready:
+    """Measures that are ready, and of those that are not, why.
+
+    Networks are loaded once; measures that remember frames are made anew for each clip.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.unavailable: dict[str, str] = {}
+        self._kept: dict[str, Measure] = {}
+        for name in settings.metrics:
+            try:
+                self._prepare(name)
+            except DLoRALError as error:
+                self.unavailable[name] = str(error)
+
+    @property
+    def cards(self) -> tuple[Card, ...]:
+        """Of the measures that are ready."""
+        return tuple(CARDS[name] for name in self.settings.metrics if name not in self.unavailable)
+
+    def measures(self) -> list[Measure]:
+        """For one clip."""
+        from dloral.evaluation.fidelity import Fidelity
+        from dloral.evaluation.grid import Grid
+        from dloral.evaluation.steadiness import Steadiness
+
+        names = [card.name for card in self.cards if card.name not in ON_FILES]
+        made: list[Measure] = [
+            Fidelity(CARDS[name], self.settings.crop)
+            for name in names
+            if name.startswith(("psnr", "ssim"))
+        ]
+        steady = tuple(CARDS[name] for name in names if name in ("warping_error", "flicker"))
+        if steady:
+            made.append(Steadiness(steady, self._flow))
+        grid = tuple(CARDS[name] for name in names if name.startswith("grid"))
+        if grid:
+            made.append(Grid(grid))
+        return made + [self._kept[name] for name in names if name in self._kept]
+
+    def _prepare(self, name: str) -> None:
+        """Load what the measure needs; DLoRALError where it cannot be had."""
+        card, device = CARDS[name], self.settings.device
+        if name == "lpips_like":
+            from dloral.evaluation.fidelity import LPIPSLikeDistance
+
+            self._kept[name] = LPIPSLikeDistance(card, device)
+        elif name == "niqe":
+            from dloral.evaluation.niqe import NIQE
+
+            self._kept[name] = NIQE(card)
+        elif name in ("lpips", "dists", "musiq", "clipiqa", "maniqa"):
+            from dloral.evaluation.iqa import PyIQA
+
+            self._kept[name] = PyIQA(card, device)
+        elif name == "vmaf":
+            from dloral.evaluation.vmaf import find_ffmpeg
+
+            find_ffmpeg()
+        elif name in ("warping_error", "flicker"):
+            from dloral.evaluation.steadiness import make_flow
+
+            self._flow = make_flow(self.settings.flow, self.settings.flow_weights, device)

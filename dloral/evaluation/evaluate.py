@@ -1,0 +1,161 @@
+"""Measure clips, pair after pair, and go on where one fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dloral.errors import DLoRALError, InputError
+from dloral.evaluation.catalogue import Ready, Settings, chosen_metrics
+from dloral.evaluation.measures import Card, Measured, Moment, measure_steps
+from dloral.evaluation.pairs import OpenPair, Pair, find_pairs, moments_of, open_pair
+
+PROFILE_FRAMES = 600
+"""A temporal profile shows so many frames from the start; it must not grow with the clip."""
+
+
+class Profile:
+    """One row of pixels of each clip over time: the usual way to show flicker.
+
+    The row is the middle one. ``pictures()``: by what it shows, uint8 (frames, W, 3).
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[str, list[NDArray[np.uint8]]] = {}
+
+    def see(self, moment: Moment) -> None:
+        for name, frame in (
+            ("input", moment.lq),
+            ("restored", moment.restored),
+            ("reference", moment.hq),
+        ):
+            rows = self._rows.setdefault(name, [])
+            if frame is not None and len(rows) < PROFILE_FRAMES:
+                row = frame[:, frame.shape[1] // 2].clamp(0, 1).mul(255).round()
+                rows.append(row.T.byte().cpu().numpy())
+
+    def pictures(self) -> dict[str, NDArray[np.uint8]]:
+        return {name: np.stack(rows) for name, rows in self._rows.items() if rows}
+
+
+@dataclass
+class ClipResult:
+    """A pair's figures, or ``error``: why there are none."""
+
+    pair: Pair
+    measured: Measured = field(default_factory=Measured)
+    error: str = ""
+    size: tuple[int, int] | None = None  # height, width
+    profile: Profile = field(default_factory=Profile)
+    frames: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+    """The first frame of each clip, uint8 (H,W,3): what a person looks at."""
+
+
+@dataclass
+class Evaluation:
+    """Everything that was measured, and everything that could not be."""
+
+    settings: Settings
+    cards: tuple[Card, ...]
+    results: list[ClipResult] = field(default_factory=list)
+    unavailable: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        return not self.unavailable and not any(result.error for result in self.results)
+
+    @property
+    def totals(self) -> dict[str, float]:
+        """Mean over the clips that have a figure, every clip counting the same."""
+        found = {}
+        for card in self.cards:
+            totals = [r.measured.totals for r in self.results if not r.error]
+            values = [one[card.name] for one in totals if card.name in one]
+            if values:
+                found[card.name] = float(np.mean(values))
+        return found
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far an evaluation is: ``frame`` of ``num_frames`` of clip ``clip`` of ``num_clips``."""
+
+    name: str
+    clip: int
+    num_clips: int
+    frame: int
+    num_frames: int | None
+
+
+def evaluate(
+    restored: str | Path,
+    reference: str | Path | None = None,
+    lq: str | Path | None = None,
+    metrics: tuple[str, ...] = ("fast",),
+    on_step: Callable[[Step], None] | None = None,
+    **settings: object,
+) -> Evaluation:
+    """Measure a clip, or every clip of a folder; ``settings`` as :class:`Settings` takes them.
+
+    What cannot be measured is in the result: ``error`` of a pair, ``unavailable`` measures.
+    Raises :class:`OptionError` for a wrong call and :class:`InputError` where there is no clip.
+    """
+    names = chosen_metrics(metrics, reference is not None)
+    pairs = find_pairs(restored, reference, lq)
+    ready = Ready(Settings(metrics=names, **settings))  # type: ignore[arg-type]
+    done = Evaluation(ready.settings, ready.cards, unavailable=ready.unavailable)
+    for number, pair in enumerate(pairs):
+        result = ClipResult(pair)
+        done.results.append(result)
+        try:
+            for frame, num_frames in _measure_pair(result, ready):
+                if on_step is not None:
+                    on_step(Step(pair.name, number, len(pairs), frame, num_frames))
+        except DLoRALError as error:
+            result.error = str(error)
+    return done
+
+
+def _measure_pair(result: ClipResult, ready: Ready) -> Iterator[tuple[int, int | None]]:
+    """(frames done, frames in all) after each; fills ``result``."""
+    opened = open_pair(result.pair)
+    result.size = (opened.restored.height, opened.restored.width)
+    with moments_of(opened) as moments:
+        watched = _watched(moments, result)
+        for measured in measure_steps(watched, ready.measures(), ready.settings.every):
+            result.measured = measured
+            yield measured.num_frames, opened.num_frames
+    if not result.measured.num_frames:
+        raise InputError(f"{result.pair.restored} has no frame; give a clip with one or more")
+    if any(card.name == "vmaf" for card in ready.cards):
+        result.measured.frames["vmaf"] = _vmaf_of(opened, result.measured.num_frames)
+
+
+def _watched(moments: Iterator[Moment], result: ClipResult) -> Iterator[Moment]:
+    """The same moments; the first frames and the profile are kept on the way."""
+    for moment in moments:
+        if not result.frames:
+            result.frames = {
+                name: frame.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
+                for name, frame in zip(("restored", "reference", "input"), moment, strict=True)
+                if frame is not None
+            }
+        result.profile.see(moment)
+        yield moment
+
+
+def _vmaf_of(opened: OpenPair, num_frames: int) -> list[float | None]:
+    from dloral.evaluation.vmaf import vmaf
+
+    assert opened.reference is not None
+    found = vmaf(opened.restored, opened.reference)
+    if len(found) != num_frames:
+        raise InputError(
+            f"VMAF counts {len(found)} frames in {opened.restored.path.name} "
+            f"and {num_frames} were read; it is damaged, or leave vmaf out"
+        )
+    return list(found)

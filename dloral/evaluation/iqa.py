@@ -1,0 +1,49 @@
+"""LPIPS, DISTS, MUSIQ, CLIP-IQA and MANIQA through pyiqa, an optional extra.
+
+pyiqa is under the PolyForm Noncommercial licence and fetches each measure's weights from the
+network when it is first used, so neither comes with this project::
+
+    pip install pyiqa==0.1.16
+"""
+
+from typing import Any
+
+import torch
+
+from dloral.errors import WeightsError
+from dloral.evaluation.measures import Card, Measure, Moment
+
+INSTALL = "pip install pyiqa==0.1.16 (PolyForm Noncommercial licence: not for commercial use)"
+
+
+class PyIQA(Measure):
+    """One of pyiqa's measures, frame by frame; :class:`WeightsError` where it cannot be had."""
+
+    def __init__(self, card: Card, device: str = "cpu") -> None:
+        self.cards = (card,)
+        try:
+            import pyiqa
+        except ImportError as error:
+            missing = getattr(error, "name", None) or "pyiqa"
+            raise WeightsError(
+                f"{card.title} needs the package pyiqa ({missing} is missing); {INSTALL}"
+            ) from error
+        self.version: str = pyiqa.__version__
+        self.device = device
+        try:
+            self.metric: Any = pyiqa.create_metric(card.name, device=torch.device(device))
+        except Exception as error:  # whatever its downloader and its checks raise
+            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            raise WeightsError(
+                f"pyiqa cannot make {card.title} ready ({type(error).__name__}: {reason}); "
+                "its weights come from the network at first use: connect once, or leave it out"
+            ) from error
+
+    @torch.no_grad()
+    def see(self, moment: Moment) -> dict[str, float]:
+        frames = [moment.restored] if self.cards[0].scope == "alone" else [*moment[:2]]
+        batch = [frame[None].to(self.device) for frame in frames if frame is not None]
+        return {self.cards[0].name: float(self.metric(*batch))}
+
+    def conditions(self) -> dict[str, str]:
+        return {"pyiqa": self.version}

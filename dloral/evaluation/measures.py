@@ -1,0 +1,170 @@
+"""What a measure is, which there are, and how they look at a clip frame by frame.
+
+A measure sees a clip's frames in order, one :class:`Moment` at a time, and remembers at most a few
+of them, so clips of any length are measured in the same memory. For every frame it gives one value
+for each of its cards, or none where there is none to give (a temporal measure at frame 0). The
+figure of a clip is the mean over the frames that have a value.
+
+Frames are RGB in [0, 1], float32 (3,H,W), everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import NamedTuple
+
+from torch import Tensor
+
+from dloral.errors import InputError
+
+CAP_DB = 100.0
+"""dB: the PSNR of equal frames, which has no finite value; so one black frame leaves a mean."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is printed with a measure's figures.
+
+    ``better``: "lower" or "higher". ``scope``: what it compares with: "reference" (cannot do
+    without), "guide" (uses the reference, else the input, else the clip itself), "alone".
+    """
+
+    name: str
+    title: str
+    unit: str
+    span: str
+    better: str
+    scope: str
+    definition: str
+    source: str
+    digits: int = 4
+    """Decimals that a figure is printed with."""
+    slow: bool = False
+    """Whether a frame takes long on a CPU; ``every`` then leaves frames out."""
+
+
+class Moment(NamedTuple):
+    """One frame of each clip, (3,H,W), all of one size."""
+
+    restored: Tensor
+    hq: Tensor | None = None
+    lq: Tensor | None = None
+
+    @property
+    def guide(self) -> Tensor:
+        """The frame that motion is estimated on."""
+        return next(frame for frame in (self.hq, self.lq, self.restored) if frame is not None)
+
+    @property
+    def guide_name(self) -> str:
+        if self.hq is not None:
+            return "reference"
+        return "input" if self.lq is not None else "restored clip itself"
+
+
+class Measure(ABC):
+    """One or more figures that are computed together."""
+
+    cards: tuple[Card, ...]
+
+    @abstractmethod
+    def see(self, moment: Moment) -> dict[str, float]:
+        """The next frame's values by card name; a card without a value here is left out."""
+
+    def conditions(self) -> dict[str, str]:
+        """What else must be printed with the figures: networks, constants, resolutions."""
+        return {}
+
+
+@dataclass
+class Measured:
+    """The figures of one clip: by card name, a value a frame (None: none there) and the mean."""
+
+    frames: dict[str, list[float | None]] = field(default_factory=dict)
+    conditions: dict[str, str] = field(default_factory=dict)
+    num_frames: int = 0
+
+    @property
+    def totals(self) -> dict[str, float]:
+        """Mean over the frames that have a value; a card that never had one is left out."""
+        found = {}
+        for name, values in self.frames.items():
+            known = [value for value in values if value is not None]
+            if known:
+                found[name] = math.fsum(known) / len(known)
+        return found
+
+
+def measure_steps(
+    moments: Iterable[Moment], measures: Iterable[Measure], every: int = 1
+) -> Iterator[Measured]:
+    """Measure a clip; after each frame yields the same growing :class:`Measured`.
+
+    Slow measures see every ``every``-th frame only, beginning with the first.
+    """
+    measures = list(measures)
+    measured = Measured({card.name: [] for measure in measures for card in measure.cards})
+    for index, moment in enumerate(moments):
+        check_moment(moment)
+        for measure in measures:
+            chosen = index % every == 0 or not measure.cards[0].slow
+            values = measure.see(moment) if chosen else {}
+            for card in measure.cards:
+                measured.frames[card.name].append(values.get(card.name))
+        measured.num_frames = index + 1
+        yield measured
+    for measure in measures:
+        measured.conditions.update(measure.conditions())
+
+
+def measure_clip(
+    restored_frames: Iterable[Tensor],
+    measures: Iterable[Measure],
+    hq_frames: Iterable[Tensor] | None = None,
+    lq_frames: Iterable[Tensor] | None = None,
+    every: int = 1,
+) -> Measured:
+    """Measure clips held as tensors (T,3,H,W), lists, or any iterators of frames (3,H,W)."""
+    measured = Measured()
+    for measured in measure_steps(  # noqa: B007 (the last one is the result)
+        in_step(restored_frames, hq_frames, lq_frames), measures, every
+    ):
+        pass
+    return measured
+
+
+def in_step(
+    restored_frames: Iterable[Tensor],
+    hq_frames: Iterable[Tensor] | None,
+    lq_frames: Iterable[Tensor] | None,
+) -> Iterator[Moment]:
+    """Frames of up to three clips side by side; InputError where one ends before another."""
+    clips = {
+        name: iter(frames)
+        for name, frames in (("restored", restored_frames), ("hq", hq_frames), ("lq", lq_frames))
+        if frames is not None
+    }
+    said = {"restored": "the restored clip", "hq": "the reference", "lq": "the input"}
+    for index in count():
+        found = {name: next(frames, None) for name, frames in clips.items()}
+        ended = [name for name, frame in found.items() if frame is None]
+        if len(ended) == len(clips):
+            return
+        if ended:
+            raise InputError(
+                f"{said[ended[0]]} ends after {index} frames and another clip goes on; "
+                "give clips of the same length"
+            )
+        yield Moment(found["restored"], found.get("hq"), found.get("lq"))  # type: ignore[arg-type]
+
+
+def check_moment(moment: Moment) -> None:
+    """InputError where the frames of a moment are not of one size, (3,H,W)."""
+    sizes = {tuple(frame.shape) for frame in moment if frame is not None}
+    if len(sizes) > 1 or any(len(size) != 3 or size[0] != 3 for size in sizes):
+        found = " and ".join(f"{'x'.join(map(str, reversed(size)))}" for size in sorted(sizes))
+        raise InputError(f"frames are {found}; give frames (3,H,W) of one size")

@@ -1,0 +1,88 @@
+"""Checkpoints: all a run needs to go on as if it had never stopped, written whole or not at all.
+
+``RUN/checkpoint.pt`` is the newest, ``RUN/checkpoint-before.pt`` the one before it.
+"""
+
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dloral.errors import DLoRALError, OutputError
+
+CHECKPOINT = "checkpoint.pt"
+BEFORE = "checkpoint-before.pt"
+
+
+class CheckpointError(DLoRALError):
+    """A checkpoint cannot be used here: it is broken, or of another configuration."""
+
+
+def save_checkpoint(run: Path, state: Mapping[str, Any]) -> None:
+    """Write ``state`` beside the last checkpoint and only then take its place.
+
+    Whatever stops it (a kill, a full disk), a whole checkpoint is there. Raises
+    :class:`OutputError` where the disk does not take it.
+    """
+    newest, unfinished = run / CHECKPOINT, run / "checkpoint.tmp"
+    try:
+        with unfinished.open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        if newest.exists():
+            newest.replace(run / BEFORE)
+        unfinished.replace(newest)
+    except (OSError, RuntimeError) as error:  # torch's writer turns the first into the second
+        free = shutil.disk_usage(run).free
+        unfinished.unlink(missing_ok=True)
+        raise OutputError(
+            f"the checkpoint of step {state['step']} could not be written to {run} "
+            f"({free / 1e9:.1f} GB free): {str(error).splitlines()[0]}; the last good one is kept: "
+            "make room and start the same call again"
+        ) from error
+
+
+def load_checkpoint(run: Path) -> dict[str, Any] | None:
+    """The newest whole checkpoint of a run, on the CPU; None for a new run."""
+    paths = [path for path in (run / CHECKPOINT, run / BEFORE) if path.is_file()]
+    if not paths:
+        return None
+    try:
+        with warnings.catch_warnings(action="ignore"):  # the error says it, in one line
+            return torch.load(paths[0], weights_only=True, map_location="cpu")
+    except Exception as error:  # damaged bytes can lead the reader into any error there is
+        remedy = f"remove it to go on from {BEFORE}" if len(paths) > 1 else "start a new run folder"
+        raise CheckpointError(
+            f"{paths[0]} is broken or cut short at {paths[0].stat().st_size:,} bytes; {remedy}"
+        ) from error
+
+
+def check_tensors(
+    run: Path, stored: Mapping[str, Tensor], wanted: Mapping[str, torch.nn.Parameter]
+) -> None:
+    """Raise :class:`CheckpointError` unless the checkpoint trains what this run trains."""
+    misfits = sorted(stored.keys() ^ wanted.keys()) or sorted(
+        name for name in wanted if stored[name].shape != wanted[name].shape
+    )
+    if misfits:
+        more = f" and {len(misfits) - 1} more" if len(misfits) > 1 else ""
+        raise CheckpointError(
+            f"{run / CHECKPOINT} is a checkpoint of another configuration (it differs in "
+            f"{misfits[0]}{more}); give another run folder"
+        )
+
+
+def check_settings(run: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise :class:`CheckpointError` for a setting that would change what the run computes."""
+    for name in sorted(stored.keys() & wanted.keys()):
+        if stored[name] != wanted[name]:
+            raise CheckpointError(
+                f"{run / CHECKPOINT} is a checkpoint of another configuration ({name} was "
+                f"{stored[name]}, now it is {wanted[name]}); give another run folder"
+            )

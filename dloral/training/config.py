@@ -1,0 +1,164 @@
+"""What a training is told: frozen dataclasses that check themselves, and where they come from.
+
+A configuration is a name (:mod:`dloral.training.configurations`) or a Python file that defines
+``config = TrainConfig(...)``. The one a run was started with lies in it as such a file,
+``RUN/config.py``, with everything resolved, so a run can be repeated from itself.
+"""
+
+import ast
+import runpy
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from pprint import pformat
+from textwrap import indent
+from typing import Any
+
+from dloral.errors import OptionError
+from dloral.training.algorithm1 import Algorithm1Config
+from dloral.training.trainer import LoopConfig
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What is trained.
+
+    ``start``: a registry name, a model folder or a Hub id; ``sd21:FOLDER`` for a plain Stable
+    Diffusion 2.1-base folder; ``random-sd21`` or ``random-tiny`` for random weights of those sizes.
+    ``fresh``: with new LoRAs of these ranks and a new CFR, rather than going on from the model's.
+    ``flow``: a folder with the weights of the flow net, where the start has none (``sd21:``).
+    ``frozen_dtype``: of the parts that never change; what learns is float32.
+    ``gradient_checkpointing``: compute activations again in the backward pass; slower, far less
+    memory. ``prompt`` is what every clip is said to show, after its tags where ``tagger`` names a
+    folder with RAM's weights.
+    """
+
+    start: str = "compact"
+    fresh: bool = True
+    consistency_rank: int = 4
+    detail_rank: int = 4
+    flow: str = ""
+    frozen_dtype: str = "float32"
+    gradient_checkpointing: bool = False
+    prompt: str = ""
+    tagger: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("consistency_rank", "detail_rank"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"{name} is {getattr(self, name)}; give 1 or more")
+        if self.frozen_dtype not in PRECISIONS:
+            raise OptionError(
+                f"frozen_dtype is {self.frozen_dtype!r}; choose from {', '.join(PRECISIONS)}"
+            )
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """Where clips come from.
+
+    ``places``: ``KIND:PATH`` each, KIND one of ``photos``, ``videos``, ``list``, ``reds``,
+    ``lsdir``, ``pexels``, ``pack`` (:mod:`dloral.training.sources`). ``exclude``, ``only``: parts
+    of names. ``video_share`` of the samples are from videos, the others from photographs (None: as
+    there are files). Photographs are first made ``photo_reductions`` times smaller (one of them is
+    drawn), videos ``video_reduction`` times. A clip starts every ``video_spacing`` seconds of them.
+    """
+
+    places: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    video_share: float | None = None
+    photo_reductions: tuple[float, ...] = (2.0, 3.2)
+    video_reduction: int = 2
+    video_spacing: float = 1.0
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """``consistency`` is the paper's S_cons, ``enhancement`` its S_enh (None: the same places),
+    ``held_out`` what figures and sample grids are made from (None: none are). ``workers``:
+    processes that prepare clips; no number of them changes a sample. A ``joint`` stage takes its
+    clips from S_cons."""
+
+    consistency: SourceConfig = field(default_factory=SourceConfig)
+    enhancement: SourceConfig | None = None
+    held_out: SourceConfig | None = None
+    held_out_clips: int = 4
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training: of what, how, on what, for how long. ``save_pipeline``: leave a model folder
+    that ``load_pipeline`` runs at the end."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    algorithm: Algorithm1Config = field(default_factory=Algorithm1Config)
+    data: DataConfig = field(default_factory=DataConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    save_pipeline: bool = True
+
+
+def load_config(name: str) -> TrainConfig:
+    """A named configuration, or that of a Python file; raises :class:`OptionError`."""
+    from dloral.training.configurations import CONFIGURATIONS
+
+    if name in CONFIGURATIONS:
+        return CONFIGURATIONS[name]
+    path = Path(name)
+    if path.is_dir() and (path / "config.py").is_file():
+        path = path / "config.py"
+    if path.suffix != ".py" or not path.is_file():
+        raise OptionError(
+            f"configuration {name!r} is neither a name ({', '.join(CONFIGURATIONS)}) nor a Python "
+            "file; give one of them"
+        )
+    try:
+        found = runpy.run_path(str(path)).get("config")
+    except OptionError as error:
+        raise OptionError(f"{path}: {error}") from error
+    except Exception as error:  # a person's file may raise anything
+        raise OptionError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
+    if not isinstance(found, TrainConfig):
+        raise OptionError(f"{path} defines no `config = TrainConfig(...)`; see docs/training.md")
+    return found
+
+
+def save_config(config: TrainConfig, path: Path) -> None:
+    """As a Python file that :func:`load_config` reads."""
+    path.write_text(
+        '"""The configuration of this run, resolved."""\n\n'
+        "from dloral.training.configurations import *\n\n"
+        f"config = (\n{indent(pformat(config, width=92, sort_dicts=False), '    ')}\n)\n"
+    )
+
+
+def with_changes(config: TrainConfig, changes: Sequence[str]) -> TrainConfig:
+    """``config`` with ``KEY=VALUE`` changes such as ``loop.steps=300`` or ``data.workers=0``.
+
+    A value is a Python literal, or else taken as text.
+    """
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals:
+            raise OptionError(f"{change!r} is no change; say KEY=VALUE, such as loop.steps=300")
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        config = _changed(config, key.split("."), value, key)
+    return config
+
+
+def _changed(part: Any, path: Sequence[str], value: Any, key: str) -> Any:
+    known = [f.name for f in fields(part)] if is_dataclass(part) else []
+    if path[0] not in known:
+        raise OptionError(f"{key} is no setting; here there are {', '.join(known) or 'none'}")
+    if len(path) > 1:
+        value = _changed(getattr(part, path[0]), path[1:], value, key)
+    try:
+        return replace(part, **{path[0]: value})
+    except TypeError as error:
+        raise OptionError(f"{key} cannot be {value!r}: {error}") from error

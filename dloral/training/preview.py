@@ -1,0 +1,57 @@
+"""Held-out figures and sample grids of Algorithm 1, while it runs."""
+
+import torch
+from torch import Tensor
+
+from dloral.training.algorithm1 import Algorithm1Task, Clips
+from dloral.training.packs import psnr
+
+DUAL_SETTINGS = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))
+ONE_SPACE_SETTINGS = ((0.0, 0.0), (1.0, 0.0))
+"""(consistency, detail) that are looked at; with one LoRA alone there is no third."""
+
+MOST_SHOWN = 4  # clips in a sample grid
+
+
+class HeldOut:
+    """Clips that training never sees, kept in memory."""
+
+    def __init__(self, task: Algorithm1Task, clips: Clips) -> None:
+        self.task, self.clips = task, clips
+        dual = task.config.strategy == "dual"
+        self.settings = DUAL_SETTINGS if dual else ONE_SPACE_SETTINGS
+        if task.config.branches == "D-only":
+            self.settings = ((0.0, 0.0), (0.0, 1.0))
+
+    @torch.no_grad()
+    def figures(self) -> dict[str, float]:
+        """PSNR gain over bicubic in dB, and what moves otherwise than the truth, by (c, d)."""
+        motion = "flow" if self.clips.flow is None else "temporal"
+        figures = {}
+        for consistency, detail in self.settings:
+            restored = self._restore(consistency, detail)
+            count = restored.frames.shape[1]
+            hq_frames = restored.hq_frames.flatten(0, 1)
+            bicubic = psnr(self.clips.lq_frames[:, -count:].flatten(0, 1), hq_frames)
+            gain = psnr(restored.frames.flatten(0, 1), hq_frames) - bicubic
+            label = f"{consistency:g}/{detail:g}"
+            figures[f"psnr_gain {label}"] = gain.mean().item()
+            if count > 1:
+                figures[f"{motion} {label}"] = self.task.loss(motion, restored).mean().item()
+        return figures
+
+    @torch.no_grad()
+    def picture(self) -> Tensor:
+        """A grid (3,H,W): a row a clip; input, then each setting, then the truth."""
+        columns = [self.clips.lq_frames[:MOST_SHOWN, -1]]
+        for setting in self.settings[1:]:
+            columns.append(self._restore(*setting).frames[:MOST_SHOWN, -1])
+        columns.append(self.clips.hq_frames[:MOST_SHOWN, -1])
+        rows = [
+            torch.cat([column[row] for column in columns], dim=2) for row in range(len(columns[0]))
+        ]
+        return torch.cat(rows, dim=1).float().clamp(0, 1)
+
+    def _restore(self, consistency: float, detail: float):
+        self.task.pipe.unet.set_scales(consistency=consistency, detail=detail, merge=False)
+        return self.task.restore(self.clips)

@@ -1,0 +1,298 @@
+"""From a configuration to a trained model."""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from torch import nn
+
+from dloral.errors import OptionError, OutputError
+from dloral.models.adapters import CONSISTENCY, DETAIL
+from dloral.pipeline import DLoRALPipeline
+from dloral.training.algorithm1 import Algorithm1Task, ClipSource, algorithm_1
+from dloral.training.config import DataConfig, SourceConfig, TrainConfig, save_config
+from dloral.training.data import SampleConfig
+from dloral.training.packs import Pack
+from dloral.training.perceptual import load_perceptual
+from dloral.training.preview import HeldOut
+from dloral.training.schedule import Stage
+from dloral.training.sources import Needs, Sources, VideoSpan, find_sources, split_place
+from dloral.training.start import Prompts, build_start
+from dloral.training.stream import (
+    ClipStream,
+    MicroBatches,
+    PackClips,
+    draw_clips,
+    enlarged,
+    on_device,
+)
+from dloral.training.trainer import Trainer, own_micro_batches, resolve_precision
+from dloral.weights.loading import AUTO, BROKEN, choose_device, first_line
+
+Measure = Callable[[DLoRALPipeline], Mapping[str, float]]
+
+HELD_OUT_SEED = 1_000_003  # held-out clips are drawn from another seed than training's
+DISTANCES = ("perceptual", "lpips", "feature")
+FREE_SETTINGS = ("data.workers", "data.held_out", "save_pipeline", "model.gradient_checkpointing")
+"""Settings that a run may change when it goes on, besides the loop's own."""
+
+
+def run_training(
+    config: TrainConfig,
+    run: Path,
+    *,
+    measure: Measure | None = None,
+    on_step: Callable[[int, dict[str, float]], None] | None = None,
+) -> Path:
+    """Train as ``config`` says; returns ``run / "pipeline"``, a folder for ``load_pipeline``.
+
+    A run that was stopped goes on from its checkpoint. ``run`` also gets ``config.py`` (resolved),
+    ``log.jsonl`` (losses and held-out figures by step), ``tensorboard/``, ``samples/`` and
+    ``trainable.txt``. ``measure``: figures of one's own, asked for with the averaged weights each
+    time the run evaluates, and logged with the held-out figures. Raises :class:`DLoRALError`.
+    """
+    # Said plainly, for accelerate joins several processes on CPUs only where it is.
+    state = PartialState(cpu=choose_device(AUTO).type == "cpu")
+    config, distance = _with_distance(config)
+    precision = resolve_precision(config.loop.mixed_precision, state.device)
+    config = replace(config, loop=replace(config.loop, mixed_precision=precision))
+    pipe = build_start(config.model, state.device, config.loop.seed)
+    if distance is not None:
+        distance.to(state.device)
+    task = Algorithm1Task(
+        pipe,
+        _sources(config, state),
+        config.algorithm,
+        distance,
+        Prompts(pipe, config.model),
+        config.model.gradient_checkpointing,
+    )
+    held_out = _held_out(task, config, state.device)
+
+    def evaluate() -> dict[str, float]:
+        figures = held_out.figures() if held_out is not None else {}
+        return figures | (dict(measure(pipe)) if measure is not None else {})
+
+    trainer = Trainer(
+        task.trainable(),
+        config.loop,
+        run,
+        buffers=task.buffers(),
+        settings=settings_of(config),
+        evaluate=evaluate,
+        picture=held_out.picture if held_out is not None else None,
+        on_step=on_step,
+    )
+    if state.is_main_process:
+        run.mkdir(parents=True, exist_ok=True)
+        report = describe_trainable(task)
+        (run / "trainable.txt").write_text(report + "\n" + list_trainable(task))
+        own = len(trainer.own_micro_batches)
+        print(
+            f"{report}\non {state.num_processes} x {state.device.type} in precision "
+            f"{config.loop.mixed_precision!r}: {own} micro-batches of {config.algorithm.clips} "
+            "clips each a step",
+            file=sys.stderr,
+        )
+    trainer.check()
+    if state.is_main_process:
+        save_config(config, run / "config.py")
+    algorithm_1(task, trainer)
+    if state.is_main_process and config.save_pipeline:
+        _save(pipe, run / "pipeline")
+    state.wait_for_everyone()
+    return run / "pipeline"
+
+
+def _save(pipe: DLoRALPipeline, target: Path) -> None:
+    """The model folder, whole or not at all; an earlier one of the same run gives way."""
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".pipeline-") as folder:
+            unfinished = Path(folder, "pipeline")
+            pipe.save_pretrained(unfinished)
+            if target.exists():
+                target.rename(Path(folder, "before"))
+            unfinished.rename(target)
+    except BROKEN as error:
+        free = shutil.disk_usage(target.parent).free
+        raise OutputError(
+            f"{target} could not be written ({free / 1e9:.1f} GB free): {first_line(error)}; the "
+            "training is saved: make room and start the same call again"
+        ) from error
+
+
+def describe_trainable(task: Algorithm1Task) -> str:
+    """What learns, part by part, in numbers; then what is frozen."""
+    parts = {
+        "C-LoRA (theta_1)": [p for n, p in task.trainable().items() if f".{CONSISTENCY}." in n],
+        "D-LoRA (theta_2)": [p for n, p in task.trainable().items() if f".{DETAIL}." in n],
+        "CFR (mu)": [p for n, p in task.trainable().items() if n.startswith("retrieval.")],
+        "discriminator": [p for n, p in task.trainable().items() if n.startswith("discriminator.")],
+    }
+    lines = ["trainable parameters"]
+    for name, parameters in parts.items():
+        if parameters:
+            count = sum(p.numel() for p in parameters)
+            rank = f", rank {parameters[0].shape[0]}" if "LoRA" in name else ""
+            lines.append(f"  {name:17}{count:>12,} in {len(parameters)} tensors{rank}")
+    total = sum(p.numel() for p in task.trainable().values())
+    lines.append(f"  {'together':17}{total:>12,}")
+    learning = {id(p) for p in task.trainable().values()}
+    modules = [m for m in task.pipe.components.values() if isinstance(m, nn.Module)]
+    frozen = sum(p.numel() for m in modules for p in m.parameters() if id(p) not in learning)
+    lines.append(f"  {'frozen':17}{frozen:>12,}")
+    return "\n".join(lines)
+
+
+def list_trainable(task: Algorithm1Task) -> str:
+    """Every tensor that learns: its name, shape and count."""
+    return "".join(
+        f"{name}  {'x'.join(map(str, p.shape))}  {p.numel()}\n"
+        for name, p in task.trainable().items()
+    )
+
+
+def list_data(data: DataConfig, size: int) -> Mapping[str, Sources]:
+    """What each stage's places hold, by the stage's name; packs are listed by nobody."""
+    wanted = {"both stages": data.consistency}
+    if data.enhancement is not None:
+        wanted = {"consistency": data.consistency, "enhancement": data.enhancement}
+    if data.held_out is not None:
+        wanted["held out"] = data.held_out
+    return {
+        name: find_sources(source.places, _needs(source, size))
+        for name, source in wanted.items()
+        if _pack_of(source) is None
+    }
+
+
+def settings_of(config: TrainConfig) -> dict[str, Any]:
+    """Every setting but the loop's by its dotted name: what makes a run's checkpoints its own."""
+    settings = _flat(replace(config), "")
+    return {
+        name: value
+        for name, value in settings.items()
+        if not name.startswith(("loop.", *FREE_SETTINGS))
+    }
+
+
+def _flat(part: Any, prefix: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for field in fields(part):
+        value, name = getattr(part, field.name), f"{prefix}{field.name}"
+        found |= _flat(value, f"{name}.") if is_dataclass(value) else {name: value}
+    return found
+
+
+def _with_distance(config: TrainConfig) -> tuple[TrainConfig, nn.Module | None]:
+    """The network of the perceptual loss, and the configuration with that loss named after it."""
+    schedule = config.algorithm.schedule
+    named = [name for name in DISTANCES if name in config.algorithm.plan().loss_names()]
+    if not named:
+        return config, None
+    if len(named) > 1:
+        raise OptionError(f"the losses {' and '.join(named)} are one kind; weigh one of them")
+    found, network = load_perceptual(named[0])
+
+    def renamed(weights: Mapping[str, float] | None) -> dict[str, float] | None:
+        if weights is None:
+            return None
+        return {found if name == named[0] else name: w for name, w in weights.items()}
+
+    schedule = replace(
+        schedule,
+        consistency_weights=renamed(schedule.consistency_weights) or {},
+        enhancement_weights=renamed(schedule.enhancement_weights) or {},
+        first_weights=renamed(schedule.first_weights),
+    )
+    return replace(config, algorithm=replace(config.algorithm, schedule=schedule)), network
+
+
+def _sources(config: TrainConfig, state: PartialState) -> Mapping[Stage, ClipSource]:
+    """For every stage of the schedule, where its clips come from."""
+    algorithm, loop, data = config.algorithm, config.loop, config.data
+    schedule = algorithm.plan()
+    of_stage = {stage: _source_config(data, stage) for stage in schedule.stages}
+    packs = {stage: _pack_of(source) for stage, source in of_stage.items()}
+    samples = {
+        stage: _samples(of_stage[stage], config, loop.seed)
+        for stage, pack in packs.items()
+        if pack is None
+    }
+    own = own_micro_batches(loop.micro_batches, state.num_processes, state.process_index)
+    stream = ClipStream(
+        MicroBatches(samples, algorithm.clips),
+        schedule,
+        loop.steps,
+        loop.micro_batches,
+        own,
+        data.workers,
+        state.device,
+    )
+    return {
+        stage: stream.of(stage)
+        if pack is None
+        else PackClips(Pack(pack), algorithm.clips, algorithm.crop, state.device)
+        for stage, pack in packs.items()
+    }
+
+
+def _source_config(data: DataConfig, stage: Stage) -> SourceConfig:
+    """A joint stage has one sample for all losses: S_cons, whose clips really move."""
+    if stage == "enhancement" and data.enhancement is not None:
+        return data.enhancement
+    return data.consistency
+
+
+def _pack_of(source: SourceConfig) -> Path | None:
+    if len(source.places) == 1:
+        kind, path = split_place(source.places[0])
+        if kind == "pack":
+            return path
+    return None
+
+
+def _needs(source: SourceConfig, size: int) -> Needs:
+    return Needs(
+        size,
+        min(source.photo_reductions),
+        source.video_reduction,
+        source.exclude,
+        source.only,
+        VideoSpan(spacing=Fraction(source.video_spacing).limit_denominator(1000)),
+    )
+
+
+def _samples(source: SourceConfig, config: TrainConfig, seed: int) -> tuple[Sources, SampleConfig]:
+    algorithm = config.algorithm
+    found = find_sources(source.places, _needs(source, algorithm.crop))
+    share = source.video_share
+    if share is None:
+        share = 0.5 if found.photos and found.windows else float(not found.photos)
+    return found, SampleConfig(
+        frames=algorithm.frames,
+        size=algorithm.crop,
+        seed=seed,
+        video_share=share,
+        photo_reductions=source.photo_reductions,
+        video_reduction=source.video_reduction,
+        turned=True,
+    )
+
+
+def _held_out(task: Algorithm1Task, config: TrainConfig, device: torch.device) -> HeldOut | None:
+    source = config.data.held_out
+    if source is None:
+        return None
+    count = config.data.held_out_clips
+    if pack := _pack_of(source):
+        return HeldOut(task, on_device(Pack(pack).clips(slice(count)), device))
+    sources, samples = _samples(source, config, config.loop.seed + HELD_OUT_SEED)
+    return HeldOut(task, enlarged(draw_clips(sources, samples, range(count)), device))

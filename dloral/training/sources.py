@@ -1,0 +1,266 @@
+"""What there is to train on: photographs, videos and frame folders, and what is left out and why.
+
+A place is ``KIND:PATH``:
+
+* ``photos:FOLDER``: every photograph in it and below.
+* ``videos:PATH``: a video file, a folder of frames, or every one of both in and below a folder.
+* ``list:FILE``: paths of photographs, videos or frame folders, one a line; relative ones start
+  from the file's folder. Words after a path are ignored (``000 100 (720,1280,3)``), and so is what
+  follows a ``#``.
+* ``reds:FOLDER``: the sharp training clips, ``train_sharp/000`` to ``239``, but for REDS4 (000,
+  011, 015, 020), which results are reported on.
+* ``lsdir:FOLDER``: the full-size training pictures, ``0001000/0000001.png`` and on; its reduced
+  copies (folders ``X2``, ``X3``, ``X4``) and validation pictures are left out.
+* ``pexels:FOLDER``: downloaded videos (``1234567-hd_1920_1080_25fps.mp4``), or a folder of frames
+  for each.
+* ``pack:FOLDER``: a pack of clips by ``dloral.training.prepare``.
+
+Listing reads headers and ends of files, not whole pictures; a picture that turns out to be damaged
+inside is passed over when it is drawn (:mod:`dloral.training.data`).
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import islice
+from math import floor
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from dloral.errors import InputError, OptionError
+from dloral.video.probe import ClipInfo, probe
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m4v")
+REDUCTIONS = (2.0, 3.2)
+"""Photographs are made smaller first: at full size they are soft from JPEG and demosaicing."""
+
+VIDEO_REDUCTION = 2
+"""Compressed video is halved, which hides most of its own artefacts."""
+
+KINDS = ("photos", "videos", "list", "reds", "lsdir", "pexels", "pack")
+REDS4 = ("000", "011", "015", "020")
+ENDINGS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND"}
+ENDING_BYTES = 64
+"""A whole file's last bytes hold its format's ending; some cameras write a few more after it."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A place in a video where frames are taken from, ``start`` seconds from its first frame."""
+
+    clip: ClipInfo
+    start: Fraction
+
+
+@dataclass(frozen=True)
+class VideoSpan:
+    """Which part of every video is used, in seconds, with a window every ``spacing``."""
+
+    first: Fraction = Fraction(0)
+    end: Fraction | None = None
+    spacing: Fraction = Fraction(5, 3)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What can be used, and what was left out with the reason (by name below its place)."""
+
+    photos: tuple[Path, ...] = ()
+    windows: tuple[Window, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def files(self) -> Iterator[Path]:
+        """Every file or frame folder once, in order."""
+        yield from self.photos
+        yield from dict.fromkeys(window.clip.path for window in self.windows)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a source must have: crops of ``size`` pixels after a reduction, names that fit."""
+
+    size: int = 256
+    photo_reduction: float = REDUCTIONS[0]
+    video_reduction: int = VIDEO_REDUCTION
+    exclude: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    span: VideoSpan = field(default_factory=VideoSpan)
+
+
+def list_sources(
+    photo_folders: Iterable[Path],
+    exclude: Sequence[str] = (),
+    size: int = 256,
+    *,
+    only: Sequence[str] = (),
+    videos: Iterable[Path] = (),
+    span: VideoSpan | None = None,
+) -> Sources:
+    """Every photograph below ``photo_folders`` and every video or frame folder at or below
+    ``videos``, in name order; see :func:`find_sources`."""
+    places = [f"photos:{folder}" for folder in photo_folders]
+    places += [f"videos:{video}" for video in videos]
+    needs = Needs(size, exclude=tuple(exclude), only=tuple(only), span=span or VideoSpan())
+    return find_sources(places, needs)
+
+
+def find_sources(places: Sequence[str], needs: Needs) -> Sources:
+    """What the places hold, in name order. ``exclude`` and ``only`` are parts of names.
+
+    Each file that cannot be used is listed with its reason, and logged as a warning unless it was
+    left out by name. Raises :class:`InputError` if nothing is left, :class:`OptionError` for a
+    place that is none.
+    """
+    search = _Search(needs)
+    for place in places:
+        kind, path = split_place(place)
+        if not path.exists():
+            raise InputError(f"{path} is not there; give a place that is ({place!r} was given)")
+        search.look(kind, path)
+    if not search.photos and not search.windows:
+        photo, video = round(needs.size * needs.photo_reduction), needs.size * needs.video_reduction
+        raise InputError(
+            f"no usable source in {', '.join(places) or 'no place at all'} "
+            f"({len(search.left_out)} left out); give photographs ({', '.join(PHOTO_SUFFIXES)}) of "
+            f"{photo} pixels a side or more, or videos of {video}"
+        )
+    return Sources(tuple(search.photos), tuple(search.windows), search.left_out)
+
+
+def split_place(place: str) -> tuple[str, Path]:
+    """``KIND:PATH`` in its two parts."""
+    kind, colon, path = place.partition(":")
+    if not colon or kind not in KINDS or not path:
+        raise OptionError(
+            f"{place!r} is no place for clips; say KIND:PATH, KIND one of {', '.join(KINDS)}"
+        )
+    return kind, Path(path).expanduser()
+
+
+class _Search:
+    """Collects sources place by place."""
+
+    def __init__(self, needs: Needs) -> None:
+        self.needs = needs
+        self.photos: list[Path] = []
+        self.windows: list[Window] = []
+        self.left_out: dict[str, str] = {}
+
+    def look(self, kind: str, place: Path) -> None:
+        if kind == "pack":
+            raise OptionError(f"pack:{place} is a pack of its own; give no other places beside it")
+        if kind == "list":
+            self._read_list(place)
+        elif kind in ("photos", "lsdir"):
+            for path in sorted(place.rglob("*")):
+                if path.suffix.lower() in PHOTO_SUFFIXES:
+                    self._photo(path, place, _not_lsdir(path, place) if kind == "lsdir" else "")
+        else:
+            for path in _video_paths(place):
+                self._video(path, place, _not_reds(path) if kind == "reds" else "")
+
+    def _read_list(self, file: Path) -> None:
+        for line in file.read_text(encoding="utf-8").splitlines():
+            entry = line.partition("#")[0].strip()
+            whole = file.parent / entry
+            path = whole if whole.exists() or not entry else file.parent / entry.split()[0]
+            if not entry:
+                continue
+            if path.suffix.lower() in PHOTO_SUFFIXES:
+                self._photo(path, file.parent, "")
+            else:
+                self._video(path, file.parent, "")
+
+    def _photo(self, path: Path, place: Path, reason: str) -> None:
+        least = round(self.needs.size * self.needs.photo_reduction)
+        if self._wanted(path, place, lambda: unusable_photo(path, least), reason):
+            self.photos.append(path)
+
+    def _video(self, path: Path, place: Path, reason: str) -> None:
+        def find() -> str:
+            try:
+                found = _windows(probe(path), self.needs)
+            except InputError as error:
+                return str(error)
+            self.windows.extend(found)
+            return "" if found else "nothing of it lies in the chosen span"
+
+        self._wanted(path, place, find, reason)
+
+    def _wanted(self, path: Path, place: Path, unusable: Callable[[], str], reason: str) -> bool:
+        below = path.is_relative_to(place) and path != place
+        name = str(path.relative_to(place)) if below else path.name
+        if reason:
+            self.left_out[name] = reason
+        elif any(word in path.name for word in self.needs.exclude):
+            self.left_out[name] = "excluded by name"
+        elif self.needs.only and not any(word in path.name for word in self.needs.only):
+            self.left_out[name] = "not among those named"
+        elif reason := unusable():
+            self.left_out[name] = reason
+            log.warning("%s is left out: %s", path, reason)
+        return name not in self.left_out
+
+
+def unusable_photo(path: Path, least: int) -> str:
+    """Why a photograph cannot be used, by its header and its end; empty if it seems whole."""
+    try:
+        with Image.open(path) as photo:
+            if min(photo.size) < least:
+                return f"{photo.width}x{photo.height} is smaller than {least} pixels a side"
+        with path.open("rb") as file:
+            file.seek(-min(ENDING_BYTES, path.stat().st_size), 2)
+            whole = ENDINGS.get(path.suffix.lower(), b"") in file.read()
+        return "" if whole else "cut off: its end is missing"
+    except UnidentifiedImageError:
+        return "not a readable picture"
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return "missing, damaged or absurdly large"
+
+
+def _not_lsdir(path: Path, place: Path) -> str:
+    """Why a picture of LSDIR is not one to train on."""
+    folders = {part.lower() for part in path.relative_to(place).parts[:-1]}
+    if folders & {"x2", "x3", "x4"} or path.stem.endswith(("x2", "x3", "x4")):
+        return "a reduced copy"
+    if any(part.startswith("val") for part in folders):
+        return "for validation"
+    return ""
+
+
+def _not_reds(path: Path) -> str:
+    """Why a folder of REDS is not one to train on."""
+    if path.parent.name != "train_sharp":
+        return "not in train_sharp"
+    return "one of REDS4, which results are reported on" if path.name in REDS4 else ""
+
+
+def _video_paths(place: Path) -> Iterator[Path]:
+    if not place.is_dir():
+        yield place
+        return
+    for path in [place, *sorted(place.rglob("*"))]:
+        if path.suffix.lower() in VIDEO_SUFFIXES or (path.is_dir() and _holds_frames(path)):
+            yield path
+
+
+def _holds_frames(folder: Path) -> bool:
+    pictures = (p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES)
+    return next(islice(pictures, 1, None), None) is not None
+
+
+def _windows(clip: ClipInfo, needs: Needs) -> list[Window]:
+    least = needs.size * needs.video_reduction
+    if min(clip.height, clip.width) < least:
+        raise InputError(f"{clip.width}x{clip.height} is smaller than {least} pixels a side")
+    span, length = needs.span, clip.duration or 0
+    end = length if span.end is None else min(span.end, length)
+    if end <= span.first:
+        return []
+    count = max(1, floor((end - span.first) / span.spacing))
+    return [Window(clip, span.first + number * span.spacing) for number in range(count)]

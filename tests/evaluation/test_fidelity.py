@@ -1,0 +1,70 @@
+"""PSNR and SSIM against scikit-image."""
+
+import numpy as np
+import pytest
+import torch
+from skimage.color import rgb2ycbcr
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torch import Tensor
+
+from dloral.evaluation.catalogue import CARDS
+from dloral.evaluation.fidelity import Fidelity, luma, psnr, ssim
+from dloral.evaluation.measures import Moment
+
+Pairs = list[tuple[Tensor, Tensor]]
+
+
+def arrays(pair: tuple[Tensor, Tensor]) -> list[np.ndarray]:
+    return [frame.permute(1, 2, 0).double().numpy() for frame in pair]
+
+
+def skimage_ssim(x: np.ndarray, y: np.ndarray, **options: object) -> float:
+    return structural_similarity(
+        x, y, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, **options
+    )
+
+
+def test_psnr_is_scikit_images(picture_pairs: Pairs) -> None:
+    for pair in picture_pairs:
+        restored, true = arrays(pair)
+        assert psnr(*pair) == pytest.approx(
+            peak_signal_noise_ratio(true, restored, data_range=1), abs=1e-4
+        )
+
+
+def test_ssim_is_scikit_images(picture_pairs: Pairs) -> None:
+    values = []
+    for pair in picture_pairs:
+        values.append(ssim(*pair))
+        assert values[-1] == pytest.approx(skimage_ssim(*arrays(pair), channel_axis=2), abs=1e-4)
+    assert min(values) < 0.7 < 0.9 < max(values), "the pairs must differ to tell anything"
+
+
+def test_luma_is_scikit_images(picture_pairs: Pairs) -> None:
+    for restored, true in picture_pairs:
+        wanted = [rgb2ycbcr(array)[..., 0] / 255 for array in arrays((restored, true))]
+        assert np.abs(luma(restored)[0].numpy() - wanted[0]).max() < 1e-6
+        moment = Moment(restored, true)
+        for name, value in (
+            ("psnr_y", peak_signal_noise_ratio(wanted[1], wanted[0], data_range=1)),
+            ("ssim_y", skimage_ssim(*wanted)),
+        ):
+            assert Fidelity(CARDS[name]).see(moment)[name] == pytest.approx(value, abs=1e-4)
+
+
+def test_crop_leaves_the_border_out() -> None:
+    true = torch.rand(3, 40, 50, generator=torch.Generator().manual_seed(0))
+    restored = true.clone()
+    restored[:, 4:-4, 4:-4] = (restored[:, 4:-4, 4:-4] + 0.1).clamp(0, 1)
+    spoilt = restored.clone()
+    spoilt[:, :4] = 0
+    spoilt[:, :, -4:] = 1
+    cropped = Fidelity(CARDS["psnr"], crop=4)
+    assert cropped.see(Moment(spoilt, true)) == cropped.see(Moment(restored, true))
+    assert psnr(spoilt, true) < psnr(restored, true)
+
+
+def test_equal_frames_are_100_db(pictures: list[Tensor]) -> None:
+    assert psnr(pictures[0], pictures[0]) == 100
+    assert ssim(pictures[0], pictures[0]) == pytest.approx(1)
+    assert np.isnan(ssim(pictures[0][:, :8, :8], pictures[0][:, :8, :8]))

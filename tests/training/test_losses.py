@@ -1,0 +1,321 @@
+"""The losses: what they see, and that they pull the output the right way."""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dloral.errors import OptionError, WeightsError
+from dloral.models.adapters import add_adapters, lora_layers
+from dloral.models.flow import SPyNet, warp
+from dloral.models.perceptual import BLOCKS, WIDTHS
+from dloral.models.unet import TwoLoRAUNet, widen_conv_in
+from dloral.pipeline import DLoRALPipeline
+from dloral.training import perceptual
+from dloral.training.adversarial import AdversarialConfig, AdversarialLoss
+from dloral.training.csd import CSDConfig, ScoreDistillation, adapters_off
+from dloral.training.losses import flow_consistency, grid, l2, temporal_difference
+from dloral.training.motion import MotionConfig, sample_clip
+from dloral.weights.loading import EMBEDDED
+
+
+@pytest.fixture(scope="module")
+def flow_net() -> SPyNet:
+    """The embedded model's, trained."""
+    return SPyNet.from_pretrained(EMBEDDED["compact"] / "flow").float().requires_grad_(False)
+
+
+class Pair:
+    """A true pair (1,3,H,W) with exact flow, and an output whose second frame wobbles."""
+
+    def __init__(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        coarse = rng.integers(0, 255, (24, 28, 3), dtype=np.uint8)
+        photo = cv2.resize(coarse, (260, 220), interpolation=cv2.INTER_CUBIC)
+        clip = sample_clip(photo, None, 2, 96, rng, MotionConfig(3, still_probability=0))
+        frames = torch.from_numpy(clip.frames).permute(0, 3, 1, 2).float() / 255
+        self.hq_previous, self.hq = frames[:1], frames[1:]
+        self.flow, self.known = torch.from_numpy(clip.flow), torch.from_numpy(clip.known)[:, None]
+        wobble = torch.zeros_like(self.flow)
+        wobble[:, 0] = 0.8
+        self.previous = self.hq_previous.clone()
+        self.current = warp(self.hq, wobble, padding="border")
+
+    def warping_error(self, current: Tensor, previous: Tensor) -> float:
+        change = (current - warp(previous, self.flow, padding="border")).square()
+        return ((change * self.known).sum() / self.known.sum()).item()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("reduction", [1, 2])
+def test_flow_consistency_pulls_the_output_towards_the_true_motion(
+    reduction: int, seed: int, flow_net: SPyNet
+):
+    """Its gradient at both output frames is not zero, and a step along it lowers the warping error;
+    a step as long in a random direction does not."""
+    pair = Pair(seed)
+
+    def loss(current: Tensor, previous: Tensor) -> Tensor:
+        return flow_consistency(
+            flow_net, current, previous, pair.hq, pair.hq_previous, reduction
+        ).sum()
+
+    assert loss(pair.hq, pair.hq_previous).item() == 0
+    frames = [pair.current.requires_grad_(), pair.previous.requires_grad_()]
+    gradients = torch.autograd.grad(loss(*frames), frames)
+    assert all(gradient.abs().sum() > 0 for gradient in gradients)
+
+    def after_a_step(directions: Sequence[Tensor]) -> list[Tensor]:
+        steps = [0.001 * direction / direction.abs().mean() for direction in directions]
+        return [frame.detach() - step for frame, step in zip(frames, steps, strict=True)]
+
+    before = pair.warping_error(*frames)
+    assert loss(*after_a_step(gradients)) < loss(*frames)
+    assert pair.warping_error(*after_a_step(gradients)) < before
+    draw = torch.Generator().manual_seed(seed)
+    anywhere = [torch.randn(frame.shape, generator=draw) for frame in frames]
+    assert pair.warping_error(*after_a_step(anywhere)) > before
+
+
+def test_flow_consistency_is_the_difference_of_the_flows_in_picture_sizes(flow_net: SPyNet):
+    pair = Pair(0)
+    found = flow_consistency(flow_net, pair.current, pair.previous, pair.hq, pair.hq_previous)
+    ours, theirs = (
+        flow_net(2 * now - 1, 2 * before - 1)
+        for now, before in ((pair.current, pair.previous), (pair.hq, pair.hq_previous))
+    )
+    expected = ((ours - theirs) / 96).abs().mean()
+    torch.testing.assert_close(found, expected[None])
+
+
+def test_temporal_difference_is_zero_for_the_truth_and_sees_flicker():
+    draw = torch.Generator().manual_seed(0)
+    frames = [torch.rand(1, 3, 16, 16, generator=draw) for _ in range(2)]
+    flow = torch.zeros(1, 2, 16, 16)
+    assert temporal_difference(*frames, *frames, flow).item() == 0
+    output = (frames[0] + 0.1).requires_grad_()
+    loss = temporal_difference(output, frames[1], *frames, flow).sum()
+    assert abs(loss.item() - 0.1) < 1e-4
+    loss.backward()
+    assert output.grad.abs().sum() > 0
+
+
+def test_grid_sees_a_pattern_and_nothing_else():
+    draw = torch.Generator().manual_seed(0)
+    hq_frames = torch.rand(2, 3, 64, 64, generator=draw)
+    assert grid(hq_frames + 0.1, hq_frames).max() < 1e-6  # an even shift is no grid
+    dots = torch.zeros(8, 8)
+    dots[::4, ::4] = 0.16  # period 4
+    drawn = grid(hq_frames + dots.tile(8, 8), hq_frames)
+    assert torch.allclose(drawn, torch.full((2,), 0.01875), atol=1e-6)
+    noise = grid(hq_frames + 0.05 * torch.randn(hq_frames.shape, generator=draw), hq_frames)
+    assert noise.max() < 0.01
+
+
+def test_l2_is_the_mean_square_of_each_frame():
+    frames = torch.zeros(2, 3, 4, 4)
+    assert torch.allclose(
+        l2(frames + torch.tensor([0.1, 0.2]).view(2, 1, 1, 1), frames), torch.tensor([0.01, 0.04])
+    )
+
+
+# CSD -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def text_pipe(reference: Path) -> DLoRALPipeline:
+    """The tiny Stable Diffusion of the reference, its UNet random, with lively LoRAs."""
+    from diffusers import DDPMScheduler
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    base = reference / "sd_base"
+    torch.manual_seed(0)
+    unet = TwoLoRAUNet.from_config(TwoLoRAUNet.load_config(base / "unet"))
+    widen_conv_in(unet)
+    add_adapters(unet, 2)
+    for name, parameter in unet.named_parameters():
+        if ".lora_B." in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return DLoRALPipeline(
+        vae=None,
+        unet=unet.eval(),
+        flow=None,
+        retrieval=None,
+        text_encoder=CLIPTextModel.from_pretrained(base / "text_encoder"),
+        tokenizer=CLIPTokenizer.from_pretrained(base / "tokenizer"),
+        scheduler=DDPMScheduler.from_pretrained(base / "scheduler"),
+    )
+
+
+def test_csd_is_guidance_between_two_prompts_by_the_plain_unet(text_pipe: DLoRALPipeline):
+    """Equal to a calculation with a second, plain UNet: Stable Diffusion's own before widening."""
+    config = CSDConfig(guidance=5.0)
+    csd = ScoreDistillation(text_pipe, config)
+    embeds = text_pipe.encode_prompt("a cat").detach()
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    latents.requires_grad_()
+    loss = csd(latents, embeds, np.random.default_rng(7))
+    gradient = torch.autograd.grad(loss.sum(), latents)[0]
+
+    plain = TwoLoRAUNet.from_config({**text_pipe.unet.config, "in_channels": 4}).eval()
+    stored = {
+        name.replace(".base_layer.", "."): tensor
+        for name, tensor in text_pipe.unet.state_dict().items()
+        if ".lora_" not in name
+    }
+    stored["conv_in.weight"] = stored["conv_in.weight"][:, :4]
+    plain.load_state_dict(stored)
+    rng = np.random.default_rng(7)
+    times = torch.from_numpy(rng.integers(20, 500, 2))
+    noise = torch.from_numpy(rng.standard_normal((2, 4, 8, 8), np.float32))
+    with torch.no_grad():
+        noised = text_pipe.scheduler.add_noise(latents, noise, times)
+        negative = text_pipe.encode_prompt(config.negative_prompt)
+        share = text_pipe.scheduler.alphas_cumprod[times].view(-1, 1, 1, 1)
+        clean = {}
+        for name, prompt in (("positive", embeds), ("negative", negative)):
+            eps = plain(noised, times, encoder_hidden_states=prompt.expand(2, -1, -1)).sample
+            clean[name] = (noised - (1 - share).sqrt() * eps) / share.sqrt()
+        guided = clean["negative"] + 5.0 * (clean["positive"] - clean["negative"])
+        scale = (latents - guided).abs().mean(dim=(1, 2, 3), keepdim=True)
+        pull = (clean["negative"] - guided) / scale
+    torch.testing.assert_close(loss, pull.square().mean(dim=(1, 2, 3)), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(gradient, 2 * pull / pull[0].numel(), rtol=1e-3, atol=1e-6)
+
+
+def test_csd_leaves_the_unet_as_it_was(text_pipe: DLoRALPipeline):
+    unet = text_pipe.unet
+    unet.set_scales(consistency=0.5, detail=1.0, merge=False)
+    scalings = [dict(layer.scaling) for layer in lora_layers(unet)]
+    weights = copy.deepcopy(unet.state_dict())
+    csd = ScoreDistillation(text_pipe, CSDConfig())
+    embeds = text_pipe.encode_prompt("a cat").detach()
+    latents = torch.randn(1, 4, 8, 8, requires_grad=True)
+    csd(latents, embeds, np.random.default_rng(0)).sum().backward()
+    assert [dict(layer.scaling) for layer in lora_layers(unet)] == scalings
+    assert all(parameter.grad is None for parameter in unet.parameters())
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in unet.state_dict().items())
+    with pytest.raises(RuntimeError), adapters_off(unet):
+        raise RuntimeError
+    assert [dict(layer.scaling) for layer in lora_layers(unet)] == scalings
+
+
+def test_csd_refuses_a_model_that_reads_no_prompts_or_another_conv_in(
+    pipe: DLoRALPipeline, text_pipe: DLoRALPipeline
+):
+    with pytest.raises(OptionError, match="adversarial"):
+        ScoreDistillation(pipe, CSDConfig())
+    with torch.no_grad():
+        text_pipe.unet.conv_in.get_base_layer().weight[:, 0] += 1
+    with pytest.raises(OptionError, match="conv_in"):
+        ScoreDistillation(text_pipe, CSDConfig())
+    with pytest.raises(OptionError, match="times"):
+        CSDConfig(least_time=0.6)
+
+
+# Adversarial ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["hinge", "softplus"])
+def test_the_discriminator_learns_to_tell_and_the_generator_to_please_it(kind: str):
+    game = AdversarialLoss(AdversarialConfig(kind, width=8, levels=2))
+    draw = torch.Generator().manual_seed(0)
+    real = (torch.rand(4, 3, 32, 32, generator=draw) > 0.5).float()
+    fake = torch.nn.functional.avg_pool2d(real, 3, 1, 1)
+    adam = torch.optim.Adam(game.discriminator.parameters(), 2e-3)
+    first = game.critic(fake, real).mean().item()
+    for _ in range(30):
+        adam.zero_grad()
+        game.critic(fake, real).mean().backward()
+        adam.step()
+    assert game.critic(fake, real).mean().item() < 0.5 * first
+
+    output = fake.clone().requires_grad_()
+    adam.zero_grad()
+    before = game.generator(output)
+    before.sum().backward()
+    assert before.shape == (4,)
+    assert all(parameter.grad is None for parameter in game.discriminator.parameters())
+    assert all(parameter.requires_grad for parameter in game.discriminator.parameters())
+    pleasing = output.detach() - 0.01 * output.grad / output.grad.abs().mean()
+    assert (game.generator(pleasing) < before).all()
+
+
+def test_the_critic_gives_the_generator_no_gradient():
+    game = AdversarialLoss(AdversarialConfig(width=8, levels=1))
+    output = torch.rand(1, 3, 16, 16, requires_grad=True)
+    game.critic(output, torch.rand(1, 3, 16, 16)).sum().backward()
+    assert output.grad is None
+
+
+# Perceptual ----------------------------------------------------------------------------------
+
+
+def random_vgg() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights under torchvision's names and heads under the package's."""
+    draw = torch.Generator().manual_seed(0)
+    trunk, inner, place = {}, 3, 0
+    for count, width in zip(BLOCKS, WIDTHS, strict=True):
+        for _ in range(count):
+            spread = (2 / (9 * inner)) ** 0.5
+            weight = spread * torch.randn(width, inner, 3, 3, generator=draw)
+            trunk[f"features.{place}.weight"] = weight
+            trunk[f"features.{place}.bias"] = 0.1 * torch.randn(width, generator=draw)
+            inner, place = width, place + 2  # a ReLU after each convolution
+        place += 1  # and a pooling after each block
+    trunk["classifier.weight"] = torch.zeros(1)
+    heads = {
+        f"lin{depth}.model.1.weight": torch.rand(1, width, 1, 1, generator=draw)
+        for depth, width in enumerate(WIDTHS)
+    }
+    return trunk, heads
+
+
+def test_lpips_is_the_published_formula():
+    trunk, heads = random_vgg()
+    draw = torch.Generator().manual_seed(1)
+    one, other = torch.rand(2, 2, 3, 40, 36, generator=draw)
+
+    def features(frames: Tensor) -> list[Tensor]:
+        mean = torch.tensor([-0.030, -0.088, -0.188]).view(3, 1, 1)
+        std = torch.tensor([0.458, 0.448, 0.450]).view(3, 1, 1)
+        x, found, place = (2 * frames - 1 - mean) / std, [], 0
+        for depth, count in enumerate(BLOCKS):
+            x = torch.nn.functional.max_pool2d(x, 2) if depth else x
+            for _ in range(count):
+                weight, bias = trunk[f"features.{place}.weight"], trunk[f"features.{place}.bias"]
+                x, place = torch.conv2d(x, weight, bias, padding=1).relu(), place + 2
+            place += 1
+            found.append(x / (x.norm(dim=1, keepdim=True) + 1e-10))
+        return found
+
+    expected = sum(
+        ((a - b).square() * heads[f"lin{depth}.model.1.weight"]).sum(dim=1).mean(dim=(1, 2))
+        for depth, (a, b) in enumerate(zip(features(one), features(other), strict=True))
+    )
+    network = perceptual.LPIPS(trunk, heads)
+    torch.testing.assert_close(network(one, other), expected, rtol=1e-4, atol=1e-5)
+    assert network(one, one).abs().max() == 0
+    output = one.clone().requires_grad_()
+    network(output, other).sum().backward()
+    assert output.grad.abs().sum() > 0
+
+
+def test_without_lpips_the_distance_is_called_by_its_own_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(perceptual, "IMAGENET_VGG", ("nobody/has-this", "model.safetensors"))
+    monkeypatch.setattr(perceptual, "load_vgg_trunk", lambda blocks: torch.nn.Identity())
+    with pytest.raises(WeightsError) as caught:
+        perceptual.load_perceptual("lpips")
+    assert "\n" not in str(caught.value)
+    name, network = perceptual.load_perceptual("perceptual")
+    assert name == "feature"
+    assert isinstance(network, perceptual.FeatureDistance)
+    assert any("not LPIPS" in message for message in caplog.messages)

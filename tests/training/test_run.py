@@ -1,0 +1,312 @@
+"""From a configuration to a model: killed, stopped, resumed, spread over processes, mistaken."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dloral.cli import main
+from dloral.errors import DLoRALError, OutputError
+from dloral.training.checkpoints import BEFORE, CHECKPOINT, load_checkpoint
+from dloral.training.config import DataConfig, SourceConfig, TrainConfig, load_config
+from dloral.training.configurations import TINY
+from dloral.training.run import run_training
+from dloral.weights.loading import load_pipeline
+
+SETTINGS = ("loop.checkpoint_every=1", "loop.micro_batches=4", "algorithm.crop=32")
+
+
+@pytest.fixture
+def config(photos: Path) -> TrainConfig:
+    """Six steps over two stages."""
+    schedule = replace(TINY.algorithm.schedule, consistency_steps=2, enhancement_steps=2)
+    return replace(
+        TINY,
+        algorithm=replace(TINY.algorithm, crop=32, schedule=schedule),
+        data=DataConfig(SourceConfig((f"photos:{photos}",)), workers=0),
+        loop=replace(TINY.loop, steps=6, checkpoint_every=1, log_every=1, evaluate_every=3),
+    )
+
+
+def learned(run: Path) -> dict[str, torch.Tensor]:
+    """What a run's newest checkpoint holds: weights and their averages."""
+    state = load_checkpoint(run)
+    assert state is not None
+    averages = {f"average.{name}": tensor for name, tensor in state["average"].items()}
+    return state["parameters"] | averages
+
+
+def assert_equal(run: Path, other: Path) -> None:
+    expected = learned(other)
+    for name, tensor in learned(run).items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def dloral_train(photos: Path, run: Path, *more: str, launcher: tuple[str, ...] = ()):
+    command = [sys.executable, *(launcher or ("-m",)), "dloral", "train", "tiny"]
+    command += ["--data", f"photos:{photos}", "--output", str(run), *more]
+    return subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=run.parent
+    )
+
+
+def wait_for_steps(run: Path, steps: int, process: subprocess.Popen) -> None:
+    """Until the log shows so many steps."""
+    for _ in range(1200):
+        log = run / "log.jsonl"
+        if log.is_file() and len(log.read_text().splitlines()) >= steps:
+            return
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    raise AssertionError("the run did not get going")
+
+
+def test_killed_at_any_moment_and_resumed_equals_unbroken(photos: Path, tmp_path: Path):
+    """A real SIGKILL of a real process, then the same call again; and a polite stop."""
+    more = ("--steps", "24", "--set", *SETTINGS, "loop.log_every=1", "loop.micro_batches=2")
+    arguments = ["train", "tiny", "--data", f"photos:{photos}", *more]
+    assert main([*arguments, "--output", str(tmp_path / "unbroken")]) == 0
+
+    killed = dloral_train(photos, tmp_path / "killed", *more)
+    wait_for_steps(tmp_path / "killed", 3, killed)
+    killed.kill()
+    killed.communicate()
+    state = load_checkpoint(tmp_path / "killed")
+    assert state is not None
+    assert 2 <= state["step"] < 24
+    stopped = dloral_train(photos, tmp_path / "killed", *more)
+    wait_for_steps(tmp_path / "killed", 8, stopped)
+    stopped.send_signal(signal.SIGTERM)
+    _, said = stopped.communicate()
+    assert stopped.returncode == 130
+    assert "is saved; the same call goes on" in said.splitlines()[-1]
+    assert main([*arguments, "--output", str(tmp_path / "killed")]) == 0
+    assert_equal(tmp_path / "killed", tmp_path / "unbroken")
+
+
+def test_two_processes_train_what_one_does(photos: Path, tmp_path: Path):
+    """Gloo, the same global batch of four micro-batches."""
+    more = ("--steps", "6", "--set", *SETTINGS)
+    arguments = ["train", "tiny", "--data", f"photos:{photos}", *more]
+    assert main([*arguments, "--output", str(tmp_path / "one")]) == 0
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
+    process = dloral_train(photos, tmp_path / "two", *more, launcher=launcher)
+    _, said = process.communicate(timeout=180)
+    assert process.returncode == 0, said
+    assert "on 2 x cpu in precision 'no': 2 micro-batches" in said
+    one, two = learned(tmp_path / "one"), learned(tmp_path / "two")
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, atol=1e-5, rtol=0)
+    fresh = load_config("tiny").loop.learning_rate  # each step moves weights by about this
+    assert max((tensor - two[name]).abs().max() for name, tensor in one.items()) < 0.02 * fresh
+
+
+def test_a_run_leaves_all_that_was_promised(config: TrainConfig, photos: Path, tmp_path: Path):
+    held_out = SourceConfig((f"photos:{photos}",))
+    config = replace(config, data=replace(config.data, held_out=held_out, held_out_clips=2))
+    seen: list[float] = []
+
+    def measure(pipe) -> dict[str, float]:
+        seen.append(pipe.unet.conv_out.weight.mean().item())
+        return {"mine": 1.0}
+
+    folder = run_training(config, tmp_path / "run", measure=measure)
+    assert len(seen) == 2
+    log = (tmp_path / "run" / "log.jsonl").read_text()
+    assert '"mine": 1.0' in log
+    assert '"psnr_gain 1/1"' in log
+    assert any((tmp_path / "run" / "tensorboard").iterdir())
+    grid = Image.open(tmp_path / "run" / "samples" / "step-000006.png")
+    assert grid.size == (4 * 32, 2 * 32)  # input, 1/0, 1/1, truth; two clips
+    assert "C-LoRA (theta_1)" in (tmp_path / "run" / "trainable.txt").read_text()
+    # The model folder is one that users run, with the averaged weights.
+    pipe = load_pipeline(folder, device="cpu", dtype="float32")
+    stored = learned(tmp_path / "run")
+    for name, parameter in pipe.retrieval.named_parameters():
+        assert torch.equal(parameter, stored[f"average.retrieval.{name}"])
+    assert pipe(torch.rand(2, 3, 32, 32)).frames.shape == (2, 3, 32, 32)
+    # The resolved configuration repeats the run.
+    run_training(load_config(str(tmp_path / "run")), tmp_path / "again")
+    assert_equal(tmp_path / "again", tmp_path / "run")
+
+
+def test_the_number_of_workers_changes_nothing(config: TrainConfig, tmp_path: Path):
+    config = replace(config, loop=replace(config.loop, steps=3))
+    run_training(config, tmp_path / "none")
+    run_training(replace(config, data=replace(config.data, workers=1)), tmp_path / "one")
+    assert_equal(tmp_path / "one", tmp_path / "none")
+
+
+# A person's mistakes, and the world's ------------------------------------------------------
+
+
+@contextmanager
+def full_disk(free: int) -> Iterator[None]:
+    """No file may grow past ``free`` bytes: the system itself refuses to write on."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (free, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(config: TrainConfig, tmp_path: Path):
+    run_training(config, tmp_path / "unbroken")
+    run_training(replace(config, loop=replace(config.loop, steps=3)), tmp_path / "run")
+    with full_disk(20_000), pytest.raises(OutputError) as caught:
+        run_training(config, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert "step 4 could not be written" in str(caught.value)
+    assert not list((tmp_path / "run").glob("*.tmp"))
+    state = load_checkpoint(tmp_path / "run")
+    assert state is not None
+    assert state["step"] == 3
+    run_training(config, tmp_path / "run")
+    assert_equal(tmp_path / "run", tmp_path / "unbroken")
+
+
+def test_a_broken_checkpoint_is_one_line_and_the_one_before_it_is_good(
+    config: TrainConfig, tmp_path: Path
+):
+    run_training(config, tmp_path / "run")
+    newest = tmp_path / "run" / CHECKPOINT
+    newest.write_bytes(newest.read_bytes()[:1000])
+    with pytest.raises(DLoRALError) as caught:
+        run_training(config, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert BEFORE in str(caught.value)
+    newest.unlink()
+    run_training(config, tmp_path / "run")
+    state = load_checkpoint(tmp_path / "run")
+    assert state is not None
+    assert state["step"] == 6
+
+
+def test_a_checkpoint_of_another_configuration_names_the_setting(
+    config: TrainConfig, tmp_path: Path
+):
+    run_training(config, tmp_path / "run")
+    kept = (tmp_path / "run" / CHECKPOINT).read_bytes()
+    told = (tmp_path / "run" / "config.py").read_text()
+    others = {
+        "algorithm.window": replace(config, algorithm=replace(config.algorithm, window=3)),
+        "loop.seed": replace(config, loop=replace(config.loop, seed=1)),
+        "lora_A": replace(config, model=replace(config.model, detail_rank=3)),
+    }
+    for name, other in others.items():
+        with pytest.raises(DLoRALError, match=f"another configuration.*{name}") as caught:
+            run_training(other, tmp_path / "run")
+        assert "\n" not in str(caught.value)
+    assert (tmp_path / "run" / CHECKPOINT).read_bytes() == kept
+    assert (tmp_path / "run" / "config.py").read_text() == told
+
+
+def test_a_broken_picture_in_the_middle_is_passed_over(
+    config: TrainConfig, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    for path in photos.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    broken = bytearray((photos / "0.png").read_bytes())
+    broken[len(broken) // 2 :][:400] = b""
+    middle = len(broken) // 2
+    broken[middle : middle + 400] = os.urandom(400)
+    (tmp_path / "0b.png").write_bytes(broken)
+    data = DataConfig(SourceConfig((f"photos:{tmp_path}",)), workers=0)
+    run_training(replace(config, data=data), tmp_path / "run")
+    assert [m for m in caplog.messages if "passed over" in m and "0b.png" in m]
+    state = load_checkpoint(tmp_path / "run")
+    assert state is not None
+    assert state["step"] == 6
+
+
+def one_line(capfd: pytest.CaptureFixture[str]) -> str:
+    line = capfd.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("dloral: ")
+    return line
+
+
+def test_a_folder_with_nothing_usable_is_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    (tmp_path / "notes.png").write_text("no picture")
+    cv2.imwrite(str(tmp_path / "small.png"), np.zeros((20, 20, 3), np.uint8))
+    for command in (["data", "tiny"], ["train", "tiny", "--output", str(tmp_path / "run")]):
+        assert main([*command, "--data", f"photos:{tmp_path}"]) == 1
+        line = one_line(capfd)
+        assert str(tmp_path) in line
+        assert "2 left out" in line
+    assert not (tmp_path / "run" / CHECKPOINT).exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["nothing"], 2, "neither a name"),
+        (["tiny", "--data", "pictures:here"], 2, "KIND:PATH"),
+        (["tiny", "--data", "photos:/no/such/folder"], 1, "is not there"),
+        (["tiny", "--set", "loop.speed=3"], 2, "no setting"),
+        (["tiny", "--set", "loop.steps"], 2, "KEY=VALUE"),
+        (["tiny", "--set", "loop.steps=many"], 2, "whole number"),
+        (["tiny", "--set", "algorithm.schedule=fast"], 2, "choose from"),
+        (["tiny", "--steps", "0"], 2, "1 or more"),
+        (["tiny", "--set", "model.start=nobody"], 1, "unknown"),
+        (["sd21", "--set", "model.start=sd21:/no/such/folder", "model.flow=/no"], 1, "not there"),
+        (["sd21", "--set", "model.start=sd21:/no/such/folder"], 2, "flow net"),
+    ],
+)
+def test_a_wrong_call_is_one_line(
+    arguments: list[str],
+    status: int,
+    says: str,
+    photos: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+):
+    given = [*arguments, "--output", str(tmp_path / "run")]
+    if "--data" not in arguments:
+        given += ["--data", f"photos:{photos}"]
+    if "sd21" in arguments:
+        # This one would look for LPIPS on the Hub first.
+        given += ["--set", *arguments[2:], "algorithm.schedule=" + repr("algorithm1")]
+    assert main(["train", *given]) == status
+    assert says in one_line(capfd)
+
+
+def test_a_configuration_file_that_is_none(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    files = {
+        "empty.py": ("", "defines no"),
+        "raises.py": ("1 / 0", "ZeroDivisionError"),
+        "wrong.py": (
+            "from dloral.training.configurations import *\nconfig = LoopConfig(steps=0)",
+            "steps is 0",
+        ),
+    }
+    for name, (text, says) in files.items():
+        (tmp_path / name).write_text(text)
+        assert main(["train", str(tmp_path / name), "--output", str(tmp_path / "run")]) == 2
+        assert says in one_line(capfd)
+
+
+def test_data_says_what_is_found_and_what_is_left_out(
+    photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    for path in photos.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "notes.png").write_text("no picture")
+    assert main(["data", "tiny", "--data", f"photos:{tmp_path}"]) == 0
+    said = capfd.readouterr().out
+    assert "both stages: 2 photographs, 0 videos with 0 places to start from, 1 left out" in said
+    assert "notes.png: not a readable picture" in said
