@@ -60,10 +60,10 @@ def run_training(
     """
     # Said plainly, for accelerate joins several processes on CPUs only where it is.
     state = PartialState(cpu=choose_device(AUTO).type == "cpu")
+    pipe = build_start(config.model, state.device, config.loop.seed)
     config, distance = _with_distance(config)
     precision = resolve_precision(config.loop.mixed_precision, state.device)
     config = replace(config, loop=replace(config.loop, mixed_precision=precision))
-    pipe = build_start(config.model, state.device, config.loop.seed)
     if distance is not None:
         distance.to(state.device)
     task = Algorithm1Task(

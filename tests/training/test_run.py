@@ -129,7 +129,7 @@ def test_a_run_leaves_all_that_was_promised(config: TrainConfig, photos: Path, t
     assert '"psnr_gain 1/1"' in log
     assert any((tmp_path / "run" / "tensorboard").iterdir())
     grid = Image.open(tmp_path / "run" / "samples" / "step-000006.png")
-    assert grid.size == (4 * 32, 2 * 32)  # input, 1/0, 1/1, truth; two clips
+    assert grid.size == (4 * 32, 14 + 2 * 32)  # input, 1/0, 1/1, truth; a caption, two clips
     assert "C-LoRA (theta_1)" in (tmp_path / "run" / "trainable.txt").read_text()
     # The model folder is one that users run, with the averaged weights.
     pipe = load_pipeline(folder, device="cpu", dtype="float32")
@@ -278,9 +278,6 @@ def test_a_wrong_call_is_one_line(
     given = [*arguments, "--output", str(tmp_path / "run")]
     if "--data" not in arguments:
         given += ["--data", f"photos:{photos}"]
-    if "sd21" in arguments:
-        # This one would look for LPIPS on the Hub first.
-        given += ["--set", *arguments[2:], "algorithm.schedule=" + repr("algorithm1")]
     assert main(["train", *given]) == status
     assert says in one_line(capfd)
 
