@@ -439,7 +439,10 @@ def _accelerator(config: LoopConfig, device: torch.device) -> Accelerator:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """``auto`` on this device; other names stay."""
+    """``auto`` on this device; other names stay. Raises :class:`OptionError` for fp16 on a CPU,
+    where accelerate would compute in float32 and not say so."""
+    if name == "fp16" and device.type == "cpu":
+        raise OptionError("mixed_precision 'fp16' is a GPU's; give auto, bf16 or no on a CPU")
     if name != "auto":
         return name
     dtype = choose_dtype("auto", device)

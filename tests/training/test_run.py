@@ -113,6 +113,22 @@ def test_two_processes_train_what_one_does(photos: Path, tmp_path: Path):
     assert max((tensor - two[name]).abs().max() for name, tensor in one.items()) < 0.02 * fresh
 
 
+@pytest.mark.gpu
+def test_loss_scaling_is_part_of_a_checkpoint(config: TrainConfig, tmp_path: Path):
+    """fp16: stopped after three steps, the run goes on as the unbroken one (but for the order in
+    which a GPU adds)."""
+    loop = replace(config.loop, mixed_precision="fp16")
+    run_training(replace(config, loop=loop), tmp_path / "unbroken")
+    run_training(replace(config, loop=replace(loop, steps=3)), tmp_path / "run")
+    state = load_checkpoint(tmp_path / "run")
+    assert state is not None
+    assert state["scaler"]["scale"] > 1
+    run_training(replace(config, loop=loop), tmp_path / "run")
+    expected = learned(tmp_path / "unbroken")
+    for name, tensor in learned(tmp_path / "run").items():
+        torch.testing.assert_close(tensor, expected[name], atol=1e-4, rtol=0, msg=name)
+
+
 def test_a_run_leaves_all_that_was_promised(config: TrainConfig, photos: Path, tmp_path: Path):
     held_out = SourceConfig((f"photos:{photos}",))
     config = replace(config, data=replace(config.data, held_out=held_out, held_out_clips=2))
@@ -262,6 +278,8 @@ def test_a_folder_with_nothing_usable_is_one_line(
         (["tiny", "--set", "loop.steps=many"], 2, "whole number"),
         (["tiny", "--set", "algorithm.schedule=fast"], 2, "choose from"),
         (["tiny", "--steps", "0"], 2, "1 or more"),
+        (["tiny", "--set", "loop.mixed_precision=fp16"], 2, "a GPU's"),
+        (["tiny", "--set", "loop.mixed_precision=half"], 2, "choose from"),
         (["tiny", "--set", "model.start=nobody"], 1, "unknown"),
         (["sd21", "--set", "model.start=sd21:/no/such/folder", "model.flow=/no"], 1, "not there"),
         (["sd21", "--set", "model.start=sd21:/no/such/folder"], 2, "flow net"),
