@@ -9,12 +9,13 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from dloral.errors import WeightsError
-from dloral.models.adapters import adapter_parameters
+from dloral.models.adapters import adapter_parameters, add_adapters, lora_layers
+from dloral.models.unet import TwoLoRAUNet, widen_conv_in
 from dloral.training.algorithm1 import Algorithm1Config, Algorithm1Task
 from dloral.training.config import ModelConfig
 from dloral.training.packs import ClipBatch
 from dloral.training.schedule import StageSchedule
-from dloral.training.start import Prompts, build_start
+from dloral.training.start import SD21_UNET, Prompts, build_start
 from dloral.weights.loading import load_pipeline
 from dloral.weights.tagger import convert_tagger, load_tagger
 
@@ -56,6 +57,21 @@ def test_stable_diffusion_starts_as_itself_with_two_loras_and_no_retrieval(
         ours = pipe.unet.predict(now, torch.zeros_like(now), embeds)
         theirs = plain(now, 1, encoder_hidden_states=embeds).sample
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_the_full_size_has_two_loras_of_rank_4():
+    """Stable Diffusion 2.1's sizes, without memory: 4 (in k k + out) for each adapted layer."""
+    with torch.device("meta"):
+        unet = TwoLoRAUNet(**SD21_UNET)
+        assert sum(p.numel() for p in unet.parameters()) == 865_910_724
+        widen_conv_in(unet)
+        add_adapters(unet, 4)
+    layers = [layer.get_base_layer() for layer in lora_layers(unet)]
+    assert len(layers) == 258
+    expected = sum(4 * (layer.weight[0].numel() + len(layer.weight)) for layer in layers)
+    for adapter in ("consistency", "detail"):
+        count = sum(p.numel() for p in adapter_parameters(unet, adapter).values())
+        assert count == expected == 4_055_856
 
 
 def gradients(config: ModelConfig) -> dict[str, torch.Tensor]:
