@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dloral.errors import WeightsError
@@ -72,23 +73,36 @@ def load_vgg_trunk(blocks: int = 5) -> VGGTrunk:
 
 
 class LPIPSLike(nn.Module):
-    """LPIPS v0.1's formula and heads (Zhang et al., 2018) on that trunk; lower is closer."""
+    """LPIPS v0.1's formula and heads (Zhang et al., 2018) on that trunk; lower is closer.
 
-    def __init__(self) -> None:
+    ``blocks=5`` is the measure; a training may take fewer, and a ``stored`` file that
+    :meth:`store` wrote, where the packages are not.
+    """
+
+    def __init__(self, stored: Path | None = None, blocks: int = len(BLOCKS)) -> None:
         super().__init__()
-        self.trunk = load_vgg_trunk()
-        heads = torch.load(
-            package_file("lpips", "weights/v0.1/vgg.pth", NEEDED),
-            weights_only=True,
-            map_location="cpu",
-        )
-        for depth in range(len(BLOCKS)):
-            self.register_buffer(f"head{depth}", heads[f"lin{depth}.model.1.weight"])
+        if stored is None:
+            self.trunk = load_vgg_trunk(blocks)
+            path = package_file("lpips", "weights/v0.1/vgg.pth", NEEDED)
+            heads = torch.load(path, weights_only=True, map_location="cpu")
+            for depth in range(blocks):
+                self.register_buffer(f"head{depth}", heads[f"lin{depth}.model.1.weight"])
+        else:
+            self.trunk = VGGTrunk(blocks)
+            for depth, width in enumerate(WIDTHS[:blocks]):
+                self.register_buffer(f"head{depth}", torch.empty(1, width, 1, 1))
+            self.load_state_dict(load_file(stored))
+        self.requires_grad_(False).eval()
+
+    def store(self, path: Path) -> None:
+        """All weights in half precision."""
+        tensors = {name: tensor.half().contiguous() for name, tensor in self.state_dict().items()}
+        save_file(tensors, path)
 
     def forward(self, frames: Tensor, hq_frames: Tensor) -> Tensor:
         """Two times (B,3,H,W) in [0, 1] -> distance (B,)."""
         pairs = zip(self.trunk(frames), self.trunk(hq_frames), strict=True)
-        distance = frames.new_zeros(len(frames))
+        distance = torch.zeros(len(frames), device=frames.device)
         for depth, (ours, theirs) in enumerate(pairs):
             difference = (unit_length(ours) - unit_length(theirs)).square()
             head = getattr(self, f"head{depth}")

@@ -46,7 +46,9 @@ class TwoLoRAUNet(UNet2DConditionModel):
         sample = torch.cat([aligned_latents, retrieved_latents], dim=1)
         if prompt_embeds is not None:
             prompt_embeds = prompt_embeds.expand(len(sample), -1, -1).to(sample.dtype)
-        return self(sample, TIMESTEP, encoder_hidden_states=prompt_embeds).sample
+        # Made on the device: a number would be copied there, and the processor would wait for it.
+        timestep = torch.full((1,), TIMESTEP, device=sample.device)
+        return self(sample, timestep, encoder_hidden_states=prompt_embeds).sample
 
     def set_scales(self, *, consistency: float, detail: float, merge: bool = True) -> None:
         """Run with ``W + consistency * dC + detail * dD``.

@@ -18,20 +18,27 @@ from torch.nn.utils.parametrizations import spectral_norm
 from dloral.errors import OptionError
 
 KINDS = ("hinge", "softplus")
+LAYOUTS = ("unet", "strided")
 
 
 @dataclass(frozen=True)
 class AdversarialConfig:
     """``kind`` of loss: hinge (Lim & Ye, 2017) or softplus (Goodfellow et al., 2014).
-    ``width``: channels of the discriminator at full size; ``levels``: how often it halves."""
+    ``width``: channels of the discriminator at full size; ``levels``: how often it halves.
+    ``layout``: unet (a verdict for each pixel) or strided (one for each 2 ** levels square)."""
 
     kind: str = "hinge"
     width: int = 32
     levels: int = 3
+    layout: str = "unet"
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise OptionError(f"adversarial kind is {self.kind!r}; choose from {', '.join(KINDS)}")
+        if self.layout not in LAYOUTS:
+            raise OptionError(
+                f"adversarial layout is {self.layout!r}; choose from {', '.join(LAYOUTS)}"
+            )
         if self.width < 1 or self.levels < 1:
             raise OptionError(
                 f"the discriminator has width {self.width} and {self.levels} levels; "
@@ -72,6 +79,26 @@ class PatchDiscriminator(nn.Module):
         return self.last(features)
 
 
+class StridedDiscriminator(nn.Sequential):
+    """Frames (B,3,H,W) in [0, 1] -> verdicts (B,1,h,w), halved ``levels`` times.
+
+    Each verdict sees a patch, texture rather than composition (PatchGAN, Isola et al., 2017).
+    """
+
+    def __init__(self, width: int = 64, levels: int = 2) -> None:
+        layers: list[nn.Module] = [spectral_norm(nn.Conv2d(3, width, 3, padding=1))]
+        for level in range(levels):
+            inner, outer = width * 2**level, width * 2 ** (level + 1)
+            # A kernel that the stride divides, so that no pixel counts twice.
+            layers += [nn.LeakyReLU(0.2), spectral_norm(nn.Conv2d(inner, outer, 4, 2, 1))]
+            layers += [nn.LeakyReLU(0.2), spectral_norm(nn.Conv2d(outer, outer, 3, padding=1))]
+        last = spectral_norm(nn.Conv2d(width * 2**levels, 1, 3, padding=1))
+        super().__init__(*layers, nn.LeakyReLU(0.2), last)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return super().forward(2 * frames - 1)
+
+
 class AdversarialLoss:
     """Both sides of the game; every value is (B,)."""
 
@@ -79,7 +106,8 @@ class AdversarialLoss:
         self.kind = config.kind
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.discriminator = PatchDiscriminator(config.width, config.levels)
+            layout = StridedDiscriminator if config.layout == "strided" else PatchDiscriminator
+            self.discriminator: nn.Module = layout(config.width, config.levels)
 
     def generator(self, frames: Tensor) -> Tensor:
         """How little the frames (B,3,H,W) are taken for real; no gradient in the discriminator."""
@@ -97,6 +125,19 @@ class AdversarialLoss:
         else:
             loss = F.softplus(fake) + F.softplus(-real)
         return loss.mean(dim=(1, 2, 3))
+
+
+def balanced_gradient(frames: Tensor, others: Tensor, adversarial: Tensor, share: float) -> Tensor:
+    """d (others + w adversarial) / d frames, with w such that the adversarial part has ``share`` of
+    the norm of the rest.
+
+    A fixed weight means something else at every moment of a training; this does not (in the manner
+    of VQGAN's adaptive weight, Esser et al., 2021, but at the output). For ``frames.backward``.
+    """
+    rest, part = (
+        torch.autograd.grad(loss, frames, retain_graph=True)[0] for loss in (others, adversarial)
+    )
+    return rest + share * rest.norm() / part.norm().clamp(min=1e-12) * part
 
 
 @contextmanager

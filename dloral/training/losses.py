@@ -18,14 +18,15 @@ def charbonnier(frames: Tensor, hq_frames: Tensor, epsilon: float = 1e-3) -> Ten
     return ((frames - hq_frames).square() + epsilon**2).sqrt().mean(dim=(1, 2, 3))
 
 
-def log_error(frames: Tensor, hq_frames: Tensor) -> Tensor:
+def log_error(frames: Tensor, hq_frames: Tensor, floor: float = 1e-7) -> Tensor:
     """A hundredth of the PSNR, negated, (B,): every decibel counts the same in every picture.
 
     Charbonnier's gradient comes mostly from the pictures with the largest errors; this one's from
-    all alike (the PSNR loss of NAFNet, Chen et al., 2022; scaled to Charbonnier's size).
+    all alike (the PSNR loss of NAFNet, Chen et al., 2022; scaled to Charbonnier's size). Squared
+    errors far below ``floor`` count for nothing more, so that flat pictures do not outweigh all.
     """
     error = (frames - hq_frames).square().mean(dim=(1, 2, 3))
-    return 0.1 * (error + 1e-7).log10()
+    return 0.1 * (error + floor).log10()
 
 
 def grid(frames: Tensor, hq_frames: Tensor, period: int = 8) -> Tensor:
