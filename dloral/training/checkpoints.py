@@ -79,10 +79,17 @@ def check_tensors(
 
 
 def check_settings(run: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raise :class:`CheckpointError` for a setting that would change what the run computes."""
-    for name in sorted(stored.keys() & wanted.keys()):
-        if stored[name] != wanted[name]:
+    """Raise :class:`CheckpointError` for a setting that would change what the run computes.
+
+    A loop's setting that one side does not know is left to its default, for tasks of one's own.
+    """
+    for name in sorted(stored.keys() | wanted.keys()):
+        of_one_side = name not in stored or name not in wanted
+        if of_one_side and (not stored or name.startswith("loop.")):
+            continue
+        was, now = (settings.get(name, "not given") for settings in (stored, wanted))
+        if was != now:
             raise CheckpointError(
                 f"{run / CHECKPOINT} is a checkpoint of another configuration ({name} was "
-                f"{stored[name]}, now it is {wanted[name]}); give another run folder"
+                f"{was}, now it is {now}); give another run folder"
             )

@@ -146,7 +146,12 @@ def train_algorithm1(packs: Path, run: Path, loop: LoopConfig, base: Path, flow:
     task = Algorithm1Task(pipe, {"consistency": clips, "enhancement": clips}, config, features)
     held_out = HeldOut(task, Pack(packs / "heldout_clips").clips(slice(None)))
     trainer = Trainer(
-        task.trainable(), loop, run, evaluate=held_out.figures, picture=held_out.picture
+        task.trainable(),
+        loop,
+        run,
+        buffers=task.buffers(),
+        evaluate=held_out.figures,
+        picture=held_out.picture,
     )
     algorithm_1(task, trainer)
     pipe.save_pretrained(run / "pipeline")

@@ -87,7 +87,7 @@ class ScoreDistillation:
         )
         guided = negative + self.config.guidance * (positive - negative)
         scale = (latents - guided).abs().mean(dim=(1, 2, 3), keepdim=True)
-        return latents - torch.nan_to_num((negative - guided) / scale)
+        return latents - (negative - guided) / scale.clamp(min=1e-6)
 
     def _clean(self, noised: Tensor, times: Tensor, share: Tensor, embeds: Tensor) -> Tensor:
         """The clean latents that the frozen UNet sees in noised ones."""

@@ -1,9 +1,11 @@
 """Held-out figures and sample grids of Algorithm 1, while it runs."""
 
+import numpy as np
 import torch
+from PIL import Image, ImageDraw
 from torch import Tensor
 
-from dloral.training.algorithm1 import Algorithm1Task, Clips
+from dloral.training.algorithm1 import Algorithm1Task, Clips, Restored
 from dloral.training.packs import psnr
 
 DUAL_SETTINGS = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))
@@ -11,6 +13,7 @@ ONE_SPACE_SETTINGS = ((0.0, 0.0), (1.0, 0.0))
 """(consistency, detail) that are looked at; with one LoRA alone there is no third."""
 
 MOST_SHOWN = 4  # clips in a sample grid
+CAPTION = 14  # pixels
 
 
 class HeldOut:
@@ -42,16 +45,25 @@ class HeldOut:
 
     @torch.no_grad()
     def picture(self) -> Tensor:
-        """A grid (3,H,W): a row a clip; input, then each setting, then the truth."""
-        columns = [self.clips.lq_frames[:MOST_SHOWN, -1]]
-        for setting in self.settings[1:]:
-            columns.append(self._restore(*setting).frames[:MOST_SHOWN, -1])
-        columns.append(self.clips.hq_frames[:MOST_SHOWN, -1])
-        rows = [
-            torch.cat([column[row] for column in columns], dim=2) for row in range(len(columns[0]))
+        """A grid (3,H,W) with captions: a row a clip; input, then each setting, then the truth."""
+        columns = {"input": self.clips.lq_frames[:MOST_SHOWN, -1]}
+        for consistency, detail in self.settings[1:]:
+            shown = self._restore(consistency, detail).frames[:MOST_SHOWN, -1]
+            columns[f"c={consistency:g} d={detail:g}"] = shown
+        columns["truth"] = self.clips.hq_frames[:MOST_SHOWN, -1]
+        sheets = [
+            torch.cat([_caption(name, column.shape[-1]), *column.float().cpu()], dim=1)
+            for name, column in columns.items()
         ]
-        return torch.cat(rows, dim=1).float().clamp(0, 1)
+        return torch.cat(sheets, dim=2).clamp(0, 1)
 
-    def _restore(self, consistency: float, detail: float):
+    def _restore(self, consistency: float, detail: float) -> Restored:
         self.task.pipe.unet.set_scales(consistency=consistency, detail=detail, merge=False)
         return self.task.restore(self.clips)
+
+
+def _caption(text: str, width: int) -> Tensor:
+    """A line of text above a column: (3,CAPTION,width) in [0, 1]."""
+    strip = Image.new("RGB", (width, CAPTION), "white")
+    ImageDraw.Draw(strip).text((2, 1), text, "black")
+    return torch.from_numpy(np.array(strip)).permute(2, 0, 1).float() / 255

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from torch import nn
 
 from dloral.errors import OptionError, OutputError
@@ -59,11 +60,12 @@ def run_training(
     time the run evaluates, and logged with the held-out figures. Raises :class:`DLoRALError`.
     """
     # Said plainly, for accelerate joins several processes on CPUs only where it is.
-    state = PartialState(cpu=choose_device(AUTO).type == "cpu")
+    asked = parse_flag_from_env("ACCELERATE_USE_CPU")  # accelerate launch --cpu
+    state = PartialState(cpu=asked or choose_device(AUTO).type == "cpu")
+    pipe = build_start(config.model, state.device, config.loop.seed)
     config, distance = _with_distance(config)
     precision = resolve_precision(config.loop.mixed_precision, state.device)
     config = replace(config, loop=replace(config.loop, mixed_precision=precision))
-    pipe = build_start(config.model, state.device, config.loop.seed)
     if distance is not None:
         distance.to(state.device)
     task = Algorithm1Task(

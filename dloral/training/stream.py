@@ -1,5 +1,6 @@
 """Clips for Algorithm 1, micro-batch by micro-batch: from packs, or drawn as they are needed."""
 
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -143,7 +144,7 @@ class ClipStream:
             sampler=keys,
             num_workers=self.workers,
             collate_fn=_as_it_is,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_start_worker,
             # Not forked: a copy of a process whose libraries have threads waits for them forever.
             multiprocessing_context="spawn" if self.workers else None,
         )
@@ -163,8 +164,9 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _one_thread(worker: int) -> None:
-    """The workers are the parallelism."""
+def _start_worker(worker: int) -> None:
+    """The workers are the parallelism; and a Ctrl-C is the main process's to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
 

@@ -205,7 +205,8 @@ class Trainer:
         self.stage = ""
         self._skipped = 0
         self._last_losses: dict[str, float] = {}
-        self._asked_to_stop = False
+        self._asked_to_stop = False  # by a signal to this process
+        self._stopping = False  # agreed on by all processes
 
     # What the one who iterates uses ----------------------------------------------------------
 
@@ -295,7 +296,7 @@ class Trainer:
         values = torch.stack(list(losses.values())).float()
         stop = values.new_tensor([float(self._asked_to_stop)])
         together = self.accelerator.reduce(torch.cat([values, stop]), "mean").tolist()
-        self._asked_to_stop = together.pop() > 0
+        self._stopping = together.pop() > 0
         return dict(zip(losses, together, strict=True))
 
     def _clip_and_check(self, losses: Mapping[str, float], active: set[str]) -> None:
@@ -331,9 +332,9 @@ class Trainer:
         monitor.step(step, self._last_losses, config.learning_rate_at(step - 1), self.stage)
         if self.on_step:
             self.on_step(step, self._last_losses)
-        if step % config.checkpoint_every == 0 or last or self._asked_to_stop:
+        if step % config.checkpoint_every == 0 or last or self._stopping:
             self._save()
-        if self._asked_to_stop:
+        if self._stopping:
             raise CancelledError(
                 f"stopped after step {step}, which is saved; the same call goes on"
             )
@@ -439,7 +440,10 @@ def _accelerator(config: LoopConfig, device: torch.device) -> Accelerator:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """``auto`` on this device; other names stay."""
+    """``auto`` on this device; other names stay. Raises :class:`OptionError` for fp16 on a CPU,
+    where accelerate would compute in float32 and not say so."""
+    if name == "fp16" and device.type == "cpu":
+        raise OptionError("mixed_precision 'fp16' is a GPU's; give auto, bf16 or no on a CPU")
     if name != "auto":
         return name
     dtype = choose_dtype("auto", device)

@@ -79,6 +79,30 @@ def test_thirty_steps_change_only_what_their_stages_may(clips: Pack, tmp_path: P
     assert seen["enhancement"] == {name for name in everything if ".detail." in name}
 
 
+def test_stopped_in_the_middle_and_resumed_equals_unbroken(clips: Pack, tmp_path: Path):
+    """The discriminator, its spectral norms and its place in the optimizer included."""
+
+    def run(steps: int, folder: str) -> Algorithm1Task:
+        task = make_task(clips, CONFIG)
+        loop = replace(LOOP, steps=steps, ema=0.9)
+        algorithm_1(
+            task, Trainer(task.trainable(), loop, tmp_path / folder, buffers=task.buffers())
+        )
+        return task
+
+    unbroken = run(9, "unbroken")
+    run(6, "stopped")
+    resumed = run(9, "stopped")
+    for one, other in (
+        (weights_of(resumed.pipe), weights_of(unbroken.pipe)),
+        (
+            resumed.adversarial.discriminator.state_dict(),
+            unbroken.adversarial.discriminator.state_dict(),
+        ),
+    ):
+        assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
 @pytest.mark.parametrize(
     ("settings", "stages", "learning"),
     [

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -307,9 +308,9 @@ def test_lpips_is_the_published_formula():
 
 
 def test_without_lpips_the_distance_is_called_by_its_own_name(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(perceptual, "IMAGENET_VGG", ("nobody/has-this", "model.safetensors"))
     monkeypatch.setattr(perceptual, "load_vgg_trunk", lambda blocks: torch.nn.Identity())
     with pytest.raises(WeightsError) as caught:
