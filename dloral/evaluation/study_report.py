@@ -115,7 +115,10 @@ def _verdict(
     figures = (
         f"{number(card, float(np.mean(first)))} against {number(card, float(np.mean(second)))}"
     )
-    said = f"{card.title}: the paper has {titles[better]} ahead of {titles[worse]}; here {figures}"
+    by = card.title if name in COLUMNS else f"Quality ({card.title})"
+    said = f"{by}: the paper has {titles[better]} ahead of {titles[worse]}; here {figures}"
+    if len(set(figures.split(" against "))) < 2:
+        return f"{said}: no difference."
     if min(len(first), len(second)) < 2:
         return f"{said}: {'seen' if gain > 0 else 'not seen'}, with one run each."
     error = np.sqrt(np.var(first, ddof=1) / len(first) + np.var(second, ddof=1) / len(second))
@@ -161,6 +164,7 @@ def draw_curves(study: Study, found: Found, target: Path) -> None:
             side.plot(steps, means, color=colours[name], lw=2, marker="o", ms=3)
             side.set_ylabel(f"{CARDS[name].title} {arrow(CARDS[name])}", color=colours[name])
             side.tick_params(axis="y", labelcolor=colours[name], labelsize=8)
+            side.ticklabel_format(axis="y", useOffset=False)
     for sides in panels.values():  # one scale for a measure, so that panels can be compared
         low = min(side.get_ylim()[0] for side in sides)
         high = max(side.get_ylim()[1] for side in sides)
@@ -214,11 +218,11 @@ def draw_sheet(study: Study, found: Found, out: Path) -> bool:
     pictures = {title: Image.open(path) for title, path in shown.items() if path.is_file()}
     if not pictures:
         return False
-    first = next(iter(pictures.values()))
+    first: Image.Image = next(iter(pictures.values()))
     parts = 3 if training else 2  # input, restored, and the truth where there is one
     side = first.width // parts
     rows = min(first.height, 4 * side)
-    columns: dict[str, Image.Image] = {"input": first.crop((0, 0, side, rows))}
+    columns = {"input": first.crop((0, 0, side, rows))}
     for title, picture in pictures.items():
         columns[title] = picture.crop((side, 0, 2 * side, rows))
     if training:
@@ -226,8 +230,8 @@ def draw_sheet(study: Study, found: Found, out: Path) -> bool:
     label = 18
     canvas = Image.new("RGB", (side * len(columns), rows + label), "white")
     draw = ImageDraw.Draw(canvas)
-    for place, (title, picture) in enumerate(columns.items()):
-        canvas.paste(picture, (place * side, label))
+    for place, (title, column) in enumerate(columns.items()):
+        canvas.paste(column, (place * side, label))
         draw.text((place * side + 4, 3), title[: side // 6], fill="black")
     canvas.save(out / "sheet.png")
     return True
