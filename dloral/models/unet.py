@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from accelerate import init_empty_weights
 from diffusers import UNet2DConditionModel
 
 # diffusers looks for this name in the module of every component it loads.
@@ -73,9 +74,9 @@ class TwoLoRAUNet(UNet2DConditionModel):
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """The plain UNet's files, then ``consistency.safetensors`` and ``detail.safetensors``."""
         self.unmerge()
-        plain = TwoLoRAUNet.from_config(self.config)
-        cast(plain, self.dtype)
-        plain.load_state_dict(plain_state_dict(self))
+        with init_empty_weights():  # it shares this one's tensors
+            plain = TwoLoRAUNet.from_config(self.config)
+        plain.load_state_dict(plain_state_dict(self), assign=True)
         super(TwoLoRAUNet, plain).save_pretrained(save_directory, **kwargs)
         if self.has_adapters:
             for adapter in ADAPTERS:

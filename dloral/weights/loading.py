@@ -1,22 +1,24 @@
 """From a model's name to a pipeline that runs: registry names, folders, Hub ids."""
 
+import errno
 import json
 import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import diffusers
 import torch
-import transformers
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-from safetensors import SafetensorError, safe_open
+from httpx2 import HTTPError
+from huggingface_hub import constants, hf_hub_download, snapshot_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import safe_open
 
 from dloral.errors import OptionError, WeightsError
 from dloral.models.unet import plain_state_dict
 from dloral.pipeline import DLoRALPipeline
+from dloral.weights.fetch import TerminalFetch, fetch, fetched
+from dloral.weights.hub import no_space, reason_of
+from dloral.weights.reading import BROKEN, first_line, quiet_bars
+from dloral.weights.registry import SD21
 
 AUTO = "auto"
 DEVICES = (AUTO, "cpu", "cuda", "mps")
@@ -29,13 +31,8 @@ DTYPES = {
 EMBEDDED = {"compact": Path(__file__).parent / "compact"}
 """Models inside the package, by registry name."""
 
-CONVERTED = {
-    "sd21": "python -m dloral convert model.pkl --base SD21_DIR -o DIR, then --model DIR",
-}
-"""Models that a person brings, by registry name, and the call that makes a folder of them."""
-
-BROKEN = (OSError, ValueError, RuntimeError, SafetensorError)
-"""What libraries raise for files that do not hold what they should."""
+FETCHED = (SD21,)
+"""Models that are fetched when they are first asked for, by registry name."""
 
 WANTED_FILES = ["*.json", "*.safetensors", "*.txt"]
 INDEX = "model_index.json"
@@ -46,10 +43,11 @@ def load_pipeline(
 ) -> DLoRALPipeline:
     """A pipeline ready to run, in evaluation mode.
 
-    ``model``: ``"compact"``, a folder that ``save_pretrained`` or ``convert`` wrote, or a Hub id
-    ``owner/name`` of such a folder. ``device``: auto takes CUDA, else Apple's MPS, else the CPU;
-    ``cuda:1`` and the like name one. ``dtype``: float32, bfloat16, float16 or auto (see
-    :func:`choose_dtype`). Raises :class:`WeightsError` or :class:`OptionError`.
+    ``model``: ``"compact"``; ``"sd21"``, which is fetched when it is not on this machine; a folder
+    that ``save_pretrained`` or ``convert`` wrote; or a Hub id ``owner/name`` of such a folder.
+    ``device``: auto takes CUDA, else Apple's MPS, else the CPU; ``cuda:1`` and the like name one.
+    ``dtype``: float32, bfloat16, float16 or auto (see :func:`choose_dtype`). Raises
+    :class:`WeightsError` or :class:`OptionError`.
     """
     place = choose_device(device)
     precision = choose_dtype(dtype, place)
@@ -95,19 +93,23 @@ def _check_complete(pipe: DLoRALPipeline, folder: Path) -> None:
 
 
 def find_model(model: str) -> Path:
-    """The folder of a model; a Hub id is downloaded once and kept in the Hub's cache."""
+    """The folder of a model. What is not on this machine is downloaded once and kept: a registry
+    name as :func:`dloral.weights.fetch.fetch` does (shown on stderr), a Hub id in the Hub's cache.
+    """
     if model in EMBEDDED:
         return _checked(EMBEDDED[model], model)
     if _is_folder(model):
         return _checked(Path(model), model)
-    if model in CONVERTED:
-        raise WeightsError(f"model {model!r} is not on this machine; make it: {CONVERTED[model]}")
+    if model in FETCHED:
+        shown = TerminalFetch()
+        folder = fetched(model) or fetch(model, on_plan=shown.plan, on_progress=shown.progress)
+        return _checked(folder, model)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not model.startswith("."):
         return _checked(_from_hub(model), model)
-    known = ", ".join([*EMBEDDED, *CONVERTED])
+    known = ", ".join([*EMBEDDED, *FETCHED])
     raise WeightsError(
-        f"model {model!r} is unknown: no name ({known}), no folder here, no Hub id owner/name; "
-        "use --model compact"
+        f"model {model[:80]!r} is unknown: no name ({known}), no folder here, no Hub id "
+        "owner/name; use --model compact"
     )
 
 
@@ -138,17 +140,28 @@ def _checked(folder: Path, model: str) -> Path:
 
 
 def _from_hub(model: str) -> Path:
+    """The index first: a Hub id of something else may be a hundred gigabytes."""
     try:
+        index = hf_hub_download(model, INDEX)
+        _checked(Path(index).parent, model)
         return Path(snapshot_download(model, allow_patterns=WANTED_FILES))
-    except RepositoryNotFoundError as error:
+    except LocalEntryNotFoundError as error:
+        offline = constants.HF_HUB_OFFLINE
+        reason = "HF_HUB_OFFLINE is set" if offline else "the Hub cannot be reached"
         raise WeightsError(
-            f"model {model!r} is neither a folder here nor on the Hub (or it is private: set "
-            "HF_TOKEN); use --model compact"
+            f"model {model!r} is not on this machine and {reason}; use --model compact"
         ) from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except EntryNotFoundError as error:
         raise WeightsError(
-            f"model {model!r} could not be fetched from the Hub: {first_line(error)}; check the "
-            "network or use --model compact"
+            f"model {model!r} on the Hub has no {INDEX}, so it is something else; give one that "
+            "`python -m dloral convert` made, or use --model compact"
+        ) from error
+    except (HfHubHTTPError, HTTPError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise no_space(Path(constants.HF_HUB_CACHE), 0) from error
+        raise WeightsError(
+            f"model {model!r} could not be fetched from the Hub: it {reason_of(error)}; use "
+            "--model compact"
         ) from error
 
 
@@ -194,31 +207,3 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     has = torch.cpu.get_capabilities()
     native = any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return torch.bfloat16 if native else torch.float32
-
-
-@contextmanager
-def quiet_bars() -> Iterator[None]:
-    """No bars of other libraries while a model loads: it takes a second, and ours come after.
-
-    Nor their advice on what is missing: :func:`load_pipeline` says that in one line.
-    """
-    libraries = (diffusers.utils.logging, transformers.utils.logging)
-    active = [library.is_progress_bar_enabled() for library in libraries]
-    verbosity = diffusers.utils.logging.get_verbosity()
-    for library in libraries:
-        library.disable_progress_bar()
-    diffusers.utils.logging.set_verbosity(diffusers.utils.logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")
-            yield
-    finally:
-        diffusers.utils.logging.set_verbosity(verbosity)
-        for library, was_active in zip(libraries, active, strict=True):
-            if was_active:
-                library.enable_progress_bar()
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, for messages of one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(". ")

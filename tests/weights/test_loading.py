@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from dloral.errors import OptionError, WeightsError
 from dloral.pipeline import DLoRALPipeline
 from dloral.weights import loading
-from dloral.weights.loading import choose_device, choose_dtype, first_line, load_pipeline
+from dloral.weights.loading import choose_device, choose_dtype, load_pipeline
+from dloral.weights.reading import first_line
 
 
 def refusal(model: str | Path) -> str:
@@ -38,17 +39,6 @@ def test_unknown_model(model: str) -> None:
     assert "is unknown" in str(caught.value)
     assert "compact" in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_sd21_says_how_to_make_it() -> None:
-    assert "convert" in refusal("sd21")
-
-
-def test_hub_id_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    line = refusal("nobody/has-such-a-model")
-    assert "nobody/has-such-a-model" in line
-    assert "Hub" in line
 
 
 def test_folder_without_index(tmp_path: Path) -> None:
