@@ -77,7 +77,9 @@ def _add_upscale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--consistency", type=float, default=1.0, help="C-LoRA: steadiness in time, 0 to 2")
     add("--detail", type=float, default=1.0, help="D-LoRA: fine detail, 0 to 2")
     add("--window", type=int, default=1, help="earlier frames looked at: 0, 1, 3 or 5")
-    add("--prompt", default="", help="what the clip shows, for models that read it")
+    add("--prompt", default="", help="what the clip shows, added to what the tagger sees")
+    add("--tagger", default="auto", help="dape, ram, none, or auto: dape where it is fetched")
+    add("--vae", default="auto", help="tiny, tiny-decoder, or auto: the model's own")
     add("--color-fix", default="auto", help="adain, wavelet, none, or auto: the model's own")
     add(
         "--tile",

@@ -65,6 +65,18 @@ class TwoLoRAUNet(UNet2DConditionModel):
             self.unmerge()
             set_scales(self, consistency=consistency, detail=detail)
 
+    def bytes_to_merge(self) -> int:
+        """What the pristine copies will take that :meth:`set_scales` makes; 0 once it has."""
+        if self._merged is not None:
+            return 0
+        weights = (layer.get_base_layer().weight for layer in lora_layers(self))
+        return sum(weight.numel() * weight.itemsize for weight in weights)
+
+    def keep_pristine_on(self, device: torch.device | str) -> None:
+        """Where the copies lie that scales are merged from."""
+        if self._merged is not None:
+            self._merged.to(device)
+
     def unmerge(self) -> None:
         """Pristine base weights back in the layers, adapters live."""
         if self._merged is not None:

@@ -15,7 +15,6 @@ from shutil import copyfile, disk_usage, rmtree
 
 import torch
 from filelock import FileLock
-from huggingface_hub import constants
 from tqdm import tqdm
 
 from dloral.errors import CancelledError, OptionError, OutputError
@@ -31,7 +30,16 @@ from dloral.weights.hub import (
     sources_refuse,
 )
 from dloral.weights.reading import BROKEN, first_line
-from dloral.weights.registry import MODELS, SD21, TAGGER, TINY_VAE, Part, RemoteFile
+from dloral.weights.registry import (
+    MODELS,
+    SD21,
+    TAGGER,
+    TINY_VAE,
+    Part,
+    RemoteFile,
+    fetched,
+    models_home,
+)
 from dloral.weights.tagger import convert_tagger
 
 HALF = "float16"
@@ -122,19 +130,8 @@ class Offer:
     licences: tuple[str, ...]
 
 
-def models_home() -> Path:
-    """Where fetched models are kept: beside the Hub's own cache (``HF_HOME``)."""
-    return Path(constants.HF_HOME) / "dloral"
-
-
 def downloads_folder() -> Path:
     return models_home() / "downloads"
-
-
-def fetched(name: str) -> Path | None:
-    """The folder of a model that was fetched before."""
-    folder = models_home() / name
-    return folder if folder.is_dir() else None
 
 
 def offers() -> list[Offer]:
@@ -350,6 +347,12 @@ class TerminalFetch:
 
     def __init__(self) -> None:
         self._bar: tqdm | None = None
+
+    def show(self, told: FetchPlan | FetchProgress) -> None:
+        if isinstance(told, FetchPlan):
+            self.plan(told)
+        else:
+            self.progress(told)
 
     def plan(self, plan: FetchPlan) -> None:
         if plan.models:

@@ -2,23 +2,28 @@
 
 import errno
 import json
+import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import diffusers
 import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers.hooks import apply_layerwise_casting
 from httpx2 import HTTPError
 from huggingface_hub import constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import safe_open
 
-from dloral.errors import OptionError, WeightsError
+from dloral.errors import DLoRALError, OptionError, WeightsError
+from dloral.memory import free_memory
 from dloral.models.unet import plain_state_dict
 from dloral.pipeline import DLoRALPipeline
-from dloral.weights.fetch import TerminalFetch, fetch, fetched
+from dloral.weights.fetch import FetchPlan, FetchProgress, TerminalFetch, fetch, fetch_steps
 from dloral.weights.hub import no_space, reason_of
 from dloral.weights.reading import BROKEN, first_line, quiet_bars
-from dloral.weights.registry import SD21
+from dloral.weights.registry import SD21, TINY_VAE, fetched
 
 AUTO = "auto"
 DEVICES = (AUTO, "cpu", "cuda", "mps")
@@ -34,24 +39,31 @@ EMBEDDED = {"compact": Path(__file__).parent / "compact"}
 FETCHED = (SD21,)
 """Models that are fetched when they are first asked for, by registry name."""
 
+LARGE = (torch.nn.Conv2d, torch.nn.Linear, torch.nn.Embedding)
+"""Layers whose weights are widened as they run; those that the libraries' casting knows."""
+
 WANTED_FILES = ["*.json", "*.safetensors", "*.txt"]
 INDEX = "model_index.json"
 
 
 def load_pipeline(
-    model: str | Path = "compact", device: str = AUTO, dtype: str = AUTO
+    model: str | Path = "compact", device: str = AUTO, dtype: str = AUTO, vae: str = AUTO
 ) -> DLoRALPipeline:
     """A pipeline ready to run, in evaluation mode.
 
     ``model``: ``"compact"``; ``"sd21"``, which is fetched when it is not on this machine; a folder
     that ``save_pretrained`` or ``convert`` wrote; or a Hub id ``owner/name`` of such a folder.
     ``device``: auto takes CUDA, else Apple's MPS, else the CPU; ``cuda:1`` and the like name one.
-    ``dtype``: float32, bfloat16, float16 or auto (see :func:`choose_dtype`). Raises
+    ``dtype``: float32, bfloat16, float16 or auto (see :func:`choose_dtype`); a CPU that does not
+    multiply in a half precision keeps weights in it and computes in float32. ``vae``: auto for the
+    model's own, ``"tiny"`` or ``"tiny-decoder"`` for TAESD in its place or in its decoder's. Raises
     :class:`WeightsError` or :class:`OptionError`.
     """
     place = choose_device(device)
     precision = choose_dtype(dtype, place)
     folder = find_model(str(model))
+    if dtype == AUTO and place.type == "cpu" and _weights_bytes(folder) > free_memory(place):
+        precision = torch.bfloat16
     try:
         _check_folders(folder)
         with quiet_bars():
@@ -59,6 +71,10 @@ def load_pipeline(
                 folder, dtype=precision, local_files_only=True, use_safetensors=True
             )
         _check_complete(pipe, folder)
+        if vae != AUTO:
+            _use_tiny_vae(pipe, vae, precision)
+    except DLoRALError:
+        raise
     except (*BROKEN, KeyError, AttributeError, TypeError) as error:
         raise WeightsError(
             f"model {str(model)!r} cannot be loaded from {folder}: {first_line(error)}; "
@@ -67,7 +83,44 @@ def load_pipeline(
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
             part.requires_grad_(False).eval()
-    return pipe.to(place).channels_last()
+    pipe.to(place).channels_last()
+    if place.type == "cpu" and precision != torch.float32 and not _multiplies(precision):
+        for part in pipe.components.values():
+            if isinstance(part, torch.nn.Module):
+                compute_in_float32(part)
+    return pipe
+
+
+def fetch_missing(model: str) -> Iterator[FetchPlan | FetchProgress]:
+    """Fetches a model that is not on this machine, step by step; nothing for one that is."""
+    if model in FETCHED and not _is_folder(model) and not fetched(model):
+        yield from fetch_steps(model)
+
+
+def _weights_bytes(folder: Path) -> int:
+    """What a model takes in float32, with the copies that LoRAs are merged from."""
+    count = 0
+    for path in folder.rglob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            sizes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+        count += sum(math.prod(size) for size in sizes) * (2 if path.parent.name == "unet" else 1)
+    return 4 * count
+
+
+def _use_tiny_vae(pipe: DLoRALPipeline, vae: str, dtype: torch.dtype) -> None:
+    """TAESD in the VAE's place, or in its decoder's alone; fetched if it is not there."""
+    if not isinstance(pipe.vae, AutoencoderKL):
+        raise OptionError(
+            f"--vae is {vae}, which knows Stable Diffusion's latents alone; this model has a "
+            f"{type(pipe.vae).__name__}, use --vae auto"
+        )
+    shown = TerminalFetch()
+    folder = fetched(TINY_VAE) or fetch(TINY_VAE, on_plan=shown.plan, on_progress=shown.progress)
+    tiny = AutoencoderTiny.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    if vae == "tiny":
+        pipe.vae = tiny
+    else:
+        pipe.tiny_decoder = tiny
 
 
 def _check_folders(folder: Path) -> None:
@@ -204,6 +257,28 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if device.type == "mps":
         return torch.float16
+    return torch.bfloat16 if _multiplies(torch.bfloat16) else torch.float32
+
+
+def _multiplies(dtype: torch.dtype) -> bool:
+    """Whether this CPU multiplies in a half precision itself."""
     has = torch.cpu.get_capabilities()
-    native = any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    return torch.bfloat16 if native else torch.float32
+    names = {
+        torch.bfloat16: ("avx512_bf16", "amx_bf16", "bf16"),
+        torch.float16: ("avx512_fp16", "amx_fp16", "fp16"),
+    }[dtype]
+    return any(has.get(name, False) for name in names)
+
+
+def compute_in_float32(part: torch.nn.Module) -> None:
+    """Large weights stay as they are and each layer is widened while it runs; the rest is float32.
+
+    Where a CPU has no instructions for a half precision, a convolution in it takes hundreds of
+    times as long as in float32 (our measure: 23 s against 0.04 s for one of 128 channels).
+    """
+    storage = part.dtype
+    for module in part.modules():
+        if not isinstance(module, LARGE):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.float()
+    apply_layerwise_casting(part, storage, torch.float32, skip_modules_pattern=())

@@ -1,4 +1,4 @@
-"""What can be fetched, and from where: one table.
+"""What can be fetched, from where, and where it is kept: one table.
 
 Mirrors are tried in order, for repositories get withdrawn. A revision that is a commit never
 changes; ``main`` is pinned by SHA-256 where that is known. What the Hub itself says of a file
@@ -6,6 +6,9 @@ changes; ``main`` is pinned by SHA-256 where that is known. What the Hub itself 
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from huggingface_hub import constants
 
 
 @dataclass(frozen=True)
@@ -157,3 +160,14 @@ MODELS: dict[str, Model] = {
     TINY_VAE: Model("the tiny autoencoder of --vae tiny: TAESD", {"taesd": TAESD}, about=9_800_000),
 }
 """By the names that ``--model`` and ``dloral fetch`` take."""
+
+
+def models_home() -> Path:
+    """Where fetched models are kept: beside the Hub's own cache (``HF_HOME``)."""
+    return Path(constants.HF_HOME) / "dloral"
+
+
+def fetched(name: str) -> Path | None:
+    """The folder of a model that was fetched before."""
+    folder = models_home() / name
+    return folder if folder.is_dir() else None

@@ -21,6 +21,7 @@ from dloral.errors import OutputError, WeightsError
 from dloral.models.tagger import Tagger
 from dloral.models.unet import cast
 from dloral.weights.reading import BROKEN, first_line, make_readable, open_pickle, quiet_bars
+from dloral.weights.registry import TAGGER, fetched
 
 TAGGER_FOLDER = "tagger"
 """Where a model's folder keeps its tagger."""
@@ -93,6 +94,13 @@ def convert_tagger(
             unfinished.rename(target)
     except BROKEN as error:
         raise OutputError(f"{target} could not be written: {first_line(error)}") from error
+
+
+def find_tagger(model: Path | None) -> Path | None:
+    """The tagger in a model's folder, else the one that was fetched; None if there is neither."""
+    if model is not None and (model / TAGGER_FOLDER / "config.json").is_file():
+        return model / TAGGER_FOLDER
+    return fetched(TAGGER)
 
 
 def load_tagger(

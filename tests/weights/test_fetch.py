@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 
 from dloral.errors import CancelledError, DLoRALError, OptionError, OutputError, WeightsError
 from dloral.weights import fetch as fetching
-from dloral.weights.fetch import FetchProgress, fetch, fetch_steps, fetched, plan_fetch
+from dloral.weights.fetch import FetchProgress, fetch, fetch_steps, plan_fetch
+from dloral.weights.registry import fetched
 
 TEXT_ENCODER = "text_encoder/model.safetensors"
 
