@@ -187,7 +187,8 @@ def _located(name: str, part: str, entry: Part) -> Iterator[tuple[RemoteFile, Fo
 
 
 def _remedy(name: str) -> str:
-    return f"try again (python -m dloral fetch {name}), or use --model compact"
+    instead = {TAGGER: "--tagger none", TINY_VAE: "--vae auto"}.get(name, "--model compact")
+    return f"try again (python -m dloral fetch {name}), or use {instead}"
 
 
 def fetch(

@@ -111,7 +111,7 @@ def _use_tiny_vae(pipe: DLoRALPipeline, vae: str, dtype: torch.dtype) -> None:
     """TAESD in the VAE's place, or in its decoder's alone; fetched if it is not there."""
     if not isinstance(pipe.vae, AutoencoderKL):
         raise OptionError(
-            f"--vae is {vae}, which knows Stable Diffusion's latents alone; this model has a "
+            f"--vae is {vae!r}, which knows Stable Diffusion's latents alone; this model has a "
             f"{type(pipe.vae).__name__}, use --vae auto"
         )
     shown = TerminalFetch()

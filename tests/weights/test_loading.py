@@ -163,8 +163,38 @@ def test_loaded_for_inference_in_the_wanted_precision(folder: Path, dtype: str) 
     for module in parts(loaded).values():
         assert not module.training
         for parameter in module.parameters():
-            assert parameter.dtype == getattr(torch, dtype)
+            # Where the CPU has no such instructions, what is small is float32 (see below).
+            assert parameter.dtype == getattr(torch, dtype) or parameter.ndim < 2
             assert not parameter.requires_grad
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_on_a_cpu_without_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    """Weights are kept in it, every layer computes in float32: what float32 makes of those."""
+    clip = torch.rand(2, 3, 20, 28, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    kept = load_pipeline(folder, device="cpu", dtype=dtype)
+    restored = kept(clip, detail=0.5).frames
+    assert kept.unet.conv_in.base_layer.weight.dtype == getattr(torch, dtype)
+    assert kept.unet.dtype == kept.vae.dtype == torch.float32
+    wide = load_pipeline(folder, device="cpu", dtype="float32")
+    for part in parts(wide).values():
+        for parameter in part.parameters():
+            parameter.data = parameter.data.to(getattr(torch, dtype)).float()
+    wide.set_scales(1, 0.5)
+    torch.testing.assert_close(restored, wide(clip, detail=0.5).frames, atol=1e-2, rtol=0)
+
+
+def test_auto_keeps_half_where_float32_does_not_fit(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    monkeypatch.setattr(loading, "free_memory", lambda device: 1000)
+    assert load_pipeline(folder, device="cpu").unet.conv_out.weight.dtype == torch.bfloat16
+    monkeypatch.setattr(loading, "free_memory", lambda device: 10**12)
+    assert load_pipeline(folder, device="cpu").unet.conv_out.weight.dtype == torch.float32
 
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:x", "gpu", "", "cpu:"])
