@@ -1,5 +1,6 @@
 """Memory: the ladder of limits, the estimate, and a real failure of an allocation."""
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ def ladder(limits: Limits, height: int, width: int, can: set[str]) -> list[Limit
 
 def test_ladder_ends_and_never_goes_up() -> None:
     steps = ladder(Limits(batch_size=4), 1080, 1920, ALL)
-    told = [step.told(before) for before, step in zip(steps[:-1], steps[1:], strict=True)]
+    told = [step.told(before) for before, step in itertools.pairwise(steps)]
     assert told == [
         "one frame at a time",
         "the text encoder unloaded",

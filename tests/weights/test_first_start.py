@@ -1,5 +1,6 @@
-"""A whole ``--model sd21`` start on an empty machine: processes of their own, told by ``HF_ENDPOINT``
-where the Hub is. Fetched, converted, kept, a clip restored; the second start asks nobody."""
+"""A whole ``--model sd21`` start on an empty machine: processes of their own, told by
+``HF_ENDPOINT`` where the Hub is. Fetched, converted, kept, a clip restored; the second start asks
+nobody."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""``--vae tiny``: TAESD's format (a small random one) in the VAE's place, whole or decoder alone."""
+"""``--vae tiny``: TAESD's format (a small random one) in the VAE's place, or its decoder alone."""
 
 from pathlib import Path
 
