@@ -3,7 +3,7 @@
     python tests/support/full_size.py make FOLDER     # 2.7 GB
     python tests/support/full_size.py run FOLDER [FRAMES [SIDE]]
 
-``run`` restores noise and prints seconds, the peak of resident memory, and what was done for memory.
+``run`` restores noise and prints seconds, the peak of resident memory and what was done for it.
 """
 
 import resource
