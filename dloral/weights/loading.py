@@ -22,7 +22,7 @@ from dloral.models.unet import plain_state_dict
 from dloral.pipeline import DLoRALPipeline
 from dloral.weights.fetch import FetchPlan, FetchProgress, TerminalFetch, fetch, fetch_steps
 from dloral.weights.hub import no_space, reason_of
-from dloral.weights.reading import BROKEN, first_line, quiet_bars
+from dloral.weights.reading import BROKEN, first_line, quiet_bars, quiet_hub
 from dloral.weights.registry import SD21, TINY_VAE, fetched
 
 AUTO = "auto"
@@ -195,7 +195,8 @@ def _checked(folder: Path, model: str) -> Path:
 def _from_hub(model: str) -> Path:
     """The index first: a Hub id of something else may be a hundred gigabytes."""
     try:
-        index = hf_hub_download(model, INDEX)
+        with quiet_hub():
+            index = hf_hub_download(model, INDEX)
         _checked(Path(index).parent, model)
         return Path(snapshot_download(model, allow_patterns=WANTED_FILES))
     except LocalEntryNotFoundError as error:

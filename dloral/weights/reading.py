@@ -12,6 +12,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 
 from dloral.errors import WeightsError
@@ -80,6 +81,17 @@ def quiet_bars() -> Iterator[None]:
         for library, was_active in zip(libraries, active, strict=True):
             if was_active:
                 library.enable_progress_bar()
+
+
+@contextmanager
+def quiet_hub() -> Iterator[None]:
+    """The Hub's client tells each of its tries; ours is one line when they have all failed."""
+    verbosity = hub_logging.get_verbosity()
+    hub_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        hub_logging.set_verbosity(verbosity)
 
 
 def first_line(error: BaseException) -> str:
