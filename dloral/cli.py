@@ -53,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"dloral {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_upscale(commands)
+    _add_fetch(commands)
     _add_convert(commands)
     _add_bench(commands)
     _add_app(commands)
@@ -85,7 +86,9 @@ def _add_upscale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--consistency", type=float, default=1.0, help="C-LoRA: steadiness in time, 0 to 2")
     add("--detail", type=float, default=1.0, help="D-LoRA: fine detail, 0 to 2")
     add("--window", type=int, default=1, help="earlier frames looked at: 0, 1, 3 or 5")
-    add("--prompt", default="", help="what the clip shows, for models that read it")
+    add("--prompt", default="", help="what the clip shows, added to what the tagger sees")
+    add("--tagger", default="auto", help="dape, ram, none, or auto: dape where it is fetched")
+    add("--vae", default="auto", help="tiny, tiny-decoder, or auto: the model's own")
     add("--color-fix", default="auto", help="adain, wavelet, none, or auto: the model's own")
     add(
         "--tile",
@@ -110,7 +113,7 @@ def _add_upscale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="compact", help="compact, a folder, or a Hub id")
+    parser.add_argument("--model", default="compact", help="compact, sd21, a folder, or a Hub id")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
 
@@ -143,6 +146,7 @@ def _add_convert(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--base", type=Path, required=True, help="Stable Diffusion 2.1-base folder")
     parser.add_argument("-o", "--output", type=Path, required=True, help="new folder to write")
     parser.add_argument("--dtype", help="float32, bfloat16 or float16; as stored by default")
+    parser.add_argument("--push-to-hub", metavar="ID", help="then upload it as owner/name")
     parser.set_defaults(command=_convert)
 
 
@@ -155,6 +159,49 @@ def _convert(options: argparse.Namespace) -> None:
     dtype = DTYPES[options.dtype] if options.dtype else None
     convert(options.checkpoint, options.base, options.output, dtype)
     print(f"wrote {options.output}; use it with --model {options.output}")
+    if options.push_to_hub:
+        from dloral.weights.card import push
+
+        address = push(options.output, options.push_to_hub)
+        print(f"pushed to {address}; use it with --model {options.push_to_hub}")
+
+
+def _add_fetch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "fetch",
+        help="download a model from the Hugging Face Hub, once",
+        description="Download a model, convert it to safetensors and keep it (in HF_HOME).",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("name", metavar="NAME", help="sd21, tagger, taesd, or a Hub id owner/name")
+    add("--without", action="append", default=[], metavar="PART", help="sd21: tagger")
+    add("--dry-run", action="store_true", help="say what would be downloaded, and stop")
+    add("--dtype", default="float16", help="kept as float16, bfloat16, or float32: as released")
+    add("--keep-downloads", action="store_true", help="keep the released files too")
+    parser.set_defaults(command=_fetch)
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    from dloral.weights.fetch import TerminalFetch, fetch, plan_fetch
+    from dloral.weights.loading import find_model
+
+    if "/" in options.name:
+        print(f"{options.name} is in {find_model(options.name)}")
+        return
+    if options.dry_run:
+        print("\n".join(plan_fetch(options.name, options.without).lines()))
+        return
+    shown = TerminalFetch()
+    folder = fetch(
+        options.name,
+        without=options.without,
+        dtype=options.dtype,
+        keep_downloads=options.keep_downloads,
+        on_plan=shown.plan,
+        on_progress=shown.progress,
+    )
+    print(f"{options.name} is in {folder}")
 
 
 def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

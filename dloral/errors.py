@@ -30,5 +30,9 @@ class WeightsError(DLoRALError):
     """Weights are missing, broken, hostile, or made for another model."""
 
 
+class ResourceError(DLoRALError):
+    """The machine has too little memory for the job, even in its smallest steps."""
+
+
 class CancelledError(DLoRALError):
     """The job was stopped by whoever started it; nothing was written."""

@@ -18,6 +18,12 @@ CODECS = ("h264", "h265", "vp9", "prores", "ffv1")
 BIT_DEPTHS = (8, 10)
 AUTO = "auto"
 
+VAES = (AUTO, "tiny", "tiny-decoder")
+"""Whose encoder and decoder: the model's own, the tiny autoencoder's, or its decoder alone."""
+
+TAGGERS = (AUTO, "dape", "ram", "none")
+"""Who writes the prompt: auto is DAPE where it has been fetched and the model reads prompts."""
+
 AUTO_TILE = 96
 """The reference's tile, in latent cells: ``tile="auto"`` tiles frames of more cells than that."""
 
@@ -28,11 +34,14 @@ class UpscaleOptions:
 
     ``model``: a registry name, a folder, or a Hub id. ``scale``: enlargement, 1 to 4, fractions
     allowed. ``consistency``, ``detail``: scales of C-LoRA and D-LoRA, 0 to 2. ``window``: how many
-    earlier frames are looked at (0, 1, 3, 5). ``tile``: latent cells a side, None for no tiles,
-    ``"auto"`` for tiles only where a frame has more cells than the reference's 96 x 96.
-    ``color_fix``: adain, wavelet, none, or ``"auto"`` for the model's own. ``start``,
-    ``duration``: seconds of the source. ``codec``, ``crf``, ``bit_depth``: of the written video.
-    ``resume``: keep restored frames beside the target until it is written, and go on from those.
+    earlier frames are looked at (0, 1, 3, 5). ``vae``: ``"tiny"`` for TAESD in the VAE's place,
+    ``"tiny-decoder"`` in its decoder's alone. ``prompt``: what the clip shows, added to what
+    ``tagger`` sees in each scene: dape, ram, none, or ``"auto"`` for DAPE where it is there.
+    ``tile``: latent cells a side, None for no tiles, ``"auto"`` for tiles only where a frame has
+    more cells than the reference's 96 x 96. ``color_fix``: adain, wavelet, none, or ``"auto"`` for
+    the model's own. ``start``, ``duration``: seconds of the source. ``codec``, ``crf``,
+    ``bit_depth``: of the written video. ``resume``: keep restored frames beside the target until it
+    is written, and go on from those.
     """
 
     model: str = "compact"
@@ -40,7 +49,9 @@ class UpscaleOptions:
     consistency: float = 1.0
     detail: float = 1.0
     window: int = 1
+    vae: str = AUTO
     prompt: str = ""
+    tagger: str = AUTO
     color_fix: str = AUTO
     device: str = AUTO
     dtype: str = AUTO
@@ -60,6 +71,8 @@ class UpscaleOptions:
         _within("detail", self.detail, 0, MAX_LORA_SCALE)
         _one_of("window", self.window, WINDOWS)
         _one_of("color_fix", self.color_fix, (AUTO, *COLOUR_FIXES))
+        _one_of("vae", self.vae, VAES)
+        _one_of("tagger", self.tagger, TAGGERS)
         _one_of("codec", self.codec, CODECS)
         _one_of("bit_depth", self.bit_depth, BIT_DEPTHS)
         _within("start", self.start, 0)

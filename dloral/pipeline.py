@@ -16,24 +16,36 @@ networks see [-1, 1].
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline
+from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline
 from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
+from transformers import CLIPTextModel
 
-from dloral.errors import OptionError
+from dloral.errors import OptionError, ResourceError
+from dloral.frames.clips import as_frames, as_output
 from dloral.frames.colour import COLOUR_FIXES, fix_colour
 from dloral.frames.resize import pad_to_latent_grid, shrink_for_flow
 from dloral.frames.tiles import blend_tiles
+from dloral.memory import (
+    SHARE,
+    Limits,
+    free_memory,
+    is_out_of_memory,
+    needed_memory,
+    release_memory,
+)
 from dloral.models.cfr import CrossFrameRetrieval
 from dloral.models.flow import SPyNet, warp
+from dloral.models.tiled_vae import decode_in_tiles, encode_in_tiles
 from dloral.models.unet import TwoLoRAUNet
 from dloral.models.vae import CompactVAE
 from dloral.options import AUTO, WINDOWS
@@ -62,21 +74,28 @@ class DLoRALPipeline(DiffusionPipeline):
 
     ``decoder_adds_input``: the VAE's decoder gives the difference to the low-quality frame (the
     compact model) rather than the frame itself (Stable Diffusion's). ``color_fix``: what the model
-    is best used with (the full one: AdaIN, as released).
+    is best used with (the full one: AdaIN, as released). ``tiny_decoder``: decodes in the VAE's
+    place where it is given.
     """
 
-    _optional_components = ["tokenizer", "text_encoder", "scheduler"]  # noqa: RUF012 (diffusers)
-    model_cpu_offload_seq = "text_encoder->vae->flow->retrieval->unet"
+    _optional_components = [  # noqa: RUF012 (diffusers)
+        "tokenizer",
+        "text_encoder",
+        "scheduler",
+        "tiny_decoder",
+    ]
+    model_cpu_offload_seq = "text_encoder->vae->flow->retrieval->unet->tiny_decoder"
 
     def __init__(
         self,
-        vae: AutoencoderKL | CompactVAE,
+        vae: AutoencoderKL | CompactVAE | AutoencoderTiny,
         unet: TwoLoRAUNet,
         flow: SPyNet,
         retrieval: CrossFrameRetrieval,
         tokenizer: Any = None,
         text_encoder: Any = None,
         scheduler: Any = None,
+        tiny_decoder: AutoencoderTiny | None = None,
         decoder_adds_input: bool = False,
         color_fix: str = "adain",
     ) -> None:
@@ -89,6 +108,7 @@ class DLoRALPipeline(DiffusionPipeline):
             tokenizer=tokenizer,
             text_encoder=text_encoder,
             scheduler=scheduler,
+            tiny_decoder=tiny_decoder,
         )
         self.register_to_config(decoder_adds_input=decoder_adds_input, color_fix=color_fix)
         # No bar unless asked for: every face of the software shows its own.
@@ -96,12 +116,16 @@ class DLoRALPipeline(DiffusionPipeline):
 
     # The four steps --------------------------------------------------------------------------
 
-    def encode(self, lq_frames: Tensor) -> Tensor:
+    def encode(self, lq_frames: Tensor, vae_tile: int | None = None) -> Tensor:
         """Frames (B,3,H,W) in [0, 1], H and W multiples of 8 -> latents (B,C,h,w).
 
-        The mean of the VAE's distribution times its scaling factor (notes, step 1).
+        The mean of the VAE's distribution times its scaling factor (notes, step 1). ``vae_tile``:
+        latent cells of a tile where memory is short (Stable Diffusion's VAE alone needs it).
         """
-        encoded = self.vae.encode(self._to_network(lq_frames))
+        pictures = self._to_network(lq_frames)
+        if vae_tile and isinstance(self.vae, AutoencoderKL):
+            return encode_in_tiles(self.vae, pictures, vae_tile) * self.vae.config.scaling_factor
+        encoded = self.vae.encode(pictures)
         latents = encoded.latent_dist.mode() if "latent_dist" in encoded else encoded[0]
         return latents * self.vae.config.scaling_factor
 
@@ -176,20 +200,39 @@ class DLoRALPipeline(DiffusionPipeline):
         retrieved, eps = blend_tiles(one_tile, height, width, tile, tile_overlap)
         return retrieved - eps
 
-    def decode(self, restored_latents: Tensor, lq_frames: Tensor) -> Tensor:
+    def decode(
+        self, restored_latents: Tensor, lq_frames: Tensor, vae_tile: int | None = None
+    ) -> Tensor:
         """Latents (B,C,h,w) and the padded input (B,3,H,W) -> frames (B,3,H,W), unclamped."""
-        decoded = self.vae.decode(restored_latents / self.vae.config.scaling_factor).sample.float()
+        vae = self.tiny_decoder or self.vae
+        latents = restored_latents / vae.config.scaling_factor
+        if vae_tile and isinstance(vae, AutoencoderKL):
+            decoded = decode_in_tiles(vae, latents, vae_tile).float()
+        else:
+            decoded = vae.decode(latents).sample.float()
         if self.config.decoder_adds_input:
             return decoded / 2 + lq_frames
         return (decoded.clamp(-1, 1) + 1) / 2
 
     # Around the steps ------------------------------------------------------------------------
 
+    @property
+    def reads_prompts(self) -> bool:
+        return self.tokenizer is not None
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the model was loaded from; None for one that was built in memory."""
+        name = self.config.get("_name_or_path")
+        return Path(name) if name and Path(name).is_dir() else None
+
     def encode_prompt(self, prompt: str) -> Tensor | None:
         """Embeddings (1, tokens, D) of the text encoder's last layer; None for a model without."""
-        if self.text_encoder is None:
+        if not self.reads_prompts:
             return None
-        tokens = self.tokenizer(
+        if self.text_encoder is None:
+            self._load_text_encoder()
+        tokens = self.tokenizer(  # type: ignore[misc]
             prompt,
             padding="max_length",
             max_length=self.tokenizer.model_max_length,
@@ -197,6 +240,23 @@ class DLoRALPipeline(DiffusionPipeline):
             return_tensors="pt",
         )
         return self.text_encoder(tokens.input_ids.to(self.text_encoder.device))[0]
+
+    def unload_text_encoder(self) -> None:
+        """Give its memory back; :meth:`encode_prompt` loads it again. Only for a loaded model."""
+        if self.folder is not None and self.text_encoder is not None:
+            self.text_encoder: Any = None
+            release_memory()
+
+    def _load_text_encoder(self) -> None:
+        assert self.folder is not None, "a text encoder is unloaded only where it can come back"
+        on_cpu = self.device.type == "cpu"  # which may have no half precision
+        text_encoder = CLIPTextModel.from_pretrained(
+            self.folder,
+            subfolder="text_encoder",
+            dtype=torch.float32 if on_cpu else self.unet.dtype,
+            local_files_only=True,
+        )
+        self.text_encoder = text_encoder.requires_grad_(False).eval().to(self._execution_device)
 
     def set_scales(self, consistency: float = 1.0, detail: float = 1.0) -> None:
         """How much of C-LoRA and D-LoRA is in the UNet's weights from now on; both at least 0."""
@@ -250,13 +310,13 @@ class DLoRALPipeline(DiffusionPipeline):
             for frame in results:
                 restored.append(frame)
                 bar.update()
-        return DLoRALOutput(frames=_as_output(torch.stack(restored), output_type))
+        return DLoRALOutput(frames=as_output(torch.stack(restored), output_type))
 
     @torch.no_grad()
     def stream(
         self,
         frames: Iterable[Tensor],
-        prompt: str = "",
+        prompt: str | Iterable[str] = "",
         consistency: float = 1.0,
         detail: float = 1.0,
         window: int = 1,
@@ -265,12 +325,17 @@ class DLoRALPipeline(DiffusionPipeline):
         color_fix: str = AUTO,
         batch_size: int = 1,
         latents_only: bool = False,
+        on_note: Callable[[str], None] | None = None,
     ) -> Iterator[Tensor]:
         """Restored frames (3,H,W) in [0, 1], one for each of ``frames`` (3,H,W), as they are ready.
 
         What is kept between frames is ``window`` latents and small frames, so memory does not
-        grow with the clip. Arguments as in :meth:`__call__`; ``latents_only`` yields restored
-        latents (C,h,w).
+        grow with the clip. Arguments as in :meth:`__call__`; ``prompt`` may be one for each frame,
+        read as frames are; ``latents_only`` yields restored latents (C,h,w).
+
+        Where memory is short, frames are restored in smaller steps than asked (see
+        :class:`dloral.memory.Limits`), from the start where that can be foreseen, and
+        ``on_note`` is told. Raises :class:`ResourceError` where the smallest do not fit.
         """
         _check(
             window=window,
@@ -280,30 +345,136 @@ class DLoRALPipeline(DiffusionPipeline):
             batch_size=batch_size,
         )
         method = self.config.color_fix if color_fix == AUTO else color_fix
-        prompt_embeds = self.encode_prompt(prompt)
+        limits = Limits(batch_size, tile, tile_overlap)
+        prompts = repeat(prompt) if isinstance(prompt, str) else iter(prompt)
         memory: deque[_Remembered] = deque(maxlen=window)
-        source = iter(frames)
-        while batch := list(islice(source, batch_size)):
-            # Every time, for another stream may have set others; costs nothing where none has.
-            self.set_scales(consistency, detail)
-            given = as_frames(batch).to(self._execution_device)
-            lq_frames = pad_to_latent_grid(given)
-            lq_latents = self.encode(lq_frames)
-            small_frames = shrink_for_flow(lq_frames)
-            previous = self._recall(memory, window, lq_latents, small_frames)
-            restored = self.restore(
-                lq_latents, small_frames, *previous, prompt_embeds, tile, tile_overlap
-            )
-            if latents_only:
-                yield from restored.float().cpu()
+        waiting: deque[tuple[Tensor, str]] = deque()  # read, not yet restored
+        source, known = iter(frames), {}  # type: ignore[var-annotated]
+        begun = False
+        while True:
+            room = max(0, limits.batch_size - len(waiting))
+            waiting.extend(zip(islice(source, room), prompts, strict=False))
+            if not waiting:
+                return
+            batch = [waiting[index] for index in range(min(limits.batch_size, len(waiting)))]
+            given = as_frames([frame for frame, _ in batch])
+            if not begun:
+                limits, begun = self._fitting(limits, given, on_note), True
                 continue
-            height, width = given.shape[-2:]
-            decoded = self.decode(restored, lq_frames)[..., :height, :width]
-            yield from fix_colour(decoded, given, method).cpu()
+            # Every time, for another stream may have set others; costs nothing where none has.
+            try:
+                self.set_scales(consistency, detail)
+                embeds = self._embeds([text for _, text in batch], known, limits)
+                after = memory.copy()
+                results = self._restore_batch(
+                    given.to(self._execution_device), after, embeds, limits, method, latents_only
+                )
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                results = None
+            if results is None:  # outside of the handler, which holds on to what it caught
+                limits = self._lowered(limits, given, on_note)
+                continue
+            memory = after
+            for _ in batch:
+                waiting.popleft()
+            yield from results
+
+    def _restore_batch(
+        self,
+        given: Tensor,
+        memory: deque[_Remembered],
+        prompt_embeds: Tensor | None,
+        limits: Limits,
+        method: str,
+        latents_only: bool,
+    ) -> Tensor:
+        """Frames (B,3,H,W) -> restored ones, or latents; ``memory`` is brought up to date."""
+        lq_frames = pad_to_latent_grid(given)
+        lq_latents = self.encode(lq_frames, limits.vae_tile)
+        small_frames = shrink_for_flow(lq_frames)
+        previous = self._recall(memory, lq_latents, small_frames)
+        restored = self.restore(
+            lq_latents, small_frames, *previous, prompt_embeds, limits.tile, limits.tile_overlap
+        )
+        if latents_only:
+            return restored.float().cpu()
+        height, width = given.shape[-2:]
+        decoded = self.decode(restored, lq_frames, limits.vae_tile)[..., :height, :width]
+        return fix_colour(decoded, given, method).cpu()
+
+    def _embeds(
+        self, prompts: list[str], known: dict[str, Tensor | None], limits: Limits
+    ) -> Tensor | None:
+        """Embeddings (B,tokens,D) of a batch's prompts, or (1,tokens,D) where they are one."""
+        for prompt in prompts:
+            if prompt not in known:
+                known[prompt] = self.encode_prompt(prompt)
+        if not limits.keep_text:
+            self.unload_text_encoder()
+        distinct = [known[prompt] for prompt in dict.fromkeys(prompts)]
+        if len(distinct) == 1 or distinct[0] is None:
+            return distinct[0]
+        return torch.cat([known[prompt] for prompt in prompts])  # type: ignore[misc]
+
+    # Memory ----------------------------------------------------------------------------------
+
+    @property
+    def _can(self) -> set[str]:
+        """What may be done to need less; see :meth:`Limits.lower`."""
+        can = set()
+        if isinstance(self.vae, AutoencoderKL):
+            can.add("vae_tile")
+        if self.reads_prompts and self.folder is not None:
+            can.add("text")
+        if self._execution_device.type == "cuda":
+            can.add("offload")
+        return can
+
+    def _fitting(
+        self, limits: Limits, frames: Tensor, on_note: Callable[[str], None] | None
+    ) -> Limits:
+        """``limits``, or the first lower ones that frames (B,3,H,W) should fit with."""
+        asked, free = limits, free_memory(self._execution_device)
+        height, width = frames.shape[-2:]
+        while needed_memory(self, limits, height, width) > SHARE * free:
+            lower = limits.lower(height, width, self._can)
+            if lower is None:
+                break  # an estimate is no reason to refuse
+            limits = lower
+        if limits != asked:
+            self._prepare(limits)
+            _tell(on_note, f"{free / 1e9:.1f} GB of memory are free: {limits.told(asked)}")
+        return limits
+
+    def _lowered(
+        self, limits: Limits, frames: Tensor, on_note: Callable[[str], None] | None
+    ) -> Limits:
+        """One step down, after memory ran out."""
+        release_memory()
+        height, width = frames.shape[-2:]
+        lower = limits.lower(height, width, self._can)
+        if lower is None:
+            raise ResourceError(
+                f"frames of {width}x{height} do not fit the memory of {self._execution_device}, "
+                "not even in the smallest steps; use a smaller --scale, --dtype bfloat16, or "
+                "--model compact"
+            )
+        self._prepare(lower)
+        _tell(on_note, f"memory ran out; going on with {lower.told(limits)}")
+        return lower
+
+    def _prepare(self, limits: Limits) -> None:
+        if not limits.keep_text:
+            self.unload_text_encoder()
+        if limits.offload:
+            self.unet.keep_pristine_on("cpu")
+            self.enable_model_cpu_offload(device=self._execution_device)
 
     @staticmethod
     def _recall(
-        memory: deque[_Remembered], window: int, lq_latents: Tensor, small_frames: Tensor
+        memory: deque[_Remembered], lq_latents: Tensor, small_frames: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Latents (K,B,C,h,w) and small frames (K,B,3,h,w) before each of B consecutive frames.
 
@@ -312,7 +483,7 @@ class DLoRALPipeline(DiffusionPipeline):
         """
         frames = [_Remembered(*pair) for pair in zip(lq_latents, small_frames, strict=True)]
         known = [*memory, *frames]
-        first = len(memory)
+        first, window = len(memory), memory.maxlen
         memory.extend(frames)
         if not window:
             return lq_latents[None][:0], small_frames[None][:0]
@@ -345,39 +516,13 @@ class DLoRALPipeline(DiffusionPipeline):
         return self
 
 
+def _tell(on_note: Callable[[str], None] | None, note: str) -> None:
+    if on_note is not None:
+        on_note(note)
+
+
 def _has_group_norm(module: torch.nn.Module) -> bool:
     return any(isinstance(part, torch.nn.GroupNorm) for part in module.modules())
-
-
-def as_frames(frames: Tensor | np.ndarray | Sequence[Image.Image | np.ndarray | Tensor]) -> Tensor:
-    """Any accepted form of a clip -> float32 (T,3,H,W) in [0, 1]."""
-    if isinstance(frames, list | tuple):
-        pictures = [_as_tensor(picture) for picture in frames]
-        if len({picture.shape for picture in pictures}) > 1:
-            raise OptionError("frames are of different sizes; give frames of one size")
-        clip = torch.stack(pictures) if pictures else torch.empty(0)
-    else:
-        clip = _as_tensor(frames)
-    if clip.ndim == 4 and clip.shape[1] != 3 and clip.shape[-1] == 3:
-        clip = clip.permute(0, 3, 1, 2)
-    if clip.ndim != 4 or clip.shape[1] != 3 or not clip.numel():
-        raise OptionError(
-            f"frames have shape {tuple(clip.shape)}; give (T, 3, H, W) with at least one frame"
-        )
-    if clip.dtype == torch.uint8:
-        return clip.float() / 255
-    if not clip.is_floating_point():
-        raise OptionError(f"frames are {clip.dtype}; give uint8, or float in [0, 1]")
-    return clip.float()
-
-
-def _as_tensor(picture: Any) -> Tensor:
-    if isinstance(picture, Tensor):
-        return picture
-    if isinstance(picture, Image.Image):
-        picture = picture.convert("RGB")
-    # A copy where it must be one: arrays of pictures are often read-only or flipped views.
-    return torch.from_numpy(np.require(picture, requirements=["C", "W"]))
 
 
 def _check(
@@ -397,12 +542,3 @@ def _check(
     if color_fix not in (AUTO, *COLOUR_FIXES):
         choices = ", ".join((AUTO, *COLOUR_FIXES))
         raise OptionError(f"color_fix is {color_fix!r}; choose from {choices}")
-
-
-def _as_output(restored: Tensor, output_type: str) -> Any:
-    if output_type in ("pt", "latent"):
-        return restored
-    arrays = restored.permute(0, 2, 3, 1).numpy()
-    if output_type == "np":
-        return arrays
-    return [Image.fromarray((array * 255).round().astype(np.uint8)) for array in arrays]

@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from tqdm import tqdm
 
 from dloral.upscale import Progress
+from dloral.weights.fetch import TerminalFetch
 
 
 def show_progress(steps: Generator[Progress, None, None], quiet: bool = False) -> None:
@@ -15,11 +16,18 @@ def show_progress(steps: Generator[Progress, None, None], quiet: bool = False) -
     However it ends, the job is closed, so that it takes away what it had half written.
     """
     bar = tqdm(unit="frame", dynamic_ncols=True, disable=quiet or not sys.stderr.isatty())
+    fetching = TerminalFetch()
     with bar, closing(steps):
         for progress in steps:
             bar.total = progress.num_frames
             bar.set_description_str(progress.stage)
             bar.update(progress.frame - bar.n)
+            if progress.fetched is not None:
+                fetching.show(progress.fetched)
+            if progress.stage == "looking" and not quiet:
+                scene = progress.scenes[-1]
+                if scene.prompt:
+                    bar.write(f"from {float(scene.start):.2f} s: {scene.prompt}", file=sys.stderr)
             if progress.stage == "done":
                 result = progress
     for note in result.notes:

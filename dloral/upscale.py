@@ -7,11 +7,11 @@ the end.
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,24 @@ from dloral.errors import InputError
 from dloral.frames.resize import resize_bicubic
 from dloral.options import AUTO, AUTO_TILE, UpscaleOptions
 from dloral.pipeline import DLoRALPipeline
+from dloral.prompts import Scene, find_scenes, prompt_at
 from dloral.video.probe import ClipInfo, probe
 from dloral.video.reader import Frame, read_frames
 from dloral.video.store import FrameStore
 from dloral.video.writer import open_writer
-from dloral.weights.loading import load_pipeline
+from dloral.weights.fetch import FetchPlan, FetchProgress
+from dloral.weights.loading import fetch_missing, load_pipeline
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is. ``stage``: loading, restoring, writing or done.
+    """How far a job is. ``stage``: fetching, loading, looking, restoring, writing or done.
 
     ``frame`` of ``num_frames`` (None where the source does not say) are restored, at
     ``frames_per_second``. ``restored_frame`` and ``lq_frame`` are the newest pair, (3,H,W) in
     [0, 1], shown at ``time`` of the source for ``duration`` seconds. ``notes`` say what the result
-    could not keep of the source.
+    could not keep of the source and where memory was short. ``scenes``: each with its prompt, as
+    far as they are found. ``fetched``: what comes from the Hub while the stage is fetching.
     """
 
     stage: str
@@ -48,6 +51,8 @@ class Progress:
     notes: tuple[str, ...] = field(default=())
     time: Fraction = Fraction(0)
     duration: Fraction = Fraction(0)
+    scenes: tuple[Scene, ...] = ()
+    fetched: FetchPlan | FetchProgress | None = None
 
     @property
     def seconds_left(self) -> float | None:
@@ -62,13 +67,15 @@ def upscale_video(
     options: UpscaleOptions | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     pipe: DLoRALPipeline | None = None,
+    scenes: Sequence[Scene] | None = None,
 ) -> Path:
     """Restore a clip, an image or a folder of frames, and write it to ``target``; returns that.
 
-    ``pipe``: a loaded pipeline to use instead of loading ``options.model``. Raises
+    ``pipe``: a loaded pipeline to use instead of loading ``options.model``. ``scenes``: prompts to
+    use instead of asking the tagger (:func:`dloral.prompts.find_scenes` gives some to edit). Raises
     :class:`dloral.DLoRALError` with one line for whatever the caller can mend.
     """
-    for progress in upscale_steps(source, target, options, pipe):
+    for progress in upscale_steps(source, target, options, pipe, scenes):
         if on_progress is not None:
             on_progress(progress)
     return Path(target)
@@ -79,6 +86,7 @@ def upscale_steps(
     target: str | Path,
     options: UpscaleOptions | None = None,
     pipe: DLoRALPipeline | None = None,
+    scenes: Sequence[Scene] | None = None,
 ) -> Generator[Progress, None, None]:
     """The job as a generator; see :func:`upscale_video`."""
     options = options or UpscaleOptions()
@@ -100,12 +108,23 @@ def upscale_steps(
         writing as writer,
         read_frames(clip, start=options.start, duration=options.duration) as frames,
     ):
+        if pipe is None:
+            for told in fetch_missing(options.model):
+                yield Progress("fetching", num_frames=num_frames, fetched=told)
         yield Progress("loading", num_frames=num_frames)
-        pipe = pipe or load_pipeline(options.model, options.device, options.dtype)
+        pipe = pipe or load_pipeline(options.model, options.device, options.dtype, options.vae)
+        if not scenes:
+            scenes = []
+            for scene in find_scenes(clip, options, pipe):
+                scenes.append(scene)
+                if scene.prompt == options.prompt:
+                    continue  # nobody was asked
+                yield Progress("looking", num_frames=num_frames, scenes=tuple(scenes))
         clock = _Clock()
         done = 0
-        store = FrameStore(Path(target), job_of(clip, options)) if options.resume else None
-        restoring = _restore(pipe, frames, height, width, options, store)
+        store = FrameStore(Path(target), job_of(clip, options, scenes)) if options.resume else None
+        short: list[str] = []
+        restoring = _restore(pipe, frames, height, width, options, store, scenes, short.append)
         with closing(restoring):
             for frame, lq_frame, restored_frame in restoring:
                 writer.write(restored_frame, frame.time, frame.duration)
@@ -129,7 +148,13 @@ def upscale_steps(
     if store:
         store.remove()
     yield Progress(
-        "done", done, done, clock.rate(done), target=Path(target), notes=tuple(writer.notes)
+        "done",
+        done,
+        done,
+        clock.rate(done),
+        target=Path(target),
+        notes=(*writer.notes, *short),
+        scenes=tuple(scenes),
     )
 
 
@@ -160,6 +185,8 @@ def _restore(
     width: int,
     options: UpscaleOptions,
     store: FrameStore | None,
+    scenes: Sequence[Scene],
+    on_note: Callable[[str], None],
 ) -> Generator[tuple[Frame, Tensor, Tensor], None, None]:
     """(source frame, its bicubic enlargement, restored frame) for every frame, in order.
 
@@ -167,6 +194,7 @@ def _restore(
     not are restored all the same: their latents are what the next ones look at.
     """
     waiting: deque[tuple[Frame, Tensor]] = deque()  # read, not yet restored: at most one batch
+    shown: deque[Fraction] = deque()  # times of frames whose prompt is still to be given
     stored = store.count if store else 0
     looked_at: deque[tuple[Frame, Tensor]] = deque(maxlen=options.window)
 
@@ -183,11 +211,12 @@ def _restore(
     def enlarged() -> Iterator[Tensor]:
         for pair in chain(tuple(looked_at), enlarging):
             waiting.append(pair)
+            shown.append(pair[0].time)
             yield pair[1]
 
     restored = pipe.stream(
         enlarged(),
-        prompt=options.prompt,
+        prompt=(prompt_at(scenes, shown.popleft()) for _ in count()),
         consistency=options.consistency,
         detail=options.detail,
         window=options.window,
@@ -195,6 +224,7 @@ def _restore(
         tile_overlap=options.tile_overlap,
         color_fix=options.color_fix,
         batch_size=options.batch_size,
+        on_note=on_note,
     )
     for index, restored_frame in enumerate(restored):
         frame, lq_frame = waiting.popleft()
@@ -205,13 +235,19 @@ def _restore(
         yield frame, lq_frame, restored_frame
 
 
-def job_of(clip: ClipInfo, options: UpscaleOptions) -> dict[str, Any]:
-    """What must be the same for a stopped job to be gone on with: the source and the options that
-    change a frame."""
+def job_of(clip: ClipInfo, options: UpscaleOptions, scenes: Sequence[Scene]) -> dict[str, Any]:
+    """What must be the same for a stopped job to be gone on with: the source, the options that
+    change a frame, and the prompts."""
     status = clip.path.stat()
     free = {"resume", "codec", "crf", "bit_depth", "batch_size"}
     chosen = {name: value for name, value in asdict(options).items() if name not in free}
-    return {"source_bytes": status.st_size, "source_time": status.st_mtime_ns, **chosen}
+    prompts = [[str(scene.start), scene.prompt] for scene in scenes]
+    return {
+        "source_bytes": status.st_size,
+        "source_time": status.st_mtime_ns,
+        "scenes": prompts,
+        **chosen,
+    }
 
 
 class _Clock:

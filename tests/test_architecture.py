@@ -19,11 +19,13 @@ FLOORS = {
     "studio": 0,
     "terminal": 1,  # shows the progress of upscale; the command line uses it
     "bench": 1,
+    "prompts": 1,
     "upscale": 1,
     "training": 1,
     "evaluation": 1,
     "pipeline": 2,
     "weights": 2,
+    "memory": 3,
     "models": 3,
     "frames": 3,
     "video": 3,
@@ -37,6 +39,8 @@ SAME_FLOOR = {
     ("cli", "studio"),
     ("app", "studio"),
     ("terminal", "upscale"),
+    ("upscale", "prompts"),
+    ("memory", "models"),
     ("evaluation", "training"),  # measures on the same packs
     ("evaluation", "terminal"),
     ("weights", "pipeline"),

@@ -122,6 +122,10 @@ class MergedScales:
             layer.merged_adapters = list(ADAPTERS)
         self._scales = (consistency, detail)
 
+    def to(self, device: torch.device | str) -> None:
+        """Keep the pristine copies on ``device``."""
+        self._pristine = [(layer, weight.to(device)) for layer, weight in self._pristine]
+
     @torch.no_grad()
     def restore(self) -> None:
         """Back to pristine weights and live adapters."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from accelerate import init_empty_weights
 from diffusers import UNet2DConditionModel
 
 # diffusers looks for this name in the module of every component it loads.
@@ -66,6 +67,18 @@ class TwoLoRAUNet(UNet2DConditionModel):
             self.unmerge()
             set_scales(self, consistency=consistency, detail=detail)
 
+    def bytes_to_merge(self) -> int:
+        """What the pristine copies will take that :meth:`set_scales` makes; 0 once it has."""
+        if self._merged is not None:
+            return 0
+        weights = (layer.get_base_layer().weight for layer in lora_layers(self))
+        return sum(weight.numel() * weight.itemsize for weight in weights)
+
+    def keep_pristine_on(self, device: torch.device | str) -> None:
+        """Where the copies lie that scales are merged from."""
+        if self._merged is not None:
+            self._merged.to(device)
+
     def unmerge(self) -> None:
         """Pristine base weights back in the layers, adapters live."""
         if self._merged is not None:
@@ -75,9 +88,9 @@ class TwoLoRAUNet(UNet2DConditionModel):
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """The plain UNet's files, then ``consistency.safetensors`` and ``detail.safetensors``."""
         self.unmerge()
-        plain = TwoLoRAUNet.from_config(self.config)
-        cast(plain, self.dtype)
-        plain.load_state_dict(plain_state_dict(self))
+        with init_empty_weights():  # it shares this one's tensors
+            plain = TwoLoRAUNet.from_config(self.config)
+        plain.load_state_dict(plain_state_dict(self), assign=True)
         super(TwoLoRAUNet, plain).save_pretrained(save_directory, **kwargs)
         if self.has_adapters:
             for adapter in ADAPTERS:

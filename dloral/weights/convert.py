@@ -4,15 +4,14 @@ Format of the pickle: notes, "The released checkpoint". It is opened with ``weig
 which builds tensors and plain containers and runs no code.
 """
 
-import pickle
 import shutil
 import tempfile
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, DDPMScheduler
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -21,9 +20,10 @@ from dloral.errors import OutputError, WeightsError
 from dloral.models.adapters import CONSISTENCY, DETAIL, add_adapters
 from dloral.models.cfr import CrossFrameRetrieval
 from dloral.models.flow import SPyNet
-from dloral.models.unet import TwoLoRAUNet
+from dloral.models.unet import TwoLoRAUNet, cast
 from dloral.pipeline import DLoRALPipeline
-from dloral.weights.loading import BROKEN, first_line
+from dloral.weights.card import write_card
+from dloral.weights.reading import BROKEN, first_line, make_readable, open_pickle, quiet_bars
 
 RELEASED_ADAPTERS = {CONSISTENCY: "consistency", DETAIL: "quality"}
 """Our adapter -> the ending of the release's adapter names (``default_encoder_quality``, ...)."""
@@ -50,13 +50,19 @@ def convert(checkpoint: Path, base: Path, target: Path, dtype: torch.dtype | Non
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise OutputError(f"{target} exists already; give a new folder or remove it first")
     pipe = build_released(read_checkpoint(checkpoint), base, checkpoint)
-    if dtype is not None:
-        pipe.to(dtype=dtype)
+    for part in pipe.components.values():
+        if dtype is not None and isinstance(part, nn.Module):
+            cast(part, dtype)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".convert-") as folder:
+        with (
+            tempfile.TemporaryDirectory(dir=target.parent, prefix=".convert-") as folder,
+            quiet_bars(),
+        ):
             unfinished = Path(folder, "model")
             pipe.save_pretrained(unfinished)
+            write_card(unfinished, target.name, str(dtype or "").removeprefix("torch."))
+            make_readable(unfinished)
             if target.exists():
                 target.rmdir()
             unfinished.rename(target)
@@ -64,28 +70,6 @@ def convert(checkpoint: Path, base: Path, target: Path, dtype: torch.dtype | Non
         free = shutil.disk_usage(target.parent).free if target.parent.exists() else 0
         raise OutputError(
             f"{target} could not be written ({free / 1e9:.1f} GB free): {first_line(error)}"
-        ) from error
-
-
-def open_pickle(path: Path, wanted: str) -> Any:
-    """What a pickle of tensors holds, read without running any code of it.
-
-    ``wanted`` names the file in the one line of :class:`WeightsError`.
-    """
-    if not path.is_file():
-        raise WeightsError(f"{path} is not there; give the path of {wanted}")
-    try:
-        with warnings.catch_warnings(action="ignore"):  # the error says it, in one line
-            return torch.load(path, weights_only=True, map_location="cpu")
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} was refused: it is no plain file of tensors, or wants to run code when "
-            f"opened ({_refusal(error)}); get {wanted} again from its source"
-        ) from error
-    except Exception as error:  # damaged bytes can lead the reader into any error there is
-        raise WeightsError(
-            f"{path} is broken or cut short at {path.stat().st_size:,} bytes "
-            f"({first_line(error)}); download it again"
         ) from error
 
 
@@ -118,12 +102,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _refusal(error: pickle.UnpicklingError) -> str:
-    """Of torch's long text about a refused pickle, what it stumbled over."""
-    _, found, reason = str(error).partition("WeightsUnpickler error: ")
-    return reason.splitlines()[0][:120].rstrip(". ") if found and reason else "no known pickle"
-
-
 def build_released(checkpoint: Mapping[str, Any], base: Path, name: Path) -> DLoRALPipeline:
     """The pipeline of a released checkpoint on its Stable Diffusion base, in stored precision."""
     parts = {
@@ -132,7 +110,8 @@ def build_released(checkpoint: Mapping[str, Any], base: Path, name: Path) -> DLo
         "tokenizer": CLIPTokenizer,
         "scheduler": DDPMScheduler,
     }
-    loaded = {part: _load_part(kind, base, part) for part, kind in parts.items()}
+    with quiet_bars():
+        loaded = {part: _load_part(kind, base, part) for part, kind in parts.items()}
     return DLoRALPipeline(
         **loaded,
         unet=_released_unet(checkpoint, base, name),
@@ -164,7 +143,8 @@ def _released_unet(checkpoint: Mapping[str, Any], base: Path, name: Path) -> Two
     try:
         config = dict(TwoLoRAUNet.load_config(base / "unet"))
         config["in_channels"] = 2 * config["out_channels"]
-        unet = TwoLoRAUNet.from_config(config)
+        with init_empty_weights():  # every weight comes from the checkpoint
+            unet = TwoLoRAUNet.from_config(config)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
             f"{base / 'unet' / 'config.json'} describes no UNet: {first_line(error)}"

@@ -1,22 +1,29 @@
 """From a model's name to a pipeline that runs: registry names, folders, Hub ids."""
 
+import errno
 import json
+import math
 import re
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import diffusers
 import torch
-import transformers
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-from safetensors import SafetensorError, safe_open
+from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers.hooks import apply_layerwise_casting
+from httpx2 import HTTPError
+from huggingface_hub import constants, hf_hub_download, snapshot_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import safe_open
 
-from dloral.errors import OptionError, WeightsError
+from dloral.errors import DLoRALError, OptionError, WeightsError
+from dloral.memory import free_memory
 from dloral.models.unet import plain_state_dict
 from dloral.pipeline import DLoRALPipeline
+from dloral.weights.fetch import FetchPlan, FetchProgress, TerminalFetch, fetch, fetch_steps
+from dloral.weights.hub import no_space, reason_of
+from dloral.weights.reading import BROKEN, first_line, quiet_bars, quiet_hub
+from dloral.weights.registry import SD21, TINY_VAE, fetched
 
 AUTO = "auto"
 DEVICES = (AUTO, "cpu", "cuda", "mps")
@@ -29,31 +36,34 @@ DTYPES = {
 EMBEDDED = {"compact": Path(__file__).parent / "compact"}
 """Models inside the package, by registry name."""
 
-CONVERTED = {
-    "sd21": "python -m dloral convert model.pkl --base SD21_DIR -o DIR, then --model DIR",
-}
-"""Models that a person brings, by registry name, and the call that makes a folder of them."""
+FETCHED = (SD21,)
+"""Models that are fetched when they are first asked for, by registry name."""
 
-BROKEN = (OSError, ValueError, RuntimeError, SafetensorError)
-"""What libraries raise for files that do not hold what they should."""
+LARGE = (torch.nn.Conv2d, torch.nn.Linear, torch.nn.Embedding)
+"""Layers whose weights are widened as they run; those that the libraries' casting knows."""
 
 WANTED_FILES = ["*.json", "*.safetensors", "*.txt"]
 INDEX = "model_index.json"
 
 
 def load_pipeline(
-    model: str | Path = "compact", device: str = AUTO, dtype: str = AUTO
+    model: str | Path = "compact", device: str = AUTO, dtype: str = AUTO, vae: str = AUTO
 ) -> DLoRALPipeline:
     """A pipeline ready to run, in evaluation mode.
 
-    ``model``: ``"compact"``, a folder that ``save_pretrained`` or ``convert`` wrote, or a Hub id
-    ``owner/name`` of such a folder. ``device``: auto takes CUDA, else Apple's MPS, else the CPU;
-    ``cuda:1`` and the like name one. ``dtype``: float32, bfloat16, float16 or auto (see
-    :func:`choose_dtype`). Raises :class:`WeightsError` or :class:`OptionError`.
+    ``model``: ``"compact"``; ``"sd21"``, which is fetched when it is not on this machine; a folder
+    that ``save_pretrained`` or ``convert`` wrote; or a Hub id ``owner/name`` of such a folder.
+    ``device``: auto takes CUDA, else Apple's MPS, else the CPU; ``cuda:1`` and the like name one.
+    ``dtype``: float32, bfloat16, float16 or auto (see :func:`choose_dtype`); a CPU that does not
+    multiply in a half precision keeps weights in it and computes in float32. ``vae``: auto for the
+    model's own, ``"tiny"`` or ``"tiny-decoder"`` for TAESD in its place or in its decoder's. Raises
+    :class:`WeightsError` or :class:`OptionError`.
     """
     place = choose_device(device)
     precision = choose_dtype(dtype, place)
     folder = find_model(str(model))
+    if dtype == AUTO and place.type == "cpu" and _weights_bytes(folder) > free_memory(place):
+        precision = torch.bfloat16
     try:
         _check_folders(folder)
         with quiet_bars():
@@ -61,6 +71,10 @@ def load_pipeline(
                 folder, dtype=precision, local_files_only=True, use_safetensors=True
             )
         _check_complete(pipe, folder)
+        if vae != AUTO:
+            _use_tiny_vae(pipe, vae, precision)
+    except DLoRALError:
+        raise
     except (*BROKEN, KeyError, AttributeError, TypeError) as error:
         raise WeightsError(
             f"model {str(model)!r} cannot be loaded from {folder}: {first_line(error)}; "
@@ -69,7 +83,44 @@ def load_pipeline(
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
             part.requires_grad_(False).eval()
-    return pipe.to(place).channels_last()
+    pipe.to(place).channels_last()
+    if place.type == "cpu" and precision != torch.float32 and not _multiplies(precision):
+        for part in pipe.components.values():
+            if isinstance(part, torch.nn.Module):
+                compute_in_float32(part)
+    return pipe
+
+
+def fetch_missing(model: str) -> Iterator[FetchPlan | FetchProgress]:
+    """Fetches a model that is not on this machine, step by step; nothing for one that is."""
+    if model in FETCHED and not _is_folder(model) and not fetched(model):
+        yield from fetch_steps(model)
+
+
+def _weights_bytes(folder: Path) -> int:
+    """What a model takes in float32, with the copies that LoRAs are merged from."""
+    count = 0
+    for path in folder.rglob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            sizes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+        count += sum(math.prod(size) for size in sizes) * (2 if path.parent.name == "unet" else 1)
+    return 4 * count
+
+
+def _use_tiny_vae(pipe: DLoRALPipeline, vae: str, dtype: torch.dtype) -> None:
+    """TAESD in the VAE's place, or in its decoder's alone; fetched if it is not there."""
+    if not isinstance(pipe.vae, AutoencoderKL):
+        raise OptionError(
+            f"--vae is {vae!r}, which knows Stable Diffusion's latents alone; this model has a "
+            f"{type(pipe.vae).__name__}, use --vae auto"
+        )
+    shown = TerminalFetch()
+    folder = fetched(TINY_VAE) or fetch(TINY_VAE, on_plan=shown.plan, on_progress=shown.progress)
+    tiny = AutoencoderTiny.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    if vae == "tiny":
+        pipe.vae = tiny
+    else:
+        pipe.tiny_decoder = tiny
 
 
 def _check_folders(folder: Path) -> None:
@@ -95,19 +146,23 @@ def _check_complete(pipe: DLoRALPipeline, folder: Path) -> None:
 
 
 def find_model(model: str) -> Path:
-    """The folder of a model; a Hub id is downloaded once and kept in the Hub's cache."""
+    """The folder of a model. What is not on this machine is downloaded once and kept: a registry
+    name as :func:`dloral.weights.fetch.fetch` does (shown on stderr), a Hub id in the Hub's cache.
+    """
     if model in EMBEDDED:
         return _checked(EMBEDDED[model], model)
     if _is_folder(model):
         return _checked(Path(model), model)
-    if model in CONVERTED:
-        raise WeightsError(f"model {model!r} is not on this machine; make it: {CONVERTED[model]}")
+    if model in FETCHED:
+        shown = TerminalFetch()
+        folder = fetched(model) or fetch(model, on_plan=shown.plan, on_progress=shown.progress)
+        return _checked(folder, model)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not model.startswith("."):
         return _checked(_from_hub(model), model)
-    known = ", ".join([*EMBEDDED, *CONVERTED])
+    known = ", ".join([*EMBEDDED, *FETCHED])
     raise WeightsError(
-        f"model {model!r} is unknown: no name ({known}), no folder here, no Hub id owner/name; "
-        "use --model compact"
+        f"model {model[:80]!r} is unknown: no name ({known}), no folder here, no Hub id "
+        "owner/name; use --model compact"
     )
 
 
@@ -138,17 +193,29 @@ def _checked(folder: Path, model: str) -> Path:
 
 
 def _from_hub(model: str) -> Path:
+    """The index first: a Hub id of something else may be a hundred gigabytes."""
     try:
+        with quiet_hub():
+            index = hf_hub_download(model, INDEX)
+        _checked(Path(index).parent, model)
         return Path(snapshot_download(model, allow_patterns=WANTED_FILES))
-    except RepositoryNotFoundError as error:
+    except LocalEntryNotFoundError as error:
+        offline = constants.HF_HUB_OFFLINE
+        reason = "HF_HUB_OFFLINE is set" if offline else "the Hub cannot be reached"
         raise WeightsError(
-            f"model {model!r} is neither a folder here nor on the Hub (or it is private: set "
-            "HF_TOKEN); use --model compact"
+            f"model {model!r} is not on this machine and {reason}; use --model compact"
         ) from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except EntryNotFoundError as error:
         raise WeightsError(
-            f"model {model!r} could not be fetched from the Hub: {first_line(error)}; check the "
-            "network or use --model compact"
+            f"model {model!r} on the Hub has no {INDEX}, so it is something else; give one that "
+            "`python -m dloral convert` made, or use --model compact"
+        ) from error
+    except (HfHubHTTPError, HTTPError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise no_space(Path(constants.HF_HUB_CACHE), 0) from error
+        raise WeightsError(
+            f"model {model!r} could not be fetched from the Hub: it {reason_of(error)}; use "
+            "--model compact"
         ) from error
 
 
@@ -191,34 +258,28 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if device.type == "mps":
         return torch.float16
+    return torch.bfloat16 if _multiplies(torch.bfloat16) else torch.float32
+
+
+def _multiplies(dtype: torch.dtype) -> bool:
+    """Whether this CPU multiplies in a half precision itself."""
     has = torch.cpu.get_capabilities()
-    native = any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    return torch.bfloat16 if native else torch.float32
+    names = {
+        torch.bfloat16: ("avx512_bf16", "amx_bf16", "bf16"),
+        torch.float16: ("avx512_fp16", "amx_fp16", "fp16"),
+    }[dtype]
+    return any(has.get(name, False) for name in names)
 
 
-@contextmanager
-def quiet_bars() -> Iterator[None]:
-    """No bars of other libraries while a model loads: it takes a second, and ours come after.
+def compute_in_float32(part: torch.nn.Module) -> None:
+    """Large weights stay as they are and each layer is widened while it runs; the rest is float32.
 
-    Nor their advice on what is missing: :func:`load_pipeline` says that in one line.
+    Where a CPU has no instructions for a half precision, a convolution in it takes hundreds of
+    times as long as in float32 (our measure: 23 s against 0.04 s for one of 128 channels).
     """
-    libraries = (diffusers.utils.logging, transformers.utils.logging)
-    active = [library.is_progress_bar_enabled() for library in libraries]
-    verbosity = diffusers.utils.logging.get_verbosity()
-    for library in libraries:
-        library.disable_progress_bar()
-    diffusers.utils.logging.set_verbosity(diffusers.utils.logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")
-            yield
-    finally:
-        diffusers.utils.logging.set_verbosity(verbosity)
-        for library, was_active in zip(libraries, active, strict=True):
-            if was_active:
-                library.enable_progress_bar()
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, for messages of one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(". ")
+    storage = part.dtype
+    for module in part.modules():
+        if not isinstance(module, LARGE):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.float()
+    apply_layerwise_casting(part, storage, torch.float32, skip_modules_pattern=())

@@ -20,8 +20,8 @@ from torch import Tensor
 from dloral.errors import OutputError, WeightsError
 from dloral.models.tagger import Tagger
 from dloral.models.unet import cast
-from dloral.weights.convert import open_pickle
-from dloral.weights.loading import BROKEN, first_line, quiet_bars
+from dloral.weights.reading import BROKEN, first_line, make_readable, open_pickle, quiet_bars
+from dloral.weights.registry import TAGGER, fetched
 
 TAGGER_FOLDER = "tagger"
 """Where a model's folder keeps its tagger."""
@@ -82,14 +82,25 @@ def convert_tagger(
         lora = {name: tensor.to(dtype) for name, tensor in lora.items()} if lora else None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".convert-") as folder:
+        with (
+            tempfile.TemporaryDirectory(dir=target.parent, prefix=".convert-") as folder,
+            quiet_bars(),
+        ):
             unfinished = Path(folder, TAGGER_FOLDER)
             tagger.save_pretrained(unfinished)
             if lora:
                 save_file(lora, unfinished / DAPE_FILE)
+            make_readable(unfinished)
             unfinished.rename(target)
     except BROKEN as error:
         raise OutputError(f"{target} could not be written: {first_line(error)}") from error
+
+
+def find_tagger(model: Path | None) -> Path | None:
+    """The tagger in a model's folder, else the one that was fetched; None if there is neither."""
+    if model is not None and (model / TAGGER_FOLDER / "config.json").is_file():
+        return model / TAGGER_FOLDER
+    return fetched(TAGGER)
 
 
 def load_tagger(

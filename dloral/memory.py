@@ -1,0 +1,167 @@
+"""Memory: how much is free, what a frame needs, and what to do with less.
+
+One ladder of :class:`Limits` serves both ends: before a clip is begun, a step is taken down as long
+as the estimate does not fit; and where memory runs out all the same, one more, and the frame is
+tried again.
+"""
+
+import gc
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from diffusers import AutoencoderKL
+
+from dloral.models.tiled_vae import DECODER_MARGIN
+
+VAE_TILES = (64, 32)
+"""Latent cells a side; 64 is 512 pixels."""
+
+UNET_TILES = (96, 64, 48)
+
+VAE_FEATURES = 3.5
+"""How often the widest layer at full size is held at a time: input, normalised, activated, output
+of a convolution, measured on the decoder (docs/deployment.md)."""
+
+UNET_FEATURES = 60
+"""How many times the UNet's first width is held at a time, for each latent cell."""
+
+SHARE = 0.9
+"""Of the free memory, what an estimate may take."""
+
+_WORDS = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "could not create a memory",
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How frames are restored. ``batch_size`` frames at a time; ``tile``, ``tile_overlap`` of the
+    UNet and ``vae_tile`` of the VAE in latent cells, None for whole frames; ``keep_text``: the text
+    encoder stays after a prompt was read; ``offload``: a part is on the GPU only while it runs.
+    """
+
+    batch_size: int = 1
+    tile: int | None = None
+    tile_overlap: int = 32
+    vae_tile: int | None = None
+    keep_text: bool = True
+    offload: bool = False
+
+    def lower(self, height: int, width: int, can: Collection[str]) -> "Limits | None":
+        """One step down for frames of ``height`` x ``width`` pixels; None on the last one.
+
+        ``can``: what the model and its device allow of "text", "vae_tile" and "offload". First what
+        costs nothing but time, last what can be seen: a tile of the UNet estimates its own flow.
+        """
+        cells = max(height, width) // 8
+        if self.batch_size > 1:
+            return replace(self, batch_size=1)
+        if self.keep_text and "text" in can:
+            return replace(self, keep_text=False)
+        for vae_tile in VAE_TILES if "vae_tile" in can else ():
+            if vae_tile < min(self.vae_tile or cells, cells):
+                return replace(self, vae_tile=vae_tile)
+        if not self.offload and "offload" in can:
+            return replace(self, offload=True)
+        for tile in UNET_TILES:
+            if tile < min(self.tile or cells, cells):
+                return replace(self, tile=tile, tile_overlap=min(self.tile_overlap, tile // 3))
+        return None
+
+    def told(self, than: "Limits") -> str:
+        """In words, what is less than in ``than``."""
+        words = []
+        if self.batch_size != than.batch_size:
+            words.append("one frame at a time")
+        if self.keep_text != than.keep_text:
+            words.append("the text encoder unloaded")
+        if self.vae_tile != than.vae_tile:
+            words.append(f"the VAE in tiles of {8 * (self.vae_tile or 0)} pixels")
+        if self.offload != than.offload:
+            words.append("parts moved to the GPU one by one")
+        if self.tile != than.tile:
+            words.append(f"the UNet in tiles of {8 * (self.tile or 0)} pixels")
+        return ", ".join(words)
+
+
+def needed_memory(pipe: Any, limits: Limits, height: int, width: int) -> int:
+    """Bytes, roughly, that restoring frames of ``height`` x ``width`` takes beyond the weights."""
+    adapted = pipe.unet.bytes_to_merge()
+    if limits.offload:  # everything but the UNet leaves, and its copies are kept elsewhere
+        adapted = 0
+    return (
+        adapted
+        + limits.batch_size * _vae_bytes(pipe, limits, height, width)
+        + limits.batch_size * _unet_bytes(pipe, limits, height, width)
+        - (0 if limits.keep_text else _bytes_of(pipe.text_encoder))
+    )
+
+
+def _vae_bytes(pipe: Any, limits: Limits, height: int, width: int) -> int:
+    vae = pipe.vae
+    if not isinstance(vae, AutoencoderKL):
+        return height * width * 64 * 4
+    if limits.vae_tile:
+        side = 8 * (limits.vae_tile + 2 * DECODER_MARGIN)
+        height, width = min(height, side), min(width, side)
+    widths = vae.config.block_out_channels
+    # Full size holds the second width on the way out, and the first on the way in.
+    widest = widths[0] if pipe.tiny_decoder else widths[min(1, len(widths) - 1)]
+    return int(VAE_FEATURES * height * width * widest * vae.dtype.itemsize)
+
+
+def _unet_bytes(pipe: Any, limits: Limits, height: int, width: int) -> int:
+    cells = height * width // 64
+    if limits.tile:
+        cells = min(cells, limits.tile**2)
+    return UNET_FEATURES * cells * pipe.unet.config.block_out_channels[0] * pipe.unet.dtype.itemsize
+
+
+def _bytes_of(module: torch.nn.Module | None) -> int:
+    return sum(p.numel() * p.itemsize for p in module.parameters()) if module is not None else 0
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that this process may still take on ``device``; a container's limit counts."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free + cached
+    free = psutil.virtual_memory().available
+    left = _left_in_container()
+    return free if left is None else min(free, left)
+
+
+def _left_in_container(control: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What the limit of this process's control group leaves; None without one."""
+    try:
+        most = (control / "memory.max").read_text().strip()
+        used = int((control / "memory.current").read_text())
+        reclaimable = 0
+        for line in (control / "memory.stat").read_text().splitlines():
+            if line.startswith("inactive_file "):
+                reclaimable = int(line.split()[1])
+    except (OSError, ValueError):
+        return None
+    return None if most == "max" else max(0, int(most) - used + reclaimable)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed; a CPU's has no error class of its own."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _WORDS)
+
+
+def release_memory() -> None:
+    """Give what is no longer used back to the device."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

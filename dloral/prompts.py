@@ -1,0 +1,92 @@
+"""One prompt a scene: what the extractor Y sees, what the person adds.
+
+A first pass over the clip finds its cuts and asks the tagger about the first frame of each scene;
+then the tagger's memory is given back, before the generator needs it. The public code asks once,
+on the clip's first frame.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+
+from dloral.errors import OptionError, WeightsError
+from dloral.frames.scenes import CutDetector
+from dloral.memory import release_memory
+from dloral.models.tagger import Tagger, make_prompt
+from dloral.options import AUTO, UpscaleOptions
+from dloral.pipeline import DLoRALPipeline
+from dloral.video.probe import ClipInfo
+from dloral.video.reader import read_frames
+from dloral.weights.tagger import find_tagger, load_tagger
+
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """From ``start``, in seconds of the source, on the UNet is told ``prompt``."""
+
+    start: Fraction
+    prompt: str
+
+
+def prompt_at(scenes: Sequence[Scene], time: Fraction) -> str:
+    """The prompt of a frame shown at ``time``; scenes are in order, the first reaches back."""
+    told = scenes[0].prompt
+    for scene in scenes:
+        if scene.start > time:
+            break
+        told = scene.prompt
+    return told
+
+
+def find_scenes(clip: ClipInfo, options: UpscaleOptions, pipe: DLoRALPipeline) -> Iterator[Scene]:
+    """The scenes of what will be restored, each as it is found.
+
+    Without a tagger (``options.tagger``) the clip is one scene, and the prompt the person's alone.
+    Raises :class:`OptionError` or :class:`WeightsError` where a tagger is asked for and cannot be.
+    """
+    folder = tagger_folder(options, pipe)
+    if folder is None:
+        yield Scene(Fraction(0), options.prompt)
+        return
+    tagger = _load(folder, options, pipe)
+    try:
+        cuts = CutDetector()
+        with read_frames(clip, start=options.start, duration=options.duration) as frames:
+            for frame in frames:
+                if cuts.begins(frame.pixels):
+                    (tags,) = tagger.tags_of(frame.pixels[None])
+                    yield Scene(frame.time, make_prompt(tags, options.prompt))
+    finally:
+        del tagger
+        release_memory()
+
+
+def tagger_folder(options: UpscaleOptions, pipe: DLoRALPipeline) -> Path | None:
+    """The tagger that a job will ask; None for none."""
+    if options.tagger == NONE:
+        return None
+    if not pipe.reads_prompts:
+        if options.tagger != AUTO:
+            raise OptionError(
+                f"--tagger is {options.tagger}, but model {options.model} reads no prompts; use "
+                "--tagger auto or none"
+            )
+        return None
+    folder = find_tagger(pipe.folder)
+    if folder is None and options.tagger != AUTO:
+        raise WeightsError(
+            "the tagger is not on this machine; fetch it (python -m dloral fetch tagger), or use "
+            "--tagger none"
+        )
+    return folder
+
+
+def _load(folder: Path, options: UpscaleOptions, pipe: DLoRALPipeline) -> Tagger:
+    on_cpu = pipe.device.type == "cpu"
+    dtype = torch.float32 if on_cpu else pipe.unet.dtype
+    return load_tagger(folder, pipe.device, dtype, dape=options.tagger != "ram")

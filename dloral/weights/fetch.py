@@ -1,0 +1,408 @@
+"""Fetching a model: say what comes, download it, convert it once, keep the result.
+
+What is kept lies in ``models_home()``: a folder a model, safetensors only. Downloads lie beside it
+while they last, so that a broken fetch goes on where it stopped, and go when they are converted.
+"""
+
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copyfile, disk_usage, rmtree
+
+import torch
+from filelock import FileLock
+from tqdm import tqdm
+
+from dloral.errors import CancelledError, OptionError, OutputError
+from dloral.weights.convert import convert
+from dloral.weights.hub import (
+    Found,
+    Refused,
+    bytes_there,
+    download,
+    locate,
+    no_space,
+    size_text,
+    sources_refuse,
+)
+from dloral.weights.reading import BROKEN, first_line
+from dloral.weights.registry import (
+    MODELS,
+    SD21,
+    TAGGER,
+    TINY_VAE,
+    Part,
+    RemoteFile,
+    fetched,
+    models_home,
+)
+from dloral.weights.tagger import convert_tagger
+
+HALF = "float16"
+"""What a fetched model is kept in unless asked otherwise: half the disk, and weights of this kind
+lose less in it than in bfloat16."""
+
+KEPT_DTYPES = {HALF: torch.float16, "bfloat16": torch.bfloat16, "float32": None}
+"""float32: as stored in the releases, bit for bit."""
+
+
+@dataclass(frozen=True)
+class FetchProgress:
+    """``stage``: downloading, converting or done; ``done`` of ``total`` bytes are here."""
+
+    stage: str
+    what: str
+    done: int
+    total: int
+
+
+OnFetch = Callable[[FetchProgress], None]
+"""Shows progress; raising from it stops the fetch, and what is downloaded stays for the next."""
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """One file of a plan and where it will come from."""
+
+    model: str
+    part: str
+    file: RemoteFile
+    found: Found
+
+
+@dataclass(frozen=True)
+class FetchPlan:
+    """What a fetch would do. ``models``: those that are not here yet, in order."""
+
+    models: tuple[str, ...]
+    files: tuple[PlannedFile, ...]
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(planned.found.size for planned in self.files)
+
+    @property
+    def bytes_left(self) -> int:
+        """What is still to be downloaded at this moment."""
+        return self.total_bytes - sum(
+            bytes_there(planned.found, downloads_folder()) for planned in self.files
+        )
+
+    @property
+    def disk_needed(self) -> int:
+        """Downloads, and what they are converted to, which is no larger than they are."""
+        return self.bytes_left + sum(
+            min(MODELS[name].about, sum(f.found.size for f in self.files if f.model == name))
+            for name in self.models
+        )
+
+    def lines(self) -> list[str]:
+        """The plan for people: what comes from where, how large, under which licence."""
+        if not self.models:
+            return ["nothing to fetch: it is here already"]
+        lines = []
+        for name in self.models:
+            lines.append(f"{name}: {MODELS[name].text}")
+            for part, wanted in MODELS[name].parts.items():
+                files = [f.found for f in self.files if (f.model, f.part) == (name, part)]
+                repos = sorted({found.source.repo for found in files})
+                size = size_text(sum(found.size for found in files))
+                lines.append(f"  {size:>9}  {part} from {', '.join(repos)} ({wanted.licence})")
+        lines.append(
+            f"to download: {size_text(self.bytes_left)}; disk needed meanwhile: "
+            f"{size_text(self.disk_needed)}; kept in {models_home()}"
+        )
+        return lines
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A model as a menu shows it. ``download``: bytes, as far as the table knows; 0 if here."""
+
+    name: str
+    text: str
+    is_here: bool
+    download: int
+    licences: tuple[str, ...]
+
+
+def downloads_folder() -> Path:
+    return models_home() / "downloads"
+
+
+def offers() -> list[Offer]:
+    """The models that can be fetched and run; asks nobody."""
+    shown = []
+    for name in (SD21,):
+        needed = [name, *MODELS[name].companions]
+        parts = [part for model in needed for part in MODELS[model].parts.values()]
+        left = [
+            file.size or file.about
+            for model in needed
+            if not fetched(model)
+            for part in MODELS[model].parts.values()
+            for file in part.files
+        ]
+        licences = tuple(dict.fromkeys(part.licence for part in parts))
+        shown.append(Offer(name, MODELS[name].text, bool(fetched(name)), sum(left), licences))
+    return shown
+
+
+def plan_fetch(name: str, without: Collection[str] = ()) -> FetchPlan:
+    """What ``fetch(name)`` would download; asks the Hub for sizes. Raises as :func:`fetch`."""
+    _check_names(name, without)
+    wanted = [model for model in (name, *MODELS[name].companions) if model not in without]
+    models = tuple(model for model in wanted if not fetched(model))
+    files = [
+        PlannedFile(model, part, file, found)
+        for model in models
+        for part, entry in MODELS[model].parts.items()
+        for file, found in _located(name, part, entry)
+    ]
+    return FetchPlan(models, tuple(files))
+
+
+def _check_names(name: str, without: Collection[str]) -> None:
+    if name not in MODELS:
+        raise OptionError(f"{name!r} cannot be fetched; choose from {', '.join(MODELS)}")
+    if unknown := set(without) - set(MODELS[name].companions):
+        known = ", ".join(MODELS[name].companions) or "nothing"
+        raise OptionError(
+            f"{name} cannot be fetched without {min(unknown)!r}, only without {known}"
+        )
+
+
+def _located(name: str, part: str, entry: Part) -> Iterator[tuple[RemoteFile, Found]]:
+    reasons: dict[str, str] = {}
+    for file in entry.files:
+        found = locate(file, entry.sources, reasons)
+        if found is not None:
+            yield file, found
+        elif not file.optional:
+            raise sources_refuse(part, reasons, _remedy(name))
+
+
+def _remedy(name: str) -> str:
+    instead = {TAGGER: "--tagger none", TINY_VAE: "--vae auto"}.get(name, "--model compact")
+    return f"try again (python -m dloral fetch {name}), or use {instead}"
+
+
+def fetch(
+    name: str,
+    *,
+    without: Collection[str] = (),
+    dtype: str = HALF,
+    keep_downloads: bool = False,
+    on_progress: OnFetch | None = None,
+    on_plan: Callable[[FetchPlan], None] | None = None,
+) -> Path:
+    """The folder of the model ``name`` in :func:`models_home`, fetched if it is not there.
+
+    ``without``: companions to leave out (sd21 comes with its tagger). ``dtype``: what its weights
+    are kept in. ``on_plan`` is told what will come before it comes. Raises :class:`WeightsError`
+    where no source gives a file or it does not fit, :class:`OutputError` where the disk is full.
+    """
+    if dtype not in KEPT_DTYPES:
+        raise OptionError(f"--dtype is {dtype!r}; choose from {', '.join(KEPT_DTYPES)}")
+    _check_names(name, without)
+    with _alone():
+        plan = plan_fetch(name, without)
+        if on_plan is not None:
+            on_plan(plan)
+        if plan.models:
+            _check_space(plan)
+            counter = _Counter(plan, on_progress)
+            for model in plan.models:
+                _fetch_one(name, model, plan, dtype, keep_downloads, counter)
+            counter.say("done", name)
+    folder = fetched(name)
+    assert folder is not None
+    return folder
+
+
+def _fetch_one(
+    name: str, model: str, plan: FetchPlan, dtype: str, keep_downloads: bool, counter: "_Counter"
+) -> None:
+    """Download and convert one of a plan's models; its folder appears whole or not at all."""
+    files = [planned for planned in plan.files if planned.model == model]
+    paths = [_get(name, planned, counter) for planned in files]
+    counter.say("converting", model)
+    with tempfile.TemporaryDirectory(dir=downloads_folder(), prefix="assembled-") as folder:
+        for planned, path in zip(files, paths, strict=True):
+            _place(path, Path(folder, planned.part, planned.file.target))
+        _convert(model, Path(folder), models_home() / model, KEPT_DTYPES[dtype])
+    if not keep_downloads:
+        for path in paths:
+            if path.parent == downloads_folder():
+                with suppress(OSError):  # a system that does not let go of a mapped file
+                    path.unlink()
+
+
+def _get(name: str, planned: PlannedFile, counter: "_Counter") -> Path:
+    """A planned file's bytes, from the planned source or from those after it."""
+    part = MODELS[planned.model].parts[planned.part]
+    reasons: dict[str, str] = {}
+    found: Found | None = planned.found
+    while found is not None:
+        counter.what = found.name
+        if found.cached:
+            return found.cached
+        try:
+            return download(found, downloads_folder(), counter.add)
+        except Refused as reason:
+            reasons[found.source.repo] = str(reason)
+            found = locate(planned.file, part.sources, reasons)
+    raise sources_refuse(planned.part, reasons, _remedy(name))
+
+
+def _convert(model: str, parts: Path, target: Path, dtype: torch.dtype | None) -> None:
+    if model == SD21:
+        convert(parts / "dloral" / "model.pkl", parts / "sd21-base", target, dtype)
+    elif model == TAGGER:
+        convert_tagger(
+            parts / "ram" / "ram_swin_large_14m.pth",
+            parts / "dape" / "DAPE.pth",
+            parts / "tag-lists" / "ram_tag_list.txt",
+            parts / "tag-lists" / "ram_tag_list_threshold.txt",
+            target,
+            dtype,
+        )
+    else:
+        assert model == TINY_VAE
+        _copy_folder(parts / TINY_VAE, target)
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    """``source`` with what its links point at, as ``target``, whole or not at all."""
+    unfinished = target.with_name(f".{target.name}-unfinished")
+    rmtree(unfinished, ignore_errors=True)
+    try:
+        for path in (path for path in source.rglob("*") if path.is_file()):
+            place = unfinished / path.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            copyfile(path, place)
+        unfinished.rename(target)
+    except BROKEN as error:
+        rmtree(unfinished, ignore_errors=True)
+        raise OutputError(f"{target} could not be written: {first_line(error)}") from error
+
+
+def _place(path: Path, place: Path) -> None:
+    """``path`` seen at ``place``, for a converter that wants a folder of a certain layout."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        place.symlink_to(path.resolve())
+    except OSError:  # a system without links
+        copyfile(path, place)
+
+
+def _check_space(plan: FetchPlan) -> None:
+    home = models_home()
+    if disk_usage(home).free < plan.disk_needed:
+        raise no_space(home, plan.disk_needed)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One fetch at a time in this home; a second one waits, and then finds the work done."""
+    home = models_home()
+    try:
+        downloads_folder().mkdir(parents=True, exist_ok=True)
+        lock = FileLock(home / ".lock")
+        lock.acquire()
+    except OSError as error:
+        raise OutputError(
+            f"{home} cannot be written ({error.strerror or first_line(error)}); set HF_HOME to a "
+            "folder that can, or use --model compact"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class _Counter:
+    """Adds up the bytes of a plan and tells ``on_progress``."""
+
+    def __init__(self, plan: FetchPlan, on_progress: OnFetch | None) -> None:
+        self.what = ""
+        self._total = plan.total_bytes
+        self._done = self._total - plan.bytes_left
+        self._on_progress = on_progress
+
+    def add(self, count: int) -> None:
+        self._done = max(0, self._done + count)
+        self.say("downloading", self.what)
+
+    def say(self, stage: str, what: str) -> None:
+        if self._on_progress is not None:
+            self._on_progress(FetchProgress(stage, what, min(self._done, self._total), self._total))
+
+
+class TerminalFetch:
+    """Shows a fetch on stderr: the plan, then a bar where it is a terminal."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+
+    def show(self, told: FetchPlan | FetchProgress) -> None:
+        if isinstance(told, FetchPlan):
+            self.plan(told)
+        else:
+            self.progress(told)
+
+    def plan(self, plan: FetchPlan) -> None:
+        if plan.models:
+            print("\n".join(plan.lines()), file=sys.stderr, flush=True)
+
+    def progress(self, progress: FetchProgress) -> None:
+        if self._bar is None:
+            self._bar = tqdm(
+                total=progress.total,
+                unit="B",
+                unit_scale=True,
+                dynamic_ncols=True,
+                disable=not sys.stderr.isatty(),
+            )
+        self._bar.set_description_str(f"{progress.stage} {Path(progress.what).name}")
+        self._bar.update(progress.done - self._bar.n)
+        if progress.stage == "done":
+            self._bar.close()
+
+
+def fetch_steps(name: str, without: Sequence[str] = ()) -> Iterator[FetchPlan | FetchProgress]:
+    """A fetch as a generator: its plan, then progress; closing it stops the download."""
+    told: list[FetchPlan | FetchProgress] = []
+    changed, stopped, failed = threading.Condition(), threading.Event(), []
+
+    def tell(value: FetchPlan | FetchProgress) -> None:
+        if stopped.is_set():
+            raise CancelledError("stopped; what was downloaded is kept for the next try")
+        with changed:
+            # only the newest progress matters
+            told[:] = [old for old in told if isinstance(old, FetchPlan)] + [value]
+            changed.notify()
+
+    def work() -> None:
+        try:
+            fetch(name, without=without, on_plan=tell, on_progress=tell)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work, name="fetch", daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive() or told:
+            with changed:
+                changed.wait_for(lambda: told or not thread.is_alive(), timeout=0.2)
+                values, told[:] = list(told), []
+            yield from values
+        if failed:
+            raise failed[0]
+    finally:
+        stopped.set()
+        thread.join()

@@ -1,0 +1,251 @@
+"""Files from the Hub: the first mirror that has the right bytes, resumed after a break, verified.
+
+The client library keeps no part of a file once a call has failed, and some of these files are
+gigabytes; so the parts are ours, named by the hash that the whole must have, and the library
+moves the bytes (its tokens, its proxies, its retries, ``HF_ENDPOINT``, ``HF_HUB_OFFLINE``).
+A file that the Hub's own cache holds already is taken from there.
+"""
+
+import errno
+import hashlib
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from httpx2 import HTTPError
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    FileMetadataError,
+    GatedRepoError,
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils import build_hf_headers
+
+from dloral.errors import OutputError, WeightsError
+from dloral.weights.registry import RemoteFile, Source
+
+CHUNK = 2**20
+HASHES = {64: "sha256", 40: "git"}
+"""What a file's ETag is, by its length: SHA-256 of large files, git's blob hash of small ones."""
+
+OFFLINE = "HF_HUB_OFFLINE is set"
+
+Report = Callable[[int], None]
+"""Is told how many bytes more are there; negative where bytes had to be thrown away."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file as one source has it: ``etag`` is the hash of its bytes, ``size`` their number.
+
+    ``cached``: where the client library keeps it already; ``etag`` may then be empty.
+    """
+
+    source: Source
+    name: str
+    size: int
+    etag: str
+    cached: Path | None = None
+
+
+class Refused(Exception):  # noqa: N818  (a reason to ask the next mirror, never seen by people)
+    """Why one source does not give a file, in a few words."""
+
+
+def locate(file: RemoteFile, sources: Sequence[Source], reasons: dict[str, str]) -> Found | None:
+    """Where to take ``file`` from: the Hub's cache, else the first source that says it has it.
+
+    ``reasons`` gathers, by repository, why a source does not; those in it are not asked again.
+    """
+    asked = [source for source in sources if source.repo not in reasons]
+    for source in asked:
+        for name in file.names:
+            if found := _in_cache(file, source, name):
+                return found
+    for source in asked:
+        for name in file.names:
+            try:
+                return _ask(file, source, name)
+            except EntryNotFoundError:
+                reason = f"has no {file.names[-1]}"
+            except Refused as refused:
+                reason = str(refused)
+                break
+        if not file.optional:
+            reasons[source.repo] = reason
+    return None
+
+
+def _in_cache(file: RemoteFile, source: Source, name: str) -> Found | None:
+    """A file that the client library keeps, from an earlier download by whatever software."""
+    cached = try_to_load_from_cache(
+        source.repo, name, revision=source.revision, repo_type=source.kind
+    )
+    if not isinstance(cached, str):
+        return None
+    path = Path(cached)
+    if file.sha256 and hash_of(path, file.sha256) != file.sha256:
+        return None
+    return Found(source, name, path.stat().st_size, file.sha256 or "", path)
+
+
+def _ask(file: RemoteFile, source: Source, name: str) -> Found:
+    """What a source says of a file; :class:`Refused` or EntryNotFoundError if it has none."""
+    try:
+        told = get_hf_file_metadata(_url(source, name))
+    except EntryNotFoundError:
+        raise
+    except (HfHubHTTPError, HTTPError, OSError) as error:
+        raise Refused(reason_of(error)) from error
+    if told.size is None or told.etag is None or len(told.etag) not in HASHES:
+        raise Refused(f"does not say how large {name} is, or what its hash")
+    expected = file.sha256 or told.etag
+    if len(told.etag) == len(expected) and told.etag != expected:
+        raise Refused(f"holds another {name} (hash {told.etag[:8]}..., not {expected[:8]}...)")
+    if file.size not in (None, told.size):
+        raise Refused(f"holds another {name} ({told.size:,} bytes, not {file.size:,})")
+    return Found(source, name, told.size, expected)
+
+
+def download(found: Found, folder: Path, report: Report) -> Path:
+    """The whole file in ``folder``, named by its hash; what an earlier call left is gone on with.
+
+    Raises :class:`Refused` where the source breaks off or sends other bytes (those are thrown
+    away), and :class:`OutputError` where the disk is full or cannot be written.
+    """
+    target, part = folder / found.etag, folder / f"{found.etag}.part"
+    if target.is_file():
+        return target
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with part.open("ab") as file:
+            have = min(file.tell(), found.size)
+            http_get(
+                _url(found.source, found.name),
+                file,
+                resume_size=have,
+                headers=build_hf_headers(),
+                expected_size=found.size,
+                displayed_filename=found.name,
+                tqdm_class=meter(report),
+            )
+    except HfHubHTTPError as error:
+        raise Refused(reason_of(error)) from error
+    except HTTPError as error:
+        raise Refused(f"broke off at {part.stat().st_size:,} of {found.size:,} bytes") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise no_space(folder, found.size - part.stat().st_size) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise OutputError(
+                f"{folder} cannot be written ({error.strerror}); set HF_HOME to a folder that can"
+            ) from error
+        raise Refused(reason_of(error)) from error
+    if hash_of(part, found.etag) != found.etag:
+        report(-part.stat().st_size)
+        part.unlink()
+        raise Refused(f"sent other bytes than its hash {found.etag[:8]}... promises")
+    part.rename(target)
+    return target
+
+
+def bytes_there(found: Found, folder: Path) -> int:
+    """How much of a file is on this machine already."""
+    if found.cached:
+        return found.size
+    for path in (folder / found.etag, folder / f"{found.etag}.part"):
+        if path.is_file():
+            return min(path.stat().st_size, found.size)
+    return 0
+
+
+def hash_of(path: Path, like: str) -> str:
+    """The hash of a file's bytes, of the kind that ``like`` is."""
+    if HASHES[len(like)] == "sha256":
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def no_space(folder: Path, needed: int) -> OutputError:
+    """What to say where ``needed`` bytes more do not fit the disk of ``folder``."""
+    free = shutil.disk_usage(folder).free
+    return OutputError(
+        f"the disk of {folder} has {size_text(free)} free, {size_text(needed)} are needed; "
+        "make room, set HF_HOME to a larger disk, or use --model compact"
+    )
+
+
+def reason_of(error: BaseException) -> str:
+    """Why the Hub gave nothing, in a few words."""
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    if isinstance(error, OfflineModeIsEnabled):
+        return OFFLINE
+    if isinstance(error, GatedRepoError) or status == 403:
+        return "needs its terms accepted on its page, and HF_TOKEN"
+    if status == 401:
+        return "is private or gone: set HF_TOKEN if you have access"
+    if isinstance(error, RevisionNotFoundError):
+        return "has no such revision"
+    if isinstance(error, RepositoryNotFoundError) or status == 404:
+        return "is gone"
+    if isinstance(error, EntryNotFoundError):
+        return "has no such file"
+    if isinstance(error, FileMetadataError):
+        return "is not served by a Hub (check HF_ENDPOINT, proxy, firewall)"
+    if status is not None:
+        return f"answered {status}"
+    if isinstance(error, HTTPError | ConnectionError):
+        return "cannot be reached"
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return text[:120].rstrip(". ")
+
+
+def meter(report: Report) -> Any:
+    """A class that the client library takes for tqdm; it shows nothing and tells ``report``."""
+
+    class Meter:
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+
+        def __enter__(self) -> "Meter":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def update(self, count: float | None = 1) -> None:
+            report(int(count or 0))
+
+        def close(self) -> None: ...
+
+    return Meter
+
+
+def sources_refuse(what: str, reasons: dict[str, str], remedy: str) -> WeightsError:
+    """One line on why no mirror gave ``what``."""
+    if len(set(reasons.values())) == 1:
+        repos, reason = ", ".join(reasons), next(iter(reasons.values()))
+        told = reason if reason == OFFLINE else f"{repos} {reason}"
+    else:
+        told = "; ".join(f"{repo} {reason}" for repo, reason in reasons.items())
+    return WeightsError(f"{what} could not be fetched: {told}; {remedy}")
+
+
+def _url(source: Source, name: str) -> str:
+    return hf_hub_url(source.repo, name, repo_type=source.kind, revision=source.revision)
+
+
+def size_text(count: float) -> str:
+    """Bytes for people, in decimal units as disks are sold."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,99 @@
+"""Reading files that others wrote: pickles without running them, libraries without their noise."""
+
+import os
+import pickle
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from huggingface_hub.utils import logging as hub_logging
+from safetensors import SafetensorError
+
+from dloral.errors import WeightsError
+
+BROKEN = (OSError, ValueError, RuntimeError, SafetensorError)
+"""What libraries raise for files that do not hold what they should."""
+
+
+def open_pickle(path: Path, wanted: str) -> Any:
+    """What a pickle of tensors holds, read without running any code of it.
+
+    Tensors stay in the file until they are used. ``wanted`` names the file in the one line of
+    :class:`WeightsError`.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path} is not there; give the path of {wanted}")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # the error says it, in one line
+            return torch.load(
+                path, weights_only=True, map_location="cpu", mmap=zipfile.is_zipfile(path)
+            )
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} was refused: it is no plain file of tensors, or wants to run code when "
+            f"opened ({_refusal(error)}); get {wanted} again from its source"
+        ) from error
+    except Exception as error:  # damaged bytes can lead the reader into any error there is
+        raise WeightsError(
+            f"{path} is broken or cut short at {path.stat().st_size:,} bytes "
+            f"({first_line(error)}); download it again"
+        ) from error
+
+
+def _refusal(error: pickle.UnpicklingError) -> str:
+    """Of torch's long text about a refused pickle, what it stumbled over."""
+    _, found, reason = str(error).partition("WeightsUnpickler error: ")
+    return reason.splitlines()[0][:120].rstrip(". ") if found and reason else "no known pickle"
+
+
+def make_readable(folder: Path) -> None:
+    """The permissions that any new file would have: safetensors keeps its files to their owner."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(0o666 & ~mask)
+
+
+@contextmanager
+def quiet_bars() -> Iterator[None]:
+    """No bars of other libraries while a model loads: it takes a second, and ours come after.
+
+    Nor their advice on what is missing: :func:`load_pipeline` says that in one line.
+    """
+    libraries = (diffusers.utils.logging, transformers.utils.logging)
+    active = [library.is_progress_bar_enabled() for library in libraries]
+    verbosity = diffusers.utils.logging.get_verbosity()
+    for library in libraries:
+        library.disable_progress_bar()
+    diffusers.utils.logging.set_verbosity(diffusers.utils.logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")
+            yield
+    finally:
+        diffusers.utils.logging.set_verbosity(verbosity)
+        for library, was_active in zip(libraries, active, strict=True):
+            if was_active:
+                library.enable_progress_bar()
+
+
+@contextmanager
+def quiet_hub() -> Iterator[None]:
+    """The Hub's client tells each of its tries; ours is one line when they have all failed."""
+    verbosity = hub_logging.get_verbosity()
+    hub_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        hub_logging.set_verbosity(verbosity)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, for messages of one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(". ")
