@@ -40,6 +40,9 @@ MOST_PIXELS = (AUTO_TILE * LATENT_STRIDE) ** 2
 LIVELY_SECONDS = 0.45
 """What moving a scale may cost; the previewed part is as large as that allows."""
 
+CONTEXT = 2 * LATENT_STRIDE
+"""Pixels around a previewed part that the networks see too, so that its edges are as in a run."""
+
 MOST_BACKGROUND = 2048
 """Pixels: the bicubic frame around a previewed part is sent with no longer side."""
 
@@ -176,12 +179,13 @@ class Preview:
         with self._model.turns.take():
             started = time.monotonic()
             prepared = self._prepared[1] if part and self._prepared[0] == part else None
+            seen = _with_context(region, *frames[0].shape[1:])
             if prepared is None:
-                cut = torch.stack([_cut(frame, region) for frame in frames])
+                cut = torch.stack([_cut(frame, seen) for frame in frames])
                 prepared = prepare(pipe, cut, options.window, options.prompt)
                 self._prepared = part, prepared
             ready = time.monotonic()
-            restored = finish(pipe, prepared, options).cpu()
+            restored = _cut(finish(pipe, prepared, options).cpu(), _inside(region, seen))
             done = time.monotonic()
         self._model.preview_timed(done - ready, region.pixels)
         return restored, done - started
@@ -257,12 +261,18 @@ def part_of(height: int, width: int, most_pixels: int, centre: tuple[float, floa
     return Region(corners[0], corners[1], sides[0], sides[1])
 
 
+def _with_context(region: Region, height: int, width: int) -> Region:
+    x, y = max(region.x - CONTEXT, 0), max(region.y - CONTEXT, 0)
+    right = min(region.x + region.width + CONTEXT, width)
+    bottom = min(region.y + region.height + CONTEXT, height)
+    return Region(x, y, right - x, bottom - y)
+
+
+def _inside(region: Region, outer: Region) -> Region:
+    return replace(region, x=region.x - outer.x, y=region.y - outer.y)
+
+
 def _cut(frame: Tensor, region: Region) -> Tensor:
     rows = slice(region.y, region.y + region.height)
     columns = slice(region.x, region.x + region.width)
     return frame[:, rows, columns]
-
-
-def without_part(options: UpscaleOptions) -> UpscaleOptions:
-    """Options whose trim says nothing, for calls about a single frame."""
-    return replace(options, start=0.0, duration=None)

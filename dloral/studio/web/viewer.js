@@ -11,6 +11,8 @@ class Viewer {
     this.canvas = stage.querySelector("canvas");
     this.context = this.canvas.getContext("2d", { willReadFrequently: true });
     this.scratch = document.createElement("canvas");
+    // Each half by itself: scaling the whole would mix rows of one into the other where they meet.
+    this.halves = [document.createElement("canvas"), document.createElement("canvas")];
     this.handle = find("#handle");
     this.source = null;   // {picture, width, height of a half, fullWidth, fullHeight, region}
     this.mode = "wipe";
@@ -31,8 +33,19 @@ class Viewer {
     const before = this.source;
     this.source = source;
     this.stage.classList.toggle("empty", !source);
+    if (source) this.split(source);
     if (source && (!before || before.fullWidth * source.fullHeight !== before.fullHeight * source.fullWidth)) this.fit();
     this.draw();
+  }
+
+  split({ picture, width, height }) {
+    this.halves.forEach((canvas, which) => {
+      if (canvas.width !== width || canvas.height !== height) {
+        canvas.width = width;
+        canvas.height = height;
+      }
+      canvas.getContext("2d", { alpha: false }).drawImage(picture, 0, -which * height, width, 2 * height);
+    });
   }
 
   setMode(mode) {
@@ -181,14 +194,14 @@ class Viewer {
   }
 
   paint(context, which, { x, y, scale }) {
-    const { picture, width, height, fullWidth, fullHeight } = this.source;
+    const { width, fullWidth, fullHeight } = this.source;
     context.imageSmoothingEnabled = scale * fullWidth / width < 3;
     context.imageSmoothingQuality = "high";
     const parts = which === BICUBIC || this.strength >= 1 ? [[which, 1]]
       : [[BICUBIC, 1], [RESTORED, this.strength]];
     for (const [half, alpha] of parts) {
       context.globalAlpha = alpha;
-      context.drawImage(picture, 0, half * height, width, height, x, y, fullWidth * scale, fullHeight * scale);
+      context.drawImage(this.halves[half], x, y, fullWidth * scale, fullHeight * scale);
     }
     context.globalAlpha = 1;
   }
