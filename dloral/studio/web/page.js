@@ -500,4 +500,5 @@ const toggleTheme = (after) => {
 const kept = new URLSearchParams(location.search).get("__theme") ?? localStorage.getItem("dloral-theme");
 if (kept === "dark" || kept === "light") document.body.classList.toggle("dark", kept === "dark");
 
-new StudioPage().begin();
+window.studioPage = new StudioPage();  // for tests, and for whoever looks at it in the console
+window.studioPage.begin();
