@@ -182,7 +182,11 @@ class Calls:
         names = dict.fromkeys([self._studio.model.name, *EMBEDDED, *CONVERTED])
         used = self._studio.model
         return [
-            {"name": name, "in_use": name == used.name, "loaded": name == used.name and used.is_loaded}
+            {
+                "name": name,
+                "in_use": name == used.name,
+                "loaded": name == used.name and used.is_loaded,
+            }
             for name in names
         ]
 

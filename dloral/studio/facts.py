@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from dloral.frames.resize import LATENT_STRIDE
 from dloral.options import UpscaleOptions
 from dloral.studio.settings import PNG_ZIP, Settings
 from dloral.studio.worker import Model
@@ -20,9 +21,12 @@ SLOW_SECONDS = 120
 GUESSED_SECONDS_PER_PIXEL = 1.2e-6
 """Of the compact model on two slow cores; used until the real speed is known."""
 
-BYTES_PER_PIXEL = 700
-"""What a frame of the compact model takes at its peak, for each output pixel and in float32:
-measured as the growth of the process at 512 x 512 and 1024 x 1024."""
+PROGRAM_BYTES = 0.55e9
+BYTES_PER_PIXEL = 100
+BYTES_PER_PAIR_OF_CELLS = 9
+"""The compact model in float32 on a CPU: the process itself; for each output pixel; and what
+cross-frame retrieval takes for each pair of cells in a tile. Fitted to the peaks at 512 x 512,
+768 x 768 and 1024 x 1024 (0.67, 1.40 and 1.39 GB; ``python -m tests.studio.bench_page memory``)."""
 
 _CODEC_NAMES = {
     "h264": "H.264",
@@ -96,7 +100,8 @@ def plan(clip: ClipInfo, settings: Settings, model: Model) -> dict[str, Any]:
         parts.append(f"{num_frames}{of} frame{'s' if num_frames != 1 or of else ''}")
     if seconds is not None:
         parts.append(f"≈ {time_in_words(seconds)}")
-    parts.append(f"{memory(height, width, options) / 1e9:.1f} GB")
+    if model.name == "compact":  # of other models nothing was measured
+        parts.append(f"≈ {memory(height, width, options) / 1e9:.1f} GB")
     return {
         "width": width,
         "height": height,
@@ -108,12 +113,12 @@ def plan(clip: ClipInfo, settings: Settings, model: Model) -> dict[str, Any]:
 
 
 def memory(height: int, width: int, options: UpscaleOptions) -> float:
-    """About how many bytes restoring a frame takes: the networks see a tile at a time, the decoder
-    and the frames around it are whole."""
+    """About how many bytes the compact model takes at its peak."""
     tile = chosen_tile(options)
     pixels = height * width
-    in_networks = pixels if tile is None else min(pixels, (tile * 8) ** 2)
-    return BYTES_PER_PIXEL * (0.5 * in_networks + 0.5 * pixels)
+    cells = pixels / LATENT_STRIDE**2
+    in_tile = cells if tile is None else min(cells, tile**2)
+    return PROGRAM_BYTES + BYTES_PER_PIXEL * pixels + BYTES_PER_PAIR_OF_CELLS * in_tile**2
 
 
 def _warning(clip: ClipInfo, settings: Settings, seconds: float | None, pixels: int) -> str | None:

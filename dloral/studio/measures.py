@@ -35,7 +35,7 @@ class Measures:
     difference: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         self._before: tuple[np.ndarray, np.ndarray] | None = None
         self._rows: list[np.ndarray] = []
         self._every = 1

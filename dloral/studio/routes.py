@@ -110,7 +110,7 @@ def build_routes(studio: Studio) -> FastAPI:
         part = session.folder / f"{secrets.token_hex(8)}.part"
         try:
             await _receive(request, part, studio.limits.max_upload)
-            await run_in_threadpool(session.open_clip, name, part.replace)
+            await run_in_threadpool(session.open_clip, name, lambda copy: _move(part, copy))
         finally:
             part.unlink(missing_ok=True)
         return _answer(_state(session, studio))
@@ -149,7 +149,9 @@ def build_routes(studio: Studio) -> FastAPI:
         session = visitor(token)
         options = UpscaleOptions(scale=scale)
         preview = _preview(session)
-        return Response(preview.background(_within(session, frame), options.scale), 200, None, _JPEG)
+        return Response(
+            preview.background(_within(session, frame), options.scale), 200, None, _JPEG
+        )
 
     @app.get("/{token}/bicubic")
     def bicubic(
@@ -343,6 +345,10 @@ async def _chunks(request: Request) -> AsyncIterator[bytes]:
     async for chunk in request.stream():
         if chunk:
             yield chunk
+
+
+def _move(part: Path, copy: Path) -> None:
+    part.replace(copy)
 
 
 def _copy(source: Path, copy: Path) -> None:

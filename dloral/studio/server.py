@@ -159,9 +159,7 @@ def launch_page(blocks: gr.Blocks, studio: Studio, options: argparse.Namespace) 
             prevent_thread_lock=True,
         )
     except (OSError, ValueError) as error:
-        raise OptionError(
-            f"the page cannot be served: {error}; check --host and --port"
-        ) from error
+        raise OptionError(f"the page cannot be served: {error}; check --host and --port") from error
     print(f"DLoRAL is at {address} (Ctrl-C ends it)", flush=True)
     if public:
         print(f"and, for everyone who has the link, at {public}", flush=True)

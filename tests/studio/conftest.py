@@ -120,7 +120,9 @@ def serving(model: Path, folder: Path, *arguments: str) -> Iterator[str]:
     call = [sys.executable, str(ROOT / "app.py"), "--model", str(model), "--port", str(port)]
     environment = os.environ | {"GRADIO_TEMP_DIR": str(folder)}
     with log.open("w") as out:
-        app = subprocess.Popen([*call, *arguments], cwd=ROOT, env=environment, stdout=out, stderr=out)
+        app = subprocess.Popen(
+            [*call, *arguments], cwd=ROOT, env=environment, stdout=out, stderr=out
+        )
     try:
         wait_until(lambda: "DLoRAL is at" in log.read_text() or app.poll() is not None)
         assert app.poll() is None, log.read_text()

@@ -185,7 +185,12 @@ def test_a_mistake_of_ours_ends_the_job_and_not_the_queue(session, clip, monkeyp
 
 @pytest.mark.parametrize(
     ("height", "width", "is_image", "expected"),
-    [(63, 99, False, (62, 98)), (63, 99, True, (63, 99)), (1, 4, False, (2, 4)), (4320, 7680, False, (1152, 2048))],
+    [
+        (63, 99, False, (62, 98)),
+        (63, 99, True, (63, 99)),
+        (1, 4, False, (2, 4)),
+        (4320, 7680, False, (1152, 2048)),
+    ],
 )
 def test_the_viewers_size(height, width, is_image, expected):
     assert viewer_size(height, width, is_image) == expected

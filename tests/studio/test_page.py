@@ -260,7 +260,9 @@ def test_the_viewer_wipes_by_mouse_and_keyboard_and_has_its_modes(page: Page, cl
     handle.focus()
     page.keyboard.press("ArrowRight")
     expect(handle).to_have_attribute("aria-valuenow", "27")
-    for key, mode in zip("654321", ("loupe", "difference", "flip", "side", "wipe-h", "wipe"), strict=True):
+    for key, mode in zip(
+        "654321", ("loupe", "difference", "flip", "side", "wipe-h", "wipe"), strict=True
+    ):
         page.keyboard.press(key)
         expect(page.locator("#stage")).to_have_attribute("data-mode", mode)
     page.keyboard.press("x")
@@ -506,9 +508,10 @@ def test_it_fits_the_screen_light_and_dark(open_page, width: int, scheme: str):
         assert page.evaluate("document.documentElement.scrollHeight") <= 800
         box = page.locator("#run").bounding_box()
         assert box["y"] + box["height"] < 800
-    overflowing = page.evaluate("""() => [...document.querySelectorAll('.app button, .app label, .app output, .app strong')]
-      .filter(e => e.offsetParent && e.id !== 'clip-name' && e.scrollWidth > e.clientWidth + 1 && e.clientWidth)
-      .map(e => e.id || e.textContent)""")
+    overflowing = page.evaluate("""() => {
+      const shown = document.querySelectorAll('.studio :is(button, label, output, strong)');
+      return [...shown].filter(e => e.offsetParent && e.id !== 'clip-name' && e.clientWidth)
+        .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.id || e.textContent); }""")
     assert not overflowing
 
 

@@ -52,7 +52,10 @@ def test_a_part_lies_where_it_says_and_is_close_to_a_run(preview, clip, tiny_pip
     region = made.region
     assert not made.is_whole
     assert (region.x + region.width, region.y) == (192, 0)
-    full = tiny_pipe(whole_clip(clip, 4), consistency=0, detail=0).frames[3].permute(1, 2, 0).numpy() * 255
+    full = (
+        tiny_pipe(whole_clip(clip, 4), consistency=0, detail=0).frames[3].permute(1, 2, 0).numpy()
+        * 255
+    )
     rows, columns = slice(region.y, region.y + region.height), slice(region.x, 192)
     part = pixels_of(made.png)
     assert part.shape == (region.height, region.width, 3)

@@ -105,7 +105,8 @@ def test_settings_come_back_from_their_file(browser, token, clip):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[]", b"{}", b'{"kind": "dloral settings"}', b"\xff\xfe", b"[" * 90_000, b"x" * 200_000]
+    "content",
+    [b"", b"[]", b"{}", b'{"kind": "dloral settings"}', b"\xff\xfe", b"[" * 90_000, b"x" * 200_000],
 )
 def test_what_is_no_settings_file_is_refused_in_one_line(browser, token, content):
     error = browser.post(f"/{token}/settings", content=content).json()["error"]
@@ -128,7 +129,9 @@ def test_a_stranger_gets_nothing(browser, studio, token, clip):
         assert "error" in browser.get(f"/{other}/{call}").json()
 
 
-@pytest.mark.parametrize("name", ["..%2F..%2Fsecret.txt", "%2Fetc%2Fpasswd", "..", "bar.mp4", "job.json"])
+@pytest.mark.parametrize(
+    "name", ["..%2F..%2Fsecret.txt", "%2Fetc%2Fpasswd", "..", "bar.mp4", "job.json"]
+)
 def test_no_other_file_can_be_named(browser, token, clip, name):
     send(browser, token, clip)
     browser.post(f"/{token}/job", json={"settings": {"scale": 1}})
@@ -137,7 +140,9 @@ def test_no_other_file_can_be_named(browser, token, clip, name):
 
 
 @pytest.mark.parametrize("name", ["../../../tmp/x.mp4", "..\\x.mp4", "/etc/cron.d/x.mp4"])
-def test_an_upload_whose_name_leads_elsewhere_is_refused(browser, studio, token, clip, name, tmp_path):
+def test_an_upload_whose_name_leads_elsewhere_is_refused(
+    browser, studio, token, clip, name, tmp_path
+):
     found = send(browser, token, clip, name)
     assert "is no plain file name" in found["error"]
     assert "\n" not in found["error"]
@@ -171,7 +176,8 @@ def listener() -> Iterator[Listener]:
 
 
 HOSTILE = {
-    "hls.mp4": "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{address}\n#EXTINF:9,\n{file}\n#EXT-X-ENDLIST\n",
+    "hls.mp4": "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{address}\n#EXTINF:9,\n{file}\n"
+    "#EXT-X-ENDLIST\n",
     "hls_concat.mp4": "#EXTM3U\n#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:1,\nconcat:{address}|file://{file}\n",
     "script.mp4": "ffconcat version 1.0\nfile '{file}'\nfile '{address}'\n",
     "dash.mp4": '<?xml version="1.0"?><MPD><Period><AdaptationSet><Representation>'
@@ -200,7 +206,7 @@ def test_a_playlist_named_as_a_clip_touches_nothing(browser, token, clip, listen
 
 
 def test_a_reference_movie_opens_no_other_file(browser, token, clip, tmp_path):
-    """A MOV whose samples lie in another file (ISO/IEC 14496-12, 8.7.2: a dref that is not self)."""
+    """A MOV whose samples lie in another file (ISO/IEC 14496-12, 8.7.2)."""
     secret = tmp_path / "secret.mp4"
     secret.write_bytes(clip.read_bytes())
     content = clip.read_bytes()
@@ -267,7 +273,9 @@ def test_an_example_is_opened(browser, token):
 
 def test_the_result_is_a_clip(browser, token, clip, tmp_path):
     send(browser, token, clip)
-    browser.post(f"/{token}/job", json={"settings": {"scale": 2, "format": "h265", "bit_depth": 10}})
+    browser.post(
+        f"/{token}/job", json={"settings": {"scale": 2, "format": "h265", "bit_depth": 10}}
+    )
     name = finish(browser, token)["result"]["file"]
     (out := tmp_path / name).write_bytes(browser.get(f"/{token}/files/{name}").content)
     info = probe(out)

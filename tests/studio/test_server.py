@@ -72,7 +72,13 @@ def test_options_are_read_and_the_environment_gives_their_defaults(monkeypatch):
 
 @pytest.mark.parametrize(
     "call",
-    [["--auth", "me"], ["--auth", ":x"], ["--max-minutes", "0"], ["--queue", "-1"], ["--max-upload", "much"]],
+    [
+        ["--auth", "me"],
+        ["--auth", ":x"],
+        ["--max-minutes", "0"],
+        ["--queue", "-1"],
+        ["--max-upload", "much"],
+    ],
 )
 def test_options_that_make_no_sense_are_said_in_one_line(call):
     with pytest.raises(OptionError) as caught:

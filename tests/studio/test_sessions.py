@@ -30,7 +30,9 @@ def test_a_token_finds_its_visitor_and_no_other(sessions):
     assert all(len(token) >= 32 for token in tokens)
     assert sessions.find("") is None
     assert sessions.find(tokens[0][:-1]) is None
-    assert not any(token in str(session.folder) for token, session in zip(tokens, found, strict=True))
+    assert not any(
+        token in str(session.folder) for token, session in zip(tokens, found, strict=True)
+    )
 
 
 def test_a_silent_visitor_goes_and_a_heard_one_stays(sessions, tmp_path, clip, monkeypatch):
@@ -90,21 +92,25 @@ def test_a_closed_visitor_stops_its_job(sessions, tmp_path, long_clip):
     assert long_clip.exists()
 
 
-def test_a_new_clip_removes_the_old_one_and_a_bad_one_does_not(sessions, tmp_path, clip, picture, no_clip):
+def test_a_new_clip_removes_the_old_one_and_a_bad_one_does_not(
+    sessions, tmp_path, clip, picture, no_clip
+):
     session = sessions.find(sessions.open())
     give(session, clip)
     assert session.start_job(settings_from({"scale": 1}, "compact")).wait(60)
     with pytest.raises(InputError) as caught:
         give(session, no_clip)
     assert session.without_folder(caught.value).startswith("letter.mp4 is no video or image")
-    assert session.clip is not None and session.result is not None
+    assert session.clip is not None
+    assert session.result is not None
     give(session, picture)
     assert files_in(tmp_path) == ["photo.png"]
     assert session.result is None
 
 
 @pytest.mark.parametrize(
-    "name", ["../../etc/passwd", "..", ".", "", "a/b.mp4", "..\\..\\boot.ini", "a\0.mp4", "/etc/passwd"]
+    "name",
+    ["../../etc/passwd", "..", ".", "", "a/b.mp4", "..\\..\\boot.ini", "a\0.mp4", "/etc/passwd"],
 )
 def test_a_name_that_leads_elsewhere_is_refused(name, sessions, tmp_path, clip):
     session = sessions.find(sessions.open())

@@ -1,4 +1,4 @@
-"""What the page's controls, its settings files and the API's calls say; and what is said of a clip."""
+"""Settings of the page, of files and of calls; what is said of a clip; the curves."""
 
 from dataclasses import replace
 from fractions import Fraction

@@ -136,7 +136,7 @@ class StudioPage {
     const { clip } = state;
     find("#drop").hidden = find("#others").hidden = Boolean(clip);
     find("#opened").hidden = !clip;
-    find(".app").dataset.phase = clip ? "clip" : "empty";
+    find(".studio").dataset.phase = clip ? "clip" : "empty";
     find("#run").disabled = find("#sheet-open").disabled = !clip;
     this.run.show(isSame ? state.job : null);
     find("#run").disabled = !clip;

@@ -66,7 +66,7 @@ class Run {
   show(job) {
     this.job = job;
     const isRunning = this.isRunning;
-    find(".app").dataset.running = String(isRunning);
+    find(".studio").dataset.running = String(isRunning);
     find("#run").hidden = isRunning;
     find("#run").disabled = isRunning;
     find("#cancel").hidden = !isRunning;

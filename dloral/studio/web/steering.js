@@ -83,6 +83,7 @@ class Preview {
     this.link = link;
     this.viewer = viewer;
     this.centre = { x: 0.5, y: 0.5 };
+    this.pixels = 0;      // of the previewed part; 0: what the server finds lively
     this.count = 0;       // of renderings shown, for whoever waits for the next
     this.isShown = true;
     this.onBusy = () => {};
@@ -124,7 +125,7 @@ class Preview {
     const key = `${frame} ${settings.scale}`;
     if (this.drawn !== key) await this.background(key, frame, settings.scale, size, generation);
     const found = await this.link.call("POST", "preview", {
-      body: { frame, settings: { ...settings, start: 0, duration: null }, ...this.centre },
+      body: { frame, settings: { ...settings, start: 0, duration: null }, pixels: this.pixels, ...this.centre },
     });
     if (generation !== this.generation || found.superseded) return false;
     const [x, y, width, height] = found.headers.get("x-region").split(" ").map(Number);
