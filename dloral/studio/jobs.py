@@ -21,6 +21,7 @@ from torch import Tensor
 from dloral.errors import CancelledError, DLoRALError
 from dloral.frames.resize import resize_bicubic
 from dloral.pipeline import DLoRALPipeline
+from dloral.studio.gpu import JOB_SECONDS, kept, on_gpu
 from dloral.studio.measures import Measures
 from dloral.studio.pictures import png_of, stacked, within
 from dloral.studio.settings import PNG_ZIP, Settings, result_path
@@ -65,7 +66,7 @@ class Result:
 def restore(
     clip: ClipInfo, folder: Path, settings: Settings, pipe: DLoRALPipeline
 ) -> Generator[Progress | Result, None, None]:
-    """Restore ``clip`` into ``folder`` with all that the viewer needs; the last value is the Result.
+    """Restore ``clip`` into ``folder`` with all that the viewer needs; the Result comes last.
 
     Closing the generator stops the job and leaves no result in the folder.
     """
@@ -123,6 +124,14 @@ def restore(
         measures=measures.as_lists(),
         notes=last.notes,
     )
+
+
+@on_gpu(JOB_SECONDS)
+def _lent(
+    clip: ClipInfo, folder: Path, settings: Settings, model: str
+) -> Generator[Progress | Result, None, None]:
+    """:func:`restore` by a model's name, as ZeroGPU wants it."""
+    yield from restore(clip, folder, settings, kept(model))
 
 
 def viewer_size(height: int, width: int, is_image: bool = False) -> tuple[int, int]:
@@ -212,8 +221,8 @@ class Job:
 
     def _run(self) -> None:
         self.stage = "loading"
-        pipe = self._model.pipe()
-        with closing(restore(self.clip, self.folder, self.settings, pipe)) as steps:
+        self._model.pipe()  # waits until it is loaded
+        with closing(_lent(self.clip, self.folder, self.settings, self._model.name)) as steps:
             while True:
                 self._check()
                 with self._model.turns.take():

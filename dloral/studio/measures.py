@@ -70,7 +70,8 @@ class Measures:
         if min(height, width) < 12:  # nothing to estimate motion from
             flow = np.zeros((height, width, 2), np.float32)
         else:
-            flow = self._flow.calc(small[0], self._before[0], None)
+            still = np.zeros((height, width, 2), np.float32)
+            flow = np.asarray(self._flow.calc(small[0], self._before[0], still))
         columns, rows = np.meshgrid(np.arange(width), np.arange(height))
         x = (columns + flow[..., 0]).astype(np.float32)
         y = (rows + flow[..., 1]).astype(np.float32)

@@ -25,6 +25,7 @@ from dloral.frames.resize import (
 )
 from dloral.options import AUTO, AUTO_TILE, UpscaleOptions
 from dloral.pipeline import DLoRALPipeline
+from dloral.studio.gpu import PREVIEW_SECONDS, kept, on_gpu
 from dloral.studio.pictures import jpeg_of, png_of
 from dloral.studio.worker import Model
 from dloral.upscale import output_size
@@ -66,8 +67,8 @@ class Region:
 
 @dataclass(frozen=True)
 class Rendered:
-    """``png`` of the restored ``region``; ``is_whole``: the region is the whole frame; ``could_grow``
-    : a larger part would still be lively; ``seconds`` that the networks took."""
+    """``png`` of the restored ``region``; ``is_whole``: that is the whole frame; ``could_grow``: a
+    larger part would still be lively; ``seconds`` that the networks took."""
 
     png: bytes
     region: Region
@@ -78,7 +79,7 @@ class Rendered:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """All that the scales do not change; tensors are on the pipeline's device."""
+    """All that the scales do not change; kept on the CPU, for it is little."""
 
     lq_frame: Tensor  # (1,3,H,W), padded to the latent grid
     size: tuple[int, int]  # before it was padded
@@ -168,27 +169,21 @@ class Preview:
             seconds=seconds,
         )
 
-    @torch.no_grad()
     def _restore(
         self, part: Any, options: UpscaleOptions, region: Region, index: int
     ) -> tuple[Tensor, float]:
         """The restored region, (3,h,w) in [0, 1], and the seconds it took. What the scales do not
         change is kept under the name ``part``, for the next call that gives it."""
         frames = self._enlarged(index, options.scale, options.window)
-        pipe = self._model.pipe()
+        self._model.pipe()  # waits until it is loaded
+        seen = _with_context(region, *frames[0].shape[1:])
+        cut = torch.stack([_cut(frame, seen) for frame in frames])
         with self._model.turns.take():
-            started = time.monotonic()
-            prepared = self._prepared[1] if part and self._prepared[0] == part else None
-            seen = _with_context(region, *frames[0].shape[1:])
-            if prepared is None:
-                cut = torch.stack([_cut(frame, seen) for frame in frames])
-                prepared = prepare(pipe, cut, options.window, options.prompt)
-                self._prepared = part, prepared
-            ready = time.monotonic()
-            restored = _cut(finish(pipe, prepared, options).cpu(), _inside(region, seen))
-            done = time.monotonic()
-        self._model.preview_timed(done - ready, region.pixels)
-        return restored, done - started
+            known = self._prepared[1] if part and self._prepared[0] == part else None
+            wide, prepared, seconds = _restore_part(self._model.name, cut, options, known)
+            self._prepared = part, prepared
+        self._model.preview_timed(seconds[1], region.pixels)
+        return _cut(wide, _inside(region, seen)), sum(seconds)
 
     def _enlarged(self, index: int, scale: float, window: int) -> list[Tensor]:
         """Frame ``index`` and up to ``window`` before it at output size, oldest first."""
@@ -218,6 +213,22 @@ def source_frames(clip: ClipInfo, first: int, last: int) -> list[Tensor]:
     return found
 
 
+@on_gpu(PREVIEW_SECONDS)
+@torch.no_grad()
+def _restore_part(
+    model: str, lq_frames: Tensor, options: UpscaleOptions, prepared: _Prepared | None
+) -> tuple[Tensor, _Prepared, tuple[float, float]]:
+    """The last of ``lq_frames`` restored, what was prepared for it, and the seconds for preparing
+    and for the rest."""
+    pipe = kept(model)
+    started = time.monotonic()
+    if prepared is None:
+        prepared = prepare(pipe, lq_frames, options.window, options.prompt)
+    ready = time.monotonic()
+    restored = finish(pipe, prepared, options).cpu()
+    return restored, prepared, (ready - started, time.monotonic() - ready)
+
+
 def prepare(pipe: DLoRALPipeline, lq_frames: Tensor, window: int, prompt: str) -> _Prepared:
     """The last of ``lq_frames`` (T,3,H,W) in [0, 1] and its predecessors, oldest first, up to
     where the scales come in. The same steps as :meth:`DLoRALPipeline.stream`."""
@@ -231,17 +242,30 @@ def prepare(pipe: DLoRALPipeline, lq_frames: Tensor, window: int, prompt: str) -
     )
     height, width = lq_frames.shape[-2:]
     embeds = pipe.encode_prompt(prompt)
-    return _Prepared(given[-1:], (height, width), retrieved, aligned, embeds)
+    return _Prepared(
+        given[-1:].cpu(),
+        (height, width),
+        retrieved.cpu(),
+        aligned.cpu(),
+        embeds.cpu() if embeds is not None else None,
+    )
 
 
 def finish(pipe: DLoRALPipeline, prepared: _Prepared, options: UpscaleOptions) -> Tensor:
     """The restored frame (3,H,W) in [0, 1]."""
     height, width = prepared.size
+    place = pipe._execution_device
+    lq_frame = prepared.lq_frame.to(place)
+    embeds = prepared.prompt_embeds
     pipe.set_scales(options.consistency, options.detail)
-    restored = pipe.refine(prepared.aligned, prepared.retrieved, prepared.prompt_embeds)
+    restored = pipe.refine(
+        prepared.aligned.to(place),
+        prepared.retrieved.to(place),
+        embeds.to(place) if embeds is not None else None,
+    )
     method = pipe.config.color_fix if options.color_fix == AUTO else options.color_fix
-    decoded = pipe.decode(restored, prepared.lq_frame)[..., :height, :width]
-    return fix_colour(decoded, prepared.lq_frame[..., :height, :width], method)[0]
+    decoded = pipe.decode(restored, lq_frame)[..., :height, :width]
+    return fix_colour(decoded, lq_frame[..., :height, :width], method)[0]
 
 
 def part_of(height: int, width: int, most_pixels: int, centre: tuple[float, float]) -> Region:

@@ -1,4 +1,4 @@
-"""Starting and ending the page: options, the web server, and what is said about who can reach it."""
+"""Starting and ending the page: options, the web server, and who can reach it."""
 
 import argparse
 import os

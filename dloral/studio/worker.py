@@ -12,6 +12,7 @@ import torch
 
 from dloral.errors import InputError
 from dloral.pipeline import DLoRALPipeline
+from dloral.studio.gpu import keep
 from dloral.weights.loading import load_pipeline
 
 WARM_UP_SIDE = 256
@@ -74,6 +75,11 @@ class Model:
         """Waits until it is loaded; raises what loading raised."""
         return self._pipe.result()
 
+    def use(self, pipe: DLoRALPipeline) -> None:
+        """Take a pipeline as this model's; done once."""
+        keep(self.name, pipe)
+        self._pipe.set_result(pipe)
+
     def reads_prompts(self) -> bool:
         return self.is_loaded and not self._pipe.exception() and bool(self.pipe().text_encoder)
 
@@ -88,7 +94,7 @@ class Model:
         try:
             pipe = load_pipeline(self.name)
             self._warm_up(pipe)
-            self._pipe.set_result(pipe)
+            self.use(pipe)
         except Exception as error:  # whoever asks for the pipeline gets it
             self._pipe.set_exception(error)
 

@@ -1,4 +1,4 @@
-"""A tiny model, tiny clips, and ``app.py`` in a process of its own, as the page's tests need them."""
+"""A tiny model, tiny clips, and ``app.py`` in a process of its own, for the page's tests."""
 
 import os
 import signal
@@ -48,7 +48,7 @@ def tiny_pipe(tiny_model: Path) -> DLoRALPipeline:
 def model(tiny_model: Path, tiny_pipe: DLoRALPipeline) -> Model:
     """The page's model, loaded."""
     loaded = Model(str(tiny_model))
-    loaded._pipe.set_result(tiny_pipe)
+    loaded.use(tiny_pipe)
     return loaded
 
 

@@ -291,7 +291,9 @@ def test_the_difference_is_what_the_halves_differ_by(page: Page, clip: Path):
     page.keyboard.press("5")
     drawn = """() => { const { canvas } = window.studioPage.viewer;
       const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-      let sum = 0; for (let i = 0; i < data.length; i += 4) sum += data[i]; return sum / data.length; }"""
+      let sum = 0;
+      for (let i = 0; i < data.length; i += 4) sum += data[i];
+      return sum / data.length; }"""
     page.select_option("#gain", "2")
     little = page.evaluate(drawn)
     page.select_option("#gain", "8")

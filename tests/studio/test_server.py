@@ -3,11 +3,14 @@
 import runpy
 import socket
 import sys
+import threading
+import types
 from pathlib import Path
 
 import pytest
 
 from dloral.errors import OptionError
+from dloral.studio.gpu import on_gpu
 from dloral.studio.server import (
     build_page,
     build_parser,
@@ -109,9 +112,21 @@ def test_what_strangers_can_reach_is_said_loudly(host, is_shared, has_password, 
     assert said is None or ("WARNING" in said and "--auth" in said)
 
 
-def test_turns_are_taken_in_the_order_of_asking():
-    import threading
+def test_zerogpu_is_used_where_its_package_is(monkeypatch: pytest.MonkeyPatch):
+    """The package is only to be had on Spaces: a stand-in shows that calls go through it."""
+    asked: list[int] = []
 
+    def lend(duration: int):
+        asked.append(duration)
+        return lambda call: lambda *given: ("on a GPU", call(*given))
+
+    assert on_gpu(5)(abs)(-3) == 3
+    monkeypatch.setitem(sys.modules, "spaces", types.SimpleNamespace(GPU=lend))
+    assert on_gpu(5)(abs)(-3) == ("on a GPU", 3)
+    assert asked == [5]
+
+
+def test_turns_are_taken_in_the_order_of_asking():
     turns, order = Turns(), []
 
     def ask(name: int) -> None:
