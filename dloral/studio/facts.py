@@ -101,7 +101,7 @@ def plan(clip: ClipInfo, settings: Settings, model: Model) -> dict[str, Any]:
     if seconds is not None:
         parts.append(f"≈ {time_in_words(seconds)}")
     if model.name == "compact":  # of other models nothing was measured
-        parts.append(f"≈ {memory(height, width, options) / 1e9:.1f} GB")
+        parts.append(f"{memory(height, width, options) / 1e9:.1f}\N{NO-BREAK SPACE}GB")
     return {
         "width": width,
         "height": height,

@@ -68,7 +68,7 @@ def test_the_plan_is_the_size_the_frames_the_time_and_the_memory():
     model.timed(1.0, 1_000_000)
     made = plan(CLIP, settings_from({"scale": 2, "start": 2, "duration": 3}, "compact"), model)
     assert made["words"][:3] == ["1280 × 720", "75 of 300 frames", "≈ 1:09 min"]
-    assert made["words"][3].endswith(" GB")
+    assert made["words"][3].endswith("\N{NO-BREAK SPACE}GB")
     assert made["warning"] is None
 
 
