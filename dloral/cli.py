@@ -85,6 +85,7 @@ def _add_upscale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--scale", type=float, default=4.0, help="enlargement, 1 to 4")
     add("--consistency", type=float, default=1.0, help="C-LoRA: steadiness in time, 0 to 2")
     add("--detail", type=float, default=1.0, help="D-LoRA: fine detail, 0 to 2")
+    add("--strength", type=float, default=1.0, help="restored in the result, 0 (bicubic) to 1")
     add("--window", type=int, default=1, help="earlier frames looked at: 0, 1, 3 or 5")
     add("--prompt", default="", help="what the clip shows, added to what the tagger sees")
     add("--tagger", default="auto", help="dape, ram, none, or auto: dape where it is fetched")

@@ -33,7 +33,8 @@ class UpscaleOptions:
     """Options of :func:`dloral.upscale_video`; raises :class:`OptionError` in one line.
 
     ``model``: a registry name, a folder, or a Hub id. ``scale``: enlargement, 1 to 4, fractions
-    allowed. ``consistency``, ``detail``: scales of C-LoRA and D-LoRA, 0 to 2. ``window``: how many
+    allowed. ``consistency``, ``detail``: scales of C-LoRA and D-LoRA, 0 to 2. ``strength``: how
+    much of the restored frame is in the result, 0 (the bicubic frame) to 1. ``window``: how many
     earlier frames are looked at (0, 1, 3, 5). ``vae``: ``"tiny"`` for TAESD in the VAE's place,
     ``"tiny-decoder"`` in its decoder's alone. ``prompt``: what the clip shows, added to what
     ``tagger`` sees in each scene: dape, ram, none, or ``"auto"`` for DAPE where it is there.
@@ -48,6 +49,7 @@ class UpscaleOptions:
     scale: float = 4.0
     consistency: float = 1.0
     detail: float = 1.0
+    strength: float = 1.0
     window: int = 1
     vae: str = AUTO
     prompt: str = ""
@@ -69,6 +71,7 @@ class UpscaleOptions:
         _within("scale", self.scale, *SCALE_RANGE)
         _within("consistency", self.consistency, 0, MAX_LORA_SCALE)
         _within("detail", self.detail, 0, MAX_LORA_SCALE)
+        _within("strength", self.strength, 0, 1)
         _one_of("window", self.window, WINDOWS)
         _one_of("color_fix", self.color_fix, (AUTO, *COLOUR_FIXES))
         _one_of("vae", self.vae, VAES)

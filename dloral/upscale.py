@@ -15,6 +15,7 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dloral.errors import InputError
@@ -230,6 +231,8 @@ def _restore(
         frame, lq_frame = waiting.popleft()
         if index < len(looked_at):
             continue
+        if options.strength < 1:
+            restored_frame = torch.lerp(lq_frame, restored_frame, options.strength)
         if store:
             store.append(restored_frame)
         yield frame, lq_frame, restored_frame

@@ -1,30 +1,41 @@
-"""One restoration for the page: runs in a thread of its own, can be watched and stopped.
+"""One restoration for the page: waits its turn, can be watched and stopped, leaves a result.
 
-The thread belongs to the job and not to the page, so that a page that is slow, hidden or gone
-never holds the restoration up, and only the newest picture is sent.
+A job belongs to the visitor and not to the page in a browser, so that a page that is slow, hidden
+or loaded anew never holds the restoration up, and finds it again.
 """
 
 import logging
+import shutil
 import threading
-from collections.abc import Generator, Iterator
+import time
+import zipfile
+from collections.abc import Generator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from dloral.errors import CancelledError, DLoRALError
-from dloral.options import UpscaleOptions
+from dloral.frames.resize import resize_bicubic
 from dloral.pipeline import DLoRALPipeline
+from dloral.studio.gpu import JOB_SECONDS, kept, on_gpu
+from dloral.studio.measures import Measures
+from dloral.studio.pictures import png_of, stacked, within
+from dloral.studio.settings import PNG_ZIP, Settings, result_path
+from dloral.studio.worker import JobQueue, Model
 from dloral.upscale import Progress, output_size, upscale_steps
+from dloral.video.encoders import FOR_VIEWING
 from dloral.video.probe import ClipInfo
-from dloral.video.writer import Writer, open_writer
+from dloral.video.writer import open_writer
 
-PLAYER_CRF = 18
-"""Of the two H.264 clips that a browser plays side by side; the file to keep has its own."""
+VIEWER_SIDE = 2048
+"""Pixels: frames of the viewer's clip have no longer side; one that stands still is shown whole."""
 
-_SUFFIXES = {"vp9": ".webm", "prores": ".mov", "ffv1": ".mkv"}
+STOPPED = "Stopped; nothing was kept."
+OUR_MISTAKE = "That went wrong inside the software; its terminal says where. The page goes on."
 
 _log = logging.getLogger(__name__)
 
@@ -33,131 +44,212 @@ _log = logging.getLogger(__name__)
 class Result:
     """What a finished job left in its folder.
 
-    ``file`` is to be kept. ``restored_player`` and ``bicubic_player`` are H.264 clips of even size
-    that every browser plays, None for an image. ``times``: when each frame is shown in the source,
-    in seconds. ``size``: height and width.
+    ``file`` is to be kept, ``settings_file`` beside it. ``viewer_file``: for an image a PNG, else
+    an H.264 clip, whose frames hold the bicubic picture above the restored one, so that no player
+    can show two different frames. ``times``: when each frame is shown in the source, in seconds.
+    ``size``: height and width of the result.
     """
 
     clip: ClipInfo
+    settings: Settings
     file: Path
-    restored_player: Path | None
-    bicubic_player: Path | None
+    settings_file: Path
+    viewer_file: Path
+    profile_file: Path
     times: tuple[Fraction, ...]
+    durations: tuple[Fraction, ...]
     size: tuple[int, int]
+    measures: dict[str, list[float]]
     notes: tuple[str, ...]
 
 
-def result_suffix(clip: ClipInfo, codec: str) -> str:
-    """Of the file that a restored clip is downloaded as."""
-    return ".png" if clip.kind == "image" else _SUFFIXES.get(codec, ".mp4")
-
-
 def restore(
-    clip: ClipInfo, folder: Path, options: UpscaleOptions, pipe: DLoRALPipeline
+    clip: ClipInfo, folder: Path, settings: Settings, pipe: DLoRALPipeline
 ) -> Generator[Progress | Result, None, None]:
-    """Restore ``clip`` into ``folder`` with the two clips to compare; the last value is the Result.
+    """Restore ``clip`` into ``folder`` with all that the viewer needs; the Result comes last.
 
-    Closing the generator stops the job and leaves nothing in the folder.
+    Closing the generator stops the job and leaves no result in the folder.
     """
-    height, width = output_size(clip, options.scale)
-    target = folder / f"{clip.path.stem}-restored{result_suffix(clip, options.codec)}"
-    plays_itself = (options.codec, options.bit_depth) == ("h264", 8) and not (width | height) & 1
-    restored_player, bicubic_player = folder / "restored.mp4", folder / "bicubic.mp4"
+    height, width = output_size(clip, settings.options.scale)
+    file = result_path(folder, clip, settings.format)
+    as_zip = settings.format == PNG_ZIP and clip.kind != "image"
+    target = folder / "frames" if as_zip else file
+    viewer_file = folder / ("viewer.png" if clip.kind == "image" else "viewer.mp4")
     times: list[Fraction] = []
+    durations: list[Fraction] = []
+    measures = Measures()
     last = Progress("loading")
-    with closing(upscale_steps(clip.path, target, options, pipe)) as steps, ExitStack() as players:
-
-        def player(path: Path) -> Writer:
-            return players.enter_context(
-                open_writer(
-                    path,
-                    width=_even(width),
-                    height=_even(height),
-                    source=clip,
-                    crf=PLAYER_CRF,
-                    start=options.start,
-                    duration=options.duration,
-                )
+    with ExitStack() as stack:
+        steps = upscale_steps(clip.path, target, settings.options, pipe)
+        stack.enter_context(closing(steps))
+        viewer_height, viewer_width = viewer_size(height, width, clip.kind == "image")
+        viewer = stack.enter_context(
+            open_writer(
+                viewer_file,
+                width=viewer_width,
+                height=2 * viewer_height,
+                source=clip,
+                codec=FOR_VIEWING,
+                start=settings.options.start,
+                duration=settings.options.duration,
             )
-
-        bicubic = player(bicubic_player) if clip.kind == "video" else None
-        second = None if bicubic is None or plays_itself else player(restored_player)
+        )
         for last in steps:
             if last.restored_frame is not None and last.lq_frame is not None:
                 times.append(last.time)
-                if bicubic is not None:
-                    bicubic.write(_playable(last.lq_frame), last.time, last.duration)
-                if second is not None:
-                    second.write(_playable(last.restored_frame), last.time, last.duration)
+                durations.append(last.duration)
+                pair = [
+                    _shown(frame, viewer_height, viewer_width)
+                    for frame in (last.lq_frame, last.restored_frame)
+                ]
+                viewer.write(stacked(*pair), last.time, last.duration)
+                measures.add(last.lq_frame, last.restored_frame)
             yield last
-    is_video = clip.kind == "video"
-    shown = (target if plays_itself else restored_player) if is_video else None
-    compared = bicubic_player if is_video else None
-    yield Result(clip, target, shown, compared, tuple(times), (height, width), last.notes)
+    if as_zip:
+        _zip(target, file)
+    settings_file = file.with_suffix(".json")
+    settings_file.write_bytes(settings.as_file(clip))
+    profile_file = folder / "profile.png"
+    profile_file.write_bytes(png_of(measures.profile()))
+    yield Result(
+        clip=clip,
+        settings=settings,
+        file=file,
+        settings_file=settings_file,
+        viewer_file=viewer_file,
+        profile_file=profile_file,
+        times=tuple(times),
+        durations=tuple(durations),
+        size=(height, width),
+        measures=measures.as_lists(),
+        notes=last.notes,
+    )
 
 
-def _even(pixels: int) -> int:
-    return max(pixels // 2 * 2, 2)
+@on_gpu(JOB_SECONDS)
+def _lent(
+    clip: ClipInfo, folder: Path, settings: Settings, model: str
+) -> Generator[Progress | Result, None, None]:
+    """:func:`restore` by a model's name, as ZeroGPU wants it."""
+    yield from restore(clip, folder, settings, kept(model))
 
 
-def _playable(frame: Tensor) -> Tensor:
-    """(3,H,W) without the odd last row and column, which H.264 for browsers cannot hold."""
-    height, width = frame.shape[1:]
-    return frame.expand(3, max(height, 2), max(width, 2))[:, : _even(height), : _even(width)]
+def viewer_size(height: int, width: int, is_image: bool = False) -> tuple[int, int]:
+    """Height and width of one half of the viewer's picture; even for a video."""
+    ratio = min(1.0, VIEWER_SIDE / max(height, width))
+    half = max(1, round(height * ratio)), max(1, round(width * ratio))
+    return half if is_image else (max(2, half[0] // 2 * 2), max(2, half[1] // 2 * 2))
+
+
+def _shown(frame: Tensor, height: int, width: int) -> Tensor:
+    """The frame at the viewer's size: smaller, or without the odd last row and column."""
+    if max(frame.shape[1:]) > VIEWER_SIDE:
+        frame = within(frame, VIEWER_SIDE)
+    if frame.shape[1] < height or frame.shape[2] < width:  # of a single row or column
+        return resize_bicubic(frame[None], height, width)[0]
+    return frame[:, :height, :width]
+
+
+def _zip(folder: Path, target: Path) -> None:
+    """The frames of a folder in one file, which takes their place. PNG is compressed already."""
+    part = target.with_suffix(".part")
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, file.name)
+    part.replace(target)
+    shutil.rmtree(folder)
 
 
 class Job:
-    """A running :func:`restore`. ``newest`` is what it said last, ``error`` one line if it failed.
+    """A queued or running :func:`restore`.
 
-    ``cancel`` returns at once; the job ends within a frame.
+    ``stage``: waiting, loading, restoring, writing, done, stopped or failed; ``error`` is one line
+    where it failed. ``newest`` is what it said last. ``cancel`` returns at once; the job ends
+    within a frame.
     """
 
-    def __init__(self, steps: Generator[Progress | Result, None, None], folder: Path) -> None:
+    def __init__(
+        self, clip: ClipInfo, folder: Path, settings: Settings, model: Model, queue: JobQueue
+    ) -> None:
+        self.clip = clip
         self.folder = folder
+        self.settings = settings
+        self.stage = "waiting"
         self.newest: Progress | None = None
         self.result: Result | None = None
         self.error: Exception | None = None
-        self._steps = steps
+        self._model = model
+        self._queue = queue
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="restore", daemon=True)
+        self._ended = threading.Event()
 
     def start(self) -> None:
-        self._thread.start()
+        """Into the queue; InputError if that is full."""
+        self._queue.add(self)
+
+    @property
+    def before(self) -> int:
+        """How many jobs are run before this one."""
+        return self._queue.before(self)
+
+    @property
+    def has_ended(self) -> bool:
+        return self._ended.is_set()
 
     def cancel(self) -> None:
         self._stopped.set()
+        if self._queue.remove(self):
+            self._end("stopped", CancelledError(STOPPED))
 
     def wait(self, seconds: float | None = None) -> bool:
         """Whether the job has ended, after at most ``seconds``."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+        return self._ended.wait(seconds)
 
-    def watch(self, pause: float) -> Iterator[Progress]:
-        """The newest progress, at most every ``pause`` seconds, until the job has ended.
-
-        Raises what the job raised; CancelledError if it was stopped.
-        """
-        seen: Progress | None = None
-        while not self.wait(pause):
-            if self.newest is not None and self.newest is not seen:
-                seen = self.newest
-                yield seen
-        if self.error is not None:
-            raise self.error
-
-    def _run(self) -> None:
+    def run(self) -> None:
         try:
-            with closing(self._steps) as steps:
-                for step in steps:
-                    if isinstance(step, Result):
-                        self.result = step
-                    elif self._stopped.is_set():
-                        raise CancelledError("Stopped; nothing was kept.")
-                    else:
-                        self.newest = step
+            self._run()
+        except CancelledError as error:
+            self._end("stopped", error)
         except DLoRALError as error:
-            self.error = error
+            self._end("failed", error)
         except Exception as error:
             # A mistake of ours: the page says so in one line, the terminal has the traceback.
             _log.exception("a job failed")
-            self.error = error
+            self._end("failed", error)
+        else:
+            self._end("done", None)
+
+    def _run(self) -> None:
+        self.stage = "loading"
+        self._model.pipe()  # waits until it is loaded
+        with closing(_lent(self.clip, self.folder, self.settings, self._model.name)) as steps:
+            while True:
+                self._check()
+                with self._model.turns.take():
+                    started = time.monotonic()
+                    step = next(steps, None)
+                    seconds = time.monotonic() - started
+                if step is None:
+                    return
+                if isinstance(step, Result):
+                    self.result = step
+                    continue
+                if step.stage == "done":
+                    continue  # the clip is; what the viewer needs is not yet
+                self.stage, self.newest = step.stage, step
+                if step.restored_frame is not None and step.frame > 1:
+                    self._model.timed(seconds, step.restored_frame[0].numel())
+
+    def _check(self) -> None:
+        if self._stopped.is_set():
+            raise CancelledError(STOPPED)
+
+    def _end(self, stage: str, error: Exception | None) -> None:
+        self.error = error
+        if error is not None:
+            self.newest = self.result = None
+            shutil.rmtree(self.folder, ignore_errors=True)
+        elif self.newest is not None and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.stage = stage
+        self._ended.set()

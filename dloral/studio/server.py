@@ -1,89 +1,155 @@
-"""Starting and ending the page: options and the web server."""
+"""Starting and ending the page: options, the web server, and who can reach it."""
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
+from starlette.routing import Mount
 
 import dloral
 from dloral.errors import OptionError
-from dloral.studio.handlers import Handlers
-from dloral.studio.layout import build_layout
-from dloral.studio.sessions import Model, Sessions
-from dloral.studio.theme import STYLE_SHEET, build_theme
+from dloral.studio.api import attach_api
+from dloral.studio.page import STYLE_SHEETS, build_component
+from dloral.studio.routes import Limits, Studio, build_routes
+from dloral.studio.sessions import Patience, Sessions
+from dloral.studio.theme import build_theme
+from dloral.studio.worker import JobQueue, Model
 from dloral.weights.loading import find_model
 
 LOOK_SECONDS = 600
-"""How often files that are too old are looked for."""
+"""How often files of API calls that are too old are looked for."""
 
-KEEP_SECONDS = 6 * 3600
-"""How long an upload or a result is kept at most; those of a closed page go at once."""
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+_LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Serve the page that restores clips.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        epilog="Each option can be set by an environment variable too, named in brackets.",
     )
-    add = parser.add_argument
-    add("--model", default="compact", help="compact, a folder, or a Hub id")
-    add("--host", help="address to listen at: GRADIO_SERVER_NAME, or this machine only")
-    add("--port", type=int, help="PORT, GRADIO_SERVER_PORT, or the first free one from 7860")
-    add("--share", action="store_true", help="a public link for three days, through gradio.live")
-    add("--max-upload", default="500mb", metavar="SIZE", help="largest file taken, such as 2gb")
+
+    def add(name: str, help: str, default: Any = None, **more: Any) -> None:
+        variable = "DLORAL_" + name.strip("-").upper().replace("-", "_")
+        told = os.environ.get(variable) or None
+        if more.get("action") == "store_true":
+            default = (told or "").lower() in ("1", "true", "yes", "on")
+        elif told is not None:
+            default = told  # argparse converts it as if it were typed
+        parser.add_argument(name, help=f"{help} [{variable}]", default=default, **more)
+
+    add("--model", "compact, a folder, or a Hub id; compact by default", "compact")
+    add("--host", "address to listen at: GRADIO_SERVER_NAME, or this machine only")
+    add("--port", "PORT, GRADIO_SERVER_PORT, or the first free one from 7860", type=int)
+    add("--share", "a public link for some days, through gradio.live", action="store_true")
+    add("--auth", "let in only who knows these", metavar="USER:PASSWORD")
+    add("--max-upload", "largest file taken, 500mb by default", "500mb", metavar="SIZE")
+    add("--max-minutes", "longest part of a clip restored at once; any by default", type=float)
+    add("--queue", "how many jobs may wait; any number by default", type=int, metavar="N")
+    add("--keep-hours", "how long a result is kept, 6 by default", 6.0, type=float)
+    add("--mcp", "offer the API as tools of an MCP server as well", action="store_true")
     return parser
 
 
 def serve(folder: Path, arguments: Sequence[str] | None = None) -> None:
     """Serve the page until it is ended by Ctrl-C or a signal; visitors' files are in ``folder``."""
     options = build_parser().parse_args(arguments)
+    check(options)
     find_model(options.model)  # a wrong name is said now, not to the first visitor
     # So that the folder goes when a service manager or a container ends us.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    sessions, model = Sessions(folder / "sessions"), Model(options.model)
-    blocks = build_page(sessions, model)
+    studio = build_studio(folder / "sessions", options)
+    blocks = build_page(studio)
     try:
-        launch_page(blocks, options)
-        model.start()  # after the page is there, which is quick to see and slow to fill
+        launch_page(blocks, studio, options)
+        studio.model.start()  # after the page is there, which is quick to see and slow to fill
         blocks.block_thread()
     finally:
-        sessions.close_all()
+        studio.sessions.close_all()
         blocks.close(verbose=False)
 
 
-def build_page(sessions: Sessions, model: Model) -> gr.Blocks:
-    """The page with its handlers, not yet served."""
+def check(options: argparse.Namespace) -> None:
+    """OptionError in one line for an option that cannot be served."""
+    bytes_of_size(options.max_upload)
+    if options.auth is not None and not all(options.auth.partition(":")):
+        raise OptionError("--auth has no user or no password; give USER:PASSWORD")
+    for name in ("max_minutes", "keep_hours"):
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            raise OptionError(f"--{name.replace('_', '-')} is {value:g}; give a number above 0")
+    if options.queue is not None and options.queue < 0:
+        raise OptionError(f"--queue is {options.queue}; give 0 or more jobs that may wait")
+    if options.mcp:
+        try:
+            import mcp  # noqa: F401
+        except ImportError as error:
+            raise OptionError(
+                '--mcp needs a package more: python -m pip install "gradio[mcp]"'
+            ) from error
+
+
+def bytes_of_size(text: str) -> int:
+    """``500mb`` -> 500000000; OptionError for what is no size."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?b?)", text.strip().lower())
+    unit = found[2] if found else ""
+    if not found or (unit not in _UNITS and unit + "b" not in _UNITS):
+        raise OptionError(f"--max-upload is {text!r}; give a size such as 500mb or 2gb")
+    return int(float(found[1]) * (_UNITS[unit] if unit in _UNITS else _UNITS[unit + "b"]))
+
+
+def build_studio(folder: Path, options: argparse.Namespace) -> Studio:
+    model, queue = Model(options.model), JobQueue(options.queue)
+    patience = Patience(kept=3600 * options.keep_hours)
+    return Studio(
+        sessions=Sessions(folder, model, queue, patience),
+        model=model,
+        queue=queue,
+        limits=Limits(bytes_of_size(options.max_upload), options.max_minutes),
+        examples=example_clips(),
+    )
+
+
+def build_page(studio: Studio) -> gr.Blocks:
+    """The page with its endpoints, not yet served."""
     with gr.Blocks(
         title="DLoRAL: video super-resolution",
         analytics_enabled=False,
         fill_width=True,
-        delete_cache=(LOOK_SECONDS, KEEP_SECONDS),
+        delete_cache=(LOOK_SECONDS, int(studio.sessions.patience.kept)),
     ) as blocks:
-        page = build_layout(example_clips())
-        Handlers(page, sessions, model).attach(blocks)
-    return blocks.queue(default_concurrency_limit=4, api_open=False)
+        build_component(studio)
+        attach_api(studio)
+    return blocks.queue(api_open=False)
 
 
-def example_clips() -> list[Path]:
+def example_clips() -> dict[str, Path]:
     """The clips beside the package, where there are any (an installed package brings none)."""
-    return sorted((Path(dloral.__file__).parents[1] / "examples").glob("*.mp4"))
+    folder = Path(dloral.__file__).parents[1] / "examples"
+    return {path.stem: path for path in sorted(folder.glob("*.mp4"))}
 
 
-def launch_page(blocks: gr.Blocks, options: argparse.Namespace) -> None:
+def launch_page(blocks: gr.Blocks, studio: Studio, options: argparse.Namespace) -> None:
     """Start serving and print the address."""
     port = options.port or os.environ.get("PORT") or None
+    user, _, password = (options.auth or "").partition(":")
     try:
         _, address, public = blocks.launch(
             server_name=options.host,
             server_port=int(port) if port else None,
             share=options.share,
-            max_file_size=options.max_upload,
+            auth=(user, password) if options.auth else None,
+            max_file_size=studio.limits.max_upload,
             theme=build_theme(),
-            css_paths=STYLE_SHEET,
+            css_paths=STYLE_SHEETS,
+            app_kwargs={"routes": [Mount("/studio", build_routes(studio))]},
+            mcp_server=options.mcp,
             footer_links=[],
             run_history=False,
             enable_monitoring=False,
@@ -93,9 +159,21 @@ def launch_page(blocks: gr.Blocks, options: argparse.Namespace) -> None:
             prevent_thread_lock=True,
         )
     except (OSError, ValueError) as error:
-        raise OptionError(
-            f"the page cannot be served: {error}; check --host, --port, --max-upload"
-        ) from error
+        raise OptionError(f"the page cannot be served: {error}; check --host and --port") from error
     print(f"DLoRAL is at {address} (Ctrl-C ends it)", flush=True)
     if public:
         print(f"and, for everyone who has the link, at {public}", flush=True)
+    host = options.host or os.environ.get("GRADIO_SERVER_NAME") or _LOCAL[0]
+    if warning := open_to_all(host, bool(public), bool(options.auth)):
+        print(warning, file=sys.stderr, flush=True)
+
+
+def open_to_all(host: str, is_shared: bool, has_password: bool) -> str | None:
+    """What to say loudly where strangers can use this machine; None where they cannot."""
+    if has_password or (not is_shared and host in _LOCAL):
+        return None
+    where = "the internet" if is_shared else f"every network that reaches {host}"
+    return (
+        f"WARNING: anybody on {where} can use this page and this machine's processor. "
+        "Give --auth USER:PASSWORD to let in only whom you tell."
+    )

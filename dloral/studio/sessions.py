@@ -1,105 +1,128 @@
-"""What each visitor has: one clip, one job, one result, in a folder that goes when they go."""
+"""What each visitor has: one clip, one preview, one job, in a folder that goes when they go.
 
-import os
+A visitor is known by a secret token that their browser keeps for its tab, so that loading the page
+anew finds clip and job again, and nobody finds anybody else's.
+"""
+
 import re
 import secrets
 import shutil
 import threading
-from concurrent.futures import Future
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from dloral.errors import InputError
-from dloral.options import UpscaleOptions
-from dloral.pipeline import DLoRALPipeline
-from dloral.studio.jobs import Job, Result, restore
+from dloral.studio.jobs import Job, Result
+from dloral.studio.preview import Preview
+from dloral.studio.settings import Settings
+from dloral.studio.worker import JobQueue, Model
 from dloral.video.probe import ClipInfo, probe
-from dloral.weights.loading import load_pipeline
 
 CLOSING_SECONDS = 10
 """How long the end of a session waits for its job, which stops within a frame."""
+
+LOOK_SECONDS = 2
+"""How often visitors that are gone are looked for."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds after which things of a visitor go.
+
+    ``left``: the page said that it closes; loading it anew takes no longer. ``silent``: nothing
+    was heard of it; browsers let pages in the background speak once a minute. ``kept``: a result.
+    """
+
+    left: float = 15
+    silent: float = 180
+    kept: float = 6 * 3600
 
 
 class Session:
     """One visitor. ``folder`` holds the clip, and each job's files in a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, model: Model, queue: JobQueue) -> None:
         self.folder = folder
         self.clip: ClipInfo | None = None
+        self.preview: Preview | None = None
         self.job: Job | None = None
-        self.result: Result | None = None
-        self.stop_asked = False
+        self.ended_at: float | None = None  # when the job that is kept had ended
+        self.lock = threading.RLock()
+        self._model = model
+        self._queue = queue
         folder.mkdir(parents=True)
 
-    def open_clip(self, path: Path) -> ClipInfo:
-        """Take a copy of a file as this session's clip; InputError in one line if it is none.
-
-        The copy is a hard link where the disk allows: the uploaded file may belong to another
-        visitor who sent the same bytes, and may go at any time.
-        """
-        self.close_clip()
-        place = self.folder / secrets.token_hex(8)
-        place.mkdir()
-        copy = place / path.name
-        try:
+    def open_clip(self, name: str, fill: Callable[[Path], None]) -> ClipInfo:
+        """``fill`` writes a file, which becomes this session's clip; InputError in one line if it
+        is none, and an earlier clip stays. Else that and what was made of it go."""
+        with self.lock:
+            place = self.folder / secrets.token_hex(8)
+            place.mkdir()
             try:
-                os.link(path, copy)
-            except OSError:
-                shutil.copyfile(path, copy)
-            if copy.is_dir():
-                raise InputError(f"{copy.name} is a folder; give one file")
-            self.clip = probe(copy)
-        except BaseException:
-            shutil.rmtree(place)
-            raise
-        return self.clip
+                copy = place / checked_name(name)
+                fill(copy)
+                clip = probe(copy)
+            except BaseException:
+                shutil.rmtree(place)
+                raise
+            self.close_clip()
+            self.clip = clip
+            self.preview = Preview(self.clip, self._model)
+            return self.clip
 
     def close_clip(self) -> None:
         """Forget the clip and what was made of it."""
-        self.stop()
-        self.forget_result()
-        if self.clip is not None:
-            shutil.rmtree(self.clip.path.parent)
-            self.clip = None
+        with self.lock:
+            self.forget_job()
+            clip, self.clip, self.preview = self.clip, None, None
+            if clip is not None:
+                shutil.rmtree(clip.path.parent, ignore_errors=True)
 
-    def start_job(self, options: UpscaleOptions, pipe: DLoRALPipeline) -> Job:
-        """Restore the clip in a thread; what an earlier job made goes."""
-        assert self.clip is not None, "a job needs a clip"
-        self.stop()
-        self.forget_result()
-        place = self.folder / secrets.token_hex(8)
-        place.mkdir()
-        self.job = Job(restore(self.clip, place, options, pipe), place)
-        self.job.start()
-        return self.job
+    def start_job(self, settings: Settings) -> Job:
+        """Queue the clip; what an earlier job made goes. InputError without a clip or a place."""
+        with self.lock:
+            if self.clip is None:
+                raise InputError("There is no clip; drop one on the page first.")
+            self.forget_job()
+            place = self.folder / secrets.token_hex(8)
+            place.mkdir()
+            job = Job(self.clip, place, settings, self._model, self._queue)
+            try:
+                job.start()
+            except InputError:
+                shutil.rmtree(place)
+                raise
+            self.job = job
+            return job
 
-    def end_job(self) -> Result | None:
-        """Keep the finished job's result, or remove what an unfinished one left."""
-        job, self.job = self.job, None
-        if job is None:
-            return None
-        job.cancel()
-        job.wait()
-        self.result = job.result
-        if job.result is None:
-            shutil.rmtree(job.folder, ignore_errors=True)
-        return job.result
+    def forget_job(self) -> None:
+        """End the running job, if any, within a frame, and remove what it made."""
+        with self.lock:
+            job, self.job, self.ended_at = self.job, None, None
+            if job is not None:
+                job.cancel()
+                job.wait(CLOSING_SECONDS)
+                shutil.rmtree(job.folder, ignore_errors=True)
 
-    def stop(self) -> None:
-        """End the running job, if any, within a frame."""
-        job = self.job
-        if job is not None:
-            job.cancel()
-            job.wait(CLOSING_SECONDS)
+    @property
+    def result(self) -> Result | None:
+        """Of the last job, once that has ended well."""
+        return self.job.result if self.job is not None and self.job.stage == "done" else None
 
-    def forget_result(self) -> None:
-        if self.result is not None:
-            shutil.rmtree(self.result.file.parent, ignore_errors=True)
-            self.result = None
+    def forget_old_result(self, seconds: float, now: float) -> None:
+        """Remove a result that is older than ``seconds``."""
+        with self.lock:
+            if self.job is None or not self.job.has_ended:
+                return
+            self.ended_at = self.ended_at or now
+            if now - self.ended_at > seconds:
+                self.forget_job()
 
     def close(self) -> None:
         """The visitor is gone: so are their files."""
-        self.stop()
-        self.clip = self.result = None
+        self.close_clip()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def without_folder(self, error: BaseException) -> str:
@@ -108,56 +131,81 @@ class Session:
         return re.sub(rf"(?:{own})[/\\](?:[0-9a-f]+[/\\])?", "", str(error))
 
 
+def checked_name(name: str) -> str:
+    """A file name that stays in its folder; InputError for one that would lead elsewhere."""
+    if not name or name.strip(".") == "" or re.search(r"[/\\\0]", name):
+        raise InputError(f"{name!r} is no plain file name; rename the file and drop it again")
+    stem, dot, suffix = name.rpartition(".")
+    # Disks take 255 bytes; room for what is put before and behind it.
+    return stem.encode()[:150].decode(errors="ignore") + dot + suffix[:20] if dot else name[:50]
+
+
 class Sessions:
-    """All visitors, by the name that Gradio gives each open page. Folders have secret names."""
+    """All visitors by their tokens. Those that are gone are removed by a thread of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, model: Model, queue: JobQueue, patience: Patience | None = None
+    ) -> None:
+        self.patience = patience or Patience()
         self._folder = folder
+        self._model = model
+        self._queue = queue
         self._lock = threading.Lock()
-        self._open: dict[str, Session] = {}
+        self._open: dict[str, tuple[Session, float]] = {}  # with when it is given up
+        threading.Thread(target=self._look, name="sessions", daemon=True).start()
 
-    def __getitem__(self, page: str | None) -> Session:
-        name = page or ""
+    def open(self) -> str:
+        """A new visitor's token: 192 random bits."""
+        token = secrets.token_urlsafe(24)
+        session = Session(self._folder / secrets.token_hex(12), self._model, self._queue)
         with self._lock:
-            if name not in self._open:
-                self._open[name] = Session(self._folder / secrets.token_urlsafe(18))
-            return self._open[name]
+            self._open[token] = session, time.monotonic() + self.patience.silent
+        return token
+
+    def find(self, token: str) -> Session | None:
+        """The visitor, who is hereby known to be there; None for a token that is none."""
+        with self._lock:
+            found = self._open.get(token)
+            if found is None:
+                return None
+            self._open[token] = found[0], time.monotonic() + self.patience.silent
+            return found[0]
+
+    def leaving(self, token: str) -> None:
+        """The page closes, or is loaded anew and will be here again in a moment."""
+        with self._lock:
+            if token in self._open:
+                session = self._open[token][0]
+                self._open[token] = session, time.monotonic() + self.patience.left
+
+    def close(self, token: str) -> None:
+        with self._lock:
+            found = self._open.pop(token, None)
+        if found is not None:
+            found[0].close()
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def close(self, page: str | None) -> None:
+    def close_all(self) -> None:
         with self._lock:
-            session = self._open.pop(page or "", None)
-        if session is not None:
+            sessions = [session for session, _ in self._open.values()]
+            self._open.clear()
+        for session in sessions:
             session.close()
 
-    def close_all(self) -> None:
-        for page in list(self._open):
-            self.close(page)
+    def look(self, now: float) -> None:
+        """Remove those that are given up at ``now``, and results that are too old."""
+        with self._lock:
+            gone = [token for token, (_, until) in self._open.items() if now > until]
+            closing = [self._open.pop(token)[0] for token in gone]
+            staying = [session for session, _ in self._open.values()]
+        for session in closing:
+            session.close()
+        for session in staying:
+            session.forget_old_result(self.patience.kept, now)
 
-
-class Model:
-    """The one pipeline of the page, loaded once, in the background from :meth:`start` on."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._pipe: Future[DLoRALPipeline] = Future()
-        self._loader = threading.Thread(target=self._load, name="load", daemon=True)
-
-    def start(self) -> None:
-        self._loader.start()
-
-    @property
-    def is_loaded(self) -> bool:
-        return self._pipe.done()
-
-    def pipe(self) -> DLoRALPipeline:
-        """Waits until it is loaded; raises what loading raised."""
-        return self._pipe.result()
-
-    def _load(self) -> None:
-        try:
-            self._pipe.set_result(load_pipeline(self.name))
-        except Exception as error:  # whoever asks for the pipeline gets it
-            self._pipe.set_exception(error)
+    def _look(self) -> None:
+        while True:
+            time.sleep(LOOK_SECONDS)
+            self.look(time.monotonic())

@@ -1,11 +1,7 @@
 """The page's looks: calm greys, one colour, the system's own fonts (nothing is fetched)."""
 
-from pathlib import Path
-
 import gradio as gr
 from gradio.themes.utils import colors, sizes
-
-STYLE_SHEET = Path(__file__).with_name("page.css")
 
 _FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")

@@ -80,9 +80,24 @@ ENCODERS = {
     ),
 }
 
+FOR_VIEWING = "h264-seek"
+"""A codec that is no choice of a person's: for a player that jumps from frame to frame."""
+
+_FOR_VIEWING = Encoder(
+    "libx264",
+    (".mp4",),
+    {8: "yuv420p"},
+    {8: "yuv444p"},
+    default_crf=14,
+    # A key frame every eighth, and quick to write beside the result itself.
+    options={"preset": "veryfast", "bf": "0", "g": "8"},
+)
+
 
 def choose_encoder(codec: str, suffix: str, bit_depth: int, crf: int | None) -> Encoder:
     """The encoder of ``codec`` for a file of this suffix; OptionError where they do not agree."""
+    if codec == FOR_VIEWING:
+        return _FOR_VIEWING
     if codec not in ENCODERS:
         raise OptionError(f"codec is {codec!r}; choose from {', '.join(ENCODERS)}")
     encoder = ENCODERS[codec]

@@ -1,43 +1,84 @@
-"""A tiny model and tiny clips, as the page's tests need them."""
+"""A tiny model, tiny clips, and ``app.py`` in a process of its own, for the page's tests."""
 
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from dloral import load_pipeline
 from dloral.models.adapters import add_adapters
+from dloral.pipeline import DLoRALPipeline
+from dloral.studio.worker import Model
 from dloral.training.compact import CompactSizes, build_pipeline
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A compact model of a few thousand weights, random but for its start near bicubic."""
+    """A compact model of a few thousand weights, near bicubic, whose LoRAs do something."""
+    torch.manual_seed(5)
     pipe = build_pipeline(CompactSizes(4, 8, 1, 1, (8, 8), 2, (4, 4, 4, 4), 1, 4))
     add_adapters(pipe.unet, 2)
+    for name, parameter in pipe.unet.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
     folder = tmp_path_factory.mktemp("model")
     pipe.save_pretrained(folder)
     return folder
 
 
-def write_clip(path: Path, frames: int, width: int = 48, height: int = 32, rate: int = 10) -> Path:
-    """A bar that moves to the right: frame k is light up to column 2k."""
+@pytest.fixture(scope="session")
+def tiny_pipe(tiny_model: Path) -> DLoRALPipeline:
+    return load_pipeline(tiny_model, device="cpu", dtype="float32")
+
+
+@pytest.fixture
+def model(tiny_model: Path, tiny_pipe: DLoRALPipeline) -> Model:
+    """The page's model, loaded."""
+    loaded = Model(str(tiny_model))
+    loaded.use(tiny_pipe)
+    return loaded
+
+
+def write_clip(
+    path: Path, frames: int, width: int = 48, height: int = 32, rate: int = 10, sound: bool = False
+) -> Path:
+    """A bar that moves to the right: frame k is light up to column 2k + 1."""
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=rate, options={"crf": "10"})
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
+        audio = container.add_stream("aac", rate=16000, layout="mono") if sound else None
         for index in range(frames):
             pixels = np.full((height, width, 3), 40, np.uint8)
-            pixels[:, : 2 * index % width] = 200
+            pixels[:, : (2 * index + 1) % width] = 200
             container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(video.encode(None))
+        if audio is not None:
+            tone = np.sin(np.arange(16000 * frames // rate) / 8).astype(np.float32)[None]
+            for at in range(0, tone.shape[1], 1024):
+                block = av.AudioFrame.from_ndarray(tone[:, at : at + 1024], "fltp", "mono")
+                block.sample_rate, block.pts = 16000, at
+                container.mux(audio.encode(block))
+            container.mux(audio.encode(None))
     return path
 
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """12 frames of 48 x 32, 10 a second."""
-    return write_clip(tmp_path_factory.mktemp("clip") / "bar.mp4", 12)
+    """12 frames of 48 x 32, 10 a second, with sound."""
+    return write_clip(tmp_path_factory.mktemp("clip") / "bar.mp4", 12, sound=True)
 
 
 @pytest.fixture(scope="session")
@@ -59,3 +100,35 @@ def no_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "letter.mp4"
     path.write_text("this is a letter and no clip\n" * 20)
     return path
+
+
+def wait_until(is_so: Callable[[], object], seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end, f"not so after {seconds} s"
+        time.sleep(0.05)
+
+
+@contextmanager
+def serving(model: Path, folder: Path, *arguments: str) -> Iterator[str]:
+    """``app.py`` with its files in ``folder``; its address. At its end no file of it is left."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder.mkdir(exist_ok=True)
+    log = folder.with_suffix(".log")
+    call = [sys.executable, str(ROOT / "app.py"), "--model", str(model), "--port", str(port)]
+    environment = os.environ | {"GRADIO_TEMP_DIR": str(folder)}
+    with log.open("w") as out:
+        app = subprocess.Popen(
+            [*call, *arguments], cwd=ROOT, env=environment, stdout=out, stderr=out
+        )
+    try:
+        wait_until(lambda: "DLoRAL is at" in log.read_text() or app.poll() is not None)
+        assert app.poll() is None, log.read_text()
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        app.send_signal(signal.SIGTERM)
+        app.wait(30)
+    assert "Traceback" not in log.read_text(), log.read_text()
+    assert not list(folder.iterdir())

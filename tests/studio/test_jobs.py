@@ -1,153 +1,214 @@
-"""One job for the page: its result, its comparison clip, stopping it, what it leaves."""
+"""One job for the page: its result, what the viewer gets, stopping it, what it leaves."""
 
+import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dloral import UpscaleOptions, load_pipeline
 from dloral.errors import CancelledError, InputError
 from dloral.frames.resize import resize_bicubic
-from dloral.pipeline import DLoRALPipeline
-from dloral.studio.pairs import compared_pair
-from dloral.studio.sessions import Session, Sessions
+from dloral.studio.comparison import comparison_clip
+from dloral.studio.jobs import Job, Result, viewer_size
+from dloral.studio.sessions import Session
+from dloral.studio.settings import settings_from
+from dloral.studio.stills import still, thumbnails
+from dloral.studio.worker import JobQueue, Model
+from dloral.video.images import load_image
 from dloral.video.probe import probe
 from dloral.video.reader import read_frames
 
 
-@pytest.fixture(scope="module")
-def pipe(tiny_model: Path) -> DLoRALPipeline:
-    return load_pipeline(tiny_model, device="cpu", dtype="float32")
-
-
 @pytest.fixture
-def session(tmp_path: Path) -> Session:
-    return Session(tmp_path / "visitor")
+def session(tmp_path: Path, model: Model) -> Session:
+    return Session(tmp_path / "visitor", model, JobQueue())
 
 
-def run(session: Session, pipe: DLoRALPipeline, **chosen: object):
-    job = session.start_job(UpscaleOptions(**chosen), pipe)
-    for _ in job.watch(0.05):
-        pass
-    return session.end_job()
+def give(session: Session, path: Path) -> None:
+    session.open_clip(path.name, lambda copy: copy.write_bytes(path.read_bytes()))
 
 
-def everything_in(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
+def run(session: Session, **chosen: object) -> Result:
+    job = session.start_job(settings_from(chosen, "compact"))
+    assert job.wait(60)
+    if job.error is not None:
+        raise job.error
+    assert job.result is not None
+    return job.result
 
 
-def test_the_result_and_the_bicubic_clip_have_the_same_frames(session, clip, pipe):
-    session.open_clip(clip)
-    result = run(session, pipe, scale=2)
-    assert result.file.name == "bar-restored.mp4"
-    assert result.restored_player == result.file
-    for path in (result.file, result.bicubic_player):
-        info = probe(path)
-        assert (info.width, info.height, info.num_frames) == (96, 64, 12)
-    with read_frames(clip) as source, read_frames(result.bicubic_player) as bicubic:
-        for old, new in zip(source, bicubic, strict=True):
-            assert old.time == new.time
+def everything_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+def bar(half: np.ndarray) -> int:
+    """How many columns are light."""
+    return int((half[len(half) // 2, :, 0] > 120).sum())
+
+
+def test_the_viewers_clip_holds_both_pictures_of_every_frame(session, clip):
+    give(session, clip)
+    result = run(session, scale=2, start=0.3)
+    info = probe(result.file)
+    assert (info.width, info.height, info.num_frames, info.has_audio) == (96, 64, 9, True)
+    seen = probe(result.viewer_file)
+    assert (seen.width, seen.height, seen.num_frames, seen.has_audio) == (96, 128, 9, True)
+    with read_frames(clip, start=0.3) as source, read_frames(result.viewer_file) as pairs:
+        for index, (old, pair) in enumerate(zip(source, pairs, strict=True)):
             enlarged = resize_bicubic(old.pixels[None], 64, 96)[0]
-            assert (enlarged - new.pixels).abs().mean() < 0.02
+            assert (enlarged - pair.pixels[:, :64]).abs().mean() < 0.02
+            restored = pair.pixels[:, 64:].permute(1, 2, 0).numpy() * 255
+            assert abs(bar(restored) - 2 * (2 * (index + 3) + 1)) <= 3
 
 
-def test_a_codec_that_browsers_lack_gets_a_clip_to_play(session, clip, pipe):
-    session.open_clip(clip)
-    result = run(session, pipe, scale=1.1, codec="ffv1", start=0.5, duration=0.4)
-    assert result.file.suffix == ".mkv"
-    kept, played = probe(result.file), probe(result.restored_player)
-    assert (kept.width, kept.height, kept.num_frames, kept.codec) == (53, 35, 4, "ffv1")
-    assert (played.width, played.height, played.num_frames) == (52, 34, 4)
-    assert (played.codec, played.pixel_format) == ("h264", "yuv420p")
-
-
-@pytest.mark.parametrize("codec", ["h264", "ffv1"])
-def test_the_compared_pictures_are_of_the_frame_asked_for(session, clip, pipe, codec):
-    session.open_clip(clip)
-    result = run(session, pipe, scale=2, start=0.3, codec=codec)
-    assert len(result.times) == 9
+def test_a_still_is_the_frame_asked_for_and_exact(session, clip):
+    give(session, clip)
+    result = run(session, scale=2, format="ffv1")
     with read_frames(result.file) as frames:
         restored = [np.asarray(frame.pixels.permute(1, 2, 0) * 255) for frame in frames]
-    for index in (0, 5, 8):
-        before, after = (np.asarray(Image.open(path)) for path in compared_pair(result, index))
-        assert np.abs(after - restored[index]).max() <= 1
-        light = (before[32, :, 0] > 120).sum()
-        assert abs(light - 2 * 2 * (index + 3)) <= 3  # the bar of frame index + 3, twice as wide
+    for index in (0, 5, 11, 99):
+        (session.folder / "still.png").write_bytes(still(result, index))
+        pair = np.asarray(Image.open(session.folder / "still.png"))
+        assert pair.shape == (128, 96, 3)
+        assert np.abs(pair[64:] - restored[min(index, 11)]).max() <= 1
+        assert abs(bar(pair[:64]) - 2 * (2 * min(index, 11) + 1)) <= 3
 
 
-def test_old_compared_pictures_go(session, clip, pipe):
-    session.open_clip(clip)
-    result = run(session, pipe, scale=1)
-    for index in range(12):
-        last = compared_pair(result, index)
-    assert len(list((result.file.parent / "frames").iterdir())) == 12
-    assert all(Path(path).exists() for path in last)
+def test_png_frames_come_in_a_zip_file(session, clip):
+    give(session, clip)
+    result = run(session, scale=2, format="png", bit_depth=10, duration=0.4)
+    assert result.file.name == "bar-restored.zip"
+    with zipfile.ZipFile(result.file) as archive:
+        assert archive.namelist() == [f"{index:08d}.png" for index in range(4)]
+        archive.extract("00000002.png", session.folder)
+    assert probe(session.folder / "00000002.png").bit_depth == 16
+    assert load_image(session.folder / "00000002.png").shape == (3, 64, 96)
+    assert not (result.file.parent / "frames").exists()
+    assert still(result, 3)
 
 
-def test_an_image_gives_an_image(session, picture, pipe):
-    session.open_clip(picture)
-    result = run(session, pipe, scale=3)
-    assert result.bicubic_player is None
+def test_settings_are_saved_and_measures_cover_every_frame(session, clip):
+    give(session, clip)
+    result = run(session, scale=2, detail=0.25, strength=0.5)
+    saved = json.loads(result.settings_file.read_text())
+    assert saved["settings"]["detail"] == 0.25
+    assert saved["settings"]["strength"] == 0.5
+    assert settings_from(saved["settings"], "compact") == result.settings
+    assert {len(values) for values in result.measures.values()} == {12}
+    assert Image.open(result.profile_file).size == (96, 24)
+
+
+def test_half_the_strength_is_half_way_to_bicubic(session, clip):
+    give(session, clip)
+    whole = run(session, scale=2, format="ffv1").measures["difference"]
+    half = run(session, scale=2, format="ffv1", strength=0.5).measures["difference"]
+    none = run(session, scale=2, format="ffv1", strength=0).measures["difference"]
+    assert half == pytest.approx([value / 2 for value in whole], rel=0.02)
+    assert max(none) == 0
+
+
+@pytest.mark.parametrize(("layout", "width"), [("side", 192), ("wipe", 96)])
+def test_a_comparison_clip_shows_both(session, clip, layout, width):
+    give(session, clip)
+    result = run(session, scale=2)
+    file = comparison_clip(result, layout)
+    info = probe(file)
+    assert (info.width, info.height, info.num_frames, info.has_audio) == (width, 64, 12, True)
+    assert comparison_clip(result, layout) == file
+
+
+def test_an_image_gives_an_image(session, picture):
+    give(session, picture)
+    result = run(session, scale=3)
     assert Image.open(result.file).size == (99, 63)
-    before, after = compared_pair(result, 0)
-    assert Image.open(before).size == Image.open(after).size == (99, 63)
+    assert Image.open(result.viewer_file).size == (99, 126)
+    assert still(result, 0)
+    with pytest.raises(InputError, match="no comparison clip of a picture"):
+        comparison_clip(result, "side")
 
 
-def test_a_stopped_job_ends_soon_and_leaves_nothing(session, long_clip, pipe):
-    session.open_clip(long_clip)
-    job = session.start_job(UpscaleOptions(scale=1), pipe)
-    watching = job.watch(0.05)
-    while next(watching).frame < 3:
-        pass
+def test_thumbnails_are_spread_over_the_clip(clip):
+    (strip := clip.with_name("strip.jpg")).write_bytes(thumbnails(probe(clip), 6))
+    pixels = np.asarray(Image.open(strip).convert("RGB"))
+    assert pixels.shape == (64, 6 * 96, 3)
+    bars = [bar(pixels[:, 96 * index : 96 * (index + 1)]) for index in range(6)]
+    assert bars == sorted(bars)
+    assert bars[0] < bars[5]
+
+
+def test_a_stopped_job_ends_soon_and_leaves_nothing(session, long_clip):
+    give(session, long_clip)
+    job = session.start_job(settings_from({"scale": 1}, "compact"))
+    while job.newest is None or job.newest.frame < 3:
+        assert not job.wait(0.01)
     job.cancel()
-    with pytest.raises(CancelledError):
-        list(watching)
-    assert job.newest.frame < 2400
-    assert session.end_job() is None
-    assert [path.name for path in everything_in(session.folder)] == ["long.mp4"]
+    assert job.wait(10)
+    assert job.stage == "stopped"
+    assert isinstance(job.error, CancelledError)
+    assert session.result is None
+    assert everything_in(session.folder) == ["long.mp4"]
 
 
-def test_a_failed_job_says_why_and_leaves_nothing(session, clip, pipe):
-    session.open_clip(clip)
-    job = session.start_job(UpscaleOptions(start=99), pipe)
+def test_a_job_that_waits_can_be_stopped(tmp_path, model, clip, long_clip):
+    queue = JobQueue()
+    first, second = (Session(tmp_path / name, model, queue) for name in "ab")
+    give(first, long_clip)
+    give(second, clip)
+    running = first.start_job(settings_from({"scale": 1}, "compact"))
+    waiting = second.start_job(settings_from({"scale": 1}, "compact"))
+    assert waiting.before == 1
+    waiting.cancel()
+    assert waiting.wait(1)
+    assert waiting.stage == "stopped"
+    assert not running.has_ended
+    first.close()
+    assert running.has_ended
+
+
+def test_a_failed_job_says_why_and_leaves_nothing(session, clip):
+    give(session, clip)
     with pytest.raises(InputError, match="no frame from 99 s on"):
-        list(job.watch(0.05))
-    assert session.end_job() is None
-    assert [path.name for path in everything_in(session.folder)] == ["bar.mp4"]
+        run(session, start=99)
+    assert everything_in(session.folder) == ["bar.mp4"]
 
 
-def test_a_new_clip_removes_the_old_one_and_its_result(session, clip, picture, pipe):
-    session.open_clip(clip)
-    run(session, pipe, scale=1)
-    session.open_clip(picture)
-    assert [path.name for path in everything_in(session.folder)] == ["photo.png"]
+def test_a_mistake_of_ours_ends_the_job_and_not_the_queue(session, clip, monkeypatch):
+    give(session, clip)
+    with monkeypatch.context() as patch:
+        patch.setattr("dloral.studio.jobs.upscale_steps", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(session)
+    assert run(session, scale=1).file.exists()
 
 
-def test_no_clip_is_refused_in_one_line_without_the_folder(session, no_clip):
-    with pytest.raises(InputError) as caught:
-        session.open_clip(no_clip)
-    assert session.clip is None
-    assert not everything_in(session.folder)
-    assert "\n" not in str(caught.value)
-    assert session.without_folder(caught.value).startswith("letter.mp4 is no video or image")
+@pytest.mark.parametrize(
+    ("height", "width", "is_image", "expected"),
+    [
+        (63, 99, False, (62, 98)),
+        (63, 99, True, (63, 99)),
+        (1, 4, False, (2, 4)),
+        (4320, 7680, False, (1152, 2048)),
+    ],
+)
+def test_the_viewers_size(height, width, is_image, expected):
+    assert viewer_size(height, width, is_image) == expected
 
 
-def test_the_page_does_not_say_where_files_are(session, clip):
-    info = session.open_clip(clip)
-    error = InputError(f"{info.path} is damaged")
-    assert session.without_folder(error) == "bar.mp4 is damaged"
-
-
-def test_a_closed_page_stops_its_job_and_takes_its_files(tmp_path, clip, long_clip, pipe):
-    sessions = Sessions(tmp_path)
-    sessions["a"].open_clip(long_clip)
-    sessions["b"].open_clip(clip)
-    job = sessions["a"].start_job(UpscaleOptions(scale=1), pipe)
-    sessions.close("a")
-    assert job.wait(0)
-    assert [path.name for path in everything_in(tmp_path)] == ["bar.mp4"]
-    assert long_clip.exists()
-    sessions.close_all()
-    assert not everything_in(tmp_path)
-    assert len(sessions) == 0
+def test_jobs_say_how_many_are_before_them(tmp_path, model, long_clip):
+    queue = JobQueue(most=1)
+    sessions = [Session(tmp_path / str(index), model, queue) for index in range(3)]
+    for session in sessions:
+        give(session, long_clip)
+    jobs: list[Job] = []
+    for session in sessions[:2]:
+        jobs.append(session.start_job(settings_from({"scale": 1}, "compact")))
+        jobs[0].wait(0.3)
+    assert [job.before for job in jobs] == [0, 1]
+    with pytest.raises(InputError, match="2 clips are before yours"):
+        sessions[2].start_job(settings_from({}, "compact"))
+    sessions[0].close()
+    while jobs[1].before:
+        assert not jobs[1].wait(0.01)
+    sessions[1].close()

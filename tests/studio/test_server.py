@@ -1,15 +1,27 @@
-"""How the page starts: its options, its examples, and calls that cannot be served."""
+"""How the page starts: options, environment, who is told what, and calls that cannot be served."""
 
 import runpy
 import socket
 import sys
+import threading
+import types
 from pathlib import Path
 
 import pytest
 
 from dloral.errors import OptionError
-from dloral.studio.server import build_page, build_parser, example_clips, launch_page
-from dloral.studio.sessions import Model, Sessions
+from dloral.studio.gpu import on_gpu
+from dloral.studio.server import (
+    build_page,
+    build_parser,
+    build_studio,
+    bytes_of_size,
+    check,
+    example_clips,
+    launch_page,
+    open_to_all,
+)
+from dloral.studio.worker import Turns
 from dloral.video.probe import probe
 
 ROOT = Path(__file__).parents[2]
@@ -26,29 +38,108 @@ def test_a_wrong_model_is_said_at_once_in_one_line(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_port_that_is_taken_is_said_in_one_line(tmp_path: Path):
-    blocks = build_page(Sessions(tmp_path), Model("compact"))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         options = build_parser().parse_args(["--port", str(taken.getsockname()[1])])
+        studio = build_studio(tmp_path, options)
         with pytest.raises(OptionError, match="the page cannot be served") as caught:
-            launch_page(blocks, options)
+            launch_page(build_page(studio), studio, options)
     assert "\n" not in str(caught.value)
 
 
 def test_the_examples_are_clips():
     clips = example_clips()
     assert len(clips) == 3
-    assert all(probe(path).kind == "video" for path in clips)
+    assert all(probe(path).kind == "video" for path in clips.values())
 
 
-def test_no_handler_is_open_to_other_programs(tmp_path: Path):
-    """What the page does for a visitor is not an API: that is a later, named set of calls."""
-    blocks = build_page(Sessions(tmp_path), Model("compact"))
-    assert not blocks.get_api_info()["named_endpoints"]
+def test_three_calls_are_open_to_other_programs_and_no_more(tmp_path: Path):
+    studio = build_studio(tmp_path, build_parser().parse_args([]))
+    info = build_page(studio).get_api_info()
+    assert set(info["named_endpoints"]) == {"/upscale", "/preview_frame", "/models"}
+    assert not info["unnamed_endpoints"]
+    names = [p["parameter_name"] for p in info["named_endpoints"]["/upscale"]["parameters"]]
+    assert names[:5] == ["clip", "scale", "consistency", "detail", "strength"]
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-def test_options_are_read(host: str):
-    options = build_parser().parse_args(["--host", host, "--max-upload", "2gb", "--share"])
-    assert (options.host, options.max_upload, options.share) == (host, "2gb", True)
+def test_options_are_read_and_the_environment_gives_their_defaults(monkeypatch):
+    monkeypatch.setenv("DLORAL_MAX_MINUTES", "2.5")
+    monkeypatch.setenv("DLORAL_QUEUE", "3")
+    monkeypatch.setenv("DLORAL_SHARE", "1")
+    monkeypatch.setenv("DLORAL_AUTH", "a:b")
+    options = build_parser().parse_args(["--queue", "7", "--host", "0.0.0.0", "--mcp"])
+    assert (options.max_minutes, options.queue, options.share) == (2.5, 7, True)
+    assert (options.host, options.auth, options.mcp) == ("0.0.0.0", "a:b", True)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ["--auth", "me"],
+        ["--auth", ":x"],
+        ["--max-minutes", "0"],
+        ["--queue", "-1"],
+        ["--max-upload", "much"],
+    ],
+)
+def test_options_that_make_no_sense_are_said_in_one_line(call):
+    with pytest.raises(OptionError) as caught:
+        check(build_parser().parse_args(call))
+    assert "\n" not in str(caught.value)
+    assert call[0] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("500mb", 5 * 10**8), ("2GB", 2 * 10**9), ("1.5k", 1500), ("77", 77)]
+)
+def test_sizes(text, size):
+    assert bytes_of_size(text) == size
+
+
+@pytest.mark.parametrize(
+    ("host", "is_shared", "has_password", "is_loud"),
+    [
+        ("127.0.0.1", False, False, False),
+        ("0.0.0.0", False, False, True),
+        ("127.0.0.1", True, False, True),
+        ("0.0.0.0", True, True, False),
+    ],
+)
+def test_what_strangers_can_reach_is_said_loudly(host, is_shared, has_password, is_loud):
+    said = open_to_all(host, is_shared, has_password)
+    assert bool(said) == is_loud
+    assert said is None or ("WARNING" in said and "--auth" in said)
+
+
+def test_zerogpu_is_used_where_its_package_is(monkeypatch: pytest.MonkeyPatch):
+    """The package is only to be had on Spaces: a stand-in shows that calls go through it."""
+    asked: list[int] = []
+
+    def lend(duration: int):
+        asked.append(duration)
+        return lambda call: lambda *given: ("on a GPU", call(*given))
+
+    assert on_gpu(5)(abs)(-3) == 3
+    monkeypatch.setitem(sys.modules, "spaces", types.SimpleNamespace(GPU=lend))
+    assert on_gpu(5)(abs)(-3) == ("on a GPU", 3)
+    assert asked == [5]
+
+
+def test_turns_are_taken_in_the_order_of_asking():
+    turns, order = Turns(), []
+
+    def ask(name: int) -> None:
+        with turns.take():
+            order.append(name)
+
+    with turns.take():
+        threads = []
+        for name in range(5):
+            threads.append(threading.Thread(target=ask, args=(name,)))
+            threads[-1].start()
+            while turns._given < name + 2:
+                pass
+    for thread in threads:
+        thread.join(5)
+    assert order == list(range(5))

@@ -1,0 +1,150 @@
+"""What the page says of a clip and of a run before it is started, in plain words."""
+
+from typing import Any
+
+from dloral.frames.resize import LATENT_STRIDE
+from dloral.options import UpscaleOptions
+from dloral.studio.settings import PNG_ZIP, Settings
+from dloral.studio.worker import Model
+from dloral.upscale import chosen_tile, expected_frames, output_size
+from dloral.video.probe import ClipInfo
+
+COMFORTABLE_PIXELS = 2560 * 1440
+"""Output pixels a frame, beyond which twice is suggested instead of four times."""
+
+FIRST_SECONDS = 5
+"""Of a long clip, what is suggested for a first try."""
+
+SLOW_SECONDS = 120
+"""A run that takes longer gets a word of warning."""
+
+GUESSED_SECONDS_PER_PIXEL = 1.2e-6
+"""Of the compact model on two slow cores; used until the real speed is known."""
+
+PROGRAM_BYTES = 0.55e9
+BYTES_PER_PIXEL = 100
+BYTES_PER_PAIR_OF_CELLS = 9
+"""The compact model in float32 on a CPU: the process itself; for each output pixel; and what
+cross-frame retrieval takes for each pair of cells in a tile. Fitted to the peaks at 512 x 512,
+768 x 768 and 1024 x 1024 (0.67, 1.40 and 1.39 GB; ``python -m tests.studio.bench_page memory``)."""
+
+_CODEC_NAMES = {
+    "h264": "H.264",
+    "hevc": "H.265",
+    "mpeg1video": "MPEG-1",
+    "mpeg2video": "MPEG-2",
+    "mpeg4": "MPEG-4",
+    "png": "PNG",
+    "gif": "GIF",
+    "jpeg": "JPEG",
+}
+
+
+def suggested_scale(clip: ClipInfo) -> float:
+    """4, or 2 where four times would be more than a laptop does with ease."""
+    return 4.0 if 16 * clip.width * clip.height <= COMFORTABLE_PIXELS else 2.0
+
+
+def suggested_seconds(clip: ClipInfo, most: float | None = None) -> float | None:
+    """A short first part of a long clip; None: all of it."""
+    if clip.kind != "video" or clip.duration is None:
+        return None
+    first = FIRST_SECONDS if most is None else min(FIRST_SECONDS, most)
+    return None if clip.duration <= first else float(first)
+
+
+def facts(clip: ClipInfo) -> list[str]:
+    """Size, frames, rate, length, codec and sound."""
+    parts = [f"{clip.width} × {clip.height}"]
+    if clip.kind == "video":
+        if clip.num_frames is not None:
+            parts.append(counted(clip.num_frames, "frame"))
+        parts.append(f"{float(clip.fps):.4g} fps")
+        if clip.duration is not None:
+            parts.append(time_in_words(float(clip.duration)))
+    parts.append(_CODEC_NAMES.get(clip.codec, clip.codec.upper()))
+    if clip.kind == "video":
+        parts.append("with sound" if clip.has_audio else "no sound")
+    return parts
+
+
+def described(clip: ClipInfo, most_seconds: float | None) -> dict[str, Any]:
+    """All that the page has to know of a clip."""
+    return {
+        "name": clip.path.name,
+        "kind": clip.kind,
+        "width": clip.width,
+        "height": clip.height,
+        "frames": clip.num_frames or 1,
+        "fps": float(clip.fps),
+        "seconds": float(clip.duration or 0),
+        "sound": clip.has_audio,
+        "facts": facts(clip),
+        "suggested": {
+            "scale": suggested_scale(clip),
+            "duration": suggested_seconds(clip, most_seconds),
+        },
+    }
+
+
+def plan(clip: ClipInfo, settings: Settings, model: Model) -> dict[str, Any]:
+    """What a run will make, and about how long and with how much memory."""
+    options = settings.options
+    height, width = output_size(clip, options.scale)
+    num_frames = 1 if clip.kind == "image" else expected_frames(clip, options)
+    cost = model.seconds_per_pixel or GUESSED_SECONDS_PER_PIXEL
+    seconds = None if num_frames is None else cost * height * width * num_frames
+    parts = [f"{width} × {height}"]
+    if num_frames is not None and clip.kind == "video":
+        of = "" if num_frames == clip.num_frames else f" of {clip.num_frames}"
+        parts.append(f"{num_frames}{of} frame{'s' if num_frames != 1 or of else ''}")
+    if seconds is not None:
+        parts.append(f"≈ {time_in_words(seconds)}")
+    if model.name == "compact":  # of other models nothing was measured
+        parts.append(f"{memory(height, width, options) / 1e9:.1f}\N{NO-BREAK SPACE}GB")
+    return {
+        "width": width,
+        "height": height,
+        "frames": num_frames,
+        "seconds": seconds,
+        "words": parts,
+        "warning": _warning(clip, settings, seconds, height * width),
+    }
+
+
+def memory(height: int, width: int, options: UpscaleOptions) -> float:
+    """About how many bytes the compact model takes at its peak."""
+    tile = chosen_tile(options)
+    pixels = height * width
+    cells = pixels / LATENT_STRIDE**2
+    in_tile = cells if tile is None else min(cells, tile**2)
+    return PROGRAM_BYTES + BYTES_PER_PIXEL * pixels + BYTES_PER_PAIR_OF_CELLS * in_tile**2
+
+
+def _warning(clip: ClipInfo, settings: Settings, seconds: float | None, pixels: int) -> str | None:
+    options = settings.options
+    if settings.format == PNG_ZIP and clip.kind == "image":
+        return None
+    if seconds is None or seconds < SLOW_SECONDS:
+        return None
+    smaller = next((s for s in (2.0, 1.5, 1.0) if s < options.scale), None)
+    if pixels > COMFORTABLE_PIXELS and smaller:
+        saved = (smaller / options.scale) ** 2 * seconds
+        return f"This is slow. A scale of {smaller:g} would take about {time_in_words(saved)}."
+    if clip.kind == "video":
+        return "This takes a while. Try a shorter part first: drag the ends of the strip."
+    return None
+
+
+def counted(number: int, word: str) -> str:
+    return f"{number} {word}" + ("" if number == 1 else "s")
+
+
+def time_in_words(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d} h" if hours else f"{minutes}:{rest:02d} min"

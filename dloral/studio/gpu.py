@@ -1,0 +1,39 @@
+"""Hugging Face's ZeroGPU, where its package ``spaces`` is; elsewhere everything runs as it is.
+
+ZeroGPU lends a GPU for the length of a decorated call, which it runs in a process forked from ours.
+What such a call is given and gives back is pickled, so a pipeline is named and not handed over.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from dloral.pipeline import DLoRALPipeline
+
+JOB_SECONDS = 300
+PREVIEW_SECONDS = 20
+"""What is asked for; a call that takes longer is ended by ZeroGPU."""
+
+_Call = TypeVar("_Call", bound=Callable[..., Any])
+
+_pipelines: dict[str, DLoRALPipeline] = {}
+
+
+def on_gpu(seconds: int) -> Callable[[_Call], _Call]:
+    """A decorator: the call gets ZeroGPU's device for at most ``seconds``, where there is ZeroGPU.
+
+    ``spaces.GPU`` itself changes nothing on other machines that happen to have the package.
+    """
+    try:
+        import spaces
+    except ImportError:
+        return lambda call: call
+    return spaces.GPU(duration=seconds)
+
+
+def keep(name: str, pipe: DLoRALPipeline) -> None:
+    """Make a pipeline known to the processes that are forked from now on."""
+    _pipelines[name] = pipe
+
+
+def kept(name: str) -> DLoRALPipeline:
+    return _pipelines[name]

@@ -1,0 +1,302 @@
+"""One frame, or a part of it, restored anew whenever a LoRA's scale moves.
+
+What does not depend on the scales (decoding, enlarging, latents, flow, retrieval, the prompt) is
+computed once for a frame and a part of it and kept; then only the UNet and the decoder run.
+"""
+
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dloral.errors import CancelledError, InputError
+from dloral.frames.colour import fix_colour
+from dloral.frames.resize import (
+    LATENT_STRIDE,
+    pad_to_latent_grid,
+    resize_bicubic,
+    shrink_for_flow,
+)
+from dloral.options import AUTO, AUTO_TILE, UpscaleOptions
+from dloral.pipeline import DLoRALPipeline
+from dloral.studio.gpu import PREVIEW_SECONDS, kept, on_gpu
+from dloral.studio.pictures import jpeg_of, png_of
+from dloral.studio.worker import Model
+from dloral.upscale import output_size
+from dloral.video.probe import ClipInfo
+from dloral.video.reader import read_frames
+
+FIRST_PIXELS = 256 * 256
+"""Of the first preview, before it is known how fast this machine is."""
+
+MOST_PIXELS = (AUTO_TILE * LATENT_STRIDE) ** 2
+"""A frame of no more output pixels is never tiled, so its preview is what a run will make."""
+
+LIVELY_SECONDS = 0.45
+"""What moving a scale may cost; the previewed part is as large as that allows."""
+
+CONTEXT = 2 * LATENT_STRIDE
+"""Pixels around a previewed part that the networks see too, so that its edges are as in a run."""
+
+MOST_BACKGROUND = 2048
+"""Pixels: the bicubic frame around a previewed part is sent with no longer side."""
+
+KEPT_PICTURES = 24
+"""Rendered pictures of the current part that stay, for sliders that go back and forth."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of the output frame, in pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """``png`` of the restored ``region``; ``is_whole``: that is the whole frame; ``could_grow``: a
+    larger part would still be lively; ``seconds`` that the networks took."""
+
+    png: bytes
+    region: Region
+    is_whole: bool
+    could_grow: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """All that the scales do not change; kept on the CPU, for it is little."""
+
+    lq_frame: Tensor  # (1,3,H,W), padded to the latent grid
+    size: tuple[int, int]  # before it was padded
+    retrieved: Tensor
+    aligned: Tensor
+    prompt_embeds: Tensor | None
+
+
+class Preview:
+    """The live preview of one clip, for one visitor.
+
+    Of calls that overlap only the newest is computed; the others raise CancelledError.
+    """
+
+    def __init__(self, clip: ClipInfo, model: Model) -> None:
+        self._clip = clip
+        self._model = model
+        self._newest = 0
+        self._counting = threading.Lock()
+        self._working = threading.Lock()
+        self._frames: tuple[Any, list[Tensor]] = (None, [])  # output size, oldest first
+        self._prepared: tuple[Any, _Prepared | None] = (None, None)
+        self._pictures: OrderedDict[Any, bytes] = OrderedDict()
+
+    def background(self, index: int, scale: float) -> bytes:
+        """The whole bicubic frame as a JPEG, to be looked at around the previewed part."""
+        with self._working:
+            return jpeg_of(self._enlarged(index, scale, 0)[-1], MOST_BACKGROUND)
+
+    def bicubic(self, index: int, scale: float, region: Region) -> bytes:
+        """The bicubic part as a PNG."""
+        with self._working:
+            return png_of(_cut(self._enlarged(index, scale, 0)[-1], region))
+
+    def whole(self, index: int, options: UpscaleOptions) -> bytes:
+        """Frame ``index`` as a PNG, blended as a run blends it; of more than MOST_PIXELS the part
+        around the middle."""
+        with self._working:
+            size = output_size(self._clip, options.scale)
+            region = part_of(*size, MOST_PIXELS, (0.5, 0.5))
+            restored, _ = self._restore(None, options, region, index)
+            if options.strength < 1:
+                lq_frame = _cut(self._enlarged(index, options.scale, 0)[-1], region)
+                restored = torch.lerp(lq_frame, restored, options.strength)
+            return png_of(restored)
+
+    def render(
+        self,
+        index: int,
+        options: UpscaleOptions,
+        most_pixels: int | None = None,
+        centre: tuple[float, float] = (0.5, 0.5),
+    ) -> Rendered:
+        """Frame ``index`` restored with ``options``; of a large frame the part around ``centre``
+        (x and y in [0, 1]) that has about ``most_pixels``, by default what stays lively."""
+        with self._counting:
+            self._newest += 1
+            own = self._newest
+        with self._working:
+            if own != self._newest:
+                raise CancelledError("A newer preview took this one's place.")
+            return self._render(index, options, most_pixels, centre)
+
+    def _render(
+        self, index: int, options: UpscaleOptions, most_pixels: int | None, centre: Any
+    ) -> Rendered:
+        size = output_size(self._clip, options.scale)
+        lively = self._lively_pixels()
+        region = part_of(*size, min(most_pixels or lively, MOST_PIXELS), centre)
+        part = (index, options.scale, options.window, options.prompt, region)
+        look = (options.consistency, options.detail, options.color_fix)
+        seconds = 0.0
+        if self._prepared[0] != part:
+            self._pictures.clear()
+        if (part, look) not in self._pictures:
+            restored, seconds = self._restore(part, options, region, index)
+            self._pictures[part, look] = png_of(restored)
+            while len(self._pictures) > KEPT_PICTURES:
+                self._pictures.popitem(last=False)
+        is_whole = (region.height, region.width) == size
+        best = part_of(*size, min(self._lively_pixels(), MOST_PIXELS), centre)
+        return Rendered(
+            png=self._pictures[part, look],
+            region=region,
+            is_whole=is_whole,
+            could_grow=not is_whole and best.pixels > 1.3 * region.pixels,
+            seconds=seconds,
+        )
+
+    def _restore(
+        self, part: Any, options: UpscaleOptions, region: Region, index: int
+    ) -> tuple[Tensor, float]:
+        """The restored region, (3,h,w) in [0, 1], and the seconds it took. What the scales do not
+        change is kept under the name ``part``, for the next call that gives it."""
+        frames = self._enlarged(index, options.scale, options.window)
+        self._model.pipe()  # waits until it is loaded
+        seen = _with_context(region, *frames[0].shape[1:])
+        cut = torch.stack([_cut(frame, seen) for frame in frames])
+        with self._model.turns.take():
+            known = self._prepared[1] if part and self._prepared[0] == part else None
+            wide, prepared, seconds = _restore_part(self._model.name, cut, options, known)
+            self._prepared = part, prepared
+        self._model.preview_timed(seconds[1], region.pixels)
+        return _cut(wide, _inside(region, seen)), sum(seconds)
+
+    def _enlarged(self, index: int, scale: float, window: int) -> list[Tensor]:
+        """Frame ``index`` and up to ``window`` before it at output size, oldest first."""
+        key = (index, scale)
+        known, frames = self._frames
+        first = max(index - window, 0)
+        if known != key or len(frames) < index - first + 1:
+            height, width = output_size(self._clip, scale)
+            small = source_frames(self._clip, first, index)
+            frames = [resize_bicubic(frame[None], height, width)[0] for frame in small]
+            self._frames = key, frames
+        return frames[-(index - first + 1) :]
+
+    def _lively_pixels(self) -> int:
+        cost = self._model.preview_seconds_per_pixel
+        return FIRST_PIXELS if cost is None else max(FIRST_PIXELS, int(LIVELY_SECONDS / cost))
+
+
+def source_frames(clip: ClipInfo, first: int, last: int) -> list[Tensor]:
+    """Frames ``first`` to ``last`` of a source, (3,H,W) each. Counted by the average rate: where
+    frames come at uneven times, the one that is shown nearest to that moment."""
+    start = max(Fraction(0), (first - Fraction(1, 2)) / clip.fps)
+    with read_frames(clip, start=start) as frames:
+        found = [frame.pixels for frame in islice(frames, last - first + 1)]
+    if not found:
+        raise InputError(f"{clip.path.name} has no frame {last + 1}; choose an earlier one")
+    return found
+
+
+@on_gpu(PREVIEW_SECONDS)
+@torch.no_grad()
+def _restore_part(
+    model: str, lq_frames: Tensor, options: UpscaleOptions, prepared: _Prepared | None
+) -> tuple[Tensor, _Prepared, tuple[float, float]]:
+    """The last of ``lq_frames`` restored, what was prepared for it, and the seconds for preparing
+    and for the rest."""
+    pipe = kept(model)
+    started = time.monotonic()
+    if prepared is None:
+        prepared = prepare(pipe, lq_frames, options.window, options.prompt)
+    ready = time.monotonic()
+    restored = finish(pipe, prepared, options).cpu()
+    return restored, prepared, (ready - started, time.monotonic() - ready)
+
+
+def prepare(pipe: DLoRALPipeline, lq_frames: Tensor, window: int, prompt: str) -> _Prepared:
+    """The last of ``lq_frames`` (T,3,H,W) in [0, 1] and its predecessors, oldest first, up to
+    where the scales come in. The same steps as :meth:`DLoRALPipeline.stream`."""
+    given = pad_to_latent_grid(lq_frames.to(pipe._execution_device))
+    latents = torch.cat([pipe.encode(frame[None]) for frame in given])
+    small = shrink_for_flow(given)
+    # Nearest first; at the start of a clip the oldest frame stands in for those that never were.
+    earlier = [max(len(given) - 1 - offset, 0) for offset in range(1, window + 1)]
+    retrieved, aligned = pipe.retrieve(
+        latents[-1:], small[-1:], latents[earlier][:, None], small[earlier][:, None]
+    )
+    height, width = lq_frames.shape[-2:]
+    embeds = pipe.encode_prompt(prompt)
+    return _Prepared(
+        given[-1:].cpu(),
+        (height, width),
+        retrieved.cpu(),
+        aligned.cpu(),
+        embeds.cpu() if embeds is not None else None,
+    )
+
+
+def finish(pipe: DLoRALPipeline, prepared: _Prepared, options: UpscaleOptions) -> Tensor:
+    """The restored frame (3,H,W) in [0, 1]."""
+    height, width = prepared.size
+    place = pipe._execution_device
+    lq_frame = prepared.lq_frame.to(place)
+    embeds = prepared.prompt_embeds
+    pipe.set_scales(options.consistency, options.detail)
+    restored = pipe.refine(
+        prepared.aligned.to(place),
+        prepared.retrieved.to(place),
+        embeds.to(place) if embeds is not None else None,
+    )
+    method = pipe.config.color_fix if options.color_fix == AUTO else options.color_fix
+    decoded = pipe.decode(restored, lq_frame)[..., :height, :width]
+    return fix_colour(decoded, lq_frame[..., :height, :width], method)[0]
+
+
+def part_of(height: int, width: int, most_pixels: int, centre: tuple[float, float]) -> Region:
+    """The part around ``centre`` of a frame that has the frame's shape and about ``most_pixels``;
+    its corner and size are multiples of the latent stride unless it is the whole frame."""
+    if height * width <= most_pixels:
+        return Region(0, 0, width, height)
+    ratio = (most_pixels / (height * width)) ** 0.5
+    sides, corners = [], []
+    for full, middle in ((width, centre[0]), (height, centre[1])):
+        side = max(LATENT_STRIDE, int(full * ratio) // LATENT_STRIDE * LATENT_STRIDE)
+        side = min(side, full)
+        corner = int(min(max(middle, 0), 1) * full - side / 2)
+        corner = max(0, min(corner, full - side)) // LATENT_STRIDE * LATENT_STRIDE
+        sides.append(side)
+        corners.append(corner)
+    return Region(corners[0], corners[1], sides[0], sides[1])
+
+
+def _with_context(region: Region, height: int, width: int) -> Region:
+    x, y = max(region.x - CONTEXT, 0), max(region.y - CONTEXT, 0)
+    right = min(region.x + region.width + CONTEXT, width)
+    bottom = min(region.y + region.height + CONTEXT, height)
+    return Region(x, y, right - x, bottom - y)
+
+
+def _inside(region: Region, outer: Region) -> Region:
+    return replace(region, x=region.x - outer.x, y=region.y - outer.y)
+
+
+def _cut(frame: Tensor, region: Region) -> Tensor:
+    rows = slice(region.y, region.y + region.height)
+    columns = slice(region.x, region.x + region.width)
+    return frame[:, rows, columns]

@@ -1,0 +1,102 @@
+"""The page's settings: what its controls, a saved settings file and the API's calls all hold."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import dloral
+from dloral.errors import OptionError
+from dloral.options import AUTO, CODECS, UpscaleOptions
+from dloral.video.probe import ClipInfo
+
+PNG_ZIP = "png"
+FORMATS = (*CODECS, PNG_ZIP)
+"""What a restored clip may be kept as: a codec, or PNG frames in a zip file."""
+
+SUFFIXES = {"h264": ".mp4", "h265": ".mp4", "vp9": ".webm", "prores": ".mov", "ffv1": ".mkv"}
+
+MOST_BYTES = 100_000
+"""Of a settings file; ours have a few hundred."""
+
+_KIND = "dloral settings"
+_CHOSEN = (
+    *("scale", "consistency", "detail", "strength", "window", "prompt", "color_fix", "tile"),
+    *("start", "duration", "crf", "bit_depth"),
+)
+"""Options that a person sets on the page; ``format`` stands for ``codec``."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``options`` as the generator takes them, and what the result is kept as."""
+
+    options: UpscaleOptions
+    format: str = "h264"
+
+    def as_dict(self) -> dict[str, Any]:
+        """By the names that :func:`settings_from` takes."""
+        values = asdict(self.options)
+        return {name: values[name] for name in _CHOSEN} | {"format": self.format}
+
+    def as_file(self, clip: ClipInfo) -> bytes:
+        """The settings file that is kept beside a result."""
+        source = {"name": clip.path.name, "width": clip.width, "height": clip.height}
+        content = {
+            "kind": _KIND,
+            "version": dloral.__version__,
+            "model": self.options.model,
+            "source": source | {"frames": clip.num_frames},
+            "settings": self.as_dict(),
+        }
+        return json.dumps(content, indent=1).encode()
+
+
+def settings_from(values: dict[str, Any], model: str) -> Settings:
+    """Settings from a page's or a file's values; OptionError in one line for what is wrong.
+
+    Names that are left out keep their defaults; a name that is none of ours is refused.
+    """
+    values = dict(values)
+    kept_as = values.pop("format", "h264")
+    if kept_as not in FORMATS:
+        raise OptionError(f"format is {kept_as!r}; choose from {', '.join(FORMATS)}")
+    if strange := sorted(values.keys() - set(_CHOSEN)):
+        raise OptionError(f"{strange[0]!r} is no setting; there are {', '.join(_CHOSEN)}, format")
+    chosen = {name: value for name, value in values.items() if value is not None}
+    tile = chosen.get("tile")
+    if "tile" in values and tile in (None, "none"):
+        chosen["tile"] = None
+    elif isinstance(tile, int):
+        chosen["tile_overlap"] = min(32, tile // 2)
+    if not isinstance(chosen.get("prompt", ""), str):
+        raise OptionError("prompt is no text; give a few words or leave it out")
+    codec = "h264" if kept_as == PNG_ZIP else kept_as
+    if kept_as not in ("h264", "h265", "vp9"):
+        chosen.pop("crf", None)
+    return Settings(UpscaleOptions(model=model, codec=codec, **chosen), kept_as)
+
+
+def settings_from_file(content: bytes) -> dict[str, Any]:
+    """The values in a settings file; OptionError in one line if it is none."""
+    try:
+        found = json.loads(content) if len(content) <= MOST_BYTES else None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or found.get("kind") != _KIND:
+        raise OptionError("this is no settings file of ours; drop one that was saved here")
+    values = found.get("settings")
+    if not isinstance(values, dict):
+        raise OptionError("this settings file holds no settings; save it anew")
+    return settings_from(values, AUTO).as_dict()
+
+
+def result_name(clip: ClipInfo, kept_as: str) -> str:
+    """What a result is downloaded as."""
+    if clip.kind == "image":
+        return f"{clip.path.stem}-restored.png"
+    return f"{clip.path.stem}-restored{SUFFIXES.get(kept_as, '.zip')}"
+
+
+def result_path(folder: Path, clip: ClipInfo, kept_as: str) -> Path:
+    return folder / result_name(clip, kept_as)

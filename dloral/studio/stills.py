@@ -1,0 +1,63 @@
+"""Single pictures of a clip and of a result: the strip of thumbnails, exact pairs of a frame."""
+
+import zipfile
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dloral.frames.resize import resize_bicubic
+from dloral.studio.jobs import Result
+from dloral.studio.pictures import jpeg_of, png_of, stacked, within
+from dloral.video.images import load_image
+from dloral.video.probe import ClipInfo
+from dloral.video.reader import read_frames
+
+THUMBNAIL_HEIGHT = 64
+"""Pixels; twice what is shown, for screens that have them."""
+
+
+def thumbnails(clip: ClipInfo, count: int) -> bytes:
+    """``count`` small frames of a clip, evenly spaced, side by side in one JPEG."""
+    width = max(1, min(round(THUMBNAIL_HEIGHT * clip.width / clip.height), 4 * THUMBNAIL_HEIGHT))
+    pictures: list[Tensor] = []
+    for index in range(count if clip.kind == "video" else 1):
+        time = (clip.duration or Fraction(0)) * Fraction(2 * index + 1, 2 * count)
+        with read_frames(clip, start=time) as frames:
+            frame = next(frames, None)
+        if frame is not None:
+            small = within(frame.pixels, 4 * THUMBNAIL_HEIGHT)[None]
+            pictures.append(resize_bicubic(small, THUMBNAIL_HEIGHT, width)[0])
+        elif pictures:
+            pictures.append(pictures[-1])
+    if not pictures:
+        pictures = [torch.full((3, THUMBNAIL_HEIGHT, width), 0.5)]
+    return jpeg_of(torch.cat(pictures, dim=2), quality=80)
+
+
+def still(result: Result, index: int) -> bytes:
+    """Frame ``index`` of a result below its bicubic enlargement, as a PNG: every pixel, without
+    the loss of the viewer's own clip."""
+    index = max(0, min(index, len(result.times) - 1))
+    time = result.times[index]
+    lq_frame = resize_bicubic(frame_at(result.clip, time)[None], *result.size)[0]
+    return png_of(stacked(lq_frame, _restored(result, index, time)))
+
+
+def frame_at(source: ClipInfo | Path, time: Fraction) -> Tensor:
+    """The frame that begins at ``time``, (3,H,W) in [0, 1]; containers round times to 1 ms."""
+    with read_frames(source, start=max(time - Fraction(1, 1000), Fraction(0))) as frames:
+        return next(frames).pixels
+
+
+def _restored(result: Result, index: int, time: Fraction) -> Tensor:
+    if result.file.suffix == ".png":
+        return load_image(result.file)
+    if result.file.suffix == ".zip":
+        with zipfile.ZipFile(result.file) as archive:
+            path = Path(archive.extract(f"{index:08d}.png", result.file.parent))
+        frame = load_image(path)
+        path.unlink(missing_ok=True)
+        return frame
+    return frame_at(result.file, time - result.times[0])

@@ -1,0 +1,295 @@
+// Draws bicubic and restored from ONE picture that holds both, bicubic above: they cannot drift.
+
+const MODES = ["wipe", "wipe-h", "side", "flip", "difference", "loupe"];
+const MOST_ZOOM = 32;   // times the fitting size
+const LOUPE = 4;        // screen pixels for each picture pixel, at least
+const BICUBIC = 0, RESTORED = 1;
+
+class Viewer {
+  constructor(stage) {
+    this.stage = stage;
+    this.canvas = stage.querySelector("canvas");
+    this.context = this.canvas.getContext("2d", { willReadFrequently: true });
+    this.scratch = document.createElement("canvas");
+    // Each half by itself: scaling the whole would mix rows of one into the other where they meet.
+    this.halves = [document.createElement("canvas"), document.createElement("canvas")];
+    this.handle = find("#handle");
+    this.source = null;   // {picture, width, height of a half, fullWidth, fullHeight, region}
+    this.mode = "wipe";
+    this.line = 0.5;      // of the stage, where the wipe is
+    this.flipped = RESTORED;
+    this.gain = 8;
+    this.strength = 1;    // of the restored half; less: mixed with the bicubic one
+    this.spot = { x: 0.5, y: 0.5 };  // of the picture, where the loupe is
+    this.onMove = () => {};
+    this.fit();
+    new ResizeObserver(() => this.resize()).observe(stage);
+    this.setMode("wipe");
+  }
+
+  fit() { this.zoom = 1; this.centre = { x: 0.5, y: 0.5 }; this.draw(); }
+
+  show(source) {
+    const before = this.source;
+    this.source = source;
+    this.stage.classList.toggle("empty", !source);
+    if (source) this.split(source);
+    if (source && (!before || before.fullWidth * source.fullHeight !== before.fullHeight * source.fullWidth)) this.fit();
+    this.draw();
+  }
+
+  split({ picture, width, height }) {
+    this.halves.forEach((canvas, which) => {
+      if (canvas.width !== width || canvas.height !== height) {
+        canvas.width = width;
+        canvas.height = height;
+      }
+      canvas.getContext("2d", { alpha: false }).drawImage(picture, 0, -which * height, width, 2 * height);
+    });
+  }
+
+  setMode(mode) {
+    this.mode = mode;
+    this.stage.dataset.mode = mode;
+    all("#modes button").forEach((button) =>
+      button.setAttribute("aria-checked", String(button.dataset.mode === mode)));
+    this.draw();
+  }
+
+  setLine(line) { this.line = clamp(line, 0, 1); this.draw(); }
+
+  flip() { this.flipped = 1 - this.flipped; if (this.mode !== "flip") this.setMode("flip"); this.draw(); }
+
+  resize() {
+    const ratio = window.devicePixelRatio || 1;
+    const width = Math.round(this.stage.clientWidth * ratio);
+    const height = Math.round(this.stage.clientHeight * ratio);
+    if (!width || !height) return;
+    if (this.canvas.width !== width || this.canvas.height !== height) {
+      this.canvas.width = width;
+      this.canvas.height = height;
+    }
+    this.draw();
+  }
+
+  // Parts of the canvas that each show the whole view: one, or two beside or above each other.
+  panes() {
+    const { width, height } = this.canvas;
+    if (this.mode !== "side" || !this.source) return [{ x: 0, y: 0, width, height }];
+    const gap = 2, half = (width - gap) / 2, flat = (height - gap) / 2;
+    const { fullWidth, fullHeight } = this.source;
+    const beside = Math.min(half / fullWidth, height / fullHeight);
+    const above = Math.min(width / fullWidth, flat / fullHeight);
+    return beside >= above
+      ? [{ x: 0, y: 0, width: half, height }, { x: half + gap, y: 0, width: half, height }]
+      : [{ x: 0, y: 0, width, height: flat }, { x: 0, y: flat + gap, width, height: flat }];
+  }
+
+  // Where the picture lies in a pane: canvas pixels of its corner, and for each picture pixel.
+  place(pane) {
+    const { fullWidth, fullHeight } = this.source;
+    const scale = Math.min(pane.width / fullWidth, pane.height / fullHeight) * this.zoom;
+    return {
+      scale,
+      x: pane.x + pane.width / 2 - this.centre.x * fullWidth * scale,
+      y: pane.y + pane.height / 2 - this.centre.y * fullHeight * scale,
+    };
+  }
+
+  // A point of the stage (CSS pixels) as a point of the picture, 0 to 1 each way.
+  pictureAt(x, y) {
+    const ratio = this.canvas.width / this.stage.clientWidth;
+    const panes = this.panes();
+    const pane = panes.find((p) => x * ratio < p.x + p.width && y * ratio < p.y + p.height) ?? panes[0];
+    const { scale, x: left, y: top } = this.place(pane);
+    return {
+      x: (x * ratio - left) / (scale * this.source.fullWidth),
+      y: (y * ratio - top) / (scale * this.source.fullHeight),
+    };
+  }
+
+  zoomAt(x, y, factor) {
+    if (!this.source) return;
+    const before = this.pictureAt(x, y);
+    this.zoom = clamp(this.zoom * factor, 1, MOST_ZOOM);
+    const after = this.pictureAt(x, y);
+    this.centre.x += before.x - after.x;
+    this.centre.y += before.y - after.y;
+    this.moved();
+  }
+
+  pan(dx, dy) {
+    if (!this.source) return;
+    const ratio = this.canvas.width / this.stage.clientWidth;
+    const { scale } = this.place(this.panes()[0]);
+    this.centre.x -= (dx * ratio) / (scale * this.source.fullWidth);
+    this.centre.y -= (dy * ratio) / (scale * this.source.fullHeight);
+    this.moved();
+  }
+
+  moved() {
+    const pane = this.panes()[0];
+    const { scale } = this.place(pane);
+    for (const [axis, side, full] of [["x", pane.width, this.source.fullWidth], ["y", pane.height, this.source.fullHeight]]) {
+      const seen = Math.min(side / (full * scale), 1) / 2;
+      this.centre[axis] = clamp(this.centre[axis], seen, 1 - seen);
+    }
+    this.draw();
+    this.onMove();
+  }
+
+  // One screen pixel for each pixel of the picture, or all of it.
+  toggleFit() {
+    if (!this.source) return;
+    const { scale } = this.place(this.panes()[0]);
+    const one = this.zoom / scale;
+    if (Math.abs(this.zoom - 1) < 0.01 && one > 1.05) this.zoom = Math.min(one, MOST_ZOOM);
+    else { this.zoom = 1; this.centre = { x: 0.5, y: 0.5 }; }
+    this.moved();
+  }
+
+  // What is seen of the picture: {x, y, width, height}, 0 to 1.
+  seen() {
+    const pane = this.panes()[0];
+    const { scale } = this.place(pane);
+    const width = Math.min(pane.width / (scale * this.source.fullWidth), 1);
+    const height = Math.min(pane.height / (scale * this.source.fullHeight), 1);
+    return { x: this.centre.x - width / 2, y: this.centre.y - height / 2, width, height };
+  }
+
+  draw() {
+    if (!this.context) return;
+    const { context, canvas } = this;
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    this.label();
+    if (!this.source || !canvas.width) return;
+    const panes = this.panes();
+    const { width, height } = canvas;
+    if (this.mode === "side") panes.forEach((pane, half) => this.half(context, half, pane, pane));
+    else if (this.mode === "flip") this.half(context, this.flipped, panes[0], panes[0]);
+    else if (this.mode === "difference") this.difference(panes[0]);
+    else if (this.mode === "loupe") this.loupe(panes[0]);
+    else {
+      const across = this.mode === "wipe";
+      const cut = Math.round(this.line * (across ? width : height));
+      const first = across ? { x: 0, y: 0, width: cut, height } : { x: 0, y: 0, width, height: cut };
+      const second = across ? { x: cut, y: 0, width: width - cut, height } : { x: 0, y: cut, width, height: height - cut };
+      this.half(context, BICUBIC, panes[0], first);
+      this.half(context, RESTORED, panes[0], second);
+    }
+    if (this.mode !== "loupe") this.outline(panes[this.mode === "side" ? 1 : 0]);
+    else this.label();  // which now knows where the loupe is
+  }
+
+  // One half of the picture, laid out in ``pane``, where ``clip`` lets it be seen.
+  half(context, which, pane, clip) {
+    if (clip.width <= 0 || clip.height <= 0) return;
+    context.save();
+    context.beginPath();
+    context.rect(clip.x, clip.y, clip.width, clip.height);
+    context.clip();
+    this.paint(context, which, this.place(pane));
+    context.restore();
+  }
+
+  paint(context, which, { x, y, scale }) {
+    const { width, fullWidth, fullHeight } = this.source;
+    context.imageSmoothingEnabled = scale * fullWidth / width < 3;
+    context.imageSmoothingQuality = "high";
+    const parts = which === BICUBIC || this.strength >= 1 ? [[which, 1]]
+      : [[BICUBIC, 1], [RESTORED, this.strength]];
+    for (const [half, alpha] of parts) {
+      context.globalAlpha = alpha;
+      context.drawImage(this.halves[half], x, y, fullWidth * scale, fullHeight * scale);
+    }
+    context.globalAlpha = 1;
+  }
+
+  difference(pane) {
+    const { scratch } = this;
+    scratch.width = pane.width;
+    scratch.height = pane.height;
+    const context = scratch.getContext("2d");
+    const place = this.place(pane);
+    this.paint(context, BICUBIC, place);
+    context.globalCompositeOperation = "difference";
+    this.paint(context, RESTORED, place);
+    context.globalCompositeOperation = "lighter";  // adding a picture to itself doubles it
+    for (let gain = this.gain; gain > 1; gain /= 2) context.drawImage(scratch, 0, 0);
+    context.globalCompositeOperation = "source-over";
+    this.context.drawImage(scratch, pane.x, pane.y);
+  }
+
+  loupe(pane) {
+    const { context, canvas, source } = this;
+    this.half(context, RESTORED, pane, pane);
+    const side = Math.round(Math.min(canvas.width * 0.36, canvas.height * 0.62));
+    const scale = Math.max(LOUPE * canvas.width / this.stage.clientWidth, 2 * this.place(pane).scale);
+    const top = Math.round((canvas.height - side) / 2), gap = 4;
+    for (const half of [BICUBIC, RESTORED]) {
+      const x = Math.round(canvas.width / 2 + (half ? gap / 2 : -side - gap / 2));
+      const at = {
+        scale,
+        x: x + side / 2 - this.spot.x * source.fullWidth * scale,
+        y: top + side / 2 - this.spot.y * source.fullHeight * scale,
+      };
+      context.save();
+      context.beginPath();
+      context.rect(x, top, side, side);
+      context.clip();
+      context.fillStyle = "#000";
+      context.fillRect(x, top, side, side);
+      this.paint(context, half, at);
+      context.restore();
+      context.strokeStyle = "#fff";
+      context.lineWidth = 2;
+      context.strokeRect(x, top, side, side);
+    }
+    this.loupeBox = { x: canvas.width / 2 - side - gap / 2, y: top, side };
+  }
+
+  // The part that is previewed, where it is not the whole frame.
+  outline(pane) {
+    const { region, fullWidth, fullHeight } = this.source;
+    if (!region || (region.width >= fullWidth && region.height >= fullHeight)) return;
+    const { x, y, scale } = this.place(pane);
+    const { context } = this;
+    context.save();
+    context.lineWidth = 1.5 * (window.devicePixelRatio || 1);
+    for (const [colour, offset] of [["rgba(0,0,0,.55)", 0], ["rgba(255,255,255,.9)", 5]]) {
+      context.strokeStyle = colour;
+      context.setLineDash([5, 5]);
+      context.lineDashOffset = offset;
+      context.strokeRect(x + region.x * scale, y + region.y * scale, region.width * scale, region.height * scale);
+    }
+    context.restore();
+  }
+
+  label() {
+    find("#gain-label").hidden = this.mode !== "difference" || !this.source;
+    const wipes = this.mode.startsWith("wipe"), a = find("#tag-a"), b = find("#tag-b");
+    const ratio = this.canvas.width / this.stage.clientWidth;
+    const upright = this.mode === "wipe-h" || (this.mode === "side" && this.source && this.panes()[1].y > 0);
+    this.stage.classList.toggle("upright", upright);
+    a.hidden = !this.source || this.mode === "difference" || (this.mode === "flip" && this.flipped !== BICUBIC);
+    b.hidden = !this.source || (this.mode === "flip" && this.flipped !== RESTORED);
+    b.textContent = this.mode === "difference" ? "Difference" : "Restored";
+    this.handle.hidden = !wipes || !this.source;
+    this.handle.style.setProperty("--at", `${100 * this.line}%`);
+    this.handle.setAttribute("aria-valuenow", String(Math.round(100 * this.line)));
+    this.handle.setAttribute("aria-orientation", this.mode === "wipe" ? "horizontal" : "vertical");
+    for (const tag of [a, b]) tag.style.cssText = "";
+    if (this.mode === "side" && this.source) {
+      const pane = this.panes()[1];
+      if (upright) b.style.top = `${pane.y / ratio + 8}px`;
+      else b.style.cssText = `left:${pane.x / ratio + 8}px;right:auto`;
+    } else if (this.mode === "loupe" && this.loupeBox) {
+      const { x, y, side } = this.loupeBox;
+      a.style.cssText = `left:${x / ratio + 8}px;top:${y / ratio + 8}px;right:auto;bottom:auto`;
+      b.style.cssText = `left:${(x + side + 4) / ratio + 8}px;top:${y / ratio + 8}px;right:auto;bottom:auto`;
+    }
+    const { scale } = this.source ? this.place(this.panes()[0]) : { scale: 1 };
+    find("#zoom").textContent = this.source ? `${Math.round(100 * scale)} %` : "";
+  }
+}

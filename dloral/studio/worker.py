@@ -1,0 +1,167 @@
+"""The one model of the page, whose turn it is with it, and the queue of jobs."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+
+from dloral.errors import InputError
+from dloral.pipeline import DLoRALPipeline
+from dloral.studio.gpu import keep
+from dloral.weights.loading import load_pipeline
+
+WARM_UP_SIDE = 256
+"""Pixels a side of the frames that are restored once the model is loaded: the first real picture
+then comes as fast as the others, and how fast that is is known before anybody asks."""
+
+SPEED_MEMORY = 0.7
+"""How much of the speed known so far stays when another frame was timed."""
+
+
+class Turns:
+    """One user of the model at a time, in the order of asking.
+
+    A job asks anew for every frame, so a preview waits for one frame of it at most. Needed because
+    both write the LoRAs' scales into the same weights.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._given = self._serving = 0
+
+    @contextmanager
+    def take(self) -> Iterator[None]:
+        with self._changed:
+            ticket = self._given
+            self._given += 1
+            self._changed.wait_for(lambda: self._serving == ticket)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._serving += 1
+                self._changed.notify_all()
+
+
+class Model:
+    """A pipeline that is loaded once, in the background from :meth:`start` on.
+
+    ``turns``: to be taken around every use. ``seconds_per_pixel``: of output, measured on whole
+    frames; ``preview_seconds_per_pixel``: of what runs again when only the LoRAs' scales change.
+    Both are None before the first measurement.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.turns = Turns()
+        self.seconds_per_pixel: float | None = None
+        self.preview_seconds_per_pixel: float | None = None
+        self._pipe: Future[DLoRALPipeline] = Future()
+        self._loader = threading.Thread(target=self._load, name="load", daemon=True)
+
+    def start(self) -> None:
+        self._loader.start()
+
+    @property
+    def is_loaded(self) -> bool:
+        return self._pipe.done()
+
+    def pipe(self) -> DLoRALPipeline:
+        """Waits until it is loaded; raises what loading raised."""
+        return self._pipe.result()
+
+    def use(self, pipe: DLoRALPipeline) -> None:
+        """Take a pipeline as this model's; done once."""
+        keep(self.name, pipe)
+        self._pipe.set_result(pipe)
+
+    def reads_prompts(self) -> bool:
+        return self.is_loaded and not self._pipe.exception() and bool(self.pipe().text_encoder)
+
+    def timed(self, seconds: float, pixels: int) -> None:
+        """A whole frame of ``pixels`` output pixels took ``seconds``."""
+        self.seconds_per_pixel = _mixed(self.seconds_per_pixel, seconds / pixels)
+
+    def preview_timed(self, seconds: float, pixels: int) -> None:
+        self.preview_seconds_per_pixel = _mixed(self.preview_seconds_per_pixel, seconds / pixels)
+
+    def _load(self) -> None:
+        try:
+            pipe = load_pipeline(self.name)
+            self._warm_up(pipe)
+            self.use(pipe)
+        except Exception as error:  # whoever asks for the pipeline gets it
+            self._pipe.set_exception(error)
+
+    def _warm_up(self, pipe: DLoRALPipeline) -> None:
+        frames = torch.full((3, 3, WARM_UP_SIDE, WARM_UP_SIDE), 0.5)
+        with self.turns.take():
+            times = [time.monotonic() for _ in pipe.stream(frames)]
+        self.timed(times[-1] - times[-2], WARM_UP_SIDE**2)  # the first frames are slow
+
+
+def _mixed(before: float | None, now: float) -> float:
+    return now if before is None else SPEED_MEMORY * before + (1 - SPEED_MEMORY) * now
+
+
+class Runnable(Protocol):
+    """What the queue holds."""
+
+    def run(self) -> None:
+        """Does the work; raises nothing."""
+
+
+class JobQueue:
+    """Jobs in the order they came, one at a time. ``most``: how many may wait, None: any number."""
+
+    def __init__(self, most: int | None = None) -> None:
+        self._most = most
+        self._changed = threading.Condition()
+        self._waiting: deque[Runnable] = deque()
+        self._running: Runnable | None = None
+        self._worker = threading.Thread(target=self._work, name="jobs", daemon=True)
+        self._worker.start()
+
+    def add(self, job: Runnable) -> None:
+        """Behind all others; InputError if too many wait already."""
+        with self._changed:
+            if self._most is not None and self._running and len(self._waiting) >= self._most:
+                raise InputError(
+                    f"{len(self._waiting) + 1} clips are before yours, and no more may wait; "
+                    "try again in a few minutes"
+                )
+            self._waiting.append(job)
+            self._changed.notify_all()
+
+    def remove(self, job: Runnable) -> bool:
+        """Whether it was waiting and now is not."""
+        with self._changed:
+            if job not in self._waiting:
+                return False
+            self._waiting.remove(job)
+            return True
+
+    def before(self, job: Runnable) -> int:
+        """How many are run before it; 0 when it runs, or has."""
+        with self._changed:
+            if job not in self._waiting:
+                return 0
+            return self._waiting.index(job) + (self._running is not None)
+
+    def __len__(self) -> int:
+        with self._changed:
+            return len(self._waiting) + (self._running is not None)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting)
+                self._running = self._waiting.popleft()
+            self._running.run()
+            with self._changed:
+                self._running = None

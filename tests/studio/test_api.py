@@ -1,0 +1,91 @@
+"""The named endpoints, called over HTTP: the same result as the command line's, to the bit."""
+
+import filecmp
+import io
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+from dloral.video.reader import read_frames
+from tests.studio.conftest import ROOT, serving
+
+
+@pytest.fixture(scope="module")
+def address(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(tiny_model, tmp_path_factory.mktemp("api"), "--max-minutes", "0.1") as served:
+        yield served
+
+
+def run(*call: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *call], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
+    return done.stdout
+
+
+def test_the_example_script_makes_what_the_command_line_makes(address, tiny_model, clip, tmp_path):
+    by_page, by_command = tmp_path / "page.mp4", tmp_path / "command.mp4"
+    chosen = ("--scale", "2", "--detail", "0.5", "--duration", "0.8")
+    said = run("examples/page_client.py", str(clip), str(by_page), "--url", address, *chosen)
+    assert f"wrote {by_page}" in said
+    call = ("-m", "dloral", "upscale", str(clip), "-o", str(by_command), "--quiet")
+    run(*call, "--model", str(tiny_model), *chosen)
+    assert filecmp.cmp(by_page, by_command, shallow=False)
+
+
+def test_a_previewed_frame_is_the_runs_frame(address, clip):
+    page = Client(address, verbose=False)
+    given = handle_file(str(clip))
+    shown = page.predict(given, frame=5, scale=2.0, api_name="/preview_frame")
+    made = page.predict(given, scale=2.0, format="ffv1", api_name="/upscale")
+    with read_frames(made) as frames:
+        frame = [frame.pixels for frame in frames][5]
+    picture = np.asarray(Image.open(io.BytesIO(Path(shown).read_bytes())))
+    assert np.array_equal(picture, (frame.permute(1, 2, 0) * 255).round().numpy())
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ({"scale": 9.0}, "scale is 9"),
+        ({"format": "avi"}, "format is 'avi'"),
+        ({"window": 2}, "window is 2"),
+        ({"start": 99.0}, "no frame from 99 s on"),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(address, clip, chosen, said):
+    page = Client(address, verbose=False)
+    with pytest.raises(AppError, match=said) as caught:
+        page.predict(handle_file(str(clip)), **chosen, api_name="/upscale")
+    assert "\n" not in str(caught.value)
+    assert "/tmp" not in str(caught.value)
+
+
+def test_limits_and_bad_files_hold_for_the_api_too(address, no_clip, long_clip):
+    page = Client(address, verbose=False)
+    for path, said in ((no_clip, "is no video or image"), (long_clip, "are more than the 6.0 s")):
+        with pytest.raises(AppError, match=said):
+            page.predict(handle_file(str(path)), scale=1.0, api_name="/upscale")
+
+
+def test_a_path_that_was_not_uploaded_is_refused(address, clip):
+    call = f"{address}gradio_api/call/preview_frame"
+    for path in (str(clip), "/etc/passwd", "../../../etc/passwd"):
+        stolen = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        data = [stolen, 0, 4.0, 1.0, 1.0, 1.0, 1, "", "auto"]
+        event = httpx.post(call, json={"data": data}).json()["event_id"]
+        assert "event: error" in httpx.get(f"{call}/{event}").text
+
+
+def test_models_says_which_is_in_use(address, tiny_model):
+    found = Client(address, verbose=False).predict(api_name="/models")
+    assert [model["name"] for model in found if model["in_use"]] == [str(tiny_model)]
+    assert "compact" in [model["name"] for model in found]

@@ -1,0 +1,282 @@
+"""What the page's JavaScript calls, also as a stranger would call it."""
+
+import io
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from dloral.studio.routes import Limits, Studio, build_routes
+from dloral.studio.sessions import Sessions
+from dloral.studio.worker import JobQueue
+from dloral.video.probe import probe
+
+
+@pytest.fixture
+def studio(tmp_path: Path, model, clip: Path) -> Studio:
+    queue = JobQueue()
+    return Studio(
+        sessions=Sessions(tmp_path / "sessions", model, queue),
+        model=model,
+        queue=queue,
+        limits=Limits(max_upload=200_000, max_minutes=1),
+        examples={"bar": clip},
+    )
+
+
+@pytest.fixture
+def browser(studio: Studio) -> Iterator[TestClient]:
+    client = TestClient(build_routes(studio), raise_server_exceptions=False)
+    yield client
+    studio.sessions.close_all()
+
+
+@pytest.fixture
+def token(studio: Studio) -> str:
+    return studio.sessions.open()
+
+
+def send(browser: TestClient, token: str, path: Path, name: str | None = None) -> dict:
+    answer = browser.post(
+        f"/{token}/clip", params={"name": name or path.name}, content=path.read_bytes()
+    )
+    assert answer.status_code == 200
+    return answer.json()
+
+
+def finish(browser: TestClient, token: str) -> dict:
+    end = time.monotonic() + 60
+    while True:
+        state = browser.get(f"/{token}/state").json()
+        if state["job"]["stage"] in ("done", "failed", "stopped"):
+            return state
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_clip_is_opened_previewed_restored_and_fetched(browser, token, clip):
+    state = send(browser, token, clip)
+    assert state["clip"]["facts"][:3] == ["48 × 32", "12 frames", "10 fps"]
+    settings = {"scale": 2, "detail": 0.5}
+    plan = browser.post(f"/{token}/plan", json={"settings": settings}).json()
+    assert (plan["width"], plan["height"], plan["frames"]) == (96, 64, 12)
+    made = browser.post(f"/{token}/preview", json={"frame": 3, "settings": settings})
+    assert made.headers["content-type"] == "image/png"
+    assert made.headers["x-region"] == "0 0 96 64"
+    assert Image.open(io.BytesIO(made.content)).size == (96, 64)
+    background = browser.get(f"/{token}/background", params={"frame": 3, "scale": 2})
+    assert Image.open(io.BytesIO(background.content)).size == (96, 64)
+    assert "error" not in browser.post(f"/{token}/job", json={"settings": settings}).json()
+    result = finish(browser, token)["result"]
+    assert result["times"] == pytest.approx([index / 10 for index in range(12)])
+    for name in (result["file"], result["viewer"], result["profile"], result["settings_file"]):
+        answer = browser.get(f"/{token}/files/{name}")
+        assert answer.status_code == 200
+        assert answer.headers["cache-control"] == "private, no-store"
+    part = browser.get(f"/{token}/files/{result['viewer']}", headers={"range": "bytes=0-99"})
+    assert part.status_code == 206
+    assert len(part.content) == 100
+    kept = browser.get(f"/{token}/files/{result['file']}", params={"download": 1})
+    assert kept.headers["content-disposition"].startswith("attachment")
+    pair = np.asarray(Image.open(io.BytesIO(browser.get(f"/{token}/still?frame=5").content)))
+    assert pair.shape == (128, 96, 3)
+
+
+def test_settings_come_back_from_their_file(browser, token, clip):
+    send(browser, token, clip)
+    settings = {"scale": 1.5, "consistency": 0.25, "tile": 64, "format": "h265", "bit_depth": 10}
+    browser.post(f"/{token}/job", json={"settings": settings})
+    name = finish(browser, token)["result"]["settings_file"]
+    content = browser.get(f"/{token}/files/{name}").content
+    found = browser.post(f"/{token}/settings", content=content).json()["settings"]
+    assert {key: found[key] for key in settings} == settings
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"{}", b'{"kind": "dloral settings"}', b"\xff\xfe", b"[" * 90_000, b"x" * 200_000],
+)
+def test_what_is_no_settings_file_is_refused_in_one_line(browser, token, content):
+    error = browser.post(f"/{token}/settings", content=content).json()["error"]
+    assert "\n" not in error
+    assert "settings" in error
+
+
+def test_a_stranger_gets_nothing(browser, studio, token, clip):
+    send(browser, token, clip)
+    browser.post(f"/{token}/job", json={"settings": {"scale": 1}})
+    result = finish(browser, token)["result"]
+    other = studio.sessions.open()
+    for name in (result["file"], result["viewer"]):
+        assert browser.get(f"/{token}/files/{name}").status_code == 200
+        assert browser.get(f"/{other}/files/{name}").status_code == 404
+        assert browser.get(f"/nobody/files/{name}").status_code == 404
+    assert browser.get("/nobody/state").json() == {"gone": True}
+    assert browser.get(f"/{other}/state").json()["clip"] is None
+    for call in ("thumbnails", "still?frame=0", "background?frame=0&scale=2"):
+        assert "error" in browser.get(f"/{other}/{call}").json()
+
+
+@pytest.mark.parametrize(
+    "name", ["..%2F..%2Fsecret.txt", "%2Fetc%2Fpasswd", "..", "bar.mp4", "job.json"]
+)
+def test_no_other_file_can_be_named(browser, token, clip, name):
+    send(browser, token, clip)
+    browser.post(f"/{token}/job", json={"settings": {"scale": 1}})
+    finish(browser, token)
+    assert browser.get(f"/{token}/files/{name}").status_code in (404, 405)
+
+
+@pytest.mark.parametrize("name", ["../../../tmp/x.mp4", "..\\x.mp4", "/etc/cron.d/x.mp4"])
+def test_an_upload_whose_name_leads_elsewhere_is_refused(
+    browser, studio, token, clip, name, tmp_path
+):
+    found = send(browser, token, clip, name)
+    assert "is no plain file name" in found["error"]
+    assert "\n" not in found["error"]
+    assert not files_in(tmp_path)
+
+
+class Listener:
+    """A web server on the loopback address that counts who comes."""
+
+    def __init__(self) -> None:
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.calls = 0
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                connection, _ = self.socket.accept()
+            except OSError:
+                return
+            self.calls += 1
+            connection.close()
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    found = Listener()
+    yield found
+    found.socket.close()
+
+
+HOSTILE = {
+    "hls.mp4": "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{address}\n#EXTINF:9,\n{file}\n"
+    "#EXT-X-ENDLIST\n",
+    "hls_concat.mp4": "#EXTM3U\n#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:1,\nconcat:{address}|file://{file}\n",
+    "script.mp4": "ffconcat version 1.0\nfile '{file}'\nfile '{address}'\n",
+    "dash.mp4": '<?xml version="1.0"?><MPD><Period><AdaptationSet><Representation>'
+    "<BaseURL>{address}</BaseURL></Representation></AdaptationSet></Period></MPD>",
+    "session.mp4": "v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=video {port} RTP/AVP 96\n",
+    "picture.png": '<svg xmlns="http://www.w3.org/2000/svg"><image href="{address}"/></svg>',
+    "address.mov": "{address}",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_playlist_named_as_a_clip_touches_nothing(browser, token, clip, listener, tmp_path, name):
+    secret = tmp_path / "secret.mp4"
+    secret.write_bytes(clip.read_bytes())
+    address = f"http://127.0.0.1:{listener.port}/secret.ts"
+    text = HOSTILE[name].format(address=address, file=secret, port=listener.port)
+    (hostile := tmp_path / "upload").write_text(text)
+    secret.touch()
+    os.utime(secret, (1, 1))  # an access time that any reading would move on
+    found = send(browser, token, hostile, name)
+    assert name in found["error"]
+    assert "\n" not in found["error"]
+    assert secret.stat().st_atime == 1
+    assert listener.calls == 0
+    assert not files_in(tmp_path / "sessions")
+
+
+def test_a_reference_movie_opens_no_other_file(browser, token, clip, tmp_path):
+    """A MOV whose samples lie in another file (ISO/IEC 14496-12, 8.7.2)."""
+    secret = tmp_path / "secret.mp4"
+    secret.write_bytes(clip.read_bytes())
+    content = clip.read_bytes()
+    at = content.index(b"url \0\0\0\1")
+    changed = content[:at] + b"url \0\0\0\0" + content[at + 8 :]  # not in this file
+    (hostile := tmp_path / "dref.mov").write_bytes(changed)
+    os.utime(secret, (1, 1))
+    send(browser, token, hostile)
+    assert secret.stat().st_atime == 1
+
+
+def test_limits_are_kept(browser, studio, token, long_clip, tmp_path):
+    state = send(browser, token, long_clip)
+    assert state["clip"]["suggested"]["duration"] == 5
+    for call in ("plan", "job"):
+        error = browser.post(f"/{token}/{call}", json={"settings": {"scale": 1}}).json()["error"]
+        assert "4:00 min are more than the 1:00 min" in error
+    fine = browser.post(f"/{token}/plan", json={"settings": {"scale": 1, "duration": 60}}).json()
+    assert fine["frames"] == 600
+    (large := tmp_path / "large.mp4").write_bytes(b"\0" * 300_000)
+    assert "more than the 0.2 MB" in send(browser, token, large)["error"]
+    assert "large.mp4" not in files_in(tmp_path / "sessions")
+
+
+@pytest.mark.parametrize(
+    ("call", "body", "said"),
+    [
+        ("preview", {"frame": 0, "settings": {"scale": 99}}, "scale is 99"),
+        ("preview", {"frame": 0, "settings": {"colour": 1}}, "'colour' is no setting"),
+        ("preview", {"frame": "x", "settings": {}}, "frame is 'x'"),
+        ("preview", {"settings": 5}, "names no settings"),
+        ("preview", [1], "no JSON object"),
+        ("plan", {"settings": {"detail": "much"}}, "detail is much"),
+        ("plan", {"settings": {"start": float("1e400")}}, "start is inf"),
+        ("job", {"settings": {"format": "avi"}}, "format is 'avi'"),
+        ("comparison?layout=x", {}, "'x' is no layout"),
+        ("example?name=../bar", {}, "is no example"),
+    ],
+)
+def test_nonsense_is_answered_in_one_line(browser, token, clip, call, body, said):
+    send(browser, token, clip)
+    answer = browser.post(f"/{token}/{call}", content=json.dumps(body))
+    assert answer.status_code == 200
+    assert said in answer.json()["error"]
+    assert "\n" not in answer.json()["error"]
+
+
+def test_frames_out_of_range_are_the_nearest(browser, token, clip):
+    send(browser, token, clip)
+    last = browser.get(f"/{token}/background?frame=11&scale=1").content
+    assert browser.get(f"/{token}/background?frame=999&scale=1").content == last
+
+
+def test_closing_the_clip_takes_its_files(browser, token, clip, tmp_path):
+    send(browser, token, clip)
+    assert files_in(tmp_path / "sessions") == ["bar.mp4"]
+    assert browser.delete(f"/{token}/clip").json()["clip"] is None
+    assert not files_in(tmp_path / "sessions")
+
+
+def test_an_example_is_opened(browser, token):
+    assert browser.post(f"/{token}/example?name=bar").json()["clip"]["name"] == "bar.mp4"
+
+
+def test_the_result_is_a_clip(browser, token, clip, tmp_path):
+    send(browser, token, clip)
+    browser.post(
+        f"/{token}/job", json={"settings": {"scale": 2, "format": "h265", "bit_depth": 10}}
+    )
+    name = finish(browser, token)["result"]["file"]
+    (out := tmp_path / name).write_bytes(browser.get(f"/{token}/files/{name}").content)
+    info = probe(out)
+    assert (info.codec, info.bit_depth, info.width, info.has_audio) == ("hevc", 10, 96, True)

@@ -1,0 +1,136 @@
+"""Settings of the page, of files and of calls; what is said of a clip; the curves."""
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+
+from dloral import UpscaleOptions
+from dloral.errors import OptionError
+from dloral.studio.facts import facts, plan, suggested_scale, suggested_seconds, time_in_words
+from dloral.studio.measures import MOST_ROWS, Measures
+from dloral.studio.settings import result_name, settings_from, settings_from_file
+from dloral.studio.worker import Model
+from dloral.video.probe import ClipInfo
+
+CLIP = ClipInfo(
+    path=Path("holiday.mp4"),
+    kind="video",
+    width=640,
+    height=360,
+    num_frames=300,
+    duration=Fraction(12),
+    fps=Fraction(25),
+    codec="h264",
+    pixel_format="yuv420p",
+    bit_depth=8,
+    has_audio=True,
+)
+
+
+def test_settings_become_the_generators_options():
+    found = settings_from({"scale": 2, "detail": 0.5, "tile": 16, "start": 1, "crf": 20}, "compact")
+    assert found.options == UpscaleOptions(
+        scale=2, detail=0.5, tile=16, tile_overlap=8, start=1, crf=20
+    )
+    assert settings_from({}, "compact").options == UpscaleOptions()
+    assert settings_from({"tile": "none"}, "compact").options.tile is None
+
+
+@pytest.mark.parametrize("kept_as", ["h264", "h265", "vp9", "prores", "ffv1", "png"])
+def test_settings_survive_their_file(kept_as):
+    found = settings_from({"format": kept_as, "window": 3, "crf": 20}, "compact")
+    again = settings_from(settings_from_file(found.as_file(CLIP)), "compact")
+    assert again.as_dict() == found.as_dict()
+    assert Path(result_name(CLIP, kept_as)).stem == "holiday-restored"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [({"format": "avi"}, "format"), ({"sclae": 2}, "'sclae'"), ({"prompt": 5}, "prompt")],
+)
+def test_wrong_settings_are_refused_in_one_line(values, said):
+    with pytest.raises(OptionError, match=said) as caught:
+        settings_from(values, "compact")
+    assert "\n" not in str(caught.value)
+
+
+def test_facts_name_size_frames_rate_length_codec_and_sound():
+    assert facts(CLIP) == ["640 × 360", "300 frames", "25 fps", "12 s", "H.264", "with sound"]
+    assert facts(replace(CLIP, has_audio=False))[-1] == "no sound"
+    assert facts(replace(CLIP, kind="image", codec="png")) == ["640 × 360", "PNG"]
+
+
+def test_the_plan_is_the_size_the_frames_the_time_and_the_memory():
+    model = Model("compact")
+    model.timed(1.0, 1_000_000)
+    made = plan(CLIP, settings_from({"scale": 2, "start": 2, "duration": 3}, "compact"), model)
+    assert made["words"][:3] == ["1280 × 720", "75 of 300 frames", "≈ 1:09 min"]
+    assert made["words"][3].endswith("\N{NO-BREAK SPACE}GB")
+    assert made["warning"] is None
+
+
+def test_a_slow_plan_warns_and_says_what_to_do():
+    model = Model("compact")
+    model.timed(1.0, 1_000_000)
+    large = replace(CLIP, width=1280, height=720)
+    assert "A scale of 2 would take" in plan(large, settings_from({}, "compact"), model)["warning"]
+    long = plan(CLIP, settings_from({"scale": 1.5}, "compact"), model)
+    assert "shorter part" in long["warning"]
+
+
+@pytest.mark.parametrize(("width", "height", "scale"), [(640, 360, 4), (1280, 720, 2)])
+def test_a_large_clip_is_suggested_twice(width: int, height: int, scale: float):
+    assert suggested_scale(replace(CLIP, width=width, height=height)) == scale
+
+
+def test_a_long_clip_is_suggested_in_part_and_a_short_one_whole():
+    assert suggested_seconds(CLIP) == 5
+    assert suggested_seconds(CLIP, most=3) == 3
+    assert suggested_seconds(replace(CLIP, duration=Fraction(4))) is None
+    assert suggested_seconds(replace(CLIP, kind="image")) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.04, "0.0 s"), (9, "9.0 s"), (75, "1:15 min"), (3700, "1:01:40 h")]
+)
+def test_times_are_said_in_words(seconds, words):
+    assert time_in_words(seconds) == words
+
+
+def moving(frames: int) -> list[torch.Tensor]:
+    """A textured picture that moves by two pixels a frame."""
+    ground = torch.rand(3, 64, 256, generator=torch.Generator().manual_seed(1))
+    ground = torch.nn.functional.avg_pool2d(ground[None], 5, 1, 2)[0]
+    return [ground[:, :, 2 * index : 2 * index + 128] for index in range(frames)]
+
+
+def test_flicker_is_change_that_is_no_motion():
+    measures = Measures()
+    for index, frame in enumerate(moving(6)):
+        flickering = (frame + 0.1 * (index % 2)).clamp(0, 1)
+        measures.add(frame, flickering)
+    steady, flickering = measures.flicker_bicubic[1:], measures.flicker_restored[1:]
+    assert max(steady) < 3
+    assert min(flickering) > 15
+    assert measures.flicker_bicubic[0] == 0
+
+
+def test_sharper_measures_sharper_and_equal_frames_do_not_differ():
+    measures = Measures()
+    sharp = (torch.arange(64) % 2).float().expand(3, 64, 64)
+    measures.add(torch.full((3, 64, 64), 0.5), sharp)
+    assert measures.sharpness_bicubic == [0]
+    assert measures.sharpness_restored[0] == pytest.approx(255, rel=1e-3)
+    assert measures.difference[0] == pytest.approx(127.5, rel=1e-3)
+
+
+def test_the_profile_stays_small_for_a_long_clip():
+    measures = Measures()
+    frame = torch.zeros(3, 2, 2)
+    for _ in range(MOST_ROWS + 5):
+        measures.add(frame, frame)
+    assert measures.profile().shape[1] <= 2 * (MOST_ROWS // 2 + 5)
+    assert len(measures.as_lists()["flicker_restored"]) == MOST_ROWS + 5
