@@ -17,7 +17,7 @@ from dloral.studio.routes import Studio
 from dloral.studio.sessions import Session
 from dloral.studio.settings import settings_from
 from dloral.video.probe import probe
-from dloral.weights.loading import CONVERTED, EMBEDDED
+from dloral.weights.loading import EMBEDDED, FETCHED
 
 AT_ONCE = 8
 """Calls of the same name that are answered at once; /upscale queues behind the page's jobs."""
@@ -179,7 +179,7 @@ class Calls:
         Returns:
             a list of models: name, whether it is the one in use, whether it is loaded
         """
-        names = dict.fromkeys([self._studio.model.name, *EMBEDDED, *CONVERTED])
+        names = dict.fromkeys([self._studio.model.name, *EMBEDDED, *FETCHED])
         used = self._studio.model
         return [
             {

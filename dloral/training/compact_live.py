@@ -44,6 +44,7 @@ class LiveConfig:
     """Batch sizes, rates and weights of the recipe."""
 
     seed: int = 0
+    log_every: int = 100
     size: int = 256
     crop: int = 192
     film_share: float = 0.2
@@ -77,8 +78,10 @@ class LiveConfig:
     transition_part: float = 0.15
     """Of a stage's steps: weights of the new losses rise linearly (s_t)."""
     alone_share: float = 0.2
-    both_share: float = 0.65
-    """How often the LoRA that is not trained is at 1 rather than 0."""
+    consistency_share: float = 0.65
+    """How often C-LoRA is at 1 rather than 0 while D-LoRA learns."""
+    detail_share: float = 0.3
+    """The same of D-LoRA while C-LoRA learns; in the first stage, when it is nothing yet, never."""
     temporal_weight: float = 0.5
     kept_detail_weight: float = 0.5
     enhancement_pixel: float = 1.0
@@ -152,6 +155,10 @@ class Recipe:
         self.started = time.monotonic()
         out.mkdir(parents=True, exist_ok=True)
 
+    def take_base(self, folder: Path) -> None:
+        """VAE, UNet and flow net of a pipeline without LoRAs."""
+        self.pipe = DLoRALPipeline.from_pretrained(folder).to(self.device).channels_last()
+
     def log(self, **entry: object) -> None:
         entry = {"seconds": round(time.monotonic() - self.started, 1), **entry}
         line = json.dumps(entry)
@@ -207,7 +214,7 @@ class Recipe:
             for key, value in step(index).items():
                 sums[key] = sums.get(key, 0.0) + value.detach()
                 counts[key] = counts.get(key, 0) + 1
-            if name and ((index + 1) % 100 == 0 or index + 1 == count):
+            if name and ((index + 1) % self.config.log_every == 0 or index + 1 == count):
                 figures = {key: round((sums[key] / counts[key]).item(), 5) for key in sums}
                 self.log(phase=name, step=index + 1, **figures)
                 if not all(np.isfinite(list(figures.values()))):
@@ -346,15 +353,14 @@ class Recipe:
         cycle = seconds / (config.cycles + config.consistency_part)
         stages = ["consistency", "enhancement"] * config.cycles + ["consistency"]
         parts = {"consistency": config.consistency_part, "enhancement": 1 - config.consistency_part}
-        snapshots: dict[str, list[Tensor]] = {}
         phases: dict[str, Phase] = {}
         judge: list[Phase] = []
 
-        def planned(stage: str, total: int, begin: int) -> Callable[[int], Mapping[str, Tensor]]:
+        def planned(stage: str, total: int, first: bool) -> Callable[[int], Mapping[str, Tensor]]:
             def step(index: int) -> Mapping[str, Tensor]:
                 ramp = min(1.0, (index + 1) / max(1.0, config.transition_part * total))
                 losses = (
-                    self.consistency_step(ramp)
+                    self.consistency_step(ramp, first)
                     if stage == "consistency"
                     else self.enhancement_step(ramp, judge[0])
                 )
@@ -371,10 +377,10 @@ class Recipe:
             before = [p.detach().clone() for p in parameters]
             phases[stage] = Phase(parameters, config.lora_rate, 1000)
             judge[:] = [Phase(list(self.adversary.discriminator.parameters()), 1e-6, 1000)]
-            self._steps(planned(stage, 12, 0), 4)
+            self._steps(planned(stage, 12, True), 4)
             self._wait()
             clock = time.monotonic()
-            self._steps(planned(stage, 12, 0), 10)
+            self._steps(planned(stage, 12, True), 10)
             self._wait()
             each = (time.monotonic() - clock) / 10
             steps[stage] = max(12, int(parts[stage] * cycle * 0.97 / each))
@@ -396,8 +402,9 @@ class Recipe:
             for name, parameters in groups.items():
                 for parameter in parameters:
                     parameter.requires_grad_(name == stage)
-            self._steps(planned(stage, steps[stage], 0), steps[stage], f"{stage} {number}")
-            snapshots[f"{number}"] = [a.clone() for a in phases[stage].average]
+            self._steps(
+                planned(stage, steps[stage], number == 0), steps[stage], f"{stage} {number}"
+            )
             phases[stage].take_average()  # the other stage builds on the average
         self.save("final")
 
@@ -406,14 +413,14 @@ class Recipe:
         self.adversary = AdversarialLoss(kind, self.config.seed)
         self.adversary.discriminator.to(self.device)
 
-    def consistency_step(self, ramp: float) -> Mapping[str, Tensor]:
+    def consistency_step(self, ramp: float, first: bool) -> Mapping[str, Tensor]:
         """Lines 6 to 13: theta_1 and mu by pixels and by the change along the true motion.
 
         With D-LoRA at 1, pixels would teach C-LoRA to undo it: there the feature distance stands
         in for them.
         """
         config = self.config
-        detail = float(self.rng.random() < config.both_share)
+        detail = float(not first and self.rng.random() < config.detail_share)
         batch = self.draw(config.consistency_clips, config.crop)
         restored = self.restored(batch, consistency=1.0, detail=detail)
         hq = batch.hq_frames[:, 1:]
@@ -443,7 +450,7 @@ class Recipe:
     def enhancement_step(self, ramp: float, judge: Phase) -> Mapping[str, Tensor]:
         """Lines 16 to 22: theta_2 by pixels, features, a price on grids, and the discriminator."""
         config = self.config
-        consistency = float(self.rng.random() < config.both_share)
+        consistency = float(self.rng.random() < config.consistency_share)
         batch = self.draw(config.enhancement_clips, config.crop)
         restored = self.restored(batch, consistency=consistency, detail=1.0)
         frames, truth = restored.flatten(0, 1), batch.hq_frames[:, 1:].flatten(0, 1)
@@ -516,6 +523,7 @@ def main() -> None:
     parser.add_argument("--film", type=Path, help="video of five-frame shots")
     parser.add_argument("--features", type=Path, help="LPIPS-like weights (safetensors)")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--base", type=Path, help="a base of an earlier run: Algorithm 1 alone")
     parser.add_argument("--seconds", type=float, default=500)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=NUMBER")
@@ -535,9 +543,12 @@ def main() -> None:
     recipe.started = begun
     (given.out / "config.json").write_text(json.dumps(asdict(config), indent=1))
     recipe.log(photographs=len(photos), film_shots=0 if film is None else len(film))
-    recipe.train_flow(SHARES["flow"] * given.seconds)
-    recipe.train_base(SHARES["base"] * given.seconds)
-    recipe.save("base")
+    if given.base:
+        recipe.take_base(given.base)
+    else:
+        recipe.train_flow(SHARES["flow"] * given.seconds)
+        recipe.train_base(SHARES["base"] * given.seconds)
+        recipe.save("base")
     left = given.seconds - (time.monotonic() - begun)
     recipe.train_algorithm1(left)
     recipe.log(done=True)
