@@ -124,7 +124,7 @@ def serving(model: Path, folder: Path, *arguments: str) -> Iterator[str]:
             [*call, *arguments], cwd=ROOT, env=environment, stdout=out, stderr=out
         )
     try:
-        wait_until(lambda: "DLoRAL is at" in log.read_text() or app.poll() is not None)
+        wait_until(lambda: "DLoRAL is at" in log.read_text() or app.poll() is not None, 240)
         assert app.poll() is None, log.read_text()
         yield f"http://127.0.0.1:{port}/"
     finally:
