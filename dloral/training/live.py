@@ -63,24 +63,31 @@ class Pictures:
     def stills(self, count: int, rng: np.random.Generator) -> Tensor:
         """(N,1,3,S,S) float."""
         films = int(rng.binomial(count, self.film_share))
-        crops = self._crops(self._still_places, self.size, count - films, rng)[:, None]
-        if not films:
-            return crops
-        return torch.cat([crops, self._film(films, 1, rng)])
+        crops = [self._film(films, 1, rng)] if films else []
+        if films < count:
+            crops += [self._crops(self._still_places, self.size, count - films, rng)[:, None]]
+        return torch.cat(crops)
 
     def clips(self, count: int, num_frames: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """(N,T,3,S,S) float and flow (N,T-1,2,s,s) in cells; of film the flow is not known: NaN."""
         films = int(rng.binomial(count, self.film_share))
-        photos = count - films
+        parts = [self._moving_photos(count - films, num_frames, rng)] if films < count else []
+        if films:
+            cells = self.size // LATENT_STRIDE
+            unknown = torch.full((films, num_frames - 1, 2, cells, cells), torch.nan)
+            parts.append((self._film(films, num_frames, rng), unknown.to(self.device)))
+        frames, flow = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return frames, flow
+
+    def _moving_photos(
+        self, count: int, num_frames: int, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
         motion = MotionConfig()
-        frames, flow = self._moved(photos, num_frames, rng, motion)
-        fronts = torch.from_numpy(rng.random(photos) < motion.foreground_probability)
+        frames, flow = self._moved(count, num_frames, rng, motion)
+        fronts = torch.from_numpy(rng.random(count) < motion.foreground_probability)
         if fronts.any():
             behind = (frames[fronts], flow[fronts])
             frames[fronts], flow[fronts] = self._in_front(*behind, rng, motion)
-        if films:
-            frames = torch.cat([frames, self._film(films, num_frames, rng)])
-            flow = torch.cat([flow, flow.new_full((films, *flow.shape[1:]), torch.nan)])
         return frames, flow
 
     def _moved(
