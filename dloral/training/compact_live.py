@@ -74,7 +74,7 @@ class LiveConfig:
     discriminator_width: int = 64
     cycles: int = 2
     consistency_part: float = 0.3
-    """Of a cycle's time; one more consistency stage follows the last cycle."""
+    """Of a cycle's time; one more consistency stage follows the last cycle (all, with cycles=0)."""
     transition_part: float = 0.15
     """Of a stage's steps: weights of the new losses rise linearly (s_t)."""
     alone_share: float = 0.2
@@ -371,6 +371,8 @@ class Recipe:
 
         steps: dict[str, int] = {}
         for stage, parameters in groups.items():  # how many steps fit: timed once a stage
+            if stage not in stages:
+                continue
             for other in groups.values():
                 for parameter in other:
                     parameter.requires_grad_(other is parameters)
@@ -388,14 +390,14 @@ class Recipe:
             with torch.no_grad():
                 for parameter, value in zip(parameters, before, strict=True):
                     parameter.copy_(value)
-        totals = {stage: steps[stage] * stages.count(stage) for stage in groups}
-        phases.update({s: Phase(groups[s], config.lora_rate, totals[s]) for s in groups})
+        totals = {stage: each * stages.count(stage) for stage, each in steps.items()}
+        phases.update({s: Phase(groups[s], config.lora_rate, totals[s]) for s in set(stages)})
         self.new_adversary()
         judge[:] = [
             Phase(
                 list(self.adversary.discriminator.parameters()),
                 config.discriminator_rate,
-                2 * totals["enhancement"],  # half way down the cosine at the end
+                2 * totals.get("enhancement", 0),  # half way down the cosine at the end
             )
         ]
         for number, stage in enumerate(stages):
