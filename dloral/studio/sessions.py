@@ -152,6 +152,7 @@ class Sessions:
         self._queue = queue
         self._lock = threading.Lock()
         self._open: dict[str, tuple[Session, float]] = {}  # with when it is given up
+        self._closed = threading.Event()
         threading.Thread(target=self._look, name="sessions", daemon=True).start()
 
     def open(self) -> str:
@@ -188,6 +189,8 @@ class Sessions:
         return len(self._open)
 
     def close_all(self) -> None:
+        """Everybody leaves, and nobody is looked after any more."""
+        self._closed.set()
         with self._lock:
             sessions = [session for session, _ in self._open.values()]
             self._open.clear()
@@ -206,6 +209,5 @@ class Sessions:
             session.forget_old_result(self.patience.kept, now)
 
     def _look(self) -> None:
-        while True:
-            time.sleep(LOOK_SECONDS)
+        while not self._closed.wait(LOOK_SECONDS):
             self.look(time.monotonic())

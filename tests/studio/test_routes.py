@@ -21,22 +21,22 @@ from dloral.video.probe import probe
 
 
 @pytest.fixture
-def studio(tmp_path: Path, model, clip: Path) -> Studio:
+def studio(tmp_path: Path, model, clip: Path) -> Iterator[Studio]:
     queue = JobQueue()
-    return Studio(
+    studio = Studio(
         sessions=Sessions(tmp_path / "sessions", model, queue),
         model=model,
         queue=queue,
         limits=Limits(max_upload=200_000, max_minutes=1),
         examples={"bar": clip},
     )
+    yield studio
+    studio.sessions.close_all()
 
 
 @pytest.fixture
-def browser(studio: Studio) -> Iterator[TestClient]:
-    client = TestClient(build_routes(studio), raise_server_exceptions=False)
-    yield client
-    studio.sessions.close_all()
+def browser(studio: Studio) -> TestClient:
+    return TestClient(build_routes(studio), raise_server_exceptions=False)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Visitors: nobody finds anybody else's, and what is left behind goes."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from dloral.studio.worker import JobQueue
 
 
 @pytest.fixture
-def sessions(tmp_path: Path, model) -> Sessions:
-    return Sessions(tmp_path, model, JobQueue(), Patience(left=5, silent=50, kept=500))
+def sessions(tmp_path: Path, model) -> Iterator[Sessions]:
+    sessions = Sessions(tmp_path, model, JobQueue(), Patience(left=5, silent=50, kept=500))
+    yield sessions
+    sessions.close_all()
 
 
 def files_in(folder: Path) -> list[str]:
