@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import dloral
 from dloral.cli import main
 from dloral.errors import CancelledError, DLoRALError, OutputError
 from dloral.training.checkpoints import BEFORE, CHECKPOINT, load_checkpoint
@@ -58,8 +59,14 @@ def assert_equal(run: Path, other: Path) -> None:
 def dloral_train(photos: Path, run: Path, *more: str, launcher: tuple[str, ...] = ()):
     command = [sys.executable, *(launcher or ("-m",)), "dloral", "train", "tiny"]
     command += ["--data", f"photos:{photos}", "--output", str(run), *more]
+    root = Path(dloral.__file__).parents[1]  # not installed, and the run is started elsewhere
     return subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=run.parent
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=run.parent,
+        env={**os.environ, "PYTHONPATH": str(root)},
     )
 
 
