@@ -3,6 +3,7 @@
 nobody."""
 
 import os
+import re
 import subprocess
 import sys
 from fractions import Fraction
@@ -70,11 +71,11 @@ def test_first_and_second_start(hub: Hub, home: Path, clip: Path, tmp_path: Path
     assert not hub.log
     assert "download" not in second.stderr
 
-    # the same frames as from a folder that `convert` made of the same files, and the same prompt
+    # the same frames as from a folder that `convert` made of the same files, and the same prompts
     convert(CHECKPOINT, DATA / "dloral_tiny" / "sd_base", tmp_path / "model", torch.float16)
-    prompt = first.stderr.partition("from 0.00 s: ")[2].splitlines()[0]
+    told = re.findall(r"^from ([\d.]+) s: (.*)$", first.stderr, re.MULTILINE)
     chosen = UpscaleOptions(str(tmp_path / "model"), scale=2.0, device="cpu", dtype="float32")
-    scenes = [Scene(Fraction(0), prompt)]
+    scenes = [Scene(Fraction(start), prompt) for start, prompt in told]
     upscale_video(clip, tmp_path / "same", chosen, scenes=scenes)
     frames = [read(tmp_path / name) for name in ("first", "second", "same")]
     assert frames[0].shape == (2, 3, 48, 64)
