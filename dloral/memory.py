@@ -24,7 +24,7 @@ UNET_TILES = (96, 64, 48)
 
 VAE_FEATURES = 3.5
 """How often the widest layer at full size is held at a time: input, normalised, activated, output
-of a convolution, measured on the decoder (docs/deployment.md)."""
+of a convolution, estimated on the decoder (docs/deployment.md)."""
 
 UNET_FEATURES = 60
 """How many times the UNet's first width is held at a time, for each latent cell."""
