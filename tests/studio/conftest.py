@@ -14,6 +14,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from gradio.exceptions import InvalidPathError
 from PIL import Image
 
 from dloral import load_pipeline
@@ -130,5 +131,7 @@ def serving(model: Path, folder: Path, *arguments: str) -> Iterator[str]:
     finally:
         app.send_signal(signal.SIGTERM)
         app.wait(30)
-    assert "Traceback" not in log.read_text(), log.read_text()
+    # Gradio logs its own refusal of a path that was not uploaded with a traceback; no other may be.
+    said = log.read_text()
+    assert said.count("Traceback") == said.count(f"{InvalidPathError.__name__}: Cannot move"), said
     assert not list(folder.iterdir())
