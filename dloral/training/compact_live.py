@@ -8,7 +8,7 @@ measured at the start of each phase; the log holds them. Pairs are made on the G
 
 * ``flow``: the flow net goes on from the embedded one's weights, on exact flow;
 * ``base``: VAE and UNet on single frames, and clean frames through the VAE alone;
-* ``algorithm1``: C-LoRA with CFR, then D-LoRA, in turn (C D C D C).
+* ``algorithm1``: C-LoRA with CFR, then D-LoRA, in turn (``stages``, C D C D C).
 """
 
 import argparse
@@ -24,7 +24,13 @@ from torch import Tensor, nn
 
 from dloral.frames.batch_degradation import DegradationBank
 from dloral.frames.resize import shrink_for_flow
-from dloral.models.adapters import CONSISTENCY, DETAIL, adapter_parameters, add_adapters
+from dloral.models.adapters import (
+    CONSISTENCY,
+    DETAIL,
+    adapter_parameters,
+    add_adapters,
+    lora_layers,
+)
 from dloral.models.flow import SPyNet
 from dloral.models.perceptual import LPIPSLike
 from dloral.pipeline import DLoRALPipeline
@@ -32,9 +38,15 @@ from dloral.training.adversarial import AdversarialConfig, AdversarialLoss, bala
 from dloral.training.compact import CompactSizes, build_pipeline, embed
 from dloral.training.flow import end_point_error
 from dloral.training.live import PairPool, Pictures, read_film
-from dloral.training.losses import charbonnier, grid, log_error, temporal_difference
+from dloral.training.losses import (
+    charbonnier,
+    excess_detail,
+    grid,
+    log_error,
+    temporal_difference,
+)
 from dloral.training.packs import ClipBatch
-from dloral.weights.loading import EMBEDDED
+from dloral.weights.loading import EMBEDDED, load_pipeline
 
 SHARES = {"flow": 0.06, "base": 0.46, "algorithm1": 0.48}
 
@@ -72,9 +84,10 @@ class LiveConfig:
     lora_rate: float = 1e-3
     discriminator_rate: float = 2e-4
     discriminator_width: int = 64
-    cycles: int = 2
+    stages: str = "CDCDC"
+    """Algorithm 1's stages: C trains C-LoRA and CFR, D trains D-LoRA."""
     consistency_part: float = 0.3
-    """Of a cycle's time; one more consistency stage follows the last cycle (all, with cycles=0)."""
+    """A C stage's time to a D stage's is this to one minus this."""
     transition_part: float = 0.15
     """Of a stage's steps: weights of the new losses rise linearly (s_t)."""
     alone_share: float = 0.2
@@ -87,7 +100,9 @@ class LiveConfig:
     enhancement_pixel: float = 1.0
     enhancement_feature: float = 1.0
     enhancement_grid: float = 20.0
+    enhancement_excess: float = 0.0
     adversarial_share: float = 0.35
+    """Of the enhancement gradient, the discriminator's; with 0 there is none."""
 
 
 class Phase:
@@ -112,9 +127,8 @@ class Phase:
     def update(self) -> None:
         """After backward."""
         done = self.step / max(self.steps, 1)
-        rate = (
-            self.rate * min(1.0, (self.step + 1) / 200) * 0.5 * (1 + np.cos(np.pi * min(done, 1)))
-        )
+        warm = min(1.0, (self.step + 1) / max(1, min(200, self.steps // 10)))
+        rate = self.rate * warm * 0.5 * (1 + np.cos(np.pi * min(done, 1)))
         for group in self.optimizer.param_groups:
             group["lr"] = max(rate, 1e-7)
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
@@ -155,9 +169,9 @@ class Recipe:
         self.started = time.monotonic()
         out.mkdir(parents=True, exist_ok=True)
 
-    def take_base(self, folder: Path) -> None:
-        """VAE, UNet and flow net of a pipeline without LoRAs."""
-        self.pipe = DLoRALPipeline.from_pretrained(folder).to(self.device).channels_last()
+    def take(self, folder: Path) -> None:
+        """Go on from a pipeline's weights, and from its LoRAs and CFR where it has them."""
+        self.pipe = load_pipeline(folder, self.device.type, "float32")
 
     def log(self, **entry: object) -> None:
         entry = {"seconds": round(time.monotonic() - self.started, 1), **entry}
@@ -337,10 +351,11 @@ class Recipe:
         pipe.vae.requires_grad_(False)
         pipe.unet.requires_grad_(False)
         torch.manual_seed(config.seed)
-        add_adapters(pipe.unet, config.lora_rank)
-        pipe.unet.to(self.device)
-        for parameter in pipe.retrieval.proj.parameters():  # as the LoRAs, it starts as no change
-            nn.init.zeros_(parameter)
+        if not any(lora_layers(pipe.unet)):
+            add_adapters(pipe.unet, config.lora_rank)
+            pipe.unet.to(self.device)
+            for weight in pipe.retrieval.proj.parameters():  # as the LoRAs, it starts as no change
+                nn.init.zeros_(weight)
         groups = {
             "consistency": [
                 *adapter_parameters(pipe.unet, CONSISTENCY).values(),
@@ -350,9 +365,9 @@ class Recipe:
         }
         self.new_adversary()
         self.fill(3)
-        cycle = seconds / (config.cycles + config.consistency_part)
-        stages = ["consistency", "enhancement"] * config.cycles + ["consistency"]
+        stages = [{"C": "consistency", "D": "enhancement"}[letter] for letter in config.stages]
         parts = {"consistency": config.consistency_part, "enhancement": 1 - config.consistency_part}
+        unit = seconds / sum(parts[stage] for stage in stages)
         phases: dict[str, Phase] = {}
         judge: list[Phase] = []
 
@@ -385,7 +400,7 @@ class Recipe:
             self._steps(planned(stage, 12, True), 10)
             self._wait()
             each = (time.monotonic() - clock) / 10
-            steps[stage] = max(12, int(parts[stage] * cycle * 0.97 / each))
+            steps[stage] = max(12, int(parts[stage] * unit * 0.97 / each))
             self.log(phase=stage, steps=steps[stage], milliseconds_a_step=round(1000 * each, 2))
             with torch.no_grad():
                 for parameter, value in zip(parameters, before, strict=True):
@@ -456,28 +471,29 @@ class Recipe:
         batch = self.draw(config.enhancement_clips, config.crop)
         restored = self.restored(batch, consistency=consistency, detail=1.0)
         frames, truth = restored.flatten(0, 1), batch.hq_frames[:, 1:].flatten(0, 1)
+        pixel, pattern = charbonnier(frames, truth).mean(), grid(frames, truth).mean()
+        excess = excess_detail(frames, truth).mean()
+        with self.autocast():
+            feature = self.features(frames, truth).mean()
+        others = (
+            config.enhancement_pixel * pixel
+            + config.enhancement_feature * feature
+            + config.enhancement_grid * pattern
+            + config.enhancement_excess * excess
+        )
+        losses = {"pixel": pixel, "feature d": feature, "grid": pattern, "excess": excess}
+        if not config.adversarial_share:
+            others.backward()
+            return losses
         with self.autocast():
             judging = self.adversary.critic(frames, truth).mean()
         judging.backward()
         judge.update()
         with self.autocast():
-            feature = self.features(frames, truth).mean()
             fooled = self.adversary.generator(frames).mean()
-        pixel, pattern = charbonnier(frames, truth).mean(), grid(frames, truth).mean()
-        others = (
-            config.enhancement_pixel * pixel
-            + config.enhancement_feature * feature
-            + config.enhancement_grid * pattern
-        )
         share = ramp * config.adversarial_share
         frames.backward(balanced_gradient(frames, others, fooled, share))
-        return {
-            "pixel": pixel,
-            "feature d": feature,
-            "grid": pattern,
-            "judging": judging,
-            "fooled": fooled,
-        }
+        return {**losses, "judging": judging, "fooled": fooled}
 
     def restored(self, batch: ClipBatch, consistency: float, detail: float) -> Tensor:
         """x_hat of every frame with a predecessor, (B,T-1,3,H,W); some clips stand alone."""
@@ -519,13 +535,17 @@ def psnr_of(frames: Tensor, hq_frames: Tensor) -> Tensor:
     return (-10 * error.clamp(min=1e-7).log10()).mean()
 
 
+def _as(default: object, text: str) -> object:
+    return text if isinstance(default, str) else type(default)(float(text))  # type: ignore[call-arg]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, required=True, help="folder of photographs")
     parser.add_argument("--film", type=Path, help="video of five-frame shots")
     parser.add_argument("--features", type=Path, help="LPIPS-like weights (safetensors)")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--base", type=Path, help="a base of an earlier run: Algorithm 1 alone")
+    parser.add_argument("--base", type=Path, help="go on from these weights: Algorithm 1 alone")
     parser.add_argument("--seconds", type=float, default=500)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=NUMBER")
@@ -533,7 +553,7 @@ def main() -> None:
     changed = dict(item.split("=") for item in given.set)
     config = replace(
         LiveConfig(),
-        **{name: type(getattr(LiveConfig, name))(float(v)) for name, v in changed.items()},
+        **{name: _as(getattr(LiveConfig, name), text) for name, text in changed.items()},
     )
     torch.backends.cudnn.benchmark = True
     begun = time.monotonic()
@@ -546,7 +566,7 @@ def main() -> None:
     (given.out / "config.json").write_text(json.dumps(asdict(config), indent=1))
     recipe.log(photographs=len(photos), film_shots=0 if film is None else len(film))
     if given.base:
-        recipe.take_base(given.base)
+        recipe.take(given.base)
     else:
         recipe.train_flow(SHARES["flow"] * given.seconds)
         recipe.train_base(SHARES["base"] * given.seconds)

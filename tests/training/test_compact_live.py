@@ -42,7 +42,7 @@ CONFIG = LiveConfig(
     consistency_clips=2,
     enhancement_clips=1,
     discriminator_width=4,
-    cycles=1,
+    stages="CDC",
 )
 
 

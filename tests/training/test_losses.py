@@ -20,7 +20,13 @@ from dloral.pipeline import DLoRALPipeline
 from dloral.training import perceptual
 from dloral.training.adversarial import AdversarialConfig, AdversarialLoss
 from dloral.training.csd import CSDConfig, ScoreDistillation, adapters_off
-from dloral.training.losses import flow_consistency, grid, l2, temporal_difference
+from dloral.training.losses import (
+    excess_detail,
+    flow_consistency,
+    grid,
+    l2,
+    temporal_difference,
+)
 from dloral.training.motion import MotionConfig, sample_clip
 from dloral.weights.loading import EMBEDDED
 
@@ -320,3 +326,15 @@ def test_without_lpips_the_distance_is_called_by_its_own_name(
     assert name == "feature"
     assert isinstance(network, perceptual.FeatureDistance)
     assert any("not LPIPS" in message for message in caplog.messages)
+
+
+def test_excess_detail_sees_dots_on_smooth_ground_and_no_lost_detail():
+    torch.manual_seed(0)
+    ramp = torch.linspace(0.2, 0.6, 64).expand(1, 3, 64, 64)
+    stripes = ramp + 0.2 * (torch.arange(64) % 4 < 2)
+    dots = torch.zeros(64, 64)
+    dots[4::8, 4::8] = 0.1 * torch.linspace(-1, 1, 8)  # their strength follows the picture
+    assert excess_detail(ramp + dots, ramp) > 5e-3
+    assert excess_detail(ramp + dots, ramp) > 5 * grid(ramp + dots, ramp)
+    assert excess_detail(ramp, stripes) == 0
+    assert excess_detail(stripes, stripes) == 0
