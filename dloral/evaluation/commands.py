@@ -208,8 +208,9 @@ def _study(options: argparse.Namespace) -> None:
         chosen = _study_options(options, tuple(options.metrics or METRICS))
         found = train_study(study, chosen, options.output, tell)
     print(write_study(study, found, options.output, command).read_text())
-    for name, why in found.get("failed", {}).items():
-        raise DLoRALError(f"not measured: {name}: {why}")
+    missed = {**found["unavailable"], **found.get("failed", {})}
+    if missed:
+        raise DLoRALError("not measured: " + "; ".join(f"{k}: {why}" for k, why in missed.items()))
 
 
 def _study_options(options: argparse.Namespace, metrics: tuple[str, ...]) -> Any:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
 from typing import NamedTuple
@@ -104,19 +105,25 @@ def measure_steps(
 ) -> Iterator[Measured]:
     """Measure a clip; after each frame yields the same growing :class:`Measured`.
 
-    Slow measures see every ``every``-th frame only, beginning with the first.
+    Slow measures see every ``every``-th frame only, beginning with the first. The measures look at
+    a frame at the same time, each in a thread of its own.
     """
     measures = list(measures)
     measured = Measured({card.name: [] for measure in measures for card in measure.cards})
-    for index, moment in enumerate(moments):
-        check_moment(moment)
-        for measure in measures:
-            chosen = index % every == 0 or not measure.cards[0].slow
-            values = measure.see(moment) if chosen else {}
-            for card in measure.cards:
-                measured.frames[card.name].append(values.get(card.name))
-        measured.num_frames = index + 1
-        yield measured
+    with ThreadPoolExecutor(max(1, len(measures))) as pool:
+        for index, moment in enumerate(moments):
+            check_moment(moment)
+            seen = {
+                measure: pool.submit(measure.see, moment)
+                for measure in measures
+                if index % every == 0 or not measure.cards[0].slow
+            }
+            for measure in measures:
+                values = seen[measure].result() if measure in seen else {}
+                for card in measure.cards:
+                    measured.frames[card.name].append(values.get(card.name))
+            measured.num_frames = index + 1
+            yield measured
     for measure in measures:
         measured.conditions.update(measure.conditions())
 

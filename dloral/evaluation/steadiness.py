@@ -23,6 +23,8 @@ absolute value over cells, in grey levels of 255. The warping error sees fine no
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,8 +60,15 @@ class DISFlow:
     """Dense inverse search (Kroeger et al., ECCV 2016), as OpenCV has it; needs no weights."""
 
     def __init__(self) -> None:
-        method: Any = cv2.DISOpticalFlow  # type: ignore[attr-defined]  # missing in its stubs
-        self._method = method.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # type: ignore[attr-defined]
+        self._of_thread = threading.local()
+
+    def _method(self) -> Any:
+        """OpenCV's estimator keeps its buffers, so that each thread needs one of its own."""
+        if not hasattr(self._of_thread, "method"):
+            kind: Any = cv2.DISOpticalFlow  # type: ignore[attr-defined]  # missing in its stubs
+            preset = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM  # type: ignore[attr-defined]
+            self._of_thread.method = kind.create(preset)
+        return self._of_thread.method
 
     @property
     def name(self) -> str:
@@ -70,7 +79,7 @@ class DISFlow:
             cv2.cvtColor((255 * as_array(frame)).round().astype(np.uint8), cv2.COLOR_RGB2GRAY)
             for frame in (current, previous)
         ]
-        flow = self._method.calc(*pair, None)  # type: ignore[call-overload]
+        flow = self._method().calc(*pair, None)
         return torch.from_numpy(flow).permute(2, 0, 1)
 
 
@@ -185,13 +194,15 @@ class Steadiness(Measure):
         self.flow = flow
         self._before: Moment | None = None
         self._about: dict[str, str] = {}
+        self._beside = ThreadPoolExecutor(1)
 
     def see(self, moment: Moment) -> dict[str, float]:
         before, self._before = self._before, moment
         if before is None:
             return {}
+        backwards = self._beside.submit(self.flow, before.guide, moment.guide)
         flow = self.flow(moment.guide, before.guide)
-        flow_back = self.flow(before.guide, moment.guide)
+        flow_back = backwards.result()
         parts = [flow_back, before.restored, *([] if before.hq is None else [before.hq])]
         sampled, inside = sample(torch.cat(parts), flow)
         mask = agreement_mask(flow, sampled[:2], inside)
