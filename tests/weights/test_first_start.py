@@ -4,6 +4,7 @@ nobody."""
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from fractions import Fraction
@@ -71,12 +72,22 @@ def test_first_and_second_start(hub: Hub, home: Path, clip: Path, tmp_path: Path
     assert not hub.log
     assert "download" not in second.stderr
 
+    # Tables A1 and A3 as docs/evaluation.md has them, on the same weights
+    shutil.copytree(clip, tmp_path / "clips" / "one")
+    for study in ("branches", "windows"):
+        out = tmp_path / study
+        chosen = (*wanted[:-2], "--data", tmp_path / "clips", "--metrics", "warping_error")
+        measured = call("study", study, *chosen, "-o", out)
+        assert measured.returncode == 0, measured.stderr
+        assert "paper: " in (out / "README.md").read_text()
+    assert not hub.log
+
     # the same frames as from a folder that `convert` made of the same files, and the same prompts
     convert(CHECKPOINT, DATA / "dloral_tiny" / "sd_base", tmp_path / "model", torch.float16)
     told = re.findall(r"^from ([\d.]+) s: (.*)$", first.stderr, re.MULTILINE)
-    chosen = UpscaleOptions(str(tmp_path / "model"), scale=2.0, device="cpu", dtype="float32")
+    settings = UpscaleOptions(str(tmp_path / "model"), scale=2.0, device="cpu", dtype="float32")
     scenes = [Scene(Fraction(start), prompt) for start, prompt in told]
-    upscale_video(clip, tmp_path / "same", chosen, scenes=scenes)
+    upscale_video(clip, tmp_path / "same", settings, scenes=scenes)
     frames = [read(tmp_path / name) for name in ("first", "second", "same")]
     assert frames[0].shape == (2, 3, 48, 64)
     assert torch.equal(frames[0], frames[1])
