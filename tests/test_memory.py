@@ -83,7 +83,7 @@ def test_foreseen(full: DLoRALPipeline, monkeypatch: pytest.MonkeyPatch) -> None
     frames = clip(3, 320)
     whole = torch.stack(list(full.stream(frames, prompt="a cat,")))
     needed = memory.needed_memory(full, Limits(), 320, 320)
-    monkeypatch.setattr("dloral.pipeline.free_memory", lambda device: int(1.2 * needed))
+    monkeypatch.setattr(memory, "free_memory", lambda device: int(1.2 * needed))
     notes: list[str] = []
     restored = full.stream(frames, prompt="a cat,", batch_size=3, on_note=notes.append)
     torch.testing.assert_close(torch.stack(list(restored)), whole, atol=1e-4, rtol=0)
