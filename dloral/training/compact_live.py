@@ -13,15 +13,17 @@ measured at the start of each phase; the log holds them. Pairs are made on the G
 
 import argparse
 import json
+import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dloral.errors import InputError, OptionError, exit_status
 from dloral.frames.batch_degradation import DegradationBank
 from dloral.frames.resize import shrink_for_flow
 from dloral.models.adapters import CONSISTENCY, DETAIL, adapter_parameters, add_adapters
@@ -519,6 +521,24 @@ def psnr_of(frames: Tensor, hq_frames: Tensor) -> Tensor:
     return (-10 * error.clamp(min=1e-7).log10()).mean()
 
 
+def changed_config(items: Sequence[str]) -> LiveConfig:
+    """The recipe's settings with ``NAME=NUMBER`` items changed; raises :class:`OptionError`."""
+    changed: dict[str, float] = {}
+    for item in items:
+        name, _, text = item.partition("=")
+        usual = getattr(LiveConfig, name, None)
+        try:
+            if not isinstance(usual, int | float):
+                raise ValueError
+            changed[name] = type(usual)(float(text))
+        except (ValueError, OverflowError) as error:
+            raise OptionError(
+                f"--set {item!r} is no setting and number; give NAME=NUMBER, NAME of "
+                f"{', '.join(field.name for field in fields(LiveConfig))}"
+            ) from error
+    return replace(LiveConfig(), **changed)  # type: ignore[arg-type]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, required=True, help="folder of photographs")
@@ -530,15 +550,15 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=NUMBER")
     given = parser.parse_args()
-    changed = dict(item.split("=") for item in given.set)
-    config = replace(
-        LiveConfig(),
-        **{name: type(getattr(LiveConfig, name))(float(v)) for name, v in changed.items()},
-    )
+    config = changed_config(given.set)
+    if given.base and not given.base.is_dir():
+        raise InputError(f"{given.base} is no folder; give the base of an earlier run")
     torch.backends.cudnn.benchmark = True
     begun = time.monotonic()
     film = read_film(given.film, 5) if given.film else None
     photos = sorted(given.photos.glob("*.jpg"))
+    if not photos:
+        raise InputError(f"{given.photos} holds no .jpg photographs; give a folder that does")
     pictures = Pictures(photos, film, config.size, given.device, config.film_share)
     features = LPIPSLike(given.features, blocks=4)
     recipe = Recipe(config, pictures, features, given.out)
@@ -557,4 +577,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main, "compact_live"))
