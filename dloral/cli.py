@@ -5,14 +5,12 @@ mistake is answered with one line on stderr, never with a traceback.
 """
 
 import argparse
-import os
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dloral import __version__
-from dloral.errors import CancelledError, DLoRALError, OptionError
+from dloral.errors import OptionError, exit_status
 from dloral.evaluation.commands import add_compare, add_evaluate, add_study
 from dloral.training.commands import add_data, add_train
 
@@ -23,26 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A polite request to stop is answered like Ctrl-C: what is half written is taken away.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     command: Callable[[argparse.Namespace], None] = options.command
-    try:
-        command(options)
-    except OptionError as error:
-        return _fail(error, 2)
-    except CancelledError as error:
-        return _fail(error, 130)
-    except DLoRALError as error:
-        return _fail(error, 1)
-    except KeyboardInterrupt:
-        return _fail("stopped; the target was not written", 130)
-    except BrokenPipeError:
-        # the reader of our output went away (``dloral ... | head``)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return 0
-
-
-def _fail(error: object, status: int) -> int:
-    print(f"dloral: {error}", file=sys.stderr)
-    return status
+    return exit_status(lambda: command(options))
 
 
 def build_parser() -> argparse.ArgumentParser:

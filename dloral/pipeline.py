@@ -30,19 +30,13 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextModel
 
-from dloral.errors import OptionError, ResourceError
+from dloral.errors import OptionError
 from dloral.frames.clips import as_frames, as_output
 from dloral.frames.colour import COLOUR_FIXES, fix_colour
 from dloral.frames.resize import pad_to_latent_grid, shrink_for_flow
 from dloral.frames.tiles import blend_tiles
-from dloral.memory import (
-    SHARE,
-    Limits,
-    free_memory,
-    is_out_of_memory,
-    needed_memory,
-    release_memory,
-)
+from dloral.frames.window import Window
+from dloral.memory import Limits, fit, is_out_of_memory, release_memory, step_down
 from dloral.models.cfr import CrossFrameRetrieval
 from dloral.models.flow import SPyNet, warp
 from dloral.models.tiled_vae import decode_in_tiles, encode_in_tiles
@@ -59,14 +53,6 @@ class DLoRALOutput(BaseOutput):
     images, or latents (T,C,h,w), by ``output_type``."""
 
     frames: Any
-
-
-@dataclass(frozen=True)
-class _Remembered:
-    """What a frame leaves behind for the frames after it."""
-
-    latents: Tensor  # (C,h,w)
-    small_frame: Tensor  # (3,h,w), for the flow net
 
 
 class DLoRALPipeline(DiffusionPipeline):
@@ -347,7 +333,7 @@ class DLoRALPipeline(DiffusionPipeline):
         method = self.config.color_fix if color_fix == AUTO else color_fix
         limits = Limits(batch_size, tile, tile_overlap)
         prompts = repeat(prompt) if isinstance(prompt, str) else iter(prompt)
-        memory: deque[_Remembered] = deque(maxlen=window)
+        before = Window(window)
         waiting: deque[tuple[Tensor, str]] = deque()  # read, not yet restored
         source, known = iter(frames), {}  # type: ignore[var-annotated]
         begun = False
@@ -359,13 +345,15 @@ class DLoRALPipeline(DiffusionPipeline):
             batch = [waiting[index] for index in range(min(limits.batch_size, len(waiting)))]
             given = as_frames([frame for frame, _ in batch])
             if not begun:
-                limits, begun = self._fitting(limits, given, on_note), True
+                begun = True
+                if fitting := fit(self, limits, *given.shape[-2:]):
+                    limits = self._adopt(*fitting, on_note)
                 continue
             # Every time, for another stream may have set others; costs nothing where none has.
             try:
                 self.set_scales(consistency, detail)
                 embeds = self._embeds([text for _, text in batch], known, limits)
-                after = memory.copy()
+                after = before.copy()
                 results = self._restore_batch(
                     given.to(self._execution_device), after, embeds, limits, method, latents_only
                 )
@@ -374,9 +362,10 @@ class DLoRALPipeline(DiffusionPipeline):
                     raise
                 results = None
             if results is None:  # outside of the handler, which holds on to what it caught
-                limits = self._lowered(limits, given, on_note)
+                release_memory()
+                limits = self._adopt(*step_down(self, limits, *given.shape[-2:]), on_note)
                 continue
-            memory = after
+            before = after
             for _ in batch:
                 waiting.popleft()
             yield from results
@@ -384,17 +373,17 @@ class DLoRALPipeline(DiffusionPipeline):
     def _restore_batch(
         self,
         given: Tensor,
-        memory: deque[_Remembered],
+        before: Window,
         prompt_embeds: Tensor | None,
         limits: Limits,
         method: str,
         latents_only: bool,
     ) -> Tensor:
-        """Frames (B,3,H,W) -> restored ones, or latents; ``memory`` is brought up to date."""
+        """Frames (B,3,H,W) -> restored ones, or latents; ``before`` is brought up to date."""
         lq_frames = pad_to_latent_grid(given)
         lq_latents = self.encode(lq_frames, limits.vae_tile)
         small_frames = shrink_for_flow(lq_frames)
-        previous = self._recall(memory, lq_latents, small_frames)
+        previous = before.recall(lq_latents, small_frames)
         restored = self.restore(
             lq_latents, small_frames, *previous, prompt_embeds, limits.tile, limits.tile_overlap
         )
@@ -418,85 +407,16 @@ class DLoRALPipeline(DiffusionPipeline):
             return distinct[0]
         return torch.cat([known[prompt] for prompt in prompts])  # type: ignore[misc]
 
-    # Memory ----------------------------------------------------------------------------------
-
-    @property
-    def _can(self) -> set[str]:
-        """What may be done to need less; see :meth:`Limits.lower`."""
-        can = set()
-        if isinstance(self.vae, AutoencoderKL):
-            can.add("vae_tile")
-        if self.reads_prompts and self.folder is not None:
-            can.add("text")
-        if self._execution_device.type == "cuda":
-            can.add("offload")
-        return can
-
-    def _fitting(
-        self, limits: Limits, frames: Tensor, on_note: Callable[[str], None] | None
-    ) -> Limits:
-        """``limits``, or the first lower ones that frames (B,3,H,W) should fit with."""
-        asked, free = limits, free_memory(self._execution_device)
-        height, width = frames.shape[-2:]
-        while needed_memory(self, limits, height, width) > SHARE * free:
-            lower = limits.lower(height, width, self._can)
-            if lower is None:
-                break  # an estimate is no reason to refuse
-            limits = lower
-        if limits != asked:
-            self._prepare(limits)
-            _tell(on_note, f"{free / 1e9:.1f} GB of memory are free: {limits.told(asked)}")
-        return limits
-
-    def _lowered(
-        self, limits: Limits, frames: Tensor, on_note: Callable[[str], None] | None
-    ) -> Limits:
-        """One step down, after memory ran out."""
-        release_memory()
-        height, width = frames.shape[-2:]
-        lower = limits.lower(height, width, self._can)
-        if lower is None:
-            raise ResourceError(
-                f"frames of {width}x{height} do not fit the memory of {self._execution_device}, "
-                "not even in the smallest steps; use a smaller --scale, --dtype bfloat16, or "
-                "--model compact"
-            )
-        self._prepare(lower)
-        _tell(on_note, f"memory ran out; going on with {lower.told(limits)}")
-        return lower
-
-    def _prepare(self, limits: Limits) -> None:
+    def _adopt(self, limits: Limits, note: str, on_note: Callable[[str], None] | None) -> Limits:
+        """Do to the parts what lower limits ask for, and say so."""
         if not limits.keep_text:
             self.unload_text_encoder()
         if limits.offload:
             self.unet.keep_pristine_on("cpu")
             self.enable_model_cpu_offload(device=self._execution_device)
-
-    @staticmethod
-    def _recall(
-        memory: deque[_Remembered], lq_latents: Tensor, small_frames: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Latents (K,B,C,h,w) and small frames (K,B,3,h,w) before each of B consecutive frames.
-
-        ``memory`` holds the frames before the batch and is brought up to date. At the start of a
-        clip the oldest frame stands in for those that never were (frame 0: itself).
-        """
-        frames = [_Remembered(*pair) for pair in zip(lq_latents, small_frames, strict=True)]
-        known = [*memory, *frames]
-        first, window = len(memory), memory.maxlen
-        memory.extend(frames)
-        if not window:
-            return lq_latents[None][:0], small_frames[None][:0]
-        earlier = [
-            known[max(first + index - offset, 0)]
-            for offset in range(1, window + 1)
-            for index in range(len(frames))
-        ]
-        shape = (window, len(frames))
-        return (
-            torch.stack([frame.latents for frame in earlier]).unflatten(0, shape),
-            torch.stack([frame.small_frame for frame in earlier]).unflatten(0, shape),
-        )
+        if on_note is not None:
+            on_note(note)
+        return limits
 
     def _to_network(self, frames: Tensor) -> Tensor:
         # Contiguous, for arrays of pictures are channels-last when they come (see channels_last).
@@ -514,11 +434,6 @@ class DLoRALPipeline(DiffusionPipeline):
                 continue
             module.to(memory_format=torch.channels_last)
         return self
-
-
-def _tell(on_note: Callable[[str], None] | None, note: str) -> None:
-    if on_note is not None:
-        on_note(note)
 
 
 def _has_group_norm(module: torch.nn.Module) -> bool:

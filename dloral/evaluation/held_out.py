@@ -11,6 +11,7 @@ with its default colour fix, in floats.
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
-from dloral.errors import DLoRALError, OptionError
+from dloral.errors import OptionError, exit_status
 from dloral.evaluation.catalogue import CARDS, GROUPS, Ready, Settings, chosen_metrics
 from dloral.evaluation.measures import measure_clip
 from dloral.evaluation.peers import PEERS, SCALE, Enlarge, load_peer
@@ -150,10 +151,7 @@ def main() -> None:
     parser.add_argument("--sheet-rows", type=int, default=8)
     parser.add_argument("-o", "--output", type=Path, help="write all figures here (JSON)")
     given = parser.parse_args()
-    try:
-        run(given)
-    except DLoRALError as error:
-        parser.exit(2 if isinstance(error, OptionError) else 1, f"held_out: {error}\n")
+    run(given)
 
 
 def run(given: argparse.Namespace) -> None:
@@ -187,4 +185,4 @@ def run(given: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main, "held_out"))

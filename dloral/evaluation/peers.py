@@ -13,6 +13,7 @@ runs. They see each frame alone and enlarge four times::
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dloral.errors import OptionError, WeightsError
+from dloral.errors import OptionError, WeightsError, exit_status
 from dloral.frames.resize import resize_bicubic
 from dloral.models.perceptual import package_file
 
@@ -125,4 +126,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main, "peers"))

@@ -12,11 +12,13 @@ same call; it goes on from its last checkpoint.
 
 import argparse
 import json
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from dloral.errors import InputError, exit_status
 from dloral.models.adapters import add_adapters
 from dloral.models.cfr import CrossFrameRetrieval
 from dloral.models.flow import SPyNet
@@ -182,6 +184,8 @@ def main() -> None:
     parser.add_argument("--decay-steps", type=int)
     given = parser.parse_args()
     if given.phase == "embed":
+        if not (given.run / "pipeline").is_dir():
+            raise InputError(f"{given.run} holds no pipeline; give the folder of a finished run")
         embed(given.run / "pipeline", EMBEDDED["compact"])
         return
     if given.packs is None:
@@ -193,6 +197,9 @@ def main() -> None:
         if getattr(given, name) is not None
     }
     loop = replace(loop, **changed)
+    for folder in (given.base, given.flow):
+        if folder is not None and not folder.is_dir():
+            raise InputError(f"{folder} is no folder; give one that an earlier run wrote")
     if given.phase == "flow":
         train_flow(given.packs, given.run, loop)
     elif given.phase == "base":
@@ -204,4 +211,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main, "compact"))

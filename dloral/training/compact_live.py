@@ -13,15 +13,17 @@ measured at the start of each phase; the log holds them. Pairs are made on the G
 
 import argparse
 import json
+import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dloral.errors import InputError, OptionError, exit_status
 from dloral.frames.batch_degradation import DegradationBank
 from dloral.frames.resize import shrink_for_flow
 from dloral.models.adapters import (
@@ -103,6 +105,10 @@ class LiveConfig:
     enhancement_excess: float = 0.0
     adversarial_share: float = 0.35
     """Of the enhancement gradient, the discriminator's; with 0 there is none."""
+
+    def __post_init__(self) -> None:
+        if not self.stages or set(self.stages) - set("CD"):
+            raise OptionError(f"stages is {self.stages!r}; give letters C and D, as in CDCDC")
 
 
 class Phase:
@@ -535,8 +541,25 @@ def psnr_of(frames: Tensor, hq_frames: Tensor) -> Tensor:
     return (-10 * error.clamp(min=1e-7).log10()).mean()
 
 
-def _as(default: object, text: str) -> object:
-    return text if isinstance(default, str) else type(default)(float(text))  # type: ignore[call-arg]
+def changed_config(items: Sequence[str]) -> LiveConfig:
+    """The recipe's settings with ``NAME=VALUE`` items changed; raises :class:`OptionError`."""
+    changed: dict[str, float | str] = {}
+    for item in items:
+        name, _, text = item.partition("=")
+        usual = getattr(LiveConfig, name, None)
+        try:
+            if isinstance(usual, str):
+                changed[name] = text
+            elif isinstance(usual, int | float):
+                changed[name] = type(usual)(float(text))
+            else:
+                raise ValueError
+        except (ValueError, OverflowError) as error:
+            raise OptionError(
+                f"--set {item!r} is no setting with its value; give NAME=VALUE, NAME of "
+                f"{', '.join(field.name for field in fields(LiveConfig))}"
+            ) from error
+    return replace(LiveConfig(), **changed)  # type: ignore[arg-type]
 
 
 def main() -> None:
@@ -548,17 +571,17 @@ def main() -> None:
     parser.add_argument("--base", type=Path, help="go on from these weights: Algorithm 1 alone")
     parser.add_argument("--seconds", type=float, default=500)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=NUMBER")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
     given = parser.parse_args()
-    changed = dict(item.split("=") for item in given.set)
-    config = replace(
-        LiveConfig(),
-        **{name: _as(getattr(LiveConfig, name), text) for name, text in changed.items()},
-    )
+    config = changed_config(given.set)
+    if given.base and not given.base.is_dir():
+        raise InputError(f"{given.base} is no folder; give the base of an earlier run")
     torch.backends.cudnn.benchmark = True
     begun = time.monotonic()
     film = read_film(given.film, 5) if given.film else None
     photos = sorted(given.photos.glob("*.jpg"))
+    if not photos:
+        raise InputError(f"{given.photos} holds no .jpg photographs; give a folder that does")
     pictures = Pictures(photos, film, config.size, given.device, config.film_share)
     features = LPIPSLike(given.features, blocks=4)
     recipe = Recipe(config, pictures, features, given.out)
@@ -577,4 +600,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main, "compact_live"))

@@ -7,6 +7,7 @@ Needs matplotlib, which requirements-dev.txt brings.
 
 import argparse
 import json
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -16,6 +17,8 @@ import numpy as np
 mpl.use("Agg")
 
 import matplotlib.pyplot as plt
+
+from dloral.errors import InputError, exit_status
 
 SMOOTHING = 5  # log entries a point of the loss curves
 
@@ -27,9 +30,14 @@ def read_log(run: Path) -> tuple[dict[str, list], dict[str, list]]:
     """
     losses: dict[str, dict[int, float]] = defaultdict(dict)
     figures: dict[str, dict[int, float]] = defaultdict(dict)
-    for line in (run / "log.jsonl").read_text().splitlines():
-        entry = json.loads(line)
-        step = entry.pop("step")
+    try:
+        entries = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        steps = [entry.pop("step") for entry in entries]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"{run} has no readable log.jsonl with a step in each line; give the folder of a run"
+        ) from error
+    for step, entry in zip(steps, entries, strict=True):
         entry.pop("seconds", None)
         for name, value in entry.pop("held_out", {}).items():
             figures[name][step] = value
@@ -92,4 +100,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main, "curve"))

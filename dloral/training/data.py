@@ -26,6 +26,7 @@ from torch.utils.data import Dataset
 from dloral.errors import InputError, OptionError
 from dloral.frames.degradation import degrade_clip, sample_degradation
 from dloral.frames.resize import LATENT_STRIDE
+from dloral.frames.scenes import CutDetector
 from dloral.training.motion import MotionConfig, sample_clip
 from dloral.training.sources import REDUCTIONS, VIDEO_REDUCTION, Sources, Window
 from dloral.video.images import load_image
@@ -34,9 +35,6 @@ from dloral.video.reader import read_frames
 CANDIDATES = 6
 LEAST_REDUCED_SIDE = 520
 CACHE_BYTES = 1 << 30
-THUMBNAIL = (32, 18)
-CUT_DIFFERENCE = 20.0
-"""Mean change of a 32 x 18 thumbnail, in grey levels of 255, that is taken for a scene change."""
 
 Pixels = NDArray[np.uint8]
 log = logging.getLogger(__name__)
@@ -215,9 +213,9 @@ def window_frames(window: Window, num_frames: int, reduction: int = VIDEO_REDUCT
 
 def has_cut(frames: Pixels) -> bool:
     """Whether the scene changes between two consecutive frames of (T,H,W,3)."""
-    small = [cv2.resize(frame, THUMBNAIL, interpolation=cv2.INTER_AREA) for frame in frames]
-    changes = np.abs(np.diff(np.array(small, np.float32), axis=0)).mean(axis=(1, 2, 3))
-    return bool((changes > CUT_DIFFERENCE).any())
+    cuts = CutDetector()
+    begins = [cuts.begins(torch.from_numpy(frame).permute(2, 0, 1) / 255) for frame in frames]
+    return any(begins[1:])  # the first frame always begins a scene
 
 
 def sharp_place(picture: Pixels, side: int, rng: np.random.Generator) -> tuple[slice, slice]:

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dloral.errors import InputError
 from dloral.frames.batch_degradation import DegradationBank, jpeg
 from dloral.frames.resize import LATENT_STRIDE, resize_bicubic
 from dloral.training.motion import MotionConfig
@@ -176,7 +177,8 @@ class _Places:
 
 def _read(path: Path) -> NDArray[np.uint8]:
     photo = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    assert photo is not None, f"{path} cannot be read"
+    if photo is None:
+        raise InputError(f"{path} is no readable picture; take it out of the folder")
     return np.ascontiguousarray(photo[..., ::-1])
 
 
@@ -366,5 +368,9 @@ def read_film(path: Path, frames_a_clip: int) -> Tensor:
             break
         frames.append(np.ascontiguousarray(frame[..., ::-1].transpose(2, 0, 1)))
     count = len(frames) // frames_a_clip
+    if not count:
+        raise InputError(
+            f"{path} has {len(frames)} readable frames; give a video of shots of {frames_a_clip}"
+        )
     film = torch.from_numpy(np.stack(frames[: count * frames_a_clip]))
     return film.unflatten(0, (count, frames_a_clip))

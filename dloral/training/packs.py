@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dloral.errors import InputError
 from dloral.frames.resize import LATENT_STRIDE, resize_bicubic
 
 
@@ -19,8 +20,13 @@ class Pack:
     """One pack, memory-mapped; nothing is read before it is drawn."""
 
     def __init__(self, folder: Path) -> None:
-        self.hq = np.load(folder / "hq.npy", mmap_mode="r")
-        self.lq = np.load(folder / "lq.npy", mmap_mode="r")
+        try:
+            self.hq = np.load(folder / "hq.npy", mmap_mode="r")
+            self.lq = np.load(folder / "lq.npy", mmap_mode="r")
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(
+                f"{folder} is no pack; make one with python -m dloral.training.prepare"
+            ) from error
         flow = folder / "flow.npy"
         self.flow = np.load(flow, mmap_mode="r") if flow.is_file() else None
         self.size = self.hq.shape[-1]

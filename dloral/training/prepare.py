@@ -10,6 +10,7 @@ The pack's ``manifest.json`` lists its sources with their SHA-256, what was left
 import argparse
 import hashlib
 import json
+import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dloral.errors import OptionError, OutputError
+from dloral.errors import OptionError, OutputError, exit_status
 from dloral.frames.resize import LATENT_STRIDE
 from dloral.training.data import Sample, SampleConfig, draw_sample, source_of
 from dloral.training.sources import Sources, VideoSpan, list_sources
@@ -193,4 +194,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main, "prepare"))

@@ -62,9 +62,9 @@ def load_pipeline(
     place = choose_device(device)
     precision = choose_dtype(dtype, place)
     folder = find_model(str(model))
-    if dtype == AUTO and place.type == "cpu" and _weights_bytes(folder) > free_memory(place):
-        precision = torch.bfloat16
     try:
+        if dtype == AUTO and place.type == "cpu" and _weights_bytes(folder) > free_memory(place):
+            precision = torch.bfloat16
         _check_folders(folder)
         with quiet_bars():
             pipe = DLoRALPipeline.from_pretrained(
@@ -128,6 +128,9 @@ def _check_folders(folder: Path) -> None:
     that name no part, and a tokenizer without files would simply know no words."""
     for name, kind in json.loads((folder / INDEX).read_text()).items():
         # a part is [library, class]; one that the model does without is [null, null]
+        library = str(kind[0]) if isinstance(kind, list) and kind and kind[0] else None
+        if library and library.partition(".")[0] not in ("diffusers", "transformers", "dloral"):
+            raise ValueError(f"part {name[:40]!r} is of {library[:40]!r}, which no part comes from")
         if isinstance(kind, list) and kind[0] and not any((folder / name).glob("*.json")):
             raise ValueError(f"the folder {name!r} is missing or empty")
 

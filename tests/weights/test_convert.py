@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from dloral.errors import DLoRALError, OutputError
+from dloral.weights import loading
 from dloral.weights.convert import convert
 from dloral.weights.loading import load_pipeline
 
@@ -247,6 +248,7 @@ LIMITED = """
 import resource, signal, sys
 from pathlib import Path
 from dloral.errors import OutputError
+from dloral.weights import loading
 from dloral.weights.convert import convert
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
@@ -273,17 +275,27 @@ def test_full_disk(reference: Path, tmp_path: Path) -> None:
     assert not list(target.parent.iterdir())
 
 
-def test_empty_target_folder_is_taken_and_dtype_kept(reference: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("native", [True, False])
+def test_empty_target_folder_is_taken_and_dtype_kept(
+    reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, native: bool
+) -> None:
+    """In the files always; in memory by what the CPU multiplies, as ``load_pipeline`` says."""
     target = tmp_path / "new" / "model"
     target.mkdir(parents=True)
     convert(reference / "model.pkl", reference / "sd_base", target, dtype=torch.bfloat16)
     assert list(target.parent.iterdir()) == [target]
     assert not list(target.rglob("*.bin"))
     assert not list(target.rglob("*.pkl"))
-    # Read from the files: a CPU without bfloat16 instructions widens some weights when it loads.
     stored = [load_file(path) for path in target.glob("*/*.safetensors")]
     assert len(stored) >= 6
     assert {t.dtype for part in stored for t in part.values() if t.is_floating_point()} == {
         torch.bfloat16
     }
-    assert load_pipeline(target, device="cpu", dtype="bfloat16").unet.has_adapters
+    monkeypatch.setattr(loading, "_multiplies", lambda dtype: native)
+    loaded = load_pipeline(target, device="cpu", dtype="bfloat16")
+    assert loaded.unet.has_adapters
+    for part in (loaded.unet, loaded.vae, loaded.text_encoder):
+        for module in part.modules():
+            kept = native or isinstance(module, loading.LARGE)
+            for parameter in module.parameters(recurse=False):
+                assert parameter.dtype == (torch.bfloat16 if kept else torch.float32)

@@ -16,9 +16,9 @@ from dloral.weights.loading import choose_device, choose_dtype, load_pipeline
 from dloral.weights.reading import first_line
 
 
-def refusal(model: str | Path) -> str:
+def refusal(model: str | Path, dtype: str = "float32") -> str:
     with pytest.raises(WeightsError) as caught:
-        load_pipeline(model, device="cpu", dtype="float32")
+        load_pipeline(model, device="cpu", dtype=dtype)
     line = str(caught.value)
     assert "\n" not in line
     assert len(line) < 600
@@ -30,6 +30,32 @@ def folder(make_pipeline: Callable[[], DLoRALPipeline], tmp_path: Path) -> Path:
     """The small pipeline, saved."""
     make_pipeline().save_pretrained(tmp_path / "model")
     return tmp_path / "model"
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", (2**62).to_bytes(8, "little") + b"{}", bytes(200), b"\x02" + bytes(7) + b"[]"],
+    ids=["empty", "huge header", "zeros", "no table"],
+)
+def test_damaged_safetensors(folder: Path, content: bytes, dtype: str) -> None:
+    """In every precision: for auto, headers are read before anything is loaded."""
+    next((folder / "vae").glob("*.safetensors")).write_bytes(content)
+    assert "cannot be loaded" in refusal(folder, dtype)
+
+
+@pytest.mark.parametrize("kind", [["hostile", "Part"], ["subprocess", "Popen"], ["../vae", "VAE"]])
+def test_index_that_names_other_code(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, kind: list[str]
+) -> None:
+    """Refused before a module of that name, which lies there, is run."""
+    (folder / "hostile.py").write_text("open('proof', 'w')\nclass Part: pass\n")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.chdir(folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"vae": kind}))
+    assert "cannot be loaded" in refusal(folder)
+    assert not (folder / "proof").exists()
 
 
 @pytest.mark.parametrize("model", ["nonsense", "no/such/folder", "./nothing", "x" * 5000, "a b/c"])

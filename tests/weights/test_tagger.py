@@ -26,6 +26,7 @@ RAM, DAPE = REFERENCE / "ram_tiny.pth", REFERENCE / "DAPE_tiny.pth"
 TAGS = REFERENCE / "ram_tag_list.txt"
 THRESHOLDS = REFERENCE / "ram_tag_list_threshold.txt"
 TOLERANCE = 1e-4
+FEATURES_TOLERANCE = 3e-5
 EMBEDS_STEP = 4
 """The reference's features are there for every fourth place, but for one picture."""
 
@@ -63,10 +64,14 @@ def test_equal_to_the_reference(
     name: str,
     index: int,
 ) -> None:
-    """Features to 1e-4, logits to 1e-4 of the largest.
+    """Features (up to 22) to 3e-5, logits (up to 11) to 1e-4 of the largest.
 
-    Not to 1e-4 of 1: the head of this random checkpoint makes a hundred of each rounding error,
-    and the reference's own logits are up to 2.6e-4 from exact arithmetic.
+    Not logits to 1e-4 of 1, for the reference's own rounding is more: computed in float64 they are
+    2.7e-4 from it at most, computed in float32 1.7e-4, our features being as far from float64 as
+    the reference's (root mean square 2e-6, of 4.6). The head of this random checkpoint enlarges
+    that: one unit in the last place of the pictures moves float32 logits by up to 5e-4. No
+    other definition comes near: a layer norm's epsilon of 1e-6 or GELU by tanh move the features by
+    3e-4 or more.
     """
     tagger, picture = taggers[name], pictures[index : index + 1]
     with torch.no_grad():
@@ -75,7 +80,7 @@ def test_equal_to_the_reference(
     wanted, wanted_features = (expected[f"{name}_{kind}_{index}"] for kind in ("logits", "embeds"))
     if wanted_features.shape[1] < features.shape[1]:
         features = features[:, ::EMBEDS_STEP]
-    assert furthest(features, wanted_features) <= TOLERANCE
+    assert furthest(features, wanted_features) <= FEATURES_TOLERANCE
     print(f"{name} {index}: logits {furthest(logits, wanted):.1e} of {wanted.abs().max():.1f}")
     assert furthest(logits, wanted) <= TOLERANCE * wanted.abs().max()
 
@@ -84,6 +89,7 @@ def test_equal_to_the_reference(
 def test_logits_of_the_references_features(
     taggers: dict[str, Tagger], expected: dict[str, Tensor], name: str
 ) -> None:
+    """The head alone, to 1e-4 of 1."""
     logits = taggers[name].logits(expected[f"{name}_embeds_2"])
     assert furthest(logits, expected[f"{name}_logits_2"]) <= TOLERANCE
 

@@ -1,0 +1,122 @@
+"""Every ``python -m dloral...``: a mistake is one line and a status, never a traceback."""
+
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dloral
+from dloral.errors import (
+    CancelledError,
+    DLoRALError,
+    InputError,
+    OptionError,
+    OutputError,
+    exit_status,
+)
+
+
+def refuse(error: BaseException) -> Callable[[], None]:
+    def command() -> None:
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (OptionError("wrong"), 2),
+        (InputError("wrong"), 1),
+        (OutputError("wrong"), 1),
+        (DLoRALError("wrong"), 1),
+        (CancelledError("wrong"), 130),
+    ],
+)
+def test_status_and_line(
+    error: DLoRALError, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_status(refuse(error), "prepare") == status
+    assert capsys.readouterr().err == "prepare: wrong\n"
+
+
+def test_done_stopped_and_our_own_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status(lambda: None) == 0
+    assert exit_status(refuse(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(AssertionError):
+        exit_status(refuse(AssertionError("ours")))
+
+
+MISTAKES = {
+    "prepare: no folder": (
+        "training.prepare --photos ABSENT --out OUT --count 1",
+        1,
+    ),
+    "prepare: empty folder": ("training.prepare --photos EMPTY --out OUT --count 1", 1),
+    "prepare: in the way": ("training.prepare --photos PHOTOS --out EMPTY --count 1 --size 64", 1),
+    "compact: no pack": ("training.compact flow --packs EMPTY --run OUT", 1),
+    "compact: no base": (
+        "training.compact algorithm1 --packs EMPTY --run OUT --base ABSENT --flow ABSENT",
+        1,
+    ),
+    "compact: nothing to embed": ("training.compact embed --run EMPTY", 1),
+    "live: no photographs": ("training.compact_live --photos EMPTY --out OUT --device cpu", 1),
+    "live: no such setting": ("training.compact_live --photos EMPTY --out OUT --set sise=3", 2),
+    "live: no number": ("training.compact_live --photos EMPTY --out OUT --set size=big", 2),
+    "live: no film": ("training.compact_live --photos PHOTOS --film ABSENT --out OUT", 1),
+    "curve: no run": ("training.curve EMPTY -o OUT", 1),
+    "held out: no packs": ("evaluation.held_out --packs EMPTY", 2),
+    "peers: no clip": ("evaluation.peers ABSENT -o OUT", 1),
+}
+
+
+@pytest.fixture
+def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to stand in, with an EMPTY one and one of PHOTOS."""
+    (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "PHOTOS").mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (128, 128, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "PHOTOS" / "a.jpg")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake_is_one_line(
+    mistake: str,
+    somewhere: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words, status = MISTAKES[mistake]
+    module, *arguments = words.split()
+    monkeypatch.setattr(sys, "argv", [module, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(f"dloral.{module}", run_name="__main__")
+    printed = capsys.readouterr().err
+    assert ended.value.code == status
+    assert printed.count("\n") == 1
+    assert printed.startswith(f"{module.split('.')[-1]}: ")
+    assert not list(somewhere.glob("OUT*"))
+
+
+def test_mistake_in_a_process_of_its_own(somewhere: Path) -> None:
+    words = ["--photos", "EMPTY", "--out", "OUT", "--count", "1"]
+    result = subprocess.run(
+        [sys.executable, "-m", "dloral.training.prepare", *words],
+        env={**os.environ, "PYTHONPATH": str(Path(dloral.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("prepare: ")
+    assert result.stderr.count("\n") == 1
