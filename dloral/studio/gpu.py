@@ -5,9 +5,11 @@ What such a call is given and gives back is pickled, so a pipeline is named and 
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from dloral.pipeline import DLoRALPipeline
+if TYPE_CHECKING:
+    from dloral.pipeline import DLoRALPipeline
+
 
 JOB_SECONDS = 300
 PREVIEW_SECONDS = 20
@@ -15,7 +17,7 @@ PREVIEW_SECONDS = 20
 
 _Call = TypeVar("_Call", bound=Callable[..., Any])
 
-_pipelines: dict[str, DLoRALPipeline] = {}
+_pipelines: dict[str, "DLoRALPipeline"] = {}
 
 
 def on_gpu(seconds: int) -> Callable[[_Call], _Call]:
@@ -30,10 +32,10 @@ def on_gpu(seconds: int) -> Callable[[_Call], _Call]:
     return spaces.GPU(duration=seconds)
 
 
-def keep(name: str, pipe: DLoRALPipeline) -> None:
+def keep(name: str, pipe: "DLoRALPipeline") -> None:
     """Make a pipeline known to the processes that are forked from now on."""
     _pipelines[name] = pipe
 
 
-def kept(name: str) -> DLoRALPipeline:
+def kept(name: str) -> "DLoRALPipeline":
     return _pipelines[name]

@@ -14,13 +14,13 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from dloral.errors import CancelledError, DLoRALError
 from dloral.frames.resize import resize_bicubic
-from dloral.pipeline import DLoRALPipeline
 from dloral.studio.gpu import JOB_SECONDS, kept, on_gpu
 from dloral.studio.measures import Measures
 from dloral.studio.pictures import png_of, stacked, within
@@ -30,6 +30,9 @@ from dloral.upscale import Progress, output_size, upscale_steps
 from dloral.video.encoders import FOR_VIEWING
 from dloral.video.probe import ClipInfo
 from dloral.video.writer import open_writer
+
+if TYPE_CHECKING:
+    from dloral.pipeline import DLoRALPipeline
 
 VIEWER_SIDE = 2048
 """Pixels: frames of the viewer's clip have no longer side; one that stands still is shown whole."""
@@ -64,7 +67,7 @@ class Result:
 
 
 def restore(
-    clip: ClipInfo, folder: Path, settings: Settings, pipe: DLoRALPipeline
+    clip: ClipInfo, folder: Path, settings: Settings, pipe: "DLoRALPipeline"
 ) -> Generator[Progress | Result, None, None]:
     """Restore ``clip`` into ``folder`` with all that the viewer needs; the Result comes last.
 

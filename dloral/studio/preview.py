@@ -10,7 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,13 +24,15 @@ from dloral.frames.resize import (
     shrink_for_flow,
 )
 from dloral.options import AUTO, AUTO_TILE, UpscaleOptions
-from dloral.pipeline import DLoRALPipeline
 from dloral.studio.gpu import PREVIEW_SECONDS, kept, on_gpu
 from dloral.studio.pictures import jpeg_of, png_of
 from dloral.studio.worker import Model
 from dloral.upscale import output_size
 from dloral.video.probe import ClipInfo
 from dloral.video.reader import read_frames
+
+if TYPE_CHECKING:
+    from dloral.pipeline import DLoRALPipeline
 
 FIRST_PIXELS = 256 * 256
 """Of the first preview, before it is known how fast this machine is."""
@@ -229,7 +231,7 @@ def _restore_part(
     return restored, prepared, (ready - started, time.monotonic() - ready)
 
 
-def prepare(pipe: DLoRALPipeline, lq_frames: Tensor, window: int, prompt: str) -> _Prepared:
+def prepare(pipe: "DLoRALPipeline", lq_frames: Tensor, window: int, prompt: str) -> _Prepared:
     """The last of ``lq_frames`` (T,3,H,W) in [0, 1] and its predecessors, oldest first, up to
     where the scales come in. The same steps as :meth:`DLoRALPipeline.stream`."""
     given = pad_to_latent_grid(lq_frames.to(pipe._execution_device))
@@ -251,7 +253,7 @@ def prepare(pipe: DLoRALPipeline, lq_frames: Tensor, window: int, prompt: str) -
     )
 
 
-def finish(pipe: DLoRALPipeline, prepared: _Prepared, options: UpscaleOptions) -> Tensor:
+def finish(pipe: "DLoRALPipeline", prepared: _Prepared, options: UpscaleOptions) -> Tensor:
     """The restored frame (3,H,W) in [0, 1]."""
     height, width = prepared.size
     place = pipe._execution_device

@@ -16,11 +16,12 @@ import dloral
 from dloral.errors import OptionError
 from dloral.studio.api import attach_api
 from dloral.studio.page import STYLE_SHEETS, build_component
-from dloral.studio.routes import Limits, Studio, build_routes
+from dloral.studio.routes import build_routes
 from dloral.studio.sessions import Patience, Sessions
+from dloral.studio.studio import Limits, Studio
 from dloral.studio.theme import build_theme
 from dloral.studio.worker import JobQueue, Model
-from dloral.weights.loading import find_model
+from dloral.weights.finding import find_model
 
 LOOK_SECONDS = 600
 """How often files of API calls that are too old are looked for."""

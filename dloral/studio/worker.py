@@ -6,14 +6,15 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from dloral.errors import InputError
-from dloral.pipeline import DLoRALPipeline
 from dloral.studio.gpu import keep
-from dloral.weights.loading import load_pipeline
+
+if TYPE_CHECKING:
+    from dloral.pipeline import DLoRALPipeline
 
 WARM_UP_SIDE = 256
 """Pixels a side of the frames that are restored once the model is loaded: the first real picture
@@ -71,11 +72,11 @@ class Model:
     def is_loaded(self) -> bool:
         return self._pipe.done()
 
-    def pipe(self) -> DLoRALPipeline:
+    def pipe(self) -> "DLoRALPipeline":
         """Waits until it is loaded; raises what loading raised."""
         return self._pipe.result()
 
-    def use(self, pipe: DLoRALPipeline) -> None:
+    def use(self, pipe: "DLoRALPipeline") -> None:
         """Take a pipeline as this model's; done once."""
         keep(self.name, pipe)
         self._pipe.set_result(pipe)
@@ -92,13 +93,15 @@ class Model:
 
     def _load(self) -> None:
         try:
+            from dloral.weights.loading import load_pipeline  # seconds; the page is there meanwhile
+
             pipe = load_pipeline(self.name)
             self._warm_up(pipe)
             self.use(pipe)
         except Exception as error:  # whoever asks for the pipeline gets it
             self._pipe.set_exception(error)
 
-    def _warm_up(self, pipe: DLoRALPipeline) -> None:
+    def _warm_up(self, pipe: "DLoRALPipeline") -> None:
         frames = torch.full((3, 3, WARM_UP_SIDE, WARM_UP_SIDE), 0.5)
         with self.turns.take():
             times = [time.monotonic() for _ in pipe.stream(frames)]

@@ -34,7 +34,7 @@ from dloral.training.flow import end_point_error
 from dloral.training.live import PairPool, Pictures, read_film
 from dloral.training.losses import charbonnier, grid, log_error, temporal_difference
 from dloral.training.packs import ClipBatch
-from dloral.weights.loading import EMBEDDED
+from dloral.weights.finding import EMBEDDED
 
 SHARES = {"flow": 0.06, "base": 0.46, "algorithm1": 0.48}
 

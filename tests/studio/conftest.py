@@ -1,4 +1,4 @@
-"""A tiny model, tiny clips, and ``app.py`` in a process of its own, for the page's tests."""
+"""A tiny model, tiny clips, ``app.py`` in a process of its own, and a browser that opens it."""
 
 import os
 import signal
@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -135,3 +136,74 @@ def serving(model: Path, folder: Path, *arguments: str) -> Iterator[str]:
     said = log.read_text()
     assert said.count("Traceback") == said.count(f"{InvalidPathError.__name__}: Cannot move"), said
     assert not list(folder.iterdir())
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture(scope="session")
+def address(tiny_model: Path, folder: Path) -> Iterator[str]:
+    with serving(tiny_model, folder, "--max-upload", "3mb") as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A Chromium for all pages."""
+    from tests.studio.pages import CHROMIUM, SWITCHES
+
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def open_page(browser, address: str) -> Iterator[Callable[..., Any]]:
+    """Opens pages; afterwards: no console error, no failed and no foreign request in any."""
+    from tests.studio.pages import ready
+
+    faults: list[str] = []
+    contexts = []
+
+    def on_request(request) -> None:
+        if not request.url.startswith((address, "data:", "blob:")):
+            faults.append(f"left the machine: {request.url}")
+
+    def on_failed(request) -> None:
+        # a video that is replaced, and the event stream that is done, are broken off on purpose
+        if request.failure != "net::ERR_ABORTED":
+            faults.append(f"failed: {request.url} {request.failure}")
+
+    def open_one(width: int = 1280, height: int = 800, strict: bool = True, **context) -> Any:
+        made = browser.new_context(viewport={"width": width, "height": height}, **context)
+        contexts.append(made)
+        page = made.new_page()
+        if strict:
+            page.on(
+                "console",
+                lambda said: said.type == "error" and faults.append(f"console: {said.text}"),
+            )
+            page.on("pageerror", lambda error: faults.append(f"page: {error}"))
+            page.on("requestfailed", on_failed)
+            page.on(
+                "response",
+                lambda got: got.status >= 400 and faults.append(f"{got.status}: {got.url}"),
+            )
+        page.on("request", on_request)
+        page.goto(address)
+        ready(page)
+        return page
+
+    yield open_one
+    for made in contexts:
+        made.close()
+    assert not faults
+
+
+@pytest.fixture
+def page(open_page) -> Any:
+    return open_page()

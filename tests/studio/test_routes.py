@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from dloral.studio.routes import Limits, Studio, build_routes
+from dloral.studio.routes import build_routes
 from dloral.studio.sessions import Sessions
+from dloral.studio.studio import Limits, Studio
 from dloral.studio.worker import JobQueue
 from dloral.video.probe import probe
 

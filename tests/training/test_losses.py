@@ -22,7 +22,7 @@ from dloral.training.adversarial import AdversarialConfig, AdversarialLoss
 from dloral.training.csd import CSDConfig, ScoreDistillation, adapters_off
 from dloral.training.losses import flow_consistency, grid, l2, temporal_difference
 from dloral.training.motion import MotionConfig, sample_clip
-from dloral.weights.loading import EMBEDDED
+from dloral.weights.finding import EMBEDDED
 
 
 @pytest.fixture(scope="module")

@@ -95,9 +95,3 @@ class Run {
     return parts.join(" · ");
   }
 }
-
-const timeWords = (seconds) => {
-  if (seconds < 100) return `${Math.ceil(seconds)} s`;
-  const minutes = Math.round(seconds / 60);
-  return minutes < 100 ? `${minutes} min` : `${(minutes / 60).toFixed(1)} h`;
-};
