@@ -6,6 +6,7 @@ What such a call is given and gives back is pickled, so a pipeline is named and 
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
     from dloral.pipeline import DLoRALPipeline
@@ -17,7 +18,7 @@ PREVIEW_SECONDS = 20
 
 _Call = TypeVar("_Call", bound=Callable[..., Any])
 
-_pipelines: dict[str, "DLoRALPipeline"] = {}
+_pipelines: WeakValueDictionary[str, "DLoRALPipeline"] = WeakValueDictionary()
 
 
 def on_gpu(seconds: int) -> Callable[[_Call], _Call]:
@@ -33,7 +34,7 @@ def on_gpu(seconds: int) -> Callable[[_Call], _Call]:
 
 
 def keep(name: str, pipe: "DLoRALPipeline") -> None:
-    """Make a pipeline known to the processes that are forked from now on."""
+    """Make a pipeline known to the processes that are forked from now on; its model holds it."""
     _pipelines[name] = pipe
 
 

@@ -11,7 +11,7 @@ import time
 import zipfile
 from collections.abc import Generator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,7 +83,7 @@ def restore(
     measures = Measures()
     last = Progress("loading")
     with ExitStack() as stack:
-        steps = upscale_steps(clip.path, target, settings.options, pipe)
+        steps = upscale_steps(clip.path, target, settings.options, pipe, settings.scenes)
         stack.enter_context(closing(steps))
         viewer_height, viewer_width = viewer_size(height, width, clip.kind == "image")
         viewer = stack.enter_context(
@@ -110,6 +110,8 @@ def restore(
             yield last
     if as_zip:
         _zip(target, file)
+    if pipe.reads_prompts:
+        settings = replace(settings, scenes=last.scenes)  # so that the file makes this again
     settings_file = file.with_suffix(".json")
     settings_file.write_bytes(settings.as_file(clip))
     profile_file = folder / "profile.png"
@@ -166,9 +168,9 @@ def _zip(folder: Path, target: Path) -> None:
 class Job:
     """A queued or running :func:`restore`.
 
-    ``stage``: waiting, loading, restoring, writing, done, stopped or failed; ``error`` is one line
-    where it failed. ``newest`` is what it said last. ``cancel`` returns at once; the job ends
-    within a frame.
+    ``stage``: waiting, loading, looking (for scenes), restoring, writing, done, stopped or failed;
+    ``error`` is one line where it failed. ``newest`` is what it said last. ``cancel`` returns at
+    once; the job ends within a frame.
     """
 
     def __init__(

@@ -98,7 +98,7 @@ class Preview:
 
     def __init__(self, clip: ClipInfo, model: Model) -> None:
         self._clip = clip
-        self._model = model
+        self.model = model
         self._newest = 0
         self._counting = threading.Lock()
         self._working = threading.Lock()
@@ -177,14 +177,14 @@ class Preview:
         """The restored region, (3,h,w) in [0, 1], and the seconds it took. What the scales do not
         change is kept under the name ``part``, for the next call that gives it."""
         frames = self._enlarged(index, options.scale, options.window)
-        self._model.pipe()  # waits until it is loaded
+        self.model.pipe()  # waits until it is loaded
         seen = _with_context(region, *frames[0].shape[1:])
         cut = torch.stack([_cut(frame, seen) for frame in frames])
-        with self._model.turns.take():
+        with self.model.turns.take():
             known = self._prepared[1] if part and self._prepared[0] == part else None
-            wide, prepared, seconds = _restore_part(self._model.name, cut, options, known)
+            wide, prepared, seconds = _restore_part(self.model.name, cut, options, known)
             self._prepared = part, prepared
-        self._model.preview_timed(seconds[1], region.pixels)
+        self.model.preview_timed(seconds[1], region.pixels)
         return _cut(wide, _inside(region, seen)), sum(seconds)
 
     def _enlarged(self, index: int, scale: float, window: int) -> list[Tensor]:
@@ -200,7 +200,7 @@ class Preview:
         return frames[-(index - first + 1) :]
 
     def _lively_pixels(self) -> int:
-        cost = self._model.preview_seconds_per_pixel
+        cost = self.model.preview_seconds_per_pixel
         return FIRST_PIXELS if cost is None else max(FIRST_PIXELS, int(LIVELY_SECONDS / cost))
 
 

@@ -1,11 +1,14 @@
 """A visitor's clip, job and result as the page's JavaScript reads them."""
 
+from pathlib import Path
 from typing import Any
 
 from dloral.errors import DLoRALError
 from dloral.studio.facts import described
 from dloral.studio.jobs import OUR_MISTAKE, Job, Result
+from dloral.studio.models import Change
 from dloral.studio.sessions import Session
+from dloral.studio.settings import scenes_as_dicts
 from dloral.studio.studio import Studio
 
 
@@ -20,9 +23,35 @@ def state_of(session: Session, studio: Studio) -> dict[str, Any]:
             "name": studio.model.name,
             "loaded": studio.model.is_loaded,
             "prompts": studio.model.reads_prompts(),
+            "change": change_of(studio.models.change),
         },
+        "search": _search_state(session),
         "queue": len(studio.queue),
     }
+
+
+def change_of(change: Change | None) -> dict[str, Any] | None:
+    if change is None:
+        return None
+    progress = change.progress
+    return {
+        "name": change.name,
+        "stage": "stopping" if change.is_stopping else change.stage,
+        "what": Path(progress.what).name if progress else "",
+        "done": progress.done if progress else 0,
+        "total": progress.total if progress else 0,
+        "error": change.error,
+    }
+
+
+def _search_state(session: Session) -> dict[str, Any] | None:
+    search = session.search
+    if search is None:
+        return None
+    error = None
+    if search.error is not None:
+        error = session.without_folder(search.error)
+    return {"stage": search.stage, "scenes": scenes_as_dicts(search.scenes), "error": error}
 
 
 def _job_state(job: Job, session: Session) -> dict[str, Any]:
@@ -41,6 +70,7 @@ def _job_state(job: Job, session: Session) -> dict[str, Any]:
         "left": newest.seconds_left if newest else None,
         "error": error,
         "settings": job.settings.as_dict(),
+        "scenes": scenes_as_dicts(newest.scenes) if newest else [],
     }
 
 
@@ -62,4 +92,5 @@ def _result_state(result: Result) -> dict[str, Any]:
         "notes": list(result.notes),
         "measures": result.measures,
         "sound": result.clip.has_audio,
+        "scenes": scenes_as_dicts(result.settings.scenes),
     }

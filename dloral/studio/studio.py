@@ -6,6 +6,7 @@ from pathlib import Path
 from dloral.errors import InputError
 from dloral.options import UpscaleOptions
 from dloral.studio.facts import time_in_words
+from dloral.studio.models import Models
 from dloral.studio.sessions import Sessions
 from dloral.studio.worker import JobQueue, Model
 from dloral.upscale import expected_frames
@@ -42,7 +43,12 @@ class Studio:
     """Everything there is one of, however many visitors come."""
 
     sessions: Sessions
-    model: Model
+    models: Models
     queue: JobQueue
     limits: Limits
     examples: dict[str, Path]
+
+    @property
+    def model(self) -> Model:
+        """The one that previews and new jobs use at this moment."""
+        return self.models.current

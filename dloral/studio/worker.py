@@ -1,4 +1,4 @@
-"""The one model of the page, whose turn it is with it, and the queue of jobs."""
+"""A model of the page, whose turn it is with it, and the queue of jobs."""
 
 import threading
 import time
@@ -52,14 +52,14 @@ class Turns:
 class Model:
     """A pipeline that is loaded once, in the background from :meth:`start` on.
 
-    ``turns``: to be taken around every use. ``seconds_per_pixel``: of output, measured on whole
-    frames; ``preview_seconds_per_pixel``: of what runs again when only the LoRAs' scales change.
-    Both are None before the first measurement.
+    ``turns``: to be taken around every use; the page's models share them. ``seconds_per_pixel``: of
+    output, measured on whole frames; ``preview_seconds_per_pixel``: of what runs again when only
+    the LoRAs' scales change. Both are None before the first measurement.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, turns: Turns | None = None) -> None:
         self.name = name
-        self.turns = Turns()
+        self.turns = turns or Turns()
         self.seconds_per_pixel: float | None = None
         self.preview_seconds_per_pixel: float | None = None
         self._pipe: Future[DLoRALPipeline] = Future()
@@ -82,7 +82,8 @@ class Model:
         self._pipe.set_result(pipe)
 
     def reads_prompts(self) -> bool:
-        return self.is_loaded and not self._pipe.exception() and bool(self.pipe().text_encoder)
+        # its text encoder may be out of memory for the moment
+        return self.is_loaded and not self._pipe.exception() and self.pipe().reads_prompts
 
     def timed(self, seconds: float, pixels: int) -> None:
         """A whole frame of ``pixels`` output pixels took ``seconds``."""

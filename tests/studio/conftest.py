@@ -21,6 +21,7 @@ from PIL import Image
 from dloral import load_pipeline
 from dloral.models.adapters import add_adapters
 from dloral.pipeline import DLoRALPipeline
+from dloral.studio.models import Models
 from dloral.studio.worker import Model
 from dloral.training.compact import CompactSizes, build_pipeline
 
@@ -52,6 +53,11 @@ def model(tiny_model: Path, tiny_pipe: DLoRALPipeline) -> Model:
     loaded = Model(str(tiny_model))
     loaded.use(tiny_pipe)
     return loaded
+
+
+@pytest.fixture
+def models(model: Model) -> Models:
+    return Models(model)
 
 
 def write_clip(
@@ -90,6 +96,22 @@ def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def cut_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """6 frames of 64 x 48, 5 a second: three of one picture, a cut, three of another."""
+    path = tmp_path_factory.mktemp("clip") / "cut.mp4"
+    draw = np.random.default_rng(0)
+    pictures = [draw.integers(0, 255, (6, 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)] * 3
+    pictures += [draw.integers(0, 255, (6, 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)] * 3
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=5, options={"crf": "10"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        for pixels in pictures:
+            container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(video.encode(None))
+    return path
+
+
+@pytest.fixture(scope="session")
 def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "photo.png"
     ramp = np.linspace(0, 255, 33 * 21 * 3).astype(np.uint8).reshape(21, 33, 3)
@@ -112,15 +134,18 @@ def wait_until(is_so: Callable[[], object], seconds: float = 90) -> None:
 
 
 @contextmanager
-def serving(model: Path, folder: Path, *arguments: str) -> Iterator[str]:
-    """``app.py`` with its files in ``folder``; its address. At its end no file of it is left."""
+def serving(
+    model: Path | str, folder: Path, *arguments: str, program: Path = ROOT / "app.py", **more: str
+) -> Iterator[str]:
+    """``app.py`` with its files in ``folder``; its address. At its end no file of it is left.
+    ``more``: of its environment."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     folder.mkdir(exist_ok=True)
     log = folder.with_suffix(".log")
-    call = [sys.executable, str(ROOT / "app.py"), "--model", str(model), "--port", str(port)]
-    environment = os.environ | {"GRADIO_TEMP_DIR": str(folder)}
+    call = [sys.executable, str(program), "--model", str(model), "--port", str(port)]
+    environment = os.environ | {"GRADIO_TEMP_DIR": str(folder), "PYTHONPATH": str(ROOT)} | more
     with log.open("w") as out:
         app = subprocess.Popen(
             [*call, *arguments], cwd=ROOT, env=environment, stdout=out, stderr=out

@@ -12,18 +12,19 @@ from dloral.errors import CancelledError, InputError
 from dloral.frames.resize import resize_bicubic
 from dloral.studio.comparison import comparison_clip
 from dloral.studio.jobs import Job, Result, viewer_size
+from dloral.studio.models import Models
 from dloral.studio.sessions import Session
 from dloral.studio.settings import settings_from
 from dloral.studio.stills import still, thumbnails
-from dloral.studio.worker import JobQueue, Model
+from dloral.studio.worker import JobQueue
 from dloral.video.images import load_image
 from dloral.video.probe import probe
 from dloral.video.reader import read_frames
 
 
 @pytest.fixture
-def session(tmp_path: Path, model: Model) -> Session:
-    return Session(tmp_path / "visitor", model, JobQueue())
+def session(tmp_path: Path, models: Models) -> Session:
+    return Session(tmp_path / "visitor", models, JobQueue())
 
 
 def give(session: Session, path: Path) -> None:

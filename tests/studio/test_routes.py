@@ -22,11 +22,11 @@ from dloral.video.probe import probe
 
 
 @pytest.fixture
-def studio(tmp_path: Path, model, clip: Path) -> Iterator[Studio]:
+def studio(tmp_path: Path, models, clip: Path) -> Iterator[Studio]:
     queue = JobQueue()
     studio = Studio(
-        sessions=Sessions(tmp_path / "sessions", model, queue),
-        model=model,
+        sessions=Sessions(tmp_path / "sessions", models, queue),
+        models=models,
         queue=queue,
         limits=Limits(max_upload=200_000, max_minutes=1),
         examples={"bar": clip},

@@ -1,4 +1,4 @@
-"""A restoration: starting it, stopping it, its newest frame."""
+"""A restoration: looking for scenes before it, starting and stopping it, its newest frame."""
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -29,6 +29,20 @@ def job_routes(studio: Studio) -> APIRouter:
         session = visitor(token, studio)
         if session.job is not None:
             session.job.cancel()
+        return answer(state_of(session, studio))
+
+    @router.post("/{token}/scenes")
+    async def find_scenes(token: str, request: Request) -> Response:
+        session = visitor(token, studio)
+        settings = await settings_of(request, studio.model)
+        studio.limits.check(clip_of(session), settings.options)
+        await run_in_threadpool(session.start_search, settings.options)
+        return answer(state_of(session, studio))
+
+    @router.delete("/{token}/scenes")
+    def forget_scenes(token: str) -> Response:
+        session = visitor(token, studio)
+        session.forget_search()
         return answer(state_of(session, studio))
 
     @router.get("/{token}/latest")

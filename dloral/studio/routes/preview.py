@@ -52,9 +52,10 @@ def preview_routes(studio: Studio) -> APIRouter:
         index = frame_within(session, number_of(asked, "frame"))
         centre = number_of(asked, "x", 0.5), number_of(asked, "y", 0.5)
         pixels = int(number_of(asked, "pixels")) or None
+        options = settings.at(index / clip_of(session).fps)
         render = _preview(session).render
         try:
-            made = await run_in_threadpool(render, index, settings.options, pixels, centre)
+            made = await run_in_threadpool(render, index, options, pixels, centre)
         except CancelledError:
             return answer({"superseded": True})
         return picture(made.png, PNG, _headers(made))

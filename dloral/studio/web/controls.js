@@ -6,8 +6,8 @@ const PLAN_AFTER = 120;             // ms after the last change
 
 class Controls {
   // ``look()``: {clip, model, frame, isRunning} of this moment.
-  constructor(link, { steering, strip }, { look, onChange, onGone }) {
-    Object.assign(this, { link, steering, strip, look, onChange, onGone });
+  constructor(link, { steering, strip, scenes }, { look, onChange, onGone }) {
+    Object.assign(this, { link, steering, strip, scenes, look, onChange, onGone });
     find("#scale").addEventListener("input", () => this.onChange());
     for (const name of [...SELECTS, "prompt"]) find(`#${name}`).addEventListener("change", () => this.onChange());
   }
@@ -20,7 +20,7 @@ class Controls {
       window: Number(choice("window")), color_fix: choice("color_fix"),
       tile: ["auto", "none"].includes(tile) ? tile : Number(tile),
       crf: choice("crf") === "" ? null : Number(choice("crf")), bit_depth: Number(choice("bit_depth")),
-      format: choice("format"), prompt: this.look().model?.prompts ? find("#prompt").value : "",
+      format: choice("format"), ...(this.look().model?.prompts ? { prompt: find("#prompt").value, ...this.scenes.values } : { prompt: "" }),
     };
   }
 
@@ -34,6 +34,7 @@ class Controls {
       control.value = value;
     }
     this.strip.set(settings);
+    this.scenes.put(settings.scenes ?? []);
   }
 
   remember() {
@@ -47,6 +48,7 @@ class Controls {
   }
 
   words() {
+    this.scenes.words();
     const scale = Number(find("#scale").value), { clip } = this.look();
     find("output[for=scale]").textContent = clip
       ? `${scale} × → ${Math.round(clip.width * scale)} × ${Math.round(clip.height * scale)}` : `${scale} ×`;

@@ -12,7 +12,12 @@ class StudioPage {
     this.steering = new Steering(() => this.steered(), (strength) => this.mixed(strength));
     this.sheet = new Sheet(this.link, (scales) => this.steering.set(scales));
     this.strip = new Strip(this.link, { onTrim: (second) => { this.controls.planSoon(); this.previewAt(second); }, onSeek: (second) => this.toSecond(second) });
-    this.controls = new Controls(this.link, { steering: this.steering, strip: this.strip }, {
+    this.scenes = new Scenes(this.link, {
+      look: () => ({ clip: this.state.clip, settings: this.controls?.values ?? { start: 0, duration: null } }),
+      onChange: () => this.settled(), onError: (error) => this.fail(error),
+    });
+    this.models = new ModelMenu(this.link, () => this.refresh().catch((error) => this.fail(error)));
+    this.controls = new Controls(this.link, { steering: this.steering, strip: this.strip, scenes: this.scenes }, {
       look: () => ({ ...this.state, frame: this.frame, isRunning: this.run?.isRunning }),
       onChange: () => this.settled(), onGone: () => this.lostVisitor(),
     });
@@ -71,7 +76,7 @@ class StudioPage {
   }
 
   async begin() {
-    find("#model-name").textContent = CONFIG.model.split("/").pop();
+    find("#model-name").textContent = shortName(CONFIG.model);
     this.controls.recall();
     this.viewer.strength = this.steering.strength;
     this.controls.words();
@@ -83,6 +88,7 @@ class StudioPage {
         await this.link.open(true);
         return this.link.call("GET", "state");
       }));
+      await this.models.open();
     } catch (error) { this.fail(error); }
     element.dataset.ready = "true";
   }
@@ -94,6 +100,7 @@ class StudioPage {
     if (state.result) this.ended(state);
     else if (state.job && RUNNING.includes(state.job.stage)) this.run.follow(state);
     else if (state.job?.error) this.fail(state.job.error);
+    this.scenes.follow(state);
   }
 
   async back(state) {
@@ -111,7 +118,7 @@ class StudioPage {
   async beat() {
     if (this.run.isRunning || this.link.isLost) return;
     try {
-      const state = await this.link.call("GET", "state");
+      const state = await this.refresh();
       if (this.state.result && !state.result && !this.run.isRunning) {
         this.forgetResult();
         this.say("The result has expired and is gone; restore the clip again.", "note");
@@ -119,9 +126,27 @@ class StudioPage {
     } catch (error) { if (error instanceof GoneError) this.lostVisitor(); }
   }
 
+  // The state of this moment; a changed model is taken from it, and the rest left to the caller.
+  async refresh() {
+    const state = await this.link.call("GET", "state");
+    if (this.takeModel(state.model)) this.settled();
+    return state;
+  }
+
   apply(state) {
     this.state = state;
-    find("#prompt-label").hidden = !state.model.prompts;
+    if (this.takeModel(state.model)) this.settled();
+  }
+
+  // Whether what is shown was made by another model: somebody changed it, or it is loaded now.
+  takeModel(model) {
+    const before = this.model ?? { name: CONFIG.model };
+    this.model = this.state.model = model;
+    find("#model-name").textContent = shortName(model.name);
+    find("#prompt-label").hidden = find("#scenes").hidden = !model.prompts;
+    if (before.name === model.name) return before.prompts !== undefined && before.prompts !== model.prompts;
+    if (this.models.inUse !== undefined && this.models.inUse !== model.name) this.models.open();
+    return true;
   }
 
   // A clip was opened, or there is none any more.
@@ -149,6 +174,7 @@ class StudioPage {
       else this.strip.set(this.controls.remembered ?? {});
     } else {
       find("#scale").value = clip.suggested.scale;
+      this.scenes.put([]);
       this.strip.set({ start: 0, duration: clip.suggested.duration });
     }
     this.frame = isSame ? clamp(this.controls.remembered?.frame ?? 0, 0, clip.frames - 1) : 0;
@@ -327,6 +353,7 @@ class StudioPage {
     this.apply(state);
     this.run.show(state.job);
     this.results.offer(state.result);
+    if (state.model.prompts && !this.scenes.starts.length) this.scenes.put(state.result.scenes);
     try {
       await this.player.load(state.result);
     } catch (error) { this.fail(error); return; }

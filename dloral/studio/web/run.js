@@ -2,7 +2,7 @@
 
 const POLL = 250;           // ms between two looks at a running job
 const HEARTBEAT = 15000;    // and when nothing runs, so that the server knows of us
-const RUNNING = ["waiting", "loading", "restoring", "writing"];
+const RUNNING = ["waiting", "loading", "looking", "restoring", "writing"];
 
 class Run {
   constructor(link, { onLatest, onEnd, onError }) {
@@ -88,6 +88,7 @@ class Run {
       return job.before === 1 ? "One clip is before yours" : `${job.before} clips are before yours`;
     }
     if (job.stage === "loading") return "Reading the clip …";
+    if (job.stage === "looking") return `Looking at the scenes, ${job.scenes.length} so far …`;
     if (job.stage === "writing") return "Writing the last frames and the sound …";
     const parts = [`Restoring ${job.frame}${job.frames ? ` of ${job.frames}` : ""}`];
     if (job.rate) parts.push(`${job.rate >= 10 ? job.rate.toFixed(0) : job.rate.toFixed(1)} frames/s`);
