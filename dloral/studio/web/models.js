@@ -59,8 +59,9 @@ class ModelMenu {
     try {
       const plan = await this.link.call("POST", "models/plan", { body: { name, without: this.without } });
       if (own !== this.asked) return;
-      this.say(`${name}, ${text}. ${plan.download} to download from ${plan.sources.join(", ")}; ${plan.disk} of disk needed meanwhile. Licences: ${plan.licences.join("; ")}.`,
-        { take: `Download ${plan.download}`, hasMore: companions.length > 0 });
+      const lines = [`${name}, ${text}`, `${plan.download} to download; ${plan.disk} of disk needed meanwhile`,
+        `From ${plan.sources.join(", ")}`, `Licences: ${plan.licences.join("; ")}`];
+      this.say(lines.join("\n"), { take: `Download ${plan.download}`, hasMore: companions.length > 0 });
     } catch (error) {
       if (own === this.asked) this.fail(error);
     }
@@ -127,9 +128,7 @@ class ModelMenu {
     button.textContent = take ?? "";
     find("#offer-leave").textContent = leave;
     find("#offer-leave").disabled = false;
-    const progress = find("#offer progress");
-    progress.hidden = bar === undefined;
-    if (bar === null) progress.removeAttribute("value");
-    else if (bar !== undefined) progress.value = bar;
+    find("#offer .bar").hidden = bar === undefined;
+    fillBar(find("#offer .bar"), bar ?? null);
   }
 }

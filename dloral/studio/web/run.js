@@ -74,11 +74,7 @@ class Run {
     find("#progress").hidden = !isRunning;
     if (!isRunning) return;
     const share = job.stage === "writing" ? 1 : job.stage === "restoring" && job.frames ? job.frame / job.frames : null;
-    const bar = find("#progress .bar");
-    bar.classList.toggle("unknown", share === null);
-    bar.firstElementChild.style.width = `${100 * (share ?? 0)}%`;
-    if (share === null) bar.removeAttribute("aria-valuenow");
-    else bar.setAttribute("aria-valuenow", String(Math.round(100 * share)));
+    fillBar(find("#progress .bar"), share);
     if (!find("#cancel").disabled) find("#said").textContent = this.words(job);
   }
 

@@ -29,6 +29,14 @@ const cover = (context, picture, width = picture.width) => {
   context.drawImage(picture, (width - w) / 2, (picture.height - h) / 2, w, h, 0, 0, canvas.width, canvas.height);
 };
 
+// ``share``: 0 to 1, or null while nobody knows.
+const fillBar = (bar, share) => {
+  bar.classList.toggle("unknown", share === null);
+  bar.firstElementChild.style.width = `${100 * (share ?? 0)}%`;
+  if (share === null) bar.removeAttribute("aria-valuenow");
+  else bar.setAttribute("aria-valuenow", String(Math.round(100 * share)));
+};
+
 const toggleTheme = (after) => {
   const isDark = document.body.classList.toggle("dark");
   localStorage.setItem("dloral-theme", isDark ? "dark" : "light");
