@@ -133,9 +133,9 @@ def restore(
 
 @on_gpu(JOB_SECONDS)
 def _lent(
-    clip: ClipInfo, folder: Path, settings: Settings, model: str
+    clip: ClipInfo, folder: Path, settings: Settings, model: tuple[str, str]
 ) -> Generator[Progress | Result, None, None]:
-    """:func:`restore` by a model's name, as ZeroGPU wants it."""
+    """:func:`restore` by a model's key, as ZeroGPU wants it."""
     yield from restore(clip, folder, settings, kept(model))
 
 
@@ -227,7 +227,7 @@ class Job:
     def _run(self) -> None:
         self.stage = "loading"
         self._model.pipe()  # waits until it is loaded
-        with closing(_lent(self.clip, self.folder, self.settings, self._model.name)) as steps:
+        with closing(_lent(self.clip, self.folder, self.settings, self._model.key)) as steps:
             while True:
                 self._check()
                 with self._model.turns.take():

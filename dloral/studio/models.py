@@ -7,14 +7,16 @@ in memory until the last such job has ended.
 import logging
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
 from dloral.errors import CancelledError, DLoRALError, InputError
+from dloral.options import AUTO, VAES
 from dloral.studio.worker import Model
 from dloral.weights.fetch import FetchPlan, FetchProgress, fetch_steps, offers, plan_fetch
 from dloral.weights.finding import EMBEDDED, FETCHED
-from dloral.weights.registry import MODELS, fetched
+from dloral.weights.registry import MODELS, TINY_VAE, fetched
 
 OUR_MISTAKE = "The model could not be changed; this page's terminal says why."
 KEPT_FOR_LATER = "Stopped; what was downloaded is kept for the next try."
@@ -37,7 +39,9 @@ class Models:
         self.change: Change | None = None
         self._lock = threading.Lock()
         # One that a job still holds is taken again: two copies would write into the same weights.
-        self._alive: WeakValueDictionary[str, Model] = WeakValueDictionary({first.name: first})
+        self._alive: WeakValueDictionary[tuple[str, str], Model] = WeakValueDictionary(
+            {first.key: first}
+        )
 
     def menu(self) -> list[dict[str, Any]]:
         """What can be taken; ``download`` in bytes, as far as is known without asking; 0 if here.
@@ -50,42 +54,48 @@ class Models:
                 for offer in offers()
             },
         }
-        for name in self._alive:
+        for name, _ in list(self._alive):
             entries.setdefault(name, _entry(name, "used before"))
         return list(entries.values())
 
-    def plan(self, name: str, without: Sequence[str] = ()) -> FetchPlan:
+    def plan(self, name: str, without: Sequence[str] = (), vae: str = AUTO) -> FetchPlan:
         """What taking a model would download; asks the Hub. Raises in one line as ``fetch``."""
+        if vae != AUTO:
+            return plan_fetch(TINY_VAE)
         if name not in FETCHED:
             raise InputError(f"{name!r} cannot be fetched here; choose {', '.join(FETCHED)}")
         return plan_fetch(name, without)
 
-    def take(self, name: str, without: Sequence[str] = ()) -> "Change":
-        """Begin to change to ``name``; InputError if it is not on the menu or another change is
-        going on."""
+    def take(self, name: str, without: Sequence[str] = (), vae: str = AUTO) -> "Change":
+        """Begin to change to ``name``, or to another ``vae`` for the one in use; InputError if it
+        is not on the menu or another change is going on."""
         if name not in {entry["name"] for entry in self.menu()}:
             raise InputError(f"{name[:80]!r} is not on the menu; choose one that is")
         if unknown := set(without) - set(MODELS[name].companions if name in MODELS else ()):
             raise InputError(f"{name} is not fetched with {min(unknown)[:80]!r} in any case")
+        if vae not in VAES:
+            raise InputError(f"vae is {vae[:80]!r}; choose from {', '.join(VAES)}")
+        if vae != AUTO and not (name == self.current.name and self.current.takes_tiny_vae):
+            raise InputError(f"{shown_name(name)} takes no other vae, or is not in use yet")
         with self._lock:
             if self.change is not None and not self.change.has_ended:
                 raise InputError(
                     f"the model is being changed to {self.change.name}; wait for that, or stop it"
                 )
-            self.change = Change(name, without, self)
+            self.change = Change(name, without, vae, self)
         self.change.start()
         return self.change
 
-    def _model(self, name: str) -> Model:
+    def _model(self, name: str, vae: str) -> Model:
         """The loaded model; raises what loading raised, and then forgets it."""
-        model = self._alive.get(name)
+        model = self._alive.get((name, vae))
         if model is None:
-            model = self._alive[name] = Model(name, self.current.turns)
+            model = self._alive[name, vae] = Model(name, self.current.turns, vae)
             model.start()
         try:
             model.pipe()
         except Exception:
-            self._alive.pop(name, None)
+            self._alive.pop((name, vae), None)
             raise
         return model
 
@@ -98,9 +108,12 @@ class Change:
     when the Hub's client next says something, and the model in use stays.
     """
 
-    def __init__(self, name: str, without: Sequence[str], models: Models) -> None:
+    def __init__(self, name: str, without: Sequence[str], vae: str, models: Models) -> None:
         self.name = name
-        self.stage = "asking" if name in FETCHED and not fetched(name) else "loading"
+        self.vae = vae
+        wanted = [name, *([TINY_VAE] if vae != AUTO else [])]
+        self._missing = [one for one in wanted if one in MODELS and not fetched(one)]
+        self.stage = "asking" if self._missing else "loading"
         self.progress: FetchProgress | None = None
         self.error: str | None = None
         self._without = without
@@ -129,9 +142,10 @@ class Change:
 
     def _run(self) -> None:
         try:
-            self._fetch()
+            for name in self._missing:
+                self._fetch(name)
             self.stage = "loading"
-            model = self._models._model(self.name)
+            model = self._models._model(self.name, self.vae)
             self._check()
             self._models.current = model
         except CancelledError:
@@ -144,10 +158,8 @@ class Change:
         else:
             self.stage = "done"
 
-    def _fetch(self) -> None:
-        if self.name not in FETCHED or fetched(self.name):
-            return
-        steps = fetch_steps(self.name, self._without)
+    def _fetch(self, name: str) -> None:
+        steps = fetch_steps(name, self._without if name == self.name else ())
         try:
             for step in steps:
                 self._check()
@@ -161,6 +173,11 @@ class Change:
     def _check(self) -> None:
         if self._stopped.is_set():
             raise CancelledError(KEPT_FOR_LATER)
+
+
+def shown_name(name: str) -> str:
+    """A folder's last part: the rest is this machine's business."""
+    return Path(name).name or name
 
 
 def _entry(name: str, text: str, is_here: bool = True, download: int = 0) -> dict[str, Any]:

@@ -182,7 +182,7 @@ class Preview:
         cut = torch.stack([_cut(frame, seen) for frame in frames])
         with self.model.turns.take():
             known = self._prepared[1] if part and self._prepared[0] == part else None
-            wide, prepared, seconds = _restore_part(self.model.name, cut, options, known)
+            wide, prepared, seconds = _restore_part(self.model.key, cut, options, known)
             self._prepared = part, prepared
         self.model.preview_timed(seconds[1], region.pixels)
         return _cut(wide, _inside(region, seen)), sum(seconds)
@@ -218,7 +218,7 @@ def source_frames(clip: ClipInfo, first: int, last: int) -> list[Tensor]:
 @on_gpu(PREVIEW_SECONDS)
 @torch.no_grad()
 def _restore_part(
-    model: str, lq_frames: Tensor, options: UpscaleOptions, prepared: _Prepared | None
+    model: tuple[str, str], lq_frames: Tensor, options: UpscaleOptions, prepared: _Prepared | None
 ) -> tuple[Tensor, _Prepared, tuple[float, float]]:
     """The last of ``lq_frames`` restored, what was prepared for it, and the seconds for preparing
     and for the rest."""

@@ -10,7 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dloral.errors import InputError
@@ -102,7 +102,10 @@ class Session:
             self.forget_job()
             place = self.folder / secrets.token_hex(8)
             place.mkdir()
-            job = Job(self.clip, place, settings, self._models.current, self._queue)
+            model = self._models.current
+            options = replace(settings.options, model=model.name, vae=model.vae)
+            settings = replace(settings, options=options)
+            job = Job(self.clip, place, settings, model, self._queue)
             try:
                 job.start()
             except InputError:

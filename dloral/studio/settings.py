@@ -63,6 +63,7 @@ class Settings:
             "kind": _KIND,
             "version": dloral.__version__,
             "model": self.options.model,
+            "vae": self.options.vae,
             "source": source | {"frames": clip.num_frames},
             "settings": self.as_dict(),
         }

@@ -22,6 +22,7 @@ def state_of(session: Session, studio: Studio) -> dict[str, Any]:
         "model": {
             "name": studio.model.name,
             "loaded": studio.model.is_loaded,
+            "vae": studio.model.vae,
             "prompts": studio.model.reads_prompts(),
             "change": change_of(studio.models.change),
         },

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from dloral.errors import InputError
+from dloral.options import AUTO
 from dloral.studio.gpu import keep
 
 if TYPE_CHECKING:
@@ -52,18 +53,32 @@ class Turns:
 class Model:
     """A pipeline that is loaded once, in the background from :meth:`start` on.
 
-    ``turns``: to be taken around every use; the page's models share them. ``seconds_per_pixel``: of
-    output, measured on whole frames; ``preview_seconds_per_pixel``: of what runs again when only
-    the LoRAs' scales change. Both are None before the first measurement.
+    ``vae``: as in :class:`UpscaleOptions`. ``turns``: to be taken around every use; the page's
+    models share them. ``seconds_per_pixel``: of output, measured on whole frames;
+    ``preview_seconds_per_pixel``: of what runs again when only the LoRAs' scales change. Both are
+    None before the first measurement.
     """
 
-    def __init__(self, name: str, turns: Turns | None = None) -> None:
+    def __init__(self, name: str, turns: Turns | None = None, vae: str = AUTO) -> None:
         self.name = name
+        self.vae = vae
         self.turns = turns or Turns()
         self.seconds_per_pixel: float | None = None
         self.preview_seconds_per_pixel: float | None = None
         self._pipe: Future[DLoRALPipeline] = Future()
         self._loader = threading.Thread(target=self._load, name="load", daemon=True)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from the page's other models."""
+        return self.name, self.vae
+
+    @property
+    def takes_tiny_vae(self) -> bool:
+        """Whether it has Stable Diffusion's latents; no while it is still loading."""
+        if not self.is_loaded or self._pipe.exception():
+            return False
+        return type(self.pipe().vae).__name__ in ("AutoencoderKL", "AutoencoderTiny")
 
     def start(self) -> None:
         self._loader.start()
@@ -78,7 +93,7 @@ class Model:
 
     def use(self, pipe: "DLoRALPipeline") -> None:
         """Take a pipeline as this model's; done once."""
-        keep(self.name, pipe)
+        keep(self.key, pipe)
         self._pipe.set_result(pipe)
 
     def reads_prompts(self) -> bool:
@@ -96,7 +111,7 @@ class Model:
         try:
             from dloral.weights.loading import load_pipeline  # seconds; the page is there meanwhile
 
-            pipe = load_pipeline(self.name)
+            pipe = load_pipeline(self.name, vae=self.vae)
             self._warm_up(pipe)
             self.use(pipe)
         except Exception as error:  # whoever asks for the pipeline gets it

@@ -5,10 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hub_server import Hub
+import torch
+from diffusers import AutoencoderTiny
+from hub_server import Hub, repo_of
 from released import RELEASE
 from starlette.testclient import TestClient
 
+from dloral.options import UpscaleOptions
 from dloral.studio.models import EVERYBODY, NOBODY, THIS_MACHINE, Models
 from dloral.studio.routes import build_routes
 from dloral.studio.server import build_parser, menu_for
@@ -124,12 +127,37 @@ def test_a_download_is_stopped_and_tried_again(call: Call, hub: Hub, tiny_model:
     assert ended(call)["in_use"] == "sd21"
 
 
+def test_the_tiny_autoencoder_takes_the_place_of_the_models_own(
+    call: Call, hub: Hub, studio: Studio, cut_clip: Path, tmp_path: Path
+):
+    torch.manual_seed(0)
+    sizes = {f"{part}_block_out_channels": (8,) * 4 for part in ("encoder", "decoder")}
+    AutoencoderTiny(**sizes).save_pretrained(tmp_path / "taesd")
+    hub.repos["madebyollin/taesd"] = repo_of(tmp_path / "taesd")
+    refused = call("POST", "models", {"name": studio.model.name, "vae": "tiny"})["error"]
+    assert "takes no other vae" in refused
+    call("POST", "models", {"name": "sd21", "without": ["tagger"]})
+    assert ended(call)["takes_tiny_vae"]
+    session = studio.sessions.find(studio.sessions.open())
+    session.open_clip("cut.mp4", lambda copy: copy.write_bytes(cut_clip.read_bytes()))
+    pictures = []
+    for vae in ("auto", "tiny", "tiny-decoder", "auto"):
+        if vae != studio.model.vae:
+            call("POST", "models", {"name": "sd21", "vae": vae})
+            assert ended(call)["vae"] == vae
+        pictures.append(session.preview.render(1, UpscaleOptions(scale=1)).png)
+    assert pictures[0] == pictures[3]
+    assert len(set(pictures)) == 3
+    assert len(hub.asked("GET", "/cdn/madebyollin/taesd")) == 1
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
         ({"name": "/etc"}, "'/etc' is not on the menu"),
         ({"name": "somebody/else"}, "is not on the menu"),
         ({"name": "sd21", "without": ["dloral"]}, "is not fetched with 'dloral'"),
+        ({"name": "compact", "vae": "huge"}, "vae is 'huge'"),
         ({"name": 5}, "names no model"),
         ({"name": "sd21", "without": "tagger"}, "names no model"),
     ],

@@ -4,17 +4,20 @@ A change is everybody's and may bring gigabytes, so only who runs the page may m
 (docs/decisions.md).
 """
 
+from typing import Any
+
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from dloral.errors import InputError
+from dloral.options import AUTO
 from dloral.studio.models import EVERYBODY, THIS_MACHINE
 from dloral.studio.routes.calls import answer, json_of, visitor
 from dloral.studio.states import change_of
 from dloral.studio.studio import Studio
 from dloral.weights.hub import size_text
-from dloral.weights.registry import MODELS
+from dloral.weights.registry import MODELS, TINY_VAE, fetched
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
@@ -40,6 +43,9 @@ def model_routes(studio: Studio) -> APIRouter:
         return answer(
             {
                 "in_use": models.current.name,
+                "vae": models.current.vae,
+                "takes_tiny_vae": models.current.takes_tiny_vae,
+                "tiny_vae": {"text": MODELS[TINY_VAE].text, "here": bool(fetched(TINY_VAE))},
                 "models": models.menu(),
                 "change": change_of(models.change),
             }
@@ -53,8 +59,7 @@ def model_routes(studio: Studio) -> APIRouter:
     @router.post("/{token}/models/plan")
     async def plan(token: str, request: Request) -> Response:
         check(token, request)
-        name, without = _chosen(await json_of(request))
-        found = await run_in_threadpool(studio.models.plan, name, without)
+        found = await run_in_threadpool(studio.models.plan, *_chosen(await json_of(request)))
         parts = [part for model in found.models for part in MODELS[model].parts.values()]
         return answer(
             {
@@ -96,9 +101,9 @@ def is_from_here(request: Request) -> bool:
     )
 
 
-def _chosen(asked: dict) -> tuple[str, list[str]]:
-    name, without = asked.get("name"), asked.get("without", [])
+def _chosen(asked: dict[str, Any]) -> tuple[str, list[str], str]:
+    name, without, vae = asked.get("name"), asked.get("without", []), asked.get("vae", AUTO)
     is_list = isinstance(without, list) and all(isinstance(model, str) for model in without)
-    if not isinstance(name, str) or not is_list:
+    if not isinstance(name, str) or not isinstance(vae, str) or not is_list:
         raise InputError("the call names no model")
-    return name, without
+    return name, without, vae

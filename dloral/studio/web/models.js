@@ -11,7 +11,8 @@ class ModelMenu {
     this.select = find("#model");
     this.box = find("#offer");
     this.more = find("#offer-more input");
-    this.select.addEventListener("change", () => this.choose());
+    this.vae = find("#vae");
+    for (const select of [this.select, this.vae]) select.addEventListener("change", () => this.choose());
     this.more.addEventListener("change", () => this.ask());
     find("#offer-take").addEventListener("click", () => this.take());
     find("#offer-leave").addEventListener("click", () => (this.isChanging ? this.stop() : this.leave()));
@@ -29,8 +30,8 @@ class ModelMenu {
 
   get chosen() { return this.models.find((model) => model.name === this.select.value); }
 
-  list({ in_use: inUse, models, change }) {
-    Object.assign(this, { inUse, models, change });
+  list({ in_use: inUse, vae, takes_tiny_vae: takesTinyVae, tiny_vae: tinyVae, models, change }) {
+    Object.assign(this, { inUse, vaeInUse: vae, tinyVae, models, change });
     this.isChanging = Boolean(change) && !CHANGED.includes(change.stage);
     const kept = this.isChanging ? change.name : this.box.hidden ? inUse : this.select.value;
     this.select.replaceChildren(...models.map((model) => {
@@ -38,28 +39,39 @@ class ModelMenu {
       return new Option(shortName(model.name) + size, model.name);
     }));
     this.select.value = kept;
-    this.select.disabled = this.isChanging;
+    if (this.box.hidden) this.vae.value = vae;
+    this.select.disabled = this.vae.disabled = this.isChanging;
+    find("#vae-label").hidden = !takesTinyVae;
   }
 
   choose() {
     this.asked += 1;
-    if (this.chosen.name === this.inUse) this.leave();
-    else if (this.chosen.here) this.take();
+    const { name, vae } = this.wanted;
+    if (name === this.inUse && vae === this.vaeInUse) this.leave();
+    else if (this.chosen.here && (vae === "auto" || this.tinyVae.here)) this.take();
     else { this.more.checked = true; this.ask(); }
   }
 
-  get without() { return this.more.checked ? [] : this.chosen.companions.map(({ name }) => name); }
+  // As the server takes it. Another model begins with its own encoder and decoder.
+  get wanted() {
+    const { name, companions } = this.chosen;
+    return {
+      name, vae: name === this.inUse ? this.vae.value : "auto",
+      without: this.more.checked ? [] : companions.map((companion) => companion.name),
+    };
+  }
 
   // What would come, from where and how large; nothing comes yet.
   async ask() {
-    const own = ++this.asked, { name, text, companions } = this.chosen;
+    const own = ++this.asked, isTiny = this.wanted.vae !== "auto", { name } = this.chosen;
+    const { text, companions } = isTiny ? { ...this.tinyVae, companions: [] } : this.chosen;
     const said = companions.map((companion) => companion.text).join(", ");
     find("#offer-more span").textContent = `with ${said}`;
     this.say(`Asking the Hub about ${name} …`, { isSure: false, hasMore: companions.length > 0 });
     try {
-      const plan = await this.link.call("POST", "models/plan", { body: { name, without: this.without } });
+      const plan = await this.link.call("POST", "models/plan", { body: this.wanted });
       if (own !== this.asked) return;
-      const lines = [`${name}, ${text}`, `${plan.download} to download; ${plan.disk} of disk needed meanwhile`,
+      const lines = [isTiny ? text : `${name}, ${text}`, `${plan.download} to download; ${plan.disk} of disk needed meanwhile`,
         `From ${plan.sources.join(", ")}`, `Licences: ${plan.licences.join("; ")}`];
       this.say(lines.join("\n"), { take: `Download ${plan.download}`, hasMore: companions.length > 0 });
     } catch (error) {
@@ -69,7 +81,7 @@ class ModelMenu {
 
   async take() {
     try {
-      this.list(await this.link.call("POST", "models", { body: { name: this.chosen.name, without: this.without } }));
+      this.list(await this.link.call("POST", "models", { body: this.wanted }));
     } catch (error) { this.fail(error); return; }
     await this.follow();
   }
@@ -109,11 +121,12 @@ class ModelMenu {
     this.asked += 1;
     this.box.hidden = true;
     this.select.value = this.inUse;
+    this.vae.value = this.vaeInUse;
   }
 
   fail(error) {
     if (error instanceof LostError || error instanceof GoneError) return;  // the page says so
-    this.isChanging = this.select.disabled = false;
+    this.isChanging = this.select.disabled = this.vae.disabled = false;
     this.say(error.message, { take: "Try again" });
   }
 

@@ -144,8 +144,8 @@ class StudioPage {
     this.model = this.state.model = model;
     find("#model-name").textContent = shortName(model.name);
     find("#prompt-label").hidden = find("#scenes").hidden = !model.prompts;
-    if (before.name === model.name) return before.prompts !== undefined && before.prompts !== model.prompts;
-    if (this.models.inUse !== undefined && this.models.inUse !== model.name) this.models.open();
+    if (before.name === model.name && (before.vae ?? model.vae) === model.vae) return before.prompts !== undefined && before.prompts !== model.prompts;
+    if (this.models.inUse !== undefined && (this.models.inUse !== model.name || this.models.vaeInUse !== model.vae)) this.models.open();
     return true;
   }
 
