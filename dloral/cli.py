@@ -164,7 +164,7 @@ def _add_fetch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def _fetch(options: argparse.Namespace) -> None:
     from dloral.weights.fetch import TerminalFetch, fetch, plan_fetch
-    from dloral.weights.loading import find_model
+    from dloral.weights.finding import find_model
 
     if "/" in options.name:
         print(f"{options.name} is in {find_model(options.name)}")

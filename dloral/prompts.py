@@ -9,18 +9,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from dloral.errors import OptionError, WeightsError
 from dloral.frames.scenes import CutDetector
-from dloral.memory import release_memory
-from dloral.models.tagger import Tagger, make_prompt
 from dloral.options import AUTO, UpscaleOptions
-from dloral.pipeline import DLoRALPipeline
 from dloral.video.probe import ClipInfo
 from dloral.video.reader import read_frames
-from dloral.weights.tagger import find_tagger, load_tagger
+
+if TYPE_CHECKING:
+    from dloral.models.tagger import Tagger
+    from dloral.pipeline import DLoRALPipeline
 
 NONE = "none"
 
@@ -43,7 +44,7 @@ def prompt_at(scenes: Sequence[Scene], time: Fraction) -> str:
     return told
 
 
-def find_scenes(clip: ClipInfo, options: UpscaleOptions, pipe: DLoRALPipeline) -> Iterator[Scene]:
+def find_scenes(clip: ClipInfo, options: UpscaleOptions, pipe: "DLoRALPipeline") -> Iterator[Scene]:
     """The scenes of what will be restored, each as it is found.
 
     Without a tagger (``options.tagger``) the clip is one scene, and the prompt the person's alone.
@@ -53,6 +54,9 @@ def find_scenes(clip: ClipInfo, options: UpscaleOptions, pipe: DLoRALPipeline) -
     if folder is None:
         yield Scene(Fraction(0), options.prompt)
         return
+    from dloral.memory import release_memory
+    from dloral.models.tagger import make_prompt
+
     tagger = _load(folder, options, pipe)
     try:
         cuts = CutDetector()
@@ -66,7 +70,7 @@ def find_scenes(clip: ClipInfo, options: UpscaleOptions, pipe: DLoRALPipeline) -
         release_memory()
 
 
-def tagger_folder(options: UpscaleOptions, pipe: DLoRALPipeline) -> Path | None:
+def tagger_folder(options: UpscaleOptions, pipe: "DLoRALPipeline") -> Path | None:
     """The tagger that a job will ask; None for none."""
     if options.tagger == NONE:
         return None
@@ -77,6 +81,8 @@ def tagger_folder(options: UpscaleOptions, pipe: DLoRALPipeline) -> Path | None:
                 "--tagger auto or none"
             )
         return None
+    from dloral.weights.tagger import find_tagger  # with the libraries that run models
+
     folder = find_tagger(pipe.folder)
     if folder is None and options.tagger != AUTO:
         raise WeightsError(
@@ -86,7 +92,9 @@ def tagger_folder(options: UpscaleOptions, pipe: DLoRALPipeline) -> Path | None:
     return folder
 
 
-def _load(folder: Path, options: UpscaleOptions, pipe: DLoRALPipeline) -> Tagger:
+def _load(folder: Path, options: UpscaleOptions, pipe: "DLoRALPipeline") -> "Tagger":
+    from dloral.weights.tagger import load_tagger
+
     on_cpu = pipe.device.type == "cpu"
     dtype = torch.float32 if on_cpu else pipe.unet.dtype
     return load_tagger(folder, pipe.device, dtype, dape=options.tagger != "ram")

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from itertools import chain, count, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,14 +21,16 @@ from torch import Tensor
 from dloral.errors import InputError
 from dloral.frames.resize import resize_bicubic
 from dloral.options import AUTO, AUTO_TILE, UpscaleOptions
-from dloral.pipeline import DLoRALPipeline
 from dloral.prompts import Scene, find_scenes, prompt_at
 from dloral.video.probe import ClipInfo, probe
 from dloral.video.reader import Frame, read_frames
 from dloral.video.store import FrameStore
 from dloral.video.writer import open_writer
 from dloral.weights.fetch import FetchPlan, FetchProgress
-from dloral.weights.loading import fetch_missing, load_pipeline
+from dloral.weights.finding import fetch_missing
+
+if TYPE_CHECKING:
+    from dloral.pipeline import DLoRALPipeline
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def upscale_video(
     target: str | Path,
     options: UpscaleOptions | None = None,
     on_progress: Callable[[Progress], None] | None = None,
-    pipe: DLoRALPipeline | None = None,
+    pipe: "DLoRALPipeline | None" = None,
     scenes: Sequence[Scene] | None = None,
 ) -> Path:
     """Restore a clip, an image or a folder of frames, and write it to ``target``; returns that.
@@ -86,7 +88,7 @@ def upscale_steps(
     source: str | Path,
     target: str | Path,
     options: UpscaleOptions | None = None,
-    pipe: DLoRALPipeline | None = None,
+    pipe: "DLoRALPipeline | None" = None,
     scenes: Sequence[Scene] | None = None,
 ) -> Generator[Progress, None, None]:
     """The job as a generator; see :func:`upscale_video`."""
@@ -113,7 +115,10 @@ def upscale_steps(
             for told in fetch_missing(options.model):
                 yield Progress("fetching", num_frames=num_frames, fetched=told)
         yield Progress("loading", num_frames=num_frames)
-        pipe = pipe or load_pipeline(options.model, options.device, options.dtype, options.vae)
+        if pipe is None:
+            from dloral.weights.loading import load_pipeline  # seconds, which the page has not
+
+            pipe = load_pipeline(options.model, options.device, options.dtype, options.vae)
         if not scenes:
             scenes = []
             for scene in find_scenes(clip, options, pipe):
@@ -180,7 +185,7 @@ def chosen_tile(options: UpscaleOptions) -> int | None:
 
 
 def _restore(
-    pipe: DLoRALPipeline,
+    pipe: "DLoRALPipeline",
     frames: Iterator[Frame],
     height: int,
     width: int,

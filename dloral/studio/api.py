@@ -1,9 +1,12 @@
 """The page's named endpoints, for ``gradio_client``, other programs and MCP: /upscale,
-/preview_frame, /models. The page itself does not use them (see ``routes.py``)."""
+/preview_frame, /models. The page itself does not use them (see ``routes/``)."""
 
+import inspect
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +16,11 @@ from dloral.errors import DLoRALError, InputError
 from dloral.options import AUTO
 from dloral.studio.jobs import OUR_MISTAKE
 from dloral.studio.preview import Preview
-from dloral.studio.routes import Studio
 from dloral.studio.sessions import Session
 from dloral.studio.settings import settings_from
+from dloral.studio.studio import Studio
 from dloral.video.probe import probe
-from dloral.weights.loading import EMBEDDED, FETCHED
+from dloral.weights.finding import EMBEDDED, FETCHED
 
 AT_ONCE = 8
 """Calls of the same name that are answered at once; /upscale queues behind the page's jobs."""
@@ -25,42 +28,108 @@ AT_ONCE = 8
 LOOK_SECONDS = 0.25
 
 
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of an endpoint: its name, type and default for callers, its line for MCP."""
+
+    name: str
+    kind: type
+    default: Any
+    says: str
+
+    def component(self) -> Any:
+        """What gives the parameter its type in Gradio's API; never shown."""
+        if self.kind is Path:
+            return gr.File(label=self.name, file_count="single", type="filepath")
+        if self.kind is str:
+            return gr.Textbox(self.default, label=self.name)
+        return gr.Number(self.default, label=self.name, precision=0 if self.kind is int else None)
+
+    def in_signature(self) -> inspect.Parameter:
+        kind = str if self.kind is Path else self.kind
+        default = inspect.Parameter.empty if self.kind is Path else self.default
+        annotation = kind | None if default is None else kind
+        place = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        return inspect.Parameter(self.name, place, default=default, annotation=annotation)
+
+
+CLIP = Parameter("clip", Path, None, "the video or image file")
+FRAME = Parameter("frame", int, 0, "which frame, counted from 0")
+
+LOOKS = (
+    Parameter("scale", float, 4.0, "enlargement, 1 to 4"),
+    Parameter("consistency", float, 1.0, "C-LoRA, steadiness in time, 0 to 2"),
+    Parameter("detail", float, 1.0, "D-LoRA, fine detail, 0 to 2"),
+    Parameter(
+        "strength",
+        float,
+        1.0,
+        "how much of the restored picture is in the result, 0 (bicubic) to 1",
+    ),
+    Parameter("window", int, 1, "earlier frames that each frame looks at: 0, 1, 3 or 5"),
+    Parameter("prompt", str, "", "what the clip shows, for models that read it"),
+    Parameter("color_fix", str, AUTO, "adain, wavelet, none, or auto for the model's own"),
+)
+"""What decides how a frame looks, by the names of the page's settings."""
+
+KEEPING = (
+    Parameter("start", float, 0.0, "first second to restore"),
+    Parameter("duration", float, None, "seconds to restore; all that is left if not given"),
+    Parameter(
+        "format", str, "h264", "h264, h265, vp9, prores, ffv1, or png for frames in a zip file"
+    ),
+    Parameter("bit_depth", int, 8, "8 or 10"),
+    Parameter("crf", int, None, "quality of the video, lower is better"),
+)
+"""Which part of a clip is restored, and what it is kept as."""
+
+
 def attach_api(studio: Studio) -> None:
     """Add the endpoints; to be called inside ``gr.Blocks``. Their components are never shown:
     they give the calls names and types, and let Gradio check that a file was uploaded."""
     calls = Calls(studio)
     with gr.Row(visible=False):
-        clip = gr.File(label="clip", file_count="single", type="filepath")
-        frame = gr.Number(0, label="frame", precision=0)
-        numbers = {
-            "scale": gr.Number(4.0, label="scale"),
-            "consistency": gr.Number(1.0, label="consistency"),
-            "detail": gr.Number(1.0, label="detail"),
-            "strength": gr.Number(1.0, label="strength"),
+        given = {parameter: parameter.component() for parameter in (CLIP, FRAME, *LOOKS, *KEEPING)}
+        made, listed = gr.File(label="result"), gr.JSON(label="models")
+
+        def attach(call: Callable[..., Any], out: Any, *parameters: Parameter) -> None:
+            gr.Button().click(
+                call,
+                [given[parameter] for parameter in parameters],
+                out,
+                api_name=call.__name__,
+                api_visibility="public",
+                concurrency_limit=AT_ONCE,
+            )
+
+        for_clips, for_frames = (CLIP, *LOOKS, *KEEPING), (CLIP, FRAME, *LOOKS)
+        attach(endpoint(calls.upscale, for_clips, tells_progress=True), made, *for_clips)
+        attach(endpoint(calls.preview_frame, for_frames, tells_progress=False), made, *for_frames)
+        attach(calls.models, listed)
+
+
+def endpoint(
+    call: Callable[..., str], parameters: Sequence[Parameter], tells_progress: bool
+) -> Callable[..., str]:
+    """``call``, which takes a dictionary, as Gradio wants it: with the parameters in its signature
+    and its docstring. With ``tells_progress`` it is given a ``gr.Progress`` as well."""
+
+    def given_in_order(*given: Any) -> str:
+        values = {
+            parameter.name: value for parameter, value in zip(parameters, given, strict=False)
         }
-        window = gr.Number(1, label="window", precision=0)
-        prompt = gr.Textbox("", label="prompt")
-        colour_fix = gr.Textbox(AUTO, label="color_fix")
-        start = gr.Number(0.0, label="start")
-        duration = gr.Number(None, label="duration")
-        kept_as = gr.Textbox("h264", label="format")
-        bit_depth = gr.Number(8, label="bit_depth", precision=0)
-        crf = gr.Number(None, label="crf", precision=0)
-        made = gr.File(label="result")
-        listed = gr.JSON(label="models")
-        looks = [*numbers.values(), window, prompt, colour_fix]
-        common: dict[str, Any] = {"api_visibility": "public", "concurrency_limit": AT_ONCE}
-        gr.Button().click(
-            calls.upscale,
-            [clip, *looks, start, duration, kept_as, bit_depth, crf],
-            made,
-            api_name="upscale",
-            **common,
-        )
-        gr.Button().click(
-            calls.preview_frame, [clip, frame, *looks], made, api_name="preview_frame", **common
-        )
-        gr.Button().click(calls.models, None, listed, api_name="models", **common)
+        return call(values, *given[len(parameters) :])
+
+    places = [parameter.in_signature() for parameter in parameters]
+    if tells_progress:  # Gradio fills in the progress where a parameter's default is one
+        place = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        places.append(inspect.Parameter("progress", place, default=gr.Progress()))
+    given_in_order.__signature__ = inspect.Signature(places)  # type: ignore[attr-defined]
+    given_in_order.__name__ = call.__name__
+    lines = [f"    {parameter.name}: {parameter.says}" for parameter in parameters]
+    what, _, returned = inspect.cleandoc(call.__doc__ or "").partition("\n\nReturns:\n")
+    given_in_order.__doc__ = "\n".join([what, "", "Args:", *lines, "", "Returns:", returned])
+    return given_in_order
 
 
 class Calls:
@@ -69,46 +138,14 @@ class Calls:
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
 
-    def upscale(
-        self,
-        clip: str,
-        scale: float = 4.0,
-        consistency: float = 1.0,
-        detail: float = 1.0,
-        strength: float = 1.0,
-        window: int = 1,
-        prompt: str = "",
-        color_fix: str = AUTO,
-        start: float = 0.0,
-        duration: float | None = None,
-        format: str = "h264",
-        bit_depth: int = 8,
-        crf: int | None = None,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio asks for it)
-    ) -> str:
+    def upscale(self, values: dict[str, Any], progress: gr.Progress) -> str:
         """Restore a video or an image: larger, sharper, free of flicker, with its sound.
-
-        Args:
-            clip: the video or image file
-            scale: enlargement, 1 to 4
-            consistency: C-LoRA, steadiness in time, 0 to 2
-            detail: D-LoRA, fine detail, 0 to 2
-            strength: how much of the restored picture is in the result, 0 (bicubic) to 1
-            window: earlier frames that each frame looks at: 0, 1, 3 or 5
-            prompt: what the clip shows, for models that read it
-            color_fix: adain, wavelet, none, or auto for the model's own
-            start: first second to restore
-            duration: seconds to restore; all that is left if not given
-            format: h264, h265, vp9, prores, ffv1, or png for frames in a zip file
-            bit_depth: 8 or 10
-            crf: quality of the video, lower is better
 
         Returns:
             the restored file
         """
-        values = _values(scale, consistency, detail, strength, window, prompt, color_fix)
-        values |= {"start": start or 0.0, "duration": duration, "format": format}
-        values |= {"bit_depth": bit_depth, "crf": crf}
+        clip = values.pop("clip")
+        values["start"] = values["start"] or 0.0
         studio = self._studio
         token = studio.sessions.open()
         session = studio.sessions.find(token)
@@ -132,37 +169,15 @@ class Calls:
         finally:
             studio.sessions.close(token)
 
-    def preview_frame(
-        self,
-        clip: str,
-        frame: int = 0,
-        scale: float = 4.0,
-        consistency: float = 1.0,
-        detail: float = 1.0,
-        strength: float = 1.0,
-        window: int = 1,
-        prompt: str = "",
-        color_fix: str = AUTO,
-    ) -> str:
+    def preview_frame(self, values: dict[str, Any]) -> str:
         """Restore one frame of a video, or an image, as a PNG.
 
         A frame of more output pixels than 768 x 768 is restored around its middle only.
 
-        Args:
-            clip: the video or image file
-            frame: which frame, counted from 0
-            scale: enlargement, 1 to 4
-            consistency: C-LoRA, steadiness in time, 0 to 2
-            detail: D-LoRA, fine detail, 0 to 2
-            strength: how much of the restored picture is in the result, 0 (bicubic) to 1
-            window: earlier frames that are looked at: 0, 1, 3 or 5
-            prompt: what the clip shows, for models that read it
-            color_fix: adain, wavelet, none, or auto for the model's own
-
         Returns:
             the restored picture
         """
-        values = _values(scale, consistency, detail, strength, window, prompt, color_fix)
+        clip, frame = values.pop("clip"), values.pop("frame")
         try:
             settings = settings_from(values, self._studio.model.name)
             info = probe(_given(clip))
@@ -189,26 +204,6 @@ class Calls:
             }
             for name in names
         ]
-
-
-def _values(
-    scale: float,
-    consistency: float,
-    detail: float,
-    strength: float,
-    window: int,
-    prompt: str,
-    color_fix: str,
-) -> dict[str, Any]:
-    return {
-        "scale": scale,
-        "consistency": consistency,
-        "detail": detail,
-        "strength": strength,
-        "window": window,
-        "prompt": prompt,
-        "color_fix": color_fix,
-    }
 
 
 def _given(clip: str | None) -> Path:

@@ -1,13 +1,17 @@
 """Hugging Face's ZeroGPU, where its package ``spaces`` is; elsewhere everything runs as it is.
 
 ZeroGPU lends a GPU for the length of a decorated call, which it runs in a process forked from ours.
-What such a call is given and gives back is pickled, so a pipeline is named and not handed over.
+What such a call is given and gives back is pickled, so a pipeline is named (by
+model and VAE) and not handed over.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
-from dloral.pipeline import DLoRALPipeline
+if TYPE_CHECKING:
+    from dloral.pipeline import DLoRALPipeline
+
 
 JOB_SECONDS = 300
 PREVIEW_SECONDS = 20
@@ -15,7 +19,7 @@ PREVIEW_SECONDS = 20
 
 _Call = TypeVar("_Call", bound=Callable[..., Any])
 
-_pipelines: dict[str, DLoRALPipeline] = {}
+_pipelines: WeakValueDictionary[tuple[str, str], "DLoRALPipeline"] = WeakValueDictionary()
 
 
 def on_gpu(seconds: int) -> Callable[[_Call], _Call]:
@@ -30,10 +34,10 @@ def on_gpu(seconds: int) -> Callable[[_Call], _Call]:
     return spaces.GPU(duration=seconds)
 
 
-def keep(name: str, pipe: DLoRALPipeline) -> None:
-    """Make a pipeline known to the processes that are forked from now on."""
-    _pipelines[name] = pipe
+def keep(key: tuple[str, str], pipe: "DLoRALPipeline") -> None:
+    """Make a pipeline known to the processes that are forked from now on; its model holds it."""
+    _pipelines[key] = pipe
 
 
-def kept(name: str) -> DLoRALPipeline:
-    return _pipelines[name]
+def kept(key: tuple[str, str]) -> "DLoRALPipeline":
+    return _pipelines[key]

@@ -11,16 +11,16 @@ import time
 import zipfile
 from collections.abc import Generator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from dloral.errors import CancelledError, DLoRALError
 from dloral.frames.resize import resize_bicubic
-from dloral.pipeline import DLoRALPipeline
 from dloral.studio.gpu import JOB_SECONDS, kept, on_gpu
 from dloral.studio.measures import Measures
 from dloral.studio.pictures import png_of, stacked, within
@@ -30,6 +30,9 @@ from dloral.upscale import Progress, output_size, upscale_steps
 from dloral.video.encoders import FOR_VIEWING
 from dloral.video.probe import ClipInfo
 from dloral.video.writer import open_writer
+
+if TYPE_CHECKING:
+    from dloral.pipeline import DLoRALPipeline
 
 VIEWER_SIDE = 2048
 """Pixels: frames of the viewer's clip have no longer side; one that stands still is shown whole."""
@@ -64,7 +67,7 @@ class Result:
 
 
 def restore(
-    clip: ClipInfo, folder: Path, settings: Settings, pipe: DLoRALPipeline
+    clip: ClipInfo, folder: Path, settings: Settings, pipe: "DLoRALPipeline"
 ) -> Generator[Progress | Result, None, None]:
     """Restore ``clip`` into ``folder`` with all that the viewer needs; the Result comes last.
 
@@ -80,7 +83,7 @@ def restore(
     measures = Measures()
     last = Progress("loading")
     with ExitStack() as stack:
-        steps = upscale_steps(clip.path, target, settings.options, pipe)
+        steps = upscale_steps(clip.path, target, settings.options, pipe, settings.scenes)
         stack.enter_context(closing(steps))
         viewer_height, viewer_width = viewer_size(height, width, clip.kind == "image")
         viewer = stack.enter_context(
@@ -107,6 +110,8 @@ def restore(
             yield last
     if as_zip:
         _zip(target, file)
+    if pipe.reads_prompts:
+        settings = replace(settings, scenes=last.scenes)  # so that the file makes this again
     settings_file = file.with_suffix(".json")
     settings_file.write_bytes(settings.as_file(clip))
     profile_file = folder / "profile.png"
@@ -128,9 +133,9 @@ def restore(
 
 @on_gpu(JOB_SECONDS)
 def _lent(
-    clip: ClipInfo, folder: Path, settings: Settings, model: str
+    clip: ClipInfo, folder: Path, settings: Settings, model: tuple[str, str]
 ) -> Generator[Progress | Result, None, None]:
-    """:func:`restore` by a model's name, as ZeroGPU wants it."""
+    """:func:`restore` by a model's key, as ZeroGPU wants it."""
     yield from restore(clip, folder, settings, kept(model))
 
 
@@ -163,9 +168,9 @@ def _zip(folder: Path, target: Path) -> None:
 class Job:
     """A queued or running :func:`restore`.
 
-    ``stage``: waiting, loading, restoring, writing, done, stopped or failed; ``error`` is one line
-    where it failed. ``newest`` is what it said last. ``cancel`` returns at once; the job ends
-    within a frame.
+    ``stage``: waiting, loading, looking (for scenes), restoring, writing, done, stopped or failed;
+    ``error`` is one line where it failed. ``newest`` is what it said last. ``cancel`` returns at
+    once; the job ends within a frame.
     """
 
     def __init__(
@@ -222,7 +227,7 @@ class Job:
     def _run(self) -> None:
         self.stage = "loading"
         self._model.pipe()  # waits until it is loaded
-        with closing(_lent(self.clip, self.folder, self.settings, self._model.name)) as steps:
+        with closing(_lent(self.clip, self.folder, self.settings, self._model.key)) as steps:
             while True:
                 self._check()
                 with self._model.turns.take():

@@ -12,16 +12,18 @@ import gradio as gr
 
 from dloral.frames.colour import COLOUR_FIXES
 from dloral.options import AUTO, SCALE_RANGE, WINDOWS
-from dloral.studio.routes import Studio
+from dloral.studio.models import NOBODY
 from dloral.studio.settings import FORMATS
+from dloral.studio.studio import Studio
 
 WEB = Path(__file__).parent / "web"
 
 STYLE_SHEETS = [WEB / "page.css", WEB / "viewer.css"]
 
 _SCRIPTS = (
-    *("link.js", "viewer.js", "player.js", "gestures.js", "steering.js", "sheet.js"),
-    *("strip.js", "curves.js", "source.js", "run.js", "page.js"),
+    *("words.js", "link.js", "viewer.js", "player.js", "gestures.js", "steering.js", "preview.js"),
+    *("sheet.js", "strip.js", "scenes.js", "controls.js", "curves.js", "results.js"),
+    *("models.js", "source.js", "run.js", "page.js"),
 )
 """One scope, in this order."""
 
@@ -54,6 +56,7 @@ def script(studio: Studio) -> str:
 def configuration(studio: Studio) -> dict[str, Any]:
     return {
         "model": studio.model.name,
+        "hasMenu": studio.models.menu_for != NOBODY,
         "maxUpload": studio.limits.max_upload,
         "maxSeconds": studio.limits.max_seconds,
         "examples": list(studio.examples),

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,13 +24,15 @@ from dloral.frames.resize import (
     shrink_for_flow,
 )
 from dloral.options import AUTO, AUTO_TILE, UpscaleOptions
-from dloral.pipeline import DLoRALPipeline
 from dloral.studio.gpu import PREVIEW_SECONDS, kept, on_gpu
 from dloral.studio.pictures import jpeg_of, png_of
 from dloral.studio.worker import Model
 from dloral.upscale import output_size
 from dloral.video.probe import ClipInfo
 from dloral.video.reader import read_frames
+
+if TYPE_CHECKING:
+    from dloral.pipeline import DLoRALPipeline
 
 FIRST_PIXELS = 256 * 256
 """Of the first preview, before it is known how fast this machine is."""
@@ -96,7 +98,7 @@ class Preview:
 
     def __init__(self, clip: ClipInfo, model: Model) -> None:
         self._clip = clip
-        self._model = model
+        self.model = model
         self._newest = 0
         self._counting = threading.Lock()
         self._working = threading.Lock()
@@ -175,14 +177,14 @@ class Preview:
         """The restored region, (3,h,w) in [0, 1], and the seconds it took. What the scales do not
         change is kept under the name ``part``, for the next call that gives it."""
         frames = self._enlarged(index, options.scale, options.window)
-        self._model.pipe()  # waits until it is loaded
+        self.model.pipe()  # waits until it is loaded
         seen = _with_context(region, *frames[0].shape[1:])
         cut = torch.stack([_cut(frame, seen) for frame in frames])
-        with self._model.turns.take():
+        with self.model.turns.take():
             known = self._prepared[1] if part and self._prepared[0] == part else None
-            wide, prepared, seconds = _restore_part(self._model.name, cut, options, known)
+            wide, prepared, seconds = _restore_part(self.model.key, cut, options, known)
             self._prepared = part, prepared
-        self._model.preview_timed(seconds[1], region.pixels)
+        self.model.preview_timed(seconds[1], region.pixels)
         return _cut(wide, _inside(region, seen)), sum(seconds)
 
     def _enlarged(self, index: int, scale: float, window: int) -> list[Tensor]:
@@ -198,7 +200,7 @@ class Preview:
         return frames[-(index - first + 1) :]
 
     def _lively_pixels(self) -> int:
-        cost = self._model.preview_seconds_per_pixel
+        cost = self.model.preview_seconds_per_pixel
         return FIRST_PIXELS if cost is None else max(FIRST_PIXELS, int(LIVELY_SECONDS / cost))
 
 
@@ -216,7 +218,7 @@ def source_frames(clip: ClipInfo, first: int, last: int) -> list[Tensor]:
 @on_gpu(PREVIEW_SECONDS)
 @torch.no_grad()
 def _restore_part(
-    model: str, lq_frames: Tensor, options: UpscaleOptions, prepared: _Prepared | None
+    model: tuple[str, str], lq_frames: Tensor, options: UpscaleOptions, prepared: _Prepared | None
 ) -> tuple[Tensor, _Prepared, tuple[float, float]]:
     """The last of ``lq_frames`` restored, what was prepared for it, and the seconds for preparing
     and for the rest."""
@@ -229,7 +231,7 @@ def _restore_part(
     return restored, prepared, (ready - started, time.monotonic() - ready)
 
 
-def prepare(pipe: DLoRALPipeline, lq_frames: Tensor, window: int, prompt: str) -> _Prepared:
+def prepare(pipe: "DLoRALPipeline", lq_frames: Tensor, window: int, prompt: str) -> _Prepared:
     """The last of ``lq_frames`` (T,3,H,W) in [0, 1] and its predecessors, oldest first, up to
     where the scales come in. The same steps as :meth:`DLoRALPipeline.stream`."""
     given = pad_to_latent_grid(lq_frames.to(pipe._execution_device))
@@ -251,7 +253,7 @@ def prepare(pipe: DLoRALPipeline, lq_frames: Tensor, window: int, prompt: str) -
     )
 
 
-def finish(pipe: DLoRALPipeline, prepared: _Prepared, options: UpscaleOptions) -> Tensor:
+def finish(pipe: "DLoRALPipeline", prepared: _Prepared, options: UpscaleOptions) -> Tensor:
     """The restored frame (3,H,W) in [0, 1]."""
     height, width = prepared.size
     place = pipe._execution_device

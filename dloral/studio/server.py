@@ -15,18 +15,20 @@ from starlette.routing import Mount
 import dloral
 from dloral.errors import OptionError
 from dloral.studio.api import attach_api
+from dloral.studio.models import EVERYBODY, NOBODY, THIS_MACHINE, Models
 from dloral.studio.page import STYLE_SHEETS, build_component
-from dloral.studio.routes import Limits, Studio, build_routes
+from dloral.studio.routes import build_routes
+from dloral.studio.routes.model import LOCAL_HOSTS
 from dloral.studio.sessions import Patience, Sessions
+from dloral.studio.studio import Limits, Studio
 from dloral.studio.theme import build_theme
 from dloral.studio.worker import JobQueue, Model
-from dloral.weights.loading import find_model
+from dloral.weights.finding import find_model
 
 LOOK_SECONDS = 600
 """How often files of API calls that are too old are looked for."""
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
-_LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -53,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--max-minutes", "longest part of a clip restored at once; any by default", type=float)
     add("--queue", "how many jobs may wait; any number by default", type=int, metavar="N")
     add("--keep-hours", "how long a result is kept, 6 by default", 6.0, type=float)
+    add("--allow-fetch", "let every visitor change the model and download it", action="store_true")
     add("--mcp", "offer the API as tools of an MCP server as well", action="store_true")
     return parser
 
@@ -105,15 +108,27 @@ def bytes_of_size(text: str) -> int:
 
 
 def build_studio(folder: Path, options: argparse.Namespace) -> Studio:
-    model, queue = Model(options.model), JobQueue(options.queue)
+    models, queue = Models(Model(options.model), menu_for(options)), JobQueue(options.queue)
     patience = Patience(kept=3600 * options.keep_hours)
     return Studio(
-        sessions=Sessions(folder, model, queue, patience),
-        model=model,
+        sessions=Sessions(folder, models, queue, patience),
+        models=models,
         queue=queue,
         limits=Limits(bytes_of_size(options.max_upload), options.max_minutes),
         examples=example_clips(),
     )
+
+
+def menu_for(options: argparse.Namespace) -> str:
+    """Who gets the menu of models: where strangers may be, nobody unless it is asked for."""
+    if options.allow_fetch:
+        return EVERYBODY
+    is_alone = listens_at(options) in LOCAL_HOSTS and not options.share and not options.auth
+    return THIS_MACHINE if is_alone else NOBODY
+
+
+def listens_at(options: argparse.Namespace) -> str:
+    return options.host or os.environ.get("GRADIO_SERVER_NAME") or LOCAL_HOSTS[0]
 
 
 def build_page(studio: Studio) -> gr.Blocks:
@@ -163,14 +178,13 @@ def launch_page(blocks: gr.Blocks, studio: Studio, options: argparse.Namespace) 
     print(f"DLoRAL is at {address} (Ctrl-C ends it)", flush=True)
     if public:
         print(f"and, for everyone who has the link, at {public}", flush=True)
-    host = options.host or os.environ.get("GRADIO_SERVER_NAME") or _LOCAL[0]
-    if warning := open_to_all(host, bool(public), bool(options.auth)):
+    if warning := open_to_all(listens_at(options), bool(public), bool(options.auth)):
         print(warning, file=sys.stderr, flush=True)
 
 
 def open_to_all(host: str, is_shared: bool, has_password: bool) -> str | None:
     """What to say loudly where strangers can use this machine; None where they cannot."""
-    if has_password or (not is_shared and host in _LOCAL):
+    if has_password or (not is_shared and host in LOCAL_HOSTS):
         return None
     where = "the internet" if is_shared else f"every network that reaches {host}"
     return (

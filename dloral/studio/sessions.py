@@ -10,14 +10,17 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dloral.errors import InputError
+from dloral.options import UpscaleOptions
 from dloral.studio.jobs import Job, Result
+from dloral.studio.models import Models
 from dloral.studio.preview import Preview
+from dloral.studio.scenes import SceneSearch
 from dloral.studio.settings import Settings
-from dloral.studio.worker import JobQueue, Model
+from dloral.studio.worker import JobQueue
 from dloral.video.probe import ClipInfo, probe
 
 CLOSING_SECONDS = 10
@@ -43,15 +46,16 @@ class Patience:
 class Session:
     """One visitor. ``folder`` holds the clip, and each job's files in a folder of its own."""
 
-    def __init__(self, folder: Path, model: Model, queue: JobQueue) -> None:
+    def __init__(self, folder: Path, models: Models, queue: JobQueue) -> None:
         self.folder = folder
         self.clip: ClipInfo | None = None
-        self.preview: Preview | None = None
         self.job: Job | None = None
+        self.search: SceneSearch | None = None
         self.ended_at: float | None = None  # when the job that is kept had ended
         self.lock = threading.RLock()
-        self._model = model
+        self._models = models
         self._queue = queue
+        self._preview: Preview | None = None
         folder.mkdir(parents=True)
 
     def open_clip(self, name: str, fill: Callable[[Path], None]) -> ClipInfo:
@@ -69,14 +73,24 @@ class Session:
                 raise
             self.close_clip()
             self.clip = clip
-            self.preview = Preview(self.clip, self._model)
             return self.clip
+
+    @property
+    def preview(self) -> Preview | None:
+        """Of the clip, with the model in use."""
+        with self.lock:
+            if self.clip is None:
+                return None
+            if self._preview is None or self._preview.model is not self._models.current:
+                self._preview = Preview(self.clip, self._models.current)
+            return self._preview
 
     def close_clip(self) -> None:
         """Forget the clip and what was made of it."""
         with self.lock:
             self.forget_job()
-            clip, self.clip, self.preview = self.clip, None, None
+            self.forget_search()
+            clip, self.clip, self._preview = self.clip, None, None
             if clip is not None:
                 shutil.rmtree(clip.path.parent, ignore_errors=True)
 
@@ -88,7 +102,10 @@ class Session:
             self.forget_job()
             place = self.folder / secrets.token_hex(8)
             place.mkdir()
-            job = Job(self.clip, place, settings, self._model, self._queue)
+            model = self._models.current
+            options = replace(settings.options, model=model.name, vae=model.vae)
+            settings = replace(settings, options=options)
+            job = Job(self.clip, place, settings, model, self._queue)
             try:
                 job.start()
             except InputError:
@@ -105,6 +122,22 @@ class Session:
                 job.cancel()
                 job.wait(CLOSING_SECONDS)
                 shutil.rmtree(job.folder, ignore_errors=True)
+
+    def start_search(self, options: UpscaleOptions) -> SceneSearch:
+        """Look for the clip's scenes anew. InputError without a clip."""
+        with self.lock:
+            if self.clip is None:
+                raise InputError("There is no clip; drop one on the page first.")
+            self.forget_search()
+            self.search = SceneSearch(self.clip, options, self._models.current)
+            self.search.start()
+            return self.search
+
+    def forget_search(self) -> None:
+        with self.lock:
+            search, self.search = self.search, None
+            if search is not None:
+                search.cancel()
 
     @property
     def result(self) -> Result | None:
@@ -144,11 +177,11 @@ class Sessions:
     """All visitors by their tokens. Those that are gone are removed by a thread of its own."""
 
     def __init__(
-        self, folder: Path, model: Model, queue: JobQueue, patience: Patience | None = None
+        self, folder: Path, models: Models, queue: JobQueue, patience: Patience | None = None
     ) -> None:
         self.patience = patience or Patience()
         self._folder = folder
-        self._model = model
+        self._models = models
         self._queue = queue
         self._lock = threading.Lock()
         self._open: dict[str, tuple[Session, float]] = {}  # with when it is given up
@@ -158,7 +191,7 @@ class Sessions:
     def open(self) -> str:
         """A new visitor's token: 192 random bits."""
         token = secrets.token_urlsafe(24)
-        session = Session(self._folder / secrets.token_hex(12), self._model, self._queue)
+        session = Session(self._folder / secrets.token_hex(12), self._models, self._queue)
         with self._lock:
             self._open[token] = session, time.monotonic() + self.patience.silent
         return token

@@ -1,13 +1,17 @@
 """The page's settings: what its controls, a saved settings file and the API's calls all hold."""
 
 import json
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import dloral
 from dloral.errors import OptionError
 from dloral.options import AUTO, CODECS, UpscaleOptions
+from dloral.prompts import Scene, prompt_at
 from dloral.video.probe import ClipInfo
 
 PNG_ZIP = "png"
@@ -19,6 +23,10 @@ SUFFIXES = {"h264": ".mp4", "h265": ".mp4", "vp9": ".webm", "prores": ".mov", "f
 MOST_BYTES = 100_000
 """Of a settings file; ours have a few hundred."""
 
+MOST_PROMPT = 1000
+"""Characters of a scene's prompt; the text encoder reads 77 tokens."""
+
+_NO_SCENES = "scenes are no list of {start, prompt}; leave them out, or find them anew"
 _KIND = "dloral settings"
 _CHOSEN = (
     *("scale", "consistency", "detail", "strength", "window", "prompt", "color_fix", "tile"),
@@ -29,15 +37,24 @@ _CHOSEN = (
 
 @dataclass(frozen=True)
 class Settings:
-    """``options`` as the generator takes them, and what the result is kept as."""
+    """``options`` as the generator takes them, and what the result is kept as. ``scenes``: their
+    prompts, where they were looked at and perhaps changed; none: each is asked for in the run."""
 
     options: UpscaleOptions
     format: str = "h264"
+    scenes: tuple[Scene, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """By the names that :func:`settings_from` takes."""
         values = asdict(self.options)
-        return {name: values[name] for name in _CHOSEN} | {"format": self.format}
+        chosen = {name: values[name] for name in _CHOSEN} | {"format": self.format}
+        return chosen | {"scenes": scenes_as_dicts(self.scenes)} if self.scenes else chosen
+
+    def at(self, seconds: Fraction) -> UpscaleOptions:
+        """For a frame shown at ``seconds`` of the source alone: with its scene's prompt."""
+        if not self.scenes:
+            return self.options
+        return replace(self.options, prompt=prompt_at(self.scenes, seconds))
 
     def as_file(self, clip: ClipInfo) -> bytes:
         """The settings file that is kept beside a result."""
@@ -46,6 +63,7 @@ class Settings:
             "kind": _KIND,
             "version": dloral.__version__,
             "model": self.options.model,
+            "vae": self.options.vae,
             "source": source | {"frames": clip.num_frames},
             "settings": self.as_dict(),
         }
@@ -59,6 +77,7 @@ def settings_from(values: dict[str, Any], model: str) -> Settings:
     """
     values = dict(values)
     kept_as = values.pop("format", "h264")
+    scenes = scenes_from(values.pop("scenes", None))
     if kept_as not in FORMATS:
         raise OptionError(f"format is {kept_as!r}; choose from {', '.join(FORMATS)}")
     if strange := sorted(values.keys() - set(_CHOSEN)):
@@ -74,7 +93,32 @@ def settings_from(values: dict[str, Any], model: str) -> Settings:
     codec = "h264" if kept_as == PNG_ZIP else kept_as
     if kept_as not in ("h264", "h265", "vp9"):
         chosen.pop("crf", None)
-    return Settings(UpscaleOptions(model=model, codec=codec, **chosen), kept_as)
+    return Settings(UpscaleOptions(model=model, codec=codec, **chosen), kept_as, scenes)
+
+
+def scenes_as_dicts(scenes: Iterable[Scene]) -> list[dict[str, str]]:
+    """``start``: seconds as a fraction, exact."""
+    return [{"start": str(scene.start), "prompt": scene.prompt} for scene in scenes]
+
+
+def scenes_from(values: Any) -> tuple[Scene, ...]:
+    """Scenes from a page's or a file's list, in order; OptionError in one line for what is none."""
+    if values is None:
+        return ()
+    if not isinstance(values, list):
+        raise OptionError(_NO_SCENES)
+    return tuple(sorted(map(_scene, values), key=lambda scene: scene.start))
+
+
+def _scene(value: Any) -> Scene:
+    found = value if isinstance(value, dict) else {}
+    start, prompt = found.get("start"), found.get("prompt")
+    # Of bounded length: an exponent would let a few letters name a number that fills the memory.
+    if not isinstance(start, str) or not re.fullmatch(r"\d{1,18}(/[1-9]\d{0,17})?", start):
+        raise OptionError(_NO_SCENES)
+    if not isinstance(prompt, str) or len(prompt) > MOST_PROMPT:
+        raise OptionError(f"a scene's prompt is no text of at most {MOST_PROMPT} letters")
+    return Scene(Fraction(start), prompt)
 
 
 def settings_from_file(content: bytes) -> dict[str, Any]:

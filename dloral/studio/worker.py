@@ -1,4 +1,4 @@
-"""The one model of the page, whose turn it is with it, and the queue of jobs."""
+"""A model of the page, whose turn it is with it, and the queue of jobs."""
 
 import threading
 import time
@@ -6,14 +6,16 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from dloral.errors import InputError
-from dloral.pipeline import DLoRALPipeline
+from dloral.options import AUTO
 from dloral.studio.gpu import keep
-from dloral.weights.loading import load_pipeline
+
+if TYPE_CHECKING:
+    from dloral.pipeline import DLoRALPipeline
 
 WARM_UP_SIDE = 256
 """Pixels a side of the frames that are restored once the model is loaded: the first real picture
@@ -51,18 +53,32 @@ class Turns:
 class Model:
     """A pipeline that is loaded once, in the background from :meth:`start` on.
 
-    ``turns``: to be taken around every use. ``seconds_per_pixel``: of output, measured on whole
-    frames; ``preview_seconds_per_pixel``: of what runs again when only the LoRAs' scales change.
-    Both are None before the first measurement.
+    ``vae``: as in :class:`UpscaleOptions`. ``turns``: to be taken around every use; the page's
+    models share them. ``seconds_per_pixel``: of output, measured on whole frames;
+    ``preview_seconds_per_pixel``: of what runs again when only the LoRAs' scales change. Both are
+    None before the first measurement.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, turns: Turns | None = None, vae: str = AUTO) -> None:
         self.name = name
-        self.turns = Turns()
+        self.vae = vae
+        self.turns = turns or Turns()
         self.seconds_per_pixel: float | None = None
         self.preview_seconds_per_pixel: float | None = None
         self._pipe: Future[DLoRALPipeline] = Future()
         self._loader = threading.Thread(target=self._load, name="load", daemon=True)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from the page's other models."""
+        return self.name, self.vae
+
+    @property
+    def takes_tiny_vae(self) -> bool:
+        """Whether it has Stable Diffusion's latents; no while it is still loading."""
+        if not self.is_loaded or self._pipe.exception():
+            return False
+        return type(self.pipe().vae).__name__ in ("AutoencoderKL", "AutoencoderTiny")
 
     def start(self) -> None:
         self._loader.start()
@@ -71,17 +87,18 @@ class Model:
     def is_loaded(self) -> bool:
         return self._pipe.done()
 
-    def pipe(self) -> DLoRALPipeline:
+    def pipe(self) -> "DLoRALPipeline":
         """Waits until it is loaded; raises what loading raised."""
         return self._pipe.result()
 
-    def use(self, pipe: DLoRALPipeline) -> None:
+    def use(self, pipe: "DLoRALPipeline") -> None:
         """Take a pipeline as this model's; done once."""
-        keep(self.name, pipe)
+        keep(self.key, pipe)
         self._pipe.set_result(pipe)
 
     def reads_prompts(self) -> bool:
-        return self.is_loaded and not self._pipe.exception() and bool(self.pipe().text_encoder)
+        # its text encoder may be out of memory for the moment
+        return self.is_loaded and not self._pipe.exception() and self.pipe().reads_prompts
 
     def timed(self, seconds: float, pixels: int) -> None:
         """A whole frame of ``pixels`` output pixels took ``seconds``."""
@@ -92,13 +109,15 @@ class Model:
 
     def _load(self) -> None:
         try:
-            pipe = load_pipeline(self.name)
+            from dloral.weights.loading import load_pipeline  # seconds; the page is there meanwhile
+
+            pipe = load_pipeline(self.name, vae=self.vae)
             self._warm_up(pipe)
             self.use(pipe)
         except Exception as error:  # whoever asks for the pipeline gets it
             self._pipe.set_exception(error)
 
-    def _warm_up(self, pipe: DLoRALPipeline) -> None:
+    def _warm_up(self, pipe: "DLoRALPipeline") -> None:
         frames = torch.full((3, 3, WARM_UP_SIDE, WARM_UP_SIDE), 0.5)
         with self.turns.take():
             times = [time.monotonic() for _ in pipe.stream(frames)]

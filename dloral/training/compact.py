@@ -35,7 +35,7 @@ from dloral.training.preview import HeldOut
 from dloral.training.schedule import StageSchedule
 from dloral.training.stream import PackClips
 from dloral.training.trainer import LoopConfig, Trainer, train
-from dloral.weights.loading import EMBEDDED
+from dloral.weights.finding import EMBEDDED
 
 
 @dataclass(frozen=True)

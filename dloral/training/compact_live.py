@@ -48,7 +48,8 @@ from dloral.training.losses import (
     temporal_difference,
 )
 from dloral.training.packs import ClipBatch
-from dloral.weights.loading import EMBEDDED, load_pipeline
+from dloral.weights.finding import EMBEDDED
+from dloral.weights.loading import load_pipeline
 
 SHARES = {"flow": 0.06, "base": 0.46, "algorithm1": 0.48}
 

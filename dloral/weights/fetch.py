@@ -18,7 +18,6 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from dloral.errors import CancelledError, OptionError, OutputError
-from dloral.weights.convert import convert
 from dloral.weights.hub import (
     Found,
     Refused,
@@ -40,7 +39,6 @@ from dloral.weights.registry import (
     fetched,
     models_home,
 )
-from dloral.weights.tagger import convert_tagger
 
 HALF = "float16"
 """What a fetched model is kept in unless asked otherwise: half the disk, and weights of this kind
@@ -260,6 +258,9 @@ def _get(name: str, planned: PlannedFile, counter: "_Counter") -> Path:
 
 
 def _convert(model: str, parts: Path, target: Path, dtype: torch.dtype | None) -> None:
+    from dloral.weights.convert import convert  # only here, where the models' libraries are needed
+    from dloral.weights.tagger import convert_tagger
+
     if model == SD21:
         convert(parts / "dloral" / "model.pkl", parts / "sd21-base", target, dtype)
     elif model == TAGGER:

@@ -9,9 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
-import transformers
 from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 
@@ -66,6 +64,9 @@ def quiet_bars() -> Iterator[None]:
 
     Nor their advice on what is missing: :func:`load_pipeline` says that in one line.
     """
+    import diffusers  # here, since both take seconds and most of this module does without
+    import transformers
+
     libraries = (diffusers.utils.logging, transformers.utils.logging)
     active = [library.is_progress_bar_enabled() for library in libraries]
     verbosity = diffusers.utils.logging.get_verbosity()

@@ -1,4 +1,4 @@
-"""A tiny model, tiny clips, and ``app.py`` in a process of its own, for the page's tests."""
+"""A tiny model, tiny clips, ``app.py`` in a process of its own, and a browser that opens it."""
 
 import os
 import signal
@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -20,6 +21,7 @@ from PIL import Image
 from dloral import load_pipeline
 from dloral.models.adapters import add_adapters
 from dloral.pipeline import DLoRALPipeline
+from dloral.studio.models import Models
 from dloral.studio.worker import Model
 from dloral.training.compact import CompactSizes, build_pipeline
 
@@ -51,6 +53,11 @@ def model(tiny_model: Path, tiny_pipe: DLoRALPipeline) -> Model:
     loaded = Model(str(tiny_model))
     loaded.use(tiny_pipe)
     return loaded
+
+
+@pytest.fixture
+def models(model: Model) -> Models:
+    return Models(model)
 
 
 def write_clip(
@@ -89,6 +96,22 @@ def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def cut_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """6 frames of 64 x 48, 5 a second: three of one picture, a cut, three of another."""
+    path = tmp_path_factory.mktemp("clip") / "cut.mp4"
+    draw = np.random.default_rng(0)
+    pictures = [draw.integers(0, 255, (6, 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)] * 3
+    pictures += [draw.integers(0, 255, (6, 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)] * 3
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=5, options={"crf": "10"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        for pixels in pictures:
+            container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(video.encode(None))
+    return path
+
+
+@pytest.fixture(scope="session")
 def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "photo.png"
     ramp = np.linspace(0, 255, 33 * 21 * 3).astype(np.uint8).reshape(21, 33, 3)
@@ -111,15 +134,18 @@ def wait_until(is_so: Callable[[], object], seconds: float = 90) -> None:
 
 
 @contextmanager
-def serving(model: Path, folder: Path, *arguments: str) -> Iterator[str]:
-    """``app.py`` with its files in ``folder``; its address. At its end no file of it is left."""
+def serving(
+    model: Path | str, folder: Path, *arguments: str, program: Path = ROOT / "app.py", **more: str
+) -> Iterator[str]:
+    """``app.py`` with its files in ``folder``; its address. At its end no file of it is left.
+    ``more``: of its environment."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     folder.mkdir(exist_ok=True)
     log = folder.with_suffix(".log")
-    call = [sys.executable, str(ROOT / "app.py"), "--model", str(model), "--port", str(port)]
-    environment = os.environ | {"GRADIO_TEMP_DIR": str(folder)}
+    call = [sys.executable, str(program), "--model", str(model), "--port", str(port)]
+    environment = os.environ | {"GRADIO_TEMP_DIR": str(folder), "PYTHONPATH": str(ROOT)} | more
     with log.open("w") as out:
         app = subprocess.Popen(
             [*call, *arguments], cwd=ROOT, env=environment, stdout=out, stderr=out
@@ -135,3 +161,74 @@ def serving(model: Path, folder: Path, *arguments: str) -> Iterator[str]:
     said = log.read_text()
     assert said.count("Traceback") == said.count(f"{InvalidPathError.__name__}: Cannot move"), said
     assert not list(folder.iterdir())
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture(scope="session")
+def address(tiny_model: Path, folder: Path) -> Iterator[str]:
+    with serving(tiny_model, folder, "--max-upload", "3mb") as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A Chromium for all pages."""
+    from tests.studio.pages import CHROMIUM, SWITCHES
+
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def open_page(browser, address: str) -> Iterator[Callable[..., Any]]:
+    """Opens pages; afterwards: no console error, no failed and no foreign request in any."""
+    from tests.studio.pages import ready
+
+    faults: list[str] = []
+    contexts = []
+
+    def on_request(request) -> None:
+        if not request.url.startswith((address, "data:", "blob:")):
+            faults.append(f"left the machine: {request.url}")
+
+    def on_failed(request) -> None:
+        # a video that is replaced, and the event stream that is done, are broken off on purpose
+        if request.failure != "net::ERR_ABORTED":
+            faults.append(f"failed: {request.url} {request.failure}")
+
+    def open_one(width: int = 1280, height: int = 800, strict: bool = True, **context) -> Any:
+        made = browser.new_context(viewport={"width": width, "height": height}, **context)
+        contexts.append(made)
+        page = made.new_page()
+        if strict:
+            page.on(
+                "console",
+                lambda said: said.type == "error" and faults.append(f"console: {said.text}"),
+            )
+            page.on("pageerror", lambda error: faults.append(f"page: {error}"))
+            page.on("requestfailed", on_failed)
+            page.on(
+                "response",
+                lambda got: got.status >= 400 and faults.append(f"{got.status}: {got.url}"),
+            )
+        page.on("request", on_request)
+        page.goto(address)
+        ready(page)
+        return page
+
+    yield open_one
+    for made in contexts:
+        made.close()
+    assert not faults
+
+
+@pytest.fixture
+def page(open_page) -> Any:
+    return open_page()

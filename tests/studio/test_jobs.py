@@ -12,18 +12,19 @@ from dloral.errors import CancelledError, InputError
 from dloral.frames.resize import resize_bicubic
 from dloral.studio.comparison import comparison_clip
 from dloral.studio.jobs import Job, Result, viewer_size
+from dloral.studio.models import Models
 from dloral.studio.sessions import Session
 from dloral.studio.settings import settings_from
 from dloral.studio.stills import still, thumbnails
-from dloral.studio.worker import JobQueue, Model
+from dloral.studio.worker import JobQueue
 from dloral.video.images import load_image
 from dloral.video.probe import probe
 from dloral.video.reader import read_frames
 
 
 @pytest.fixture
-def session(tmp_path: Path, model: Model) -> Session:
-    return Session(tmp_path / "visitor", model, JobQueue())
+def session(tmp_path: Path, models: Models) -> Session:
+    return Session(tmp_path / "visitor", models, JobQueue())
 
 
 def give(session: Session, path: Path) -> None:
@@ -95,7 +96,8 @@ def test_settings_are_saved_and_measures_cover_every_frame(session, clip):
     saved = json.loads(result.settings_file.read_text())
     assert saved["settings"]["detail"] == 0.25
     assert saved["settings"]["strength"] == 0.5
-    assert settings_from(saved["settings"], "compact") == result.settings
+    assert saved["model"] == session.preview.model.name
+    assert settings_from(saved["settings"], saved["model"]) == result.settings
     assert {len(values) for values in result.measures.values()} == {12}
     assert Image.open(result.profile_file).size == (96, 24)
 
@@ -151,9 +153,9 @@ def test_a_stopped_job_ends_soon_and_leaves_nothing(session, long_clip):
     assert everything_in(session.folder) == ["long.mp4"]
 
 
-def test_a_job_that_waits_can_be_stopped(tmp_path, model, clip, long_clip):
+def test_a_job_that_waits_can_be_stopped(tmp_path, models, clip, long_clip):
     queue = JobQueue()
-    first, second = (Session(tmp_path / name, model, queue) for name in "ab")
+    first, second = (Session(tmp_path / name, models, queue) for name in "ab")
     give(first, long_clip)
     give(second, clip)
     running = first.start_job(settings_from({"scale": 1}, "compact"))
@@ -196,9 +198,9 @@ def test_the_viewers_size(height, width, is_image, expected):
     assert viewer_size(height, width, is_image) == expected
 
 
-def test_jobs_say_how_many_are_before_them(tmp_path, model, long_clip):
+def test_jobs_say_how_many_are_before_them(tmp_path, models, long_clip):
     queue = JobQueue(most=1)
-    sessions = [Session(tmp_path / str(index), model, queue) for index in range(3)]
+    sessions = [Session(tmp_path / str(index), models, queue) for index in range(3)]
     for session in sessions:
         give(session, long_clip)
     jobs: list[Job] = []

@@ -14,18 +14,19 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from dloral.studio.routes import Limits, Studio, build_routes
+from dloral.studio.routes import build_routes
 from dloral.studio.sessions import Sessions
+from dloral.studio.studio import Limits, Studio
 from dloral.studio.worker import JobQueue
 from dloral.video.probe import probe
 
 
 @pytest.fixture
-def studio(tmp_path: Path, model, clip: Path) -> Iterator[Studio]:
+def studio(tmp_path: Path, models, clip: Path) -> Iterator[Studio]:
     queue = JobQueue()
     studio = Studio(
-        sessions=Sessions(tmp_path / "sessions", model, queue),
-        model=model,
+        sessions=Sessions(tmp_path / "sessions", models, queue),
+        models=models,
         queue=queue,
         limits=Limits(max_upload=200_000, max_minutes=1),
         examples={"bar": clip},

@@ -12,8 +12,8 @@ from dloral.studio.worker import JobQueue
 
 
 @pytest.fixture
-def sessions(tmp_path: Path, model) -> Iterator[Sessions]:
-    sessions = Sessions(tmp_path, model, JobQueue(), Patience(left=5, silent=50, kept=500))
+def sessions(tmp_path: Path, models) -> Iterator[Sessions]:
+    sessions = Sessions(tmp_path, models, JobQueue(), Patience(left=5, silent=50, kept=500))
     yield sessions
     sessions.close_all()
 

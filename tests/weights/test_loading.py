@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from dloral.errors import OptionError, WeightsError
 from dloral.pipeline import DLoRALPipeline
-from dloral.weights import loading
+from dloral.weights import finding, loading
 from dloral.weights.loading import choose_device, choose_dtype, load_pipeline
 from dloral.weights.reading import first_line
 
@@ -288,5 +288,5 @@ def test_first_line() -> None:
 
 
 def test_embedded_names_are_folders_of_the_package() -> None:
-    for path in loading.EMBEDDED.values():
+    for path in finding.EMBEDDED.values():
         assert path.parent == Path(loading.__file__).parent

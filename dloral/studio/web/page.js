@@ -1,9 +1,5 @@
 // The page: what is open, what is shown, and who is told of what.
 
-const SELECTS = ["format", "bit_depth", "window", "color_fix", "tile", "crf"];
-const MEMORY = "dloral-settings";   // of this tab, so that a reload finds the controls as they were
-const PLAN_AFTER = 120;             // ms after the last change
-
 class StudioPage {
   constructor() {
     this.state = { clip: null, job: null, result: null };
@@ -15,8 +11,18 @@ class StudioPage {
     this.player = new Player(this.viewer, find("#stage video"), this.link);
     this.steering = new Steering(() => this.steered(), (strength) => this.mixed(strength));
     this.sheet = new Sheet(this.link, (scales) => this.steering.set(scales));
-    this.strip = new Strip(this.link, { onTrim: (second) => { this.planSoon(); this.previewAt(second); }, onSeek: (second) => this.toSecond(second) });
+    this.strip = new Strip(this.link, { onTrim: (second) => { this.controls.planSoon(); this.previewAt(second); }, onSeek: (second) => this.toSecond(second) });
+    this.scenes = new Scenes(this.link, {
+      look: () => ({ clip: this.state.clip, settings: this.controls?.values ?? { start: 0, duration: null } }),
+      onChange: () => this.settled(), onError: (error) => this.fail(error),
+    });
+    this.models = new ModelMenu(this.link, () => this.refresh().catch((error) => this.fail(error)));
+    this.controls = new Controls(this.link, { steering: this.steering, strip: this.strip, scenes: this.scenes }, {
+      look: () => ({ ...this.state, frame: this.frame, isRunning: this.run?.isRunning }),
+      onChange: () => this.settled(), onGone: () => this.lostVisitor(),
+    });
     this.curves = new Curves(this.link, (index) => { this.show("result"); this.player.pause(); this.player.seek(index); });
+    this.results = new Results(this.link, this.curves, (error) => this.fail(error));
     this.run = new Run(this.link, {
       onLatest: (picture, frame, job) => this.latest(picture, frame, job),
       onEnd: (state) => this.ended(state),
@@ -59,14 +65,10 @@ class StudioPage {
     on("loop", () => this.toggleLoop());
     on("sound", () => this.toggleSound());
     on("seek", () => this.seek(Number(find("#seek").value)), "input");
-    on("scale", () => this.settled(), "input");
-    for (const name of [...SELECTS, "prompt"]) on(name, () => this.settled(), "change");
     on("run", () => this.start());
     on("close", () => this.close());
     on("theme", () => toggleTheme(() => this.curves.draw()));
     on("sheet-open", () => this.openSheet());
-    on("measures-open", () => this.toggleMeasures());
-    for (const layout of ["side", "wipe"]) on(`compare-${layout}`, (event) => this.comparison(layout, event.currentTarget));
     find("#message button").addEventListener("click", () => this.say(""));
     document.addEventListener("fullscreenchange", () => this.viewer.resize());
     window.addEventListener("pagehide", () => this.link.leave());
@@ -74,9 +76,10 @@ class StudioPage {
   }
 
   async begin() {
-    find("#model-name").textContent = CONFIG.model.split("/").pop();
-    this.recall();
-    this.words();
+    find("#model-name").textContent = shortName(CONFIG.model);
+    this.controls.recall();
+    this.viewer.strength = this.steering.strength;
+    this.controls.words();
     this.viewer.show(null);
     try {
       await this.link.open();
@@ -85,6 +88,7 @@ class StudioPage {
         await this.link.open(true);
         return this.link.call("GET", "state");
       }));
+      await this.models.open();
     } catch (error) { this.fail(error); }
     element.dataset.ready = "true";
   }
@@ -96,6 +100,7 @@ class StudioPage {
     if (state.result) this.ended(state);
     else if (state.job && RUNNING.includes(state.job.stage)) this.run.follow(state);
     else if (state.job?.error) this.fail(state.job.error);
+    this.scenes.follow(state);
   }
 
   async back(state) {
@@ -113,7 +118,7 @@ class StudioPage {
   async beat() {
     if (this.run.isRunning || this.link.isLost) return;
     try {
-      const state = await this.link.call("GET", "state");
+      const state = await this.refresh();
       if (this.state.result && !state.result && !this.run.isRunning) {
         this.forgetResult();
         this.say("The result has expired and is gone; restore the clip again.", "note");
@@ -121,9 +126,27 @@ class StudioPage {
     } catch (error) { if (error instanceof GoneError) this.lostVisitor(); }
   }
 
+  // The state of this moment; a changed model is taken from it, and the rest left to the caller.
+  async refresh() {
+    const state = await this.link.call("GET", "state");
+    if (this.takeModel(state.model)) this.settled();
+    return state;
+  }
+
   apply(state) {
     this.state = state;
-    find("#prompt-label").hidden = !state.model.prompts;
+    if (this.takeModel(state.model)) this.settled();
+  }
+
+  // Whether what is shown was made by another model: somebody changed it, or it is loaded now.
+  takeModel(model) {
+    const before = this.model ?? { name: CONFIG.model };
+    this.model = this.state.model = model;
+    find("#model-name").textContent = shortName(model.name);
+    find("#prompt-label").hidden = find("#scenes").hidden = !model.prompts;
+    if (before.name === model.name && (before.vae ?? model.vae) === model.vae) return before.prompts !== undefined && before.prompts !== model.prompts;
+    if (this.models.inUse !== undefined && (this.models.inUse !== model.name || this.models.vaeInUse !== model.vae)) this.models.open();
+    return true;
   }
 
   // A clip was opened, or there is none any more.
@@ -148,12 +171,13 @@ class StudioPage {
     find("#format").disabled = clip.kind === "image";
     if (isSame) {
       if (state.job) this.applySettings(state.job.settings);
-      else this.strip.set(this.remembered ?? {});
+      else this.strip.set(this.controls.remembered ?? {});
     } else {
       find("#scale").value = clip.suggested.scale;
+      this.scenes.put([]);
       this.strip.set({ start: 0, duration: clip.suggested.duration });
     }
-    this.frame = isSame ? clamp(this.remembered?.frame ?? 0, 0, clip.frames - 1) : 0;
+    this.frame = isSame ? clamp(this.controls.remembered?.frame ?? 0, 0, clip.frames - 1) : 0;
     this.show("preview");
     this.settled();
   }
@@ -175,83 +199,27 @@ class StudioPage {
 
   // Settings --------------------------------------------------------------------------------
 
-  settings() {
-    const choice = (name) => find(`#${name}`).value;
-    const tile = choice("tile");
-    return {
-      scale: Number(choice("scale")), ...this.steering.values, ...this.strip.values,
-      window: Number(choice("window")), color_fix: choice("color_fix"),
-      tile: ["auto", "none"].includes(tile) ? tile : Number(tile),
-      crf: choice("crf") === "" ? null : Number(choice("crf")), bit_depth: Number(choice("bit_depth")),
-      format: choice("format"), prompt: this.state.model?.prompts ? find("#prompt").value : "",
-    };
-  }
+  settings() { return this.controls.values; }
 
   applySettings(settings) {
-    this.steering.set(settings, true);
+    this.controls.put(settings);
     this.viewer.strength = this.steering.strength;
-    const put = { ...settings, tile: settings.tile ?? "none", crf: settings.crf ?? "" };
-    for (const name of ["scale", "prompt", ...SELECTS]) {
-      if (put[name] === undefined) continue;
-      const control = find(`#${name}`), value = String(put[name]);
-      if (control.tagName === "SELECT" && ![...control.options].some((option) => option.value === value)) control.add(new Option(value, value));
-      control.value = value;
-    }
-    this.strip.set(settings);
-  }
-
-  remember() {
-    sessionStorage.setItem(MEMORY, JSON.stringify({ ...this.settings(), frame: this.frame }));
-  }
-
-  recall() {
-    try { this.remembered = JSON.parse(sessionStorage.getItem(MEMORY)); } catch { this.remembered = null; }
-    if (this.remembered) this.applySettings(this.remembered);
   }
 
   // Anything but the scales changed: plan and preview follow.
   settled() {
-    this.words();
-    this.planSoon();
+    this.controls.words();
+    this.controls.planSoon();
     this.render();
   }
 
-  steered() { this.show("preview"); this.remember(); this.render(); }
+  steered() { this.show("preview"); this.controls.remember(); this.render(); }
 
   mixed(strength) {
     this.viewer.strength = this.showing === "preview" ? strength : 1;
     if (this.showing !== "preview") this.show("preview");
     this.viewer.draw();
-    this.remember();
-  }
-
-  words() {
-    const scale = Number(find("#scale").value), { clip } = this.state;
-    find("output[for=scale]").textContent = clip
-      ? `${scale} × → ${Math.round(clip.width * scale)} × ${Math.round(clip.height * scale)}` : `${scale} ×`;
-  }
-
-  planSoon() {
-    this.remember();
-    clearTimeout(this.planTimer);
-    this.planTimer = setTimeout(() => this.plan(), PLAN_AFTER);
-  }
-
-  async plan() {
-    if (!this.state.clip) { find("#plan").textContent = ""; find("#warning").hidden = true; return; }
-    try {
-      const { words, warning } = await this.link.call("POST", "plan", { body: { settings: this.settings() } });
-      find("#plan").textContent = words.join(" · ");
-      find("#warning").textContent = warning ?? "";
-      find("#warning").hidden = !warning;
-      find("#run").disabled = this.run.isRunning;
-    } catch (error) {
-      if (!(error instanceof RefusedError)) { if (error instanceof GoneError) this.lostVisitor(); return; }
-      find("#plan").textContent = "";
-      find("#warning").textContent = error.message;
-      find("#warning").hidden = false;
-      find("#run").disabled = true;
-    }
+    this.controls.remember();
   }
 
   // Preview and result ----------------------------------------------------------------------
@@ -302,7 +270,7 @@ class StudioPage {
     if (this.showing === "result") { this.player.pause(); this.player.seek(Math.min(index, this.player.times.length - 1)); return; }
     if (!this.state.clip) return;
     this.frame = clamp(index, 0, this.state.clip.frames - 1);
-    this.remember();
+    this.controls.remember();
     this.render();
   }
 
@@ -384,7 +352,8 @@ class StudioPage {
     }
     this.apply(state);
     this.run.show(state.job);
-    this.offer(state.result);
+    this.results.offer(state.result);
+    if (state.model.prompts && !this.scenes.starts.length) this.scenes.put(state.result.scenes);
     try {
       await this.player.load(state.result);
     } catch (error) { this.fail(error); return; }
@@ -395,55 +364,16 @@ class StudioPage {
     this.curves.load(state.result).catch(() => {});
   }
 
-  offer(result) {
-    find("#results").hidden = false;
-    const download = find("#download");
-    download.href = this.link.url(`files/${result.file}`, { download: 1 });
-    download.download = result.file;
-    download.textContent = `Download ${bytesWords(result.bytes)}`;
-    download.title = result.file;
-    const settings = find("#settings-file");
-    settings.href = this.link.url(`files/${result.settings_file}`, { download: 1 });
-    settings.download = result.settings_file;
-    for (const layout of ["side", "wipe"]) find(`#compare-${layout}`).hidden = result.image;
-    find("#measures-open").hidden = result.image;
-    find("#notes").textContent = result.notes.join("; ");
-    find("#notes").hidden = !result.notes.length;
-  }
-
   forgetResult() {
     this.player.shown(false);
     this.player.unload();
     this.newest = null;
     this.state = { ...this.state, result: null };
-    find("#results").hidden = true;
+    this.results.forget();
     const button = find("#shown [data-show=result]");
     button.disabled = true;
     button.textContent = "Result";
     this.show("preview");
-  }
-
-  toggleMeasures() {
-    const button = find("#measures-open"), isOpen = button.getAttribute("aria-expanded") !== "true";
-    button.setAttribute("aria-expanded", String(isOpen));
-    find("#measures").hidden = !isOpen;
-    this.curves.draw();
-  }
-
-  async comparison(layout, button) {
-    const words = button.textContent;
-    button.disabled = true;
-    button.textContent = "Writing …";
-    try {
-      const { file } = await this.link.call("POST", "comparison", { parameters: { layout } });
-      const link = document.createElement("a");
-      link.href = this.link.url(`files/${file}`, { download: 1 });
-      link.download = file;
-      link.click();
-    } catch (error) { this.fail(error); } finally {
-      button.disabled = false;
-      button.textContent = words;
-    }
   }
 
   async openSheet() {
@@ -472,33 +402,6 @@ class StudioPage {
   }
 }
 
-// A press on an arrow goes to the next choice of a group, as radio buttons do.
-const segmentKey = (event, group) => {
-  const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-  if (!by) return;
-  event.preventDefault();
-  const buttons = [...group.querySelectorAll("button:not(:disabled)")];
-  const next = buttons[(buttons.indexOf(document.activeElement) + by + buttons.length) % buttons.length];
-  next.focus();
-  next.click();
-};
-
-// Fill a small canvas with the picture, or its first ``width`` pixels.
-const cover = (context, picture, width = picture.width) => {
-  const { canvas } = context, scale = Math.max(canvas.width / width, canvas.height / picture.height);
-  const w = canvas.width / scale, h = canvas.height / scale;
-  context.drawImage(picture, (width - w) / 2, (picture.height - h) / 2, w, h, 0, 0, canvas.width, canvas.height);
-};
-
-const bytesWords = (bytes) => bytes < 1e6 ? `(${Math.max(1, Math.round(bytes / 1e3))} kB)` : `(${(bytes / 1e6).toFixed(1)} MB)`;
-
-const toggleTheme = (after) => {
-  const isDark = document.body.classList.toggle("dark");
-  localStorage.setItem("dloral-theme", isDark ? "dark" : "light");
-  after();
-};
-const kept = new URLSearchParams(location.search).get("__theme") ?? localStorage.getItem("dloral-theme");
-if (kept === "dark" || kept === "light") document.body.classList.toggle("dark", kept === "dark");
-
+recallTheme();
 window.studioPage = new StudioPage();  // for tests, and for whoever looks at it in the console
 window.studioPage.begin();

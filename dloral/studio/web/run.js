@@ -2,7 +2,7 @@
 
 const POLL = 250;           // ms between two looks at a running job
 const HEARTBEAT = 15000;    // and when nothing runs, so that the server knows of us
-const RUNNING = ["waiting", "loading", "restoring", "writing"];
+const RUNNING = ["waiting", "loading", "looking", "restoring", "writing"];
 
 class Run {
   constructor(link, { onLatest, onEnd, onError }) {
@@ -74,11 +74,7 @@ class Run {
     find("#progress").hidden = !isRunning;
     if (!isRunning) return;
     const share = job.stage === "writing" ? 1 : job.stage === "restoring" && job.frames ? job.frame / job.frames : null;
-    const bar = find("#progress .bar");
-    bar.classList.toggle("unknown", share === null);
-    bar.firstElementChild.style.width = `${100 * (share ?? 0)}%`;
-    if (share === null) bar.removeAttribute("aria-valuenow");
-    else bar.setAttribute("aria-valuenow", String(Math.round(100 * share)));
+    fillBar(find("#progress .bar"), share);
     if (!find("#cancel").disabled) find("#said").textContent = this.words(job);
   }
 
@@ -88,6 +84,7 @@ class Run {
       return job.before === 1 ? "One clip is before yours" : `${job.before} clips are before yours`;
     }
     if (job.stage === "loading") return "Reading the clip …";
+    if (job.stage === "looking") return `Looking at the scenes, ${job.scenes.length} so far …`;
     if (job.stage === "writing") return "Writing the last frames and the sound …";
     const parts = [`Restoring ${job.frame}${job.frames ? ` of ${job.frames}` : ""}`];
     if (job.rate) parts.push(`${job.rate >= 10 ? job.rate.toFixed(0) : job.rate.toFixed(1)} frames/s`);
@@ -95,9 +92,3 @@ class Run {
     return parts.join(" · ");
   }
 }
-
-const timeWords = (seconds) => {
-  if (seconds < 100) return `${Math.ceil(seconds)} s`;
-  const minutes = Math.round(seconds / 60);
-  return minutes < 100 ? `${minutes} min` : `${(minutes / 60).toFixed(1)} h`;
-};

@@ -1,0 +1,56 @@
+"""What the page's JavaScript calls, under ``/studio/TOKEN/``. Other programs use ``api.py``.
+
+The token names the visitor and is the key to their files; Gradio hands one out only to who is
+logged in. A person's mistake is answered with status 200 and ``{"error": one line}``: browsers
+write every other status into their console as if the page were broken.
+"""
+
+from collections.abc import Callable
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+
+from dloral.errors import DLoRALError
+from dloral.studio.jobs import OUR_MISTAKE
+from dloral.studio.routes.calls import GoneError, answer
+from dloral.studio.routes.clip import clip_routes
+from dloral.studio.routes.job import job_routes
+from dloral.studio.routes.model import model_routes
+from dloral.studio.routes.preview import preview_routes
+from dloral.studio.routes.result import result_routes
+from dloral.studio.routes.visit import visit_routes
+from dloral.studio.studio import Studio
+
+_UNKNOWN = {"gone": True}
+
+
+def build_routes(studio: Studio) -> FastAPI:
+    """The application to be mounted at ``/studio``."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    rooms = (visit_routes, model_routes, clip_routes, preview_routes, job_routes, result_routes)
+    for routes in rooms:
+        app.include_router(routes(studio))
+    _answer_errors(app, studio)
+
+    @app.middleware("http")
+    async def private(request: Request, call: Callable) -> Response:
+        response = await call(request)
+        response.headers["cache-control"] = "private, no-store"
+        return response
+
+    return app
+
+
+def _answer_errors(app: FastAPI, studio: Studio) -> None:
+    @app.exception_handler(DLoRALError)
+    async def refused(request: Request, error: DLoRALError) -> Response:
+        session = studio.sessions.find(request.path_params.get("token", ""))
+        return answer({"error": session.without_folder(error) if session else str(error)})
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        return answer({"error": OUR_MISTAKE})
+
+    @app.exception_handler(GoneError)
+    async def gone(request: Request, error: Exception) -> Response:
+        return answer(_UNKNOWN)

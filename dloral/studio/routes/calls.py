@@ -1,0 +1,108 @@
+"""Reading a call of the page: whose it is, what it holds; and answering it."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response
+from starlette.concurrency import run_in_threadpool
+
+from dloral.errors import InputError
+from dloral.studio.sessions import Session
+from dloral.studio.settings import MOST_BYTES, Settings, settings_from
+from dloral.studio.studio import Studio
+from dloral.studio.worker import Model
+from dloral.video.probe import ClipInfo
+
+PNG, JPEG = "image/png", "image/jpeg"
+
+
+class GoneError(Exception):
+    """The token is none, or its visitor was given up."""
+
+
+def visitor(token: str, studio: Studio) -> Session:
+    session = studio.sessions.find(token)
+    if session is None:
+        raise GoneError
+    return session
+
+
+def answer(content: Any) -> Response:
+    return JSONResponse(content)
+
+
+def picture(content: bytes, kind: str, headers: dict[str, str] | None = None) -> Response:
+    return Response(content, 200, headers, kind)
+
+
+async def receive(request: Request, part: Path, most: int) -> None:
+    """The request's body into a file, as long as it is within ``most`` bytes."""
+    told = request.headers.get("content-length", "0")
+    size = 0
+    with part.open("wb") as file:
+        async for chunk in _chunks(request):
+            size += len(chunk)
+            if size > most or (told.isdigit() and int(told) > most):
+                raise InputError(
+                    f"the file has more than the {most / 1e6:g} MB that this page takes; "
+                    "cut it, or restore it on the command line"
+                )
+            await run_in_threadpool(file.write, chunk)
+
+
+async def _chunks(request: Request) -> AsyncIterator[bytes]:
+    async for chunk in request.stream():
+        if chunk:
+            yield chunk
+
+
+async def body(request: Request) -> bytes:
+    content = b""
+    async for chunk in _chunks(request):
+        content += chunk
+        if len(content) > MOST_BYTES:
+            raise InputError("that is no settings file of ours; it is too large")
+    return content
+
+
+async def json_of(request: Request) -> dict[str, Any]:
+    try:
+        found = json.loads(await body(request))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise InputError("the call holds no JSON object")
+    return found
+
+
+async def settings_of(request: Request, model: Model) -> Settings:
+    return settings_from(object_of(await json_of(request), "settings"), model.name)
+
+
+def object_of(asked: dict[str, Any], name: str) -> dict[str, Any]:
+    found = asked.get(name)
+    if not isinstance(found, dict):
+        raise InputError(f"the call names no {name}")
+    return found
+
+
+def number_of(asked: dict[str, Any], name: str, default: float = 0) -> float:
+    found = asked.get(name, default)
+    if not isinstance(found, int | float):
+        raise InputError(f"{name} is {found!r}; give a number")
+    return found
+
+
+def clip_of(session: Session) -> ClipInfo:
+    if session.clip is None:
+        raise InputError("There is no clip; drop one on the page first.")
+    return session.clip
+
+
+def frame_within(session: Session, frame: float) -> int:
+    """The nearest frame that the clip has."""
+    last = (clip_of(session).num_frames or 1) - 1
+    return max(0, min(int(frame), last))

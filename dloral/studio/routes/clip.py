@@ -1,0 +1,87 @@
+"""The clip: opening and closing it, its thumbnails, settings for it, what a run would make."""
+
+import secrets
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
+
+from dloral.errors import InputError
+from dloral.studio.facts import plan
+from dloral.studio.routes.calls import (
+    JPEG,
+    answer,
+    body,
+    clip_of,
+    picture,
+    receive,
+    settings_of,
+    visitor,
+)
+from dloral.studio.sessions import checked_name
+from dloral.studio.settings import settings_from_file
+from dloral.studio.states import state_of
+from dloral.studio.stills import thumbnails
+from dloral.studio.studio import Studio
+
+MOST_THUMBNAILS = 24
+
+
+def clip_routes(studio: Studio) -> APIRouter:
+    router = APIRouter()
+
+    @router.post("/{token}/clip")
+    async def open_clip(token: str, name: str, request: Request) -> Response:
+        session = visitor(token, studio)
+        checked_name(name)  # before the file is sent for nothing
+        part = session.folder / f"{secrets.token_hex(8)}.part"
+        try:
+            await receive(request, part, studio.limits.max_upload)
+            await run_in_threadpool(session.open_clip, name, lambda copy: _move(part, copy))
+        finally:
+            part.unlink(missing_ok=True)
+        return answer(state_of(session, studio))
+
+    @router.post("/{token}/example")
+    def open_example(token: str, name: str) -> Response:
+        session = visitor(token, studio)
+        if name not in studio.examples:
+            raise InputError(f"{name!r} is no example; there are {', '.join(studio.examples)}")
+        source = studio.examples[name]
+        session.open_clip(source.name, lambda copy: _copy(source, copy))
+        return answer(state_of(session, studio))
+
+    @router.delete("/{token}/clip")
+    def close_clip(token: str) -> Response:
+        session = visitor(token, studio)
+        session.close_clip()
+        return answer(state_of(session, studio))
+
+    @router.get("/{token}/thumbnails")
+    def strip(token: str, count: int = 12) -> Response:
+        clip = clip_of(visitor(token, studio))
+        return picture(thumbnails(clip, min(max(count, 1), MOST_THUMBNAILS)), JPEG)
+
+    @router.post("/{token}/settings")
+    async def read_settings(token: str, request: Request) -> Response:
+        visitor(token, studio)
+        return answer({"settings": settings_from_file(await body(request))})
+
+    @router.post("/{token}/plan")
+    async def make_plan(token: str, request: Request) -> Response:
+        session = visitor(token, studio)
+        settings = await settings_of(request, studio.model)
+        clip = clip_of(session)
+        studio.limits.check(clip, settings.options)
+        return answer(plan(clip, settings, studio.model))
+
+    return router
+
+
+def _move(part: Path, copy: Path) -> None:
+    part.replace(copy)
+
+
+def _copy(source: Path, copy: Path) -> None:
+    copy.write_bytes(source.read_bytes())

@@ -1,0 +1,55 @@
+"""A result: its exact frames, comparison clips, and the files of it that may be fetched."""
+
+from pathlib import Path
+
+from fastapi import APIRouter
+from fastapi.responses import FileResponse, Response
+
+from dloral.errors import InputError
+from dloral.studio.comparison import LAYOUTS, comparison_clip
+from dloral.studio.jobs import Result
+from dloral.studio.routes.calls import PNG, answer, picture, visitor
+from dloral.studio.sessions import Session
+from dloral.studio.stills import still
+from dloral.studio.studio import Studio
+
+
+def result_routes(studio: Studio) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/{token}/still")
+    def exact(token: str, frame: int) -> Response:
+        return picture(still(_result(visitor(token, studio)), frame), PNG)
+
+    @router.post("/{token}/comparison")
+    def comparison(token: str, layout: str) -> Response:
+        if layout not in LAYOUTS:
+            raise InputError(f"{layout!r} is no layout; choose from {', '.join(LAYOUTS)}")
+        file = comparison_clip(_result(visitor(token, studio)), layout)
+        return answer({"file": file.name})
+
+    @router.get("/{token}/files/{name}")
+    def file(token: str, name: str, download: bool = False) -> Response:
+        session = studio.sessions.find(token)
+        result = session.result if session else None
+        found = _files(result).get(name) if result else None
+        if found is None:
+            return Response("There is no such file, or it has expired.", 404)
+        return FileResponse(
+            found, filename=name, content_disposition_type="attachment" if download else "inline"
+        )
+
+    return router
+
+
+def _result(session: Session) -> Result:
+    if session.result is None:
+        raise InputError("There is no result any more; restore the clip again.")
+    return session.result
+
+
+def _files(result: Result) -> dict[str, Path]:
+    """What may be fetched of a result, by name."""
+    kept = [result.file, result.settings_file, result.viewer_file, result.profile_file]
+    made = [path for path in result.file.parent.glob("*-comparison-*.mp4") if path.is_file()]
+    return {path.name: path for path in [*kept, *made]}

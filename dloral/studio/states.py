@@ -1,0 +1,97 @@
+"""A visitor's clip, job and result as the page's JavaScript reads them."""
+
+from pathlib import Path
+from typing import Any
+
+from dloral.errors import DLoRALError
+from dloral.studio.facts import described
+from dloral.studio.jobs import OUR_MISTAKE, Job, Result
+from dloral.studio.models import Change
+from dloral.studio.sessions import Session
+from dloral.studio.settings import scenes_as_dicts
+from dloral.studio.studio import Studio
+
+
+def state_of(session: Session, studio: Studio) -> dict[str, Any]:
+    """All that the page shows, so that one loaded anew shows the same."""
+    clip, job = session.clip, session.job
+    return {
+        "clip": described(clip, studio.limits.max_seconds) if clip else None,
+        "job": _job_state(job, session) if job else None,
+        "result": _result_state(session.result) if session.result else None,
+        "model": {
+            "name": studio.model.name,
+            "loaded": studio.model.is_loaded,
+            "vae": studio.model.vae,
+            "prompts": studio.model.reads_prompts(),
+            "change": change_of(studio.models.change),
+        },
+        "search": _search_state(session),
+        "queue": len(studio.queue),
+    }
+
+
+def change_of(change: Change | None) -> dict[str, Any] | None:
+    if change is None:
+        return None
+    progress = change.progress
+    return {
+        "name": change.name,
+        "stage": "stopping" if change.is_stopping else change.stage,
+        "what": Path(progress.what).name if progress else "",
+        "done": progress.done if progress else 0,
+        "total": progress.total if progress else 0,
+        "error": change.error,
+    }
+
+
+def _search_state(session: Session) -> dict[str, Any] | None:
+    search = session.search
+    if search is None:
+        return None
+    error = None
+    if search.error is not None:
+        error = session.without_folder(search.error)
+    return {"stage": search.stage, "scenes": scenes_as_dicts(search.scenes), "error": error}
+
+
+def _job_state(job: Job, session: Session) -> dict[str, Any]:
+    newest = job.newest
+    error = None
+    if job.error is not None:
+        is_ours = not isinstance(job.error, DLoRALError)
+        error = OUR_MISTAKE if is_ours else session.without_folder(job.error)
+    return {
+        "id": job.folder.name,
+        "stage": job.stage,
+        "before": job.before,
+        "frame": newest.frame if newest else 0,
+        "frames": newest.num_frames if newest else None,
+        "rate": newest.frames_per_second if newest else 0,
+        "left": newest.seconds_left if newest else None,
+        "error": error,
+        "settings": job.settings.as_dict(),
+        "scenes": scenes_as_dicts(newest.scenes) if newest else [],
+    }
+
+
+def _result_state(result: Result) -> dict[str, Any]:
+    first = result.times[0]
+    return {
+        "file": result.file.name,
+        "bytes": result.file.stat().st_size,
+        "settings_file": result.settings_file.name,
+        "viewer": result.viewer_file.name,
+        "profile": result.profile_file.name,
+        "image": result.clip.kind == "image",
+        "height": result.size[0],
+        "width": result.size[1],
+        "start": float(first),
+        "times": [round(float(time - first), 6) for time in result.times],
+        "end": round(float(result.times[-1] + result.durations[-1] - first), 6),
+        "first_frame": round(first * result.clip.fps),
+        "notes": list(result.notes),
+        "measures": result.measures,
+        "sound": result.clip.has_audio,
+        "scenes": scenes_as_dicts(result.settings.scenes),
+    }

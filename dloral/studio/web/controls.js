@@ -1,0 +1,81 @@
+// The settings: what the controls say, what a file or a reload puts back, and what a run would make.
+
+const SELECTS = ["format", "bit_depth", "window", "color_fix", "tile", "crf"];
+const MEMORY = "dloral-settings";   // of this tab, so that a reload finds the controls as they were
+const PLAN_AFTER = 120;             // ms after the last change
+
+class Controls {
+  // ``look()``: {clip, model, frame, isRunning} of this moment.
+  constructor(link, { steering, strip, scenes }, { look, onChange, onGone }) {
+    Object.assign(this, { link, steering, strip, scenes, look, onChange, onGone });
+    find("#scale").addEventListener("input", () => this.onChange());
+    for (const name of [...SELECTS, "prompt"]) find(`#${name}`).addEventListener("change", () => this.onChange());
+  }
+
+  get values() {
+    const choice = (name) => find(`#${name}`).value;
+    const tile = choice("tile");
+    return {
+      scale: Number(choice("scale")), ...this.steering.values, ...this.strip.values,
+      window: Number(choice("window")), color_fix: choice("color_fix"),
+      tile: ["auto", "none"].includes(tile) ? tile : Number(tile),
+      crf: choice("crf") === "" ? null : Number(choice("crf")), bit_depth: Number(choice("bit_depth")),
+      format: choice("format"), ...(this.look().model?.prompts ? { prompt: find("#prompt").value, ...this.scenes.values } : { prompt: "" }),
+    };
+  }
+
+  put(settings) {
+    this.steering.set(settings, true);
+    const put = { ...settings, tile: settings.tile ?? "none", crf: settings.crf ?? "" };
+    for (const name of ["scale", "prompt", ...SELECTS]) {
+      if (put[name] === undefined) continue;
+      const control = find(`#${name}`), value = String(put[name]);
+      if (control.tagName === "SELECT" && ![...control.options].some((option) => option.value === value)) control.add(new Option(value, value));
+      control.value = value;
+    }
+    this.strip.set(settings);
+    this.scenes.put(settings.scenes ?? []);
+  }
+
+  remember() {
+    sessionStorage.setItem(MEMORY, JSON.stringify({ ...this.values, frame: this.look().frame }));
+  }
+
+  // What this tab had, also for what comes later; null in a new one.
+  recall() {
+    try { this.remembered = JSON.parse(sessionStorage.getItem(MEMORY)); } catch { this.remembered = null; }
+    if (this.remembered) this.put(this.remembered);
+  }
+
+  words() {
+    this.scenes.words();
+    const scale = Number(find("#scale").value), { clip } = this.look();
+    find("output[for=scale]").textContent = clip
+      ? `${scale} × → ${Math.round(clip.width * scale)} × ${Math.round(clip.height * scale)}` : `${scale} ×`;
+  }
+
+  planSoon() {
+    this.remember();
+    clearTimeout(this.planTimer);
+    this.planTimer = setTimeout(() => this.plan(), PLAN_AFTER);
+  }
+
+  async plan() {
+    if (!this.look().clip) { this.planned("", null); return; }
+    try {
+      const { words, warning } = await this.link.call("POST", "plan", { body: { settings: this.values } });
+      this.planned(words.join(" · "), warning);
+      find("#run").disabled = this.look().isRunning;
+    } catch (error) {
+      if (!(error instanceof RefusedError)) { if (error instanceof GoneError) this.onGone(); return; }
+      this.planned("", error.message);
+      find("#run").disabled = true;
+    }
+  }
+
+  planned(words, warning) {
+    find("#plan").textContent = words;
+    find("#warning").textContent = warning ?? "";
+    find("#warning").hidden = !warning;
+  }
+}

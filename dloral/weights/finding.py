@@ -1,0 +1,110 @@
+"""From a model's name to its folder: registry names, folders, Hub ids.
+
+Imports none of the libraries that run models: the page finds its model, and is there, before they
+are.
+"""
+
+import errno
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from httpx2 import HTTPError
+from huggingface_hub import constants, hf_hub_download, snapshot_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+from dloral.errors import WeightsError
+from dloral.weights.fetch import FetchPlan, FetchProgress, TerminalFetch, fetch, fetch_steps
+from dloral.weights.hub import no_space, reason_of
+from dloral.weights.reading import quiet_hub
+from dloral.weights.registry import SD21, fetched
+
+EMBEDDED = {"compact": Path(__file__).parent / "compact"}
+"""Models inside the package, by registry name."""
+
+FETCHED = (SD21,)
+"""Models that are fetched when they are first asked for, by registry name."""
+
+WANTED_FILES = ["*.json", "*.safetensors", "*.txt"]
+INDEX = "model_index.json"
+PIPELINE = "DLoRALPipeline"
+"""The class that a model's index names."""
+
+
+def fetch_missing(model: str) -> Iterator[FetchPlan | FetchProgress]:
+    """Fetches a model that is not on this machine, step by step; nothing for one that is."""
+    if model in FETCHED and not _is_folder(model) and not fetched(model):
+        yield from fetch_steps(model)
+
+
+def find_model(model: str) -> Path:
+    """The folder of a model. What is not on this machine is downloaded once and kept: a registry
+    name as :func:`dloral.weights.fetch.fetch` does (shown on stderr), a Hub id in the Hub's cache.
+    """
+    if model in EMBEDDED:
+        return _checked(EMBEDDED[model], model)
+    if _is_folder(model):
+        return _checked(Path(model), model)
+    if model in FETCHED:
+        shown = TerminalFetch()
+        folder = fetched(model) or fetch(model, on_plan=shown.plan, on_progress=shown.progress)
+        return _checked(folder, model)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not model.startswith("."):
+        return _checked(_from_hub(model), model)
+    known = ", ".join([*EMBEDDED, *FETCHED])
+    raise WeightsError(
+        f"model {model[:80]!r} is unknown: no name ({known}), no folder here, no Hub id "
+        "owner/name; use --model compact"
+    )
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except OSError:  # too long to be a path
+        return False
+
+
+def _checked(folder: Path, model: str) -> Path:
+    """``folder`` if it holds a pipeline of ours."""
+    index = folder / INDEX
+    if not index.is_file():
+        raise WeightsError(
+            f"model {model!r}: {folder} has no {INDEX}; give a folder that "
+            "`python -m dloral convert` wrote, or use --model compact"
+        )
+    try:
+        kind = json.loads(index.read_text()).get("_class_name")
+    except (ValueError, AttributeError, UnicodeDecodeError) as error:
+        raise WeightsError(f"model {model!r}: {index} is not readable JSON") from error
+    if kind != PIPELINE:
+        raise WeightsError(f"model {model!r} is a {kind}, not a {PIPELINE}; use --model compact")
+    return folder
+
+
+def _from_hub(model: str) -> Path:
+    """The index first: a Hub id of something else may be a hundred gigabytes."""
+    try:
+        with quiet_hub():
+            index = hf_hub_download(model, INDEX)
+        _checked(Path(index).parent, model)
+        return Path(snapshot_download(model, allow_patterns=WANTED_FILES))
+    except LocalEntryNotFoundError as error:
+        offline = constants.HF_HUB_OFFLINE
+        reason = "HF_HUB_OFFLINE is set" if offline else "the Hub cannot be reached"
+        raise WeightsError(
+            f"model {model!r} is not on this machine and {reason}; use --model compact"
+        ) from error
+    except EntryNotFoundError as error:
+        raise WeightsError(
+            f"model {model!r} on the Hub has no {INDEX}, so it is something else; give one that "
+            "`python -m dloral convert` made, or use --model compact"
+        ) from error
+    except (HfHubHTTPError, HTTPError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise no_space(Path(constants.HF_HUB_CACHE), 0) from error
+        raise WeightsError(
+            f"model {model!r} could not be fetched from the Hub: it {reason_of(error)}; use "
+            "--model compact"
+        ) from error

@@ -1,0 +1,156 @@
+"""The viewer and the steering in a real browser: what is drawn is what it says."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.studio.pages import (
+    PATIENCE,
+    frame_of,
+    halves,
+    previews,
+    restore,
+    set_range,
+    settle,
+    upload,
+)
+
+sync_api = pytest.importorskip("playwright.sync_api")
+Page = sync_api.Page
+expect = sync_api.expect
+
+pytestmark = pytest.mark.browser
+
+
+def test_both_halves_show_the_same_frame_however_it_is_reached(page: Page, clip: Path):
+    upload(page, clip)
+    page.focus("#stage")
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    settle(page)
+    assert [frame_of(half) for half in halves(page)] == [3, 3]
+    restore(page)
+    where = page.locator("#where")
+
+    def at(frame: int) -> None:
+        expect(where).to_contain_text(f"Frame {frame + 1} of 12 · {frame / 10:.2f} s")
+        page.wait_for_function(f"window.studioPage.player.index === {frame}")
+        assert [frame_of(half) for half in halves(page)] == [frame, frame]
+
+    page.focus("#stage")
+    for frame in (1, 2, 3, 4):
+        page.keyboard.press("ArrowRight")
+        at(frame)
+    page.keyboard.press("ArrowLeft")
+    at(3)
+    # standing still it becomes every exact pixel, of the same frame
+    page.wait_for_function("window.studioPage.player.exact !== null")
+    at(3)
+    page.keyboard.press("End")
+    at(11)
+    page.keyboard.press("ArrowRight")
+    at(0)
+    page.keyboard.press(" ")
+    numbers = set()
+    for _ in range(40):  # while it plays: never two different frames
+        pair = [frame_of(half) for half in halves(page)]
+        assert pair[0] == pair[1]
+        numbers.add(pair[0])
+        page.wait_for_timeout(25)
+    assert len(numbers) >= 4
+    page.keyboard.press(" ")
+    expect(page.locator("#play")).to_have_attribute("aria-label", "Play")
+
+
+def test_the_viewer_wipes_by_mouse_and_keyboard_and_has_its_modes(page: Page, clip: Path):
+    upload(page, clip)
+    stage = page.locator("#stage").bounding_box()
+    middle = stage["y"] + stage["height"] / 2
+    page.mouse.move(stage["x"] + stage["width"] / 2, middle)
+    page.mouse.down()
+    page.mouse.move(stage["x"] + stage["width"] / 4, middle, steps=4)
+    page.mouse.up()
+    handle = page.locator("#handle")
+    expect(handle).to_have_attribute("aria-valuenow", "25")
+    handle.focus()
+    page.keyboard.press("ArrowRight")
+    expect(handle).to_have_attribute("aria-valuenow", "27")
+    for key, mode in zip(
+        "654321", ("loupe", "difference", "flip", "side", "wipe-h", "wipe"), strict=True
+    ):
+        page.keyboard.press(key)
+        expect(page.locator("#stage")).to_have_attribute("data-mode", mode)
+    page.keyboard.press("x")
+    expect(page.locator("#tag-a")).to_be_visible()
+    page.keyboard.press("x")
+    expect(page.locator("#tag-b")).to_be_visible()
+    before = page.evaluate("window.studioPage.viewer.zoom")
+    page.mouse.move(stage["x"] + 300, middle)
+    page.mouse.wheel(0, -400)
+    page.wait_for_function(f"window.studioPage.viewer.zoom > {before}")
+    centre = page.evaluate("window.studioPage.viewer.centre.x")
+    page.mouse.down()
+    page.mouse.move(stage["x"] + 200, middle, steps=3)
+    page.mouse.up()
+    assert page.evaluate("window.studioPage.viewer.centre.x") > centre
+    page.keyboard.press("0")
+    assert page.evaluate("window.studioPage.viewer.zoom") == 1
+    page.keyboard.press("f")
+    page.wait_for_function("document.fullscreenElement !== null")
+    page.keyboard.press("f")
+    page.wait_for_function("document.fullscreenElement === null")
+
+
+def test_the_difference_is_what_the_halves_differ_by(page: Page, clip: Path):
+    upload(page, clip)
+    page.keyboard.press("5")
+    drawn = """() => { const { canvas } = window.studioPage.viewer;
+      const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+      let sum = 0;
+      for (let i = 0; i < data.length; i += 4) sum += data[i];
+      return sum / data.length; }"""
+    page.select_option("#gain", "2")
+    little = page.evaluate(drawn)
+    page.select_option("#gain", "8")
+    assert page.evaluate(drawn) > 1.5 * little > 0
+    for name in ("consistency-on", "detail-on"):
+        page.locator(f"#{name}").set_checked(False, force=True)
+    set_range(page, "strength", 0)
+    settle(page)
+    page.wait_for_timeout(200)
+    assert page.evaluate(drawn) < 0.3
+
+
+def test_pad_strength_and_contact_sheet(page: Page, clip: Path):
+    upload(page, clip)
+    pad = page.locator("#pad").bounding_box()
+    page.mouse.click(pad["x"] + pad["width"] / 3, pad["y"] + pad["height"] / 3)
+    assert page.locator("output[for=consistency]").inner_text() == "0.50"
+    assert page.locator("output[for=detail]").inner_text() == "1.00"
+    page.keyboard.press("ArrowUp")
+    assert page.locator("output[for=detail]").inner_text() == "1.05"
+    page.click("#sheet-open")
+    expect(page.locator("#sheet .cells .ready")).to_have_count(16, timeout=PATIENCE)
+    page.locator("#sheet .cells button").first.click()
+    assert page.locator("output[for=consistency]").inner_text() == "off"
+    assert page.locator("output[for=detail]").inner_text() == "1.50"
+    settle(page)
+    count = previews(page)
+    set_range(page, "strength", 0.5)
+    page.wait_for_timeout(300)
+    assert previews(page) == count  # mixed in the browser: nothing is computed
+    assert page.evaluate("window.studioPage.viewer.strength") == 0.5
+
+
+def test_a_burst_of_moves_computes_few_and_ends_at_the_last(page: Page, clip: Path):
+    upload(page, clip)
+    count = previews(page)
+    # in one go, for a hand is faster than a driven browser
+    page.locator("#detail").evaluate(
+        "input => { for (let move = 0; move <= 30; move += 1) { input.value = move / 20;"
+        " input.dispatchEvent(new Event('input', {bubbles: true})); } }"
+    )
+    settle(page)
+    assert previews(page) - count <= 2
+    made = page.evaluate("window.studioPage.settings().detail")
+    assert made == 1.5

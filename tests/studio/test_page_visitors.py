@@ -1,0 +1,95 @@
+"""Visitors in a real browser: several at once, gone, cut off, locked out."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.studio.conftest import serving, wait_until, write_clip
+from tests.studio.pages import PATIENCE, previews, ready, set_range, upload
+
+sync_api = pytest.importorskip("playwright.sync_api")
+Page = sync_api.Page
+expect = sync_api.expect
+
+pytestmark = pytest.mark.browser
+
+
+def test_three_tabs_at_once(open_page, folder: Path, tmp_path: Path, long_clip: Path):
+    """Each its own clip and settings; jobs in order; previews live while another's job runs."""
+    pages = [open_page() for _ in range(3)]
+    clips = [long_clip, *(write_clip(tmp_path / f"own{index}.mp4", 12 + index) for index in (1, 2))]
+    for index, (page, clip) in enumerate(zip(pages, clips, strict=True)):
+        upload(page, clip)
+        set_range(page, "scale", 1 + index / 2)
+        expect(page.locator("#clip-name")).to_have_text(clip.name)
+    pages[0].evaluate("window.studioPage.strip.set({start: 0, duration: null})")
+    for page in pages:
+        page.click("#run")
+        page.wait_for_function("window.studioPage.run.isRunning")
+    expect(pages[0].locator("#said")).to_contain_text("of 2400", timeout=PATIENCE)
+    expect(pages[1].locator("#said")).to_contain_text("One clip is before yours")
+    expect(pages[2].locator("#said")).to_contain_text("2 clips are before yours")
+    count = previews(pages[2])
+    set_range(pages[2], "detail", 0.3)
+    pages[2].wait_for_function(f"window.studioPage.preview.count > {count}", timeout=5000)
+    assert pages[0].evaluate("window.studioPage.run.isRunning")
+    pages[0].click("#cancel")
+    for page, frames in ((pages[1], 13), (pages[2], 14)):
+        expect(page.locator("#results")).to_be_visible(timeout=PATIENCE)
+        page.wait_for_function("window.studioPage.player.result !== null")
+        assert page.evaluate("window.studioPage.state.result.times.length") == frames
+    assert pages[1].evaluate("window.studioPage.state.result.width") == 72
+    assert pages[2].evaluate("window.studioPage.state.result.width") == 96
+    # one's address with another's token opens nothing
+    mine, other = (page.evaluate("window.studioPage.link.token") for page in pages[1:])
+    assert mine != other
+    stolen = pages[2].evaluate(
+        "name => fetch(window.studioPage.link.url('state')).then(r => r.json()).then("
+        "s => s.result.file === name)",
+        "own1-restored.mp4",
+    )
+    assert stolen is False
+
+
+def test_a_lost_connection_is_said_and_recovered_from(open_page, clip: Path):
+    page = open_page(strict=False)
+    upload(page, clip)
+    page.context.set_offline(True)
+    set_range(page, "detail", 0.1)
+    expect(page.locator("#lost")).to_be_visible(timeout=10_000)
+    count = previews(page)
+    page.context.set_offline(False)
+    expect(page.locator("#lost")).to_be_hidden(timeout=10_000)
+    page.wait_for_function(f"window.studioPage.preview.count > {count}", timeout=PATIENCE)
+    assert page.locator("output[for=detail]").inner_text() == "0.10"
+
+
+def test_a_closed_page_takes_its_files(open_page, folder: Path, long_clip: Path):
+    page = open_page()
+    before = set(folder.glob("*/sessions/*/*/long.mp4"))
+    upload(page, long_clip)
+    page.click("#run")
+    expect(page.locator("#said")).to_contain_text("Restoring", timeout=PATIENCE)
+    own = set(folder.glob("*/sessions/*/*/long.mp4")) - before
+    assert len(own) == 1
+    page.close()
+    wait_until(lambda: not any(path.exists() for path in own), 40)
+
+
+def test_only_who_knows_the_password_gets_in(browser, tiny_model: Path, tmp_path: Path):
+    with serving(tiny_model, tmp_path / "locked", "--auth", "ann:secret") as address:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(address)
+        page.get_by_label("username", exact=False).fill("ann")
+        page.get_by_label("password", exact=False).fill("secret")
+        answer = page.request.post(
+            f"{address}gradio_api/component_server/",
+            data={"data": "", "component_id": 1, "fn_name": "open_session", "session_hash": "x"},
+        )
+        assert answer.status == 401
+        page.get_by_role("button", name="Login").click()
+        ready(page)
+        page.click("#example-city")
+        page.wait_for_function("window.studioPage.preview.count > 0", timeout=PATIENCE)
+        context.close()
