@@ -25,21 +25,29 @@ class Profile:
     """
 
     def __init__(self) -> None:
-        self._rows: dict[str, list[NDArray[np.uint8]]] = {}
+        self._rows: dict[str, NDArray[np.uint8]] = {}
+        self._seen = 0
 
     def see(self, moment: Moment) -> None:
+        if self._seen == PROFILE_FRAMES:
+            return
         for name, frame in (
             ("input", moment.lq),
             ("restored", moment.restored),
             ("reference", moment.hq),
         ):
-            rows = self._rows.setdefault(name, [])
-            if frame is not None and len(rows) < PROFILE_FRAMES:
-                row = frame[:, frame.shape[1] // 2].clamp(0, 1).mul(255).round()
-                rows.append(row.T.byte().cpu().numpy())
+            if frame is None:
+                continue
+            if name not in self._rows:
+                # Whole from the start: small rows kept one by one between frames that come and go
+                # would hold a gigabyte of freed memory in pieces.
+                self._rows[name] = np.empty((PROFILE_FRAMES, frame.shape[2], 3), np.uint8)
+            row = frame[:, frame.shape[1] // 2].clamp(0, 1).mul(255).round()
+            self._rows[name][self._seen] = row.T.byte().cpu().numpy()
+        self._seen += 1
 
     def pictures(self) -> dict[str, NDArray[np.uint8]]:
-        return {name: np.stack(rows) for name, rows in self._rows.items() if rows}
+        return {name: rows[: self._seen] for name, rows in self._rows.items()}
 
 
 @dataclass
