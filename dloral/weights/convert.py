@@ -88,6 +88,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
                 f"{path} has no tensors {key!r}; give the released model.pkl of DLoRAL"
             )
         for name, tensor in tensors.items():
+            if not isinstance(name, str):
+                raise WeightsError(f"{path}: {key}: {name!r} is no name of a tensor")
             if not isinstance(tensor, Tensor):
                 raise WeightsError(
                     f"{path}: {key}: {name!r} is a {type(tensor).__name__}, not a tensor"
@@ -150,8 +152,7 @@ def _released_unet(checkpoint: Mapping[str, Any], base: Path, name: Path) -> Two
             f"{base / 'unet' / 'config.json'} describes no UNet: {first_line(error)}"
         ) from error
     ranks = {
-        ours: int(checkpoint[f"lora_rank_unet_{theirs}"])
-        for ours, theirs in RELEASED_ADAPTERS.items()
+        ours: _checked_rank(checkpoint, theirs, name) for ours, theirs in RELEASED_ADAPTERS.items()
     }
     add_adapters(unet, ranks)
     renamed = {}
@@ -164,6 +165,24 @@ def _released_unet(checkpoint: Mapping[str, Any], base: Path, name: Path) -> Two
     return unet
 
 
+def _checked_rank(checkpoint: Mapping[str, Any], adapter: str, name: Path) -> int:
+    """The rank that a release claims for a LoRA; matrices are made of it before they are filled,
+    so one that its tensors do not have could ask for any memory."""
+    rank = int(checkpoint[f"lora_rank_unet_{adapter}"])
+    ranks = {
+        len(tensor)
+        for key, tensor in checkpoint["state_dict_unet"].items()
+        if tensor.ndim and ".lora_A." in key and f"_{adapter}." in key
+    }
+    if rank not in ranks:
+        found = ", ".join(map(str, sorted(ranks))) or "none"
+        raise WeightsError(
+            f"{name}: 'lora_rank_unet_{adapter}' is {rank}, its tensors have {found}; "
+            "give the released model.pkl of DLoRAL"
+        )
+    return rank
+
+
 def _released_flow(tensors: Mapping[str, Tensor], name: Path) -> SPyNet:
     flow = SPyNet()
     renamed = {}
@@ -172,7 +191,7 @@ def _released_flow(tensors: Mapping[str, Tensor], name: Path) -> SPyNet:
             continue
         match key.split("."):
             # spynet.basic_module.LEVEL.basic_module.LAYER.conv.weight; a ReLU sits between layers
-            case [_, _, level, _, layer, _, kind]:
+            case [_, _, level, _, layer, _, kind] if layer.isdecimal():
                 renamed[f"pyramid.{level}.{2 * int(layer)}.{kind}"] = tensor
             case [_, statistic]:
                 renamed[statistic] = tensor

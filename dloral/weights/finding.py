@@ -12,7 +12,12 @@ from pathlib import Path
 
 from httpx2 import HTTPError
 from huggingface_hub import constants, hf_hub_download, snapshot_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+)
 
 from dloral.errors import WeightsError
 from dloral.weights.fetch import FetchPlan, FetchProgress, TerminalFetch, fetch, fetch_steps
@@ -75,9 +80,11 @@ def _checked(folder: Path, model: str) -> Path:
             "`python -m dloral convert` wrote, or use --model compact"
         )
     try:
-        kind = json.loads(index.read_text()).get("_class_name")
-    except (ValueError, AttributeError, UnicodeDecodeError) as error:
-        raise WeightsError(f"model {model!r}: {index} is not readable JSON") from error
+        kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise WeightsError(
+            f"model {model!r}: {index} is not readable JSON; use --model compact"
+        ) from error
     if kind != PIPELINE:
         raise WeightsError(f"model {model!r} is a {kind}, not a {PIPELINE}; use --model compact")
     return folder
@@ -90,6 +97,10 @@ def _from_hub(model: str) -> Path:
             index = hf_hub_download(model, INDEX)
         _checked(Path(index).parent, model)
         return Path(snapshot_download(model, allow_patterns=WANTED_FILES))
+    except HFValidationError as error:
+        raise WeightsError(
+            f"model {model[:80]!r} is no folder here, and no Hub id either; use --model compact"
+        ) from error
     except LocalEntryNotFoundError as error:
         offline = constants.HF_HUB_OFFLINE
         reason = "HF_HUB_OFFLINE is set" if offline else "the Hub cannot be reached"

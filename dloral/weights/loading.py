@@ -107,10 +107,14 @@ def _check_folders(folder: Path) -> None:
     that name no part, and a tokenizer without files would simply know no words."""
     for name, kind in json.loads((folder / INDEX).read_text()).items():
         # a part is [library, class]; one that the model does without is [null, null]
-        library = str(kind[0]) if isinstance(kind, list) and kind and kind[0] else None
-        if library and library.partition(".")[0] not in ("diffusers", "transformers", "dloral"):
+        if isinstance(kind, list) and len(kind) != 2:
+            raise ValueError(f"part {name[:40]!r} names no library and class")
+        library = str(kind[0]) if isinstance(kind, list) and kind[0] else None
+        if library is None:
+            continue
+        if library.partition(".")[0] not in ("diffusers", "transformers", "dloral"):
             raise ValueError(f"part {name[:40]!r} is of {library[:40]!r}, which no part comes from")
-        if isinstance(kind, list) and kind[0] and not any((folder / name).glob("*.json")):
+        if not any((folder / name).glob("*.json")):
             raise ValueError(f"the folder {name!r} is missing or empty")
 
 

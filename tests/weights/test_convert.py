@@ -149,6 +149,15 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "not finite": (put("state_dict_unet", "conv_in.base_layer.bias", None), "conv_in"),
     "no tensor": (put("state_dict_unet", CONV, "hello"), CONV),
     "a rank that is none": (lambda c: c.update(lora_rank_unet_quality="four"), "lora_rank"),
+    "a rank that fills the memory": (
+        lambda c: c.update(lora_rank_unet_quality=10**12),
+        "'lora_rank_unet_quality' is 1000000000000, its tensors have 4",
+    ),
+    "a name that is none": (put("state_dict_unet", 7, torch.zeros(2)), "7 is no name"),  # type: ignore[arg-type]
+    "a layer that is none": (
+        put("state_dict_bpp", SPYNET.replace("0.conv", "x.conv"), torch.zeros(2)),
+        "basic_module.x.conv",
+    ),
     "a rank of nothing": (lambda c: c.update(lora_rank_unet_quality=0), "lora_rank"),
     "no dictionary": (lambda c: c.update(state_dict_unet=[1, 2]), "state_dict_unet"),
     **{

@@ -67,6 +67,11 @@ def test_unknown_model(model: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("model", ["owner/name.git", "a--b/c", "a/..", "o/" + "n" * 200])
+def test_what_is_no_hub_id_either(model: str) -> None:
+    assert "no Hub id either" in refusal(model)
+
+
 def test_folder_without_index(tmp_path: Path) -> None:
     assert f"{tmp_path} has no model_index.json" in refusal(tmp_path)
 
@@ -79,6 +84,8 @@ def test_folder_without_index(tmp_path: Path) -> None:
         ("[1]", "not readable JSON"),
         ("{ not json", "not readable JSON"),
         (b"\xff\xfe\x00", "not readable JSON"),
+        ("[" * 100_000, "not readable JSON"),
+        ('{"_class_name": "DLoRALPipeline", "vae": []}', "cannot be loaded"),
     ],
 )
 def test_folder_of_something_else(tmp_path: Path, index: str | bytes, said: str) -> None:
