@@ -14,7 +14,7 @@ from pathlib import Path
 from shutil import copyfile, disk_usage, rmtree
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from dloral.errors import CancelledError, OptionError, OutputError
@@ -50,7 +50,8 @@ KEPT_DTYPES = {HALF: torch.float16, "bfloat16": torch.bfloat16, "float32": None}
 
 @dataclass(frozen=True)
 class FetchProgress:
-    """``stage``: downloading, converting or done; ``done`` of ``total`` bytes are here."""
+    """``stage``: waiting (for another fetch on this machine), downloading, converting or done;
+    ``done`` of ``total`` bytes are here."""
 
     stage: str
     what: str
@@ -207,7 +208,7 @@ def fetch(
     if dtype not in KEPT_DTYPES:
         raise OptionError(f"--dtype is {dtype!r}; choose from {', '.join(KEPT_DTYPES)}")
     _check_names(name, without)
-    with _alone():
+    with _alone(name, on_progress):
         plan = plan_fetch(name, without)
         if on_plan is not None:
             on_plan(plan)
@@ -307,14 +308,26 @@ def _check_space(plan: FetchPlan) -> None:
         raise no_space(home, plan.disk_needed)
 
 
+LOOK_SECONDS = 0.5
+"""How often a fetch that waits for another looks whether it may begin, or was stopped."""
+
+_LEFTOVERS = (".convert-*", ".*-unfinished", "downloads/assembled-*")
+"""What a fetch that was killed leaves in :func:`models_home`, beside its downloads."""
+
+
 @contextmanager
-def _alone() -> Iterator[None]:
+def _alone(name: str, on_progress: OnFetch | None) -> Iterator[None]:
     """One fetch at a time in this home; a second one waits, and then finds the work done."""
     home = models_home()
     try:
         downloads_folder().mkdir(parents=True, exist_ok=True)
         lock = FileLock(home / ".lock")
-        lock.acquire()
+        while not _acquired(lock):
+            if on_progress is not None:
+                on_progress(FetchProgress("waiting", name, 0, 0))
+        for pattern in _LEFTOVERS:
+            for folder in home.glob(pattern):
+                rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise OutputError(
             f"{home} cannot be written ({error.strerror or first_line(error)}); set HF_HOME to a "
@@ -324,6 +337,14 @@ def _alone() -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _acquired(lock: FileLock) -> bool:
+    try:
+        lock.acquire(timeout=LOOK_SECONDS)
+    except Timeout:
+        return False
+    return True
 
 
 class _Counter:
@@ -349,6 +370,7 @@ class TerminalFetch:
 
     def __init__(self) -> None:
         self._bar: tqdm | None = None
+        self._has_waited = False
 
     def show(self, told: FetchPlan | FetchProgress) -> None:
         if isinstance(told, FetchPlan):
@@ -361,6 +383,11 @@ class TerminalFetch:
             print("\n".join(plan.lines()), file=sys.stderr, flush=True)
 
     def progress(self, progress: FetchProgress) -> None:
+        if progress.stage == "waiting":
+            if not self._has_waited:
+                print(f"another fetch is at work in {models_home()}; waiting", file=sys.stderr)
+            self._has_waited = True
+            return
         if self._bar is None:
             self._bar = tqdm(
                 total=progress.total,

@@ -8,6 +8,7 @@ A file that the Hub's own cache holds already is taken from there.
 
 import errno
 import hashlib
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -104,8 +105,10 @@ def _ask(file: RemoteFile, source: Source, name: str) -> Found:
         raise
     except (HfHubHTTPError, HTTPError, OSError) as error:
         raise Refused(reason_of(error)) from error
-    if told.size is None or told.etag is None or len(told.etag) not in HASHES:
+    # The hash becomes a file's name: it must be one.
+    if told.size is None or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", told.etag or ""):
         raise Refused(f"does not say how large {name} is, or what its hash")
+    assert told.etag is not None
     expected = file.sha256 or told.etag
     if len(told.etag) == len(expected) and told.etag != expected:
         raise Refused(f"holds another {name} (hash {told.etag[:8]}..., not {expected[:8]}...)")
@@ -122,7 +125,11 @@ def download(found: Found, folder: Path, report: Report) -> Path:
     """
     target, part = folder / found.etag, folder / f"{found.etag}.part"
     if target.is_file():
-        return target
+        if hash_of(target, found.etag) == found.etag:
+            return target
+        # the machine stopped before all of it was on the disk
+        report(-bytes_there(found, folder))
+        target.unlink()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with part.open("ab") as file:
@@ -142,7 +149,7 @@ def download(found: Found, folder: Path, report: Report) -> Path:
         raise Refused(f"broke off at {part.stat().st_size:,} of {found.size:,} bytes") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise no_space(folder, found.size - part.stat().st_size) from error
+            raise no_space(folder, found.size - bytes_there(found, folder)) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise OutputError(
                 f"{folder} cannot be written ({error.strerror}); set HF_HOME to a folder that can"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from hub_server import Hub, Repo
 from huggingface_hub import constants, hf_hub_download
 from released import BASES, CHECKPOINT, DAPE_REPO, RAM_REPO, RELEASE, pin
@@ -390,7 +391,48 @@ def test_wrong_calls(hub: Hub) -> None:
     assert not hub.log
 
 
+def test_a_hash_that_is_a_path_is_none(
+    hub: Hub, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would name the file of the download; this one leads out of the folder."""
+    path = "../" * 12 + "etag"
+    monkeypatch.setattr("hub_server.etag_of", lambda name, content: path)
+    assert "or what its hash" in refusal(without=["tagger"])
+
+
+def test_a_finished_download_that_was_damaged_comes_again(hub: Hub, home: Path) -> None:
+    """As after a power cut: the name is there, not all of the bytes."""
+    fetch("sd21", without=["tagger"], keep_downloads=True)
+    shutil.rmtree(fetched("sd21"))
+    kept = max(fetching.downloads_folder().iterdir(), key=lambda path: path.stat().st_size)
+    kept.write_bytes(kept.read_bytes()[:-100] + bytes(100))
+    assert no_tagger(hub).is_dir()
+    assert len(hub.asked("GET", "/cdn/" + RELEASE)) == 2
+
+
+def test_what_a_killed_fetch_left_goes_with_the_next(hub: Hub, home: Path) -> None:
+    models = fetching.models_home()
+    for left in (".convert-abc", ".taesd-unfinished", "downloads/assembled-abc"):
+        (models / left / "model").mkdir(parents=True)
+        (models / left / "model" / "half").write_bytes(b"half")
+    (models / "downloads" / "hash.part").write_bytes(b"gone on with")
+    no_tagger(hub)
+    found = {path.relative_to(models).as_posix() for path in models.glob("**/*")}
+    assert not [path for path in found if "abc" in path or "unfinished" in path]
+    assert "downloads/hash.part" in found
+
+
 # Steps -----------------------------------------------------------------------------------------
+
+
+def test_a_fetch_that_waits_for_another_can_be_stopped(hub: Hub, home: Path) -> None:
+    fetching.downloads_folder().mkdir(parents=True)
+    with FileLock(fetching.models_home() / ".lock"):
+        steps = fetch_steps("sd21", ["tagger"])
+        assert next(steps) == FetchProgress("waiting", "sd21", 0, 0)
+        steps.close()  # type: ignore[attr-defined]
+    assert not hub.log
+    assert no_tagger(hub).is_dir()
 
 
 def test_steps_can_be_stopped_and_gone_on_with(hub: Hub) -> None:
