@@ -19,6 +19,7 @@ from dloral.studio.preview import Preview
 from dloral.studio.sessions import Session
 from dloral.studio.settings import settings_from
 from dloral.studio.studio import Studio
+from dloral.studio.worker import shown_name
 from dloral.video.probe import probe
 from dloral.weights.finding import EMBEDDED, FETCHED
 
@@ -194,15 +195,15 @@ class Calls:
         Returns:
             a list of models: name, whether it is the one in use, whether it is loaded
         """
-        names = dict.fromkeys([self._studio.model.name, *EMBEDDED, *FETCHED])
         used = self._studio.model
+        shown = shown_name(used.name)
         return [
             {
                 "name": name,
-                "in_use": name == used.name,
-                "loaded": name == used.name and used.is_loaded,
+                "in_use": name == shown,
+                "loaded": name == shown and used.is_loaded,
             }
-            for name in names
+            for name in dict.fromkeys([shown, *EMBEDDED, *FETCHED])
         ]
 
 

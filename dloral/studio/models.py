@@ -7,13 +7,12 @@ in memory until the last such job has ended.
 import logging
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
 from dloral.errors import CancelledError, DLoRALError, InputError
 from dloral.options import AUTO, VAES
-from dloral.studio.worker import Model
+from dloral.studio.worker import Model, shown_name
 from dloral.weights.fetch import FetchPlan, FetchProgress, fetch_steps, offers, plan_fetch
 from dloral.weights.finding import EMBEDDED, FETCHED
 from dloral.weights.registry import MODELS, TINY_VAE, fetched
@@ -163,7 +162,7 @@ class Change:
         try:
             for step in steps:
                 self._check()
-                if isinstance(step, FetchProgress):
+                if isinstance(step, FetchProgress) and step.stage != "waiting":
                     self.progress = step
                     if step.stage != "done":
                         self.stage = step.stage
@@ -173,11 +172,6 @@ class Change:
     def _check(self) -> None:
         if self._stopped.is_set():
             raise CancelledError(KEPT_FOR_LATER)
-
-
-def shown_name(name: str) -> str:
-    """A folder's last part: the rest is this machine's business."""
-    return Path(name).name or name
 
 
 def _entry(name: str, text: str, is_here: bool = True, download: int = 0) -> dict[str, Any]:

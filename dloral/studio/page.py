@@ -15,6 +15,7 @@ from dloral.options import AUTO, SCALE_RANGE, WINDOWS
 from dloral.studio.models import NOBODY
 from dloral.studio.settings import FORMATS
 from dloral.studio.studio import Studio
+from dloral.studio.worker import shown_name
 
 WEB = Path(__file__).parent / "web"
 
@@ -55,7 +56,7 @@ def script(studio: Studio) -> str:
 
 def configuration(studio: Studio) -> dict[str, Any]:
     return {
-        "model": studio.model.name,
+        "model": shown_name(studio.model.name),
         "hasMenu": studio.models.menu_for != NOBODY,
         "maxUpload": studio.limits.max_upload,
         "maxSeconds": studio.limits.max_seconds,

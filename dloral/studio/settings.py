@@ -12,6 +12,7 @@ import dloral
 from dloral.errors import OptionError
 from dloral.options import AUTO, CODECS, UpscaleOptions
 from dloral.prompts import Scene, prompt_at
+from dloral.studio.worker import shown_name
 from dloral.video.probe import ClipInfo
 
 PNG_ZIP = "png"
@@ -62,7 +63,7 @@ class Settings:
         content = {
             "kind": _KIND,
             "version": dloral.__version__,
-            "model": self.options.model,
+            "model": shown_name(self.options.model),
             "vae": self.options.vae,
             "source": source | {"frames": clip.num_frames},
             "settings": self.as_dict(),

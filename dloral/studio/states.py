@@ -10,6 +10,7 @@ from dloral.studio.models import Change
 from dloral.studio.sessions import Session
 from dloral.studio.settings import scenes_as_dicts
 from dloral.studio.studio import Studio
+from dloral.studio.worker import shown_name
 
 
 def state_of(session: Session, studio: Studio) -> dict[str, Any]:
@@ -20,11 +21,10 @@ def state_of(session: Session, studio: Studio) -> dict[str, Any]:
         "job": _job_state(job, session) if job else None,
         "result": _result_state(session.result) if session.result else None,
         "model": {
-            "name": studio.model.name,
+            "name": shown_name(studio.model.name),
             "loaded": studio.model.is_loaded,
             "vae": studio.model.vae,
             "prompts": studio.model.reads_prompts(),
-            "change": change_of(studio.models.change),
         },
         "search": _search_state(session),
         "queue": len(studio.queue),
@@ -32,6 +32,7 @@ def state_of(session: Session, studio: Studio) -> dict[str, Any]:
 
 
 def change_of(change: Change | None) -> dict[str, Any] | None:
+    """A change of model, for who may make it: names and errors hold places of this machine."""
     if change is None:
         return None
     progress = change.progress

@@ -1,5 +1,6 @@
 """Single pictures of a clip and of a result: the strip of thumbnails, exact pairs of a frame."""
 
+import tempfile
 import zipfile
 from fractions import Fraction
 from pathlib import Path
@@ -55,9 +56,9 @@ def _restored(result: Result, index: int, time: Fraction) -> Tensor:
     if result.file.suffix == ".png":
         return load_image(result.file)
     if result.file.suffix == ".zip":
-        with zipfile.ZipFile(result.file) as archive:
-            path = Path(archive.extract(f"{index:08d}.png", result.file.parent))
-        frame = load_image(path)
-        path.unlink(missing_ok=True)
-        return frame
+        with (
+            zipfile.ZipFile(result.file) as archive,
+            tempfile.TemporaryDirectory(dir=result.file.parent) as folder,  # another call may come
+        ):
+            return load_image(Path(archive.extract(f"{index:08d}.png", folder)))
     return frame_at(result.file, time - result.times[0])

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -48,6 +49,13 @@ class Turns:
             with self._changed:
                 self._serving += 1
                 self._changed.notify_all()
+
+
+def shown_name(name: str) -> str:
+    """A model's name for visitors: a folder's last part, since the rest is this machine's business;
+    others whole."""
+    folder = Path(name)
+    return folder.resolve().name or name if folder.is_dir() else name
 
 
 class Model:

@@ -87,5 +87,5 @@ def test_a_path_that_was_not_uploaded_is_refused(address, clip):
 
 def test_models_says_which_is_in_use(address, tiny_model):
     found = Client(address, verbose=False).predict(api_name="/models")
-    assert [model["name"] for model in found if model["in_use"]] == [str(tiny_model)]
+    assert [model["name"] for model in found if model["in_use"]] == [tiny_model.name]
     assert "compact" in [model["name"] for model in found]

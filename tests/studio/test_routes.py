@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from dloral.studio.page import configuration
 from dloral.studio.routes import build_routes
 from dloral.studio.sessions import Sessions
 from dloral.studio.studio import Limits, Studio
@@ -238,6 +239,9 @@ def test_limits_are_kept(browser, studio, token, long_clip, tmp_path):
         ("preview", {"frame": 0, "settings": {"scale": 99}}, "scale is 99"),
         ("preview", {"frame": 0, "settings": {"colour": 1}}, "'colour' is no setting"),
         ("preview", {"frame": "x", "settings": {}}, "frame is 'x'"),
+        ("preview", {"frame": float("inf"), "settings": {}}, "frame is 'inf'"),
+        ("preview", {"pixels": float("nan"), "settings": {}}, "pixels is 'nan'"),
+        ("preview", {"frame": 10**400, "settings": {}}, "frame is '1000"),
         ("preview", {"settings": 5}, "names no settings"),
         ("preview", [1], "no JSON object"),
         ("plan", {"settings": {"detail": "much"}}, "detail is much"),
@@ -253,6 +257,12 @@ def test_nonsense_is_answered_in_one_line(browser, token, clip, call, body, said
     assert answer.status_code == 200
     assert said in answer.json()["error"]
     assert "\n" not in answer.json()["error"]
+
+
+def test_where_the_model_lies_is_told_to_nobody(browser, token, studio, tiny_model):
+    told = browser.get(f"/{token}/state").text + json.dumps(configuration(studio))
+    assert tiny_model.name in told
+    assert str(tiny_model.parent) not in told
 
 
 def test_frames_out_of_range_are_the_nearest(browser, token, clip):

@@ -16,6 +16,9 @@ from dloral.studio.studio import Studio
 from dloral.studio.worker import Model
 from dloral.video.probe import ClipInfo
 
+MOST_NUMBER = 2**53
+"""Numbers of calls are below it; further on, not every whole number is a float."""
+
 PNG, JPEG = "image/png", "image/jpeg"
 
 
@@ -71,7 +74,7 @@ async def body(request: Request) -> bytes:
 async def json_of(request: Request) -> dict[str, Any]:
     try:
         found = json.loads(await body(request))
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise InputError("the call holds no JSON object")
@@ -91,8 +94,9 @@ def object_of(asked: dict[str, Any], name: str) -> dict[str, Any]:
 
 def number_of(asked: dict[str, Any], name: str, default: float = 0) -> float:
     found = asked.get(name, default)
-    if not isinstance(found, int | float):
-        raise InputError(f"{name} is {found!r}; give a number")
+    # JSON as Python reads it has numbers that are infinite, none at all, or of any length
+    if not isinstance(found, int | float) or not abs(found) < MOST_NUMBER:
+        raise InputError(f"{name} is {str(found)[:80]!r}; give a number")
     return found
 
 
