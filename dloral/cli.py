@@ -167,6 +167,10 @@ def _fetch(options: argparse.Namespace) -> None:
     from dloral.weights.finding import find_model
 
     if "/" in options.name:
+        if options.dry_run:
+            raise OptionError(
+                "--dry-run knows sd21, tagger and taesd; a Hub id is fetched as it is"
+            )
         print(f"{options.name} is in {find_model(options.name)}")
         return
     if options.dry_run:

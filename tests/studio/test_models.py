@@ -174,6 +174,8 @@ def test_only_what_is_on_the_menu_is_taken(call: Call, hub: Hub, body: dict, sai
         {"host": "10.0.0.7:7860"},
         {"x_forwarded_for": "10.0.0.9"},
         {"forwarded": "for=10.0.0.9"},
+        {"x_forwarded_proto": "https"},
+        {"via": "1.1 proxy"},
     ],
 )
 def test_who_comes_from_elsewhere_has_no_menu(call: Call, hub: Hub, headers: dict):

@@ -68,6 +68,12 @@ def test_wrong_id_to_push_to(hub: Hub, tmp_path: Path) -> None:
         push(tmp_path, "no id at all")
 
 
+def test_dry_run_of_an_id_brings_nothing(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fetch", "some/model", "--dry-run"]) == 2
+    assert "a Hub id is fetched as it is" in capsys.readouterr().err
+    assert not hub.log
+
+
 def test_id_of_something_else(hub: Hub) -> None:
     """Nothing but the index is downloaded: the rest may be a hundred gigabytes."""
     weights = {"unet/diffusion_pytorch_model.safetensors": b"x" * 1000, "config.json": b"{}"}

@@ -21,8 +21,8 @@ from dloral.weights.registry import MODELS, TINY_VAE, fetched
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
-"""Headers that a proxy in front of the page adds."""
+_FORWARDED = ("forwarded", "x-forwarded-", "x-real-ip", "via")
+"""How the headers begin that a proxy in front of the page adds."""
 
 
 def model_routes(studio: Studio) -> APIRouter:
@@ -97,7 +97,7 @@ def is_from_here(request: Request) -> bool:
     return (
         host in LOCAL_HOSTS
         and client in LOCAL_HOSTS
-        and not any(name in request.headers for name in _FORWARDED)
+        and not any(name.startswith(_FORWARDED) for name in request.headers)
     )
 
 
