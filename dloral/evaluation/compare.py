@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dloral.errors import InputError, OptionError, OutputError
+from dloral.frames.clips import as_bytes
 from dloral.frames.resize import resize_bicubic
 from dloral.video.media import reason
 from dloral.video.probe import ClipInfo, probe
@@ -87,8 +88,7 @@ class Playing:
             self.index += 1
             if self.index == index:
                 large = resize_bicubic(frame.pixels[None], *self.size)[0]
-                codes = large.clamp(0, 1).mul(255).round().byte()
-                self.picture = codes.permute(1, 2, 0).contiguous().numpy()
+                self.picture = as_bytes(large)
         return self.picture
 
 

@@ -13,6 +13,7 @@ from dloral.errors import DLoRALError, InputError
 from dloral.evaluation.catalogue import Ready, Settings, chosen_metrics
 from dloral.evaluation.measures import Card, Measured, Moment, measure_steps
 from dloral.evaluation.pairs import OpenPair, Pair, find_pairs, moments_of, open_pair
+from dloral.frames.clips import as_bytes
 
 PROFILE_FRAMES = 600
 """A temporal profile shows so many frames from the start; it must not grow with the clip."""
@@ -148,7 +149,7 @@ def _watched(moments: Iterator[Moment], result: ClipResult) -> Iterator[Moment]:
     for moment in moments:
         if not result.frames:
             result.frames = {
-                name: frame.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
+                name: as_bytes(frame)
                 for name, frame in zip(("restored", "reference", "input"), moment, strict=True)
                 if frame is not None
             }

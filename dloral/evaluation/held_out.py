@@ -28,6 +28,7 @@ from dloral.evaluation.catalogue import CARDS, GROUPS, Ready, Settings, chosen_m
 from dloral.evaluation.measures import measure_clip
 from dloral.evaluation.peers import PEERS, SCALE, Enlarge, load_peer
 from dloral.evaluation.report import arrow, explained, number, row, write_text
+from dloral.frames.clips import as_bytes
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.packs import Pack
 from dloral.weights.loading import load_pipeline
@@ -114,7 +115,7 @@ def sheet(rows: list[tuple[Tensor, dict[str, Tensor]]]) -> Image.Image:
     """One row a crop: every method's last frame and the truth; columns labelled."""
     names = [*rows[0][1], "truth"]
     cells = [torch.cat([*results.values(), hq_frame], dim=2) for hq_frame, results in rows]
-    picture = (255 * torch.cat(cells, dim=1).permute(1, 2, 0)).round().byte().numpy()
+    picture = as_bytes(torch.cat(cells, dim=1))
     label_height = 20
     canvas = Image.new("RGB", (picture.shape[1], picture.shape[0] + label_height), "white")
     canvas.paste(Image.fromarray(picture), (0, label_height))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,11 +62,6 @@ def load_peer(name: str, threads: int = 0) -> Enlarge:
     if name not in NETWORKS:
         raise OptionError(f"there is no peer {name!r}; choose from {', '.join(PEERS)}")
     return _NcnnNetwork(NETWORKS[name], threads or torch.get_num_threads())
-
-
-def enlarge_all(small_frames: Iterable[Tensor], peer: Enlarge) -> Iterator[Tensor]:
-    """Frame by frame, as a stream."""
-    return map(peer, small_frames)
 
 
 def _bicubic(small_frame: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from dloral.evaluation.catalogue import Ready, Settings, chosen_metrics
 from dloral.evaluation.measures import measure_clip
 from dloral.evaluation.published import A1_TEXT, TABLE_A1, TABLE_A2, TABLE_A3
 from dloral.evaluation.report import write_text
+from dloral.frames.clips import as_bytes
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.config import TrainConfig
 from dloral.training.packs import Pack
@@ -294,8 +295,7 @@ def _figures(
         shown.append(torch.cat([lq_frames[-1], restored[-1], hq_frames[-1]], dim=2))
     pipe.unet.unmerge()  # training goes on with live LoRAs
     if run is not None:
-        codes = (255 * torch.cat(shown, dim=1).clamp(0, 1)).round().byte()
-        Image.fromarray(codes.permute(1, 2, 0).numpy()).save(run / SHOWN)
+        Image.fromarray(as_bytes(torch.cat(shown, dim=1))).save(run / SHOWN)
     return {
         name: float(np.mean([one[name] for one in totals if name in one]))
         for name in dict.fromkeys(name for one in totals for name in one)

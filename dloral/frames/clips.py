@@ -42,6 +42,12 @@ def _as_tensor(picture: Any) -> Tensor:
     return torch.from_numpy(np.require(picture, requirements=["C", "W"]))
 
 
+def as_bytes(frame: Tensor) -> np.ndarray:
+    """A frame (3,H,W) in [0, 1], on any device, as uint8 (H,W,3); what lies beyond is cut off."""
+    codes = frame.float().clamp(0, 1).mul(255).round().byte()
+    return codes.permute(1, 2, 0).contiguous().cpu().numpy()
+
+
 def as_output(restored: Tensor, output_type: str) -> Any:
     """Restored frames (T,3,H,W) in [0, 1], or latents, as ``output_type``: pt, latent, np, pil."""
     if output_type in ("pt", "latent"):

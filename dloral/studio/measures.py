@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dloral.studio.pictures import bytes_of, within
+from dloral.frames.clips import as_bytes
+from dloral.studio.pictures import within
 
 FLOW_SIDE = 480
 """Pixels; motion between two frames is estimated on frames no larger."""
@@ -85,7 +86,7 @@ class Measures:
         if (len(self.difference) - 1) % self._every:
             return
         middle = bicubic.shape[1] // 2
-        pair = [bytes_of(frame[:, middle : middle + 1])[0] for frame in (bicubic, restored)]
+        pair = [as_bytes(frame[:, middle : middle + 1])[0] for frame in (bicubic, restored)]
         self._rows.append(np.stack(pair))
         if len(self._rows) > MOST_ROWS:
             self._rows = self._rows[::2]

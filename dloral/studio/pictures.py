@@ -2,34 +2,29 @@
 
 import io
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from dloral.frames.clips import as_bytes
 from dloral.frames.resize import resize_bicubic
 
 PNG_LEVEL = 1
 """Of zlib: a preview is sent once and looked at; three times as fast as the usual 6."""
 
 
-def bytes_of(frame: Tensor) -> np.ndarray:
-    """(3,H,W) in [0, 1] as uint8 (H,W,3)."""
-    scaled = frame.float().clamp(0, 1).mul(255).round()
-    return scaled.byte().permute(1, 2, 0).contiguous().cpu().numpy()
-
-
 def png_of(frame: Tensor) -> bytes:
-    """Exact but for 8 bits."""
+    """A frame (3,H,W) in [0, 1] as a PNG: exact but for 8 bits."""
     data = io.BytesIO()
-    Image.fromarray(bytes_of(frame)).save(data, "PNG", compress_level=PNG_LEVEL)
+    Image.fromarray(as_bytes(frame)).save(data, "PNG", compress_level=PNG_LEVEL)
     return data.getvalue()
 
 
 def jpeg_of(frame: Tensor, most_side: int | None = None, quality: int = 90) -> bytes:
-    """With full colour resolution; made smaller where a side is longer than ``most_side``."""
+    """A frame (3,H,W) in [0, 1] as a JPEG with full colour resolution; made smaller where a side
+    is longer than ``most_side``."""
     data = io.BytesIO()
-    image = Image.fromarray(bytes_of(within(frame, most_side) if most_side else frame))
+    image = Image.fromarray(as_bytes(within(frame, most_side) if most_side else frame))
     image.save(data, "JPEG", quality=quality, subsampling=0)
     return data.getvalue()
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
+
+from dloral.frames.clips import as_bytes
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class Monitor:
             return
         folder = self.run / "samples"
         folder.mkdir(exist_ok=True)
-        pixels = np.round(255 * grid.clamp(0, 1).permute(1, 2, 0).cpu().numpy()).astype(np.uint8)
+        pixels = as_bytes(grid)
         Image.fromarray(pixels).save(folder / f"step-{step:06}.png")
         if self.curves is not None:
             self.curves.add_image("samples", pixels, step, dataformats="HWC")

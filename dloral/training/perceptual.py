@@ -7,13 +7,11 @@ the PyPI package ``lpips``. Without a network there is a VGG16 trunk tuned for e
 """
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from huggingface_hub import hf_hub_download
-from huggingface_hub.utils import logging as hub_logging
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -27,7 +25,7 @@ from dloral.models.perceptual import (
     unit_length,
 )
 from dloral.training.losses import FeatureDistance
-from dloral.weights.loading import first_line
+from dloral.weights.reading import first_line, quiet_hub
 
 IMAGENET_VGG = ("timm/vgg16.tv_in1k", "model.safetensors")
 LPIPS_SHIFT = (-0.030, -0.088, -0.188)
@@ -96,22 +94,11 @@ def load_perceptual(wanted: str) -> tuple[str, nn.Module]:
     return "feature", FeatureDistance(load_vgg_trunk(FEATURE_BLOCKS))
 
 
-@contextmanager
-def _quiet_hub() -> Iterator[None]:
-    """Without the Hub client's line for each of its tries; the last one's reason is reported."""
-    before = hub_logging.get_verbosity()
-    hub_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        hub_logging.set_verbosity(before)
-
-
 def _load_lpips() -> LPIPS:
     path = package_file("lpips", "weights/v0.1/vgg.pth", f"LPIPS's heads are in it: {INSTALL}")
     heads = torch.load(path, weights_only=True, map_location="cpu")
     try:
-        with _quiet_hub():
+        with quiet_hub():
             trunk = load_file(hf_hub_download(*IMAGENET_VGG))
     except Exception as error:  # the Hub client raises whatever its transport does
         raise WeightsError(
