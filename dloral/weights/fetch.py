@@ -82,6 +82,7 @@ class FetchPlan:
 
     @property
     def total_bytes(self) -> int:
+        """Of all files, those that are here already too."""
         return sum(planned.found.size for planned in self.files)
 
     @property
@@ -130,6 +131,7 @@ class Offer:
 
 
 def downloads_folder() -> Path:
+    """Where downloads lie until they are converted; made by :func:`fetch`."""
     return models_home() / "downloads"
 
 
@@ -230,10 +232,18 @@ def _fetch_one(
     files = [planned for planned in plan.files if planned.model == model]
     paths = [_get(name, planned, counter) for planned in files]
     counter.say("converting", model)
-    with tempfile.TemporaryDirectory(dir=downloads_folder(), prefix="assembled-") as folder:
-        for planned, path in zip(files, paths, strict=True):
-            _place(path, Path(folder, planned.part, planned.file.target))
-        _convert(model, Path(folder), models_home() / model, KEPT_DTYPES[dtype])
+    try:
+        with tempfile.TemporaryDirectory(dir=downloads_folder(), prefix="assembled-") as folder:
+            for planned, path in zip(files, paths, strict=True):
+                _place(path, Path(folder, planned.part, planned.file.target))
+            _convert(model, Path(folder), models_home() / model, KEPT_DTYPES[dtype])
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"{models_home()} cannot be written: {error.strerror or first_line(error)}; make room, "
+            "or set HF_HOME to another disk"
+        ) from error
     if not keep_downloads:
         for path in paths:
             if path.parent == downloads_folder():

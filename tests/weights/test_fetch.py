@@ -321,6 +321,25 @@ def test_disk_full_in_the_middle(hub: Hub) -> None:
     assert any("bytes=4000000-" in line for line in hub.asked("GET", "/cdn/"))
 
 
+def test_disk_full_where_files_cannot_be_linked(
+    hub: Hub, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Downloads are copied together there before they are converted."""
+
+    def refuse(*_: object) -> None:
+        raise OSError("no links here")
+
+    shutil.rmtree(fetch("sd21", without=["tagger"], keep_downloads=True))
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        assert "cannot be written: File too large" in refusal(kind=OutputError, without=["tagger"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert no_tagger(hub).is_dir()
+
+
 def test_a_real_full_disk(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system of 6 MB, of which the plan believes that it is larger."""
     disk = tmp_path / "disk"
