@@ -44,6 +44,7 @@ def row(cells: list[str]) -> str:
 
 
 def arrow(card: Card) -> str:
+    """Which way is better, for the head of a column."""
     return "↑" if card.better == "higher" else "↓"
 
 

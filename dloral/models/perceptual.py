@@ -111,7 +111,7 @@ class LPIPSLike(nn.Module):
 
 
 def unit_length(features: Tensor) -> Tensor:
-    """Every position's feature vector at length 1."""
+    """Features (B,C,H,W), every position's vector of C at length 1."""
     return features / (features.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
 
 

@@ -81,11 +81,13 @@ class CompactVAE(ModelMixin, ConfigMixin):
     # The two hooks: CPU offloading otherwise moves a module for its forward() alone.
     @apply_forward_hook
     def encode(self, x: Tensor, return_dict: bool = True) -> EncoderOutput | tuple[Tensor]:
+        """(B,3,H,W) in [-1,1] -> (B,C,H/8,W/8), not yet scaled by ``scaling_factor``."""
         latent = self.encoder(x)
         return EncoderOutput(latent=latent) if return_dict else (latent,)
 
     @apply_forward_hook
     def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
+        """(B,C,h,w), no longer scaled -> (B,3,8h,8w), the difference to the bicubic frame."""
         sample = self.finish(self.decoder(z))
         return DecoderOutput(sample=sample) if return_dict else (sample,)
 

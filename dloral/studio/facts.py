@@ -137,10 +137,12 @@ def _warning(clip: ClipInfo, settings: Settings, seconds: float | None, pixels: 
 
 
 def counted(number: int, word: str) -> str:
+    """``1 frame``, ``2 frames``."""
     return f"{number} {word}" + ("" if number == 1 else "s")
 
 
 def time_in_words(seconds: float) -> str:
+    """``2.5 s``, ``40 s``, ``1:05 min``, ``2:00:00 h``."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

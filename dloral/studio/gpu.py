@@ -40,4 +40,5 @@ def keep(key: tuple[str, str], pipe: "DLoRALPipeline") -> None:
 
 
 def kept(key: tuple[str, str]) -> "DLoRALPipeline":
+    """The pipeline that :func:`keep` was given; ``KeyError`` if its model is gone."""
     return _pipelines[key]

@@ -144,4 +144,5 @@ def result_name(clip: ClipInfo, kept_as: str) -> str:
 
 
 def result_path(folder: Path, clip: ClipInfo, kept_as: str) -> Path:
+    """Where a job keeps its result in its ``folder``."""
     return folder / result_name(clip, kept_as)

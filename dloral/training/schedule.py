@@ -131,6 +131,7 @@ SCHEDULES = {
 
 
 def named_schedule(name: str) -> StageSchedule:
+    """One of :data:`SCHEDULES`; raises :class:`OptionError` for another name."""
     if name not in SCHEDULES:
         raise OptionError(f"schedule is {name!r}; choose from {', '.join(SCHEDULES)}")
     return SCHEDULES[name]

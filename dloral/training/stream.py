@@ -35,6 +35,7 @@ class PackClips:
 
 
 def on_device(batch: ClipBatch, device: torch.device | str) -> ClipBatch:
+    """The same clips on ``device``."""
     parts = (batch.hq_frames, batch.lq_frames, batch.flow)
     return ClipBatch(*(part.to(device) for part in parts))
 

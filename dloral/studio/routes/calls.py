@@ -27,6 +27,7 @@ class GoneError(Exception):
 
 
 def visitor(token: str, studio: Studio) -> Session:
+    """Whose the token is; :class:`GoneError` if nobody's."""
     session = studio.sessions.find(token)
     if session is None:
         raise GoneError
@@ -34,10 +35,12 @@ def visitor(token: str, studio: Studio) -> Session:
 
 
 def answer(content: Any) -> Response:
+    """``content`` as JSON."""
     return JSONResponse(content)
 
 
 def picture(content: bytes, kind: str, headers: dict[str, str] | None = None) -> Response:
+    """``content`` as :data:`PNG` or :data:`JPEG`."""
     return Response(content, 200, headers, kind)
 
 
@@ -63,6 +66,7 @@ async def _chunks(request: Request) -> AsyncIterator[bytes]:
 
 
 async def body(request: Request) -> bytes:
+    """All of a small body; InputError beyond ``MOST_BYTES``."""
     content = b""
     async for chunk in _chunks(request):
         content += chunk
@@ -72,6 +76,7 @@ async def body(request: Request) -> bytes:
 
 
 async def json_of(request: Request) -> dict[str, Any]:
+    """The JSON object in the body; InputError if it holds none."""
     try:
         found = json.loads(await body(request))
     except (ValueError, RecursionError):
@@ -82,10 +87,12 @@ async def json_of(request: Request) -> dict[str, Any]:
 
 
 async def settings_of(request: Request, model: Model) -> Settings:
+    """The body's ``settings``, for ``model``; InputError or OptionError for what is wrong."""
     return settings_from(object_of(await json_of(request), "settings"), model.name)
 
 
 def object_of(asked: dict[str, Any], name: str) -> dict[str, Any]:
+    """The object under ``name``; InputError if there is none."""
     found = asked.get(name)
     if not isinstance(found, dict):
         raise InputError(f"the call names no {name}")
@@ -93,6 +100,7 @@ def object_of(asked: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def number_of(asked: dict[str, Any], name: str, default: float = 0) -> float:
+    """The finite number under ``name``, below :data:`MOST_NUMBER`; InputError if it is none."""
     found = asked.get(name, default)
     # JSON as Python reads it has numbers that are infinite, none at all, or of any length
     if not isinstance(found, int | float) or not abs(found) < MOST_NUMBER:
@@ -101,6 +109,7 @@ def number_of(asked: dict[str, Any], name: str, default: float = 0) -> float:
 
 
 def clip_of(session: Session) -> ClipInfo:
+    """The visitor's clip; InputError if there is none."""
     if session.clip is None:
         raise InputError("There is no clip; drop one on the page first.")
     return session.clip
