@@ -102,8 +102,13 @@ class UpscaleOptions:
             )
 
 
+NO_NUMBER = 1e15
+"""Seconds or whatever else: nobody means it, and a whole number may be too long for a float."""
+
+
 def _within(name: str, value: float, least: float, most: float = float("inf")) -> None:
-    if not isinstance(value, int | float) or not isfinite(value) or not least <= value <= most:
+    is_number = isinstance(value, int | float) and abs(value) < NO_NUMBER
+    if not is_number or not least <= value <= most:
         bounds = f"from {least:g} to {most:g}" if isfinite(most) else f"of at least {least:g}"
         raise OptionError(f"{name} is {value}; give a number {bounds}")
 

@@ -112,9 +112,12 @@ class Preview:
             return jpeg_of(self._enlarged(index, scale, 0)[-1], MOST_BACKGROUND)
 
     def bicubic(self, index: int, scale: float, region: Region) -> bytes:
-        """The bicubic part as a PNG."""
+        """The bicubic part as a PNG; a corner beyond the frame is moved to its last pixel."""
         with self._working:
-            return png_of(_cut(self._enlarged(index, scale, 0)[-1], region))
+            frame = self._enlarged(index, scale, 0)[-1]
+            height, width = frame.shape[1:]
+            within = replace(region, x=min(region.x, width - 1), y=min(region.y, height - 1))
+            return png_of(_cut(frame, within))
 
     def whole(self, index: int, options: UpscaleOptions) -> bytes:
         """Frame ``index`` as a PNG, blended as a run blends it; of more than MOST_PIXELS the part

@@ -246,6 +246,7 @@ def test_limits_are_kept(browser, studio, token, long_clip, tmp_path):
         ("preview", [1], "no JSON object"),
         ("plan", {"settings": {"detail": "much"}}, "detail is much"),
         ("plan", {"settings": {"start": float("1e400")}}, "start is inf"),
+        ("plan", {"settings": {"start": 10**400}}, "start is 1000"),
         ("job", {"settings": {"format": "avi"}}, "format is 'avi'"),
         ("comparison?layout=x", {}, "'x' is no layout"),
         ("example?name=../bar", {}, "is no example"),
@@ -257,6 +258,14 @@ def test_nonsense_is_answered_in_one_line(browser, token, clip, call, body, said
     assert answer.status_code == 200
     assert said in answer.json()["error"]
     assert "\n" not in answer.json()["error"]
+
+
+def test_a_part_beyond_the_frame_is_its_last_pixel(browser, token, clip):
+    send(browser, token, clip)
+    answer = browser.get(
+        f"/{token}/bicubic?frame=0&scale=1&x=9999&y={10**30}&width={10**30}&height=5"
+    )
+    assert Image.open(io.BytesIO(answer.content)).size == (1, 1)
 
 
 def test_where_the_model_lies_is_told_to_nobody(browser, token, studio, tiny_model):
