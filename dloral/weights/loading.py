@@ -17,7 +17,7 @@ from dloral.pipeline import DLoRALPipeline
 from dloral.weights.fetch import TerminalFetch, fetch
 from dloral.weights.finding import INDEX, find_model
 from dloral.weights.reading import BROKEN, first_line, quiet_bars
-from dloral.weights.registry import TINY_VAE, fetched
+from dloral.weights.registry import TINY_VAE, fetched, make_again
 
 AUTO = "auto"
 DEVICES = (AUTO, "cpu", "cuda", "mps")
@@ -63,7 +63,7 @@ def load_pipeline(
     except (*BROKEN, KeyError, AttributeError, TypeError) as error:
         raise WeightsError(
             f"model {str(model)!r} cannot be loaded from {folder}: {first_line(error)}; "
-            "convert or fetch it again, or use --model compact"
+            f"{make_again(folder)}, or use --model compact"
         ) from error
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):

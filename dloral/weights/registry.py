@@ -171,3 +171,10 @@ def fetched(name: str) -> Path | None:
     """The folder of a model that was fetched before."""
     folder = models_home() / name
     return folder if folder.is_dir() else None
+
+
+def make_again(folder: Path) -> str:
+    """What to do about a damaged folder. One that was fetched is in the way of fetching it anew."""
+    if folder.parent == models_home():
+        return f"remove that folder, then: python -m dloral fetch {folder.name}"
+    return "convert or fetch it again"

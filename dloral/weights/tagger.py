@@ -21,7 +21,7 @@ from dloral.errors import OutputError, WeightsError
 from dloral.models.tagger import Tagger
 from dloral.models.unet import cast
 from dloral.weights.reading import BROKEN, first_line, make_readable, open_pickle, quiet_bars
-from dloral.weights.registry import TAGGER, fetched
+from dloral.weights.registry import TAGGER, fetched, make_again
 
 TAGGER_FOLDER = "tagger"
 """Where a model's folder keeps its tagger."""
@@ -130,8 +130,8 @@ def load_tagger(
             tagger.merge_lora(load_file(folder / DAPE_FILE))
     except (*BROKEN, KeyError, TypeError, SafetensorError) as error:
         raise WeightsError(
-            f"the tagger in {folder} cannot be loaded: {first_line(error)}; fetch it again, or use "
-            "--tagger none"
+            f"the tagger in {folder} cannot be loaded: {first_line(error)}; "
+            f"{make_again(folder)}, or use --tagger none"
         ) from error
     return tagger.requires_grad_(False).eval().to(device)
 

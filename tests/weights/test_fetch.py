@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from dloral.errors import CancelledError, DLoRALError, OptionError, OutputError, WeightsError
 from dloral.weights import fetch as fetching
 from dloral.weights.fetch import FetchProgress, fetch, fetch_steps, plan_fetch
+from dloral.weights.loading import load_pipeline
 from dloral.weights.registry import fetched
 
 TEXT_ENCODER = "text_encoder/model.safetensors"
@@ -439,6 +440,17 @@ def test_what_a_killed_fetch_left_goes_with_the_next(hub: Hub, home: Path) -> No
     found = {path.relative_to(models).as_posix() for path in models.glob("**/*")}
     assert not [path for path in found if "abc" in path or "unfinished" in path]
     assert "downloads/hash.part" in found
+
+
+def test_a_damaged_model_says_how_to_fetch_it_anew(hub: Hub, home: Path) -> None:
+    """It is in the way: another fetch would find it there."""
+    folder = no_tagger(hub)
+    (folder / "vae" / "config.json").unlink()
+    with pytest.raises(WeightsError, match="remove that folder, then: python -m dloral fetch sd21"):
+        load_pipeline("sd21", device="cpu", dtype="float32")
+    assert not fetching.plan_fetch("sd21", ["tagger"]).models
+    shutil.rmtree(folder)
+    assert load_pipeline(str(no_tagger(hub)), device="cpu", dtype="float32")
 
 
 # Steps -----------------------------------------------------------------------------------------
