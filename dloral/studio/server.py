@@ -46,10 +46,10 @@ def build_parser() -> argparse.ArgumentParser:
             default = told  # argparse converts it as if it were typed
         parser.add_argument(name, help=f"{help} [{variable}]", default=default, **more)
 
-    add("--model", "compact, a folder, or a Hub id; compact by default", "compact")
+    add("--model", "compact, sd21, a folder, or a Hub id; compact by default", "compact")
     add("--host", "address to listen at: GRADIO_SERVER_NAME, or this machine only")
     add("--port", "PORT, GRADIO_SERVER_PORT, or the first free one from 7860", type=int)
-    add("--share", "a public link for some days, through gradio.live", action="store_true")
+    add("--share", "a public link for up to a week, through gradio.live", action="store_true")
     add("--auth", "let in only who knows these", metavar="USER:PASSWORD")
     add("--max-upload", "largest file taken, 500mb by default", "500mb", metavar="SIZE")
     add("--max-minutes", "longest part of a clip restored at once; any by default", type=float)
