@@ -21,7 +21,8 @@ QUALITY = ("musiq", "maniqa", "clipiqa", "lpips_like", "niqe", "psnr")
 
 Found = Mapping[str, Any]
 STAGE_COLOURS = {"consistency": "#dbe7f5", "enhancement": "#f9e8d2", "joint": "#e8e8e8"}
-PROBABLE = 2.0  # standard errors
+PROBABLE = 2.0
+"""Standard errors of the difference of two variants, seed by seed, from which it is called seen."""
 
 
 def write_study(study: Study, found: dict[str, Any], out: Path, command: str) -> Path:
@@ -121,7 +122,12 @@ def _verdict(
         return f"{said}: no difference."
     if min(len(first), len(second)) < 2:
         return f"{said}: {'seen' if gain > 0 else 'not seen'}, with one run each."
-    error = np.sqrt(np.var(first, ddof=1) / len(first) + np.var(second, ddof=1) / len(second))
+    # Runs of one seed share their first weights and their clips, so seeds are compared pairwise.
+    gains = sign * (np.array(first) - np.array(second))
+    error = float(np.std(gains, ddof=1) / np.sqrt(len(gains)))
+    said += f" (by {number(card, float(gain))} ± {number(card, error)}, over {len(gains)} seeds)"
+    if number(card, abs(float(gain))) == number(card, 0.0):
+        return f"{said}: no difference."
     if abs(gain) < PROBABLE * error:
         return f"{said}: no difference that the spread over seeds would allow to claim."
     return f"{said}: {'seen' if gain > 0 else 'the opposite is seen'}."
@@ -196,11 +202,14 @@ def _draw_finals(axis: Any, study: Study, found: Found, names: list[str]) -> Non
     for variant in study.variants:
         x, y = (finals(found, variant.name, name) for name in names)
         spread = [np.std(v, ddof=1) if len(v) > 1 else 0.0 for v in (x, y)]
-        axis.errorbar(np.mean(x), np.mean(y), spread[1], spread[0], fmt="o", capsize=3, ms=5)
-        axis.annotate(
-            variant.title, (np.mean(x), np.mean(y)), xytext=(6, 5), textcoords="offset points",
-            fontsize=8,
-        )  # fmt: skip
+        axis.errorbar(
+            *(np.mean(x), np.mean(y), spread[1], spread[0]),
+            fmt="o",
+            capsize=3,
+            ms=5,
+            label=variant.title,
+        )
+    axis.legend(fontsize=7, framealpha=0.7)
     axis.margins(0.25)
     axis.set_xlabel(f"{CARDS[names[0]].title} {arrow(CARDS[names[0]])}")
     axis.set_ylabel(f"{CARDS[names[1]].title} {arrow(CARDS[names[1]])}")
