@@ -11,15 +11,18 @@ from dloral.evaluation.peers import load_peer
 
 @pytest.mark.parametrize("name", ["bicubic", "span", "realesr-animevideov3"])
 def test_a_peer_enlarges_four_times(name: str, pictures: list[Tensor]) -> None:
-    """Results follow the input (a freed buffer would give the same garbage for all)."""
+    """Results follow the input (a freed buffer would give the same garbage for all).
+
+    Made small again they are within 30 dB of it, the two inputs within 14 dB of one another.
+    """
     peer = load_peer(name, threads=1)
     for picture in (pictures[0], pictures[4]):
         small = torch.nn.functional.avg_pool2d(picture[None], 4)[0]
         large = peer(small)
         assert large.shape == picture.shape
-        assert psnr(large, picture) > 15
+        assert psnr(large, picture) > 17
         back = torch.nn.functional.avg_pool2d(large[None], 4)[0]
-        assert psnr(back, small) > 22
+        assert psnr(back, small) > 30
 
 
 def test_an_unknown_peer() -> None:
