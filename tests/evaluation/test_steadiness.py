@@ -22,17 +22,16 @@ STEADY = (CARDS["warping_error"], CARDS["flicker"])
 
 
 class KnownFlow:
-    """The same motion everywhere, known rather than estimated; forth, then back."""
+    """The same motion everywhere, known rather than estimated, between frames of one tensor."""
 
     name = "known"
 
     def __init__(self, dx: float, dy: float) -> None:
         self.motion = torch.tensor([dx, dy])
-        self.sign = -1
 
     def __call__(self, current: Tensor, previous: Tensor) -> Tensor:
-        self.sign = -self.sign
-        flow = self.sign * self.motion
+        is_forth = current.storage_offset() > previous.storage_offset()
+        flow = self.motion if is_forth else -self.motion
         return flow.view(2, 1, 1).expand(2, *current.shape[-2:])
 
 
