@@ -60,9 +60,8 @@ class SceneSearch:
             self.stage = "stopped"
         except DLoRALError as error:
             self.error, self.stage = error, "failed"
-        except Exception as error:
+        except Exception:
             _log.exception("looking for scenes failed")
             self.error, self.stage = RuntimeError(OUR_MISTAKE), "failed"
-            del error
         else:
             self.stage = "done"

@@ -6,8 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tests.studio.conftest import wait_until
+
+sync_api = pytest.importorskip("playwright.sync_api")
+Page = sync_api.Page
+expect = sync_api.expect
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 SWITCHES = [
@@ -84,8 +89,6 @@ def restore(page: Any) -> list[int]:
         if said and int(said[1]) not in seen:
             seen.append(int(said[1]))
         return page.locator("#results").is_visible()
-
-    from playwright.sync_api import expect
 
     wait_until(ended)
     expect(page.locator("[data-show=result]")).to_have_attribute("aria-checked", "true")

@@ -13,7 +13,9 @@ from tests.studio.pages import (
     BICUBIC,
     PATIENCE,
     RESTORED,
+    Page,
     download,
+    expect,
     frame_of,
     halves,
     previews,
@@ -23,10 +25,6 @@ from tests.studio.pages import (
     settle,
     upload,
 )
-
-sync_api = pytest.importorskip("playwright.sync_api")
-Page = sync_api.Page
-expect = sync_api.expect
 
 pytestmark = pytest.mark.browser
 

@@ -12,7 +12,9 @@ from tests.studio.conftest import ROOT, serving
 from tests.studio.pages import (
     PATIENCE,
     RESTORED,
+    Page,
     download,
+    expect,
     halves,
     previews,
     restore,
@@ -20,10 +22,6 @@ from tests.studio.pages import (
     settle,
     upload,
 )
-
-sync_api = pytest.importorskip("playwright.sync_api")
-Page = sync_api.Page
-expect = sync_api.expect
 
 pytestmark = pytest.mark.browser
 

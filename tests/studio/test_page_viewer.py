@@ -6,6 +6,8 @@ import pytest
 
 from tests.studio.pages import (
     PATIENCE,
+    Page,
+    expect,
     frame_of,
     halves,
     previews,
@@ -14,10 +16,6 @@ from tests.studio.pages import (
     settle,
     upload,
 )
-
-sync_api = pytest.importorskip("playwright.sync_api")
-Page = sync_api.Page
-expect = sync_api.expect
 
 pytestmark = pytest.mark.browser
 

@@ -5,11 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.studio.conftest import serving, wait_until, write_clip
-from tests.studio.pages import PATIENCE, previews, ready, set_range, upload
-
-sync_api = pytest.importorskip("playwright.sync_api")
-Page = sync_api.Page
-expect = sync_api.expect
+from tests.studio.pages import PATIENCE, expect, previews, ready, set_range, upload
 
 pytestmark = pytest.mark.browser
 

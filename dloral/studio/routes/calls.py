@@ -91,6 +91,13 @@ async def settings_of(request: Request, model: Model) -> Settings:
     return settings_from(object_of(await json_of(request), "settings"), model.name)
 
 
+async def allowed_settings(request: Request, session: Session, studio: Studio) -> Settings:
+    """:func:`settings_of` for the visitor's clip; InputError beyond what may be asked at once."""
+    settings = await settings_of(request, studio.model)
+    studio.limits.check(clip_of(session), settings.options)
+    return settings
+
+
 def object_of(asked: dict[str, Any], name: str) -> dict[str, Any]:
     """The object under ``name``; InputError if there is none."""
     found = asked.get(name)

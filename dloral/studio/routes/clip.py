@@ -11,12 +11,12 @@ from dloral.errors import InputError
 from dloral.studio.facts import plan
 from dloral.studio.routes.calls import (
     JPEG,
+    allowed_settings,
     answer,
     body,
     clip_of,
     picture,
     receive,
-    settings_of,
     visitor,
 )
 from dloral.studio.sessions import checked_name
@@ -71,10 +71,8 @@ def clip_routes(studio: Studio) -> APIRouter:
     @router.post("/{token}/plan")
     async def make_plan(token: str, request: Request) -> Response:
         session = visitor(token, studio)
-        settings = await settings_of(request, studio.model)
-        clip = clip_of(session)
-        studio.limits.check(clip, settings.options)
-        return answer(plan(clip, settings, studio.model))
+        settings = await allowed_settings(request, session, studio)
+        return answer(plan(clip_of(session), settings, studio.model))
 
     return router
 

@@ -5,7 +5,7 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from dloral.studio.pictures import jpeg_of, stacked, within
-from dloral.studio.routes.calls import JPEG, answer, clip_of, picture, settings_of, visitor
+from dloral.studio.routes.calls import JPEG, allowed_settings, answer, picture, visitor
 from dloral.studio.states import state_of
 from dloral.studio.studio import Studio
 
@@ -19,8 +19,7 @@ def job_routes(studio: Studio) -> APIRouter:
     @router.post("/{token}/job")
     async def start_job(token: str, request: Request) -> Response:
         session = visitor(token, studio)
-        settings = await settings_of(request, studio.model)
-        studio.limits.check(clip_of(session), settings.options)
+        settings = await allowed_settings(request, session, studio)
         await run_in_threadpool(session.start_job, settings)
         return answer(state_of(session, studio))
 
@@ -34,8 +33,7 @@ def job_routes(studio: Studio) -> APIRouter:
     @router.post("/{token}/scenes")
     async def find_scenes(token: str, request: Request) -> Response:
         session = visitor(token, studio)
-        settings = await settings_of(request, studio.model)
-        studio.limits.check(clip_of(session), settings.options)
+        settings = await allowed_settings(request, session, studio)
         await run_in_threadpool(session.start_search, settings.options)
         return answer(state_of(session, studio))
 
