@@ -13,7 +13,6 @@ from dloral.errors import InputError
 from dloral.studio.sessions import Session
 from dloral.studio.settings import MOST_BYTES, Settings, settings_from
 from dloral.studio.studio import Studio
-from dloral.studio.worker import Model
 from dloral.video.probe import ClipInfo
 
 MOST_NUMBER = 2**53
@@ -86,14 +85,10 @@ async def json_of(request: Request) -> dict[str, Any]:
     return found
 
 
-async def settings_of(request: Request, model: Model) -> Settings:
-    """The body's ``settings``, for ``model``; InputError or OptionError for what is wrong."""
-    return settings_from(object_of(await json_of(request), "settings"), model.name)
-
-
 async def allowed_settings(request: Request, session: Session, studio: Studio) -> Settings:
-    """:func:`settings_of` for the visitor's clip; InputError beyond what may be asked at once."""
-    settings = await settings_of(request, studio.model)
+    """The body's ``settings`` for the visitor's clip; InputError or OptionError for what is wrong,
+    and beyond what may be asked at once."""
+    settings = settings_from(object_of(await json_of(request), "settings"), studio.model.name)
     studio.limits.check(clip_of(session), settings.options)
     return settings
 
