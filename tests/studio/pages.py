@@ -91,7 +91,9 @@ def restore(page: Any) -> list[int]:
         return page.locator("#results").is_visible()
 
     wait_until(ended)
-    expect(page.locator("[data-show=result]")).to_have_attribute("aria-checked", "true")
+    shown = page.locator("[data-show=result]")
+    expect(shown).to_have_text("Result", timeout=PATIENCE)  # no longer "Running": it is loaded
+    expect(shown).to_have_attribute("aria-checked", "true")
     return seen
 
 

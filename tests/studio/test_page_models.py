@@ -38,7 +38,8 @@ def far_hub() -> Iterator[Hub]:
 @pytest.fixture(scope="module")
 def address(tiny_model: Path, tmp_path_factory, far_hub: Hub) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("served")
-    where = {"HF_ENDPOINT": far_hub.url, "HF_HOME": str(tmp_path_factory.mktemp("home"))}
+    home = str(tmp_path_factory.mktemp("home"))
+    where = {"HF_ENDPOINT": far_hub.url, "HF_HOME": home, "HF_HUB_OFFLINE": "0"}
     with serving(tiny_model, folder, program=PAGE, **where) as served:
         yield served
 

@@ -357,6 +357,7 @@ class StudioPage {
     try {
       await this.player.load(state.result);
     } catch (error) { this.fail(error); return; }
+    if (this.player.result !== state.result) return;  // another clip or run came meanwhile
     const button = find("#shown [data-show=result]");
     button.disabled = false;
     button.textContent = "Result";

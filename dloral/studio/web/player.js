@@ -19,12 +19,13 @@ class Player {
     this.watchFrames();
   }
 
+  // Until the first frame is there this player has no result: there is nothing to step through.
   async load(result) {
     this.unload();
-    this.result = result;
-    this.times = result.times;
+    this.loading = result;
+    let picture = null;
     if (result.image) {
-      this.picture = await pictureFrom(await (await fetch(this.link.url(`files/${result.viewer}`))).blob());
+      picture = await pictureFrom(await (await fetch(this.link.url(`files/${result.viewer}`))).blob());
     } else {
       this.video.src = this.link.url(`files/${result.viewer}`);
       await new Promise((resolve, reject) => {
@@ -32,12 +33,15 @@ class Player {
         this.video.onerror = () => reject(new RefusedError("This browser cannot play the result; it can be downloaded all the same."));
       });
     }
-    this.index = 0;
+    if (this.loading !== result) return;  // unloaded meanwhile
+    Object.assign(this, { result, picture, times: result.times, index: 0 });
   }
 
   unload() {
     clearTimeout(this.exactTimer);
-    this.exact = this.picture = this.result = null;
+    this.exact = this.picture = this.result = this.loading = null;
+    this.isSeeking = false;
+    this.wanted = undefined;
     this.video.onloadeddata = this.video.onerror = null;
     if (this.video.src) {
       this.video.pause();
