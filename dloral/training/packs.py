@@ -93,9 +93,10 @@ class ClipBatch:
 
 
 def psnr(frames: Tensor, hq_frames: Tensor) -> Tensor:
-    """PSNR in dB of each frame (B,3,H,W) in [0, 1] -> (B,), all channels and pixels together."""
+    """PSNR in dB of each frame (B,3,H,W) in [0, 1] -> (B,), all channels and pixels together; at
+    most 100, as the measure of that name."""
     error = (frames.clamp(0, 1) - hq_frames).square().mean(dim=(1, 2, 3))
-    return -10 * error.log10()
+    return -10 * error.clamp(min=1e-10).log10()
 
 
 def _floats(pixels: np.ndarray) -> Tensor:

@@ -1,5 +1,7 @@
 """The compact model's GPU recipe, whole, on small networks and a processor."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -8,10 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dloral.models.adapters import add_adapters
 from dloral.models.perceptual import VGGTrunk
 from dloral.training.compact import CompactSizes
-from dloral.training.compact_live import LiveConfig, Recipe
-from dloral.training.live import Pictures
+from dloral.training.live.algorithm1 import LiveAlgorithm1
+from dloral.training.live.base import train_base, train_flow
+from dloral.training.live.config import LiveConfig
+from dloral.training.live.pairs import Pictures, smooth_pairs
+from dloral.training.live.recipe import Recipe
 from dloral.training.losses import FeatureDistance
 
 
@@ -60,12 +66,12 @@ def recipe(tmp_path: Path) -> Recipe:
 
 def test_every_phase_runs_and_each_trains_its_own_part(recipe: Recipe, tmp_path: Path):
     pipe = recipe.pipe
-    recipe.train_flow(1)
-    recipe.train_base(1)
+    train_flow(recipe, 1)
+    train_base(recipe, 1)
     recipe.save("base")
     base = {name: t.clone() for name, t in pipe.unet.state_dict().items()}
     vae = {name: t.clone() for name, t in pipe.vae.state_dict().items()}
-    recipe.train_algorithm1(3)
+    LiveAlgorithm1(recipe).train(3)
 
     after = pipe.unet.state_dict()
     for name, tensor in base.items():
@@ -77,3 +83,26 @@ def test_every_phase_runs_and_each_trains_its_own_part(recipe: Recipe, tmp_path:
         tensors = load_file(tmp_path / "final" / "unet" / f"{lora}.safetensors")
         assert any(t.abs().max() > 0 for key, t in tensors.items() if "lora_B" in key)
         assert all(np.isfinite(t.float().numpy()).all() for t in tensors.values())
+
+
+def test_the_base_goes_on_without_touching_the_loras(recipe: Recipe):
+    recipe.config = replace(
+        CONFIG, base_feature=0.5, base_grid=1.0, base_smooth=1.0, smooth_crops=1, charbonnier_part=0
+    )
+    unet = recipe.pipe.unet
+    add_adapters(unet, 2)
+    before = {name: t.clone() for name, t in unet.state_dict().items()}
+    train_base(recipe, 1)
+    after = unet.state_dict()
+    changed = {name for name, t in before.items() if not torch.equal(t, after[name])}
+    assert changed
+    assert not any("lora" in name for name in changed)
+    last = json.loads((recipe.out / "log.jsonl").read_text().splitlines()[-1])
+    assert {"restored", "feature", "grid", "smooth", "decibels"} <= last.keys()
+
+
+def test_smooth_pairs_are_smooth_and_alike():
+    hq, lq = smooth_pairs(6, 64, np.random.default_rng(0), torch.device("cpu"))
+    assert hq.shape == lq.shape == (6, 3, 64, 64)
+    assert (hq[..., 1:] - hq[..., :-1]).abs().max() < 0.05
+    assert (hq - lq).abs().mean() < 0.01

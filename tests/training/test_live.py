@@ -9,7 +9,13 @@ import torch
 
 from dloral.frames.batch_degradation import DegradationBank
 from dloral.models.flow import warp
-from dloral.training.live import PairPool, Pictures, batch_cameras, lightly_degraded, read_film
+from dloral.training.live.pairs import (
+    PairPool,
+    Pictures,
+    batch_cameras,
+    lightly_degraded,
+    read_film,
+)
 from dloral.training.motion import MotionConfig, sample_cameras
 
 SIZE = 64

@@ -336,6 +336,25 @@ def lightly_degraded(hq_frames: Tensor, rng: np.random.Generator) -> Tensor:
     return jpeg(small.unflatten(0, hq_frames.shape[:2]), quality)
 
 
+def smooth_pairs(
+    count: int, size: int, rng: np.random.Generator, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """(true, degraded and enlarged) (N,3,S,S): slow waves of colour, lightly degraded, some with a
+    little noise. On such ground nothing hides what a decoder draws of itself."""
+    hq = torch.zeros(count, 3, size, size, device=device)
+    for points, strength in ((2, 0.12), (4, 0.04)):
+        noise = torch.from_numpy(rng.standard_normal((count, 3, points, points), np.float32))
+        wave = F.interpolate(noise.to(device), (size, size), mode="bicubic", align_corners=True)
+        hq += strength * wave
+    base = 0.5 * rng.random((count, 3, 1, 1)) + 0.5 * rng.random((count, 1, 1, 1))
+    hq = (hq + torch.from_numpy(base).float().to(device)).clamp(0, 1)
+    small = lightly_degraded(hq[:, None], rng)[:, 0]
+    levels = 0.01 * rng.random((count, 1, 1, 1)) * rng.integers(2, size=(count, 1, 1, 1))
+    noise = torch.from_numpy(rng.standard_normal(small.shape, np.float32) * levels).float()
+    small = (small + noise.to(device)).clamp(0, 1)
+    return hq, resize_bicubic((255 * small).round() / 255, size, size)
+
+
 def _cut(tensor: Tensor, rows: Tensor, offsets: Tensor, side: int) -> Tensor:
     """tensor (M,T,C,H,W) at rows (N,), from offsets (2,N): (N,T,C,side,side)."""
     span = torch.arange(side, device=tensor.device)

@@ -1,0 +1,154 @@
+"""The live recipe before any LoRA: the flow net, and the base (VAE and UNet) on single frames."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from dloral.frames.resize import shrink_for_flow
+from dloral.models.adapters import ADAPTERS, adapter_parameters
+from dloral.training.flow import end_point_error
+from dloral.training.live.pairs import smooth_pairs
+from dloral.training.live.phase import Phase
+from dloral.training.live.recipe import Recipe
+from dloral.training.losses import charbonnier, grid, log_error
+from dloral.training.packs import ClipBatch, psnr
+
+
+def train_flow(recipe: Recipe, seconds: float) -> None:
+    """The flow net, on exact flow."""
+    flow = recipe.pipe.flow
+    flow.requires_grad_(True)
+    recipe.fill(3)
+    kept = {name: tensor.clone() for name, tensor in flow.state_dict().items()}
+    phases: list[Phase] = []
+
+    def plan(steps: int) -> Callable[[int], Mapping[str, Tensor]]:
+        flow.load_state_dict(kept)
+        phase = Phase(list(flow.parameters()), recipe.config.flow_rate, steps)
+        phases[:] = [phase]
+
+        def step(index: int) -> Mapping[str, Tensor]:
+            batch = recipe.draw(recipe.config.flow_clips, recipe.config.size)
+            loss, finest = flow_losses(recipe, batch)
+            loss.backward()
+            phase.update()
+            return {"end_point_error": finest}
+
+        return step
+
+    recipe.run_phase("flow", seconds, plan)
+    phases[0].take_average()
+    flow.requires_grad_(False)
+
+
+def flow_losses(recipe: Recipe, batch: ClipBatch) -> tuple[Tensor, Tensor]:
+    """(taught at every level, of the finest level alone)."""
+    shape = batch.lq_frames.shape[:2]
+    small = shrink_for_flow(batch.lq_frames.flatten(0, 1)).unflatten(0, shape)
+    wanted = batch.flow.flatten(0, 1)[..., 4::8, 4::8] / 8
+    known = torch.isfinite(wanted[:, :1]).float()
+    wanted = wanted.nan_to_num()
+    side = wanted.shape[-1]
+    centre = torch.arange(side, device=wanted.device)
+    ends = wanted + torch.stack(torch.meshgrid(centre, centre, indexing="xy"))
+    known = known * ((ends >= 0) & (ends <= side - 1)).all(dim=1, keepdim=True)
+    with recipe.autocast():
+        flows = recipe.pipe.flow.coarse_to_fine(
+            2 * small[:, 1:].flatten(0, 1) - 1, 2 * small[:, :-1].flatten(0, 1) - 1
+        )
+    total, weight = wanted.new_zeros(()), 1.0
+    finest = end_point_error(flows[-1], wanted, known + 1e-6).detach()
+    for flow in reversed(flows):
+        if flow is not flows[-1]:  # a cell of the next level is twice as large
+            wanted = nn.functional.avg_pool2d(wanted, 2) / 2
+            known = nn.functional.avg_pool2d(known, 2)
+        total = total + weight * end_point_error(flow, wanted, known + 1e-6)
+        weight *= 0.7
+    return total, finest
+
+
+def train_base(recipe: Recipe, seconds: float) -> None:
+    """VAE and UNet on single frames; LoRAs that the model has are off and stay as they are."""
+    pipe, config = recipe.pipe, recipe.config
+    pipe.unet.set_scales(consistency=0.0, detail=0.0, merge=False)
+    loras = {
+        id(weight) for name in ADAPTERS for weight in adapter_parameters(pipe.unet, name).values()
+    }
+    parameters = [
+        weight
+        for part in (pipe.vae, pipe.unet)
+        for weight in part.parameters()
+        if id(weight) not in loras
+    ]
+    for weight in parameters:
+        weight.requires_grad_(True)
+    start = [p.detach().clone() for p in parameters]
+    recipe.fill(1)
+    phases: list[Phase] = []
+
+    def plan(steps: int) -> Callable[[int], Mapping[str, Tensor]]:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, start, strict=True):
+                parameter.copy_(value)
+        phase = Phase(parameters, config.base_rate, steps)
+        phases[:] = [phase]
+
+        def step(index: int) -> Mapping[str, Tensor]:
+            total, losses = base_losses(recipe, index < config.charbonnier_part * steps)
+            total.backward()
+            phase.update()
+            return losses
+
+        return step
+
+    recipe.run_phase("base", seconds, plan)
+    phases[0].take_average()
+
+
+def base_losses(recipe: Recipe, early: bool) -> tuple[Tensor, dict[str, Tensor]]:
+    """(what is minimised, figures for the log)."""
+    config, pipe = recipe.config, recipe.pipe
+    count = [config.base_restored, config.base_reconstructed]
+    batch = recipe.draw(sum(count), config.crop)
+    hq, lq = batch.hq_frames.flatten(0, 1), batch.lq_frames.flatten(0, 1)
+    inputs = torch.cat([lq[: count[0]], hq[count[0] :]])
+    with recipe.autocast():
+        latents = pipe.encode(inputs.contiguous(memory_format=torch.channels_last))
+        degraded, clean = latents.split(count)
+        latents = torch.cat([pipe.refine(degraded, degraded, None), clean])
+        frames = pipe.decode(latents, lq)
+    (restored, copied), (hq_restored, hq_copied) = frames.split(count), hq.split(count)
+    loss = (
+        charbonnier(restored, hq_restored)
+        if early
+        else log_error(restored, hq_restored, config.error_floor)
+    )
+    losses = {
+        "restored": loss.mean(),
+        "reconstructed": charbonnier(copied, hq_copied).mean(),
+    }
+    total = losses["restored"] + 0.25 * losses["reconstructed"]
+    if config.base_feature:
+        with recipe.autocast():
+            losses["feature"] = recipe.features(restored, hq_restored).mean()
+        total = total + config.base_feature * losses["feature"]
+    if config.base_grid:
+        losses["grid"] = grid(frames, hq).mean()
+        total = total + config.base_grid * losses["grid"]
+    if config.base_smooth:
+        price, losses["smooth"] = smooth_losses(recipe)
+        total = total + price
+    gain = psnr(restored, hq_restored) - psnr(lq[: count[0]], hq_restored)
+    return total, {**losses, "decibels": gain.detach().mean()}
+
+
+def smooth_losses(recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """(price, the grid's strength) on smooth ground, where nothing hides a pattern."""
+    config, pipe = recipe.config, recipe.pipe
+    hq, lq = smooth_pairs(config.smooth_crops, config.crop, recipe.rng, recipe.device)
+    with recipe.autocast():
+        latents = pipe.encode(lq.contiguous(memory_format=torch.channels_last))
+        frames = pipe.decode(pipe.refine(latents, latents, None), lq)
+    pattern = grid(frames, hq).mean()
+    return config.base_smooth * pattern + charbonnier(frames, hq).mean(), pattern

@@ -1,0 +1,94 @@
+"""The settings of the live recipe."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+from dloral.errors import OptionError
+
+
+@dataclass(frozen=True)
+class LiveConfig:
+    """Batch sizes, rates and weights of the recipe."""
+
+    seed: int = 0
+    log_every: int = 100
+    size: int = 256
+    crop: int = 192
+    film_share: float = 0.2
+    light_share: float = 0.08
+    stills_held: int = 24000
+    clips_held: int = 6000
+    stills_at_a_time: int = 192
+    clips_at_a_time: int = 48
+    refill_every: int = 5
+    warm_refills: int = 12
+    draws: int = 2500
+
+    flow_clips: int = 96
+    flow_rate: float = 5e-4
+
+    base_restored: int = 96
+    base_reconstructed: int = 24
+    base_rate: float = 1e-3
+    charbonnier_part: float = 0.15
+    error_floor: float = 2e-5
+    base_feature: float = 0.0
+    """The base's price on LPIPS-like distance, beside ``log_error`` (0.01 is 0.1 dB there)."""
+    base_grid: float = 0.0
+    base_smooth: float = 0.0
+    """Its price on grids: on pictures, and on ``smooth_crops`` smooth ones, where they show."""
+    smooth_crops: int = 2
+
+    lora_rank: int = 32
+    consistency_clips: int = 32
+    enhancement_clips: int = 24
+    lora_rate: float = 1e-3
+    discriminator_rate: float = 2e-4
+    discriminator_width: int = 64
+    stages: str = "CDCDC"
+    """Algorithm 1's stages: C trains C-LoRA and CFR, D trains D-LoRA. With a B before them the
+    base goes on first, of a model that has one."""
+    consistency_part: float = 0.3
+    """A C stage's time to a D stage's is this to one minus this."""
+    transition_part: float = 0.15
+    """Of a stage's steps: weights of the new losses rise linearly (s_t)."""
+    alone_share: float = 0.2
+    consistency_share: float = 0.65
+    """How often C-LoRA is at 1 rather than 0 while D-LoRA learns."""
+    detail_share: float = 0.3
+    """The same of D-LoRA while C-LoRA learns; in the first stage, when it is nothing yet, never."""
+    temporal_weight: float = 0.5
+    kept_detail_weight: float = 0.5
+    enhancement_pixel: float = 1.0
+    enhancement_feature: float = 1.0
+    enhancement_grid: float = 20.0
+    enhancement_excess: float = 0.0
+    adversarial_share: float = 0.35
+    """Of the enhancement gradient, the discriminator's; with 0 there is none."""
+
+    def __post_init__(self) -> None:
+        if not self.stages or set(self.stages.removeprefix("B")) - set("CD"):
+            raise OptionError(
+                f"stages is {self.stages!r}; give letters C and D, as in CDCDC, or B before them"
+            )
+
+
+def changed_config(items: Sequence[str]) -> LiveConfig:
+    """The recipe's settings with ``NAME=VALUE`` items changed; raises :class:`OptionError`."""
+    changed: dict[str, float | str] = {}
+    for item in items:
+        name, _, text = item.partition("=")
+        usual = getattr(LiveConfig, name, None)
+        try:
+            if isinstance(usual, str):
+                changed[name] = text
+            elif isinstance(usual, int | float):
+                changed[name] = type(usual)(float(text))
+            else:
+                raise ValueError
+        except (ValueError, OverflowError) as error:
+            raise OptionError(
+                f"--set {item!r} is no setting with its value; give NAME=VALUE, NAME of "
+                f"{', '.join(field.name for field in fields(LiveConfig))}"
+            ) from error
+    return replace(LiveConfig(), **changed)  # type: ignore[arg-type]
