@@ -286,8 +286,8 @@ class DLoRALDataset(Dataset[dict[str, Tensor]]):
             raise IndexError(index)
         sample = draw_sample(self.sources, self.config, index)
         item = {
-            "hq_frames": _floats(sample.hq_frames),
-            "lq_frames_small": _floats(sample.lq_frames),
+            "hq_frames": as_frames(sample.hq_frames),
+            "lq_frames_small": as_frames(sample.lq_frames),
         }
         only_photos = not (self.sources.windows and self.config.video_share)
         if sample.flow is not None and only_photos:
@@ -295,5 +295,6 @@ class DLoRALDataset(Dataset[dict[str, Tensor]]):
         return item
 
 
-def _floats(frames: Pixels) -> Tensor:
-    return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous().float() / 255
+def as_frames(pixels: Pixels) -> Tensor:
+    """uint8 (...,H,W,3) -> (...,3,H,W) in [0, 1]."""
+    return torch.from_numpy(pixels).movedim(-1, -3).contiguous().float() / 255

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from dloral.errors import DLoRALError
 from dloral.frames.resize import resize_bicubic
 from dloral.training.algorithm1 import ClipSource
-from dloral.training.data import SampleConfig, draw_sample
+from dloral.training.data import SampleConfig, as_frames, draw_sample
 from dloral.training.packs import ClipBatch, Pack
 from dloral.training.schedule import Stage, StageSchedule
 from dloral.training.sources import Sources
@@ -79,8 +79,8 @@ def draw_clips(sources: Sources, config: SampleConfig, indices: range) -> DrawnC
     flows = [sample.flow for sample in drawn if sample.flow is not None]
     flow = np.stack(flows) if len(flows) == len(drawn) else None
     return DrawnClips(
-        hq_frames=_floats(np.stack([sample.hq_frames for sample in drawn])),
-        lq_frames=_floats(np.stack([sample.lq_frames for sample in drawn])),
+        hq_frames=as_frames(np.stack([sample.hq_frames for sample in drawn])),
+        lq_frames=as_frames(np.stack([sample.lq_frames for sample in drawn])),
         flow=None if flow is None else torch.from_numpy(flow.astype(np.float32)),
     )
 
@@ -170,8 +170,3 @@ def _start_worker(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-
-
-def _floats(frames: np.ndarray) -> Tensor:
-    """uint8 (B,T,H,W,3) -> (B,T,3,H,W) in [0, 1]."""
-    return torch.from_numpy(frames).permute(0, 1, 4, 2, 3).contiguous().float() / 255
