@@ -1,5 +1,6 @@
 """A model of the page, whose turn it is with it, and the queue of jobs."""
 
+import logging
 import threading
 import time
 from collections import deque
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from dloral.errors import InputError
+from dloral.errors import DLoRALError, InputError
 from dloral.options import AUTO
 from dloral.studio.gpu import keep
 
 if TYPE_CHECKING:
     from dloral.pipeline import DLoRALPipeline
+
+_log = logging.getLogger(__name__)
 
 WARM_UP_SIDE = 256
 """Pixels a side of the frames that are restored once the model is loaded: the first real picture
@@ -122,8 +125,17 @@ class Model:
             pipe = load_pipeline(self.name, vae=self.vae)
             self._warm_up(pipe)
             self.use(pipe)
-        except Exception as error:  # whoever asks for the pipeline gets it
+        except DLoRALError as error:  # whoever asks for the pipeline gets it
+            _log.warning("%s", error)
+            self._pipe.set_exception(type(error)(self._without_place(str(error))))
+        except Exception as error:
             self._pipe.set_exception(error)
+
+    def _without_place(self, text: str) -> str:
+        """An error's line for visitors: where a model lies is this machine's business."""
+        for place in (str(Path(self.name).resolve()), self.name):
+            text = text.replace(place, shown_name(self.name))
+        return text
 
     def _warm_up(self, pipe: "DLoRALPipeline") -> None:
         frames = torch.full((3, 3, WARM_UP_SIDE, WARM_UP_SIDE), 0.5)

@@ -14,11 +14,12 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from dloral.errors import DLoRALError
 from dloral.studio.page import configuration
 from dloral.studio.routes import build_routes
 from dloral.studio.sessions import Sessions
 from dloral.studio.studio import Limits, Studio
-from dloral.studio.worker import JobQueue
+from dloral.studio.worker import JobQueue, Model
 from dloral.video.probe import probe
 
 
@@ -272,6 +273,18 @@ def test_where_the_model_lies_is_told_to_nobody(browser, token, studio, tiny_mod
     told = browser.get(f"/{token}/state").text + json.dumps(configuration(studio))
     assert tiny_model.name in told
     assert str(tiny_model.parent) not in told
+
+
+def test_a_model_that_cannot_be_loaded_is_named_without_its_place(tmp_path: Path):
+    folder = tmp_path / "broken-model"
+    folder.mkdir()
+    (folder / "model_index.json").write_text("{")
+    broken = Model(str(folder))
+    broken.start()
+    with pytest.raises(DLoRALError) as caught:
+        broken.pipe()
+    assert "broken-model" in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)
 
 
 def test_frames_out_of_range_are_the_nearest(browser, token, clip):
