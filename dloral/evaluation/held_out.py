@@ -4,7 +4,8 @@
         [--sheet SHEET.png] [-o FIGURES.json]
 
 PACKS holds packs as ``dloral.training.prepare`` writes them: ``heldout_still`` and, where they are,
-``heldout_clips`` (photographs in motion) and ``heldout_video``. Measures are those of
+``heldout_clips`` (photographs in motion), ``heldout_video`` and ``heldout_city``; all clips
+together get a table of their own, with intervals. Measures are those of
 :mod:`dloral.evaluation.catalogue`. They see exactly what a user would get: the pipeline's output
 with its default colour fix, in floats.
 """
@@ -13,7 +14,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,9 @@ PACKS = {
     "heldout_still": "Held-out crops",
     "heldout_clips": "Held-out clips, photographs in motion",
     "heldout_video": "Held-out clips, film",
+    "heldout_city": "Held-out clips, city",
 }
+STILLS = "heldout_still"
 EVERY = 10
 """Slow measures see every tenth frame of a clip."""
 
@@ -98,6 +101,36 @@ def table(title: str, found: list[Figures]) -> str:
     return "\n".join(lines)
 
 
+def together(found: list[Figures]) -> str:
+    """Markdown of many clips: every measure's mean with its 95% interval over them (normal), and
+    in brackets LPIPS-like as a part of bicubic's; seconds a frame."""
+    known = [name for name in CARDS if any(name in one.by_method[BICUBIC] for one in found)]
+    heads = ["", *(f"{CARDS[name].title} {arrow(CARDS[name])}" for name in known), "seconds"]
+    lines = [f"All {len(found)} clips", "", row(heads), row(["---"] * len(heads))]
+    for method in found[0].by_method:
+        cells = [_with_interval(found, method, name) for name in known]
+        seconds = np.mean([one.seconds[method] for one in found])
+        lines.append(row([method, *cells, f"{seconds:.2f}" if seconds else ""]))
+    return "\n".join(lines)
+
+
+def _with_interval(found: list[Figures], method: str, name: str) -> str:
+    values = [one.by_method[method][name] for one in found if name in one.by_method[method]]
+    if not values:
+        return ""
+    text = number(CARDS[name], float(np.mean(values)))
+    if len(values) > 1:
+        text += f" ± {number(CARDS[name], _interval(values))}"
+    bicubic = _mean(found, BICUBIC, name)
+    if name == "lpips_like" and bicubic:
+        text += f" ({np.mean(values) / bicubic:.3f})"
+    return text
+
+
+def _interval(values: Sequence[float]) -> float:
+    return float(1.96 * np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
 def _mean(found: list[Figures], method: str, name: str) -> float | None:
     values = [one.by_method[method][name] for one in found if name in one.by_method[method]]
     return float(np.mean(values)) if values else None
@@ -106,9 +139,9 @@ def _mean(found: list[Figures], method: str, name: str) -> float | None:
 def _gain(method: str, found: list[Figures]) -> str:
     if method == BICUBIC:
         return ""
-    gains = np.array([f.by_method[method]["psnr"] - f.by_method[BICUBIC]["psnr"] for f in found])
-    interval = 1.96 * gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else 0.0
-    return f"{gains.mean():+.2f} ± {interval:.2f}"
+    gains = [f.by_method[method]["psnr"] - f.by_method[BICUBIC]["psnr"] for f in found]
+    interval = _interval(gains) if len(gains) > 1 else 0.0
+    return f"{np.mean(gains):+.2f} ± {interval:.2f}"
 
 
 def sheet(rows: list[tuple[Tensor, dict[str, Tensor]]]) -> Image.Image:
@@ -174,9 +207,12 @@ def run(given: argparse.Namespace) -> None:
         assert pack.hq.shape[-1] == SCALE * pack.lq.shape[-1], "peers enlarge four times"
         for found, hq_frame, last in measure_pack(pack, pipe, peers, ready, title):
             figures[folder].append(found)
-            if len(rows) < given.sheet_rows and folder == "heldout_still":
+            if len(rows) < given.sheet_rows and folder == STILLS:
                 rows.append((hq_frame, last))
         print("\n" + table(title, figures[folder]) + "\n")
+    clips = [one for name, found in figures.items() if name != STILLS for one in found]
+    if len(figures.keys() - {STILLS}) > 1:
+        print(table("All clips", clips) + "\n\n" + together(clips) + "\n")
     print("\n".join(explained(card) for card in ready.cards))
     if given.sheet and rows:
         sheet(rows).save(given.sheet)
