@@ -87,8 +87,8 @@ CARDS = {
             Card(
                 f"grid_{period}", f"Grid {period}", "dB", "about 0 without a grid", "lower",
                 "guide",
-                f"power at a period of {period} pixels over its neighbourhood in the spectrum, "
-                "less the ground truth's",
+                f"power at a period of {period} pixels over its neighbourhood in the spectrum "
+                "of 8-bit pictures, less the ground truth's",
                 "our decision; dloral/evaluation/grid.py", digits=2,
             )
             for period in (2, 4, 8)

@@ -6,6 +6,9 @@ the power at those points over that of their neighbourhood, in dB: about 0 for a
 pattern; 20 means a hundred times the neighbourhood. Where there is a ground truth, its figure is
 subtracted, since blinds and tiles are pictures too.
 
+Both pictures are measured as finished ones, of 8 bits. The truth always is; of an output in floats a
+pattern of hundredths of a grey level would tower over a neighbourhood without any rounding's noise.
+
 On smooth ground a pattern that nobody can see stands out by many dB; how strong it is, in grey
 levels, is said by ``grid_level``, the root mean square of what stands out at all three periods.
 """
@@ -89,9 +92,13 @@ class Grid(Measure):
         self.cards = cards
 
     def see(self, moment: Moment) -> dict[str, float]:
-        found = grid_power(moment.restored)
+        found = grid_power(_finished(moment.restored))
         if moment.hq is not None:
-            true = grid_power(moment.hq)
+            true = grid_power(_finished(moment.hq))
             found = {k: v if k == LEVEL else v - true[k] for k, v in found.items()}
         names = [card.name for card in self.cards]
         return {name: found[name] for name in names if np.isfinite(found.get(name, np.nan))}
+
+
+def _finished(frame: Tensor) -> Tensor:
+    return (255 * frame.clamp(0, 1)).round() / 255

@@ -8,9 +8,10 @@ measured at the start of each phase; the log holds them. Pairs are made on the G
 
 * ``flow``: the flow net goes on from the embedded one's weights, on exact flow;
 * ``base``: VAE and UNet on single frames, and clean frames through the VAE alone;
+* ``smoothing``, where ``stages`` begins with S: the decoder loses its grids;
 * ``algorithm1``: C-LoRA with CFR, then D-LoRA, in turn (``stages``, C D C D C).
 
-``--base MODEL`` goes on from a model: with Algorithm 1, or first with its base (``stages=B...``).
+``--base MODEL`` goes on from a model, without the first two.
 """
 
 import argparse
@@ -29,8 +30,10 @@ from dloral.training.live.base import train_base, train_flow
 from dloral.training.live.config import changed_config
 from dloral.training.live.pairs import Pictures, read_film
 from dloral.training.live.recipe import Recipe
+from dloral.training.live.smoothing import lose_grids
 
-SHARES = {"flow": 0.06, "base": 0.46, "algorithm1": 0.48}
+SHARES = {"flow": 0.06, "base": 0.46, "smoothing": 0.1}
+"""Algorithm 1 gets the rest."""
 
 
 def main() -> None:
@@ -63,11 +66,13 @@ def main() -> None:
         recipe.take(given.base)
     else:
         train_flow(recipe, SHARES["flow"] * given.seconds)
-    only_base = config.stages == "B"
-    if not given.base or config.stages.startswith("B"):
-        train_base(recipe, given.seconds if only_base else SHARES["base"] * given.seconds)
+        train_base(recipe, SHARES["base"] * given.seconds)
         recipe.save("base")
-    if not only_base:
+    if config.stages.startswith("S"):
+        only = config.stages == "S"
+        lose_grids(recipe, given.seconds if only else SHARES["smoothing"] * given.seconds)
+        recipe.save("smooth")
+    if config.stages != "S":
         LiveAlgorithm1(recipe).train(given.seconds - (time.monotonic() - begun))
     recipe.log(done=True)
 

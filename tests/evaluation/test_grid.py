@@ -64,6 +64,16 @@ def test_the_truths_own_pattern_does_not_count(pictures: list[Tensor]) -> None:
     assert Grid(cards).see(Moment(striped, striped))["grid_4"] == 0
 
 
+def test_pictures_are_measured_as_finished_ones(pictures: list[Tensor]) -> None:
+    cards = tuple(CARDS[name] for name in ("grid_2", "grid_8", "grid_level"))
+    output = 0.2 + 0.6 * torch.nn.functional.avg_pool2d(pictures[0][None], 9, 1, 4)[0]
+    finished = (255 * output).round() / 255
+    assert Grid(cards).see(Moment(output, pictures[0])) == Grid(cards).see(
+        Moment(finished, pictures[0])
+    )
+    assert Grid(cards).see(Moment(output, finished))["grid_8"] == 0
+
+
 def test_small_and_odd_frames() -> None:
     assert grid_power(torch.rand(3, 40, 200)) == {}
     assert set(grid_power(torch.rand(3, 71, 203))) == {"grid_2", "grid_4", "grid_8", "grid_level"}

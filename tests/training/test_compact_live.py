@@ -1,6 +1,6 @@
 """The compact model's GPU recipe, whole, on small networks and a processor."""
 
-import json
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from dloral.training.live.base import train_base, train_flow
 from dloral.training.live.config import LiveConfig
 from dloral.training.live.pairs import Pictures, smooth_pairs
 from dloral.training.live.recipe import Recipe
+from dloral.training.live.smoothing import lose_grids, smoothing_losses
 from dloral.training.losses import FeatureDistance
 
 
@@ -85,20 +86,28 @@ def test_every_phase_runs_and_each_trains_its_own_part(recipe: Recipe, tmp_path:
         assert all(np.isfinite(t.float().numpy()).all() for t in tensors.values())
 
 
-def test_the_base_goes_on_without_touching_the_loras(recipe: Recipe):
-    recipe.config = replace(
-        CONFIG, base_feature=0.5, base_grid=1.0, base_smooth=1.0, smooth_crops=1, charbonnier_part=0
-    )
-    unet = recipe.pipe.unet
-    add_adapters(unet, 2)
-    before = {name: t.clone() for name, t in unet.state_dict().items()}
-    train_base(recipe, 1)
-    after = unet.state_dict()
-    changed = {name for name, t in before.items() if not torch.equal(t, after[name])}
-    assert changed
-    assert not any("lora" in name for name in changed)
-    last = json.loads((recipe.out / "log.jsonl").read_text().splitlines()[-1])
-    assert {"restored", "feature", "grid", "smooth", "decibels"} <= last.keys()
+def test_smoothing_trains_the_decoder_alone_and_takes_its_grid(recipe: Recipe, tmp_path: Path):
+    recipe.config = replace(CONFIG, smoothing_rate=3e-3, smoothing_keep=1.0)
+    pipe = recipe.pipe
+    add_adapters(pipe.unet, 2)
+    with torch.no_grad():  # a dot in every cell of four pixels
+        pipe.vae.decoder[-2].bias[5] += 0.5
+    parts = {"unet": pipe.unet, "encoder": pipe.vae.encoder, "flow": pipe.flow}
+    before = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
+    teacher = copy.deepcopy(pipe.vae)
+
+    def drawn() -> float:
+        recipe.rng = np.random.default_rng(3)
+        with torch.no_grad():
+            return smoothing_losses(recipe, teacher)["clean"].item()
+
+    recipe.fill(1)
+    at_first = drawn()
+    lose_grids(recipe, 4)
+    assert drawn() < 0.5 * at_first
+    for name, part in parts.items():
+        after = part.state_dict()
+        assert all(torch.equal(tensor, after[key]) for key, tensor in before[name].items()), name
 
 
 def test_smooth_pairs_are_smooth_and_alike():

@@ -49,7 +49,7 @@ class LiveAlgorithm1:
         recipe.fill(3)
         stages = [
             {"C": "consistency", "D": "enhancement"}[letter]
-            for letter in config.stages.removeprefix("B")
+            for letter in config.stages.removeprefix("S")
         ]
         parts = {"consistency": config.consistency_part, "enhancement": 1 - config.consistency_part}
         unit = seconds / sum(parts[stage] for stage in stages)

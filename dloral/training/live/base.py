@@ -6,12 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from dloral.frames.resize import shrink_for_flow
-from dloral.models.adapters import ADAPTERS, adapter_parameters
 from dloral.training.flow import end_point_error
-from dloral.training.live.pairs import smooth_pairs
 from dloral.training.live.phase import Phase
 from dloral.training.live.recipe import Recipe
-from dloral.training.losses import charbonnier, grid, log_error
+from dloral.training.losses import charbonnier, log_error
 from dloral.training.packs import ClipBatch, psnr
 
 
@@ -69,20 +67,9 @@ def flow_losses(recipe: Recipe, batch: ClipBatch) -> tuple[Tensor, Tensor]:
 
 
 def train_base(recipe: Recipe, seconds: float) -> None:
-    """VAE and UNet on single frames; LoRAs that the model has are off and stay as they are."""
+    """VAE and UNet on single frames."""
     pipe, config = recipe.pipe, recipe.config
-    pipe.unet.set_scales(consistency=0.0, detail=0.0, merge=False)
-    loras = {
-        id(weight) for name in ADAPTERS for weight in adapter_parameters(pipe.unet, name).values()
-    }
-    parameters = [
-        weight
-        for part in (pipe.vae, pipe.unet)
-        for weight in part.parameters()
-        if id(weight) not in loras
-    ]
-    for weight in parameters:
-        weight.requires_grad_(True)
+    parameters = [*pipe.vae.parameters(), *pipe.unet.parameters()]
     start = [p.detach().clone() for p in parameters]
     recipe.fill(1)
     phases: list[Phase] = []
@@ -129,26 +116,5 @@ def base_losses(recipe: Recipe, early: bool) -> tuple[Tensor, dict[str, Tensor]]
         "reconstructed": charbonnier(copied, hq_copied).mean(),
     }
     total = losses["restored"] + 0.25 * losses["reconstructed"]
-    if config.base_feature:
-        with recipe.autocast():
-            losses["feature"] = recipe.features(restored, hq_restored).mean()
-        total = total + config.base_feature * losses["feature"]
-    if config.base_grid:
-        losses["grid"] = grid(frames, hq).mean()
-        total = total + config.base_grid * losses["grid"]
-    if config.base_smooth:
-        price, losses["smooth"] = smooth_losses(recipe)
-        total = total + price
     gain = psnr(restored, hq_restored) - psnr(lq[: count[0]], hq_restored)
     return total, {**losses, "decibels": gain.detach().mean()}
-
-
-def smooth_losses(recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """(price, the grid's strength) on smooth ground, where nothing hides a pattern."""
-    config, pipe = recipe.config, recipe.pipe
-    hq, lq = smooth_pairs(config.smooth_crops, config.crop, recipe.rng, recipe.device)
-    with recipe.autocast():
-        latents = pipe.encode(lq.contiguous(memory_format=torch.channels_last))
-        frames = pipe.decode(pipe.refine(latents, latents, None), lq)
-    pattern = grid(frames, hq).mean()
-    return config.base_smooth * pattern + charbonnier(frames, hq).mean(), pattern

@@ -32,12 +32,14 @@ class LiveConfig:
     base_rate: float = 1e-3
     charbonnier_part: float = 0.15
     error_floor: float = 2e-5
-    base_feature: float = 0.0
-    """The base's price on LPIPS-like distance, beside ``log_error`` (0.01 is 0.1 dB there)."""
-    base_grid: float = 0.0
-    base_smooth: float = 0.0
-    """Its price on grids: on pictures, and on ``smooth_crops`` smooth ones, where they show."""
-    smooth_crops: int = 2
+
+    smoothing_pairs: int = 4
+    smooth_crops: int = 6
+    smoothing_rate: float = 1e-4
+    smoothing_keep: float = 8.0
+    smoothing_price: float = 300.0
+    """Of a stage S: on how many crops the decoder keeps its pictures, on how many smooth ones it
+    loses its grids, and what a difference and a grid cost."""
 
     lora_rank: int = 32
     consistency_clips: int = 32
@@ -46,8 +48,8 @@ class LiveConfig:
     discriminator_rate: float = 2e-4
     discriminator_width: int = 64
     stages: str = "CDCDC"
-    """Algorithm 1's stages: C trains C-LoRA and CFR, D trains D-LoRA. With a B before them the
-    base goes on first, of a model that has one."""
+    """Algorithm 1's stages: C trains C-LoRA and CFR, D trains D-LoRA. With an S before them the
+    decoder first loses the grids that it draws on smooth ground."""
     consistency_part: float = 0.3
     """A C stage's time to a D stage's is this to one minus this."""
     transition_part: float = 0.15
@@ -67,9 +69,9 @@ class LiveConfig:
     """Of the enhancement gradient, the discriminator's; with 0 there is none."""
 
     def __post_init__(self) -> None:
-        if not self.stages or set(self.stages.removeprefix("B")) - set("CD"):
+        if not self.stages or set(self.stages.removeprefix("S")) - set("CD"):
             raise OptionError(
-                f"stages is {self.stages!r}; give letters C and D, as in CDCDC, or B before them"
+                f"stages is {self.stages!r}; give letters C and D, as in CDCDC, or S before them"
             )
 
 
