@@ -6,8 +6,8 @@ the power at those points over that of their neighbourhood, in dB: about 0 for a
 pattern; 20 means a hundred times the neighbourhood. Where there is a ground truth, its figure is
 subtracted, since blinds and tiles are pictures too.
 
-Both pictures are measured as finished ones, of 8 bits. The truth always is; of an output in floats a
-pattern of hundredths of a grey level would tower over a neighbourhood without any rounding's noise.
+Both pictures are measured as finished ones, of 8 bits. The truth always is; of an output in floats
+a pattern of hundredths of a grey level would tower over a neighbourhood without rounding's noise.
 
 On smooth ground a pattern that nobody can see stands out by many dB; how strong it is, in grey
 levels, is said by ``grid_level``, the root mean square of what stands out at all three periods.
