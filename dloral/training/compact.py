@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from dloral.errors import InputError, exit_status
-from dloral.models.adapters import add_adapters
+from dloral.models.adapters import ADAPTERS, add_adapters, lora_layers
 from dloral.models.cfr import CrossFrameRetrieval
 from dloral.models.flow import SPyNet
 from dloral.models.perceptual import load_vgg_trunk
@@ -159,9 +159,16 @@ def train_algorithm1(packs: Path, run: Path, loop: LoopConfig, base: Path, flow:
     pipe.save_pretrained(run / "pipeline")
 
 
-def embed(pipeline: Path, target: Path) -> None:
-    """Put a trained pipeline into the package, in half precision; other files there stay."""
+def embed(pipeline: Path, target: Path, factors: tuple[float, float] = (1.0, 1.0)) -> None:
+    """Put a trained pipeline into the package, in half precision; other files there stay.
+
+    ``factors``: what C-LoRA and D-LoRA are multiplied by, so that 1 on a dial is what people want.
+    """
     pipe = DLoRALPipeline.from_pretrained(pipeline)
+    for layer in lora_layers(pipe.unet):
+        for adapter, factor in zip(ADAPTERS, factors, strict=True):
+            with torch.no_grad():
+                layer.lora_B[adapter].weight *= factor
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
             cast(part, torch.float16)
@@ -182,11 +189,23 @@ def main() -> None:
     parser.add_argument("--flow", type=Path, help="flow folder of the flow run (algorithm1)")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--decay-steps", type=int)
+    parser.add_argument(
+        "--to", type=Path, default=EMBEDDED["compact"], help="embed: where (the package)"
+    )
+    parser.add_argument(
+        "--factors",
+        type=float,
+        nargs=2,
+        default=(1.0, 1.0),
+        metavar=("C", "D"),
+        help="embed: what the LoRAs are multiplied by",
+    )
     given = parser.parse_args()
     if given.phase == "embed":
-        if not (given.run / "pipeline").is_dir():
+        pipeline = given.run / "pipeline" if (given.run / "pipeline").is_dir() else given.run
+        if not (pipeline / "model_index.json").is_file():
             raise InputError(f"{given.run} holds no pipeline; give the folder of a finished run")
-        embed(given.run / "pipeline", EMBEDDED["compact"])
+        embed(pipeline, given.to, tuple(given.factors))
         return
     if given.packs is None:
         parser.error(f"{given.phase} needs --packs")
