@@ -21,7 +21,6 @@ SWITCHES = [
     *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
 ]
 PATIENCE = 60_000
-expect.set_options(timeout=20_000)  # a busy machine is no fault of the page
 BICUBIC, RESTORED = 0, 1
 
 READ_HALVES = """() => {
