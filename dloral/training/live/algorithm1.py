@@ -1,6 +1,5 @@
 """The live recipe's Algorithm 1: C-LoRA with CFR, and D-LoRA, in turn, on a frozen base."""
 
-import time
 from collections.abc import Callable, Mapping
 
 import torch
@@ -53,62 +52,55 @@ class LiveAlgorithm1:
         ]
         parts = {"consistency": config.consistency_part, "enhancement": 1 - config.consistency_part}
         unit = seconds / sum(parts[stage] for stage in stages)
-        phases: dict[str, Phase] = {}
-        judge: list[Phase] = []
-
-        def planned(stage: str, total: int, first: bool) -> Callable[[int], Mapping[str, Tensor]]:
-            def step(index: int) -> Mapping[str, Tensor]:
-                ramp = min(1.0, (index + 1) / max(1.0, config.transition_part * total))
-                losses = (
-                    self.consistency_step(ramp, first)
-                    if stage == "consistency"
-                    else self.enhancement_step(ramp, judge[0])
-                )
-                phases[stage].update()
-                return losses
-
-            return step
-
-        steps: dict[str, int] = {}
-        for stage, parameters in groups.items():  # how many steps fit: timed once a stage
-            if stage not in stages:
-                continue
-            for other in groups.values():
-                for parameter in other:
-                    parameter.requires_grad_(other is parameters)
-            before = [p.detach().clone() for p in parameters]
-            phases[stage] = Phase(parameters, config.lora_rate, 1000)
-            judge[:] = [Phase(list(self.adversary.discriminator.parameters()), 1e-6, 1000)]
-            recipe.steps(planned(stage, 12, True), 4)
-            recipe.wait()
-            clock = time.monotonic()
-            recipe.steps(planned(stage, 12, True), 10)
-            recipe.wait()
-            each = (time.monotonic() - clock) / 10
-            steps[stage] = max(12, int(parts[stage] * unit * 0.97 / each))
-            recipe.log(phase=stage, steps=steps[stage], milliseconds_a_step=round(1000 * each, 2))
-            with torch.no_grad():
-                for parameter, value in zip(parameters, before, strict=True):
-                    parameter.copy_(value)
+        self.phases: dict[str, Phase] = {}
+        steps = {
+            stage: max(12, int(parts[stage] * unit * 0.97 / self.seconds_a_step(stage, groups)))
+            for stage in groups
+            if stage in stages
+        }
+        recipe.log(steps=steps)
         totals = {stage: each * stages.count(stage) for stage, each in steps.items()}
-        phases.update({s: Phase(groups[s], config.lora_rate, totals[s]) for s in set(stages)})
+        self.phases = {s: Phase(groups[s], config.lora_rate, totals[s]) for s in steps}
         self.new_adversary()
-        judge[:] = [
-            Phase(
-                list(self.adversary.discriminator.parameters()),
-                config.discriminator_rate,
-                2 * totals.get("enhancement", 0),  # half way down the cosine at the end
-            )
-        ]
+        # half way down the cosine at the end
+        self.judge = self.judge_of(config.discriminator_rate, 2 * totals.get("enhancement", 0))
         for number, stage in enumerate(stages):
-            for name, parameters in groups.items():
-                for parameter in parameters:
-                    parameter.requires_grad_(name == stage)
-            recipe.steps(
-                planned(stage, steps[stage], number == 0), steps[stage], f"{stage} {number}"
-            )
-            phases[stage].take_average()  # the other stage builds on the average
+            _only(groups, stage)
+            step = self.planned(stage, steps[stage], number == 0)
+            recipe.steps(step, steps[stage], f"{stage} {number}")
+            self.phases[stage].take_average()  # the other stage builds on the average
         recipe.save("final")
+
+    def planned(self, stage: str, total: int, first: bool) -> Callable[[int], Mapping[str, Tensor]]:
+        """A stage's step, of ``total``."""
+
+        def step(index: int) -> Mapping[str, Tensor]:
+            ramp = min(1.0, (index + 1) / max(1.0, self.config.transition_part * total))
+            losses = (
+                self.consistency_step(ramp, first)
+                if stage == "consistency"
+                else self.enhancement_step(ramp, self.judge)
+            )
+            self.phases[stage].update()
+            return losses
+
+        return step
+
+    def seconds_a_step(self, stage: str, groups: Mapping[str, list[nn.Parameter]]) -> float:
+        """Timed on steps that count for nothing."""
+        weights = groups[stage]
+        _only(groups, stage)
+        before = [weight.detach().clone() for weight in weights]
+        self.phases[stage] = Phase(weights, self.config.lora_rate, 1000)
+        self.judge = self.judge_of(1e-6, 1000)
+        seconds = self.recipe.timed(self.planned(stage, 12, True), warm=4, count=10)
+        with torch.no_grad():
+            for weight, value in zip(weights, before, strict=True):
+                weight.copy_(value)
+        return seconds
+
+    def judge_of(self, rate: float, steps: int) -> Phase:
+        return Phase(list(self.adversary.discriminator.parameters()), rate, steps)
 
     def new_adversary(self) -> None:
         kind = AdversarialConfig("softplus", self.config.discriminator_width, 2, "strided")
@@ -203,3 +195,10 @@ class LiveAlgorithm1:
             refined = pipe.refine(aligned, retrieved, None)
             frames = pipe.decode(refined, batch.lq_frames[:, 1:].flatten(0, 1))
         return frames.unflatten(0, (shape[0], shape[1] - 1))
+
+
+def _only(groups: Mapping[str, list[nn.Parameter]], stage: str) -> None:
+    """Gradients for one stage's weights alone."""
+    for name, weights in groups.items():
+        for weight in weights:
+            weight.requires_grad_(name == stage)

@@ -1,13 +1,12 @@
 """The live recipe before any LoRA: the flow net, and the base (VAE and UNet) on single frames."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from dloral.frames.resize import shrink_for_flow
 from dloral.training.flow import end_point_error
-from dloral.training.live.phase import Phase
 from dloral.training.live.recipe import Recipe
 from dloral.training.losses import charbonnier, log_error
 from dloral.training.packs import ClipBatch, psnr
@@ -16,28 +15,14 @@ from dloral.training.packs import ClipBatch, psnr
 def train_flow(recipe: Recipe, seconds: float) -> None:
     """The flow net, on exact flow."""
     flow = recipe.pipe.flow
-    flow.requires_grad_(True)
     recipe.fill(3)
-    kept = {name: tensor.clone() for name, tensor in flow.state_dict().items()}
-    phases: list[Phase] = []
 
-    def plan(steps: int) -> Callable[[int], Mapping[str, Tensor]]:
-        flow.load_state_dict(kept)
-        phase = Phase(list(flow.parameters()), recipe.config.flow_rate, steps)
-        phases[:] = [phase]
+    def losses(done: float) -> tuple[Tensor, Mapping[str, Tensor]]:
+        batch = recipe.draw(recipe.config.flow_clips, recipe.config.size)
+        loss, finest = flow_losses(recipe, batch)
+        return loss, {"end_point_error": finest}
 
-        def step(index: int) -> Mapping[str, Tensor]:
-            batch = recipe.draw(recipe.config.flow_clips, recipe.config.size)
-            loss, finest = flow_losses(recipe, batch)
-            loss.backward()
-            phase.update()
-            return {"end_point_error": finest}
-
-        return step
-
-    recipe.run_phase("flow", seconds, plan)
-    phases[0].take_average()
-    flow.requires_grad_(False)
+    recipe.run_phase("flow", seconds, list(flow.parameters()), recipe.config.flow_rate, losses)
 
 
 def flow_losses(recipe: Recipe, batch: ClipBatch) -> tuple[Tensor, Tensor]:
@@ -69,28 +54,13 @@ def flow_losses(recipe: Recipe, batch: ClipBatch) -> tuple[Tensor, Tensor]:
 def train_base(recipe: Recipe, seconds: float) -> None:
     """VAE and UNet on single frames."""
     pipe, config = recipe.pipe, recipe.config
-    parameters = [*pipe.vae.parameters(), *pipe.unet.parameters()]
-    start = [p.detach().clone() for p in parameters]
     recipe.fill(1)
-    phases: list[Phase] = []
 
-    def plan(steps: int) -> Callable[[int], Mapping[str, Tensor]]:
-        with torch.no_grad():
-            for parameter, value in zip(parameters, start, strict=True):
-                parameter.copy_(value)
-        phase = Phase(parameters, config.base_rate, steps)
-        phases[:] = [phase]
+    def losses(done: float) -> tuple[Tensor, Mapping[str, Tensor]]:
+        return base_losses(recipe, early=done < config.charbonnier_part)
 
-        def step(index: int) -> Mapping[str, Tensor]:
-            total, losses = base_losses(recipe, index < config.charbonnier_part * steps)
-            total.backward()
-            phase.update()
-            return losses
-
-        return step
-
-    recipe.run_phase("base", seconds, plan)
-    phases[0].take_average()
+    weights = [*pipe.vae.parameters(), *pipe.unet.parameters()]
+    recipe.run_phase("base", seconds, weights, config.base_rate, losses)
 
 
 def base_losses(recipe: Recipe, early: bool) -> tuple[Tensor, dict[str, Tensor]]:

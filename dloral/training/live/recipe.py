@@ -1,4 +1,5 @@
-"""The live recipe's common ground; its phases are in ``base`` and ``algorithm1``."""
+"""The live recipe's common ground; its phases are in ``base``, ``smoothing`` and
+``algorithm1``."""
 
 import json
 import time
@@ -15,6 +16,7 @@ from dloral.pipeline import DLoRALPipeline
 from dloral.training.compact import CompactSizes, build_pipeline, embed
 from dloral.training.live.config import LiveConfig
 from dloral.training.live.pairs import PairPool, Pictures
+from dloral.training.live.phase import Phase
 from dloral.training.packs import ClipBatch
 from dloral.weights.finding import EMBEDDED
 from dloral.weights.loading import load_pipeline
@@ -71,21 +73,50 @@ class Recipe:
         self,
         name: str,
         seconds: float,
-        make_step: Callable[[int], Callable[[int], Mapping[str, Tensor]]],
+        weights: list[nn.Parameter],
+        rate: float,
+        losses: Callable[[float], tuple[Tensor, Mapping[str, Tensor]]],
+        ema: float = 0.999,
     ) -> None:
-        """Time a few steps of a throw-away plan, then run as many as fit."""
+        """Train ``weights`` for as many steps as fit; the steps that are timed first count for
+        nothing. ``losses`` of the share that is done, 0 to 1: (what is minimised, for the log)."""
+        for weight in weights:
+            weight.requires_grad_(True)
+        start = [weight.detach().clone() for weight in weights]
+
+        def phase_of(steps: int) -> Phase:
+            with torch.no_grad():
+                for weight, value in zip(weights, start, strict=True):
+                    weight.copy_(value)
+            return Phase(weights, rate, steps, ema)
+
+        def step_of(phase: Phase) -> Callable[[int], Mapping[str, Tensor]]:
+            def step(index: int) -> Mapping[str, Tensor]:
+                total, figures = losses(index / max(phase.steps, 1))
+                total.backward()
+                phase.update()
+                return figures
+
+            return step
+
         begun = time.monotonic()
-        trial = make_step(0)
-        self.steps(trial, 6)
+        each = self.timed(step_of(phase_of(0)), warm=6, count=12)
+        left = seconds - (time.monotonic() - begun)
+        phase = phase_of(max(24, int(left / each)))
+        self.log(phase=name, steps=phase.steps, milliseconds_a_step=round(1000 * each, 2))
+        self.steps(step_of(phase), phase.steps, name, begun + seconds)
+        phase.take_average()
+        for weight in weights:
+            weight.requires_grad_(False)
+
+    def timed(self, step: Callable[[int], Mapping[str, Tensor]], warm: int, count: int) -> float:
+        """Seconds a step."""
+        self.steps(step, warm)
         self.wait()
         clock = time.monotonic()
-        self.steps(trial, 12)
+        self.steps(step, count)
         self.wait()
-        each = (time.monotonic() - clock) / 12
-        left = seconds - (time.monotonic() - begun)
-        steps = max(24, int(left / each))
-        self.log(phase=name, steps=steps, milliseconds_a_step=round(1000 * each, 2))
-        self.steps(make_step(steps), steps, name, begun + seconds)
+        return (time.monotonic() - clock) / count
 
     def steps(
         self,

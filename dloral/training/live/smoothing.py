@@ -7,14 +7,13 @@ price on grids in a longer training does not grant.
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from dloral.models.vae import CompactVAE
 from dloral.training.live.pairs import smooth_pairs
-from dloral.training.live.phase import Phase
 from dloral.training.live.recipe import Recipe
 from dloral.training.losses import grid
 
@@ -28,32 +27,15 @@ def lose_grids(recipe: Recipe, seconds: float) -> None:
     pipe.vae.requires_grad_(False)
     pipe.unet.requires_grad_(False)
     teacher = copy.deepcopy(pipe.vae)
-    parameters = [*pipe.vae.decoder.parameters(), *pipe.vae.finish.parameters()]
-    for weight in parameters:
-        weight.requires_grad_(True)
-    start = [weight.detach().clone() for weight in parameters]
     recipe.fill(1)
-    phases: list[Phase] = []
 
-    def plan(steps: int) -> Callable[[int], Mapping[str, Tensor]]:
-        with torch.no_grad():
-            for weight, value in zip(parameters, start, strict=True):
-                weight.copy_(value)
-        phases[:] = [Phase(parameters, config.smoothing_rate, steps, ema=0.99)]
+    def losses(done: float) -> tuple[Tensor, Mapping[str, Tensor]]:
+        found = smoothing_losses(recipe, teacher)
+        price = config.smoothing_price * (found["clean"] + found["noisy"]) / 2
+        return config.smoothing_keep * found["kept"] + price, found
 
-        def step(index: int) -> Mapping[str, Tensor]:
-            losses = smoothing_losses(recipe, teacher)
-            price = config.smoothing_price * (losses["clean"] + losses["noisy"]) / 2
-            (config.smoothing_keep * losses["kept"] + price).backward()
-            phases[0].update()
-            return losses
-
-        return step
-
-    recipe.run_phase("smoothing", seconds, plan)
-    phases[0].take_average()
-    for weight in parameters:
-        weight.requires_grad_(False)
+    weights = [*pipe.vae.decoder.parameters(), *pipe.vae.finish.parameters()]
+    recipe.run_phase("smoothing", seconds, weights, config.smoothing_rate, losses, ema=0.99)
 
 
 def smoothing_losses(recipe: Recipe, teacher: CompactVAE) -> dict[str, Tensor]:
