@@ -2,6 +2,8 @@
 #   docker build --target cpu  -t dloral:cpu  .    any machine, about 3 GB
 #   docker build --target cuda -t dloral:cuda .    NVIDIA's container toolkit, about 8 GB
 #   docker run --rm -p 7860:7860 -v dloral-weights:/weights dloral:cpu
+# The health check wants the full model fetched beforehand and the port changed by -e PORT:
+# docs/deployment.md.
 FROM debian:trixie-slim AS base
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \

@@ -5,6 +5,7 @@ mistake is answered with one line on stderr, never with a traceback.
 """
 
 import argparse
+import re
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -204,10 +205,15 @@ def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def _bench(options: argparse.Namespace) -> None:
     from dloral.bench import bench
+    from dloral.options import SCALE_RANGE
 
-    width, _, height = options.size.partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+    size = re.fullmatch("([0-9]{1,5})x([0-9]{1,5})", options.size)
+    width, height = map(int, size.groups()) if size else (0, 0)
+    if not (width and height):
         raise OptionError(f"--size is {options.size!r}; give width x height, such as 128x128")
+    least, most = SCALE_RANGE
+    if not least <= options.scale <= most:
+        raise OptionError(f"--scale is {options.scale}; give a number from {least:g} to {most:g}")
     if options.frames < 1:
         raise OptionError(f"--frames is {options.frames}; give 1 or more")
     print(
@@ -215,8 +221,8 @@ def _bench(options: argparse.Namespace) -> None:
             options.model,
             options.device,
             options.dtype,
-            int(height),
-            int(width),
+            height,
+            width,
             options.scale,
             options.frames,
         )
@@ -229,6 +235,8 @@ def _add_app(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         help="open the page",
         description="Serve the page; the same as app.py.",
         add_help=False,
+        # No argument begins with this one, so that all of them, --help too, are the page's.
+        prefix_chars="\0",
     )
     parser.add_argument("rest", nargs=argparse.REMAINDER)
     parser.set_defaults(command=_app)
@@ -237,4 +245,4 @@ def _add_app(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 def _app(options: argparse.Namespace) -> None:
     from dloral.studio import launch
 
-    launch(options.rest)
+    launch(options.rest, "dloral app")

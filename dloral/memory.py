@@ -5,8 +5,10 @@ as the estimate does not fit; and where memory runs out all the same, one more, 
 tried again.
 """
 
+import ctypes
 import gc
-from collections.abc import Collection
+import sys
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,12 @@ UNET_FEATURES = 60
 
 SHARE = 0.9
 """Of the free memory, what an estimate may take."""
+
+KEPT_MEMORY = 2**28
+"""Bytes of freed memory that stay with the process; see :func:`keep_freed_memory`."""
+
+_MOST_ON_HEAP = 2**25  # the most that glibc allows
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
 _WORDS = (
     "out of memory",
@@ -204,7 +212,32 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release_memory() -> None:
-    """Give what is no longer used back to the device."""
+    """Give what is no longer used back to the device, and to the system."""
     gc.collect()
+    trim = _of_c_library("malloc_trim")
+    if trim is not None:
+        trim(0)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep ``KEPT_MEMORY`` of freed memory for the next frame (glibc alone).
+
+    It gives the end of its heap back when a frame's features are freed, and the next frame takes
+    the same pages anew, each a fault of the processor and filled with zeros first: ten thousands
+    of them for a frame of 512 x 512.
+    """
+    mallopt = _of_c_library("mallopt")
+    if mallopt is not None:
+        mallopt(_M_TRIM_THRESHOLD, KEPT_MEMORY)
+        mallopt(_M_MMAP_THRESHOLD, _MOST_ON_HEAP)  # the first call froze it at 128 KiB
+        # Heaps of threads end at 64 MiB and are given back whole: new threads use the main one.
+        mallopt(_M_ARENA_MAX, 1)
+
+
+def _of_c_library(name: str) -> Callable[..., int] | None:
+    """A function of glibc; None where the C library is another or has no such function."""
+    if sys.platform != "linux":
+        return None
+    return getattr(ctypes.CDLL(None), name, None)

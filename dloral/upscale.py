@@ -5,12 +5,14 @@ closing it cancels the job within a frame, leaving nothing behind. :func:`upscal
 the end.
 """
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
+from hashlib import sha256
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ from dloral.errors import InputError
 from dloral.frames.resize import resize_bicubic
 from dloral.options import AUTO, AUTO_TILE, UpscaleOptions
 from dloral.prompts import Scene, find_scenes, prompt_at
+from dloral.video.images import frame_files
 from dloral.video.probe import ClipInfo, probe
 from dloral.video.reader import Frame, read_frames
 from dloral.video.store import FrameStore
@@ -151,15 +154,14 @@ def upscale_steps(
                 "give an earlier --start or a longer --duration"
             )
         yield Progress("writing", done, done, clock.rate(done))
-    if store:
-        store.remove()
+    left_over = store.remove() if store else []
     yield Progress(
         "done",
         done,
         done,
         clock.rate(done),
         target=Path(target),
-        notes=(*writer.notes, *short),
+        notes=(*writer.notes, *short, *left_over),
         scenes=tuple(scenes),
     )
 
@@ -246,16 +248,24 @@ def _restore(
 def job_of(clip: ClipInfo, options: UpscaleOptions, scenes: Sequence[Scene]) -> dict[str, Any]:
     """What must be the same for a stopped job to be gone on with: the source, the options that
     change a frame, and the prompts."""
-    status = clip.path.stat()
     free = {"resume", "codec", "crf", "bit_depth", "batch_size"}
     chosen = {name: value for name, value in asdict(options).items() if name not in free}
     prompts = [[str(scene.start), scene.prompt] for scene in scenes]
-    return {
-        "source_bytes": status.st_size,
-        "source_time": status.st_mtime_ns,
-        "scenes": prompts,
-        **chosen,
-    }
+    return {**_source_of_job(clip), "scenes": prompts, **chosen}
+
+
+def _source_of_job(clip: ClipInfo) -> dict[str, Any]:
+    """What tells a source from another one, or from itself before it was written anew."""
+    if clip.kind != "folder":
+        status = clip.path.stat()
+        return {"source_bytes": status.st_size, "source_time": status.st_mtime_ns}
+    # A frame that is overwritten in place leaves the folder's own size and time as they were.
+    digest = sha256()
+    for file in frame_files(clip.path):
+        status = file.stat()
+        digest.update(os.fsencode(file.name))  # a name need not be UTF-8
+        digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+    return {"source_frames": digest.hexdigest()}
 
 
 class _Clock:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import dloral
+from dloral.cli import main
 from dloral.errors import (
     CancelledError,
     DLoRALError,
@@ -70,11 +71,34 @@ MISTAKES = {
     "live: no photographs": ("training.compact_live --photos EMPTY --out OUT --device cpu", 1),
     "live: no such setting": ("training.compact_live --photos EMPTY --out OUT --set sise=3", 2),
     "live: no number": ("training.compact_live --photos EMPTY --out OUT --set size=big", 2),
-    "live: no film": ("training.compact_live --photos PHOTOS --film ABSENT --out OUT", 1),
+    "live: no film": (
+        "training.compact_live --photos PHOTOS --film ABSENT --out OUT --device cpu",
+        1,
+    ),
     "curve: no run": ("training.curve EMPTY -o OUT", 1),
     "held out: no packs": ("evaluation.held_out --packs EMPTY", 2),
     "peers: no clip": ("evaluation.peers ABSENT -o OUT", 1),
 }
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--scale", "0"),
+        ("--scale", "0.01"),
+        ("--scale", "4.1"),
+        ("--scale", "nan"),
+        ("--size", "²x²"),
+        ("--size", "0x128"),
+        ("--size", 5000 * "1" + "x1"),
+        ("--frames", "0"),
+    ],
+)
+def test_wrong_bench(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--device", "cpu", option, value]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"dloral: {option} is ")
+    assert printed.count("\n") == 1
 
 
 @pytest.fixture

@@ -1,12 +1,15 @@
 """What Hugging Face and Docker read: held against what the project pins."""
 
 import re
+import shlex
 from pathlib import Path
 
 import yaml
+from huggingface_hub.utils import filter_repo_objects
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
+DEPLOYMENT = (ROOT / "docs" / "deployment.md").read_text()
 
 
 def pins() -> dict[str, str]:
@@ -45,3 +48,33 @@ def test_container_runs_without_rights_and_secrets() -> None:
     assert "HEALTHCHECK" in DOCKERFILE
     assert not re.search(r"TOKEN|SECRET|PASSWORD", DOCKERFILE)
     assert {"cpu", "cuda"} <= set(re.findall(r"^FROM \S+ AS (\S+)", DOCKERFILE, re.M))
+
+
+def commands(start: str) -> list[list[str]]:
+    """The lines of the documentation that begin so, in words."""
+    return [shlex.split(line) for line in DEPLOYMENT.splitlines() if line.startswith(start)]
+
+
+def test_documented_containers_pass_the_health_check() -> None:
+    """It asks $PORT, from a minute after the start: a download or --port would fail it."""
+    assert "os.environ['PORT']" in DOCKERFILE
+    calls = [" ".join(words) for words in commands("docker run")]
+    assert not any("--port" in call for call in calls)
+    fetching = [n for n, call in enumerate(calls) if call.endswith("dloral fetch sd21")]
+    serving = [n for n, call in enumerate(calls) if call.endswith("app.py --model sd21")]
+    assert fetching[0] < serving[0]
+    assert any("-e PORT=8000 -p 8000:8000" in call for call in calls)
+
+
+def test_the_documented_upload_holds_what_a_space_needs() -> None:
+    (words,) = commands("hf upload")
+    assert words[3:7] == [".", ".", "--repo-type", "space"]
+    options = words[7:]
+    assert set(options[::2]) == {"--exclude"}  # each takes one pattern
+    files = [str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if path.is_file()]
+    kept = set(filter_repo_objects(files, ignore_patterns=options[1::2]))
+    wanted = {"README.md", space()["app_file"], "requirements.txt", "examples/cars.mp4"}
+    weights = (ROOT / "dloral" / "weights" / "compact").rglob("*")
+    wanted |= {str(path.relative_to(ROOT)) for path in weights if path.is_file()}
+    assert wanted <= kept
+    assert not [name for name in kept if name.startswith((".", "tests")) or name.endswith(".pyc")]

@@ -172,10 +172,16 @@ class Ready:
     """Measures that are ready, and of those that are not, why.
 
     Networks are loaded once; measures that remember frames are made anew for each clip.
+    Raises :class:`OptionError` for a device that is not there.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.device = settings.device
+        if self.device != "cpu":  # for which alone the loading of models takes seconds to import
+            from dloral.weights.loading import choose_device
+
+            self.device = str(choose_device(settings.device))
         self.unavailable: dict[str, str] = {}
         self._kept: dict[str, Measure] = {}
         for name in settings.metrics:
@@ -211,7 +217,7 @@ class Ready:
 
     def _prepare(self, name: str) -> None:
         """Load what the measure needs; DLoRALError where it cannot be had."""
-        card, device = CARDS[name], self.settings.device
+        card, device = CARDS[name], self.device
         if name == "lpips_like":
             from dloral.evaluation.fidelity import LPIPSLikeDistance
 

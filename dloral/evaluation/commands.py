@@ -1,6 +1,7 @@
 """The room's commands: what they take, and whom they hand it to. Importing costs nothing."""
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from dloral.errors import DLoRALError, OptionError
 
 Commands = Any
 REPORTS = (".json", ".md", ".html")
+PIXELS = r"\s*-?[0-9]{1,6}\s*"
 
 
 def add_evaluate(commands: Commands) -> None:
@@ -34,7 +36,7 @@ def add_evaluate(commands: Commands) -> None:
     add("--crop", type=int, default=0, help="pixels of each border that PSNR and SSIM leave out")
     add("--flow", default="dis", help="dis (default) or raft")
     add("--flow-weights", metavar="FILE", help="RAFT's weights")
-    add("--device", default="cpu", help="for networks: cpu (default), cuda, mps")
+    add("--device", default="cpu", help="for networks: cpu (default), cuda, mps, auto")
     add(
         "-o",
         "--output",
@@ -50,12 +52,14 @@ def add_evaluate(commands: Commands) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from dloral.evaluation.evaluate import evaluate
-    from dloral.evaluation.report import markdown, write_report
+    from dloral.evaluation.outputs import check_output
+    from dloral.evaluation.report import markdown, write_reports
     from dloral.terminal import frame_bar
 
     for path in options.output:
         if path.suffix not in REPORTS:
             raise OptionError(f"--output is {path}; give a name with {', '.join(REPORTS)}")
+        check_output(path, (options.restored, options.reference, options.lq))
     with frame_bar(options.quiet) as bar:
         done = evaluate(
             options.restored,
@@ -69,10 +73,11 @@ def _evaluate(options: argparse.Namespace) -> None:
             flow_weights=options.flow_weights,
             device=options.device,
         )
+    error = write_reports(done, options.output)
     if not options.quiet:
         print(markdown(done))
-    for path in options.output:
-        write_report(done, path)
+    if error is not None:
+        raise error
     if not done.complete:
         failed = [result.pair.name for result in done.results if result.error]
         left_out = [*failed, *done.unavailable]
@@ -113,10 +118,9 @@ def _compare(options: argparse.Namespace) -> None:
 
     box = None
     if options.box is not None:
-        numbers = options.box.split(",")
-        if len(numbers) != 4 or not all(part.strip().lstrip("-").isdigit() for part in numbers):
+        if not re.fullmatch(",".join([PIXELS] * 4), options.box):
             raise OptionError(f"--box is {options.box!r}; give left,top,width,height in pixels")
-        box = Box(*map(int, numbers))
+        box = Box(*map(int, options.box.split(",")))
     look = Look(options.mode, box, options.gain, options.row, options.frame)
     with frame_bar(options.quiet) as bar:
         target = compare(

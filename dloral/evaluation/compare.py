@@ -7,10 +7,10 @@ enlarged to the largest (bicubic).
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dloral.errors import InputError, OptionError, OutputError
+from dloral.errors import InputError, OptionError
+from dloral.evaluation.outputs import check_output, write_whole
 from dloral.frames.clips import as_bytes
 from dloral.frames.resize import resize_bicubic
-from dloral.video.media import reason
 from dloral.video.probe import ClipInfo, probe
 from dloral.video.reader import Frame, read_frames
 
@@ -64,8 +64,8 @@ class Look:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise OptionError(f"mode is {self.mode!r}; choose from {', '.join(MODES)}")
-        if not self.gain > 0:
-            raise OptionError(f"gain is {self.gain}; give more than 0")
+        if not (self.gain > 0 and isfinite(self.gain)):
+            raise OptionError(f"gain is {self.gain}; give a number above 0")
 
 
 class Playing:
@@ -117,15 +117,15 @@ def compare(
     with _playing(clips, size) as playing:
         if look.mode == "profile":
             sheet = _profile(playing, names, num_frames, look, on_frame)
-            _write_whole(path, lambda part: Image.fromarray(sheet).save(part))
+            write_whole(path, lambda part: Image.fromarray(sheet).save(part))
             return path
         fps = float(clips[0].fps)
         video = _laid_out(playing, names, look, fps, num_frames, on_frame)
         if path.suffix.lower() in SHEET_SUFFIXES:
             index = num_frames // 2 if look.frame is None else look.frame
-            _write_whole(path, lambda part: video.save_frame(str(part), t=(index + 0.5) / fps))
+            write_whole(path, lambda part: video.save_frame(str(part), t=(index + 0.5) / fps))
         else:
-            _write_whole(path, lambda part: _write_video(video, part, fps))
+            write_whole(path, lambda part: _write_video(video, part, fps))
     return path
 
 
@@ -139,8 +139,7 @@ def _check(clips: list[ClipInfo], names: list[str], path: Path, look: Look) -> N
     suffixes = SHEET_SUFFIXES if look.mode == "profile" else (*VIDEO_SUFFIXES, *SHEET_SUFFIXES)
     if path.suffix.lower() not in suffixes:
         raise OptionError(f"output is {path.name}; give a name with {', '.join(suffixes)}")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path.parent} is no folder; make it first")
+    check_output(path, [clip.path for clip in clips])
 
 
 def _common_length(clips: list[ClipInfo]) -> int:
@@ -348,14 +347,3 @@ def _write_video(video: Any, part: Path, fps: float) -> None:
         ffmpeg_params=["-crf", "14", "-pix_fmt", "yuv420p", "-movflags", "+faststart"],
         logger=None,
     )
-
-
-def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """``write`` to a place beside the target, then into it: whole or not at all."""
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".compare-") as folder:
-            part = Path(folder) / path.name
-            write(part)
-            part.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {reason(error)}") from error

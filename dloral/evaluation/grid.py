@@ -25,7 +25,10 @@ NEAREST, FARTHEST = 3, 8
 """Bins: a neighbourhood is 3 to 8 bins away; a Hann window smears a point over two."""
 
 MULTIPLE = 8
-SMALLEST = 64  # pixels a side: below, neighbourhoods of different points overlap
+SMALLEST = 80
+"""Pixels a side. Points are an eighth of it apart, 10 bins here; at 72 or 64 they are 9 or 8, and
+the next point, smeared by the window, lies in the neighbourhood: strong dots read 14 or 7 dB."""
+
 LEVEL = "grid_level"
 
 
@@ -33,7 +36,7 @@ def grid_power(frame: Tensor) -> dict[str, float]:
     """``grid_2``, ``grid_4``, ``grid_8``: the power at each period over its neighbourhood, in dB,
     and ``grid_level``: the pattern's root mean square in grey levels of 255.
 
-    Of a frame (3,H,W) in [0, 1], columns and rows together; empty below 64 pixels a side.
+    Of a frame (3,H,W) in [0, 1], columns and rows together; empty below 80 pixels a side.
     """
     height, width = (side // MULTIPLE * MULTIPLE for side in frame.shape[-2:])
     if min(height, width) < SMALLEST:

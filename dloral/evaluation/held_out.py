@@ -24,9 +24,10 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
-from dloral.errors import OptionError, exit_status
+from dloral.errors import InputError, OptionError, exit_status
 from dloral.evaluation.catalogue import CARDS, GROUPS, Ready, Settings, chosen_metrics
 from dloral.evaluation.measures import measure_clip
+from dloral.evaluation.outputs import check_output, write_whole
 from dloral.evaluation.peers import PEERS, SCALE, Enlarge, load_peer
 from dloral.evaluation.report import arrow, explained, number, row, write_text
 from dloral.frames.clips import as_bytes
@@ -50,6 +51,7 @@ PACKS = {
     "heldout_city": "Held-out clips, city",
 }
 STILLS = "heldout_still"
+SHEET_SUFFIXES = (".png", ".jpg", ".jpeg")
 EVERY = 10
 """Slow measures see every tenth frame of a clip."""
 
@@ -181,7 +183,7 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", default=[], choices=PEERS[1:], metavar="PEER")
     parser.add_argument("--metrics", nargs="+", default=METRICS)
     parser.add_argument("--only", nargs="+", choices=PACKS, help="some of the packs")
-    parser.add_argument("--sheet", type=Path, help="write a sheet of crops here (PNG)")
+    parser.add_argument("--sheet", type=Path, help="write a sheet of crops here (.png, .jpg)")
     parser.add_argument("--sheet-rows", type=int, default=8)
     parser.add_argument("-o", "--output", type=Path, help="write all figures here (JSON)")
     given = parser.parse_args()
@@ -194,6 +196,8 @@ def run(given: argparse.Namespace) -> None:
     titles = {name: title for name, title in titles.items() if not given.only or name in given.only}
     if not titles:
         raise OptionError(f"{given.packs} holds none of {', '.join(given.only or PACKS)}")
+    _check_outputs(given, titles)
+    packs = {name: open_pack(given.packs / name) for name in titles}
     ready = Ready(Settings(metrics=chosen_metrics(given.metrics, has_reference=True)))
     for name, why in ready.unavailable.items():
         print(f"NOT AVAILABLE {name}: {why}")
@@ -203,9 +207,7 @@ def run(given: argparse.Namespace) -> None:
     figures: dict[str, list[Figures]] = {}
     for folder, title in titles.items():
         figures[folder] = []
-        pack = Pack(given.packs / folder)
-        assert pack.hq.shape[-1] == SCALE * pack.lq.shape[-1], "peers enlarge four times"
-        for found, hq_frame, last in measure_pack(pack, pipe, peers, ready, title):
+        for found, hq_frame, last in measure_pack(packs[folder], pipe, peers, ready, title):
             figures[folder].append(found)
             if len(rows) < given.sheet_rows and folder == STILLS:
                 rows.append((hq_frame, last))
@@ -214,11 +216,45 @@ def run(given: argparse.Namespace) -> None:
     if len(figures.keys() - {STILLS}) > 1:
         print(table("All clips", clips) + "\n\n" + together(clips) + "\n")
     print("\n".join(explained(card) for card in ready.cards))
-    if given.sheet and rows:
-        sheet(rows).save(given.sheet)
-    if given.output:
+    if given.output:  # first: figures take hours, a sheet does not
         listed = {name: [vars(one) for one in found] for name, found in figures.items()}
         write_text(given.output, json.dumps(listed, indent=1) + "\n")
+    if given.sheet:
+        write_whole(given.sheet, sheet(rows).save)
+
+
+def _check_outputs(given: argparse.Namespace, titles: dict[str, str]) -> None:
+    """OptionError or OutputError for what could not be written after all measuring."""
+    sources = [given.packs / name / file for name in titles for file in ("hq.npy", "lq.npy")]
+    for path in (given.output, given.sheet):
+        if path:
+            check_output(path, sources)
+    if not given.sheet:
+        return
+    if given.sheet.suffix.lower() not in SHEET_SUFFIXES:
+        raise OptionError(f"--sheet is {given.sheet}; give a name with {', '.join(SHEET_SUFFIXES)}")
+    if given.sheet_rows < 1:
+        raise OptionError(f"--sheet-rows is {given.sheet_rows}; give 1 or more")
+    if STILLS not in titles:
+        raise OptionError(
+            f"--sheet shows crops of {STILLS}, which is not measured; add it to {given.packs} and "
+            "to --only, or leave --sheet out"
+        )
+
+
+def open_pack(folder: Path) -> Pack:
+    """A pack with something to measure; :class:`InputError` where it is none, or holds no clip, or
+    is not of the peers' enlargement."""
+    pack = Pack(folder)
+    if not pack.hq.size:
+        raise InputError(f"{folder} holds no clip; make it anew, or leave it out by --only")
+    hq, lq = pack.hq.shape, pack.lq.shape
+    if len(hq) != 5 or len(lq) != 5 or hq != (*lq[:3], SCALE * lq[3], SCALE * lq[4]):
+        raise InputError(
+            f"{folder} has hq.npy of {hq} and lq.npy of {lq}; make a pack with {SCALE} times "
+            "smaller lq by python -m dloral.training.prepare"
+        )
+    return pack
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,17 @@ def write_text(path: Path, text: str) -> None:
         raise OutputError(
             f"{path} cannot be written: {(error.strerror or str(error)).lower()}"
         ) from error
+
+
+def write_reports(evaluation: Evaluation, paths: Iterable[Path]) -> OutputError | None:
+    """Every report that can be written; the first error, for one must not cost the others."""
+    errors = []
+    for path in paths:
+        try:
+            write_report(evaluation, path)
+        except OutputError as error:
+            errors.append(error)
+    return errors[0] if errors else None
 
 
 def write_report(evaluation: Evaluation, path: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from dloral.errors import InputError, WeightsError
 from dloral.video.images import frame_files
+from dloral.video.media import reason
 from dloral.video.probe import ClipInfo
 
 FORMATS = "mov,mp4,matroska,webm,avi,mpeg,mpegts,gif,flv,asf,ogg,mxf,yuv4mpegpipe,ivf,apng"
@@ -80,6 +81,12 @@ def _input_of(clip: ClipInfo, list_file: Path) -> list[str]:
 
 
 def _run(command: list[str], folder: str | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, errors="replace", check=False
-    )
+    try:
+        return subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, errors="replace", check=False
+        )
+    except OSError as error:
+        raise WeightsError(
+            f"{command[0]} cannot be run: {reason(error)}; "
+            "set IMAGEIO_FFMPEG_EXE to an ffmpeg or unset it, or leave vmaf out"
+        ) from error

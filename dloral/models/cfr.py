@@ -4,9 +4,11 @@ Legend: B batch, C latent channels, N = h*w latent positions, n heads of d chann
 
 Step 4 of the generator: per head, ``sim = Q K^T / sqrt(d)`` over all N x N positions, a learned
 threshold per query, weights ``relu((sim - threshold) / temperature)``. There is no softmax and no
-row normalisation, so sums over blocks of keys are exact and the N x N matrix never has to exist:
-memory grows with N, in training too, where a block is computed again for its gradient.
+row normalisation, so sums over tiles of keys are exact and the N x N matrix never has to exist:
+memory grows with N, in training too, where a tile is computed again for its gradient.
 """
+
+from functools import reduce
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -15,12 +17,13 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-BLOCK_ELEMENTS = 2**20
-"""Similarities held at a time (all heads and frames together): 4 MB in float32. On processors a
-block that leaves the cache costs twice the time."""
+CPU_TILE = (512, 256)
+"""Queries and keys of a tile on processors, where similarities must stay in the cache: tiles of
+all keys cost 2.5 times the time at 4,096 positions."""
 
-GPU_BLOCKS = 8
-"""How many times more on a GPU, where few large products are faster."""
+GPU_ELEMENTS = 2**23
+"""Similarities of a tile (all heads and frames together) on a GPU, where few large products are
+faster; a tile has all keys."""
 
 
 class CrossFrameRetrieval(ModelMixin, ConfigMixin):
@@ -74,30 +77,40 @@ class CrossFrameRetrieval(ModelMixin, ConfigMixin):
 def thresholded_attention(
     query: Tensor, key: Tensor, value: Tensor, threshold: Tensor, temperature: float
 ) -> Tensor:
-    """``relu((Q K^T / sqrt(d) - threshold) / temperature) V`` in blocks.
+    """``relu((Q K^T / sqrt(d) - threshold) / temperature) V`` in tiles of queries and keys.
 
     query, key, value (B,n,N,d), threshold (B,n,N,1) -> (B,n,N,d).
     """
-    # relu(x / t) = relu(x) / t: scale the small matrices once, not every block. The threshold is
+    # relu(x / t) = relu(x) / t: scale the small matrices once, not every tile. The threshold is
     # one more channel of the query, against ones: taking it away costs no pass of its own.
-    scaled_query = torch.cat([query * query.shape[-1] ** -0.5, -threshold], dim=-1)
-    key = torch.cat([key, torch.ones_like(key[..., :1])], dim=-1).transpose(2, 3)
-    scaled_value = value / temperature
-    batch, heads, positions, _ = query.shape
-    elements = BLOCK_ELEMENTS * (1 if query.device.type == "cpu" else GPU_BLOCKS)
-    block = max(64, elements // (batch * heads * positions))
+    scaled_query = torch.cat([query * query.shape[-1] ** -0.5, -threshold], dim=-1).flatten(0, 1)
+    key = torch.cat([key, torch.ones_like(key[..., :1])], dim=-1).flatten(0, 1).transpose(1, 2)
+    scaled_value = (value / temperature).flatten(0, 1)
     recompute = torch.is_grad_enabled() and any(
         tensor.requires_grad for tensor in (scaled_query, key, value)
     )
+    queries, keys = _tile(query)
+    sums = torch.promote_types(query.dtype, torch.float32)
+    sources = list(zip(key.split(keys, dim=2), scaled_value.split(keys, dim=1), strict=True))
     outputs = []
-    for start in range(0, positions, block):
-        inputs = (scaled_query[:, :, start : start + block], key, scaled_value)
-        if recompute:
-            outputs.append(checkpoint(_attend, *inputs, use_reentrant=False))
-        else:
-            outputs.append(_attend(*inputs))
-    return torch.cat(outputs, dim=2)
+    for rows in scaled_query.split(queries, dim=1):
+        parts = (
+            checkpoint(_attend, rows, *source, use_reentrant=False)
+            if recompute
+            else _attend(rows, *source)
+            for source in sources
+        )
+        outputs.append(reduce(torch.add, (part.to(sums) for part in parts)).to(query.dtype))
+    return torch.cat(outputs, dim=1).unflatten(0, query.shape[:2])
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    return torch.relu_(query @ key) @ value
+    return torch.relu_(torch.bmm(query, key)).bmm(value)
+
+
+def _tile(query: Tensor) -> tuple[int, int]:
+    """How many queries and keys to take at once."""
+    if query.device.type == "cpu":
+        return CPU_TILE
+    batch, heads, positions, _ = query.shape
+    return max(64, GPU_ELEMENTS // (batch * heads * positions)), positions

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -76,7 +77,7 @@ class LPIPSLike(nn.Module):
     """LPIPS v0.1's formula and heads (Zhang et al., 2018) on that trunk; lower is closer.
 
     ``blocks=5`` is the measure; a training may take fewer, and a ``stored`` file that
-    :meth:`store` wrote, where the packages are not.
+    :meth:`store` wrote, where the packages are not. :class:`WeightsError` where neither can be had.
     """
 
     def __init__(self, stored: Path | None = None, blocks: int = len(BLOCKS)) -> None:
@@ -91,7 +92,13 @@ class LPIPSLike(nn.Module):
             self.trunk = VGGTrunk(blocks)
             for depth, width in enumerate(WIDTHS[:blocks]):
                 self.register_buffer(f"head{depth}", torch.empty(1, width, 1, 1))
-            self.load_state_dict(load_file(stored))
+            try:
+                self.load_state_dict(load_file(stored))
+            except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+                raise WeightsError(
+                    f"{stored} holds no LPIPS-like weights of {blocks} blocks; make it again "
+                    "with LPIPSLike.store (docs/training.md)"
+                ) from error
         self.requires_grad_(False).eval()
 
     def store(self, path: Path) -> None:

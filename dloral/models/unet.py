@@ -92,9 +92,12 @@ class TwoLoRAUNet(UNet2DConditionModel):
             plain = TwoLoRAUNet.from_config(self.config)
         plain.load_state_dict(plain_state_dict(self), assign=True)
         super(TwoLoRAUNet, plain).save_pretrained(save_directory, **kwargs)
-        if self.has_adapters:
-            for adapter in ADAPTERS:
-                save_adapter(self, adapter, Path(save_directory) / f"{adapter}.safetensors")
+        for adapter in ADAPTERS:
+            path = Path(save_directory) / f"{adapter}.safetensors"
+            if self.has_adapters:
+                save_adapter(self, adapter, path)
+            else:  # of a model that was there before: the next load would take it for this one's
+                path.unlink(missing_ok=True)
 
     @classmethod
     def from_pretrained(

@@ -5,18 +5,34 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from dloral.errors import OptionError
 
-def launch(arguments: Sequence[str] | None = None) -> None:
+
+def launch(arguments: Sequence[str] | None = None, name: str | None = None) -> None:
     """Serve the page with the options of ``app.py``; returns when it is ended.
 
     Uploads and results live in a private folder (inside ``GRADIO_TEMP_DIR``, where that is set)
-    that goes with the page.
+    that goes with the page. ``name``: what the help calls the program. Raises
+    :class:`DLoRALError` for what cannot be served.
     """
-    with tempfile.TemporaryDirectory(
-        prefix="dloral-page-", dir=os.environ.get("GRADIO_TEMP_DIR"), ignore_cleanup_errors=True
-    ) as folder:
+    with _private_folder(os.environ.get("GRADIO_TEMP_DIR") or None) as folder:
         # Gradio reads this when it is imported and when components are made.
         os.environ["GRADIO_TEMP_DIR"] = folder
         from dloral.studio.server import serve
 
-        serve(Path(folder), arguments)
+        serve(Path(folder), arguments, name)
+
+
+def _private_folder(place: str | None) -> "tempfile.TemporaryDirectory[str]":
+    """A new folder in ``place``, which is made, or in the system's; OptionError where none can."""
+    try:
+        if place is not None:
+            Path(place).mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(
+            prefix="dloral-page-", dir=place, ignore_cleanup_errors=True
+        )
+    except OSError as error:
+        raise OptionError(
+            f"no folder for uploads can be made in {place or 'the temporary folder'}: "
+            f"{(error.strerror or str(error)).lower()}; set GRADIO_TEMP_DIR to another"
+        ) from error

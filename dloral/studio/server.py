@@ -31,8 +31,9 @@ LOOK_SECONDS = 600
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(name: str | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        prog=name,
         description="Serve the page that restores clips.",
         epilog="Each option can be set by an environment variable too, named in brackets.",
     )
@@ -60,9 +61,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def serve(folder: Path, arguments: Sequence[str] | None = None) -> None:
+def serve(folder: Path, arguments: Sequence[str] | None = None, name: str | None = None) -> None:
     """Serve the page until it is ended by Ctrl-C or a signal; visitors' files are in ``folder``."""
-    options = build_parser().parse_args(arguments)
+    options = build_parser(name).parse_args(arguments)
     check(options)
     find_model(options.model)  # a wrong name is said now, not to the first visitor
     # So that the folder goes when a service manager or a container ends us.
@@ -81,6 +82,7 @@ def serve(folder: Path, arguments: Sequence[str] | None = None) -> None:
 def check(options: argparse.Namespace) -> None:
     """OptionError in one line for an option that cannot be served."""
     bytes_of_size(options.max_upload)
+    chosen_port(options)
     if options.auth is not None and not all(options.auth.partition(":")):
         raise OptionError("--auth has no user or no password; give USER:PASSWORD")
     for name in ("max_minutes", "keep_hours"):
@@ -96,6 +98,19 @@ def check(options: argparse.Namespace) -> None:
             raise OptionError(
                 '--mcp needs a package more: python -m pip install "gradio[mcp]"'
             ) from error
+
+
+def chosen_port(options: argparse.Namespace) -> int | None:
+    """By ``--port`` or ``PORT``; None: Gradio looks for a free one. OptionError for no port."""
+    said: dict[str, Any] = {"--port": options.port}
+    said |= {name: os.environ.get(name) or None for name in ("PORT", "GRADIO_SERVER_PORT")}
+    name, port = next(((k, v) for k, v in said.items() if v is not None), ("", None))
+    if port is None:
+        return None
+    if not re.fullmatch("[0-9]{1,5}", str(port)) or not 0 < int(port) < 65536:
+        raise OptionError(f"{name} is {port}; give a port from 1 to 65535")
+    # GRADIO_SERVER_PORT is the first of those that Gradio tries itself.
+    return None if name == "GRADIO_SERVER_PORT" else int(port)
 
 
 def bytes_of_size(text: str) -> int:
@@ -152,12 +167,11 @@ def example_clips() -> dict[str, Path]:
 
 def launch_page(blocks: gr.Blocks, studio: Studio, options: argparse.Namespace) -> None:
     """Start serving and print the address."""
-    port = options.port or os.environ.get("PORT") or None
     user, _, password = (options.auth or "").partition(":")
     try:
         _, address, public = blocks.launch(
             server_name=options.host,
-            server_port=int(port) if port else None,
+            server_port=chosen_port(options),
             share=options.share,
             auth=(user, password) if options.auth else None,
             max_file_size=studio.limits.max_upload,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dloral.errors import OptionError
-from dloral.frames.resize import shrink_for_flow
+from dloral.frames.resize import LATENT_STRIDE, shrink_for_flow
 from dloral.models.adapters import CONSISTENCY, DETAIL, adapter_parameters
 from dloral.options import WINDOWS
 from dloral.pipeline import DLoRALPipeline
@@ -41,6 +41,9 @@ LOSSES = (
     *("flow", "temporal", "csd", "adversarial"),
 )
 """What a schedule may weigh; docs/training.md says what each is."""
+
+PAIR_LOSSES = ("flow", "temporal")
+"""Of two consecutive outputs: of one alone they would be the mean of nothing."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,32 @@ class Algorithm1Config:
         for name in ("clips", "crop", "outputs", "flow_reduction"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{name} is {getattr(self, name)}; give 1 or more")
+        if self.crop % LATENT_STRIDE:
+            raise OptionError(f"crop is {self.crop}; give a multiple of {LATENT_STRIDE}")
+        if not 0 <= self.first_frame_share <= 1:
+            raise OptionError(
+                f"first_frame_share is {self.first_frame_share}; give a share from 0 to 1"
+            )
+        if not self.scale_choices:
+            raise OptionError("scale_choices is empty; give at least one scale, such as (1.0,)")
         if unknown := self.schedule.loss_names() - set(LOSSES):
             raise OptionError(f"there is no loss {min(unknown)!r}; choose from {', '.join(LOSSES)}")
+        paired = [name for name in PAIR_LOSSES if name in self._weighed()]
+        if paired and self.outputs < 2:
+            raise OptionError(
+                f"outputs is {self.outputs}, and the loss {paired[0]!r} compares two outputs of a "
+                "clip; give 2 or more, or weigh other losses"
+            )
+
+    def _weighed(self) -> set[str]:
+        """Losses that some stage of the plan weighs with more than 0."""
+        plan = self.plan()
+        weights = [plan.first_weights or {}]
+        if plan.stages != ("enhancement",):
+            weights.append(plan.consistency_weights)
+        if plan.stages != ("consistency",):
+            weights.append(plan.enhancement_weights)
+        return {name for each in weights for name, weight in each.items() if weight}
 
     @property
     def frames(self) -> int:

@@ -54,11 +54,10 @@ class BaseTask:
         count = self.config.restored + self.config.reconstructed
         hq_frames, lq_frames = self.pack.draw_stills(rng, count, self.config.crop)
         inputs = torch.cat([lq_frames[: self.config.restored], hq_frames[self.config.restored :]])
-        with torch.autocast("cpu", torch.bfloat16):
-            latents = self.pipe.encode(inputs.contiguous(memory_format=torch.channels_last))
-            degraded, clean = latents.split([self.config.restored, self.config.reconstructed])
-            latents = torch.cat([self.pipe.refine(degraded, degraded, None), clean])
-            frames = self.pipe.decode(latents, lq_frames)
+        latents = self.pipe.encode(inputs.contiguous(memory_format=torch.channels_last))
+        degraded, clean = latents.split([self.config.restored, self.config.reconstructed])
+        latents = torch.cat([self.pipe.refine(degraded, degraded, None), clean])
+        frames = self.pipe.decode(latents, lq_frames)
         split = [self.config.restored, self.config.reconstructed]
         (restored, copied), (hq_restored, hq_copied) = frames.split(split), hq_frames.split(split)
         loss = log_error if step >= self.config.charbonnier_steps else charbonnier
@@ -72,10 +71,9 @@ class BaseTask:
         hq_frames, lq_frames = self.held_out.stills(slice(None))
         gains, rebuilt = [], []
         for hq, lq in zip(hq_frames.split(8), lq_frames.split(8), strict=True):
-            with torch.autocast("cpu", torch.bfloat16):
-                latents = self.pipe.encode(lq)
-                frames = self.pipe.decode(self.pipe.refine(latents, latents, None), lq)
-                copies = self.pipe.decode(self.pipe.encode(hq), lq)
+            latents = self.pipe.encode(lq)
+            frames = self.pipe.decode(self.pipe.refine(latents, latents, None), lq)
+            copies = self.pipe.decode(self.pipe.encode(hq), lq)
             gains.append(psnr(frames, hq) - psnr(lq, hq))
             rebuilt.append(psnr(copies, hq))
         return {

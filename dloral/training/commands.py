@@ -93,11 +93,16 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _data(options: argparse.Namespace) -> None:
+    from dloral.training.packs import Pack
     from dloral.training.run import list_data
 
-    config = _configured(options)
-    size = config.algorithm.crop
-    for name, sources in list_data(config.data, size).items():
+    for name, sources in list_data(_configured(options)).items():
+        if isinstance(sources, Pack):
+            count, frames = sources.hq.shape[:2]
+            print(
+                f"{name}: a pack of {count} clips, {frames} frames of {sources.size} pixels a side"
+            )
+            continue
         videos = {window.clip.path for window in sources.windows}
         print(
             f"{name}: {len(sources.photos)} photographs, {len(videos)} videos with "

@@ -65,8 +65,20 @@ COMPACT_SCHEDULE = StageSchedule(
 )
 
 LOOPS = {
-    "flow": LoopConfig(steps=4000, learning_rate=1e-3, decay_steps=1000, evaluate_every=500),
-    "base": LoopConfig(steps=10200, learning_rate=6e-4, decay_steps=1200, evaluate_every=400),
+    "flow": LoopConfig(
+        steps=4000,
+        learning_rate=1e-3,
+        decay_steps=1000,
+        evaluate_every=500,
+        mixed_precision="auto",
+    ),
+    "base": LoopConfig(
+        steps=10200,
+        learning_rate=6e-4,
+        decay_steps=1200,
+        evaluate_every=400,
+        mixed_precision="auto",
+    ),
     "algorithm1": LoopConfig(
         steps=1200,
         learning_rate=6e-4,

@@ -31,6 +31,9 @@ from dloral.training.live.config import changed_config
 from dloral.training.live.pairs import Pictures, read_film
 from dloral.training.live.recipe import Recipe
 from dloral.training.live.smoothing import lose_grids
+from dloral.training.monitor import writing
+from dloral.weights.finding import find_model
+from dloral.weights.loading import choose_device
 
 SHARES = {"flow": 0.06, "base": 0.46, "smoothing": 0.1}
 """Algorithm 1 gets the rest."""
@@ -40,41 +43,57 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, required=True, help="folder of photographs")
     parser.add_argument("--film", type=Path, help="video of five-frame shots")
-    parser.add_argument("--features", type=Path, help="LPIPS-like weights (safetensors)")
+    parser.add_argument(
+        "--features",
+        type=Path,
+        help="LPIPS-like weights in a file (docs/training.md); without it, "
+        "what requirements-metrics.txt installs",
+    )
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--base", type=Path, help="go on from these weights: Algorithm 1 alone")
+    parser.add_argument("--base", help="go on from this model: what stages names, no more")
     parser.add_argument("--seconds", type=float, default=500)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
     given = parser.parse_args()
     config = changed_config(given.set)
-    if given.base and not given.base.is_dir():
-        raise InputError(f"{given.base} is no folder; give the base of an earlier run")
+    device = choose_device(given.device)
+    base = find_model(given.base) if given.base else None
     torch.backends.cudnn.benchmark = True
     begun = time.monotonic()
     film = read_film(given.film, 5) if given.film else None
     photos = sorted(given.photos.glob("*.jpg"))
     if not photos:
         raise InputError(f"{given.photos} holds no .jpg photographs; give a folder that does")
-    pictures = Pictures(photos, film, config.size, given.device, config.film_share)
+    pictures = Pictures(photos, film, config.size, device, config.film_share)
     features = LPIPSLike(given.features, blocks=4)
     recipe = Recipe(config, pictures, features, given.out)
     recipe.started = begun
-    (given.out / "config.json").write_text(json.dumps(asdict(config), indent=1))
+    with writing(given.out):
+        (given.out / "config.json").write_text(json.dumps(asdict(config), indent=1))
     recipe.log(photographs=len(photos), film_shots=0 if film is None else len(film))
-    if given.base:
-        recipe.take(given.base)
-    else:
-        train_flow(recipe, SHARES["flow"] * given.seconds)
-        train_base(recipe, SHARES["base"] * given.seconds)
-        recipe.save("base")
-    if config.stages.startswith("S"):
-        only = config.stages == "S"
-        lose_grids(recipe, given.seconds if only else SHARES["smoothing"] * given.seconds)
-        recipe.save("smooth")
-    if config.stages != "S":
-        LiveAlgorithm1(recipe).train(given.seconds - (time.monotonic() - begun))
+    try:
+        train(recipe, base, begun, given.seconds)
+    except BaseException:
+        recipe.save("unfinished")  # hours, perhaps, and what is good for a --base
+        raise
     recipe.log(done=True)
+
+
+def train(recipe: Recipe, base: Path | None, begun: float, seconds: float) -> None:
+    """Every phase that the recipe's settings ask for, in what is left of ``seconds``."""
+    stages = recipe.config.stages
+    if base:
+        recipe.take(base)
+    else:
+        train_flow(recipe, SHARES["flow"] * seconds)
+        train_base(recipe, SHARES["base"] * seconds)
+        recipe.save("base")
+    if stages.startswith("S"):
+        left = seconds - (time.monotonic() - begun)
+        lose_grids(recipe, left if stages == "S" else SHARES["smoothing"] * seconds)
+        recipe.save("smooth")
+    if stages != "S":
+        LiveAlgorithm1(recipe).train(seconds - (time.monotonic() - begun))
 
 
 if __name__ == "__main__":

@@ -7,18 +7,30 @@ A configuration is a name (:mod:`dloral.training.configurations`) or a Python fi
 
 import ast
 import runpy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from math import inf
 from pathlib import Path
 from pprint import pformat
 from textwrap import indent
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from dloral.errors import OptionError
 from dloral.training.algorithm1 import Algorithm1Config
+from dloral.training.schedule import StageSchedule
 from dloral.training.trainer import LoopConfig
 
 PRECISIONS = ("float32", "bfloat16")
+WORDS = {
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    bool: ("True or False", ""),
+    str: ("text", "texts"),
+    type(None): ("None", ""),
+    StageSchedule: ("a schedule's name", ""),
+}
+LEAST_SPACING = 0.001  # seconds; sources are listed in thousandths
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,23 @@ class SourceConfig:
     video_reduction: int = 2
     video_spacing: float = 1.0
 
+    def __post_init__(self) -> None:
+        for name in ("places", "exclude", "only"):
+            if isinstance(value := getattr(self, name), str):
+                raise OptionError(f"{name} is {value!r}; give a tuple, such as ({value!r},)")
+        if not self.photo_reductions or min(self.photo_reductions) < 1:
+            raise OptionError(
+                f"photo_reductions is {self.photo_reductions}; give factors of 1 or more"
+            )
+        if self.video_reduction < 1:
+            raise OptionError(f"video_reduction is {self.video_reduction}; give 1 or more")
+        if self.video_share is not None and not 0 <= self.video_share <= 1:
+            raise OptionError(f"video_share is {self.video_share}; give a share from 0 to 1")
+        if not LEAST_SPACING <= self.video_spacing < inf:
+            raise OptionError(
+                f"video_spacing is {self.video_spacing}; give {LEAST_SPACING} seconds or more"
+            )
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -87,6 +116,11 @@ class DataConfig:
     held_out: SourceConfig | None = None
     held_out_clips: int = 4
     workers: int = 2
+
+    def __post_init__(self) -> None:
+        for name, least in (("held_out_clips", 1), ("workers", 0)):
+            if getattr(self, name) < least:
+                raise OptionError(f"{name} is {getattr(self, name)}; give {least} or more")
 
 
 @dataclass(frozen=True)
@@ -138,7 +172,8 @@ def save_config(config: TrainConfig, path: Path) -> None:
 def with_changes(config: TrainConfig, changes: Sequence[str]) -> TrainConfig:
     """``config`` with ``KEY=VALUE`` changes such as ``loop.steps=300`` or ``data.workers=0``.
 
-    A value is a Python literal, or else taken as text.
+    A value is a Python literal of the setting's type, or else taken as text. Raises
+    :class:`OptionError` for one of another type.
     """
     for change in changes:
         key, equals, text = change.partition("=")
@@ -148,17 +183,70 @@ def with_changes(config: TrainConfig, changes: Sequence[str]) -> TrainConfig:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             value = text
-        config = _changed(config, key.split("."), value, key)
+        config = _changed(config, key.split("."), (value, text), key)
     return config
 
 
-def _changed(part: Any, path: Sequence[str], value: Any, key: str) -> Any:
+def _changed(part: Any, path: Sequence[str], given: tuple[Any, str], key: str) -> Any:
+    """``given``: the value as a literal, and as the text that it came from."""
     known = [f.name for f in fields(part)] if is_dataclass(part) else []
     if path[0] not in known:
         raise OptionError(f"{key} is no setting; here there are {', '.join(known) or 'none'}")
     if len(path) > 1:
-        value = _changed(getattr(part, path[0]), path[1:], value, key)
+        value = _changed(getattr(part, path[0]), path[1:], given, key)
+    else:
+        value = _of_type(get_type_hints(type(part))[path[0]], *given, getattr(part, path[0]), key)
     try:
         return replace(part, **{path[0]: value})
     except TypeError as error:
         raise OptionError(f"{key} cannot be {value!r}: {error}") from error
+
+
+def _of_type(kind: Any, value: Any, text: str, now: Any, key: str) -> Any:
+    """``value`` if it is of the annotated type ``kind``, or else ``text`` if that is."""
+    value = tuple(value) if isinstance(value, list) else value
+    if _fits(value, kind):
+        return value
+    if value is not None and _fits(text, kind):  # a folder may be called 2024
+        return text
+    example = "" if is_dataclass(now) or now in (None, "", (), {}) else f", such as {now!r}"
+    raise OptionError(f"{key} is {text!r}; give {_in_words(kind)}{example}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type as settings are annotated with; a whole number is a number."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return any(_fits(value, part) for part in parts)
+    if origin is Literal:
+        return value in parts
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        parts = parts[:1] * len(value) if parts[-1] is ... else parts
+        return len(value) == len(parts) and all(map(_fits, value, parts))
+    if origin is not None:  # a mapping
+        return isinstance(value, Mapping) and all(
+            _fits(key, parts[0]) and _fits(of_key, parts[1]) for key, of_key in value.items()
+        )
+    if kind in (int, float):
+        wanted = int if kind is int else int | float
+        return isinstance(value, wanted) and not isinstance(value, bool)
+    if kind is StageSchedule:
+        return isinstance(value, str)  # the name of one
+    return isinstance(value, kind)
+
+
+def _in_words(kind: Any, many: bool = False) -> str:
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return " or ".join(map(_in_words, parts))
+    if origin is Literal:
+        return f"{'' if many else 'one '}of {', '.join(map(repr, parts))}"
+    if origin is tuple:
+        count = "several" if parts[-1] is ... else str(len(parts))
+        return f"{count} {_in_words(parts[0], many=True)} in brackets"
+    if origin is not None:
+        return f"{_in_words(parts[1], many=True)} by name in a dict"
+    one, several = WORDS.get(kind, (f"a {kind.__name__} in a configuration file", ""))
+    return several if many and several else one

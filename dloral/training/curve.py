@@ -23,55 +23,52 @@ from dloral.errors import InputError, exit_status
 SMOOTHING = 5  # log entries a point of the loss curves
 
 
-def read_log(run: Path) -> tuple[dict[str, list], dict[str, list]]:
-    """(training losses, held-out figures) of a run: name -> list of (step, value).
+Curves = dict[str, dict[str, list[tuple[int, float]]]]
+"""Panel -> name -> (step, value) in the order of steps."""
+
+
+def read_log(run: Path) -> Curves:
+    """A run's training losses, one panel for each of its phases, and one for each kind of held-out
+    figure.
 
     A run that was stopped and went on from a checkpoint logged some steps twice; the later counts.
     """
-    losses: dict[str, dict[int, float]] = defaultdict(dict)
-    figures: dict[str, dict[int, float]] = defaultdict(dict)
+    panels: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     try:
         entries = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        entries = [entry for entry in entries if "step" in entry]  # others tell of the run itself
         steps = [entry.pop("step") for entry in entries]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"{run} has no readable log.jsonl; give the folder of a run") from error
+    if not entries:
         raise InputError(
-            f"{run} has no readable log.jsonl with a step in each line; give the folder of a run"
-        ) from error
+            f"{run}/log.jsonl tells of no step; give the folder of a run that has some"
+        )
     for step, entry in zip(steps, entries, strict=True):
         entry.pop("seconds", None)
         for name, value in entry.pop("held_out", {}).items():
-            figures[name][step] = value
+            unit, _, setting = name.partition(" ")
+            panels[f"held out: {unit}"][setting or unit][step] = value
+        title = entry.pop("phase", "training losses")
         for name, value in entry.items():
-            losses[name][step] = value
-    return tuple(  # type: ignore[return-value]
-        {name: sorted(points.items()) for name, points in group.items()}
-        for group in (losses, figures)
-    )
+            panels[title][name][step] = value
+    return {
+        title: {name: sorted(points.items()) for name, points in lines.items()}
+        for title, lines in panels.items()
+    }
 
 
 def smoothed(points: list[tuple[int, float]]) -> np.ndarray:
-    """Means of consecutive points, (N,2)."""
+    """Means of consecutive points, (N,2); as they are where there are few."""
+    if len(points) < SMOOTHING**2:
+        return np.array(points)
     usable = len(points) // SMOOTHING * SMOOTHING
     return np.array(points[:usable]).reshape(-1, SMOOTHING, 2).mean(axis=1)
 
 
-def grouped(figures: dict[str, list]) -> dict[str, dict[str, list]]:
-    """Held-out figures of one unit together: ``psnr_gain 1/0`` and ``psnr_gain 1/1``, say."""
-    groups: dict[str, dict[str, list]] = defaultdict(dict)
-    for name, points in figures.items():
-        unit, _, setting = name.partition(" ")
-        groups[unit][setting or unit] = points
-    return dict(groups)
-
-
 def draw(runs: list[Path], target: Path) -> None:
     """A row a run: its losses, then one panel for each kind of held-out figure."""
-    logs = [read_log(run) for run in runs]
-    panels = [
-        {"training losses": {n: smoothed(p) for n, p in losses.items() if len(p) >= SMOOTHING}}
-        | {f"held out: {unit}": group for unit, group in grouped(figures).items()}
-        for losses, figures in logs
-    ]
+    panels = [read_log(run) for run in runs]
     columns = max(map(len, panels))
     figure, axes = plt.subplots(
         len(runs), columns, figsize=(4.2 * columns, 3 * len(runs)), squeeze=False
@@ -79,7 +76,8 @@ def draw(runs: list[Path], target: Path) -> None:
     for row, run, contents in zip(axes, runs, panels, strict=True):
         for panel, (title, lines) in zip(row, contents.items(), strict=False):
             for name, points in lines.items():
-                panel.plot(*np.array(points).T, label=name, marker=".", linewidth=1)
+                curve = points if title.startswith("held out") else smoothed(points)
+                panel.plot(*np.array(curve).T, label=name, marker=".", linewidth=1)
             panel.set_title(f"{run.name}, {title}", fontsize=9)
             panel.set_xlabel("step", fontsize=8)
             panel.tick_params(labelsize=7)

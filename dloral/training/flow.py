@@ -89,8 +89,7 @@ class FlowTask:
         pairs = turned(self.pairs[torch.from_numpy(chosen)], rng)
         stills = self._draw_stills(rng, self.config.moved_pairs)
         pairs = pairs + moved_pairs(stills, self.config.most_shift, rng)
-        with torch.autocast("cpu", torch.bfloat16):
-            return {"end_point_error": self._taught(pairs)}
+        return {"end_point_error": self._taught(pairs)}
 
     def _draw_stills(self, rng: np.random.Generator, count: int) -> Tensor:
         """Small low-quality pictures (N,3,S/4,S/4)."""
@@ -103,8 +102,7 @@ class FlowTask:
         current, previous = (
             net.normalise(2 * part - 1) for part in (pairs.current, pairs.previous)
         )
-        with torch.autocast("cpu", torch.bfloat16):
-            flow = net.correct(net.pyramid[-1], current, previous, torch.zeros_like(pairs.flow))
+        flow = net.correct(net.pyramid[-1], current, previous, torch.zeros_like(pairs.flow))
         return end_point_error(flow, pairs.flow, pairs.known)
 
     def _spread_level(self) -> None:

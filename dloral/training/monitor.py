@@ -1,10 +1,16 @@
-"""What a run shows of itself: a bar, ``RUN/log.jsonl``, TensorBoard curves, sample grids."""
+"""What a run shows of itself: a bar, ``RUN/log.jsonl``, TensorBoard curves, sample grids.
+
+What cannot be written there is one :class:`OutputError`, and leaves no half of a line or picture.
+"""
 
 import json
 import logging
+import os
+import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from dloral.errors import OutputError
 from dloral.frames.clips import as_bytes
 
 log = logging.getLogger(__name__)
@@ -38,7 +45,10 @@ class Monitor:
             dynamic_ncols=seen,
             mininterval=0.1 if seen else QUIET_SECONDS,
         )
-        self.curves = _curves(run / "tensorboard", first_step) if writes else None
+        self.curves: Any = None
+        if writes:
+            with writing(run / "tensorboard"):
+                self.curves = _curves(run / "tensorboard", first_step)
         self.started = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -51,8 +61,14 @@ class Monitor:
         trace: TracebackType | None,
     ) -> None:
         self.bar.close()
-        if self.curves is not None:
-            self.curves.close()
+        if self.curves is None:
+            return
+        try:
+            with writing(self.run / "tensorboard"):
+                self.curves.close()
+        except OutputError:
+            if error is None:  # else the error that ended the run says more
+                raise
 
     def step(
         self, step: int, losses: Mapping[str, float], learning_rate: float, stage: str
@@ -66,36 +82,80 @@ class Monitor:
             return
         seconds = round(time.monotonic() - self.started, 1)
         self._write({"step": step, "seconds": seconds, **losses})
-        if self.curves is not None:
-            for name, value in losses.items():
-                self.curves.add_scalar(f"loss/{name}", value, step)
-            self.curves.add_scalar("learning rate", learning_rate, step)
-            if stage:
-                self.curves.add_scalar("stage/enhancement", float(stage != "consistency"), step)
+        points = {f"loss/{name}": value for name, value in losses.items()}
+        points["learning rate"] = learning_rate
+        if stage:
+            points["stage/enhancement"] = float(stage != "consistency")
+        self._plot(step, points)
 
     def figures(self, step: int, figures: Mapping[str, float]) -> None:
         """Held-out figures."""
         if not self.writes:
             return
         self._write({"step": step, "held_out": dict(figures)})
-        if self.curves is not None:
-            for name, value in figures.items():
-                self.curves.add_scalar(f"held out/{name}", value, step)
+        self._plot(step, {f"held out/{name}": value for name, value in figures.items()})
 
     def picture(self, step: int, grid: Tensor) -> None:
         """A sample grid (3,H,W) in [0, 1]."""
         if not self.writes:
             return
-        folder = self.run / "samples"
-        folder.mkdir(exist_ok=True)
+        path = self.run / "samples" / f"step-{step:06}.png"
         pixels = as_bytes(grid)
-        Image.fromarray(pixels).save(folder / f"step-{step:06}.png")
+        try:
+            with writing(path):
+                path.parent.mkdir(exist_ok=True)
+                Image.fromarray(pixels).save(path)
+        except OutputError:
+            with suppress(OSError):
+                path.unlink()
+            raise
         if self.curves is not None:
-            self.curves.add_image("samples", pixels, step, dataformats="HWC")
+            with writing(self.run / "tensorboard"):
+                self.curves.add_image("samples", pixels, step, dataformats="HWC")
+
+    def _plot(self, step: int, points: Mapping[str, float]) -> None:
+        if self.curves is not None:
+            with writing(self.run / "tensorboard"):
+                for name, value in points.items():
+                    self.curves.add_scalar(name, value, step)
 
     def _write(self, entry: Mapping[str, Any]) -> None:
-        with (self.run / "log.jsonl").open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+        path = self.run / "log.jsonl"
+        size = path.stat().st_size if path.is_file() else 0
+        try:
+            with writing(path), path.open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OutputError:
+            with suppress(OSError):  # the next line would go on from half of this one
+                os.truncate(path, size)
+            raise
+
+
+def make_run_folder(run: Path) -> None:
+    """``run``, where it is not there yet; raises :class:`OutputError` where it cannot be."""
+    check_run_folder(run)
+    with writing(run):
+        run.mkdir(parents=True, exist_ok=True)
+
+
+def check_run_folder(run: Path) -> None:
+    """Raises :class:`OutputError` for a file, before anything else takes its time."""
+    if run.exists() and not run.is_dir():
+        raise OutputError(f"{run} is a file; give a folder for the run")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Within, what the system refuses is an :class:`OutputError` that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        there = next(folder for folder in path.absolute().parents if folder.is_dir())
+        free = shutil.disk_usage(there).free
+        why = (error.strerror or str(error)).lower()
+        raise OutputError(
+            f"{path} could not be written ({free / 1e9:.1f} GB free): {why}"
+        ) from error
 
 
 def _curves(folder: Path, first_step: int) -> Any:

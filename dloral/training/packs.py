@@ -6,6 +6,7 @@ A pack is a folder: ``hq.npy`` (N,T,3,S,S) and ``lq.npy`` (N,T,3,S/4,S/4), uint8
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -20,16 +21,34 @@ class Pack:
     """One pack, memory-mapped; nothing is read before it is drawn."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        flow = folder / "flow.npy"
         try:
             self.hq = np.load(folder / "hq.npy", mmap_mode="r")
             self.lq = np.load(folder / "lq.npy", mmap_mode="r")
+            self.flow = np.load(flow, mmap_mode="r") if flow.is_file() else None
         except (OSError, ValueError, EOFError) as error:
             raise InputError(
-                f"{folder} is no pack; make one with python -m dloral.training.prepare"
+                f"{folder} is no whole pack; make one with python -m dloral.training.prepare"
             ) from error
-        flow = folder / "flow.npy"
-        self.flow = np.load(flow, mmap_mode="r") if flow.is_file() else None
         self.size = self.hq.shape[-1]
+
+    def check(self, frames: int, crop: int = 0) -> Self:
+        """Itself, if it has clips of ``frames`` frames or more with their flow, and pictures of
+        ``crop`` pixels or more; :class:`InputError` if not."""
+        count, found = self.hq.shape[:2]
+        if not count:
+            raise InputError(
+                f"{self.folder} is an empty pack; make one with a --count of 1 or more"
+            )
+        if found < frames:
+            raise InputError(
+                f"{self.folder} has clips of {found} frames, and {frames} are needed; make a pack "
+                f"with --frames {frames}, or set algorithm.window or algorithm.outputs lower"
+            )
+        self._flow()
+        self._steps(crop)
+        return self
 
     def clip(self, index: int) -> tuple[Tensor, Tensor]:
         """One whole clip: (hq_frames, lq_frames at the same size), (T,3,S,S) in [0, 1]."""
@@ -42,12 +61,12 @@ class Pack:
         return hq, resize_bicubic(lq, self.size, self.size)
 
     def clips(self, which: slice | list[int]) -> "ClipBatch":
-        """Whole clips."""
-        assert self.flow is not None, "this pack holds stills; clips need flow.npy"
+        """Whole clips; raises :class:`InputError` for a pack without flow."""
+        flow = torch.from_numpy(self._flow()[which].astype("f4"))
         hq, lq = (_floats(frames[which]) for frames in (self.hq, self.lq))
         shape = hq.shape[:2]
         lq = resize_bicubic(lq.flatten(0, 1), self.size, self.size).unflatten(0, shape)
-        return ClipBatch(hq, lq, _full_size_flow(torch.from_numpy(self.flow[which].astype("f4"))))
+        return ClipBatch(hq, lq, _full_size_flow(flow))
 
     def draw_stills(self, rng: np.random.Generator, count: int, crop: int) -> tuple[Tensor, Tensor]:
         """``count`` random crops, flipped and turned: (hq_frames, lq_frames), (B,3,crop,crop)."""
@@ -77,9 +96,26 @@ class Pack:
 
     def _place(self, rng: np.random.Generator, crop: int) -> tuple:
         """Where to crop: on the latent grid, so that latents of crop and whole agree."""
-        steps = (self.size - crop) // LATENT_STRIDE
-        top, left = LATENT_STRIDE * rng.integers(steps + 1, size=2)
+        top, left = LATENT_STRIDE * rng.integers(self._steps(crop) + 1, size=2)
         return (..., slice(top, top + crop), slice(left, left + crop))
+
+    def _steps(self, crop: int) -> int:
+        """How many cells of the latent grid a crop can be moved by."""
+        if crop > self.size:
+            raise InputError(
+                f"{self.folder} has pictures of {self.size} pixels a side, smaller than a crop of "
+                f"{crop}; set algorithm.crop to {self.size} or less, or make a pack with --size "
+                f"{crop}"
+            )
+        return (self.size - crop) // LATENT_STRIDE
+
+    def _flow(self) -> np.ndarray:
+        if self.flow is None:
+            raise InputError(
+                f"{self.folder} has no flow.npy, which clips need; make a pack of photographs with "
+                "--frames 2 or more"
+            )
+        return self.flow
 
 
 @dataclass(frozen=True)

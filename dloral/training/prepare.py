@@ -136,11 +136,11 @@ def _arrays(sample: Sample) -> dict[str, NDArray]:
 
 
 def _manifest(sources: Sources, config: PackConfig) -> str:
-    hashes = {path.name: _sha256(path) for path in sources.files()}
+    hashes = {sources.name(path): _sha256(path) for path in sources.files()}
     manifest = {
         "config": asdict(config),
         "sources": hashes,
-        "seconds_in_videos": [[w.clip.path.name, float(w.start)] for w in sources.windows],
+        "seconds_in_videos": [[sources.name(w.clip.path), float(w.start)] for w in sources.windows],
         "left_out": sources.left_out,
     }
     return json.dumps(manifest, indent=1)

@@ -20,6 +20,7 @@ from dloral.pipeline import DLoRALPipeline
 from dloral.training.algorithm1 import Algorithm1Task, ClipSource, algorithm_1
 from dloral.training.config import DataConfig, SourceConfig, TrainConfig, save_config
 from dloral.training.data import SampleConfig
+from dloral.training.monitor import check_run_folder, make_run_folder, writing
 from dloral.training.packs import Pack
 from dloral.training.perceptual import load_perceptual
 from dloral.training.preview import HeldOut
@@ -59,6 +60,7 @@ def run_training(
     ``trainable.txt``. ``measure``: figures of one's own, asked for with the averaged weights each
     time the run evaluates, and logged with the held-out figures. Raises :class:`DLoRALError`.
     """
+    check_run_folder(run)
     # Said plainly, for accelerate joins several processes on CPUs only where it is.
     asked = parse_flag_from_env("ACCELERATE_USE_CPU")  # accelerate launch --cpu
     state = PartialState(cpu=asked or choose_device(AUTO).type == "cpu")
@@ -93,9 +95,10 @@ def run_training(
         on_step=on_step,
     )
     if state.is_main_process:
-        run.mkdir(parents=True, exist_ok=True)
+        make_run_folder(run)
         report = describe_trainable(task)
-        (run / "trainable.txt").write_text(report + "\n" + list_trainable(task))
+        with writing(run / "trainable.txt"):
+            (run / "trainable.txt").write_text(report + "\n" + list_trainable(task))
         own = len(trainer.own_micro_batches)
         print(
             f"{report}\non {state.num_processes} x {state.device.type} in precision "
@@ -105,7 +108,8 @@ def run_training(
         )
     trainer.check()
     if state.is_main_process:
-        save_config(config, run / "config.py")
+        with writing(run / "config.py"):
+            save_config(config, run / "config.py")
     algorithm_1(task, trainer)
     if state.is_main_process and config.save_pipeline:
         _save(pipe, run / "pipeline")
@@ -161,18 +165,23 @@ def list_trainable(task: Algorithm1Task) -> str:
     )
 
 
-def list_data(data: DataConfig, size: int) -> Mapping[str, Sources]:
-    """What each stage's places hold, by the stage's name; packs are listed by nobody."""
+def list_data(config: TrainConfig) -> Mapping[str, Sources | Pack]:
+    """What each stage's places hold, by the stage's name; a pack, where it serves. Raises
+    :class:`DLoRALError` where there is nothing to train on."""
+    algorithm, data = config.algorithm, config.data
     wanted = {"both stages": data.consistency}
     if data.enhancement is not None:
         wanted = {"consistency": data.consistency, "enhancement": data.enhancement}
     if data.held_out is not None:
         wanted["held out"] = data.held_out
-    return {
-        name: find_sources(source.places, _needs(source, size))
-        for name, source in wanted.items()
-        if _pack_of(source) is None
-    }
+    found: dict[str, Sources | Pack] = {}
+    for name, source in wanted.items():
+        if pack := _pack_of(source):
+            crop = 0 if name == "held out" else algorithm.crop  # held-out clips are seen whole
+            found[name] = Pack(pack).check(algorithm.frames, crop)
+        else:
+            found[name] = find_sources(source.places, _needs(source, algorithm.crop))
+    return found
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
@@ -222,7 +231,11 @@ def _sources(config: TrainConfig, state: PartialState) -> Mapping[Stage, ClipSou
     algorithm, loop, data = config.algorithm, config.loop, config.data
     schedule = algorithm.plan()
     of_stage = {stage: _source_config(data, stage) for stage in schedule.stages}
-    packs = {stage: _pack_of(source) for stage, source in of_stage.items()}
+    folders = {stage: _pack_of(source) for stage, source in of_stage.items()}
+    packs = {
+        stage: None if folder is None else Pack(folder).check(algorithm.frames, algorithm.crop)
+        for stage, folder in folders.items()
+    }
     samples = {
         stage: _samples(of_stage[stage], config, loop.seed)
         for stage, pack in packs.items()
@@ -241,7 +254,7 @@ def _sources(config: TrainConfig, state: PartialState) -> Mapping[Stage, ClipSou
     return {
         stage: stream.of(stage)
         if pack is None
-        else PackClips(Pack(pack), algorithm.clips, algorithm.crop, state.device)
+        else PackClips(pack, algorithm.clips, algorithm.crop, state.device)
         for stage, pack in packs.items()
     }
 
@@ -294,7 +307,8 @@ def _held_out(task: Algorithm1Task, config: TrainConfig, device: torch.device) -
     if source is None:
         return None
     count = config.data.held_out_clips
-    if pack := _pack_of(source):
-        return HeldOut(task, on_device(Pack(pack).clips(slice(count)), device))
+    if folder := _pack_of(source):
+        pack = Pack(folder).check(config.algorithm.frames)
+        return HeldOut(task, on_device(pack.clips(slice(count)), device))
     sources, samples = _samples(source, config, config.loop.seed + HELD_OUT_SEED)
     return HeldOut(task, enlarged(draw_clips(sources, samples, range(count)), device))

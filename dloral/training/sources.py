@@ -23,7 +23,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, count, islice
 from math import floor
 from pathlib import Path
 
@@ -68,11 +68,17 @@ class VideoSpan:
 
 @dataclass(frozen=True)
 class Sources:
-    """What can be used, and what was left out with the reason (by name below its place)."""
+    """What can be used, and what was left out with the reason (by name, see :meth:`name`)."""
 
     photos: tuple[Path, ...] = ()
     windows: tuple[Window, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
+    names: dict[Path, str] = field(default_factory=dict)
+
+    def name(self, path: Path) -> str:
+        """A source's name below its place, the same on every machine. Where places share names,
+        the later ones have their place's name before it, or a number after it."""
+        return self.names.get(path, path.name)
 
     def files(self) -> Iterator[Path]:
         """Every file or frame folder once, in order."""
@@ -129,7 +135,7 @@ def find_sources(places: Sequence[str], needs: Needs) -> Sources:
             f"({len(search.left_out)} left out); give photographs ({', '.join(PHOTO_SUFFIXES)}) of "
             f"{photo} pixels a side or more, or videos of {video}"
         )
-    return Sources(tuple(search.photos), tuple(search.windows), search.left_out)
+    return Sources(tuple(search.photos), tuple(search.windows), search.left_out, search.names)
 
 
 def split_place(place: str) -> tuple[str, Path]:
@@ -150,6 +156,8 @@ class _Search:
         self.photos: list[Path] = []
         self.windows: list[Window] = []
         self.left_out: dict[str, str] = {}
+        self.names: dict[Path, str] = {}
+        self._taken: set[str] = set()
 
     def look(self, kind: str, place: Path) -> None:
         if kind == "pack":
@@ -165,7 +173,14 @@ class _Search:
                 self._video(path, place, _not_reds(path) if kind == "reds" else "")
 
     def _read_list(self, file: Path) -> None:
-        for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            found = "a folder" if file.is_dir() else "no text that can be read"
+            raise InputError(
+                f"{file} is {found}; give list:FILE, a UTF-8 text with one path a line"
+            ) from error
+        for line in lines:
             entry = line.partition("#")[0].strip()
             whole = file.parent / entry
             path = whole if whole.exists() or not entry else file.parent / entry.split()[0]
@@ -193,18 +208,33 @@ class _Search:
         self._wanted(path, place, find, reason)
 
     def _wanted(self, path: Path, place: Path, unusable: Callable[[], str], reason: str) -> bool:
-        below = path.is_relative_to(place) and path != place
-        name = str(path.relative_to(place)) if below else path.name
+        name = self._name(path, place)
         if reason:
             self.left_out[name] = reason
-        elif any(word in path.name for word in self.needs.exclude):
+            return False
+        if any(word in path.name for word in self.needs.exclude):
             self.left_out[name] = "excluded by name"
-        elif self.needs.only and not any(word in path.name for word in self.needs.only):
+            return False
+        if self.needs.only and not any(word in path.name for word in self.needs.only):
             self.left_out[name] = "not among those named"
-        elif reason := unusable():
+            return False
+        if reason := unusable():
             self.left_out[name] = reason
             log.warning("%s is left out: %s", path, reason)
-        return name not in self.left_out
+            return False
+        return True
+
+    def _name(self, path: Path, place: Path) -> str:
+        """See :meth:`Sources.name`; a path keeps the name that it got first."""
+        if path not in self.names:
+            below = path.is_relative_to(place) and path != place
+            plain = path.relative_to(place).as_posix() if below else path.name
+            qualified = f"{(place if below else path.parent).resolve().name}/{plain}"
+            numbered = (f"{qualified} ({number})" for number in count(2))
+            free = (n for n in chain((plain, qualified), numbered) if n not in self._taken)
+            self.names[path] = next(free)
+            self._taken.add(self.names[path])
+        return self.names[path]
 
 
 def unusable_photo(path: Path, least: int) -> str:
@@ -262,5 +292,5 @@ def _windows(clip: ClipInfo, needs: Needs) -> list[Window]:
     end = length if span.end is None else min(span.end, length)
     if end <= span.first:
         return []
-    count = max(1, floor((end - span.first) / span.spacing))
-    return [Window(clip, span.first + number * span.spacing) for number in range(count)]
+    places = max(1, floor((end - span.first) / span.spacing))
+    return [Window(clip, span.first + number * span.spacing) for number in range(places)]

@@ -134,10 +134,12 @@ class ClipStream:
 
     def _read_ahead(self, start: Draw) -> Iterator[tuple[Key, DrawnClips | DLoRALError]]:
         keys = [
-            (self.schedule.stage_at(step + 1), step * self.micro_batches + micro)
+            (stage, step * self.micro_batches + micro)
             for step in range(start.step, self.steps)
             for micro in self.own
             if (step, micro) >= (start.step, start.micro)
+            # The other stage may have a pack, which is read without us.
+            if (stage := self.schedule.stage_at(step + 1)) in self.batches.samples
         ]
         loader = DataLoader(
             self.batches,

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,19 +22,21 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from dloral.errors import CancelledError, DLoRALError, OptionError
+from dloral.errors import CancelledError, DLoRALError, OptionError, OutputError
 from dloral.training.checkpoints import (
     check_settings,
     check_tensors,
     load_checkpoint,
     save_checkpoint,
 )
-from dloral.training.monitor import Monitor
+from dloral.training.monitor import Monitor, make_run_folder
 from dloral.weights.loading import choose_dtype
 
 PRECISIONS = ("no", "auto", "bf16", "fp16")
 FREE_SETTINGS = ("steps", "checkpoint_every", "evaluate_every", "log_every")
 """Settings of a loop that a run may change when it goes on."""
+
+MOST_SEED = 2**62  # held-out clips are drawn from a seed a little larger, and torch takes 2 ** 63
 
 MOST_SKIPPED = 20
 """Steps in a row that fp16's loss scaling may skip while it looks for its scale."""
@@ -77,8 +80,25 @@ class LoopConfig:
             raise OptionError(
                 f"mixed_precision is {self.mixed_precision!r}; choose from {', '.join(PRECISIONS)}"
             )
-        if not 0 <= self.ema < 1:
-            raise OptionError(f"ema is {self.ema}; give a factor from 0 to less than 1")
+        for name, (fits, wanted) in self._ranges().items():
+            if not fits:
+                raise OptionError(f"{name} is {getattr(self, name)!r}; give {wanted}")
+
+    def _ranges(self) -> dict[str, tuple[bool, str]]:
+        """By name, whether a setting is in its range, and what would be."""
+        seeds = isinstance(self.seed, int) and 0 <= self.seed < MOST_SEED
+        factors = self.rate_factors.values()
+        return {
+            "learning_rate": (0 <= self.learning_rate < inf, "0 or more"),
+            "rate_factors": (all(0 <= f < inf for f in factors), "factors of 0 or more"),
+            "betas": (all(0 <= b < 1 for b in self.betas), "factors from 0 to less than 1"),
+            "weight_decay": (0 <= self.weight_decay < inf, "0 or more"),
+            "warmup_steps": (self.warmup_steps >= 0, "0 or more"),
+            "decay_steps": (self.decay_steps >= 0, "0 or more"),
+            "gradient_clip": (self.gradient_clip > 0, "more than 0"),
+            "ema": (0 <= self.ema < 1, "a factor from 0 to less than 1"),
+            "seed": (seeds, "a whole number from 0 to less than 2 ** 62"),
+        }
 
     def learning_rate_at(self, step: int) -> float:
         rising = min(1.0, (step + 1) / max(self.warmup_steps, 1))
@@ -96,9 +116,8 @@ class Draw:
 
 
 class Task(Protocol):
-    """What :func:`train` trains. ``modules`` are saved whole; only ``active(step)`` is updated."""
-
-    modules: Mapping[str, nn.Module]
+    """What :func:`train` trains: of ``trainable()``, which a checkpoint holds, each step updates
+    what ``active(step)`` names."""
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Every parameter that any step may update, by a stable name."""
@@ -125,7 +144,7 @@ def train(
 ) -> None:
     """Run ``task`` to ``config.steps``, going on from the checkpoint in ``run`` where there is one.
 
-    At the end (and while ``evaluate`` runs) the modules hold the averaged weights.
+    At the end (and while ``evaluate`` runs) the parameters hold their averages.
     """
     trainer = Trainer(task.trainable(), config, run, evaluate=task.evaluate, on_step=on_step)
     for iteration in trainer.iterations():
@@ -216,7 +235,7 @@ class Trainer:
         Between them the run is logged, saved and evaluated. A first Ctrl-C (or SIGTERM) ends the
         step, saves, and raises :class:`CancelledError`; a second one stops at once.
         """
-        self.run.mkdir(parents=True, exist_ok=True)
+        make_run_folder(self.run)
         self._resume()
         main = self.accelerator.is_main_process
         with (
@@ -314,22 +333,38 @@ class Trainer:
         scaled = self.accelerator.scaler is not None and np.isfinite(total)
         if finite or (scaled and self._skipped <= MOST_SKIPPED):
             return
+        self._keep()
+        self.accelerator.wait_for_everyone()  # one that ended first would end the one that saves
         raise NotFiniteError(
             f"the loss at step {self.step} is {total} with gradient norm {norm}; the weights are "
-            f"still good and {self._kept()}: go on from there with a lower learning rate"
+            f"still good and the checkpoint of step {self.step} holds them: go on from there with "
+            "a lower learning rate"
         )
 
-    def _kept(self) -> str:
-        """Save where the last checkpoint is older than the weights; say what there is."""
-        saved = load_checkpoint(self.run) if self.accelerator.is_main_process else None
-        if saved is None or saved["step"] != self.step:
-            self._save()
-        return f"the checkpoint of step {self.step} holds them"
+    def _keep(self) -> None:
+        """Save where the last checkpoint is older than the weights."""
+        if self.accelerator.is_main_process:
+            saved = load_checkpoint(self.run)
+            if saved is None or saved["step"] != self.step:
+                self._write_checkpoint()
+
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
+        """Within, what shows the run may fail to be written; what was learned is saved first."""
+        try:
+            yield
+        except OutputError as error:
+            self._keep()
+            raise OutputError(
+                f"{error}; the checkpoint of step {self.step} is saved: make room and start the "
+                "same call again"
+            ) from error
 
     def _between(self, monitor: Monitor) -> None:
         step, config = self.step, self.config
         last = step == config.steps
-        monitor.step(step, self._last_losses, config.learning_rate_at(step - 1), self.stage)
+        with self._keeping():
+            monitor.step(step, self._last_losses, config.learning_rate_at(step - 1), self.stage)
         if self.on_step:
             self.on_step(step, self._last_losses)
         if step % config.checkpoint_every == 0 or last or self._stopping:
@@ -343,7 +378,7 @@ class Trainer:
 
     def _evaluate(self, monitor: Monitor) -> None:
         if self.accelerator.is_main_process:
-            with self.averaged(), self.autocast(), torch.no_grad():
+            with self._keeping(), self.averaged(), self.autocast(), torch.no_grad():
                 if self.evaluate is not None:
                     monitor.figures(self.step, self.evaluate())
                 grid = self.picture() if self.picture is not None else None
@@ -368,18 +403,21 @@ class Trainer:
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:
-            scaler = self.accelerator.scaler
-            state = {
-                "step": self.step,
-                "parameters": {name: p.detach() for name, p in self.parameters.items()},
-                "average": self.average,
-                "buffers": self.buffers,
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": scaler.state_dict() if scaler is not None else None,
-                "settings": self.settings,
-            }
-            save_checkpoint(self.run, state)
+            self._write_checkpoint()
         self.accelerator.wait_for_everyone()
+
+    def _write_checkpoint(self) -> None:
+        scaler = self.accelerator.scaler
+        state = {
+            "step": self.step,
+            "parameters": {name: p.detach() for name, p in self.parameters.items()},
+            "average": self.average,
+            "buffers": self.buffers,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else None,
+            "settings": self.settings,
+        }
+        save_checkpoint(self.run, state)
 
     def _resume(self) -> None:
         state = self.check()

@@ -6,17 +6,18 @@ import re
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 from zlib import crc32
 
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 from torch import Tensor
 
 from dloral.errors import InputError
 from dloral.video.colour import over_white
-from dloral.video.media import MAX_INPUT_PIXELS, check_size, existing_path, first_bytes
+from dloral.video.media import MAX_INPUT_PIXELS, check_size, existing_path, first_bytes, reason
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 """What counts as a frame in a folder; files of other names are passed over."""
@@ -32,8 +33,23 @@ _MARK_TEXT = b"tEXtSoftware\0dloral frame"
 _MARK = (len(_MARK_TEXT) - 4).to_bytes(4, "big") + _MARK_TEXT + crc32(_MARK_TEXT).to_bytes(4, "big")
 """A text chunk right behind the header chunk of a PNG (PNG specification, 11.3.3.2)."""
 
+_ORIENTATION = 0x0112
 _TURNED = {5, 6, 7, 8}
 """EXIF orientations that exchange width and height."""
+
+_MIRRORED = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}
+"""Axes of (3,H,W) that an EXIF orientation mirrors, after the exchange."""
+
+
+class Header(NamedTuple):
+    """Height and width as shown upright, kind (png, jpeg, ...), bits per channel, 8 or 16, and
+    the EXIF orientation that decoded pixels still have, 1 to 8."""
+
+    height: int
+    width: int
+    kind: str
+    bits: int
+    orientation: int
 
 
 def looks_like_image(path: Path) -> bool:
@@ -46,15 +62,16 @@ def looks_like_image(path: Path) -> bool:
     return start.startswith(_SIGNATURES)
 
 
-def image_header(path: Path) -> tuple[int, int, str, int]:
-    """Height and width as shown upright, kind (png, jpeg, ...) and bits per channel."""
+def image_header(path: Path) -> Header:
+    """What a picture is; InputError in one line if it is damaged, too large or animated."""
     try:
         with Image.open(path, formats=_FORMATS) as image:
             check_size(path, image.height, image.width)
             if getattr(image, "n_frames", 1) > 1 and image.format == "WEBP":
                 raise InputError(f"{path} is an animated WebP; convert it to GIF or MP4 first")
             width, height = image.size
-            if image.getexif().get(0x0112) in _TURNED:
+            orientation = _orientation(image)
+            if orientation in _TURNED:
                 width, height = height, width
             kind = str(image.format).lower()
             wide = image.mode.startswith(("I", "F")) or _is_wide_png(path) or _is_wide_tiff(image)
@@ -68,7 +85,7 @@ def image_header(path: Path) -> tuple[int, int, str, int]:
         raise InputError(
             f"{path} is no image that can be read: damaged or cut off; get the whole file"
         ) from error
-    return height, width, kind, 16 if wide else 8
+    return Header(height, width, kind, 16 if wide else 8, orientation)
 
 
 def load_image(source: str | Path) -> Tensor:
@@ -77,13 +94,14 @@ def load_image(source: str | Path) -> Tensor:
     Raises InputError in one line where the file is missing, cut off or no picture.
     """
     path = existing_path(source)
-    *_, bits = image_header(path)
+    header = image_header(path)
     try:
-        return _load_wide(path) if bits == 16 else _load_usual(path)
+        pixels = _load_wide(path) if header.bits == 16 else _load_usual(path)
     except (OSError, ValueError, SyntaxError, cv2.error) as error:
         raise InputError(
             f"{path} cannot be decoded: damaged or cut off; get the whole file"
         ) from error
+    return _upright(pixels, header.orientation)
 
 
 def encode_image(pixels: Tensor, suffix: str, bit_depth: int = 8) -> bytes:
@@ -120,13 +138,16 @@ def is_marked(path: Path) -> bool:
 
 def frame_files(folder: Path) -> list[Path]:
     """The frames of a folder in natural order: ``f2.png`` comes before ``f10.png``."""
-    files = [
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not path.name.startswith(".")
-        and path.is_file()
-    ]
+    try:
+        files = [
+            path
+            for path in folder.iterdir()
+            if path.suffix.lower() in IMAGE_SUFFIXES
+            and not path.name.startswith(".")
+            and path.is_file()
+        ]
+    except OSError as error:  # a folder may be listed and yet not be entered
+        raise InputError(f"{folder} cannot be read: {reason(error)}") from error
     if not files:
         raise InputError(
             f"{folder} holds no frames; give a folder with {', '.join(IMAGE_SUFFIXES)} files"
@@ -149,9 +170,30 @@ def _is_wide_tiff(image: Image.Image) -> bool:
     return tags is not None and max(tags.get(258, (8,))) > 8  # 258: BitsPerSample
 
 
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation still to be applied, 1 to 8; a broken EXIF block counts as none."""
+    if image.format == "TIFF":
+        return 1  # Pillow and OpenCV both turn these themselves
+    if image.format == "PNG":
+        image.load()  # the block may come after the pixels; damaged pixels are an error, here
+    try:
+        found = image.getexif().get(_ORIENTATION)
+    except Exception:  # damaged bytes can lead the parser into any error there is
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _upright(pixels: Tensor, orientation: int) -> Tensor:
+    if orientation in _TURNED:
+        pixels = pixels.transpose(1, 2)
+    mirrored = _MIRRORED.get(orientation)
+    return pixels.flip(mirrored).contiguous() if mirrored else pixels.contiguous()
+
+
 def _load_usual(path: Path) -> Tensor:
     with Image.open(path, formats=_FORMATS) as opened:
-        image = ImageOps.exif_transpose(opened)
+        opened.load()
+        image: Image.Image = opened
         profile = opened.info.get("icc_profile")
         transparent = "A" in image.mode or "transparency" in image.info
         if profile and image.mode in ("RGB", "RGBA"):
@@ -172,7 +214,8 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
 
 
 def _load_wide(path: Path) -> Tensor:
-    array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    # Not imread: OpenCV 5's fails at a TIFF that must be turned by a quarter.
+    array = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
     if array is None:
         raise ValueError("OpenCV cannot decode it")
     peak = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}.get(array.dtype, 1.0)

@@ -118,7 +118,7 @@ def orientation_of(frame: VideoFrame) -> Orientation:
 
 
 def _probe_image(path: Path) -> ClipInfo:
-    height, width, kind, bits = image_header(path)
+    height, width, kind, bits, _ = image_header(path)
     return ClipInfo(
         path=path,
         kind="image",
@@ -135,7 +135,7 @@ def _probe_image(path: Path) -> ClipInfo:
 
 def _probe_folder(path: Path, fps: Fraction) -> ClipInfo:
     files = frame_files(path)
-    height, width, kind, bits = image_header(files[0])
+    height, width, kind, bits, _ = image_header(files[0])
     for file in files[1:]:
         other_height, other_width, *_ = image_header(file)
         if (other_height, other_width) != (height, width):

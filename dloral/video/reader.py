@@ -19,7 +19,15 @@ from torch import Tensor
 from dloral.errors import InputError
 from dloral.video.colour import frame_to_rgb
 from dloral.video.images import frame_files, load_image
-from dloral.video.media import can_seek, has_timestamps, open_media, picture_stream, reason, seconds
+from dloral.video.media import (
+    MAX_HOURS,
+    can_seek,
+    has_timestamps,
+    open_media,
+    picture_stream,
+    reason,
+    seconds,
+)
 from dloral.video.probe import ClipInfo, orientation_of, probe
 
 
@@ -122,6 +130,8 @@ def _decoded(clip: ClipInfo, seek_to: Fraction | None) -> Generator[_Timed, None
         stream = picture_stream(container, clip.path)
         ordered = not has_timestamps(container)
         if seek_to and can_seek(container):
+            # No clip is longer, and FFmpeg's clock has 64 bits.
+            seek_to = min(seek_to, Fraction(MAX_HOURS * 3600))
             offset = math.floor((clip.start_time + seek_to) / clip.time_base)
             container.seek(offset, stream=stream)
         stored: deque[int] = deque()  # AVI: the k-th frame shown has the k-th packet's time

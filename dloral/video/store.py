@@ -1,7 +1,7 @@
 """Restored frames kept beside the target while a long job runs, so that it can be gone on with."""
 
 import json
-import shutil
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +12,39 @@ from dloral.video.images import encode_marked_png, load_image
 from dloral.video.media import reason
 
 JOB = "job.json"
+_OURS = re.compile(r"^(job\.json|\d{8,}\.png)(\.part)?$")
+"""The names that a store gives its files; nothing else is ever removed."""
+
 BIT_DEPTH = 10  # stored as 16 bits a channel, so that nothing of the result is lost on the way
 
 
 class FrameStore:
     """The folder ``TARGET.resume``: frames 0 to ``count - 1`` as PNG, and which job they are of.
 
-    ``job`` is any JSON-able description; a store of another job is refused, not overwritten.
-    Raises :class:`OptionError` for that, :class:`OutputError` where nothing can be written.
+    ``job`` is any JSON-able description. A store of another job is refused, and so is a folder
+    that holds anything but a store, for a store is removed in the end. Raises
+    :class:`OptionError` for those, :class:`OutputError` where nothing can be written.
     """
 
     def __init__(self, target: Path, job: dict[str, Any]) -> None:
+        if target.name in ("", ".."):
+            raise OptionError(
+                f"{target} has no name to keep restored frames under; "
+                "give the target by its name, or leave resume out"
+            )
         self.folder = target.with_name(target.name + ".resume")
         job = json.loads(json.dumps(job, default=str))
         try:
+            if self.folder.is_symlink() or (self.folder.exists() and not self.folder.is_dir()):
+                raise OptionError(
+                    f"{self.folder} is a link or a file, and restored frames are kept in a folder "
+                    "of that name; remove it, or give another target"
+                )
             self.folder.mkdir(exist_ok=True)
             if (self.folder / JOB).is_file():
                 self._check_job(job)
             else:
+                self._check_new()
                 self._write(JOB, json.dumps(job, indent=1).encode())
         except OSError as error:
             raise self._failed(error) from error
@@ -37,10 +52,20 @@ class FrameStore:
         while self._path(self.count).is_file():
             self.count += 1
 
+    def _check_new(self) -> None:
+        for file in self.folder.iterdir():
+            if file.name != f"{JOB}.part":  # what a job that was killed at once leaves
+                raise OptionError(
+                    f"{self.folder} holds other files ({file.name}) and no job to go on with; "
+                    "remove that folder, or give another target"
+                )
+
     def _check_job(self, job: dict[str, Any]) -> None:
         try:
             before = json.loads((self.folder / JOB).read_text())
         except ValueError:
+            before = None
+        if not isinstance(before, dict):
             before = {}
         changed = sorted(
             name for name in job.keys() | before.keys() if job.get(name) != before.get(name)
@@ -63,9 +88,18 @@ class FrameStore:
             raise self._failed(error) from error
         self.count += 1
 
-    def remove(self) -> None:
-        """Take the store away: the target holds everything now."""
-        shutil.rmtree(self.folder)
+    def remove(self) -> list[str]:
+        """Take the store away: the target holds everything now; a note if it could not be."""
+        try:
+            files = [file for file in self.folder.iterdir() if _OURS.match(file.name)]
+            # the job goes last: without it the frames would be nobody's
+            for file in sorted(files, key=lambda file: file.name.startswith(JOB)):
+                file.unlink()
+            self.folder.rmdir()
+        except OSError as error:
+            # the result is there, and more than a place to tidy up would be lost with it
+            return [f"{self.folder} could not be removed: {reason(error)}"]
+        return []
 
     def _path(self, index: int) -> Path:
         return self.folder / f"{index:08d}.png"

@@ -1,13 +1,15 @@
 """Restored frames to a video, a picture or a folder of PNG frames: whole, or not at all.
 
-Everything is written beside the target under a name of its own and put in the target's place at
-the very end. On an error or a cancelled job that is removed, and whatever stood in the target's
-place before stays as it was.
+Everything is written beside the target under a name of its own (in the target, where that is a
+folder) and put in the target's place at the very end. On an error or a cancelled job that is
+removed, and whatever stood in the target's place before stays as it was. Only where everything is
+finished and then cannot be put in its place is it kept, and the error says where.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -25,15 +27,24 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 from torch import Tensor
 
-from dloral.errors import OptionError, OutputError
+from dloral.errors import InputError, OptionError, OutputError
 from dloral.video.colour import BT709, BT2020, FULL, LIMITED, RGB, rgb_to_frame
 from dloral.video.encoders import CONTAINERS, Encoder, choose_encoder
-from dloral.video.images import WRITABLE_SUFFIXES, encode_image, encode_marked_png, is_marked
+from dloral.video.images import (
+    WRITABLE_SUFFIXES,
+    encode_image,
+    encode_marked_png,
+    frame_files,
+    is_marked,
+)
 from dloral.video.media import MAX_OUTPUT_PIXELS, MAX_SIDE, reason, seconds
 from dloral.video.probe import ClipInfo
 from dloral.video.tracks import Tracks
 
 _FRAME_NAME = re.compile(r"^\d{8}\.png$")
+_PART_NAME = re.compile(r"^\..*\.[0-9a-f]{8}\.(part|old)$")
+"""New frames on their way into a folder, and the old ones on their way out."""
+
 _FINEST_UNIT = 1_000_000
 """Ticks a second beyond which a source's clock is rounded to MPEG's 90 kHz."""
 
@@ -71,9 +82,10 @@ def open_writer(
     channel when ``bit_depth`` is 10). ``start``, ``duration``: which seconds of the source the
     frames come from, so that sound and subtitles are cut alike.
 
-    An existing folder is replaced only if it is empty or holds nothing but frames that this writer
-    once wrote (they carry a mark); otherwise OutputError. OptionError for a wrong choice, both
-    raised here, before any work; OutputError in the block when the disk is full and the like.
+    An existing folder is filled only if it is empty or holds nothing but frames that this writer
+    once wrote (they carry a mark, and go when the new ones are there); otherwise OutputError.
+    OptionError for a wrong choice, such as a frame of the source; both raised here, before any
+    work. OutputError in the block when the disk is full and the like.
     """
     path, suffix = _checked_target(target, source, overwrite)
     _check_size(path, width, height)
@@ -136,6 +148,7 @@ def _checked_target(target: str | Path, source: ClipInfo, overwrite: bool) -> tu
 def _check_existing(path: Path, source: ClipInfo, overwrite: bool, is_folder: bool) -> None:
     if path.samefile(source.path):
         raise OptionError(f"{path} is the source itself; write to another name")
+    _check_spares_the_source(path, source, is_folder)
     if is_folder and not path.is_dir():
         raise OutputError(f"{path} is a file, not a folder; give another name")
     if not is_folder and not path.is_file():
@@ -144,10 +157,40 @@ def _check_existing(path: Path, source: ClipInfo, overwrite: bool, is_folder: bo
         raise OutputError(f"{path} exists already; give another name or allow overwriting")
     if is_folder:
         for file in path.iterdir():
-            if not (_FRAME_NAME.match(file.name) and file.is_file() and is_marked(file)):
+            if not (_is_our_frame(file) or _is_our_part(file)):
                 raise OutputError(
                     f"{path} holds other files ({file.name}); give a new or an empty folder"
                 )
+
+
+def _check_spares_the_source(path: Path, source: ClipInfo, is_folder: bool) -> None:
+    """OptionError if the target, or a file of a target folder, is a file that is read."""
+    read = frame_files(source.path) if source.kind == "folder" else [source.path]
+    files = {_identity(file) for file in read}
+    for file in path.iterdir() if is_folder and path.is_dir() else [path]:
+        # what is gone or leads nowhere is not read either
+        with contextlib.suppress(FileNotFoundError):
+            if _identity(file) in files:
+                raise OptionError(f"{file} is part of the source; write to another name")
+
+
+def _identity(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_dev, status.st_ino
+
+
+def _is_our_frame(file: Path) -> bool:
+    try:
+        return bool(_FRAME_NAME.match(file.name)) and file.is_file() and is_marked(file)
+    except InputError:  # empty, or not to be read
+        return False
+
+
+def _is_our_part(folder: Path) -> bool:
+    """Whether this is what a job that was killed left in its target folder."""
+    if not _PART_NAME.match(folder.name) or folder.is_symlink() or not folder.is_dir():
+        return False
+    return all(_FRAME_NAME.match(file.name) for file in folder.iterdir())
 
 
 def _check_size(path: Path, width: int, height: int) -> None:
@@ -159,8 +202,10 @@ def _check_size(path: Path, width: int, height: int) -> None:
         )
 
 
-def _output_error(path: Path, error: BaseException) -> OutputError:
-    return OutputError(f"{path} cannot be written: {reason(error)}")
+def _output_error(path: Path, error: BaseException, kept: Path | None = None) -> OutputError:
+    """``kept``: where the finished result is, if only putting it in its place failed."""
+    where = f"; the result is in {kept}" if kept else ""
+    return OutputError(f"{path} cannot be written: {reason(error)}{where}")
 
 
 @contextmanager
@@ -172,14 +217,18 @@ def _beside(path: Path, suffix: str) -> Iterator[Path]:
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
         raise _output_error(path, error) from error
+    kept = False
     try:
         yield part
         try:
             part.replace(path)
-        except OSError as error:
-            raise _output_error(path, error) from error
+        except OSError as error:  # the target is a mount point, or has become a folder
+            kept = True
+            raise _output_error(path, error, part) from error
     finally:
-        part.unlink(missing_ok=True)
+        if not kept:
+            with contextlib.suppress(OSError):  # no reason to hide how the job itself went
+                part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -328,11 +377,15 @@ class _PictureWriter:
 @contextmanager
 def _write_folder(path: Path, source: ClipInfo, bit_depth: int) -> Iterator[Writer]:
     path = path.resolve()
-    part = path.parent / f".{path.name[:80]}.{secrets.token_hex(4)}.part"
+    # A folder that is there may be a mount point or somebody's working directory, which no other
+    # folder can take the place of: it is filled from within.
+    folder = path if path.is_dir() else path.parent
+    part = folder / f".{path.name[:80]}.{secrets.token_hex(4)}.part"
     try:
         part.mkdir()
     except OSError as error:
         raise _output_error(path, error) from error
+    kept = False
     try:
         writer = _FolderWriter(part, path, bit_depth)
         if source.has_audio:
@@ -341,11 +394,16 @@ def _write_folder(path: Path, source: ClipInfo, bit_depth: int) -> Iterator[Writ
         if not writer.count:
             raise OutputError("no frame came to be written; choose a part that has frames")
         try:
-            _take_place(part, path)
+            if folder == path:
+                _move_in(part, path)
+            else:
+                part.rename(path)
         except OSError as error:
-            raise _output_error(path, error) from error
+            kept = True
+            raise _output_error(path, error, part) from error
     finally:
-        _remove_frames(part)
+        if not kept:
+            _remove_frames(part)
 
 
 class _FolderWriter:
@@ -363,27 +421,37 @@ class _FolderWriter:
         self.count += 1
 
 
-def _take_place(part: Path, path: Path) -> None:
-    """Put the finished folder where the target is; its old frames go only after that."""
-    if not path.exists():
-        part.rename(path)
-        return
+def _move_in(part: Path, path: Path) -> None:
+    """Move the finished frames of ``part`` to ``path`` around it, in exchange for its old frames.
+
+    Where one cannot be moved, all go back to where they were. OSError for that.
+    """
     old = part.with_suffix(".old")
-    path.rename(old)
+    moved: list[tuple[Path, Path]] = []
+    old.mkdir()
     try:
-        part.rename(path)
-    except OSError:
-        old.rename(path)
+        frames = [(file, old / file.name) for file in path.iterdir() if _is_our_frame(file)]
+        frames += [(file, path / file.name) for file in part.iterdir()]
+        for file, place in frames:
+            if os.path.lexists(place):  # put there by somebody else since the job began
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+            moved.append((file, place))
+            file.rename(place)
+    except BaseException:
+        for file, place in reversed(moved):
+            with contextlib.suppress(OSError):
+                place.rename(file)
+        with contextlib.suppress(OSError):
+            old.rmdir()
         raise
     _remove_frames(old)
 
 
 def _remove_frames(folder: Path) -> None:
     """Delete a folder of our own frames; anything else in it stays, and the folder with it."""
-    if not folder.is_dir():
-        return
-    for file in folder.iterdir():
-        if _FRAME_NAME.match(file.name):
-            file.unlink()
-    if not any(folder.iterdir()):
+    # What cannot be deleted is no reason to hide how the job itself went.
+    with contextlib.suppress(OSError):
+        for file in folder.iterdir():
+            if _FRAME_NAME.match(file.name):
+                file.unlink()
         folder.rmdir()

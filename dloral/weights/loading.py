@@ -11,7 +11,7 @@ from diffusers.hooks import apply_layerwise_casting
 from safetensors import safe_open
 
 from dloral.errors import DLoRALError, OptionError, WeightsError
-from dloral.memory import free_memory
+from dloral.memory import free_memory, keep_freed_memory
 from dloral.models.unet import plain_state_dict
 from dloral.pipeline import DLoRALPipeline
 from dloral.weights.fetch import TerminalFetch, fetch
@@ -41,12 +41,15 @@ def load_pipeline(
     ``device``: auto takes CUDA, else Apple's MPS, else the CPU; ``cuda:1`` and the like name one.
     ``dtype``: float32, bfloat16, float16 or auto (see :func:`choose_dtype`); a CPU that does not
     multiply in a half precision keeps weights in it and computes in float32. ``vae``: auto for the
-    model's own, ``"tiny"`` or ``"tiny-decoder"`` for TAESD in its place or in its decoder's. Raises
-    :class:`WeightsError` or :class:`OptionError`.
+    model's own, ``"tiny"`` or ``"tiny-decoder"`` for TAESD in its place or in its decoder's.
+    On a CPU the process keeps some of its freed memory from then on, see
+    :func:`dloral.memory.keep_freed_memory`. Raises :class:`WeightsError` or :class:`OptionError`.
     """
     place = choose_device(device)
     precision = choose_dtype(dtype, place)
     folder = find_model(str(model))
+    if place.type == "cpu":
+        keep_freed_memory()
     try:
         if dtype == AUTO and place.type == "cpu" and _weights_bytes(folder) > free_memory(place):
             precision = torch.bfloat16

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dloral.cli import main
 from dloral.evaluation.compare import LINE, Box, Look, compare
-from dloral.video.images import load_image
+from dloral.video.images import encode_image, load_image
 from dloral.video.probe import probe
 from dloral.video.reader import read_frames
 
@@ -97,9 +97,14 @@ def test_labels_are_drawn(clips: list[Path], tmp_path: Path) -> None:
         (["--mode", "wide"], "choose from side, wipe", 2),
         (["--mode", "zoom", "--box", "120,0,40,40"], "inside it", 2),
         (["--mode", "zoom", "--box", "1,2"], "left,top,width,height", 2),
+        (["--mode", "zoom", "--box", "0,0,--4,4"], "left,top,width,height", 2),
+        (["--mode", "zoom", "--box", "²,0,4,4"], "left,top,width,height", 2),
+        (["--mode", "difference", "--gain", "inf"], "gain is inf", 2),
+        (["--mode", "profile", "--row", "-1"], "rows 0 to 95", 2),
         (["--mode", "profile", "--row", "500"], "rows 0 to 95", 2),
         (["--labels", "one"], "1 labels for 2 clips", 2),
         (["--frame", "99"], "frames 0 to 5", 2),
+        (["--frame", "-1"], "frames 0 to 5", 2),
     ],
 )
 def test_wrong_calls(
@@ -113,7 +118,9 @@ def test_wrong_calls(
     target = tmp_path / "out.png"
     call = ["compare", *map(str, clips[:2]), "-o", str(target), *arguments]
     assert main(call) == status
-    assert said in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert printed.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
@@ -125,3 +132,55 @@ def test_clips_of_other_lengths_are_refused(
     assert main(["compare", str(clips[0]), str(short), "-o", str(target)]) == 1
     assert main(["compare", str(clips[0]), "-o", str(target)]) == 2
     assert not target.exists()
+
+
+@pytest.fixture
+def stills(tmp_path: Path) -> Path:
+    """Two pictures, each of them also the only frame of a folder, and links to them."""
+    for name, level in (("a", 0.2), ("b", 0.7)):
+        picture = encode_image(torch.full((3, 48, 64), level), ".png")
+        (tmp_path / f"{name}.png").write_bytes(picture)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").write_bytes(picture)
+    (tmp_path / "link.png").symlink_to("a.png")
+    (tmp_path / "hard.png").hardlink_to(tmp_path / "a.png")
+    (tmp_path / "linked").symlink_to("a")
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / "0.png").symlink_to("../a.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("first", "output"),
+    [
+        ("a.png", "a.png"),
+        ("b.png", "a.png"),
+        ("a.png", "b/../a.png"),
+        ("a.png", "link.png"),
+        ("link.png", "a.png"),
+        ("a.png", "hard.png"),
+        ("a", "a/0.png"),
+        ("a", "linked/0.png"),
+        ("a", "linked/new.png"),
+        ("frames", "a.png"),
+    ],
+)
+def test_a_source_is_never_replaced(
+    stills: Path, first: str, output: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in stills.rglob("*.png")}
+    second = "a.png" if first == "b.png" else "b.png"
+    call = ["compare", str(stills / first), str(stills / second), "-o", str(stills / output)]
+    assert main(call) == 2
+    printed = capsys.readouterr().err
+    assert output in printed
+    assert printed.count("\n") == 1
+    assert {path: path.read_bytes() for path in stills.rglob("*.png")} == before
+
+
+def test_an_older_sheet_is_replaced(stills: Path) -> None:
+    target = stills / "out.png"
+    target.write_bytes(b"old")
+    call = ["compare", str(stills / "a"), str(stills / "b"), "-o", str(target)]
+    assert main([*call, "--quiet"]) == 0
+    assert load_image(target).shape == (3, 48, 128)

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from dloral.cli import main
 from dloral.errors import OptionError, WeightsError
-from dloral.evaluation.catalogue import CARDS, GROUPS, Settings, chosen_metrics
+from dloral.evaluation.catalogue import CARDS, GROUPS, Ready, Settings, chosen_metrics
 from dloral.evaluation.evaluate import evaluate
 from dloral.evaluation.fidelity import psnr
 from dloral.evaluation.measures import measure_clip
+from dloral.evaluation.report import write_reports
 from dloral.evaluation.vmaf import vmaf
 from dloral.video.images import encode_image
 from dloral.video.probe import probe
@@ -131,6 +132,7 @@ def test_an_unavailable_measure_is_named_and_the_rest_measured(
         (["--every", "0"], "every is 0"),
         (["--flow", "farneback"], "choose from dis, raft"),
         (["-o", "report.txt"], ".json, .md, .html"),
+        (["--device", "tpu"], "device is 'tpu'"),
     ],
 )
 def test_wrong_calls(
@@ -179,8 +181,6 @@ def test_vmaf_of_a_folder(clip: Tensor, tmp_path: Path) -> None:
 
 
 def test_slow_measures_see_every_nth_frame(clip: Tensor) -> None:
-    from dloral.evaluation.catalogue import Ready
-
     names = ("psnr", "lpips_like")
     ready = Ready(Settings(metrics=names, every=2))
     assert not ready.unavailable
@@ -222,3 +222,96 @@ def test_report_page_stands_alone(pair: tuple[Path, Path], tmp_path: Path) -> No
         assert title in text
         assert title in markdown.read_text()
     assert "DIS" in text
+
+
+@pytest.mark.parametrize("name", ["none/report.json", "folder.json", "restored.mkv/report.json"])
+def test_a_report_that_cannot_be_written_is_said_before_the_measuring(
+    pair: tuple[Path, Path],
+    tmp_path: Path,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "folder.json").mkdir()
+    monkeypatch.setattr("dloral.evaluation.evaluate.evaluate", None)  # it must not come to that
+    good = tmp_path / "report.json"
+    assert main(["evaluate", str(pair[0]), "-o", str(tmp_path / name), "-o", str(good)]) == 1
+    printed = capsys.readouterr().err
+    assert "is no folder" in printed or "is a folder" in printed
+    assert printed.count("\n") == 1
+
+
+def test_a_clip_is_not_replaced_by_its_report(
+    pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A clip is known by its content, whatever its name."""
+    clips = [path.rename(path.with_suffix(".json")) for path in pair]
+    before = [clip.read_bytes() for clip in clips]
+    for clip in clips:
+        call = ["evaluate", str(clips[0]), "--reference", str(clips[1]), "-o", str(clip)]
+        assert main(call) == 2
+        assert "is read as a source" in capsys.readouterr().err
+    assert [clip.read_bytes() for clip in clips] == before
+
+
+def test_a_report_in_the_folder_of_clips_can_be_written_again(
+    clip: Tensor, encode: Encode, tmp_path: Path
+) -> None:
+    encode(tmp_path / "a.mkv", clip[:2], codec="ffv1", pixels="bgr0")
+    report = tmp_path / "report.json"
+    for _ in range(2):
+        call = ["evaluate", str(tmp_path), "--metrics", "grid", "--quiet", "-o", str(report)]
+        assert main(call) == 0
+        assert len(json.loads(report.read_text())["clips"]) == 1
+        report.with_suffix(".md").write_text("older")
+
+
+def test_one_report_that_fails_leaves_the_others(
+    pair: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The folder goes away while clips are measured."""
+    gone, good = tmp_path / "gone" / "x.json", tmp_path / "ok.json"
+    gone.parent.mkdir()
+
+    def write_late(done, paths):
+        gone.parent.rmdir()
+        return write_reports(done, paths)
+
+    monkeypatch.setattr("dloral.evaluation.report.write_reports", write_late)
+    call = ["evaluate", str(pair[0]), "--metrics", "grid_2", "-o", str(gone), "-o", str(good)]
+    assert main(call) == 1
+    printed = capsys.readouterr()
+    assert json.loads(good.read_text())["clips"][0]["error"] is None
+    assert "| Grid 2" in printed.out
+    assert printed.err.startswith(f"dloral: {gone} cannot be written")
+    assert printed.err.count("\n") == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_a_device_that_is_not_there_is_one_line(
+    pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ["evaluate", str(pair[0]), "--reference", str(pair[1]), "--metrics", "lpips_like"]
+    assert main([*call, "--device", "cuda"]) == 2
+    printed = capsys.readouterr().err
+    assert "device 'cuda' is not on this machine" in printed
+    assert printed.count("\n") == 1
+
+
+def test_the_device_can_be_chosen_for_one() -> None:
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    assert Ready(Settings(metrics=("psnr",), device="auto")).device.startswith(found)
+
+
+def test_an_ffmpeg_that_cannot_be_run_makes_vmaf_unavailable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nonexistent")
+    ready = Ready(Settings(metrics=("psnr", "vmaf")))
+    assert [card.name for card in ready.cards] == ["psnr"]
+    said = ready.unavailable["vmaf"]
+    assert "/nonexistent cannot be run: no such file" in said
+    assert "\n" not in said

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dloral.evaluation.catalogue import CARDS
-from dloral.evaluation.grid import Grid, grid_power
+from dloral.evaluation.grid import SMALLEST, Grid, grid_power
 from dloral.evaluation.measures import Moment
 
 STUDIO = 219 / 255  # luma of grey, in studio range
@@ -75,5 +75,18 @@ def test_pictures_are_measured_as_finished_ones(pictures: list[Tensor]) -> None:
 
 
 def test_small_and_odd_frames() -> None:
-    assert grid_power(torch.rand(3, 40, 200)) == {}
-    assert set(grid_power(torch.rand(3, 71, 203))) == {"grid_2", "grid_4", "grid_8", "grid_level"}
+    assert grid_power(torch.rand(3, 79, 200)) == {}
+    assert set(grid_power(torch.rand(3, 87, 203))) == {"grid_2", "grid_4", "grid_8", "grid_level"}
+
+
+@pytest.mark.parametrize("name", ["grid_2", "grid_4", "grid_8", "grid_level"])
+def test_the_smallest_frames_are_measured_as_larger_ones(name: str) -> None:
+    """Strong dots, on which a neighbourhood that holds another point shows most."""
+    noise = torch.rand(3, 128, 128, generator=torch.Generator().manual_seed(0)) / 255
+    dotted = 0.4 + noise + 100 / 255 * pattern("dots 8", 128, 128)
+    small = grid_power(dotted[:, :SMALLEST, :SMALLEST])
+    large = grid_power(dotted)
+    # Noise is spread over the points of the spectrum, which larger frames have more of.
+    spread = 0 if name == "grid_level" else 20 * math.log10(128 / SMALLEST)
+    tolerance = 0.1 if name == "grid_level" else 2
+    assert small[name] + spread == pytest.approx(large[name], abs=tolerance)

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from dloral.errors import OptionError
+from dloral.errors import DLoRALError, InputError, OptionError, OutputError
 from dloral.evaluation import held_out
 from dloral.evaluation.held_out import Figures, together
 from dloral.models.adapters import add_adapters
@@ -85,3 +86,79 @@ def test_intervals_and_shares_are_over_clips():
     assert last.split(" | ")[1] == f"22.50 ± {interval:.2f}"
     assert "0.1500 ± 0.0000 (0.750)" in last
     assert last.endswith("0.25 |")
+
+
+def add_pack(packs: Path, name: str, hq: tuple[int, ...], lq: tuple[int, ...]) -> None:
+    folder = packs / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, shape in (("hq", hq), ("lq", lq)):
+        np.save(folder / f"{file}.npy", np.full(shape, 99, np.uint8))
+    (folder / "manifest.json").write_text("{}")
+
+
+def call_with(monkeypatch, packs: Path, *more: object) -> None:
+    call = ["held_out", "--packs", packs, "--device", "cpu", "--metrics", "psnr", *more]
+    monkeypatch.setattr("sys.argv", [str(part) for part in call])
+    held_out.main()
+
+
+@pytest.mark.parametrize(
+    ("more", "kind", "said"),
+    [
+        (["-o", "none/figures.json"], OutputError, "none is no folder"),
+        (["--sheet", "none/sheet.png"], OutputError, "none is no folder"),
+        (["--sheet", "sheet.xyz"], OptionError, "sheet.xyz; give a name with .png"),
+        (["--sheet", "sheet.png", "--sheet-rows", "0"], OptionError, "--sheet-rows is 0"),
+        (["--sheet", "sheet.png", "--only", "heldout_city"], OptionError, "crops of heldout_still"),
+        (["-o", "packs/heldout_still/hq.npy"], OptionError, "is read as a source"),
+    ],
+)
+def test_outputs_that_cannot_be_are_said_before_the_measuring(
+    packs: Path, tmp_path: Path, monkeypatch, more: list[str], kind: type[DLoRALError], said: str
+):
+    """No model is loaded: the one that is named is not there."""
+    add_pack(packs, "heldout_still", (1, 1, 3, 64, 64), (1, 1, 3, 16, 16))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(kind) as caught:
+        call_with(monkeypatch, packs, "--model", "absent", *more)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("hq", "lq", "said"),
+    [
+        ((0, 2, 3, 64, 64), (0, 2, 3, 16, 16), "holds no clip"),
+        ((1, 2, 3, 64, 64), (1, 2, 3, 32, 32), "4 times smaller"),
+        ((1, 3, 64, 64), (1, 3, 16, 16), "4 times smaller"),
+    ],
+)
+def test_packs_that_cannot_be_measured_are_one_line(
+    packs: Path, monkeypatch, hq: tuple[int, ...], lq: tuple[int, ...], said: str
+):
+    add_pack(packs, "heldout_city", hq, lq)
+    with pytest.raises(InputError) as caught:
+        call_with(monkeypatch, packs, "--model", "absent")
+    assert said in str(caught.value)
+    assert "heldout_city" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_figures_are_written_where_the_sheet_fails(
+    tmp_path: Path, model: Path, monkeypatch, capsys
+):
+    packs, figures = tmp_path / "stills", tmp_path / "figures.json"
+    add_pack(packs, "heldout_still", (1, 1, 3, 64, 64), (1, 1, 3, 16, 16))
+    more = ["--model", model, "-o", figures, "--sheet", tmp_path / "sheet.png"]
+    call_with(monkeypatch, packs, *more)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (64 * (2 + len(held_out.SETTINGS)), 64 + 20)
+    figures.unlink()
+
+    def fail(rows):
+        raise OutputError("no sheet")
+
+    monkeypatch.setattr(held_out, "sheet", fail)
+    with pytest.raises(OutputError, match="no sheet"):
+        call_with(monkeypatch, packs, *more)
+    assert len(json.loads(figures.read_text())["heldout_still"]) == 1

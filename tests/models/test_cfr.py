@@ -23,10 +23,10 @@ def retrieval() -> CrossFrameRetrieval:
 
 
 @pytest.fixture
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Blocks so small that the least block, 64 queries, is what is computed at a time."""
-    monkeypatch.setattr(cfr, "BLOCK_ELEMENTS", 1)
-    return 64
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
+    """Tiles that divide none of the sizes below."""
+    monkeypatch.setattr(cfr, "CPU_TILE", (64, 48))
+    return cfr.CPU_TILE
 
 
 def latents(height: int, width: int, batch: int = 2, seed: int = 0) -> Tensor:
@@ -53,8 +53,8 @@ def naive(module: CrossFrameRetrieval, current: Tensor, aligned: Tensor) -> Tens
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 7), (20, 23)])
-def test_blocks_equal_the_formula(
-    retrieval: CrossFrameRetrieval, small_blocks: int, size: tuple[int, int]
+def test_tiles_equal_the_formula(
+    retrieval: CrossFrameRetrieval, small_tiles: tuple[int, int], size: tuple[int, int]
 ) -> None:
     current, aligned = latents(*size), latents(*size, seed=1)
     with torch.no_grad():
@@ -63,7 +63,9 @@ def test_blocks_equal_the_formula(
         assert (expected - current).abs().max() > 0.01
 
 
-def test_gradients_equal_the_formulas(retrieval: CrossFrameRetrieval, small_blocks: int) -> None:
+def test_gradients_equal_the_formulas(
+    retrieval: CrossFrameRetrieval, small_tiles: tuple[int, int]
+) -> None:
     gradients = []
     for compute in (retrieval, lambda *given: naive(retrieval, *given)):
         current = latents(13, 17).requires_grad_()
@@ -96,7 +98,7 @@ class LargestTensor(TorchDispatchMode):
 
 @pytest.mark.parametrize("training", [False, True])
 def test_memory_grows_with_positions_not_their_square(
-    retrieval: CrossFrameRetrieval, small_blocks: int, training: bool
+    retrieval: CrossFrameRetrieval, small_tiles: tuple[int, int], training: bool
 ) -> None:
     largest = []
     for side in (16, 32):
@@ -108,12 +110,14 @@ def test_memory_grows_with_positions_not_their_square(
             if training:
                 result.sum().backward()
         largest.append(seen.elements)
-        assert seen.elements <= HEADS * small_blocks * positions
+        assert seen.elements <= HEADS * small_tiles[0] * positions
         assert seen.elements < HEADS * positions**2
     assert largest[1] <= 4 * largest[0]
 
 
-def test_training_keeps_no_similarities(retrieval: CrossFrameRetrieval, small_blocks: int) -> None:
+def test_training_keeps_no_similarities(
+    retrieval: CrossFrameRetrieval, small_tiles: tuple[int, int]
+) -> None:
     """What autograd saves for the backward pass is of the size of queries, keys and values."""
     saved: dict[int, int] = {}
 
@@ -128,12 +132,11 @@ def test_training_keeps_no_similarities(retrieval: CrossFrameRetrieval, small_bl
     assert 0 < sum(saved.values()) < 12 * HEADS * HEAD_DIM * positions
 
 
-def test_default_blocks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cfr, "BLOCK_ELEMENTS", 2**18)
+def test_default_tiles_are_bounded() -> None:
     query = torch.randn(1, 2, 1500, 4)
     with torch.no_grad(), LargestTensor() as seen:
         cfr.thresholded_attention(query, query, query, query[..., :1], 3.0)
-    assert seen.elements <= 2**18
+    assert seen.elements <= 2 * cfr.CPU_TILE[0] * cfr.CPU_TILE[1]
 
 
 def test_bfloat16_is_close(retrieval: CrossFrameRetrieval) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from dloral.errors import OptionError
+from dloral import cli
+from dloral.errors import OptionError, WeightsError
+from dloral.studio import launch
 from dloral.studio.gpu import on_gpu
 from dloral.studio.server import (
     build_page,
@@ -17,6 +19,7 @@ from dloral.studio.server import (
     build_studio,
     bytes_of_size,
     check,
+    chosen_port,
     example_clips,
     launch_page,
     open_to_all,
@@ -81,6 +84,10 @@ def test_options_are_read_and_the_environment_gives_their_defaults(monkeypatch):
         ["--max-minutes", "0"],
         ["--queue", "-1"],
         ["--max-upload", "much"],
+        ["--port", "99999"],
+        ["--port", "65536"],
+        ["--port", "0"],
+        ["--port", "-1"],
     ],
 )
 def test_options_that_make_no_sense_are_said_in_one_line(call):
@@ -143,3 +150,59 @@ def test_turns_are_taken_in_the_order_of_asking():
     for thread in threads:
         thread.join(5)
     assert order == list(range(5))
+
+
+@pytest.mark.parametrize("variable", ["DLORAL_PORT", "PORT", "GRADIO_SERVER_PORT"])
+@pytest.mark.parametrize("port", ["99999", "-1", "0"])
+def test_a_port_from_the_environment_is_checked(variable: str, port: str, monkeypatch):
+    for name in ("DLORAL_PORT", "PORT", "GRADIO_SERVER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, port)
+    with pytest.raises(OptionError, match=f"PORT is {port}|--port is {port}") as caught:
+        check(build_parser().parse_args([]))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_typed_port_comes_first(monkeypatch):
+    monkeypatch.setenv("PORT", "8000")
+    monkeypatch.setenv("GRADIO_SERVER_PORT", "9000")
+    assert chosen_port(build_parser().parse_args(["--port", "7000"])) == 7000
+    assert chosen_port(build_parser().parse_args([])) == 8000
+    monkeypatch.setenv("PORT", "http")
+    with pytest.raises(OptionError, match="PORT is http"):
+        chosen_port(build_parser().parse_args([]))
+    monkeypatch.delenv("PORT")
+    assert chosen_port(build_parser().parse_args([])) is None
+
+
+def test_the_folder_for_uploads_is_made(monkeypatch, tmp_path: Path):
+    place = tmp_path / "new" / "uploads"
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(place))
+    with pytest.raises(WeightsError, match="'nonsense' is unknown"):
+        launch(["--model", "nonsense"])
+    assert place.is_dir()
+    assert not list(place.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(monkeypatch, tmp_path: Path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "file" / "uploads"))
+    with pytest.raises(
+        OptionError, match="uploads: not a directory; set GRADIO_TEMP_DIR"
+    ) as caught:
+        launch(["--model", "nonsense"])
+    assert "\n" not in str(caught.value)
+
+
+def test_the_commands_options_are_the_pages(monkeypatch, tmp_path: Path, capsys):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    for call in (["--port", "99999"], ["--model", "compact", "--port=99999"]):
+        assert cli.main(["app", *call]) == 2
+        assert capsys.readouterr().err.startswith("dloral: --port is 99999")
+    for word in ("--help", "-h"):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["app", word])
+        assert not ended.value.code
+        printed = capsys.readouterr().out
+        assert printed.startswith("usage: dloral app ")
+        assert "DLORAL_MAX_UPLOAD" in printed

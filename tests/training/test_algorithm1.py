@@ -193,6 +193,11 @@ def test_a_share_of_the_clips_stands_alone(pipe: DLoRALPipeline):
         {"window": 2},
         {"strategy": "joint", "branches": "C-only"},
         {"clips": 0},
+        {"crop": 36},
+        {"scale_choices": ()},
+        {"first_frame_share": 1.5},
+        {"outputs": 1, "schedule": StageSchedule(1, 1, 1, {"flow": 1.0}, {})},
+        {"outputs": 1, "schedule": StageSchedule(1, 1, 1, {}, {"temporal": 1.0})},
         {"schedule": "fast"},
         {"schedule": StageSchedule(1, 1, 1, {"beauty": 1.0}, {})},
     ],
@@ -201,3 +206,26 @@ def test_settings_check_themselves(wrong: dict):
     with pytest.raises(OptionError) as caught:
         Algorithm1Config(**wrong)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"schedule": StageSchedule(1, 1, 1, {"l2": 1.0, "flow": 0.0}, {"grid": 1.0})},
+        {"schedule": StageSchedule(1, 1, 1, {"flow": 1.0}, {"l2": 1.0}), "branches": "D-only"},
+    ],
+)
+def test_one_output_is_enough_where_no_loss_compares_two(
+    settings: dict, clips: Pack, tmp_path: Path
+):
+    task = make_task(clips, replace(CONFIG, outputs=1, **settings))
+    heard: list[float] = []
+    trainer = Trainer(
+        task.trainable(),
+        replace(LOOP, steps=3),
+        tmp_path,
+        on_step=lambda step, losses: heard.extend(losses.values()),
+    )
+    algorithm_1(task, trainer)
+    assert heard
+    assert np.isfinite(heard).all()

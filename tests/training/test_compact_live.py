@@ -10,16 +10,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dloral.errors import OptionError, WeightsError
 from dloral.models.adapters import add_adapters
-from dloral.models.perceptual import VGGTrunk
-from dloral.training.compact import CompactSizes
+from dloral.models.perceptual import LPIPSLike, VGGTrunk
+from dloral.training.compact import CompactSizes, build_pipeline
 from dloral.training.live.algorithm1 import LiveAlgorithm1
 from dloral.training.live.base import train_base, train_flow
-from dloral.training.live.config import LiveConfig
+from dloral.training.live.config import LiveConfig, changed_config
 from dloral.training.live.pairs import Pictures, smooth_pairs
 from dloral.training.live.recipe import Recipe
 from dloral.training.live.smoothing import lose_grids, smoothing_losses
 from dloral.training.losses import FeatureDistance
+from dloral.training.packs import ClipBatch
+from dloral.training.trainer import NotFiniteError
 
 
 def photograph(seed: int, height: int, width: int) -> np.ndarray:
@@ -67,8 +70,11 @@ def recipe(tmp_path: Path) -> Recipe:
 
 def test_every_phase_runs_and_each_trains_its_own_part(recipe: Recipe, tmp_path: Path):
     pipe = recipe.pipe
+    at_first = {part: copy.deepcopy(getattr(pipe, part).state_dict()) for part in PARTS}
     train_flow(recipe, 1)
+    assert _changed(recipe, at_first) == {"flow"}
     train_base(recipe, 1)
+    assert _changed(recipe, at_first) == {"flow", "vae", "unet"}
     recipe.save("base")
     base = {name: t.clone() for name, t in pipe.unet.state_dict().items()}
     vae = {name: t.clone() for name, t in pipe.vae.state_dict().items()}
@@ -84,6 +90,102 @@ def test_every_phase_runs_and_each_trains_its_own_part(recipe: Recipe, tmp_path:
         tensors = load_file(tmp_path / "final" / "unet" / f"{lora}.safetensors")
         assert any(t.abs().max() > 0 for key, t in tensors.items() if "lora_B" in key)
         assert all(np.isfinite(t.float().numpy()).all() for t in tensors.values())
+
+
+PARTS = ("flow", "vae", "unet", "retrieval")
+
+
+def _changed(recipe: Recipe, before: dict[str, dict[str, torch.Tensor]]) -> set[str]:
+    states = {part: getattr(recipe.pipe, part).state_dict() for part in before}
+    return {
+        part
+        for part, state in states.items()
+        if any(not torch.equal(tensor, before[part][name]) for name, tensor in state.items())
+    }
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_only_new_loras_are_first_trained_without_d_lora(
+    recipe: Recipe, fresh: bool, monkeypatch: pytest.MonkeyPatch
+):
+    if not fresh:
+        add_adapters(recipe.pipe.unet, CONFIG.lora_rank)
+    recipe.config = replace(CONFIG, stages="C", detail_share=1.0)
+    training, details = LiveAlgorithm1(recipe), []
+    restored = training.restored
+
+    def watched(batch: ClipBatch, consistency: float, detail: float) -> torch.Tensor:
+        details.append(detail)
+        return restored(batch, consistency, detail)
+
+    monkeypatch.setattr(training, "restored", watched)
+    monkeypatch.setattr(training, "seconds_a_step", lambda *_: 1.0)  # twelve steps
+    training.train(0)
+    assert details == 12 * [0.0 if fresh else 1.0]
+
+
+def test_a_saved_model_takes_the_place_of_the_one_before(recipe: Recipe, tmp_path: Path):
+    add_adapters(recipe.pipe.unet, 2)
+    recipe.save("final")
+    assert (tmp_path / "final" / "unet" / "detail.safetensors").is_file()
+    recipe.pipe = build_pipeline(SIZES)
+    recipe.save("final")
+    assert not (tmp_path / "final" / "unet" / "detail.safetensors").exists()
+    assert not list(tmp_path.glob(".*"))
+    recipe.pipe.save_pretrained(tmp_path / "own")
+    add_adapters(recipe.pipe.unet, 2)
+    recipe.pipe.save_pretrained(tmp_path / "own")
+    build_pipeline(SIZES).save_pretrained(tmp_path / "own")
+    assert not (tmp_path / "own" / "unet" / "detail.safetensors").exists()
+
+
+def test_a_loss_that_is_not_finite_is_one_line(
+    recipe: Recipe,
+):
+    recipe.config = replace(CONFIG, base_rate=1e20, log_every=1)
+    with pytest.raises(NotFiniteError, match="base, step"):
+        train_base(recipe, 1)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "crop=500",
+        "crop=100",
+        "crop=128.5",
+        "refill_every=0",
+        "stills_held=8",
+        "smooth_crops=1",
+        "film_share=2",
+        "seed=-1",
+        "lora_rate=nan",
+        "stages=XY",
+        "post_init=1",
+        "__doc__=1",
+    ],
+)
+def test_a_setting_that_cannot_be_is_one_line(setting: str):
+    with pytest.raises(OptionError) as caught:
+        changed_config([setting])
+    assert setting.partition("=")[0] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_features_from_a_file(tmp_path: Path):
+    path = tmp_path / "features.safetensors"
+    for text in (None, "no weights"):
+        if text:
+            path.write_text(text)
+        with pytest.raises(WeightsError, match="holds no LPIPS-like weights of 2 blocks"):
+            LPIPSLike(path, blocks=2)
+    stored = LPIPSLike(blocks=2)
+    stored.store(path)
+    frames = torch.rand(2, 2, 3, 32, 32)
+    torch.testing.assert_close(
+        LPIPSLike(path, blocks=2)(*frames), stored(*frames), rtol=0.02, atol=0
+    )
+    with pytest.raises(WeightsError, match="of 3 blocks"):
+        LPIPSLike(path, blocks=3)
 
 
 def test_smoothing_trains_the_decoder_alone_and_takes_its_grid(recipe: Recipe, tmp_path: Path):

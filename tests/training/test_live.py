@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from dloral.errors import InputError
 from dloral.frames.batch_degradation import DegradationBank
 from dloral.models.flow import warp
 from dloral.training.live.pairs import (
@@ -84,9 +85,13 @@ def test_the_oldest_make_room(pictures: Pictures):
     pool.refill(rng)
     assert pool.filled == 6
     assert torch.equal(pool.hq[:3], first)
+    second = pool.hq[3:].clone()
     pool.refill(rng)
     assert pool.filled == 6
-    assert not torch.equal(pool.hq[:3], first)
+    assert not any(torch.equal(clip, old) for clip, old in zip(pool.hq[:3], first, strict=True))
+    assert torch.equal(pool.hq[3:], second)
+    pool.refill(rng)
+    assert not any(torch.equal(clip, old) for clip, old in zip(pool.hq[3:], second, strict=True))
 
 
 def test_film_has_no_flow(photographs: list[Path]):
@@ -95,6 +100,14 @@ def test_film_has_no_flow(photographs: list[Path]):
     frames, flow = pictures.clips(3, 3, np.random.default_rng(0))
     assert frames.shape == (3, 3, 3, SIZE, SIZE)
     assert torch.isnan(flow).all()
+
+
+def test_sources_too_small_are_one_line(photographs: list[Path]):
+    with pytest.raises(InputError, match="no photograph has the 576 pixels"):
+        Pictures(photographs, None, 512, "cpu")
+    film = torch.zeros(1, 5, 3, 60, 90, dtype=torch.uint8)
+    with pytest.raises(InputError, match="the film is 90x60"):
+        Pictures(photographs, film, SIZE, "cpu")
 
 
 def test_light_degradation_keeps_the_picture(pictures: Pictures):

@@ -1,8 +1,10 @@
 """Packs: what is found, what is left out, the same with any number of workers."""
 
+import hashlib
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -56,6 +58,32 @@ def test_the_manifest_names_the_sources(packs: Path):
     manifest = json.loads((packs / "clips" / "manifest.json").read_text())
     assert sorted(manifest["sources"]) == ["0.png", "1.png"]
     assert manifest["config"]["seed"] == 3
+
+
+def test_the_manifest_tells_sources_of_one_name_apart(tmp_path: Path):
+    """By the path below the place, and by the place where that is not enough."""
+    pictures = {"a/0.png": 1, "a/x/0.png": 2, "b/0.png": 3}
+    for name, seed in pictures.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(
+            str(tmp_path / name), np.random.default_rng(seed).integers(0, 255, (200, 200, 3))
+        )
+    sources = list_sources([tmp_path / "a", tmp_path / "b"], [], 64)
+    prepare(sources, PackConfig(count=1, size=64), tmp_path / "pack", 1)
+    manifest = json.loads((tmp_path / "pack" / "manifest.json").read_text())
+    assert manifest["sources"] == {
+        named: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+        for named, name in {
+            "0.png": "a/0.png",
+            "x/0.png": "a/x/0.png",
+            "b/0.png": "b/0.png",
+        }.items()
+    }
+
+
+def test_a_crop_larger_than_the_pictures_is_one_line(stills: Pack):
+    with pytest.raises(InputError, match="64 pixels a side, smaller than a crop of 72"):
+        stills.draw_stills(np.random.default_rng(0), 1, 72)
 
 
 def test_draws_are_crops_of_the_pack_on_the_latent_grid(stills: Pack):

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import dloral
 from dloral.cli import main
 from dloral.errors import CancelledError, DLoRALError, OutputError
 from dloral.training.checkpoints import BEFORE, CHECKPOINT, load_checkpoint
-from dloral.training.config import DataConfig, SourceConfig, TrainConfig, load_config
+from dloral.training.config import DataConfig, SourceConfig, TrainConfig, load_config, with_changes
 from dloral.training.configurations import TINY
 from dloral.training.run import run_training
 from dloral.weights.loading import load_pipeline
@@ -190,6 +191,19 @@ def test_the_number_of_workers_changes_nothing(config: TrainConfig, tmp_path: Pa
     assert_equal(tmp_path / "one", tmp_path / "none")
 
 
+def test_one_stage_from_a_pack_and_one_from_photographs(
+    config: TrainConfig, packs: Path, tmp_path: Path
+):
+    """Consistency, enhancement, consistency: the streamed stage comes back after the pack's."""
+    pack = SourceConfig((f"pack:{packs / 'clips'}",))
+    config = replace(config, data=replace(config.data, enhancement=pack))
+    run_training(config, tmp_path / "unbroken")
+    for steps in (3, 6):
+        loop = replace(config.loop, steps=steps)
+        run_training(replace(config, loop=loop), tmp_path / "run")
+    assert_equal(tmp_path / "run", tmp_path / "unbroken")
+
+
 # A person's mistakes, and the world's ------------------------------------------------------
 
 
@@ -215,6 +229,47 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(config: TrainConfig, tmp_pat
     state = load_checkpoint(tmp_path / "run")
     assert state is not None
     assert state["step"] == 3
+    run_training(config, tmp_path / "run")
+    assert_equal(tmp_path / "run", tmp_path / "unbroken")
+
+
+@pytest.fixture
+def rarely_saved(config: TrainConfig) -> TrainConfig:
+    return replace(config, loop=replace(config.loop, checkpoint_every=100))
+
+
+def test_a_log_line_that_finds_no_room_costs_no_progress(rarely_saved: TrainConfig, tmp_path: Path):
+    run_training(rarely_saved, tmp_path / "unbroken")
+    log = tmp_path / "run" / "log.jsonl"
+    log.parent.mkdir()
+    full = 4_000_000  # bytes, more than a checkpoint; of the next line only half finds room
+    log.write_text("{}".ljust(full - 11) + "\n")
+    with full_disk(full), pytest.raises(OutputError) as caught:
+        run_training(rarely_saved, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert "log.jsonl could not be written" in str(caught.value)
+    assert "the checkpoint of step 1 is saved" in str(caught.value)
+    assert log.stat().st_size == full - 10  # no half of a line
+    state = load_checkpoint(tmp_path / "run")
+    assert state is not None
+    assert state["step"] == 1
+    run_training(rarely_saved, tmp_path / "run")
+    assert_equal(tmp_path / "run", tmp_path / "unbroken")
+
+
+def test_a_sample_grid_that_cannot_be_written_costs_no_progress(
+    rarely_saved: TrainConfig, photos: Path, tmp_path: Path
+):
+    """What is saved are the weights, not the averages that the grid was made with."""
+    held_out = SourceConfig((f"photos:{photos}",))
+    data = replace(rarely_saved.data, held_out=held_out, held_out_clips=1)
+    config = replace(rarely_saved, data=data)
+    run_training(config, tmp_path / "unbroken")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "samples").write_text("in the way")
+    with pytest.raises(OutputError, match=r"step-000003\.png could.*checkpoint of step 3 is saved"):
+        run_training(config, tmp_path / "run")
+    (tmp_path / "run" / "samples").unlink()
     run_training(config, tmp_path / "run")
     assert_equal(tmp_path / "run", tmp_path / "unbroken")
 
@@ -305,6 +360,27 @@ def test_a_folder_with_nothing_usable_is_one_line(
         (["tiny", "--set", "loop.steps=many"], 2, "whole number"),
         (["tiny", "--set", "algorithm.schedule=fast"], 2, "choose from"),
         (["tiny", "--steps", "0"], 2, "1 or more"),
+        (["tiny", "--set", "loop.learning_rate=fast"], 2, "loop.learning_rate is 'fast'"),
+        (["tiny", "--set", "loop.learning_rate=-1"], 2, "learning_rate is -1"),
+        (["tiny", "--set", "loop.betas=(0.9,)"], 2, "loop.betas is '(0.9,)'; give 2 numbers"),
+        (["tiny", "--set", "loop.betas=(0.9,1)"], 2, "betas is (0.9, 1)"),
+        (["tiny", "--set", "loop.seed=-1"], 2, "seed is -1"),
+        (["tiny", "--set", "loop.seed=True"], 2, "loop.seed is 'True'; give a whole number"),
+        (["tiny", "--set", "loop.warmup_steps=-1"], 2, "warmup_steps is -1"),
+        (["tiny", "--set", "model.fresh=no"], 2, "model.fresh is 'no'; give True or False"),
+        (
+            ["tiny", "--set", "data.consistency.photo_reductions=2.0"],
+            2,
+            "data.consistency.photo_reductions is '2.0'; give several numbers",
+        ),
+        (["tiny", "--set", "data.consistency.photo_reductions=()"], 2, "photo_reductions is ()"),
+        (["tiny", "--set", "data.consistency.places=photos:DIR"], 2, "places is 'photos:DIR'"),
+        (["tiny", "--set", "data.consistency.video_share=half"], 2, "a number or None"),
+        (["tiny", "--set", "data.consistency.video_spacing=0"], 2, "video_spacing is 0"),
+        (["tiny", "--set", "data.held_out_clips=0"], 2, "held_out_clips is 0"),
+        (["tiny", "--set", "data.held_out=photos:DIR"], 2, "data.held_out is 'photos:DIR'"),
+        (["tiny", "--set", "algorithm.outputs=1"], 2, "outputs is 1, and the loss 'flow'"),
+        (["tiny", "--set", "algorithm.crop=30"], 2, "crop is 30"),
         (["tiny", "--set", "loop.mixed_precision=fp16"], 2, "a GPU's"),
         (["tiny", "--set", "loop.mixed_precision=half"], 2, "choose from"),
         (["tiny", "--set", "model.start=nobody"], 1, "unknown"),
@@ -325,6 +401,70 @@ def test_a_wrong_call_is_one_line(
         given += ["--data", f"photos:{photos}"]
     assert main(["train", *given]) == status
     assert says in one_line(capfd)
+
+
+@pytest.mark.parametrize("below", [".", "below"])
+def test_a_file_in_the_place_of_the_run_is_one_line(
+    below: str, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    (tmp_path / "run").write_text("mine")
+    place = ["--data", f"photos:{photos}", "--output", str(tmp_path / "run" / below)]
+    assert main(["train", "tiny", *place]) == 1
+    assert str(tmp_path / "run") in one_line(capfd)
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+@pytest.mark.parametrize("of", ["--data", "--held-out"])
+@pytest.mark.parametrize("broken", ["absent", "still", "no flow", "half"])
+def test_a_pack_that_does_not_serve_is_one_line(
+    broken: str,
+    of: str,
+    photos: Path,
+    packs: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+):
+    pack = tmp_path / "pack"
+    if broken != "absent":
+        shutil.copytree(packs / ("still" if broken == "still" else "clips"), pack)
+    if broken == "no flow":
+        (pack / "flow.npy").unlink()
+    if broken == "half":
+        (pack / "flow.npy").write_bytes((pack / "flow.npy").read_bytes()[:500])
+    places = [] if of == "--data" else ["--data", f"photos:{photos}"]
+    for command in (["data", "tiny"], ["train", "tiny", "--output", str(tmp_path / "run")]):
+        assert main([*command, *places, of, f"pack:{pack}"]) == 1
+        assert str(pack) in one_line(capfd)
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("algorithm.window=3", "has clips of 3 frames, and 5 are needed"),
+        ("algorithm.crop=72", "has pictures of 64 pixels a side, smaller than a crop of 72"),
+    ],
+)
+def test_a_pack_too_small_for_the_settings_is_one_line(
+    setting: str, says: str, packs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    given = ["--data", f"pack:{packs / 'clips'}", "--set", setting]
+    for command in (["data", "tiny"], ["train", "tiny", "--output", str(tmp_path / "run")]):
+        assert main([*command, *given]) == 1
+        assert says in one_line(capfd)
+
+
+def test_data_says_what_a_pack_holds(packs: Path, capfd: pytest.CaptureFixture[str]):
+    assert main(["data", "tiny", "--data", f"pack:{packs / 'clips'}"]) == 0
+    assert "both stages: a pack of 6 clips, 3 frames of 64 pixels a side" in capfd.readouterr().out
+
+
+def test_a_setting_keeps_its_type():
+    """A list is a tuple, a whole number is a number, and text may look like a number."""
+    changes = ("data.consistency.photo_reductions=[1.0]", "loop.learning_rate=1", "model.flow=2024")
+    config = with_changes(TINY, (*changes, "data.consistency.video_share=None"))
+    assert config.data.consistency.photo_reductions == (1.0,)
+    assert config.loop.learning_rate == 1
+    assert config.model.flow == "2024"
 
 
 def test_a_configuration_file_that_is_none(tmp_path: Path, capfd: pytest.CaptureFixture[str]):

@@ -76,6 +76,28 @@ def test_a_list_names_photographs_and_folders_of_frames(tmp_path: Path):
     assert sources.left_out == {"missing.png": "missing, damaged or absurdly large"}
 
 
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00\xd8"])
+def test_a_list_that_is_none_is_one_line(content: bytes | None, tmp_path: Path):
+    if content is not None:
+        (tmp_path / "list").write_bytes(content)
+    else:
+        (tmp_path / "list").mkdir()
+    with pytest.raises(InputError, match="give list:FILE") as caught:
+        find_sources([f"list:{tmp_path / 'list'}"], NEEDS)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_good_photograph_stays_though_another_of_its_name_is_left_out(tmp_path: Path):
+    picture(tmp_path / "first" / "one.png", side=20)
+    good = picture(tmp_path / "second" / "one.png")
+    picture(tmp_path / "third" / "one.png", side=20)
+    places = [f"photos:{tmp_path / name}" for name in ("first", "second", "third")]
+    sources = find_sources(places, NEEDS)
+    assert sources.photos == (good,)
+    assert list(sources.left_out) == ["one.png", "third/one.png"]
+    assert sources.name(good) == "second/one.png"
+
+
 def test_places_of_several_kinds_are_joined(tmp_path: Path):
     picture(tmp_path / "photos" / "one.png")
     frames(tmp_path / "videos" / "shot")

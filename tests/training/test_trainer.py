@@ -63,7 +63,21 @@ def test_base_training_lowers_its_loss(stills: Pack, tmp_path: Path):
     assert task.evaluate()["reconstruction_psnr"] > before + 0.2
 
 
-def test_flow_training_learns_motion(
+def test_flow_training_learns_motion(clips: Pack, stills: Pack, tmp_path: Path):
+    """On its own clips it comes nearer to their motion than no motion does; other seeds end at 0.67
+    to 0.78 of that."""
+    pipe = build_pipeline(replace(SIZES, flow_channels=(16, 16, 8, 8)))
+    config = FlowConfig(clip_pairs=4, moved_pairs=4, warm_up_steps=150)
+    task = FlowTask(pipe, clips, stills, clips, config)
+    loop = LoopConfig(
+        steps=350, learning_rate=1.5e-3, warmup_steps=2, decay_steps=100, ema=0.0, log_every=100
+    )
+    train(task, loop, tmp_path)
+    figures = task.evaluate()
+    assert figures["end_point_error"] < 0.9 * figures["of_no_flow"]
+
+
+def test_the_finest_level_of_flow_learns_alone_at_first(
     clips: Pack, stills: Pack, tiny_pipeline: DLoRALPipeline, tmp_path: Path
 ):
     config = FlowConfig(clip_pairs=2, moved_pairs=2, warm_up_steps=3)

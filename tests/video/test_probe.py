@@ -238,6 +238,10 @@ def test_unreadable_file_and_folder(clips, tmp_path):
     folder.mkdir()
     secret.chmod(0)
     folder.chmod(0)
+    listed = tmp_path / "listed"
+    listed.mkdir()
+    Image.new("RGB", (8, 6)).save(listed / "1.png")
+    listed.chmod(0o444)  # its names may be read, its files may not be looked at
     for parent in (tmp_path, *tmp_path.parents):
         if os.geteuid() == 0 and parent.stat().st_uid == 0 and parent != Path("/"):
             parent.chmod(parent.stat().st_mode | 0o055)
@@ -248,7 +252,7 @@ def test_unreadable_file_and_folder(clips, tmp_path):
         try:
             if os.geteuid() == 0:
                 os.setuid(65534)
-            for path in (secret, folder):
+            for path in (secret, folder, listed):
                 try:
                     probe(path)
                 except InputError as error:
@@ -258,7 +262,8 @@ def test_unreadable_file_and_folder(clips, tmp_path):
             os._exit(0)
     os.waitpid(child, 0)
     lines = os.read(reading, 10_000).decode().splitlines()
-    assert len(lines) == 2
+    listed.chmod(0o755)
+    assert len(lines) == 3
     assert all("permission denied" in line for line in lines)
 
 

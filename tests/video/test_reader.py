@@ -94,8 +94,9 @@ def test_part_of_a_clip_is_the_same_as_in_the_whole(clips, name, start, duration
 
 
 @pytest.mark.parametrize("name", ["sound.mp4", "sound.mkv", "sound.mpg", "plain.gif"])
-def test_nothing_behind_the_end(clips, name):
-    with read_frames(clips(name), start=50) as frames:
+@pytest.mark.parametrize("start", [50, 999_999_999_999_999])
+def test_nothing_behind_the_end(clips, name, start):
+    with read_frames(clips(name), start=start) as frames:
         assert list(frames) == []
 
 

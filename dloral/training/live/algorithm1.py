@@ -1,5 +1,6 @@
 """The live recipe's Algorithm 1: C-LoRA with CFR, and D-LoRA, in turn, on a frozen base."""
 
+import time
 from collections.abc import Callable, Mapping
 
 import torch
@@ -28,11 +29,13 @@ class LiveAlgorithm1:
 
     def train(self, seconds: float) -> None:
         """C-LoRA and CFR, then D-LoRA, in turn; steps of a stage fixed by the first trial."""
+        begun = time.monotonic()
         recipe, pipe, config = self.recipe, self.pipe, self.config
         pipe.vae.requires_grad_(False)
         pipe.unet.requires_grad_(False)
         torch.manual_seed(config.seed)
-        if not any(lora_layers(pipe.unet)):
+        fresh = not any(lora_layers(pipe.unet))
+        if fresh:
             add_adapters(pipe.unet, config.lora_rank)
             pipe.unet.to(recipe.device)
             for weight in pipe.retrieval.proj.parameters():  # as the LoRAs, it starts as no change
@@ -51,13 +54,11 @@ class LiveAlgorithm1:
             for letter in config.stages.removeprefix("S")
         ]
         parts = {"consistency": config.consistency_part, "enhancement": 1 - config.consistency_part}
-        unit = seconds / sum(parts[stage] for stage in stages)
         self.phases: dict[str, Phase] = {}
-        steps = {
-            stage: max(12, int(parts[stage] * unit * 0.97 / self.seconds_a_step(stage, groups)))
-            for stage in groups
-            if stage in stages
-        }
+        each = {s: self.seconds_a_step(s, groups) for s in groups if s in stages}
+        left = seconds - (time.monotonic() - begun)
+        unit = 0.97 * left / sum(parts[stage] for stage in stages)
+        steps = {stage: max(12, int(parts[stage] * unit / each[stage])) for stage in each}
         recipe.log(steps=steps)
         totals = {stage: each * stages.count(stage) for stage, each in steps.items()}
         self.phases = {s: Phase(groups[s], config.lora_rate, totals[s]) for s in steps}
@@ -66,18 +67,18 @@ class LiveAlgorithm1:
         self.judge = self.judge_of(config.discriminator_rate, 2 * totals.get("enhancement", 0))
         for number, stage in enumerate(stages):
             _only(groups, stage)
-            step = self.planned(stage, steps[stage], number == 0)
+            step = self.planned(stage, steps[stage], fresh and number == 0)
             recipe.steps(step, steps[stage], f"{stage} {number}")
             self.phases[stage].take_average()  # the other stage builds on the average
         recipe.save("final")
 
-    def planned(self, stage: str, total: int, first: bool) -> Callable[[int], Mapping[str, Tensor]]:
-        """A stage's step, of ``total``."""
+    def planned(self, stage: str, total: int, alone: bool) -> Callable[[int], Mapping[str, Tensor]]:
+        """A stage's step, of ``total``; ``alone``: C-LoRA's, while D-LoRA is still nothing."""
 
         def step(index: int) -> Mapping[str, Tensor]:
             ramp = min(1.0, (index + 1) / max(1.0, self.config.transition_part * total))
             losses = (
-                self.consistency_step(ramp, first)
+                self.consistency_step(ramp, alone)
                 if stage == "consistency"
                 else self.enhancement_step(ramp, self.judge)
             )
@@ -93,7 +94,7 @@ class LiveAlgorithm1:
         before = [weight.detach().clone() for weight in weights]
         self.phases[stage] = Phase(weights, self.config.lora_rate, 1000)
         self.judge = self.judge_of(1e-6, 1000)
-        seconds = self.recipe.timed(self.planned(stage, 12, True), warm=4, count=10)
+        seconds = self.recipe.timed(self.planned(stage, 12, False), warm=4, count=10)
         with torch.no_grad():
             for weight, value in zip(weights, before, strict=True):
                 weight.copy_(value)
@@ -107,14 +108,14 @@ class LiveAlgorithm1:
         self.adversary = AdversarialLoss(kind, self.config.seed)
         self.adversary.discriminator.to(self.recipe.device)
 
-    def consistency_step(self, ramp: float, first: bool) -> Mapping[str, Tensor]:
+    def consistency_step(self, ramp: float, alone: bool) -> Mapping[str, Tensor]:
         """Lines 6 to 13: theta_1 and mu by pixels and by the change along the true motion.
 
         With D-LoRA at 1, pixels would teach C-LoRA to undo it: there the feature distance stands
         in for them.
         """
         config = self.config
-        detail = float(not first and self.recipe.rng.random() < config.detail_share)
+        detail = float(not alone and self.recipe.rng.random() < config.detail_share)
         batch = self.recipe.draw(config.consistency_clips, config.crop)
         restored = self.restored(batch, consistency=1.0, detail=detail)
         hq = batch.hq_frames[:, 1:]

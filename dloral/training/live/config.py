@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from math import isfinite
 
 from dloral.errors import OptionError
+from dloral.frames.resize import LATENT_STRIDE
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class LiveConfig:
     consistency_share: float = 0.65
     """How often C-LoRA is at 1 rather than 0 while D-LoRA learns."""
     detail_share: float = 0.3
-    """The same of D-LoRA while C-LoRA learns; in the first stage, when it is nothing yet, never."""
+    """The same of D-LoRA while C-LoRA learns; in the first stage of new LoRAs, when it is nothing
+    yet, never."""
     temporal_weight: float = 0.5
     kept_detail_weight: float = 0.5
     enhancement_pixel: float = 1.0
@@ -73,24 +76,53 @@ class LiveConfig:
             raise OptionError(
                 f"stages is {self.stages!r}; give letters C and D, as in CDCDC, or S before them"
             )
+        for name in WHOLE:
+            least = 0 if name == "seed" else 1
+            if getattr(self, name) < least:
+                raise OptionError(f"{name} is {getattr(self, name)}; give {least} or more")
+        for name in SHARES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise OptionError(f"{name} is {getattr(self, name)}; give a share from 0 to 1")
+        for name in ("size", "crop"):
+            if getattr(self, name) % LATENT_STRIDE:
+                raise OptionError(f"{name} is {getattr(self, name)}; give a multiple of 8 pixels")
+        if self.crop > self.size:
+            raise OptionError(f"crop is {self.crop}, larger than size, {self.size}; give less")
+        for kind in ("stills", "clips"):
+            held, made = getattr(self, f"{kind}_held"), getattr(self, f"{kind}_at_a_time")
+            if held < made:
+                raise OptionError(f"{kind}_held is {held}; give {made} ({kind}_at_a_time) or more")
+        if self.smooth_crops < 2:
+            raise OptionError("smooth_crops is 1; give 2 or more, for one half stays clean")
+
+
+WHOLE = {field.name for field in fields(LiveConfig) if isinstance(field.default, int)}
+SHARES = {field.name for field in fields(LiveConfig) if field.name.endswith(("_share", "_part"))}
+"""Which settings are whole numbers, and which are shares."""
 
 
 def changed_config(items: Sequence[str]) -> LiveConfig:
     """The recipe's settings with ``NAME=VALUE`` items changed; raises :class:`OptionError`."""
+    names = [field.name for field in fields(LiveConfig)]
     changed: dict[str, float | str] = {}
     for item in items:
         name, _, text = item.partition("=")
-        usual = getattr(LiveConfig, name, None)
         try:
-            if isinstance(usual, str):
-                changed[name] = text
-            elif isinstance(usual, int | float):
-                changed[name] = type(usual)(float(text))
-            else:
+            if name not in names:
                 raise ValueError
+            changed[name] = _value(name, text)
         except (ValueError, OverflowError) as error:
             raise OptionError(
                 f"--set {item!r} is no setting with its value; give NAME=VALUE, NAME of "
-                f"{', '.join(field.name for field in fields(LiveConfig))}"
+                f"{', '.join(names)}"
             ) from error
     return replace(LiveConfig(), **changed)  # type: ignore[arg-type]
+
+
+def _value(name: str, text: str) -> float | str:
+    if isinstance(getattr(LiveConfig, name), str):
+        return text
+    number = float(text)
+    if not isfinite(number) or (name in WHOLE and number != int(number)):
+        raise ValueError
+    return int(number) if name in WHOLE else number

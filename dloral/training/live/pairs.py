@@ -58,6 +58,11 @@ class Pictures:
             read = list(pool.map(_read, photos))
         self.photos = [torch.from_numpy(p).to(device).permute(2, 0, 1) for p in read]
         self.photos += [_smaller(p, r) for r in REDUCTIONS[1:] for p in self.photos[: len(read)]]
+        if film is not None and min(film.shape[-2:]) < size:
+            raise InputError(
+                f"the film is {film.shape[-1]}x{film.shape[-2]}; give one of {size} pixels a side "
+                "or more, or a smaller size"
+            )
         self._still_places = _places(self.photos, size)
         self._clip_places = _places(self.photos, round(ROOM * size))
 
@@ -200,6 +205,11 @@ def _places(photos: Iterable[Tensor], side: int) -> _Places:
         tops, lefts = np.indices(energy.shape).reshape(2, -1) * STRIDE
         rows.append(np.stack([np.full_like(tops, index), tops, lefts], axis=1))
         chances.append((energy / energy.sum()).ravel() * np.sqrt(energy.size))
+    if not rows:
+        raise InputError(
+            f"no photograph has the {side + STRIDE} pixels a side that are needed; give larger "
+            "ones, or a smaller size"
+        )
     joined = np.concatenate(chances)
     return _Places(np.concatenate(rows), joined / joined.sum())
 
@@ -293,7 +303,7 @@ class PairPool:
         light = int(rng.binomial(self.at_a_time, self.light_share))
         if light:
             lq[:light] = lightly_degraded(hq[:light], rng)
-        start = self.made % (len(self.hq) - self.at_a_time + 1)
+        start = self.made if self.made + self.at_a_time <= len(self.hq) else 0
         rows = slice(start, start + self.at_a_time)
         self.hq[rows] = (255 * hq).round().byte()
         self.lq[rows] = (255 * lq).round().byte()

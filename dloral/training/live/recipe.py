@@ -2,6 +2,8 @@
 ``algorithm1``."""
 
 import json
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +19,9 @@ from dloral.training.compact import CompactSizes, build_pipeline, embed
 from dloral.training.live.config import LiveConfig
 from dloral.training.live.pairs import PairPool, Pictures
 from dloral.training.live.phase import Phase
+from dloral.training.monitor import make_run_folder, writing
 from dloral.training.packs import ClipBatch
+from dloral.training.trainer import NotFiniteError
 from dloral.weights.finding import EMBEDDED
 from dloral.weights.loading import load_pipeline
 
@@ -44,17 +48,17 @@ class Recipe:
         self.pipe: DLoRALPipeline = pipe.to(self.device).channels_last()
         self.pool: PairPool | None = None
         self.started = time.monotonic()
-        out.mkdir(parents=True, exist_ok=True)
+        make_run_folder(out)
 
     def take(self, folder: Path) -> None:
         """Go on from a pipeline's weights, and from its LoRAs and CFR where it has them."""
-        self.pipe = load_pipeline(folder, self.device.type, "float32")
+        self.pipe = load_pipeline(folder, str(self.device), "float32")
 
     def log(self, **entry: object) -> None:
         entry = {"seconds": round(time.monotonic() - self.started, 1), **entry}
         line = json.dumps(entry)
         print(line, flush=True)
-        with (self.out / "log.jsonl").open("a") as log:
+        with writing(self.out), (self.out / "log.jsonl").open("a") as log:
             log.write(line + "\n")
 
     def fill(self, num_frames: int) -> None:
@@ -138,7 +142,10 @@ class Recipe:
                 figures = {key: round((sums[key] / counts[key]).item(), 5) for key in sums}
                 self.log(phase=name, step=index + 1, **figures)
                 if not all(np.isfinite(list(figures.values()))):
-                    raise FloatingPointError(f"{name} step {index + 1}: {figures}")
+                    raise NotFiniteError(
+                        f"{name}, step {index + 1}: a loss is not finite ({figures}); "
+                        "use lower rates or another seed"
+                    )
                 sums, counts = {}, {}
                 if time.monotonic() > deadline + 10:
                     self.log(phase=name, stopped_early_at=index + 1)
@@ -156,6 +163,12 @@ class Recipe:
         return self.pool.draw(count, crop, self.rng)
 
     def save(self, name: str) -> None:
-        """The pipeline as it is now, in half precision, under ``out/name``."""
-        self.pipe.save_pretrained(self.out / "whole" / name)
-        embed(self.out / "whole" / name, self.out / name)
+        """The pipeline as it is now, in half precision under ``out/name`` and in float32 under
+        ``out/whole/name``; each takes the place of an earlier one when it is whole."""
+        with writing(self.out), tempfile.TemporaryDirectory(prefix=".", dir=self.out) as made:
+            self.pipe.save_pretrained(Path(made, "whole"))
+            embed(Path(made, "whole"), Path(made, "half"))
+            for kind, place in (("whole", self.out / "whole" / name), ("half", self.out / name)):
+                place.parent.mkdir(exist_ok=True)
+                shutil.rmtree(place, ignore_errors=True)
+                Path(made, kind).replace(place)

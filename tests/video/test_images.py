@@ -1,0 +1,102 @@
+"""Pictures that have to be turned, and pictures that say nonsense about it."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dloral.errors import InputError
+from dloral.video.images import load_image
+from dloral.video.probe import probe
+
+UPRIGHT = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
+    8: lambda stored: np.rot90(stored),
+}
+"""EXIF 2.32, 4.6.4 A: what the stored picture looks like when it is held right."""
+
+
+def exif(orientation: int) -> bytes:
+    entry = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)
+    return b"II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
+
+
+def save_png(path: Path, stored: np.ndarray, block: bytes) -> None:
+    """A PNG with an eXIf chunk of any content right behind its header."""
+    done, data = cv2.imencode(".png", stored[..., ::-1])
+    assert done
+    png, body = data.tobytes(), b"eXIf" + block
+    chunk = struct.pack(">I", len(block)) + body + struct.pack(">I", zlib.crc32(body))
+    path.write_bytes(png[:33] + chunk + png[33:])
+
+
+def save_tiff(path: Path, stored: np.ndarray, orientation: int) -> None:
+    """A plain TIFF in one strip; Pillow writes none of 16 bits a channel."""
+    height, width, channels = stored.shape
+    bits, at = stored.dtype.itemsize * 8, 8 + 2 + 9 * 12 + 4
+    tags = [
+        *((256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, at), (259, 3, 1, 1)),
+        *((262, 3, 1, 2), (273, 4, 1, at + 6), (274, 3, 1, orientation)),
+        *((277, 3, 1, channels), (279, 4, 1, stored.nbytes)),
+    ]
+    directory = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + directory + bytes(4)
+    path.write_bytes(head + struct.pack("<3H", *[bits] * 3) + stored.tobytes())
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_every_orientation_stands_upright(tmp_path, suffix, dtype, orientation):
+    peak = np.iinfo(dtype).max
+    stored = np.random.default_rng(0).integers(0, peak, (4, 6, 3), dtype, endpoint=True)
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".png":
+        save_png(path, stored, exif(orientation))
+    else:
+        save_tiff(path, stored, orientation)
+    expected = torch.from_numpy(UPRIGHT[orientation](stored).astype(np.float32) / peak)
+    pixels, clip = load_image(path), probe(path)
+    assert clip.bit_depth == stored.dtype.itemsize * 8
+    assert pixels.shape == (3, clip.height, clip.width)
+    assert torch.allclose(pixels.permute(1, 2, 0), expected)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [b"II*\0", b"", b"II", b"neither order", exif(6)[:-8], exif(99)],
+    ids=["header", "empty", "short", "words", "cut", "range"],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
+def test_a_broken_exif_block_counts_as_none(tmp_path, block, dtype):
+    stored = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype)
+    save_png(tmp_path / "a.png", stored, block)
+    clip = probe(tmp_path / "a.png")
+    assert (clip.height, clip.width) == (4, 6)
+    expected = torch.from_numpy(stored.astype(np.float32) / np.iinfo(dtype).max)
+    assert torch.allclose(load_image(tmp_path / "a.png").permute(1, 2, 0), expected)
+
+
+def test_a_broken_exif_block_of_a_jpeg(tmp_path):
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0")
+    assert load_image(tmp_path / "a.jpg").shape == (3, 4, 6)
+
+
+def test_damaged_pixels_are_an_error_all_the_same(tmp_path):
+    save_png(tmp_path / "a.png", np.zeros((64, 64, 3), np.uint8), b"II*\0")
+    data = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(data[: len(data) - 40])
+    with pytest.raises(InputError, match="damaged or cut off"):
+        probe(tmp_path / "a.png")
