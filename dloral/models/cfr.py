@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 CPU_TILE = (512, 256)
-"""Queries and keys of a tile on processors, where similarities must stay in the cache: tiles of
-all keys cost 2.5 times the time at 4,096 positions."""
+"""Queries and keys of a tile on processors: half a megabyte of similarities for each head, whatever
+the number of positions. Tiles of all keys took as long at 4,096 positions, and twice as long where
+the C library gives freed memory back (see :func:`dloral.memory.keep_freed_memory`)."""
 
 GPU_ELEMENTS = 2**23
 """Similarities of a tile (all heads and frames together) on a GPU, where few large products are
