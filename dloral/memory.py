@@ -47,6 +47,7 @@ _WORDS = (
     "can't allocate memory",
     "not enough memory",
     "could not create a memory",
+    "could not create a primitive",  # oneDNN, where an allocation of its own fails
 )
 
 

@@ -109,6 +109,7 @@ def test_what_a_failed_allocation_raises() -> None:
     assert is_out_of_memory(caught.value)
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(RuntimeError("could not create a primitive"))  # oneDNN's, seen for real
     assert not is_out_of_memory(RuntimeError("shapes do not match"))
 
 
