@@ -165,7 +165,7 @@ def _add_fetch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def _fetch(options: argparse.Namespace) -> None:
     from dloral.weights.fetch import TerminalFetch, fetch, plan_fetch
-    from dloral.weights.finding import find_model
+    from dloral.weights.resolve import find_model
 
     if "/" in options.name:
         if options.dry_run:

@@ -1,18 +1,101 @@
-"""The errors a user can cause, each said in one line: what, what was found, what to do.
+"""The errors a user can cause: what, what was found, what to do. One line each.
 
-Every face of the software (command line, page, HTTP API) shows ``str(error)`` and nothing else,
-so a message must stand alone. ``DLoRALError`` is what to catch; the kinds below say whose
-turn it is. Mistakes of our own stay ``AssertionError`` and keep their traceback.
-:func:`exit_status` is how every command line ends.
+An error carries facts, and every face of the software words them its own way: ``str(error)`` is
+Python's wording, :meth:`DLoRALError.render` any other's. A message names its facts in braces::
+
+    raise InputError("{path} is not a directory", remedy="give a folder of frames", path=path)
+    raise OptionError(
+        "{option} is {value!r}", remedy="give a number above 0", option=Setting("fps"), value=fps
+    )
+    raise WeightsError("{value} is damaged", remedy="use {instead}", value=name,
+                       instead=Setting("model", "compact"))
+
+Below the command line nothing names a flag, and nothing hides a folder by replacing text: a
+:class:`Setting` is spelled, and a path is shown, by the face. ``DLoRALError`` is what to catch;
+the kinds below say whose turn it is. Mistakes of our own stay ``AssertionError`` and keep their
+traceback. :func:`exit_status` is how every command line ends.
 """
 
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An option as Python names it, with a value where a remedy suggests one."""
+
+    name: str
+    value: object = None
+
+
+class Face:
+    """How one face of the software words the facts of an error. This one is Python's."""
+
+    def setting(self, setting: Setting) -> str:
+        """``model="compact"``, or the bare name without a value."""
+        if setting.value is None:
+            return setting.name
+        value = f'"{setting.value}"' if isinstance(setting.value, str) else setting.value
+        return f"{setting.name}={value}"
+
+    def path(self, path: PurePath) -> str:
+        """The path as it stands."""
+        return str(path)
+
+    def word(self, fact: object) -> object:
+        """A fact as it goes into a message."""
+        if isinstance(fact, Setting):
+            return self.setting(fact)
+        return self.path(fact) if isinstance(fact, PurePath) else fact
+
+
+class CommandLine(Face):
+    """Settings are flags: ``--tile-overlap``, ``--model compact``."""
+
+    def setting(self, setting: Setting) -> str:
+        flag = "--" + setting.name.replace("_", "-")
+        return flag if setting.value is None else f"{flag} {setting.value}"
+
+
+PYTHON = Face()
+COMMAND_LINE = CommandLine()
 
 
 class DLoRALError(Exception):
-    """Something the user can mend; ``str(error)`` is one line that says how."""
+    """Something the user can mend; ``str(error)`` is one line that says how.
+
+    ``problem`` and ``remedy`` are texts that name ``facts`` in braces; without facts and remedy,
+    ``problem`` is the whole line as it stands. Facts that code may ask for: ``option``, ``value``,
+    ``path``.
+    """
+
+    def __init__(self, problem: str = "", /, *, remedy: str = "", **facts: Any) -> None:
+        super().__init__(problem)
+        self.problem, self.remedy, self.facts = problem, remedy, facts
+
+    @property
+    def value(self) -> Any:
+        """What was found, or None."""
+        return self.facts.get("value")
+
+    @property
+    def path(self) -> PurePath | None:
+        """The file or folder that this is about, or None."""
+        return self.facts.get("path")
+
+    def render(self, face: Face = PYTHON) -> str:
+        """One line, as ``face`` words it."""
+        text = f"{self.problem}; {self.remedy}" if self.remedy else self.problem
+        if not self.facts:
+            return text
+        return text.format_map({name: face.word(fact) for name, fact in self.facts.items()})
+
+    def __str__(self) -> str:
+        return self.render()
 
 
 class OptionError(DLoRALError, ValueError):
@@ -25,10 +108,6 @@ class InputError(DLoRALError, ValueError):
 
 class OutputError(DLoRALError, OSError):
     """The result cannot be written: no permission, no space, a container of no use."""
-
-    def __str__(self) -> str:
-        # OSError formats (errno, text) pairs in a way of its own; ours is always one text.
-        return str(self.args[0]) if self.args else ""
 
 
 class WeightsError(DLoRALError):
@@ -65,6 +144,7 @@ def exit_status(command: Callable[[], None], name: str = "dloral") -> int:
     return 0
 
 
-def _fail(name: str, error: object, status: int) -> int:
-    print(f"{name}: {error}", file=sys.stderr)
+def _fail(name: str, error: DLoRALError | str, status: int) -> int:
+    text = error.render(COMMAND_LINE) if isinstance(error, DLoRALError) else error
+    print(f"{name}: {text}", file=sys.stderr)
     return status

@@ -30,7 +30,7 @@ from dloral.video.reader import Frame, read_frames
 from dloral.video.store import FrameStore
 from dloral.video.writer import open_writer
 from dloral.weights.fetch import FetchPlan, FetchProgress
-from dloral.weights.finding import fetch_missing
+from dloral.weights.resolve import fetch_missing
 
 if TYPE_CHECKING:
     from dloral.pipeline import DLoRALPipeline
@@ -246,7 +246,7 @@ def _restore(
 
 
 def job_of(clip: ClipInfo, options: UpscaleOptions, scenes: Sequence[Scene]) -> dict[str, Any]:
-    """What must be the same for a stopped job to be gone on with: the source, the options that
+    """What must be the same for a stopped job to be resumed: the source, the options that
     change a frame, and the prompts."""
     free = {"resume", "codec", "crf", "bit_depth", "batch_size"}
     chosen = {name: value for name, value in asdict(options).items() if name not in free}

@@ -77,7 +77,7 @@ MISTAKES = {
     ),
     "curve: no run": ("training.curve EMPTY -o OUT", 1),
     "held out: no packs": ("evaluation.held_out --packs EMPTY", 2),
-    "peers: no clip": ("evaluation.peers ABSENT -o OUT", 1),
+    "peers: no clip": ("evaluation.baselines ABSENT -o OUT", 1),
 }
 
 

@@ -1,4 +1,4 @@
-"""All measures by name: their cards, and how to make them ready to look at a clip."""
+"""All measures by name: their specs, and how to make them ready to look at a clip."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dloral.errors import DLoRALError, OptionError
-from dloral.evaluation.measures import Card, Measure
+from dloral.evaluation.measures import Measure, MetricSpec
 
 SSIM_TEXT = "Gaussian window 11x11, sigma 1.5, K 0.01 and 0.03, where the window fits, on "
 PSNR_TEXT = "10 log10(1 / mean squared error) over all pixels of "
@@ -14,77 +14,77 @@ LUMA = "BT.601 studio-range luma"
 WANG = "Wang et al., IEEE TIP 13(4), 2004"
 PYIQA = "through pyiqa (PolyForm Noncommercial licence), RGB, no crop"
 
-CARDS = {
-    card.name: card
-    for card in (
-        Card(
+METRIC_SPECS = {
+    spec.name: spec
+    for spec in (
+        MetricSpec(
             "psnr", "PSNR", "dB", "0 to 100 (equal)", "higher", "reference",
             PSNR_TEXT + "R, G and B; mean over frames", "ISO/IEC 29170-2:2015", digits=2,
         ),
-        Card(
+        MetricSpec(
             "psnr_y", "PSNR-Y", "dB", "0 to 100 (equal)", "higher", "reference",
             PSNR_TEXT + LUMA + "; mean over frames", "ISO/IEC 29170-2:2015", digits=2,
         ),
-        Card(
+        MetricSpec(
             "ssim", "SSIM", "", "-1 to 1 (equal)", "higher", "reference",
             SSIM_TEXT + "R, G and B", WANG,
         ),
-        Card(
+        MetricSpec(
             "ssim_y", "SSIM-Y", "", "-1 to 1 (equal)", "higher", "reference",
             SSIM_TEXT + LUMA, WANG,
         ),
-        Card(
+        MetricSpec(
             "lpips_like", "LPIPS-like", "", "0 (equal) to about 1", "lower", "reference",
             "LPIPS's formula and heads on another VGG trunk; not comparable with published LPIPS; "
             "RGB, no crop",
             "formula: Zhang et al., CVPR 2018; trunk: HED",
             slow=True,
         ),
-        Card(
+        MetricSpec(
             "lpips", "LPIPS", "", "0 (equal) to about 1", "lower", "reference",
             f"AlexNet, version 0.1, {PYIQA}", "Zhang et al., CVPR 2018", slow=True,
         ),
-        Card(
+        MetricSpec(
             "dists", "DISTS", "", "0 (equal) to about 1", "lower", "reference",
             PYIQA, "Ding et al., IEEE TPAMI 44(5), 2022", slow=True,
         ),
-        Card(
+        MetricSpec(
             "vmaf", "VMAF", "", "0 to 100", "higher", "reference",
             "model vmaf_v0.6.1 on luma of 8 bits (10 where a clip has more), frames paired by "
             "number, no crop",
             "Netflix VMAF, through FFmpeg's libvmaf", digits=2,
         ),
-        Card(
+        MetricSpec(
             "niqe", "NIQE", "", "0 to about 100", "lower", "alone",
             f"blocks of 96x96 of {LUMA}, rounded, two scales, no crop",
             "Mittal et al., IEEE SPL 20(3), 2013",
             digits=2, slow=True,
         ),
-        Card(
+        MetricSpec(
             "musiq", "MUSIQ", "", "0 to 100", "higher", "alone",
             f"weights of KonIQ-10k, {PYIQA}", "Ke et al., ICCV 2021", digits=2, slow=True,
         ),
-        Card(
+        MetricSpec(
             "clipiqa", "CLIP-IQA", "", "0 to 1", "higher", "alone",
             PYIQA, "Wang et al., AAAI 2023", slow=True,
         ),
-        Card(
+        MetricSpec(
             "maniqa", "MANIQA", "", "0 to 1", "higher", "alone",
             f"weights of KonIQ-10k, {PYIQA}", "Yang et al., CVPRW 2022", slow=True,
         ),
-        Card(
+        MetricSpec(
             "warping_error", "E*warp", "x 1e-3", "0 to 1000", "lower", "guide",
             "mean squared difference of each frame and the one before it along the motion, "
             "unmasked pixels, RGB in [0, 1]",
             "after Lai et al., ECCV 2018; dloral/evaluation/steadiness.py", digits=3,
         ),
-        Card(
+        MetricSpec(
             "flicker", "Flicker", "grey levels", "0 to 255", "lower", "guide",
             "mean jump of luma of 16x16 cells along the motion, less the ground truth's",
             "our decision; dloral/evaluation/steadiness.py", digits=3,
         ),
         *(
-            Card(
+            MetricSpec(
                 f"grid_{period}", f"Grid {period}", "dB", "about 0 without a grid", "lower",
                 "guide",
                 f"power at a period of {period} pixels over its neighbourhood in the spectrum "
@@ -93,7 +93,7 @@ CARDS = {
             )
             for period in (2, 4, 8)
         ),
-        Card(
+        MetricSpec(
             "grid_level", "Grid level", "grey levels", "0 to 255", "lower", "alone",
             "root mean square of what stands out at periods of 2, 4 and 8 pixels",
             "our decision; dloral/evaluation/grid.py", digits=3,
@@ -109,7 +109,7 @@ GROUPS = {
         *("warping_error", "flicker", "grid_2", "grid_4", "grid_8", "grid_level"),
     ),
     "paper": ("musiq", "clipiqa", "maniqa", "warping_error"),
-    "all": tuple(CARDS),
+    "all": tuple(METRIC_SPECS),
 }
 """Names that stand for several measures."""
 
@@ -141,7 +141,7 @@ class Settings:
         if self.flow not in ("dis", "raft"):
             raise OptionError(f"flow is {self.flow!r}; choose from dis, raft")
         if not self.metrics:
-            raise OptionError(f"no measure is asked for; choose from {', '.join(CARDS)}")
+            raise OptionError(f"no measure is asked for; choose from {', '.join(METRIC_SPECS)}")
 
 
 def chosen_metrics(names: Iterable[str], has_reference: bool) -> tuple[str, ...]:
@@ -154,21 +154,23 @@ def chosen_metrics(names: Iterable[str], has_reference: bool) -> tuple[str, ...]
     for name in names:
         if name in GROUPS:
             wanted |= {
-                part for part in GROUPS[name] if has_reference or CARDS[part].scope != "reference"
+                part
+                for part in GROUPS[name]
+                if has_reference or METRIC_SPECS[part].scope != "reference"
             }
-        elif name not in CARDS:
+        elif name not in METRIC_SPECS:
             raise OptionError(
-                f"there is no measure {name!r}; choose from {', '.join(CARDS)}, "
+                f"there is no measure {name!r}; choose from {', '.join(METRIC_SPECS)}, "
                 f"or a group: {', '.join(GROUPS)}"
             )
-        elif CARDS[name].scope == "reference" and not has_reference:
+        elif METRIC_SPECS[name].scope == "reference" and not has_reference:
             raise OptionError(f"{name} compares with the ground truth; give --reference")
         else:
             wanted.add(name)
-    return tuple(name for name in CARDS if name in wanted)
+    return tuple(name for name in METRIC_SPECS if name in wanted)
 
 
-class Ready:
+class MetricSuite:
     """Measures that are ready, and of those that are not, why.
 
     Networks are loaded once; measures that remember frames are made anew for each clip.
@@ -191,9 +193,11 @@ class Ready:
                 self.unavailable[name] = str(error)
 
     @property
-    def cards(self) -> tuple[Card, ...]:
-        """Of the measures that are ready."""
-        return tuple(CARDS[name] for name in self.settings.metrics if name not in self.unavailable)
+    def specs(self) -> tuple[MetricSpec, ...]:
+        """Of the measures that are available."""
+        return tuple(
+            METRIC_SPECS[name] for name in self.settings.metrics if name not in self.unavailable
+        )
 
     def measures(self) -> list[Measure]:
         """For one clip."""
@@ -201,35 +205,35 @@ class Ready:
         from dloral.evaluation.grid import Grid
         from dloral.evaluation.steadiness import Steadiness
 
-        names = [card.name for card in self.cards if card.name not in ON_FILES]
+        names = [spec.name for spec in self.specs if spec.name not in ON_FILES]
         made: list[Measure] = [
-            Fidelity(CARDS[name], self.settings.crop)
+            Fidelity(METRIC_SPECS[name], self.settings.crop)
             for name in names
             if name.startswith(("psnr", "ssim"))
         ]
-        steady = tuple(CARDS[name] for name in names if name in ("warping_error", "flicker"))
+        steady = tuple(METRIC_SPECS[name] for name in names if name in ("warping_error", "flicker"))
         if steady:
             made.append(Steadiness(steady, self._flow))
-        grid = tuple(CARDS[name] for name in names if name.startswith("grid"))
+        grid = tuple(METRIC_SPECS[name] for name in names if name.startswith("grid"))
         if grid:
             made.append(Grid(grid))
         return made + [self._kept[name] for name in names if name in self._kept]
 
     def _prepare(self, name: str) -> None:
         """Load what the measure needs; DLoRALError where it cannot be had."""
-        card, device = CARDS[name], self.device
+        spec, device = METRIC_SPECS[name], self.device
         if name == "lpips_like":
             from dloral.evaluation.fidelity import LPIPSLikeDistance
 
-            self._kept[name] = LPIPSLikeDistance(card, device)
+            self._kept[name] = LPIPSLikeDistance(spec, device)
         elif name == "niqe":
             from dloral.evaluation.niqe import NIQE
 
-            self._kept[name] = NIQE(card)
+            self._kept[name] = NIQE(spec)
         elif name in ("lpips", "dists", "musiq", "clipiqa", "maniqa"):
             from dloral.evaluation.iqa import PyIQA
 
-            self._kept[name] = PyIQA(card, device)
+            self._kept[name] = PyIQA(spec, device)
         elif name == "vmaf":
             from dloral.evaluation.vmaf import find_ffmpeg
 

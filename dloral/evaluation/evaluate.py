@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dloral.errors import DLoRALError, InputError
-from dloral.evaluation.catalogue import Ready, Settings, chosen_metrics
-from dloral.evaluation.measures import Card, Measured, Moment, measure_steps
-from dloral.evaluation.pairs import OpenPair, Pair, find_pairs, moments_of, open_pair
+from dloral.evaluation.catalogue import MetricSuite, Settings, chosen_metrics
+from dloral.evaluation.measures import FrameSet, Measured, MetricSpec, measure_steps
+from dloral.evaluation.pairs import OpenPair, Pair, find_pairs, frame_sets_of, open_pair
 from dloral.frames.clips import as_bytes
 
 PROFILE_FRAMES = 600
@@ -29,7 +29,7 @@ class Profile:
         self._rows: dict[str, NDArray[np.uint8]] = {}
         self._seen = 0
 
-    def see(self, moment: Moment) -> None:
+    def update(self, moment: FrameSet) -> None:
         if self._seen == PROFILE_FRAMES:
             return
         for name, frame in (
@@ -69,7 +69,7 @@ class Evaluation:
     """Everything that was measured, and everything that could not be."""
 
     settings: Settings
-    cards: tuple[Card, ...]
+    specs: tuple[MetricSpec, ...]
     results: list[ClipResult] = field(default_factory=list)
     unavailable: dict[str, str] = field(default_factory=dict)
 
@@ -81,11 +81,11 @@ class Evaluation:
     def totals(self) -> dict[str, float]:
         """Mean over the clips that have a figure, every clip counting the same."""
         found = {}
-        for card in self.cards:
+        for spec in self.specs:
             totals = [r.measured.totals for r in self.results if not r.error]
-            values = [one[card.name] for one in totals if card.name in one]
+            values = [one[spec.name] for one in totals if spec.name in one]
             if values:
-                found[card.name] = float(np.mean(values))
+                found[spec.name] = float(np.mean(values))
         return found
 
 
@@ -115,8 +115,8 @@ def evaluate(
     """
     names = chosen_metrics(metrics, reference is not None)
     pairs = find_pairs(restored, reference, lq)
-    ready = Ready(Settings(metrics=names, **settings))  # type: ignore[arg-type]
-    done = Evaluation(ready.settings, ready.cards, unavailable=ready.unavailable)
+    ready = MetricSuite(Settings(metrics=names, **settings))  # type: ignore[arg-type]
+    done = Evaluation(ready.settings, ready.specs, unavailable=ready.unavailable)
     for number, pair in enumerate(pairs):
         result = ClipResult(pair)
         done.results.append(result)
@@ -129,22 +129,22 @@ def evaluate(
     return done
 
 
-def _measure_pair(result: ClipResult, ready: Ready) -> Iterator[tuple[int, int | None]]:
+def _measure_pair(result: ClipResult, ready: MetricSuite) -> Iterator[tuple[int, int | None]]:
     """(frames done, frames in all) after each; fills ``result``."""
     opened = open_pair(result.pair)
     result.size = (opened.restored.height, opened.restored.width)
-    with moments_of(opened) as moments:
+    with frame_sets_of(opened) as moments:
         watched = _watched(moments, result)
         for measured in measure_steps(watched, ready.measures(), ready.settings.every):
             result.measured = measured
             yield measured.num_frames, opened.num_frames
     if not result.measured.num_frames:
         raise InputError(f"{result.pair.restored} has no frame; give a clip with one or more")
-    if any(card.name == "vmaf" for card in ready.cards):
+    if any(spec.name == "vmaf" for spec in ready.specs):
         result.measured.frames["vmaf"] = _vmaf_of(opened, result.measured.num_frames)
 
 
-def _watched(moments: Iterator[Moment], result: ClipResult) -> Iterator[Moment]:
+def _watched(moments: Iterator[FrameSet], result: ClipResult) -> Iterator[FrameSet]:
     """The same moments; the first frames and the profile are kept on the way."""
     for moment in moments:
         if not result.frames:
@@ -153,7 +153,7 @@ def _watched(moments: Iterator[Moment], result: ClipResult) -> Iterator[Moment]:
                 for name, frame in zip(("restored", "reference", "input"), moment, strict=True)
                 if frame is not None
             }
-        result.profile.see(moment)
+        result.profile.update(moment)
         yield moment
 
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dloral.evaluation.measures import CAP_DB, Card, Measure, Moment
+from dloral.evaluation.measures import CAP_DB, FrameSet, Measure, MetricSpec
 from dloral.models.perceptual import LPIPSLike
 
 Array = NDArray[Any]
@@ -71,19 +71,19 @@ def as_array(frame: Tensor) -> Array:
 class Fidelity(Measure):
     """PSNR or SSIM on RGB or on luma, ``crop`` pixels of every border left out."""
 
-    def __init__(self, card: Card, crop: int = 0) -> None:
-        self.cards = (card,)
-        kind, _, self.channel = card.name.partition("_")
+    def __init__(self, spec: MetricSpec, crop: int = 0) -> None:
+        self.specs = (spec,)
+        kind, _, self.channel = spec.name.partition("_")
         self.function: Callable[[Tensor, Tensor], float] = {"psnr": psnr, "ssim": ssim}[kind]
         self.crop = crop
 
-    def see(self, moment: Moment) -> dict[str, float]:
+    def update(self, moment: FrameSet) -> dict[str, float]:
         assert moment.hq is not None
         inner = slice(self.crop, -self.crop or None)
         pair = [frame[:, inner, inner] for frame in (moment.restored, moment.hq)]
         if self.channel:
             pair = [luma(frame) for frame in pair]
-        return {self.cards[0].name: self.function(*pair)}
+        return {self.specs[0].name: self.function(*pair)}
 
     def conditions(self) -> dict[str, str]:
         return {"crop": f"{self.crop} pixels of each border, in PSNR and SSIM"}
@@ -92,13 +92,13 @@ class Fidelity(Measure):
 class LPIPSLikeDistance(Measure):
     """:class:`dloral.models.perceptual.LPIPSLike`, frame by frame, in float32."""
 
-    def __init__(self, card: Card, device: str = "cpu") -> None:
-        self.cards = (card,)
+    def __init__(self, spec: MetricSpec, device: str = "cpu") -> None:
+        self.specs = (spec,)
         self.device = device
         self.distance = LPIPSLike().to(device)
 
     @torch.no_grad()
-    def see(self, moment: Moment) -> dict[str, float]:
+    def update(self, moment: FrameSet) -> dict[str, float]:
         assert moment.hq is not None
         pair = [frame[None].to(self.device) for frame in (moment.restored, moment.hq)]
-        return {self.cards[0].name: self.distance(*pair).item()}
+        return {self.specs[0].name: self.distance(*pair).item()}

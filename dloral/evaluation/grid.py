@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dloral.evaluation.fidelity import luma
-from dloral.evaluation.measures import Card, Measure, Moment
+from dloral.evaluation.measures import FrameSet, Measure, MetricSpec
 
 PERIODS = (2, 4, 8)
 NEAREST, FARTHEST = 3, 8
@@ -91,15 +91,15 @@ class Grid(Measure):
     """The pattern's power at each period, less the ground truth's where there is one, and its
     strength as it is."""
 
-    def __init__(self, cards: tuple[Card, ...]) -> None:
-        self.cards = cards
+    def __init__(self, specs: tuple[MetricSpec, ...]) -> None:
+        self.specs = specs
 
-    def see(self, moment: Moment) -> dict[str, float]:
+    def update(self, moment: FrameSet) -> dict[str, float]:
         found = grid_power(_finished(moment.restored))
         if moment.hq is not None:
             true = grid_power(_finished(moment.hq))
             found = {k: v if k == LEVEL else v - true[k] for k, v in found.items()}
-        names = [card.name for card in self.cards]
+        names = [spec.name for spec in self.specs]
         return {name: found[name] for name in names if np.isfinite(found.get(name, np.nan))}
 
 

@@ -25,10 +25,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dloral.errors import InputError, OptionError, exit_status
-from dloral.evaluation.catalogue import CARDS, GROUPS, Ready, Settings, chosen_metrics
+from dloral.evaluation.baselines import BASELINES, SCALE, Upscaler, load_baseline
+from dloral.evaluation.catalogue import GROUPS, METRIC_SPECS, MetricSuite, Settings, chosen_metrics
 from dloral.evaluation.measures import measure_clip
 from dloral.evaluation.outputs import check_output, write_whole
-from dloral.evaluation.peers import PEERS, SCALE, Enlarge, load_peer
 from dloral.evaluation.report import arrow, explained, number, row, write_text
 from dloral.frames.clips import as_bytes
 from dloral.pipeline import DLoRALPipeline
@@ -66,7 +66,7 @@ class Figures:
 
 
 def restore_all(
-    pipe: DLoRALPipeline, peers: dict[str, Enlarge], lq_frames: Tensor, small_frames: Tensor
+    pipe: DLoRALPipeline, peers: dict[str, Upscaler], lq_frames: Tensor, small_frames: Tensor
 ) -> Iterator[tuple[str, Tensor, float]]:
     """(method, the clip by it (T,3,H,W) in [0, 1], seconds a frame), one method after the other.
 
@@ -89,14 +89,14 @@ def _per_frame(started: float, frames: Tensor) -> float:
 def table(title: str, found: list[Figures]) -> str:
     """Markdown: means over clips, and PSNR's gain with its 95% interval (normal, over clips)."""
     methods = list(found[0].by_method)
-    known = [name for name in CARDS if any(name in one.by_method[BICUBIC] for one in found)]
-    heads = ["", *(f"{CARDS[name].title} {arrow(CARDS[name])}" for name in known)]
+    known = [name for name in METRIC_SPECS if any(name in one.by_method[BICUBIC] for one in found)]
+    heads = ["", *(f"{METRIC_SPECS[name].title} {arrow(METRIC_SPECS[name])}" for name in known)]
     gains = {name: _gain(name, found) for name in methods} if "psnr" in known else {}
     if gains:
         heads.insert(2, "over bicubic, dB")
     lines = [f"{title} ({len(found)})", "", row(heads), row(["---"] * len(heads))]
     for method in methods:
-        cells = [number(CARDS[name], _mean(found, method, name)) for name in known]
+        cells = [number(METRIC_SPECS[name], _mean(found, method, name)) for name in known]
         if gains:
             cells.insert(1, gains[method])
         lines.append(row([method, *cells]))
@@ -106,8 +106,12 @@ def table(title: str, found: list[Figures]) -> str:
 def together(found: list[Figures]) -> str:
     """Markdown of many clips: every measure's mean with its 95% interval over them (normal), and
     in brackets LPIPS-like as a part of bicubic's; seconds a frame."""
-    known = [name for name in CARDS if any(name in one.by_method[BICUBIC] for one in found)]
-    heads = ["", *(f"{CARDS[name].title} {arrow(CARDS[name])}" for name in known), "seconds"]
+    known = [name for name in METRIC_SPECS if any(name in one.by_method[BICUBIC] for one in found)]
+    heads = [
+        "",
+        *(f"{METRIC_SPECS[name].title} {arrow(METRIC_SPECS[name])}" for name in known),
+        "seconds",
+    ]
     lines = [f"All {len(found)} clips", "", row(heads), row(["---"] * len(heads))]
     for method in found[0].by_method:
         cells = [_with_interval(found, method, name) for name in known]
@@ -120,9 +124,9 @@ def _with_interval(found: list[Figures], method: str, name: str) -> str:
     values = [one.by_method[method][name] for one in found if name in one.by_method[method]]
     if not values:
         return ""
-    text = number(CARDS[name], float(np.mean(values)))
+    text = number(METRIC_SPECS[name], float(np.mean(values)))
     if len(values) > 1:
-        text += f" ± {number(CARDS[name], _interval(values))}"
+        text += f" ± {number(METRIC_SPECS[name], _interval(values))}"
     bicubic = _mean(found, BICUBIC, name)
     if name == "lpips_like" and bicubic:
         text += f" ({np.mean(values) / bicubic:.3f})"
@@ -161,7 +165,7 @@ def sheet(rows: list[tuple[Tensor, dict[str, Tensor]]]) -> Image.Image:
 
 
 def measure_pack(
-    pack: Pack, pipe: DLoRALPipeline, peers: dict[str, Enlarge], ready: Ready, title: str
+    pack: Pack, pipe: DLoRALPipeline, peers: dict[str, Upscaler], ready: MetricSuite, title: str
 ) -> Iterator[tuple[Figures, Tensor, dict[str, Tensor]]]:
     """(figures, last true frame, every method's last frame) of each clip of a pack."""
     for index in tqdm(range(len(pack.hq)), desc=title):
@@ -180,7 +184,7 @@ def main() -> None:
     parser.add_argument("--model", default="compact")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--peers", nargs="*", default=[], choices=PEERS[1:], metavar="PEER")
+    parser.add_argument("--peers", nargs="*", default=[], choices=BASELINES[1:], metavar="PEER")
     parser.add_argument("--metrics", nargs="+", default=METRICS)
     parser.add_argument("--only", nargs="+", choices=PACKS, help="some of the packs")
     parser.add_argument("--sheet", type=Path, help="write a sheet of crops here (.png, .jpg)")
@@ -198,10 +202,10 @@ def run(given: argparse.Namespace) -> None:
         raise OptionError(f"{given.packs} holds none of {', '.join(given.only or PACKS)}")
     _check_outputs(given, titles)
     packs = {name: open_pack(given.packs / name) for name in titles}
-    ready = Ready(Settings(metrics=chosen_metrics(given.metrics, has_reference=True)))
+    ready = MetricSuite(Settings(metrics=chosen_metrics(given.metrics, has_reference=True)))
     for name, why in ready.unavailable.items():
         print(f"NOT AVAILABLE {name}: {why}")
-    peers = {name: load_peer(name) for name in given.peers}
+    peers = {name: load_baseline(name) for name in given.peers}
     pipe = load_pipeline(given.model, given.device, given.dtype)
     rows: list[tuple[Tensor, dict[str, Tensor]]] = []
     figures: dict[str, list[Figures]] = {}
@@ -215,7 +219,7 @@ def run(given: argparse.Namespace) -> None:
     clips = [one for name, found in figures.items() if name != STILLS for one in found]
     if len(figures.keys() - {STILLS}) > 1:
         print(table("All clips", clips) + "\n\n" + together(clips) + "\n")
-    print("\n".join(explained(card) for card in ready.cards))
+    print("\n".join(explained(spec) for spec in ready.specs))
     if given.output:  # first: figures take hours, a sheet does not
         listed = {name: [vars(one) for one in found] for name, found in figures.items()}
         write_text(given.output, json.dumps(listed, indent=1) + "\n")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from dloral.errors import WeightsError
-from dloral.evaluation.measures import Card, Measure, Moment
+from dloral.evaluation.measures import FrameSet, Measure, MetricSpec
 
 INSTALL = "pip install pyiqa==0.1.16 (PolyForm Noncommercial licence: not for commercial use)"
 
@@ -19,31 +19,31 @@ INSTALL = "pip install pyiqa==0.1.16 (PolyForm Noncommercial licence: not for co
 class PyIQA(Measure):
     """One of pyiqa's measures, frame by frame; :class:`WeightsError` where it cannot be had."""
 
-    def __init__(self, card: Card, device: str = "cpu") -> None:
-        self.cards = (card,)
+    def __init__(self, spec: MetricSpec, device: str = "cpu") -> None:
+        self.specs = (spec,)
         try:
             import pyiqa
         except ImportError as error:
             missing = getattr(error, "name", None) or "pyiqa"
             raise WeightsError(
-                f"{card.title} needs the package pyiqa ({missing} is missing); {INSTALL}"
+                f"{spec.title} needs the package pyiqa ({missing} is missing); {INSTALL}"
             ) from error
         self.version: str = pyiqa.__version__
         self.device = device
         try:
-            self.metric: Any = pyiqa.create_metric(card.name, device=torch.device(device))
+            self.metric: Any = pyiqa.create_metric(spec.name, device=torch.device(device))
         except Exception as error:  # whatever its downloader and its checks raise
             reason = " ".join(str(error).split())[:120] or type(error).__name__
             raise WeightsError(
-                f"pyiqa cannot make {card.title} ready ({type(error).__name__}: {reason}); "
+                f"pyiqa cannot make {spec.title} ready ({type(error).__name__}: {reason}); "
                 "its weights come from the network at first use: connect once, or leave it out"
             ) from error
 
     @torch.no_grad()
-    def see(self, moment: Moment) -> dict[str, float]:
-        frames = [moment.restored] if self.cards[0].scope == "alone" else [*moment[:2]]
+    def update(self, moment: FrameSet) -> dict[str, float]:
+        frames = [moment.restored] if self.specs[0].scope == "alone" else [*moment[:2]]
         batch = [frame[None].to(self.device) for frame in frames if frame is not None]
-        return {self.cards[0].name: float(self.metric(*batch))}
+        return {self.specs[0].name: float(self.metric(*batch))}
 
     def conditions(self) -> dict[str, str]:
         return {"pyiqa": self.version}

@@ -1,9 +1,9 @@
 """What a measure is, which there are, and how they look at a clip frame by frame.
 
-A measure sees a clip's frames in order, one :class:`Moment` at a time, and remembers at most a few
-of them, so clips of any length are measured in the same memory. For every frame it gives one value
-for each of its cards, or none where there is none to give (a temporal measure at frame 0). The
-figure of a clip is the mean over the frames that have a value.
+A measure sees a clip's frames in order, one :class:`FrameSet` at a time, and remembers at most a
+few of them, so clips of any length are measured in the same memory. For every frame it gives one
+value for each of its specs, or none where there is none to give (a temporal measure at frame 0).
+The figure of a clip is the mean over the frames that have a value.
 
 Frames are RGB in [0, 1], float32 (3,H,W), everywhere.
 """
@@ -27,7 +27,7 @@ CAP_DB = 100.0
 
 
 @dataclass(frozen=True)
-class Card:
+class MetricSpec:
     """What is printed with a measure's figures.
 
     ``better``: "lower" or "higher". ``scope``: what it compares with: "reference" (cannot do
@@ -48,7 +48,7 @@ class Card:
     """Whether a frame takes long on a CPU; ``every`` then leaves frames out."""
 
 
-class Moment(NamedTuple):
+class FrameSet(NamedTuple):
     """One frame of each clip, (3,H,W), all of one size."""
 
     restored: Tensor
@@ -70,11 +70,11 @@ class Moment(NamedTuple):
 class Measure(ABC):
     """One or more figures that are computed together."""
 
-    cards: tuple[Card, ...]
+    specs: tuple[MetricSpec, ...]
 
     @abstractmethod
-    def see(self, moment: Moment) -> dict[str, float]:
-        """The next frame's values by card name; a card without a value here is left out."""
+    def update(self, moment: FrameSet) -> dict[str, float]:
+        """The next frame's values by spec name; a spec without a value here is left out."""
 
     def conditions(self) -> dict[str, str]:
         """What else must be printed with the figures: networks, constants, resolutions."""
@@ -83,7 +83,7 @@ class Measure(ABC):
 
 @dataclass
 class Measured:
-    """The figures of one clip: by card name, a value a frame (None: none there) and the mean."""
+    """The figures of one clip: by spec name, a value a frame (None: none there) and the mean."""
 
     frames: dict[str, list[float | None]] = field(default_factory=dict)
     conditions: dict[str, str] = field(default_factory=dict)
@@ -91,7 +91,7 @@ class Measured:
 
     @property
     def totals(self) -> dict[str, float]:
-        """Mean over the frames that have a value; a card that never had one is left out."""
+        """Mean over the frames that have a value; a spec that never had one is left out."""
         found = {}
         for name, values in self.frames.items():
             known = [value for value in values if value is not None]
@@ -101,7 +101,7 @@ class Measured:
 
 
 def measure_steps(
-    moments: Iterable[Moment], measures: Iterable[Measure], every: int = 1
+    moments: Iterable[FrameSet], measures: Iterable[Measure], every: int = 1
 ) -> Iterator[Measured]:
     """Measure a clip; after each frame yields the same growing :class:`Measured`.
 
@@ -109,19 +109,19 @@ def measure_steps(
     a frame at the same time, each in a thread of its own.
     """
     measures = list(measures)
-    measured = Measured({card.name: [] for measure in measures for card in measure.cards})
+    measured = Measured({spec.name: [] for measure in measures for spec in measure.specs})
     with ThreadPoolExecutor(max(1, len(measures))) as pool:
         for index, moment in enumerate(moments):
             check_moment(moment)
             seen = {
-                measure: pool.submit(measure.see, moment)
+                measure: pool.submit(measure.update, moment)
                 for measure in measures
-                if index % every == 0 or not measure.cards[0].slow
+                if index % every == 0 or not measure.specs[0].slow
             }
             for measure in measures:
                 values = seen[measure].result() if measure in seen else {}
-                for card in measure.cards:
-                    measured.frames[card.name].append(values.get(card.name))
+                for spec in measure.specs:
+                    measured.frames[spec.name].append(values.get(spec.name))
             measured.num_frames = index + 1
             yield measured
     for measure in measures:
@@ -148,7 +148,7 @@ def in_step(
     restored_frames: Iterable[Tensor],
     hq_frames: Iterable[Tensor] | None,
     lq_frames: Iterable[Tensor] | None,
-) -> Iterator[Moment]:
+) -> Iterator[FrameSet]:
     """Frames of up to three clips side by side; InputError where one ends before another."""
     clips = {
         name: iter(frames)
@@ -166,10 +166,10 @@ def in_step(
                 f"{said[ended[0]]} ends after {index} frames and another clip goes on; "
                 "give clips of the same length"
             )
-        yield Moment(found["restored"], found.get("hq"), found.get("lq"))  # type: ignore[arg-type]
+        yield FrameSet(found["restored"], found.get("hq"), found.get("lq"))  # type: ignore[arg-type]
 
 
-def check_moment(moment: Moment) -> None:
+def check_moment(moment: FrameSet) -> None:
     """InputError where the frames of a moment are not of one size, (3,H,W)."""
     sizes = {tuple(frame.shape) for frame in moment if frame is not None}
     if len(sizes) > 1 or any(len(size) != 3 or size[0] != 3 for size in sizes):

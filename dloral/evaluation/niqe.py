@@ -27,7 +27,7 @@ from torch import Tensor
 
 from dloral.errors import InputError
 from dloral.evaluation.fidelity import luma
-from dloral.evaluation.measures import Card, Measure, Moment
+from dloral.evaluation.measures import FrameSet, Measure, MetricSpec
 from dloral.models.perceptual import package_file
 
 INSTALL = "pip install --no-deps mmagic==1.2.0"
@@ -138,10 +138,10 @@ def _log_gamma(values: Floats) -> Floats:
 class NIQE(Measure):
     """:func:`niqe`, frame by frame."""
 
-    def __init__(self, card: Card) -> None:
-        self.cards = (card,)
+    def __init__(self, spec: MetricSpec) -> None:
+        self.specs = (spec,)
         photograph_model()  # now, not after an hour of other measures
 
-    def see(self, moment: Moment) -> dict[str, float]:
+    def update(self, moment: FrameSet) -> dict[str, float]:
         value = niqe(moment.restored)
-        return {} if np.isnan(value) else {self.cards[0].name: value}
+        return {} if np.isnan(value) else {self.specs[0].name: value}

@@ -22,7 +22,7 @@ def check_output(path: Path, sources: Iterable[str | Path | None] = ()) -> None:
     """
     try:
         if not path.parent.is_dir():
-            raise OutputError(f"{path.parent} is no folder; make it first")
+            raise OutputError(f"{path.parent} is not a directory; make it first")
         if path.is_dir():
             raise OutputError(f"{path} is a folder; give the name of a file in it")
         if not os.access(path.parent, os.W_OK):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dloral.evaluation.evaluate import ClipResult, Evaluation
-from dloral.evaluation.measures import Card
+from dloral.evaluation.measures import MetricSpec
 from dloral.evaluation.report import arrow, conditions, number
 
 TEMPLATE = "page.html.j2"
@@ -32,7 +32,7 @@ PLOT = (320, 120)
 class Curve:
     """A measure over a clip's frames: ``lines`` are SVG polylines, broken where there is none."""
 
-    card: Card
+    spec: MetricSpec
     mean: str
     low: str
     high: str
@@ -52,14 +52,14 @@ def page(evaluation: Evaluation) -> str:
     )
     measured = [result for result in evaluation.results if not result.error]
     return environment.get_template(TEMPLATE).render(
-        cards=evaluation.cards,
+        specs=evaluation.specs,
         arrow=arrow,
         number=number,
         plot=PLOT,
         totals=evaluation.totals,
         measured=[(result, result.measured.totals) for result in measured],
-        best=_best(evaluation.cards, measured),
-        details=[_details(result, evaluation.cards) for result in measured],
+        best=_best(evaluation.specs, measured),
+        details=[_details(result, evaluation.specs) for result in measured],
         failed=[result for result in evaluation.results if result.error],
         unavailable=evaluation.unavailable,
         conditions=conditions(evaluation),
@@ -67,19 +67,19 @@ def page(evaluation: Evaluation) -> str:
     )
 
 
-def _best(cards: tuple[Card, ...], measured: list[ClipResult]) -> dict[str, str]:
+def _best(specs: tuple[MetricSpec, ...], measured: list[ClipResult]) -> dict[str, str]:
     """The clip with the best figure of each measure, where there are clips to choose from."""
     found = {}
-    for card in cards:
-        values = {r.pair.name: r.measured.totals.get(card.name) for r in measured}
+    for spec in specs:
+        values = {r.pair.name: r.measured.totals.get(spec.name) for r in measured}
         known = {name: value for name, value in values.items() if value is not None}
         if len(known) > 1:
-            choose = max if card.better == "higher" else min
-            found[card.name] = choose(known, key=lambda name: known[name])
+            choose = max if spec.better == "higher" else min
+            found[spec.name] = choose(known, key=lambda name: known[name])
     return found
 
 
-def _details(result: ClipResult, cards: tuple[Card, ...]) -> dict[str, object]:
+def _details(result: ClipResult, specs: tuple[MetricSpec, ...]) -> dict[str, object]:
     height, width = result.size or (0, 0)
     return {
         "name": result.pair.name,
@@ -87,14 +87,14 @@ def _details(result: ClipResult, cards: tuple[Card, ...]) -> dict[str, object]:
         "frames": {name: _jpeg(picture) for name, picture in result.frames.items()},
         "profiles": {name: _jpeg(_tall(p)) for name, p in result.profile.pictures().items()},
         "curves": [
-            curve(card, result.measured.frames.get(card.name, []))
-            for card in cards
-            if sum(v is not None for v in result.measured.frames.get(card.name, [])) > 1
+            curve(spec, result.measured.frames.get(spec.name, []))
+            for spec in specs
+            if sum(v is not None for v in result.measured.frames.get(spec.name, [])) > 1
         ],
     }
 
 
-def curve(card: Card, values: list[float | None]) -> Curve:
+def curve(spec: MetricSpec, values: list[float | None]) -> Curve:
     """A measure's values a frame as SVG lines; at least two must be known."""
     known = [value for value in values if value is not None]
     low, high = min(known), max(known)
@@ -117,10 +117,10 @@ def curve(card: Card, values: list[float | None]) -> Curve:
         lines[-1].append(f"{x:.1f},{y:.1f}")
     mean = sum(known) / len(known)
     return Curve(
-        card,
-        number(card, mean),
-        number(card, low),
-        number(card, high),
+        spec,
+        number(spec, mean),
+        number(spec, low),
+        number(spec, high),
         len(values) - 1,
         PLOT[1] * (1 - (mean - low) / span),
         tuple(" ".join(line) for line in lines if line),

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from dloral.errors import InputError
-from dloral.evaluation.measures import Moment, in_step
+from dloral.evaluation.measures import FrameSet, in_step
 from dloral.frames.resize import resize_bicubic
 from dloral.video.images import IMAGE_SUFFIXES
 from dloral.video.media import existing_path
@@ -133,7 +133,7 @@ def _check_lengths(restored: ClipInfo, what: str, other: ClipInfo) -> None:
 
 
 @contextmanager
-def moments_of(opened: OpenPair) -> Iterator[Iterator[Moment]]:
+def frame_sets_of(opened: OpenPair) -> Iterator[Iterator[FrameSet]]:
     """The pair's frames in step; the input is enlarged to the result's size (bicubic)."""
     height, width = opened.restored.height, opened.restored.width
     with ExitStack() as stack:

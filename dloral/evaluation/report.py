@@ -10,31 +10,31 @@ from typing import Any
 
 from dloral.errors import OutputError
 from dloral.evaluation.evaluate import ClipResult, Evaluation
-from dloral.evaluation.measures import Card
+from dloral.evaluation.measures import MetricSpec
 
 FORMAT = 1
 
 
 def markdown(evaluation: Evaluation) -> str:
     """A table, a row a clip and their mean, what went wrong, and what each figure means."""
-    cards = evaluation.cards
+    specs = evaluation.specs
     measured = [result for result in evaluation.results if not result.error]
-    heads = ["clip", "frames", *(f"{card.title} {arrow(card)}" for card in cards)]
+    heads = ["clip", "frames", *(f"{spec.title} {arrow(spec)}" for spec in specs)]
     rows = [
         [result.pair.name, str(result.measured.num_frames)]
-        + [number(card, result.measured.totals.get(card.name)) for card in cards]
+        + [number(spec, result.measured.totals.get(spec.name)) for spec in specs]
         for result in measured
     ]
     if len(measured) > 1:
         totals = evaluation.totals
         frames = sum(result.measured.num_frames for result in measured)
-        mean = [number(card, totals.get(card.name)) for card in cards]
+        mean = [number(spec, totals.get(spec.name)) for spec in specs]
         rows.append([f"mean of {len(measured)}", str(frames), *mean])
     lines = [row(heads), row(["---"] * len(heads)), *map(row, rows)] if rows else []
     lines += [""] if lines else []
     lines += [f"NOT MEASURED {r.pair.name}: {r.error}" for r in evaluation.results if r.error]
     lines += [f"NOT AVAILABLE {name}: {why}" for name, why in evaluation.unavailable.items()]
-    lines += [explained(card) for card in cards] if rows else []
+    lines += [explained(spec) for spec in specs] if rows else []
     lines += [f"- {name}: {text}" for name, text in conditions(evaluation).items()]
     return "\n".join(lines)
 
@@ -44,34 +44,34 @@ def row(cells: list[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def arrow(card: Card) -> str:
+def arrow(spec: MetricSpec) -> str:
     """Which way is better, for the head of a column."""
-    return "↑" if card.better == "higher" else "↓"
+    return "↑" if spec.better == "higher" else "↓"
 
 
-def number(card: Card, value: float | None) -> str:
+def number(spec: MetricSpec, value: float | None) -> str:
     """A figure as it is printed."""
-    return "–" if value is None or math.isnan(value) else f"{value:.{card.digits}f}"
+    return "–" if value is None or math.isnan(value) else f"{value:.{spec.digits}f}"
 
 
-def explained(card: Card) -> str:
-    """A card as one line."""
-    unit = f" ({card.unit})" if card.unit else ""
+def explained(spec: MetricSpec) -> str:
+    """A spec as one line."""
+    unit = f" ({spec.unit})" if spec.unit else ""
     return (
-        f"- {card.title}{unit}, {card.better} is better, {card.span}: {card.definition} "
-        f"[{card.source}]"
+        f"- {spec.title}{unit}, {spec.better} is better, {spec.span}: {spec.definition} "
+        f"[{spec.source}]"
     )
 
 
 def conditions(evaluation: Evaluation) -> dict[str, str]:
-    """What the figures depend on beyond their cards, each once."""
+    """What the figures depend on beyond their specs, each once."""
     found: dict[str, str] = {}
     for result in evaluation.results:
         for name, text in result.measured.conditions.items():
             known = found.get(name, text)
             found[name] = known if text in known else f"{known}; {text}"
-    if evaluation.settings.every > 1 and any(card.slow for card in evaluation.cards):
-        slow = ", ".join(card.title for card in evaluation.cards if card.slow)
+    if evaluation.settings.every > 1 and any(spec.slow for spec in evaluation.specs):
+        slow = ", ".join(spec.title for spec in evaluation.specs if spec.slow)
         found["every"] = f"{slow} on every {evaluation.settings.every}th frame"
     return found
 
@@ -81,16 +81,16 @@ def as_dict(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "measures": {
-            card.name: {
-                "title": card.title,
-                "unit": card.unit,
-                "range": card.span,
-                "better": card.better,
-                "compares_with": card.scope,
-                "definition": card.definition,
-                "source": card.source,
+            spec.name: {
+                "title": spec.title,
+                "unit": spec.unit,
+                "range": spec.span,
+                "better": spec.better,
+                "compares_with": spec.scope,
+                "definition": spec.definition,
+                "source": spec.source,
             }
-            for card in evaluation.cards
+            for spec in evaluation.specs
         },
         "conditions": conditions(evaluation),
         "unavailable": evaluation.unavailable,

@@ -36,7 +36,7 @@ from torch import Tensor
 
 from dloral.errors import WeightsError
 from dloral.evaluation.fidelity import as_array
-from dloral.evaluation.measures import Card, Measure, Moment
+from dloral.evaluation.measures import FrameSet, Measure, MetricSpec
 
 MASK_SLOPE = 0.01
 MASK_OFFSET = 0.5  # squared pixels
@@ -189,14 +189,14 @@ def cell_changes(current: Tensor, aligned: Tensor, mask: Tensor) -> Tensor:
 class Steadiness(Measure):
     """The warping error and flicker of a clip, from one estimate of the motion a frame."""
 
-    def __init__(self, cards: tuple[Card, ...], flow: FlowEstimator) -> None:
-        self.cards = cards
+    def __init__(self, specs: tuple[MetricSpec, ...], flow: FlowEstimator) -> None:
+        self.specs = specs
         self.flow = flow
-        self._before: Moment | None = None
+        self._before: FrameSet | None = None
         self._about: dict[str, str] = {}
         self._beside = ThreadPoolExecutor(1)
 
-    def see(self, moment: Moment) -> dict[str, float]:
+    def update(self, moment: FrameSet) -> dict[str, float]:
         before, self._before = self._before, moment
         if before is None:
             return {}
@@ -214,9 +214,9 @@ class Steadiness(Measure):
         if moment.hq is not None:
             changes = changes - cell_changes(moment.hq, sampled[5:8], mask)
         values["flicker"] = changes.abs().mean().item()
-        return {card.name: values[card.name] for card in self.cards}
+        return {spec.name: values[spec.name] for spec in self.specs}
 
-    def _conditions(self, moment: Moment, mask: Tensor) -> dict[str, str]:
+    def _conditions(self, moment: FrameSet, mask: Tensor) -> dict[str, str]:
         height, width = mask.shape
         return {
             "flow": f"{self.flow.name}, {width}x{height}, on the {moment.guide_name}",

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from dloral.errors import OptionError
-from dloral.evaluation.catalogue import Ready, Settings, chosen_metrics
+from dloral.evaluation.catalogue import MetricSuite, Settings, chosen_metrics
 from dloral.evaluation.measures import measure_clip
 from dloral.evaluation.published import A1_TEXT, TABLE_A1, TABLE_A2, TABLE_A3
 from dloral.evaluation.report import write_text
@@ -159,7 +159,7 @@ def train_study(
     study: Study, options: StudyOptions, out: Path, tell: Callable[[str], None]
 ) -> dict[str, Any]:
     """Train and measure every variant and seed; what was found, as ``OUT/study.json`` has it."""
-    ready = Ready(Settings(metrics=chosen_metrics(options.metrics, has_reference=True)))
+    ready = MetricSuite(Settings(metrics=chosen_metrics(options.metrics, has_reference=True)))
     for name, why in ready.unavailable.items():
         tell(f"NOT AVAILABLE {name}: {why}")
     pack = Pack(options.held_out)
@@ -184,7 +184,7 @@ def train_study(
         "kind": "training",
         "steps": steps,
         "seeds": options.seeds,
-        "metrics": [card.name for card in ready.cards],
+        "metrics": [spec.name for spec in ready.specs],
         "unavailable": ready.unavailable,
         "held_out": options.held_out.name,
         "num_clips": min(len(pack.hq), MOST_CLIPS),
@@ -277,7 +277,12 @@ def _pace(
 
 
 def _figures(
-    pipe: DLoRALPipeline, *, pack: Pack, ready: Ready, variant: Variant, run: Path | None = None
+    pipe: DLoRALPipeline,
+    *,
+    pack: Pack,
+    ready: MetricSuite,
+    variant: Variant,
+    run: Path | None = None,
 ) -> dict[str, float]:
     """The held-out clips' mean figures; what was restored is kept in ``run`` for a sheet."""
     totals: list[dict[str, float]] = []

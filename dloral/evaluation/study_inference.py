@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from dloral.errors import DLoRALError, InputError, OptionError
-from dloral.evaluation.catalogue import Ready, Settings, chosen_metrics
-from dloral.evaluation.measures import Measured, Moment, measure_steps
+from dloral.evaluation.catalogue import MetricSuite, Settings, chosen_metrics
+from dloral.evaluation.measures import FrameSet, Measured, measure_steps
 from dloral.evaluation.pairs import Pair, find_pairs
 from dloral.evaluation.studies import Study, Variant
 from dloral.frames.resize import resize_bicubic
@@ -65,7 +65,7 @@ def measure_study(
             f"study {study.name} compares trainings, which no switch of a trained model tells "
             f"apart; train it with --model compact, or choose from {', '.join(SWITCHED)}"
         )
-    ready = Ready(Settings(metrics=chosen_metrics(metrics, reference is not None)))
+    ready = MetricSuite(Settings(metrics=chosen_metrics(metrics, reference is not None)))
     for name, why in ready.unavailable.items():
         tell(f"NOT AVAILABLE {name}: {why}")
     pairs = find_pairs(data, reference)
@@ -97,7 +97,7 @@ def measure_study(
     return {
         "study": study.name,
         "kind": "inference",
-        "metrics": [card.name for card in ready.cards],
+        "metrics": [spec.name for spec in ready.specs],
         "unavailable": ready.unavailable,
         "failed": failed,
         "conditions": conditions,
@@ -107,7 +107,7 @@ def measure_study(
 
 
 def _measured(
-    pipe: DLoRALPipeline, pair: Pair, variant: Variant, ready: Ready, most_frames: int | None
+    pipe: DLoRALPipeline, pair: Pair, variant: Variant, ready: MetricSuite, most_frames: int | None
 ) -> tuple[Measured, np.ndarray]:
     """(figures, the middle of the last frame: input and restored side by side)."""
     if pair.missing:
@@ -133,12 +133,12 @@ def _measured(
             tile=AUTO_TILE,
         )
 
-        def moments() -> Iterator[Moment]:
+        def moments() -> Iterator[FrameSet]:
             nonlocal last
             for frame in restored:
                 last = (kept.pop(0), frame)
                 reference = next(references).pixels if references is not None else None
-                yield Moment(frame, reference, last[0])
+                yield FrameSet(frame, reference, last[0])
 
         for measured in measure_steps(moments(), ready.measures()):  # noqa: B007
             pass

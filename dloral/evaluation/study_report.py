@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dloral.errors import WeightsError
-from dloral.evaluation.catalogue import CARDS
+from dloral.evaluation.catalogue import METRIC_SPECS
 from dloral.evaluation.published import COLUMNS
 from dloral.evaluation.report import arrow, explained, number, row, write_text
 from dloral.evaluation.studies import SHOWN, Study
@@ -39,7 +39,7 @@ def write_study(study: Study, found: dict[str, Any], out: Path, command: str) ->
     lines += ["", "\n\n".join(pictures), ""] if pictures else [""]
     lines += [f"NOT AVAILABLE {name}: {why}" for name, why in found["unavailable"].items()]
     lines += [f"NOT MEASURED {name}: {why}" for name, why in found.get("failed", {}).items()]
-    lines += [explained(CARDS[name]) for name in found["metrics"]]
+    lines += [explained(METRIC_SPECS[name]) for name in found["metrics"]]
     lines += [f"- {name}: {text}" for name, text in found.get("conditions", {}).items()]
     write_text(out / "README.md", "\n".join(lines) + "\n")
     return out / "README.md"
@@ -68,8 +68,8 @@ def table(study: Study, found: Found) -> str:
     """Measured means and spreads; the paper's numbers to the right."""
     metrics = list(found["metrics"])
     paper = COLUMNS if study.published else ()
-    heads = ["", *(f"{CARDS[name].title} {arrow(CARDS[name])}" for name in metrics)]
-    heads += [f"paper: {CARDS[name].title}" for name in paper]
+    heads = ["", *(f"{METRIC_SPECS[name].title} {arrow(METRIC_SPECS[name])}" for name in metrics)]
+    heads += [f"paper: {METRIC_SPECS[name].title}" for name in paper]
     lines = [row(heads), row(["---"] * len(heads))]
     for variant in study.variants:
         cells = [_spread(metric, finals(found, variant.name, metric)) for metric in metrics]
@@ -79,11 +79,11 @@ def table(study: Study, found: Found) -> str:
 
 
 def _spread(metric: str, values: list[float]) -> str:
-    card = CARDS[metric]
+    spec = METRIC_SPECS[metric]
     if not values:
         return "–"
-    mean = number(card, float(np.mean(values)))
-    return f"{mean} ± {number(card, float(np.std(values, ddof=1)))}" if len(values) > 1 else mean
+    mean = number(spec, float(np.mean(values)))
+    return f"{mean} ± {number(spec, float(np.std(values, ddof=1)))}" if len(values) > 1 else mean
 
 
 def verdicts(study: Study, found: Found) -> list[str]:
@@ -92,7 +92,7 @@ def verdicts(study: Study, found: Found) -> list[str]:
     lines = []
     if quality and quality not in COLUMNS:
         lines.append(
-            f"Quality is measured by {CARDS[quality].title} here, and by MUSIQ in the paper."
+            f"Quality is measured by {METRIC_SPECS[quality].title} here, and by MUSIQ in the paper."
         )
     for metric, better, worse in study.claims:
         name = quality if metric == "quality" else metric
@@ -109,14 +109,14 @@ def verdicts(study: Study, found: Found) -> list[str]:
 def _verdict(
     study: Study, name: str, better: str, worse: str, first: list[float], second: list[float]
 ) -> str:
-    card = CARDS[name]
+    spec = METRIC_SPECS[name]
     titles = {variant.name: variant.title for variant in study.variants}
-    sign = 1 if card.better == "higher" else -1
+    sign = 1 if spec.better == "higher" else -1
     gain = sign * (np.mean(first) - np.mean(second))
     figures = (
-        f"{number(card, float(np.mean(first)))} against {number(card, float(np.mean(second)))}"
+        f"{number(spec, float(np.mean(first)))} against {number(spec, float(np.mean(second)))}"
     )
-    by = card.title if name in COLUMNS else f"Quality ({card.title})"
+    by = spec.title if name in COLUMNS else f"Quality ({spec.title})"
     said = f"{by}: the paper has {titles[better]} ahead of {titles[worse]}; here {figures}"
     if len(set(figures.split(" against "))) < 2:
         return f"{said}: no difference."
@@ -125,8 +125,8 @@ def _verdict(
     # Runs of one seed share their first weights and their clips, so seeds are compared pairwise.
     gains = sign * (np.array(first) - np.array(second))
     error = float(np.std(gains, ddof=1) / np.sqrt(len(gains)))
-    said += f" (by {number(card, float(gain))} ± {number(card, error)}, over {len(gains)} seeds)"
-    if number(card, abs(float(gain))) == number(card, 0.0):
+    said += f" (by {number(spec, float(gain))} ± {number(spec, error)}, over {len(gains)} seeds)"
+    if number(spec, abs(float(gain))) == number(spec, 0.0):
         return f"{said}: no difference."
     if abs(gain) < PROBABLE * error:
         return f"{said}: no difference that the spread over seeds would allow to claim."
@@ -168,7 +168,9 @@ def draw_curves(study: Study, found: Found, target: Path) -> None:
                 for step in steps
             ]
             side.plot(steps, means, color=colours[name], lw=2, marker="o", ms=3)
-            side.set_ylabel(f"{CARDS[name].title} {arrow(CARDS[name])}", color=colours[name])
+            side.set_ylabel(
+                f"{METRIC_SPECS[name].title} {arrow(METRIC_SPECS[name])}", color=colours[name]
+            )
             side.tick_params(axis="y", labelcolor=colours[name], labelsize=8)
             side.ticklabel_format(axis="y", useOffset=False)
     for sides in panels.values():  # one scale for a measure, so that panels can be compared
@@ -211,8 +213,8 @@ def _draw_finals(axis: Any, study: Study, found: Found, names: list[str]) -> Non
         )
     axis.legend(fontsize=7, framealpha=0.7)
     axis.margins(0.25)
-    axis.set_xlabel(f"{CARDS[names[0]].title} {arrow(CARDS[names[0]])}")
-    axis.set_ylabel(f"{CARDS[names[1]].title} {arrow(CARDS[names[1]])}")
+    axis.set_xlabel(f"{METRIC_SPECS[names[0]].title} {arrow(METRIC_SPECS[names[0]])}")
+    axis.set_ylabel(f"{METRIC_SPECS[names[1]].title} {arrow(METRIC_SPECS[names[1]])}")
 
 
 def draw_sheet(study: Study, found: Found, out: Path) -> bool:

@@ -16,12 +16,12 @@ from dloral.errors import DLoRALError, InputError
 from dloral.options import AUTO
 from dloral.studio.jobs import OUR_MISTAKE
 from dloral.studio.preview import Preview
+from dloral.studio.runtime import shown_name
 from dloral.studio.sessions import Session
 from dloral.studio.settings import settings_from
 from dloral.studio.studio import Studio
-from dloral.studio.worker import shown_name
 from dloral.video.probe import probe
-from dloral.weights.finding import EMBEDDED, FETCHED
+from dloral.weights.resolve import EMBEDDED, FETCHED
 
 AT_ONCE = 8
 """Calls of the same name that are answered at once; /upscale queues behind the page's jobs."""

@@ -24,8 +24,8 @@ from dloral.frames.resize import resize_bicubic
 from dloral.studio.gpu import JOB_SECONDS, kept, on_gpu
 from dloral.studio.measures import Measures
 from dloral.studio.pictures import png_of, stacked, within
+from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.settings import PNG_ZIP, Settings, result_path
-from dloral.studio.worker import JobQueue, Model
 from dloral.upscale import Progress, output_size, upscale_steps
 from dloral.video.encoders import FOR_VIEWING
 from dloral.video.probe import ClipInfo

@@ -12,10 +12,10 @@ from weakref import WeakValueDictionary
 
 from dloral.errors import CancelledError, DLoRALError, InputError
 from dloral.options import AUTO, VAES
-from dloral.studio.worker import Model, shown_name
+from dloral.studio.runtime import Model, shown_name
 from dloral.weights.fetch import FetchPlan, FetchProgress, fetch_steps, offers, plan_fetch
-from dloral.weights.finding import EMBEDDED, FETCHED
 from dloral.weights.registry import MODELS, TINY_VAE, fetched
+from dloral.weights.resolve import EMBEDDED, FETCHED
 
 OUR_MISTAKE = "The model could not be changed; this page's terminal says why."
 KEPT_FOR_LATER = "Stopped; what was downloaded is kept for the next try."

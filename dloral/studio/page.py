@@ -13,9 +13,9 @@ import gradio as gr
 from dloral.frames.colour import COLOUR_FIXES
 from dloral.options import AUTO, SCALE_RANGE, WINDOWS
 from dloral.studio.models import NOBODY
+from dloral.studio.runtime import shown_name
 from dloral.studio.settings import FORMATS
 from dloral.studio.studio import Studio
-from dloral.studio.worker import shown_name
 
 WEB = Path(__file__).parent / "web"
 

@@ -26,7 +26,7 @@ from dloral.frames.resize import (
 from dloral.options import AUTO, AUTO_TILE, UpscaleOptions
 from dloral.studio.gpu import PREVIEW_SECONDS, kept, on_gpu
 from dloral.studio.pictures import jpeg_of, png_of
-from dloral.studio.worker import Model
+from dloral.studio.runtime import Model
 from dloral.upscale import output_size
 from dloral.video.probe import ClipInfo
 from dloral.video.reader import read_frames

@@ -8,7 +8,7 @@ from dloral.errors import CancelledError, DLoRALError
 from dloral.options import UpscaleOptions
 from dloral.prompts import Scene, find_scenes
 from dloral.studio.jobs import OUR_MISTAKE
-from dloral.studio.worker import Model
+from dloral.studio.runtime import Model
 from dloral.video.probe import ClipInfo
 
 _log = logging.getLogger(__name__)

@@ -19,11 +19,11 @@ from dloral.studio.models import EVERYBODY, NOBODY, THIS_MACHINE, Models
 from dloral.studio.page import STYLE_SHEETS, build_component
 from dloral.studio.routes import build_routes
 from dloral.studio.routes.model import LOCAL_HOSTS
+from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.sessions import Patience, Sessions
 from dloral.studio.studio import Limits, Studio
 from dloral.studio.theme import build_theme
-from dloral.studio.worker import JobQueue, Model
-from dloral.weights.finding import find_model
+from dloral.weights.resolve import find_model
 
 LOOK_SECONDS = 600
 """How often files of API calls that are too old are looked for."""

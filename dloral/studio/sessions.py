@@ -18,9 +18,9 @@ from dloral.options import UpscaleOptions
 from dloral.studio.jobs import Job, Result
 from dloral.studio.models import Models
 from dloral.studio.preview import Preview
+from dloral.studio.runtime import JobQueue
 from dloral.studio.scenes import SceneSearch
 from dloral.studio.settings import Settings
-from dloral.studio.worker import JobQueue
 from dloral.video.probe import ClipInfo, probe
 
 CLOSING_SECONDS = 10
@@ -167,7 +167,7 @@ class Session:
 def checked_name(name: str) -> str:
     """A file name that stays in its folder; InputError for one that would lead elsewhere."""
     if not name or name.strip(".") == "" or re.search(r"[/\\\0]", name):
-        raise InputError(f"{name!r} is no plain file name; rename the file and drop it again")
+        raise InputError(f"{name!r} is not a plain file name; rename the file and drop it again")
     stem, dot, suffix = name.rpartition(".")
     # Disks take 255 bytes; room for what is put before and behind it.
     return stem.encode()[:150].decode(errors="ignore") + dot + suffix[:20] if dot else name[:50]

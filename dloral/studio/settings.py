@@ -12,7 +12,7 @@ import dloral
 from dloral.errors import OptionError
 from dloral.options import AUTO, CODECS, UpscaleOptions
 from dloral.prompts import Scene, prompt_at
-from dloral.studio.worker import shown_name
+from dloral.studio.runtime import shown_name
 from dloral.video.probe import ClipInfo
 
 PNG_ZIP = "png"
@@ -82,7 +82,9 @@ def settings_from(values: dict[str, Any], model: str) -> Settings:
     if kept_as not in FORMATS:
         raise OptionError(f"format is {kept_as!r}; choose from {', '.join(FORMATS)}")
     if strange := sorted(values.keys() - set(_CHOSEN)):
-        raise OptionError(f"{strange[0]!r} is no setting; there are {', '.join(_CHOSEN)}, format")
+        raise OptionError(
+            f"{strange[0]!r} is not a setting; there are {', '.join(_CHOSEN)}, format"
+        )
     chosen = {name: value for name, value in values.items() if value is not None}
     tile = chosen.get("tile")
     if "tile" in values and tile in (None, "none"):
@@ -90,7 +92,7 @@ def settings_from(values: dict[str, Any], model: str) -> Settings:
     elif isinstance(tile, int):
         chosen["tile_overlap"] = min(32, tile // 2)
     if not isinstance(chosen.get("prompt", ""), str):
-        raise OptionError("prompt is no text; give a few words or leave it out")
+        raise OptionError("prompt is not text; give a few words or leave it out")
     codec = "h264" if kept_as == PNG_ZIP else kept_as
     if kept_as not in ("h264", "h265", "vp9"):
         chosen.pop("crf", None)
@@ -118,7 +120,7 @@ def _scene(value: Any) -> Scene:
     if not isinstance(start, str) or not re.fullmatch(r"\d{1,18}(/[1-9]\d{0,17})?", start):
         raise OptionError(_NO_SCENES)
     if not isinstance(prompt, str) or len(prompt) > MOST_PROMPT:
-        raise OptionError(f"a scene's prompt is no text of at most {MOST_PROMPT} letters")
+        raise OptionError(f"a scene's prompt is not text of at most {MOST_PROMPT} letters")
     return Scene(Fraction(start), prompt)
 
 
@@ -129,7 +131,7 @@ def settings_from_file(content: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or found.get("kind") != _KIND:
-        raise OptionError("this is no settings file of ours; drop one that was saved here")
+        raise OptionError("this is not one of our settings files; drop one that was saved here")
     values = found.get("settings")
     if not isinstance(values, dict):
         raise OptionError("this settings file holds no settings; save it anew")

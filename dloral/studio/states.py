@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from dloral.errors import DLoRALError
-from dloral.studio.facts import described
+from dloral.studio.estimates import described
 from dloral.studio.jobs import OUR_MISTAKE, Job, Result
 from dloral.studio.models import Change
+from dloral.studio.runtime import shown_name
 from dloral.studio.sessions import Session
 from dloral.studio.settings import scenes_as_dicts
 from dloral.studio.studio import Studio
-from dloral.studio.worker import shown_name
 
 
 def state_of(session: Session, studio: Studio) -> dict[str, Any]:

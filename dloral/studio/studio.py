@@ -5,10 +5,10 @@ from pathlib import Path
 
 from dloral.errors import InputError
 from dloral.options import UpscaleOptions
-from dloral.studio.facts import time_in_words
+from dloral.studio.estimates import time_in_words
 from dloral.studio.models import Models
+from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.sessions import Sessions
-from dloral.studio.worker import JobQueue, Model
 from dloral.upscale import expected_frames
 from dloral.video.probe import ClipInfo
 

@@ -27,7 +27,7 @@ from dloral.training.losses import (
     flow_consistency,
     grid,
     l2,
-    log_error,
+    psnr_loss,
     temporal_difference,
 )
 from dloral.training.schedule import Stage, StageSchedule, named_schedule
@@ -37,7 +37,7 @@ STRATEGIES = ("dual", "alternating-one-space", "joint")
 ORDERS = ("consistency-first", "enhancement-first")
 BRANCHES = ("both", "C-only", "D-only")
 LOSSES = (
-    *("l2", "pixel", "log_error", "perceptual", "lpips", "feature", "grid"),
+    *("l2", "charbonnier", "psnr_loss", "perceptual", "lpips", "feature", "grid"),
     *("flow", "temporal", "csd", "adversarial"),
 )
 """What a schedule may weigh; docs/training.md says what each is."""
@@ -370,8 +370,8 @@ class Algorithm1Task:
         frames, hq_frames = restored.frames.flatten(0, 1), restored.hq_frames.flatten(0, 1)
         losses: dict[str, Callable[[], Tensor]] = {
             "l2": lambda: l2(frames, hq_frames),
-            "pixel": lambda: charbonnier(frames, hq_frames),
-            "log_error": lambda: log_error(frames, hq_frames),
+            "charbonnier": lambda: charbonnier(frames, hq_frames),
+            "psnr_loss": lambda: psnr_loss(frames, hq_frames),
             "grid": lambda: grid(frames, hq_frames),
             "feature": lambda: self._each(self._features, frames, hq_frames),
             "lpips": lambda: self._each(self._features, frames, hq_frames),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.losses import charbonnier, log_error
+from dloral.training.losses import charbonnier, psnr_loss
 from dloral.training.packs import Pack, psnr
 
 
@@ -22,7 +22,7 @@ class BaseConfig:
     """A step: crops of ``crop`` pixels, ``restored`` degraded and ``reconstructed`` clean ones.
 
     Degraded crops are judged by Charbonnier's loss for the first ``charbonnier_steps``, then by
-    :func:`log_error`, which is what PSNR averaged over pictures rewards.
+    :func:`psnr_loss`, which is what PSNR averaged over pictures rewards.
     """
 
     crop: int = 128
@@ -60,7 +60,7 @@ class BaseTask:
         frames = self.pipe.decode(latents, lq_frames)
         split = [self.config.restored, self.config.reconstructed]
         (restored, copied), (hq_restored, hq_copied) = frames.split(split), hq_frames.split(split)
-        loss = log_error if step >= self.config.charbonnier_steps else charbonnier
+        loss = psnr_loss if step >= self.config.charbonnier_steps else charbonnier
         return {
             "restored": loss(restored, hq_restored).sum() / count,
             "reconstructed": charbonnier(copied, hq_copied).sum() / count,

@@ -35,7 +35,7 @@ from dloral.training.preview import HeldOut
 from dloral.training.schedule import StageSchedule
 from dloral.training.stream import PackClips
 from dloral.training.trainer import LoopConfig, Trainer, train
-from dloral.weights.finding import EMBEDDED
+from dloral.weights.resolve import EMBEDDED
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ COMPACT_SCHEDULE = StageSchedule(
     consistency_steps=200,
     enhancement_steps=200,
     transition_steps=50,
-    consistency_weights={"log_error": 1.0, "temporal": 0.15},
-    enhancement_weights={"pixel": 0.5, "feature": 0.5, "grid": 20.0},
+    consistency_weights={"psnr_loss": 1.0, "temporal": 0.15},
+    enhancement_weights={"charbonnier": 0.5, "feature": 0.5, "grid": 20.0},
 )
 
 LOOPS = {
@@ -230,7 +230,7 @@ def main() -> None:
     loop = replace(loop, **changed)
     for folder in (given.base, given.flow):
         if folder is not None and not folder.is_dir():
-            raise InputError(f"{folder} is no folder; give one that an earlier run wrote")
+            raise InputError(f"{folder} is not a directory; give one that an earlier run wrote")
     if given.phase == "flow":
         train_flow(given.packs, given.run, loop)
     elif given.phase == "base":

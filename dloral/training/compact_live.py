@@ -32,8 +32,8 @@ from dloral.training.live.pairs import Pictures, read_film
 from dloral.training.live.recipe import Recipe
 from dloral.training.live.smoothing import lose_grids
 from dloral.training.monitor import writing
-from dloral.weights.finding import find_model
 from dloral.weights.loading import choose_device
+from dloral.weights.resolve import find_model
 
 SHARES = {"flow": 0.06, "base": 0.46, "smoothing": 0.1}
 """Algorithm 1 gets the rest."""

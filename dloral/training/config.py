@@ -178,7 +178,7 @@ def with_changes(config: TrainConfig, changes: Sequence[str]) -> TrainConfig:
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals:
-            raise OptionError(f"{change!r} is no change; say KEY=VALUE, such as loop.steps=300")
+            raise OptionError(f"{change!r} is not a change; give KEY=VALUE, such as loop.steps=300")
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
@@ -191,7 +191,7 @@ def _changed(part: Any, path: Sequence[str], given: tuple[Any, str], key: str) -
     """``given``: the value as a literal, and as the text that it came from."""
     known = [f.name for f in fields(part)] if is_dataclass(part) else []
     if path[0] not in known:
-        raise OptionError(f"{key} is no setting; here there are {', '.join(known) or 'none'}")
+        raise OptionError(f"{key} is not a setting; here there are {', '.join(known) or 'none'}")
     if len(path) > 1:
         value = _changed(getattr(part, path[0]), path[1:], given, key)
     else:

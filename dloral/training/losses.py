@@ -18,7 +18,7 @@ def charbonnier(frames: Tensor, hq_frames: Tensor, epsilon: float = 1e-3) -> Ten
     return ((frames - hq_frames).square() + epsilon**2).sqrt().mean(dim=(1, 2, 3))
 
 
-def log_error(frames: Tensor, hq_frames: Tensor, floor: float = 1e-7) -> Tensor:
+def psnr_loss(frames: Tensor, hq_frames: Tensor, floor: float = 1e-7) -> Tensor:
     """A hundredth of the PSNR, negated, (B,): every decibel counts the same in every picture.
 
     Charbonnier's gradient comes mostly from the pictures with the largest errors; this one's from

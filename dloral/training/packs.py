@@ -29,7 +29,7 @@ class Pack:
             self.flow = np.load(flow, mmap_mode="r") if flow.is_file() else None
         except (OSError, ValueError, EOFError) as error:
             raise InputError(
-                f"{folder} is no whole pack; make one with python -m dloral.training.prepare"
+                f"{folder} is not a complete pack; make one with python -m dloral.training.prepare"
             ) from error
         self.size = self.hq.shape[-1]
 

@@ -25,7 +25,7 @@ from dloral.models.perceptual import (
     unit_length,
 )
 from dloral.training.losses import FeatureDistance
-from dloral.weights.reading import first_line, quiet_hub
+from dloral.weights.checkpoint_io import first_line, quiet_hub
 
 IMAGENET_VGG = ("timm/vgg16.tv_in1k", "model.safetensors")
 LPIPS_SHIFT = (-0.030, -0.088, -0.188)

@@ -209,7 +209,9 @@ def _with_distance(config: TrainConfig) -> tuple[TrainConfig, nn.Module | None]:
     if not named:
         return config, None
     if len(named) > 1:
-        raise OptionError(f"the losses {' and '.join(named)} are one kind; weigh one of them")
+        raise OptionError(
+            f"the losses {' and '.join(named)} are mutually exclusive; weigh one of them"
+        )
     found, network = load_perceptual(named[0])
 
     def renamed(weights: Mapping[str, float] | None) -> dict[str, float] | None:

@@ -143,7 +143,7 @@ def split_place(place: str) -> tuple[str, Path]:
     kind, colon, path = place.partition(":")
     if not colon or kind not in KINDS or not path:
         raise OptionError(
-            f"{place!r} is no place for clips; say KIND:PATH, KIND one of {', '.join(KINDS)}"
+            f"{place!r} is not a source of clips; give KIND:PATH, KIND one of {', '.join(KINDS)}"
         )
     return kind, Path(path).expanduser()
 

@@ -83,7 +83,7 @@ def image_header(path: Path) -> Header:
         ) from error
     except (OSError, ValueError, SyntaxError) as error:
         raise InputError(
-            f"{path} is no image that can be read: damaged or cut off; get the whole file"
+            f"{path} is not a readable image: damaged or cut off; get the whole file"
         ) from error
     return Header(height, width, kind, 16 if wide else 8, orientation)
 

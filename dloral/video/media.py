@@ -55,7 +55,9 @@ def existing_path(source: str | Path) -> Path:
     if _NETWORK.match(text):
         raise InputError(f"{text} is an address, not a local file; download it first")
     if not text or "\0" in text:
-        raise InputError(f"{text!r} is no file name; give a video, an image or a folder of frames")
+        raise InputError(
+            f"{text!r} is not a file name; give a video, an image or a folder of frames"
+        )
     path = Path(text)
     try:
         path.stat()
@@ -95,7 +97,7 @@ def open_media(path: Path) -> Iterator[InputContainer]:
         )
     except (av.FFmpegError, UnicodeError) as error:
         raise InputError(
-            f"{path} is no video or image that can be read: it holds {_kind_of_content(path)}; "
+            f"{path} is not a readable video or image: it holds {_kind_of_content(path)}; "
             "give mp4, mov, mkv, webm, avi, mpg, gif, an image or a folder of frames"
         ) from error
     try:

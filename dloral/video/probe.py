@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 
 from dloral.errors import InputError
 from dloral.video.images import FOLDER_FPS, frame_files, image_header, looks_like_image
+from dloral.video.integrity import check_whole
 from dloral.video.media import (
     MAX_HOURS,
     check_size,
@@ -30,7 +31,6 @@ from dloral.video.media import (
     open_media,
     picture_stream,
 )
-from dloral.video.wholeness import check_whole
 
 _LONGEST_LAST_FRAME = 10
 """Seconds; a tag that says more than that is taken for stale."""

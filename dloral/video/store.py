@@ -1,4 +1,4 @@
-"""Restored frames kept beside the target while a long job runs, so that it can be gone on with."""
+"""Restored frames kept beside the target while a long job runs, so that it can be resumed."""
 
 import json
 import re

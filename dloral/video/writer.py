@@ -120,7 +120,7 @@ def _checked_target(target: str | Path, source: ClipInfo, overwrite: bool) -> tu
     """The target and its suffix (empty for a folder); OptionError or OutputError if unusable."""
     text = os.fspath(target)
     if not text or "\0" in text:
-        raise OptionError(f"{text!r} is no file name; give a file to write")
+        raise OptionError(f"{text!r} is not a file name; give a file to write")
     path = Path(text)
     try:
         exists_as_folder = path.is_dir()
@@ -135,7 +135,7 @@ def _checked_target(target: str | Path, source: ClipInfo, overwrite: bool) -> tu
         )
     try:
         if not path.absolute().parent.is_dir():
-            raise OutputError(f"{path} cannot be written: there is no folder {path.parent}")
+            raise OutputError(f"{path} cannot be written: there is not a directory {path.parent}")
         if path.exists():
             _check_existing(path, source, overwrite, is_folder)
     except OSError as error:

@@ -23,7 +23,7 @@ from dloral.models.flow import SPyNet
 from dloral.models.unet import TwoLoRAUNet, cast
 from dloral.pipeline import DLoRALPipeline
 from dloral.weights.card import write_card
-from dloral.weights.reading import BROKEN, first_line, make_readable, open_pickle, quiet_bars
+from dloral.weights.checkpoint_io import BROKEN, first_line, make_readable, open_pickle, quiet_bars
 
 RELEASED_ADAPTERS = {CONSISTENCY: "consistency", DETAIL: "quality"}
 """Our adapter -> the ending of the release's adapter names (``default_encoder_quality``, ...)."""
@@ -89,7 +89,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             )
         for name, tensor in tensors.items():
             if not isinstance(name, str):
-                raise WeightsError(f"{path}: {key}: {name!r} is no name of a tensor")
+                raise WeightsError(f"{path}: {key}: {name!r} is not the name of a tensor")
             if not isinstance(tensor, Tensor):
                 raise WeightsError(
                     f"{path}: {key}: {name!r} is a {type(tensor).__name__}, not a tensor"

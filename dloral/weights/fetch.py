@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from dloral.errors import CancelledError, OptionError, OutputError
+from dloral.weights.checkpoint_io import BROKEN, first_line
 from dloral.weights.hub import (
     Found,
     Refused,
@@ -28,7 +29,6 @@ from dloral.weights.hub import (
     size_text,
     sources_refuse,
 )
-from dloral.weights.reading import BROKEN, first_line
 from dloral.weights.registry import (
     MODELS,
     SD21,

@@ -14,10 +14,10 @@ from dloral.errors import DLoRALError, OptionError, WeightsError
 from dloral.memory import free_memory, keep_freed_memory
 from dloral.models.unet import plain_state_dict
 from dloral.pipeline import DLoRALPipeline
+from dloral.weights.checkpoint_io import BROKEN, first_line, quiet_bars
 from dloral.weights.fetch import TerminalFetch, fetch
-from dloral.weights.finding import INDEX, find_model
-from dloral.weights.reading import BROKEN, first_line, quiet_bars
 from dloral.weights.registry import TINY_VAE, fetched, make_again
+from dloral.weights.resolve import INDEX, find_model
 
 AUTO = "auto"
 DEVICES = (AUTO, "cpu", "cuda", "mps")

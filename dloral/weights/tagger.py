@@ -20,7 +20,7 @@ from torch import Tensor
 from dloral.errors import OutputError, WeightsError
 from dloral.models.tagger import Tagger
 from dloral.models.unet import cast
-from dloral.weights.reading import BROKEN, first_line, make_readable, open_pickle, quiet_bars
+from dloral.weights.checkpoint_io import BROKEN, first_line, make_readable, open_pickle, quiet_bars
 from dloral.weights.registry import TAGGER, fetched, make_again
 
 TAGGER_FOLDER = "tagger"
@@ -220,7 +220,7 @@ def _gather(
     for ours, released in names.items():
         tensor = tensors[released]
         if not isinstance(tensor, Tensor) or not torch.isfinite(tensor).all():
-            raise WeightsError(f"{path}: {released!r} is no tensor of finite values")
+            raise WeightsError(f"{path}: {released!r} is not a tensor of finite values")
         if part := re.search(r"\.([qkv])_proj\.", ours):
             size = len(tensor) // len(thirds)
             tensor = tensor[thirds.index(part[1]) * size :][:size].clone()
@@ -277,4 +277,4 @@ def _read_numbers(path: Path) -> list[float]:
     try:
         return [float(line) for line in lines]
     except ValueError as error:
-        raise WeightsError(f"{path} is no list of thresholds: {first_line(error)}") from error
+        raise WeightsError(f"{path} is not a list of thresholds: {first_line(error)}") from error

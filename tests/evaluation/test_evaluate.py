@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dloral.cli import main
 from dloral.errors import OptionError, WeightsError
-from dloral.evaluation.catalogue import CARDS, GROUPS, Ready, Settings, chosen_metrics
+from dloral.evaluation.catalogue import GROUPS, METRIC_SPECS, MetricSuite, Settings, chosen_metrics
 from dloral.evaluation.evaluate import evaluate
 from dloral.evaluation.fidelity import psnr
 from dloral.evaluation.measures import measure_clip
@@ -182,7 +182,7 @@ def test_vmaf_of_a_folder(clip: Tensor, tmp_path: Path) -> None:
 
 def test_slow_measures_see_every_nth_frame(clip: Tensor) -> None:
     names = ("psnr", "lpips_like")
-    ready = Ready(Settings(metrics=names, every=2))
+    ready = MetricSuite(Settings(metrics=names, every=2))
     assert not ready.unavailable
     measured = measure_clip(clip, ready.measures(), clip.flip(3), every=2)
     assert [value is not None for value in measured.frames["psnr"]] == [True] * 5
@@ -193,7 +193,7 @@ def test_slow_measures_see_every_nth_frame(clip: Tensor) -> None:
 
 def test_groups_without_a_reference_leave_out_what_needs_one() -> None:
     alone = chosen_metrics(["offline"], has_reference=False)
-    assert set(alone) == {n for n in GROUPS["offline"] if CARDS[n].scope != "reference"}
+    assert set(alone) == {n for n in GROUPS["offline"] if METRIC_SPECS[n].scope != "reference"}
     assert chosen_metrics(["fast", "psnr"], has_reference=True) == (
         *("psnr", "ssim", "warping_error", "flicker"),
     )
@@ -237,7 +237,7 @@ def test_a_report_that_cannot_be_written_is_said_before_the_measuring(
     good = tmp_path / "report.json"
     assert main(["evaluate", str(pair[0]), "-o", str(tmp_path / name), "-o", str(good)]) == 1
     printed = capsys.readouterr().err
-    assert "is no folder" in printed or "is a folder" in printed
+    assert "is not a directory" in printed or "is a folder" in printed
     assert printed.count("\n") == 1
 
 
@@ -303,15 +303,15 @@ def test_a_device_that_is_not_there_is_one_line(
 
 def test_the_device_can_be_chosen_for_one() -> None:
     found = "cuda" if torch.cuda.is_available() else "cpu"
-    assert Ready(Settings(metrics=("psnr",), device="auto")).device.startswith(found)
+    assert MetricSuite(Settings(metrics=("psnr",), device="auto")).device.startswith(found)
 
 
 def test_an_ffmpeg_that_cannot_be_run_makes_vmaf_unavailable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nonexistent")
-    ready = Ready(Settings(metrics=("psnr", "vmaf")))
-    assert [card.name for card in ready.cards] == ["psnr"]
+    ready = MetricSuite(Settings(metrics=("psnr", "vmaf")))
+    assert [spec.name for spec in ready.specs] == ["psnr"]
     said = ready.unavailable["vmaf"]
     assert "/nonexistent cannot be run: no such file" in said
     assert "\n" not in said

@@ -7,9 +7,9 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from dloral.evaluation.catalogue import CARDS
+from dloral.evaluation.catalogue import METRIC_SPECS
 from dloral.evaluation.fidelity import Fidelity, luma, psnr, ssim
-from dloral.evaluation.measures import Moment
+from dloral.evaluation.measures import FrameSet
 
 Pairs = list[tuple[Tensor, Tensor]]
 
@@ -44,12 +44,14 @@ def test_luma_is_scikit_images(picture_pairs: Pairs) -> None:
     for restored, true in picture_pairs:
         wanted = [rgb2ycbcr(array)[..., 0] / 255 for array in arrays((restored, true))]
         assert np.abs(luma(restored)[0].numpy() - wanted[0]).max() < 1e-6
-        moment = Moment(restored, true)
+        moment = FrameSet(restored, true)
         for name, value in (
             ("psnr_y", peak_signal_noise_ratio(wanted[1], wanted[0], data_range=1)),
             ("ssim_y", skimage_ssim(*wanted)),
         ):
-            assert Fidelity(CARDS[name]).see(moment)[name] == pytest.approx(value, abs=1e-4)
+            assert Fidelity(METRIC_SPECS[name]).update(moment)[name] == pytest.approx(
+                value, abs=1e-4
+            )
 
 
 def test_crop_leaves_the_border_out() -> None:
@@ -59,8 +61,8 @@ def test_crop_leaves_the_border_out() -> None:
     spoilt = restored.clone()
     spoilt[:, :4] = 0
     spoilt[:, :, -4:] = 1
-    cropped = Fidelity(CARDS["psnr"], crop=4)
-    assert cropped.see(Moment(spoilt, true)) == cropped.see(Moment(restored, true))
+    cropped = Fidelity(METRIC_SPECS["psnr"], crop=4)
+    assert cropped.update(FrameSet(spoilt, true)) == cropped.update(FrameSet(restored, true))
     assert psnr(spoilt, true) < psnr(restored, true)
 
 

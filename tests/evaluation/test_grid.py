@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dloral.evaluation.catalogue import CARDS
+from dloral.evaluation.catalogue import METRIC_SPECS
 from dloral.evaluation.grid import SMALLEST, Grid, grid_power
-from dloral.evaluation.measures import Moment
+from dloral.evaluation.measures import FrameSet
 
 STUDIO = 219 / 255  # luma of grey, in studio range
 
@@ -59,19 +59,19 @@ def test_photographs_have_none(pictures: list[Tensor]) -> None:
 
 def test_the_truths_own_pattern_does_not_count(pictures: list[Tensor]) -> None:
     striped = 0.2 + 0.6 * pictures[0] + pattern("columns 4", *pictures[0].shape[-2:]) * 5 / 255
-    cards = tuple(CARDS[name] for name in ("grid_4", "grid_level"))
-    assert Grid(cards).see(Moment(striped))["grid_4"] > 10
-    assert Grid(cards).see(Moment(striped, striped))["grid_4"] == 0
+    specs = tuple(METRIC_SPECS[name] for name in ("grid_4", "grid_level"))
+    assert Grid(specs).update(FrameSet(striped))["grid_4"] > 10
+    assert Grid(specs).update(FrameSet(striped, striped))["grid_4"] == 0
 
 
 def test_pictures_are_measured_as_finished_ones(pictures: list[Tensor]) -> None:
-    cards = tuple(CARDS[name] for name in ("grid_2", "grid_8", "grid_level"))
+    specs = tuple(METRIC_SPECS[name] for name in ("grid_2", "grid_8", "grid_level"))
     output = 0.2 + 0.6 * torch.nn.functional.avg_pool2d(pictures[0][None], 9, 1, 4)[0]
     finished = (255 * output).round() / 255
-    assert Grid(cards).see(Moment(output, pictures[0])) == Grid(cards).see(
-        Moment(finished, pictures[0])
+    assert Grid(specs).update(FrameSet(output, pictures[0])) == Grid(specs).update(
+        FrameSet(finished, pictures[0])
     )
-    assert Grid(cards).see(Moment(output, finished))["grid_8"] == 0
+    assert Grid(specs).update(FrameSet(output, finished))["grid_8"] == 0
 
 
 def test_small_and_odd_frames() -> None:

@@ -105,8 +105,8 @@ def call_with(monkeypatch, packs: Path, *more: object) -> None:
 @pytest.mark.parametrize(
     ("more", "kind", "said"),
     [
-        (["-o", "none/figures.json"], OutputError, "none is no folder"),
-        (["--sheet", "none/sheet.png"], OutputError, "none is no folder"),
+        (["-o", "none/figures.json"], OutputError, "none is not a directory"),
+        (["--sheet", "none/sheet.png"], OutputError, "none is not a directory"),
         (["--sheet", "sheet.xyz"], OptionError, "sheet.xyz; give a name with .png"),
         (["--sheet", "sheet.png", "--sheet-rows", "0"], OptionError, "--sheet-rows is 0"),
         (["--sheet", "sheet.png", "--only", "heldout_city"], OptionError, "crops of heldout_still"),

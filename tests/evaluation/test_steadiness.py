@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dloral.errors import WeightsError
-from dloral.evaluation.catalogue import CARDS
+from dloral.evaluation.catalogue import METRIC_SPECS
 from dloral.evaluation.measures import Measured, measure_clip
 from dloral.evaluation.steadiness import (
     DISFlow,
@@ -18,7 +18,7 @@ from dloral.evaluation.steadiness import (
     warping_error,
 )
 
-STEADY = (CARDS["warping_error"], CARDS["flicker"])
+STEADY = (METRIC_SPECS["warping_error"], METRIC_SPECS["flicker"])
 
 
 class KnownFlow:

@@ -22,7 +22,7 @@ from dloral import load_pipeline
 from dloral.models.adapters import add_adapters
 from dloral.pipeline import DLoRALPipeline
 from dloral.studio.models import Models
-from dloral.studio.worker import Model
+from dloral.studio.runtime import Model
 from dloral.training.compact import CompactSizes, build_pipeline
 
 ROOT = Path(__file__).parents[2]

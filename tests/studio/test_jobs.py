@@ -13,10 +13,10 @@ from dloral.frames.resize import resize_bicubic
 from dloral.studio.comparison import comparison_clip
 from dloral.studio.jobs import Job, Result, viewer_size
 from dloral.studio.models import Models
+from dloral.studio.runtime import JobQueue
 from dloral.studio.sessions import Session
 from dloral.studio.settings import settings_from
 from dloral.studio.stills import still, thumbnails
-from dloral.studio.worker import JobQueue
 from dloral.video.images import load_image
 from dloral.video.probe import probe
 from dloral.video.reader import read_frames

@@ -14,11 +14,11 @@ from starlette.testclient import TestClient
 from dloral.options import UpscaleOptions
 from dloral.studio.models import EVERYBODY, NOBODY, THIS_MACHINE, Models
 from dloral.studio.routes import build_routes
+from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.server import build_parser, menu_for
 from dloral.studio.sessions import Sessions
 from dloral.studio.settings import settings_from
 from dloral.studio.studio import Limits, Studio
-from dloral.studio.worker import JobQueue, Model
 
 Call = Callable[..., dict]
 

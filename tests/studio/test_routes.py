@@ -17,9 +17,9 @@ from starlette.testclient import TestClient
 from dloral.errors import DLoRALError
 from dloral.studio.page import configuration
 from dloral.studio.routes import build_routes
+from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.sessions import Sessions
 from dloral.studio.studio import Limits, Studio
-from dloral.studio.worker import JobQueue, Model
 from dloral.video.probe import probe
 
 
@@ -147,7 +147,7 @@ def test_an_upload_whose_name_leads_elsewhere_is_refused(
     browser, studio, token, clip, name, tmp_path
 ):
     found = send(browser, token, clip, name)
-    assert "is no plain file name" in found["error"]
+    assert "is not a plain file name" in found["error"]
     assert "\n" not in found["error"]
     assert not files_in(tmp_path)
 

@@ -13,10 +13,10 @@ from dloral.errors import OptionError
 from dloral.prompts import Scene
 from dloral.studio.models import Models
 from dloral.studio.routes import build_routes
+from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.sessions import Sessions
 from dloral.studio.settings import settings_from
 from dloral.studio.studio import Limits, Studio
-from dloral.studio.worker import JobQueue, Model
 from dloral.weights.tagger import convert_tagger
 
 RAM = Path(__file__).parents[1] / "data" / "ram_tiny"

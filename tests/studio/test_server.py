@@ -13,6 +13,7 @@ from dloral import cli
 from dloral.errors import OptionError, WeightsError
 from dloral.studio import launch
 from dloral.studio.gpu import on_gpu
+from dloral.studio.runtime import FairLock
 from dloral.studio.server import (
     build_page,
     build_parser,
@@ -24,7 +25,6 @@ from dloral.studio.server import (
     launch_page,
     open_to_all,
 )
-from dloral.studio.worker import Turns
 from dloral.video.probe import probe
 
 ROOT = Path(__file__).parents[2]
@@ -134,7 +134,7 @@ def test_zerogpu_is_used_where_its_package_is(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_turns_are_taken_in_the_order_of_asking():
-    turns, order = Turns(), []
+    turns, order = FairLock(), []
 
     def ask(name: int) -> None:
         with turns.take():

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from dloral.errors import InputError
+from dloral.studio.runtime import JobQueue
 from dloral.studio.sessions import Patience, Sessions, checked_name
 from dloral.studio.settings import settings_from
-from dloral.studio.worker import JobQueue
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_a_new_clip_removes_the_old_one_and_a_bad_one_does_not(
 )
 def test_a_name_that_leads_elsewhere_is_refused(name, sessions, tmp_path, clip):
     session = sessions.find(sessions.open())
-    with pytest.raises(InputError, match="is no plain file name") as caught:
+    with pytest.raises(InputError, match="is not a plain file name") as caught:
         session.open_clip(name, lambda copy: copy.write_bytes(clip.read_bytes()))
     assert "\n" not in str(caught.value)
     assert not files_in(tmp_path)

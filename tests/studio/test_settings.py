@@ -9,10 +9,10 @@ import torch
 
 from dloral import UpscaleOptions
 from dloral.errors import OptionError
-from dloral.studio.facts import facts, plan, suggested_scale, suggested_seconds, time_in_words
+from dloral.studio.estimates import facts, plan, suggested_scale, suggested_seconds, time_in_words
 from dloral.studio.measures import MOST_ROWS, Measures
+from dloral.studio.runtime import Model
 from dloral.studio.settings import result_name, settings_from, settings_from_file
-from dloral.studio.worker import Model
 from dloral.video.probe import ClipInfo
 
 CLIP = ClipInfo(

@@ -28,7 +28,7 @@ from dloral.training.losses import (
     temporal_difference,
 )
 from dloral.training.motion import MotionConfig, sample_clip
-from dloral.weights.finding import EMBEDDED
+from dloral.weights.resolve import EMBEDDED
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ SCHEDULE = StageSchedule(
     consistency_steps=5,
     enhancement_steps=3,
     transition_steps=2,
-    consistency_weights={"pixel": 1.0, "temporal": 2.0},
-    enhancement_weights={"pixel": 0.5, "feature": 4.0},
+    consistency_weights={"charbonnier": 1.0, "temporal": 2.0},
+    enhancement_weights={"charbonnier": 0.5, "feature": 4.0},
 )
 
 
@@ -17,18 +17,18 @@ def test_stages_follow_line_5():
 
 
 def test_weights_move_linearly_after_a_switch():
-    assert SCHEDULE.weights_at(5) == {"pixel": 1.0, "temporal": 2.0, "feature": 0.0}
-    assert SCHEDULE.weights_at(6) == {"pixel": 1.0, "temporal": 2.0, "feature": 0.0}
-    assert SCHEDULE.weights_at(7) == {"pixel": 0.75, "temporal": 1.0, "feature": 2.0}
-    assert SCHEDULE.weights_at(8) == {"pixel": 0.5, "temporal": 0.0, "feature": 4.0}
-    assert SCHEDULE.weights_at(10) == {"pixel": 0.75, "temporal": 1.0, "feature": 2.0}
+    assert SCHEDULE.weights_at(5) == {"charbonnier": 1.0, "temporal": 2.0, "feature": 0.0}
+    assert SCHEDULE.weights_at(6) == {"charbonnier": 1.0, "temporal": 2.0, "feature": 0.0}
+    assert SCHEDULE.weights_at(7) == {"charbonnier": 0.75, "temporal": 1.0, "feature": 2.0}
+    assert SCHEDULE.weights_at(8) == {"charbonnier": 0.5, "temporal": 0.0, "feature": 4.0}
+    assert SCHEDULE.weights_at(10) == {"charbonnier": 0.75, "temporal": 1.0, "feature": 2.0}
 
 
 def test_the_first_stage_starts_at_its_own_weights():
-    assert SCHEDULE.weights_at(1) == {"pixel": 1.0, "temporal": 2.0, "feature": 0.0}
+    assert SCHEDULE.weights_at(1) == {"charbonnier": 1.0, "temporal": 2.0, "feature": 0.0}
 
 
 def test_one_stage_alone():
-    only = StageSchedule(5, 0, 0, {"pixel": 1.0}, {})
+    only = StageSchedule(5, 0, 0, {"charbonnier": 1.0}, {})
     assert {only.stage_at(iteration) for iteration in range(1, 20)} == {"consistency"}
-    assert only.weights_at(17) == {"pixel": 1.0}
+    assert only.weights_at(17) == {"charbonnier": 1.0}

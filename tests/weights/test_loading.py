@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from dloral.errors import OptionError, WeightsError
 from dloral.pipeline import DLoRALPipeline
-from dloral.weights import finding, loading
+from dloral.weights import loading
+from dloral.weights.checkpoint_io import first_line
 from dloral.weights.loading import choose_device, choose_dtype, load_pipeline
-from dloral.weights.reading import first_line
 
 
 def refusal(model: str | Path, dtype: str = "float32") -> str:
@@ -68,8 +68,8 @@ def test_unknown_model(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", ["owner/name.git", "a--b/c", "a/..", "o/" + "n" * 200])
-def test_what_is_no_hub_id_either(model: str) -> None:
-    assert "no Hub id either" in refusal(model)
+def test_neither_a_directory_nor_a_hub_id(model: str) -> None:
+    assert "nor a Hub id" in refusal(model)
 
 
 def test_folder_without_index(tmp_path: Path) -> None:
@@ -292,8 +292,3 @@ def test_sd_vae_keeps_its_layout_on_a_cpu(converted: Path) -> None:
 def test_first_line() -> None:
     assert first_line(ValueError("one.\ntwo")) == "one"
     assert first_line(ValueError()) == "ValueError"
-
-
-def test_embedded_names_are_folders_of_the_package() -> None:
-    for path in finding.EMBEDDED.values():
-        assert path.parent == Path(loading.__file__).parent

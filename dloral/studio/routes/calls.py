@@ -70,7 +70,7 @@ async def body(request: Request) -> bytes:
     async for chunk in _chunks(request):
         content += chunk
         if len(content) > MOST_BYTES:
-            raise InputError("that is no settings file of ours; it is too large")
+            raise InputError("that is not one of our settings files; it is too large")
     return content
 
 

@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from dloral.errors import InputError
-from dloral.studio.facts import plan
+from dloral.studio.estimates import plan
 from dloral.studio.routes.calls import (
     JPEG,
     allowed_settings,
@@ -47,7 +47,7 @@ def clip_routes(studio: Studio) -> APIRouter:
     def open_example(token: str, name: str) -> Response:
         session = visitor(token, studio)
         if name not in studio.examples:
-            raise InputError(f"{name!r} is no example; there are {', '.join(studio.examples)}")
+            raise InputError(f"{name!r} is not an example; there are {', '.join(studio.examples)}")
         source = studio.examples[name]
         session.open_clip(source.name, lambda copy: _copy(source, copy))
         return answer(state_of(session, studio))

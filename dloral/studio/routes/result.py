@@ -24,7 +24,7 @@ def result_routes(studio: Studio) -> APIRouter:
     @router.post("/{token}/comparison")
     def comparison(token: str, layout: str) -> Response:
         if layout not in LAYOUTS:
-            raise InputError(f"{layout!r} is no layout; choose from {', '.join(LAYOUTS)}")
+            raise InputError(f"{layout!r} is not a layout; choose from {', '.join(LAYOUTS)}")
         file = comparison_clip(_result(visitor(token, studio)), layout)
         return answer({"file": file.name})
 

@@ -17,7 +17,7 @@ from dloral.models.adapters import (
 from dloral.training.adversarial import AdversarialConfig, AdversarialLoss, balanced_gradient
 from dloral.training.live.phase import Phase
 from dloral.training.live.recipe import Recipe
-from dloral.training.losses import charbonnier, excess_detail, grid, log_error, temporal_difference
+from dloral.training.losses import charbonnier, excess_detail, grid, psnr_loss, temporal_difference
 from dloral.training.packs import ClipBatch
 
 
@@ -69,7 +69,7 @@ class LiveAlgorithm1:
             _only(groups, stage)
             step = self.planned(stage, steps[stage], fresh and number == 0)
             recipe.steps(step, steps[stage], f"{stage} {number}")
-            self.phases[stage].take_average()  # the other stage builds on the average
+            self.phases[stage].load_ema()  # the other stage builds on the average
         recipe.save("final")
 
     def planned(self, stage: str, total: int, alone: bool) -> Callable[[int], Mapping[str, Tensor]]:
@@ -138,7 +138,7 @@ class LiveAlgorithm1:
             losses["feature"] = kept
             total = config.kept_detail_weight * kept + 0.25 * pixel
         else:
-            total = losses["log_error"] = log_error(frames, truth, config.error_floor).mean()
+            total = losses["psnr_loss"] = psnr_loss(frames, truth, config.error_floor).mean()
         (total + ramp * config.temporal_weight * temporal).backward()
         return losses
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from dloral.frames.resize import shrink_for_flow
 from dloral.training.flow import end_point_error
 from dloral.training.live.recipe import Recipe
-from dloral.training.losses import charbonnier, log_error
+from dloral.training.losses import charbonnier, psnr_loss
 from dloral.training.packs import ClipBatch, psnr
 
 
@@ -79,7 +79,7 @@ def base_losses(recipe: Recipe, early: bool) -> tuple[Tensor, dict[str, Tensor]]
     loss = (
         charbonnier(restored, hq_restored)
         if early
-        else log_error(restored, hq_restored, config.error_floor)
+        else psnr_loss(restored, hq_restored, config.error_floor)
     )
     losses = {
         "restored": loss.mean(),

@@ -183,7 +183,7 @@ class _Places:
 def _read(path: Path) -> NDArray[np.uint8]:
     photo = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if photo is None:
-        raise InputError(f"{path} is no readable picture; take it out of the folder")
+        raise InputError(f"{path} is not a readable picture; take it out of the folder")
     return np.ascontiguousarray(photo[..., ::-1])
 
 

@@ -40,6 +40,6 @@ class Phase:
             torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - factor)
 
     @torch.no_grad()
-    def take_average(self) -> None:
+    def load_ema(self) -> None:
         for parameter, average in zip(self.parameters, self.average, strict=True):
             parameter.copy_(average)

@@ -22,8 +22,8 @@ from dloral.training.live.phase import Phase
 from dloral.training.monitor import make_run_folder, writing
 from dloral.training.packs import ClipBatch
 from dloral.training.trainer import NotFiniteError
-from dloral.weights.finding import EMBEDDED
 from dloral.weights.loading import load_pipeline
+from dloral.weights.resolve import EMBEDDED
 
 
 class Recipe:
@@ -109,7 +109,7 @@ class Recipe:
         phase = phase_of(max(24, int(left / each)))
         self.log(phase=name, steps=phase.steps, milliseconds_a_step=round(1000 * each, 2))
         self.steps(step_of(phase), phase.steps, name, begun + seconds)
-        phase.take_average()
+        phase.load_ema()
         for weight in weights:
             weight.requires_grad_(False)
 

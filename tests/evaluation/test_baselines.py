@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from dloral.errors import OptionError
+from dloral.evaluation.baselines import load_baseline
 from dloral.evaluation.fidelity import psnr
-from dloral.evaluation.peers import load_peer
 
 
 @pytest.mark.parametrize("name", ["bicubic", "span", "realesr-animevideov3"])
@@ -15,7 +15,7 @@ def test_a_peer_enlarges_four_times(name: str, pictures: list[Tensor]) -> None:
 
     Made small again they are within 30 dB of it, the two inputs within 14 dB of one another.
     """
-    peer = load_peer(name, threads=1)
+    peer = load_baseline(name, threads=1)
     for picture in (pictures[0], pictures[4]):
         small = torch.nn.functional.avg_pool2d(picture[None], 4)[0]
         large = peer(small)
@@ -27,4 +27,4 @@ def test_a_peer_enlarges_four_times(name: str, pictures: list[Tensor]) -> None:
 
 def test_an_unknown_peer() -> None:
     with pytest.raises(OptionError, match="choose from bicubic, span"):
-        load_peer("esrgan")
+        load_baseline("esrgan")

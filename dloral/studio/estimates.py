@@ -4,8 +4,8 @@ from typing import Any
 
 from dloral.frames.resize import LATENT_STRIDE
 from dloral.options import UpscaleOptions
+from dloral.studio.runtime import Model
 from dloral.studio.settings import PNG_ZIP, Settings
-from dloral.studio.worker import Model
 from dloral.upscale import chosen_tile, expected_frames, output_size
 from dloral.video.probe import ClipInfo
 

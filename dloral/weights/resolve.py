@@ -20,9 +20,9 @@ from huggingface_hub.errors import (
 )
 
 from dloral.errors import WeightsError
+from dloral.weights.checkpoint_io import quiet_hub
 from dloral.weights.fetch import FetchPlan, FetchProgress, TerminalFetch, fetch, fetch_steps
 from dloral.weights.hub import no_space, reason_of
-from dloral.weights.reading import quiet_hub
 from dloral.weights.registry import SD21, fetched
 
 EMBEDDED = {"compact": Path(__file__).parent / "compact"}
@@ -99,7 +99,7 @@ def _from_hub(model: str) -> Path:
         return Path(snapshot_download(model, allow_patterns=WANTED_FILES))
     except HFValidationError as error:
         raise WeightsError(
-            f"model {model[:80]!r} is no folder here, and no Hub id either; use --model compact"
+            f"model {model[:80]!r} is neither a directory nor a Hub id; use --model compact"
         ) from error
     except LocalEntryNotFoundError as error:
         offline = constants.HF_HUB_OFFLINE

@@ -29,7 +29,7 @@ SPEED_MEMORY = 0.7
 """How much of the speed known so far stays when another frame was timed."""
 
 
-class Turns:
+class FairLock:
     """One user of the model at a time, in the order of asking.
 
     A job asks anew for every frame, so a preview waits for one frame of it at most. Needed because
@@ -70,10 +70,10 @@ class Model:
     None before the first measurement.
     """
 
-    def __init__(self, name: str, turns: Turns | None = None, vae: str = AUTO) -> None:
+    def __init__(self, name: str, turns: FairLock | None = None, vae: str = AUTO) -> None:
         self.name = name
         self.vae = vae
-        self.turns = turns or Turns()
+        self.turns = turns or FairLock()
         self.seconds_per_pixel: float | None = None
         self.preview_seconds_per_pixel: float | None = None
         self._pipe: Future[DLoRALPipeline] = Future()

@@ -34,7 +34,7 @@ def open_pickle(path: Path, wanted: str) -> Any:
             )
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{path} was refused: it is no plain file of tensors, or wants to run code when "
+            f"{path} was refused: it is not a plain file of tensors, or wants to run code when "
             f"opened ({_refusal(error)}); get {wanted} again from its source"
         ) from error
     except Exception as error:  # damaged bytes can lead the reader into any error there is
