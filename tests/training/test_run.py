@@ -21,9 +21,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import dloral
 from dloral.cli import main
+from dloral.data.spec import ClipSpec
 from dloral.errors import CancelledError, DLoRALError, OutputError
 from dloral.training.checkpoints import BEFORE, CHECKPOINT, load_checkpoint
-from dloral.training.config import DataConfig, SourceConfig, TrainConfig, load_config, with_changes
+from dloral.training.config import DataConfig, TrainConfig, load_config, with_changes
 from dloral.training.configurations import TINY
 from dloral.training.run import run_training
 from dloral.weights.loading import load_pipeline
@@ -38,7 +39,7 @@ def config(photos: Path) -> TrainConfig:
     return replace(
         TINY,
         algorithm=replace(TINY.algorithm, crop=32, schedule=schedule),
-        data=DataConfig(SourceConfig((f"photos:{photos}",)), workers=0),
+        data=DataConfig(ClipSpec((f"photos:{photos}",)), workers=0),
         loop=replace(TINY.loop, steps=6, checkpoint_every=1, log_every=1, evaluate_every=3),
     )
 
@@ -153,7 +154,7 @@ def test_loss_scaling_is_part_of_a_checkpoint(config: TrainConfig, tmp_path: Pat
 
 
 def test_a_run_leaves_all_that_was_promised(config: TrainConfig, photos: Path, tmp_path: Path):
-    held_out = SourceConfig((f"photos:{photos}",))
+    held_out = ClipSpec((f"photos:{photos}",))
     config = replace(config, data=replace(config.data, held_out=held_out, held_out_clips=2))
     seen: list[float] = []
 
@@ -195,7 +196,7 @@ def test_one_stage_from_a_pack_and_one_from_photographs(
     config: TrainConfig, packs: Path, tmp_path: Path
 ):
     """Consistency, enhancement, consistency: the streamed stage comes back after the pack's."""
-    pack = SourceConfig((f"pack:{packs / 'clips'}",))
+    pack = ClipSpec((f"pack:{packs / 'clips'}",))
     config = replace(config, data=replace(config.data, enhancement=pack))
     run_training(config, tmp_path / "unbroken")
     for steps in (3, 6):
@@ -261,7 +262,7 @@ def test_a_sample_grid_that_cannot_be_written_costs_no_progress(
     rarely_saved: TrainConfig, photos: Path, tmp_path: Path
 ):
     """What is saved are the weights, not the averages that the grid was made with."""
-    held_out = SourceConfig((f"photos:{photos}",))
+    held_out = ClipSpec((f"photos:{photos}",))
     data = replace(rarely_saved.data, held_out=held_out, held_out_clips=1)
     config = replace(rarely_saved, data=data)
     run_training(config, tmp_path / "unbroken")
@@ -297,7 +298,7 @@ def test_a_checkpoint_of_another_configuration_names_the_setting(
     run_training(config, tmp_path / "run")
     kept = (tmp_path / "run" / CHECKPOINT).read_bytes()
     told = (tmp_path / "run" / "config.py").read_text()
-    other_source = SourceConfig(config.data.consistency.places, exclude=("1",))
+    other_source = ClipSpec(config.data.consistency.places, exclude=("1",))
     others = {
         "data.enhancement": replace(config, data=replace(config.data, enhancement=other_source)),
         "algorithm.window": replace(config, algorithm=replace(config.algorithm, window=3)),
@@ -322,7 +323,7 @@ def test_a_broken_picture_in_the_middle_is_passed_over(
     middle = len(broken) // 2
     broken[middle : middle + 400] = os.urandom(400)
     (tmp_path / "0b.png").write_bytes(broken)
-    data = DataConfig(SourceConfig((f"photos:{tmp_path}",)), workers=0)
+    data = DataConfig(ClipSpec((f"photos:{tmp_path}",)), workers=0)
     run_training(replace(config, data=data), tmp_path / "run")
     assert [m for m in caplog.messages if "passed over" in m and "0b.png" in m]
     state = load_checkpoint(tmp_path / "run")
