@@ -342,7 +342,7 @@ def test_a_folder_with_nothing_usable_is_one_line(
 ):
     (tmp_path / "notes.png").write_text("no picture")
     cv2.imwrite(str(tmp_path / "small.png"), np.zeros((20, 20, 3), np.uint8))
-    for command in (["data", "tiny"], ["train", "tiny", "--output", str(tmp_path / "run")]):
+    for command in (["data", "list", "tiny"], ["train", "tiny", "--output", str(tmp_path / "run")]):
         assert main([*command, "--data", f"photos:{tmp_path}"]) == 1
         line = one_line(capfd)
         assert str(tmp_path) in line
@@ -433,7 +433,7 @@ def test_a_pack_that_does_not_serve_is_one_line(
     if broken == "half":
         (pack / "flow.npy").write_bytes((pack / "flow.npy").read_bytes()[:500])
     places = [] if of == "--data" else ["--data", f"photos:{photos}"]
-    for command in (["data", "tiny"], ["train", "tiny", "--output", str(tmp_path / "run")]):
+    for command in (["data", "list", "tiny"], ["train", "tiny", "--output", str(tmp_path / "run")]):
         assert main([*command, *places, of, f"pack:{pack}"]) == 1
         assert str(pack) in one_line(capfd)
 
@@ -449,13 +449,13 @@ def test_a_pack_too_small_for_the_settings_is_one_line(
     setting: str, says: str, packs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     given = ["--data", f"pack:{packs / 'clips'}", "--set", setting]
-    for command in (["data", "tiny"], ["train", "tiny", "--output", str(tmp_path / "run")]):
+    for command in (["data", "list", "tiny"], ["train", "tiny", "--output", str(tmp_path / "run")]):
         assert main([*command, *given]) == 1
         assert says in one_line(capfd)
 
 
 def test_data_says_what_a_pack_holds(packs: Path, capfd: pytest.CaptureFixture[str]):
-    assert main(["data", "tiny", "--data", f"pack:{packs / 'clips'}"]) == 0
+    assert main(["data", "list", "tiny", "--data", f"pack:{packs / 'clips'}"]) == 0
     assert "both stages: a pack of 6 clips, 3 frames of 64 pixels a side" in capfd.readouterr().out
 
 
@@ -489,7 +489,7 @@ def test_data_says_what_is_found_and_what_is_left_out(
     for path in photos.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "notes.png").write_text("no picture")
-    assert main(["data", "tiny", "--data", f"photos:{tmp_path}"]) == 0
+    assert main(["data", "list", "tiny", "--data", f"photos:{tmp_path}"]) == 0
     said = capfd.readouterr().out
     assert "both stages: 2 photographs, 0 videos with 0 places to start from, 1 left out" in said
     assert "notes.png: not a readable picture" in said
