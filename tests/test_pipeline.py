@@ -12,8 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from dloral.errors import OptionError
+from dloral.frames.clips import as_frames
 from dloral.frames.resize import shrink_for_flow
-from dloral.pipeline import DLoRALPipeline, as_frames
+from dloral.pipeline import DLoRALPipeline
 
 
 def make_clip(count: int, height: int = 24, width: int = 32, seed: int = 0) -> Tensor:

@@ -86,10 +86,10 @@ class Model:
 
     @property
     def takes_tiny_vae(self) -> bool:
-        """Whether it has Stable Diffusion's latents; no while it is still loading."""
+        """Whether another VAE may stand in for its own; no while it is still loading."""
         if not self.is_loaded or self._pipe.exception():
             return False
-        return type(self.pipe().vae).__name__ in ("AutoencoderKL", "AutoencoderTiny")
+        return bool(self.pipe().other_vaes)
 
     def start(self) -> None:
         self._loader.start()
