@@ -47,7 +47,6 @@ SAME_FLOOR = {
     ("frame_generator", "memory"),
     ("frame_generator", "frames"),
     ("generator", "memory"),
-    ("weights", "runtimes"),
     ("evaluation", "training"),  # measures on the same packs
     ("evaluation", "terminal"),
     ("weights", "pipeline"),
