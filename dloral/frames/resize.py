@@ -19,7 +19,7 @@ def resize_bicubic(frames: Tensor, height: int, width: int) -> Tensor:
     if frames.shape[-2:] == (height, width):
         return frames
     resized = F.interpolate(frames, (height, width), mode="bicubic", align_corners=False)
-    return resized.clamp(0, 1)
+    return resized.clamp(0, 1) if resized.requires_grad else resized.clamp_(0, 1)
 
 
 def shrink_for_flow(frames: Tensor, stride: int = LATENT_STRIDE) -> Tensor:
