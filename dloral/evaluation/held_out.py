@@ -31,8 +31,8 @@ from dloral.evaluation.catalogue import GROUPS, METRIC_SPECS, MetricSuite, Setti
 from dloral.evaluation.measures import measure_clip
 from dloral.evaluation.outputs import check_output, write_whole
 from dloral.evaluation.report import arrow, explained, number, row, write_text
+from dloral.frame_generator import FrameGenerator
 from dloral.frames.clips import as_bytes
-from dloral.pipeline import DLoRALPipeline
 from dloral.weights.loading import load_pipeline
 
 SETTINGS = {
@@ -66,7 +66,7 @@ class Figures:
 
 
 def restore_all(
-    pipe: DLoRALPipeline, peers: dict[str, Upscaler], lq_frames: Tensor, small_frames: Tensor
+    pipe: FrameGenerator, peers: dict[str, Upscaler], lq_frames: Tensor, small_frames: Tensor
 ) -> Iterator[tuple[str, Tensor, float]]:
     """(method, the clip by it (T,3,H,W) in [0, 1], seconds a frame), one method after the other.
 
@@ -165,7 +165,7 @@ def sheet(rows: list[tuple[Tensor, dict[str, Tensor]]]) -> Image.Image:
 
 
 def measure_pack(
-    pack: Pack, pipe: DLoRALPipeline, peers: dict[str, Upscaler], ready: MetricSuite, title: str
+    pack: Pack, pipe: FrameGenerator, peers: dict[str, Upscaler], ready: MetricSuite, title: str
 ) -> Iterator[tuple[Figures, Tensor, dict[str, Tensor]]]:
     """(figures, last true frame, every method's last frame) of each clip of a pack."""
     for index in tqdm(range(len(pack.hq)), desc=title):

@@ -20,9 +20,9 @@ from dloral.evaluation.catalogue import MetricSuite, Settings, chosen_metrics
 from dloral.evaluation.measures import FrameSet, Measured, measure_steps
 from dloral.evaluation.pairs import Pair, find_pairs
 from dloral.evaluation.studies import Study, Variant
+from dloral.frame_generator import FrameGenerator
 from dloral.frames.resize import resize_bicubic
 from dloral.options import AUTO_TILE
-from dloral.pipeline import DLoRALPipeline
 from dloral.video.probe import probe
 from dloral.video.reader import read_frames
 from dloral.weights.convert import convert
@@ -36,7 +36,7 @@ SHEET_SIDE = 256
 @contextmanager
 def opened_model(
     model: str, base: Path | None, device: str, dtype: str
-) -> Iterator[DLoRALPipeline]:
+) -> Iterator[FrameGenerator]:
     """A model by name, or straight from the released ``model.pkl`` with its SD 2.1 ``base``."""
     if not model.endswith(".pkl"):
         yield load_pipeline(model, device, dtype)
@@ -51,7 +51,7 @@ def opened_model(
 
 def measure_study(
     study: Study,
-    pipe: DLoRALPipeline,
+    pipe: FrameGenerator,
     data: Path,
     reference: Path | None,
     metrics: tuple[str, ...],
@@ -107,7 +107,7 @@ def measure_study(
 
 
 def _measured(
-    pipe: DLoRALPipeline, pair: Pair, variant: Variant, ready: MetricSuite, most_frames: int | None
+    pipe: FrameGenerator, pair: Pair, variant: Variant, ready: MetricSuite, most_frames: int | None
 ) -> tuple[Measured, np.ndarray]:
     """(figures, the middle of the last frame: input and restored side by side)."""
     if pair.missing:

@@ -42,6 +42,9 @@ class CompactVAE(ModelMixin, ConfigMixin):
     has ``decoder_adds_input`` set and adds it (without that, training starts far below bicubic).
     """
 
+    latent_stride = 2 * PATCH
+    """Pixels a side of a latent cell: two pixel-unshuffles, of ``PATCH`` and of 2."""
+
     @register_to_config
     def __init__(
         self,

@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
 )
 
-from dloral.errors import WeightsError
+from dloral.errors import Setting, WeightsError
 from dloral.weights.checkpoint_io import quiet_hub
 from dloral.weights.fetch import FetchPlan, FetchProgress, TerminalFetch, fetch, fetch_steps
 from dloral.weights.hub import no_space, reason_of
@@ -28,13 +28,20 @@ from dloral.weights.registry import SD21, fetched
 EMBEDDED = {"compact": Path(__file__).parent / "compact"}
 """Models inside the package, by registry name."""
 
+BUILT_IN = {"bicubic": Path(__file__).parent / "bicubic"}
+"""Models without weights, by name."""
+
 FETCHED = (SD21,)
 """Models that are fetched when they are first asked for, by registry name."""
 
 WANTED_FILES = ["*.json", "*.safetensors", "*.txt"]
 INDEX = "model_index.json"
-PIPELINE = "DLoRALPipeline"
-"""The class that a model's index names."""
+
+RUNTIMES = {
+    "DLoRALPipeline": "dloral.weights.torch_folder",
+    "BicubicGenerator": "dloral.runtimes.bicubic",
+}
+"""By the kind that a model's index names: the module whose ``open_folder`` opens such a folder."""
 
 
 def fetch_missing(model: str) -> Iterator[FetchPlan | FetchProgress]:
@@ -47,8 +54,8 @@ def find_model(model: str) -> Path:
     """The folder of a model. What is not on this machine is downloaded once and kept: a registry
     name as :func:`dloral.weights.fetch.fetch` does (shown on stderr), a Hub id in the Hub's cache.
     """
-    if model in EMBEDDED:
-        return _checked(EMBEDDED[model], model)
+    if model in EMBEDDED or model in BUILT_IN:
+        return _checked({**EMBEDDED, **BUILT_IN}[model], model)
     if _is_folder(model):
         return _checked(Path(model), model)
     if model in FETCHED:
@@ -57,7 +64,7 @@ def find_model(model: str) -> Path:
         return _checked(folder, model)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not model.startswith("."):
         return _checked(_from_hub(model), model)
-    known = ", ".join([*EMBEDDED, *FETCHED])
+    known = ", ".join([*EMBEDDED, *BUILT_IN, *FETCHED])
     raise WeightsError(
         f"model {model[:80]!r} is unknown: no name ({known}), no folder here, no Hub id "
         "owner/name; use --model compact"
@@ -80,14 +87,29 @@ def _checked(folder: Path, model: str) -> Path:
             "`python -m dloral convert` wrote, or use --model compact"
         )
     try:
-        kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+        kind = index_kind(folder)
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise WeightsError(
-            f"model {model!r}: {index} is not readable JSON; use --model compact"
+            "model {value!r}: {path} is not readable JSON",
+            remedy="use {instead}",
+            value=model,
+            path=index,
+            instead=Setting("model", "compact"),
         ) from error
-    if kind != PIPELINE:
-        raise WeightsError(f"model {model!r} is a {kind}, not a {PIPELINE}; use --model compact")
+    if kind not in RUNTIMES:
+        raise WeightsError(
+            "model {value!r} is a {kind}, which this software does not run",
+            remedy="use {instead}",
+            value=model,
+            kind=str(kind)[:80],
+            instead=Setting("model", "compact"),
+        )
     return folder
+
+
+def index_kind(folder: Path) -> str:
+    """What the index of a model's folder says that it is; raises what reading it raises."""
+    return json.loads((folder / INDEX).read_text(encoding="utf-8")).get("_class_name")
 
 
 def _from_hub(model: str) -> Path:
