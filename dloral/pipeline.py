@@ -157,7 +157,9 @@ class DLoRALPipeline(DiffusionPipeline, FrameGenerator):
         self, restored_latents: Tensor, lq_frames: Tensor, vae_tile: int | None = None
     ) -> Tensor:
         """Latents (B,C,h,w) and the padded input (B,3,H,W) -> frames (B,3,H,W), unclamped."""
-        decoded = vae_kinds.decode(self.tiny_decoder or self.vae, restored_latents, vae_tile)
+        decoded = vae_kinds.decode(
+            self.tiny_decoder or self.vae, restored_latents, lq_frames, vae_tile
+        )
         if self.config.decoder_adds_input:
             return decoded / 2 + lq_frames
         return (decoded.clamp(-1, 1) + 1) / 2

@@ -102,10 +102,18 @@ def encode(vae: Any, pictures: Tensor, tile: int | None = None) -> Tensor:
     return latents * vae.config.scaling_factor
 
 
-def decode(vae: Any, latents: Tensor, tile: int | None = None) -> Tensor:
-    """Scaled latents -> what the decoder gives, float32 (B,3,H,W) in about [-1, 1]."""
+def decode(
+    vae: Any, latents: Tensor, lq_frames: Tensor | None = None, tile: int | None = None
+) -> Tensor:
+    """Scaled latents -> what the decoder gives, float32 (B,3,H,W) in about [-1, 1].
+
+    ``lq_frames`` (B,3,H,W) in [0, 1]: the bicubic frame, for a decoder whose own configuration says
+    that it sees it.
+    """
     in_tiles = kind_of(vae).decode_in_tiles
     unscaled = latents / vae.config.scaling_factor
     if tile and in_tiles:
         return in_tiles(vae, unscaled, tile).float()
+    if lq_frames is not None and vae.config.get("decoder_sees_input"):
+        return vae.decode(unscaled, lq_frames=2 * lq_frames - 1).sample.float()
     return vae.decode(unscaled).sample.float()
