@@ -33,7 +33,8 @@ def enlarged(clips: Clips, device: torch.device | str = "cpu") -> Clips:
     """On ``device``, the low-quality frames brought to the size of the others by bicubic."""
     clips = clips.to(device)
     lq_frames = resize_bicubic(clips.lq_frames.flatten(0, 1), *clips.hq_frames.shape[-2:])
-    return Clips(clips.hq_frames, lq_frames.unflatten(0, clips.hq_frames.shape[:2]), clips.flow)
+    shape = clips.hq_frames.shape[:2]
+    return Clips(clips.hq_frames, lq_frames.unflatten(0, shape), clips.flow, clips.lq_frames)
 
 
 class _MicroBatches(Dataset["Clips | DLoRALError"]):
