@@ -33,7 +33,7 @@ FLOORS = {
 }
 """Room -> floor, 0 on top. Imports point down, or stay on their floor where SAME_FLOOR says so."""
 
-OPEN_TO_ALL = {"options", "errors", "__init__"}
+OPEN_TO_ALL = {"options", "errors", "files", "__init__"}
 
 SAME_FLOOR = {
     ("__main__", "cli"),
@@ -149,7 +149,6 @@ LONG_FUNCTIONS = {
 }
 LONG_FILES = {
     "dloral.pipeline",
-    "dloral.training.phases.algorithm1",
     "dloral.training.trainer",
     "dloral.video.writer",
     "dloral.weights.fetch",

@@ -109,7 +109,9 @@ def _planned(
     """The configuration with the steps that ``plan.json`` holds, which is written once."""
     path, state = run / PLAN, material.state
     wanted = {"settings": settings_of(config), "sources": material.digest()}
-    if not path.is_file():
+    new = not path.is_file()
+    state.wait_for_everyone()  # before one of them writes it
+    if new:
         counts, timed = _step_counts(config, run, material, budget, steps)
         if state.is_main_process:
             write_json(path, {**wanted, "steps": counts, "budget": budget, "seconds": timed})
@@ -329,4 +331,5 @@ class Chain:
             config.algorithm1.crop,
             HELD_OUT_SEED,
         )
-        return enlarged(draw_clips(sources, spec, range(config.held_out_clips)), self.device)
+        clips = enlarged(draw_clips(sources, spec, range(config.held_out_clips)), self.device)
+        return None if name == "flow" and clips.flow is None else clips

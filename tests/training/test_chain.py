@@ -1,13 +1,19 @@
 """All phases of the compact model in turn: one command, killed and resumed, mistaken."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import dloral
 from dloral.cli import main
 from dloral.data.manifest import list_files, save_manifest
 from dloral.errors import DLoRALError, OptionError
@@ -81,6 +87,37 @@ def test_killed_in_each_phase_and_resumed_elsewhere_equals_unbroken(
     expected = load_file(unbroken / "algorithm1.safetensors")
     found = load_file(run / "algorithm1.safetensors")
     assert found.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+
+
+@pytest.mark.slow
+def test_kill_9_in_each_phase(unbroken: Path, photos: Path, tmp_path: Path) -> None:
+    """The same with processes that die; ten seconds and more for each to start."""
+    run = tmp_path / "run"
+    words = [
+        sys.executable,
+        "-m",
+        "dloral",
+        "train",
+        "compact-cpu",
+        "--steps",
+        "12",
+        "-o",
+        str(run),
+    ]
+    words += ["--data", f"photos:{photos}", "--set", *TINY]
+    root = str(Path(dloral.__file__).parents[1])
+    for phase in PHASES:
+        process = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": root})
+        while not (run / phase / "checkpoint.pt").is_file():
+            assert process.poll() is None, f"ended before {phase} could be killed"
+            time.sleep(0.002)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        assert not (run / "pipeline").exists()
+    subprocess.run(words, env={**os.environ, "PYTHONPATH": root}, check=True)
+    expected = load_file(unbroken / "algorithm1.safetensors")
+    found = load_file(run / "algorithm1.safetensors")
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
 
 

@@ -20,11 +20,11 @@ SIZES = CompactSizes(4, 8, 1, 1, (8, 8), 2, (4, 4, 4, 4), 1, 4)
 LOOP = LoopConfig(steps=6, checkpoint_every=1, evaluate_every=100, warmup_steps=2, decay_steps=2)
 
 
-BASE = BaseConfig(clips=2, frames=1, crop=32)
+BASE = BaseConfig(clips=1, frames=3, crop=32)
 
 
-def base_phase(stills: Pack, sizes: CompactSizes = SIZES) -> BasePhase:
-    source, held_out = PackClips(stills, BASE.clips, BASE.crop), stills.clips(slice(None))
+def base_phase(clips: Pack, sizes: CompactSizes = SIZES) -> BasePhase:
+    source, held_out = PackClips(clips, BASE.clips, BASE.crop), clips.clips(slice(None))
     return BasePhase(build_pipeline(sizes), source, BASE, 6, held_out=held_out)
 
 
@@ -49,20 +49,20 @@ def killed_after(step: int):
     return on_step
 
 
-def test_killed_and_resumed_equals_unbroken(stills: Pack, tmp_path: Path):
-    unbroken = base_phase(stills)
+def test_killed_and_resumed_equals_unbroken(clips: Pack, tmp_path: Path):
+    unbroken = base_phase(clips)
     train(unbroken, LOOP, tmp_path / "unbroken")
     with pytest.raises(KilledError):
-        train(base_phase(stills), LOOP, tmp_path / "killed", on_step=killed_after(3))
-    resumed = base_phase(stills)
+        train(base_phase(clips), LOOP, tmp_path / "killed", on_step=killed_after(3))
+    resumed = base_phase(clips)
     train(resumed, LOOP, tmp_path / "killed")
     expected = weights(unbroken)
     for name, tensor in weights(resumed).items():
         assert torch.equal(tensor, expected[name]), name
 
 
-def test_base_training_lowers_its_loss(stills: Pack, tmp_path: Path):
-    task = base_phase(stills)
+def test_base_training_lowers_its_loss(clips: Pack, tmp_path: Path):
+    task = base_phase(clips)
     before = task.evaluate()["reconstruction_psnr"]
     train(task, replace(LOOP, steps=60, checkpoint_every=100, ema=0.9), tmp_path)
     assert task.evaluate()["reconstruction_psnr"] > before + 0.2
@@ -101,11 +101,11 @@ def test_end_point_error_counts_known_places_only():
     assert abs(end_point_error(flow, wanted, known).item() - 5) < 1e-4
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(stills: Pack, tmp_path: Path):
-    task = base_phase(stills)
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(clips: Pack, tmp_path: Path):
+    task = base_phase(clips)
     train(task, replace(LOOP, steps=2), tmp_path)
     kept = (tmp_path / "checkpoint.pt").read_bytes()
-    broken = base_phase(stills)
+    broken = base_phase(clips)
     original = broken.losses
     broken.losses = lambda draw: {"nan": original(draw)["charbonnier"] * float("nan")}
     with pytest.raises(NotFiniteError) as caught:
@@ -114,8 +114,8 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(stills: Pack, 
     assert (tmp_path / "checkpoint.pt").read_bytes() == kept
 
 
-def test_what_was_learned_before_a_loss_that_is_not_finite_is_kept(stills: Pack, tmp_path: Path):
-    task = base_phase(stills)
+def test_what_was_learned_before_a_loss_that_is_not_finite_is_kept(clips: Pack, tmp_path: Path):
+    task = base_phase(clips)
     original = task.losses
 
     def breaks_at_step_3(draw: Draw) -> dict[str, torch.Tensor]:
@@ -126,21 +126,21 @@ def test_what_was_learned_before_a_loss_that_is_not_finite_is_kept(stills: Pack,
     rarely = replace(LOOP, checkpoint_every=100)
     with pytest.raises(NotFiniteError, match="the checkpoint of step 3 holds them"):
         train(task, rarely, tmp_path)
-    mended = base_phase(stills)
+    mended = base_phase(clips)
     train(mended, rarely, tmp_path)
-    unbroken = base_phase(stills)
+    unbroken = base_phase(clips)
     train(unbroken, rarely, tmp_path / "unbroken")
     expected = weights(unbroken)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(mended).items())
 
 
-def test_a_checkpoint_of_another_configuration_is_refused(stills: Pack, tmp_path: Path):
-    train(base_phase(stills), replace(LOOP, steps=1), tmp_path)
-    wider = base_phase(stills, replace(SIZES, vae_width=16))
+def test_a_checkpoint_of_another_configuration_is_refused(clips: Pack, tmp_path: Path):
+    train(base_phase(clips), replace(LOOP, steps=1), tmp_path)
+    wider = base_phase(clips, replace(SIZES, vae_width=16))
     with pytest.raises(DLoRALError, match=r"another configuration.*vae\."):
         train(wider, LOOP, tmp_path)
     with pytest.raises(DLoRALError, match=r"another configuration.*loop\.learning_rate"):
-        train(base_phase(stills), replace(LOOP, learning_rate=1.0), tmp_path)
+        train(base_phase(clips), replace(LOOP, learning_rate=1.0), tmp_path)
 
 
 def test_learning_rate_rises_stays_and_falls():
