@@ -20,7 +20,7 @@ SIZES = CompactSizes(4, 8, 1, 1, (8, 8), 2, (4, 4, 4, 4), 1, 4)
 LOOP = LoopConfig(steps=6, checkpoint_every=1, evaluate_every=100, warmup_steps=2, decay_steps=2)
 
 
-BASE = BaseConfig(clips=1, frames=3, crop=32)
+BASE = BaseConfig(clips=2, frames=3, crop=32, reconstructed=2, reconstructed_weight=1.0)
 
 
 def base_phase(clips: Pack, sizes: CompactSizes = SIZES) -> BasePhase:
