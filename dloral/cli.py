@@ -14,7 +14,7 @@ from dloral import __version__
 from dloral.data.commands import add_data
 from dloral.errors import OptionError, exit_status
 from dloral.evaluation.commands import add_compare, add_evaluate, add_study
-from dloral.training.commands import add_data_list, add_train
+from dloral.training.commands import add_curve, add_data_list, add_embed, add_train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,6 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_bench(commands)
     _add_app(commands)
     add_train(commands)
+    add_embed(commands)
+    add_curve(commands)
     add_data(commands, add_data_list)
     add_evaluate(commands)
     add_compare(commands)

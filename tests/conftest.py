@@ -18,7 +18,7 @@ from dloral.data.sources import find_sources
 from dloral.data.spec import ClipSpec
 from dloral.models.adapters import add_adapters
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.compact import CompactSizes, build_pipeline
+from dloral.training.fresh import CompactSizes, build_pipeline
 from dloral.weights.convert import convert
 from dloral.weights.registry import DLORAL, MODELS, SD21
 

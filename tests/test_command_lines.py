@@ -56,20 +56,6 @@ def test_done_stopped_and_our_own_mistakes(capsys: pytest.CaptureFixture[str]) -
 
 
 MISTAKES = {
-    "compact: no pack": ("training.compact flow --packs EMPTY --run OUT", 1),
-    "compact: no base": (
-        "training.compact algorithm1 --packs EMPTY --run OUT --base ABSENT --flow ABSENT",
-        1,
-    ),
-    "compact: nothing to embed": ("training.compact embed --run EMPTY", 1),
-    "live: no photographs": ("training.compact_live --photos EMPTY --out OUT --device cpu", 1),
-    "live: no such setting": ("training.compact_live --photos EMPTY --out OUT --set sise=3", 2),
-    "live: no number": ("training.compact_live --photos EMPTY --out OUT --set size=big", 2),
-    "live: no film": (
-        "training.compact_live --photos PHOTOS --film ABSENT --out OUT --device cpu",
-        1,
-    ),
-    "curve: no run": ("training.curve EMPTY -o OUT", 1),
     "held out: no packs": ("evaluation.held_out --packs EMPTY", 2),
     "peers: no clip": ("evaluation.baselines ABSENT -o OUT", 1),
 }

@@ -24,17 +24,21 @@ class Clips:
 
     ``hq_frames``, ``lq_frames``: (B,T,3,H,W) in [0, 1]. ``flow``: (B,T-1,2,H,W), from the current
     frame to the previous one (dx, dy) in pixels; NaN where it is not known, None where it is known
-    of no clip.
+    of no clip. ``small_frames``: (B,T,3,h,w), the low-quality frames before they were enlarged,
+    None where they were not kept.
     """
 
     hq_frames: Tensor
     lq_frames: Tensor
     flow: Tensor | None
+    small_frames: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Self:
         """The same clips on ``device``."""
-        flow = None if self.flow is None else self.flow.to(device)
-        return type(self)(self.hq_frames.to(device), self.lq_frames.to(device), flow)
+        flow, small = (
+            None if part is None else part.to(device) for part in (self.flow, self.small_frames)
+        )
+        return type(self)(self.hq_frames.to(device), self.lq_frames.to(device), flow, small)
 
 
 class ClipSource(Protocol):

@@ -167,7 +167,7 @@ class PairPool:
         if self.num_frames > 1:
             full = LATENT_STRIDE * F.interpolate(full, (crop, crop), mode="bilinear")
         full = full.reshape(count, self.num_frames - 1, 2, crop, crop)
-        return Clips(hq.float() / 255, enlarged, full)
+        return Clips(hq.float() / 255, enlarged, full, small.unflatten(0, lq.shape[:2]))
 
 
 def lightly_degraded(hq_frames: Tensor, rng: np.random.Generator) -> Tensor:

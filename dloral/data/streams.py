@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from dloral.data.clips import Clips, Draw
-from dloral.data.samples import as_frames, draw_sample
+from dloral.data.samples import as_frames, draw_sample, video_share
 from dloral.data.sources import Sources
 from dloral.data.spec import ClipSpec
 from dloral.errors import DLoRALError
@@ -18,10 +18,16 @@ from dloral.frames.resize import resize_bicubic
 
 
 def draw_clips(sources: Sources, spec: ClipSpec, indices: range) -> Clips:
-    """Samples ``indices``, but with the low-quality frames still small: (B,T,3,H/scale,W/scale)."""
+    """Samples ``indices``, but with the low-quality frames still small: (B,T,3,H/scale,W/scale).
+
+    Flow is None where no sample of these sources has one, not just none of these: what is drawn
+    beside film changes nothing.
+    """
     drawn = [draw_sample(sources, spec, index) for index in indices]
-    flows = [sample.flow for sample in drawn if sample.flow is not None]
-    flow = np.stack(flows) if len(flows) == len(drawn) else None
+    flow = None
+    if spec.frames > 1 and sources.photos and video_share(sources, spec) < 1:
+        unknown = np.full((spec.frames - 1, 2, spec.size, spec.size), np.nan)
+        flow = np.stack([unknown if one.flow is None else one.flow for one in drawn])
     return Clips(
         hq_frames=as_frames(np.stack([sample.hq_frames for sample in drawn])),
         lq_frames=as_frames(np.stack([sample.lq_frames for sample in drawn])),
@@ -33,7 +39,8 @@ def enlarged(clips: Clips, device: torch.device | str = "cpu") -> Clips:
     """On ``device``, the low-quality frames brought to the size of the others by bicubic."""
     clips = clips.to(device)
     lq_frames = resize_bicubic(clips.lq_frames.flatten(0, 1), *clips.hq_frames.shape[-2:])
-    return Clips(clips.hq_frames, lq_frames.unflatten(0, clips.hq_frames.shape[:2]), clips.flow)
+    shape = clips.hq_frames.shape[:2]
+    return Clips(clips.hq_frames, lq_frames.unflatten(0, shape), clips.flow, clips.lq_frames)
 
 
 class _MicroBatches(Dataset["Clips | DLoRALError"]):

@@ -1,6 +1,6 @@
 """What a training is told: frozen dataclasses that check themselves, and where they come from.
 
-A configuration is a name (:mod:`dloral.training.configurations`) or a Python file that defines
+A configuration is a name (:mod:`dloral.training.recipes`) or a Python file that defines
 ``config = TrainConfig(...)``. The one a run was started with lies in it as such a file,
 ``RUN/config.py``, with everything resolved, so a run can be repeated from itself.
 """
@@ -13,13 +13,15 @@ from pathlib import Path
 from pprint import pformat
 from textwrap import indent
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from dloral.data.spec import ClipSpec
 from dloral.errors import OptionError
-from dloral.training.algorithm1 import Algorithm1Config
+from dloral.training.phases.algorithm1 import Algorithm1Config
 from dloral.training.schedule import StageSchedule
 from dloral.training.trainer import LoopConfig
+
+Config = TypeVar("Config")
 
 PRECISIONS = ("float32", "bfloat16")
 WORDS = {
@@ -99,7 +101,7 @@ class TrainConfig:
 
 def load_config(name: str) -> TrainConfig:
     """A named configuration, or that of a Python file; raises :class:`OptionError`."""
-    from dloral.training.configurations import CONFIGURATIONS
+    from dloral.training.recipes import CONFIGURATIONS
 
     if name in CONFIGURATIONS:
         return CONFIGURATIONS[name]
@@ -126,12 +128,12 @@ def save_config(config: TrainConfig, path: Path) -> None:
     """As a Python file that :func:`load_config` reads."""
     path.write_text(
         '"""The configuration of this run, resolved."""\n\n'
-        "from dloral.training.configurations import *\n\n"
+        "from dloral.training.recipes import *\n\n"
         f"config = (\n{indent(pformat(config, width=92, sort_dicts=False), '    ')}\n)\n"
     )
 
 
-def with_changes(config: TrainConfig, changes: Sequence[str]) -> TrainConfig:
+def with_changes(config: Config, changes: Sequence[str]) -> Config:
     """``config`` with ``KEY=VALUE`` changes such as ``loop.steps=300`` or ``data.workers=0``.
 
     A value is a Python literal of the setting's type, or else taken as text. Raises

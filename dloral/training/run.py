@@ -22,10 +22,10 @@ from dloral.data.streams import StreamClips, draw_clips, enlarged
 from dloral.errors import OptionError, OutputError
 from dloral.models.adapters import CONSISTENCY, DETAIL
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.algorithm1 import Algorithm1Task, algorithm_1
 from dloral.training.config import DataConfig, TrainConfig, save_config
 from dloral.training.monitor import check_run_folder, make_run_folder, writing
 from dloral.training.perceptual import load_perceptual
+from dloral.training.phases.algorithm1 import Algorithm1Task, algorithm_1
 from dloral.training.preview import HeldOut
 from dloral.training.schedule import Stage
 from dloral.training.start import Prompts, build_start

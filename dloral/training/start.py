@@ -17,8 +17,8 @@ from dloral.models.flow import SPyNet
 from dloral.models.tagger import make_prompt
 from dloral.models.unet import TwoLoRAUNet, cast, plain_state_dict, widen_conv_in
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.compact import CompactSizes, build_pipeline
 from dloral.training.config import ModelConfig
+from dloral.training.fresh import CompactSizes, build_pipeline
 from dloral.weights.checkpoint_io import BROKEN, first_line, quiet_bars
 from dloral.weights.tagger import load_tagger
 from dloral.weights.torch_folder import load_torch_pipeline

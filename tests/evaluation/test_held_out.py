@@ -13,7 +13,7 @@ from dloral.errors import DLoRALError, InputError, OptionError, OutputError
 from dloral.evaluation import held_out
 from dloral.evaluation.held_out import Figures, together
 from dloral.models.adapters import add_adapters
-from dloral.training.compact import CompactSizes, build_pipeline
+from dloral.training.fresh import CompactSizes, build_pipeline
 
 SIZES = CompactSizes(4, 8, 1, 1, (8, 8), 2, (4, 4, 4, 4), 1, 4)
 

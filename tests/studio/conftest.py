@@ -23,7 +23,7 @@ from dloral.models.adapters import add_adapters
 from dloral.pipeline import DLoRALPipeline
 from dloral.studio.models import Models
 from dloral.studio.runtime import Model
-from dloral.training.compact import CompactSizes, build_pipeline
+from dloral.training.fresh import CompactSizes, build_pipeline
 
 ROOT = Path(__file__).parents[2]
 

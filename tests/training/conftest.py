@@ -3,7 +3,7 @@
 import pytest
 
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.compact import CompactSizes, build_pipeline
+from dloral.training.fresh import CompactSizes, build_pipeline
 
 
 @pytest.fixture

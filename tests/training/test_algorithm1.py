@@ -13,8 +13,8 @@ from dloral.data.packs import Pack, PackClips
 from dloral.errors import OptionError
 from dloral.models.adapters import add_adapters
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.algorithm1 import Algorithm1Config, Algorithm1Task, algorithm_1
-from dloral.training.compact import CompactSizes, build_pipeline
+from dloral.training.fresh import CompactSizes, build_pipeline
+from dloral.training.phases.algorithm1 import Algorithm1Config, Algorithm1Task, algorithm_1
 from dloral.training.schedule import StageSchedule
 from dloral.training.trainer import LoopConfig, Trainer
 
@@ -96,8 +96,8 @@ def test_stopped_in_the_middle_and_resumed_equals_unbroken(clips: Pack, tmp_path
     for one, other in (
         (weights_of(resumed.pipe), weights_of(unbroken.pipe)),
         (
-            resumed.adversarial.discriminator.state_dict(),
-            unbroken.adversarial.discriminator.state_dict(),
+            resumed.objective.adversarial.discriminator.state_dict(),
+            unbroken.objective.adversarial.discriminator.state_dict(),
         ),
     ):
         assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())

@@ -25,7 +25,7 @@ from dloral.data.spec import ClipSpec
 from dloral.errors import CancelledError, DLoRALError, OutputError
 from dloral.training.checkpoints import BEFORE, CHECKPOINT, load_checkpoint
 from dloral.training.config import DataConfig, TrainConfig, load_config, with_changes
-from dloral.training.configurations import TINY
+from dloral.training.recipes import TINY
 from dloral.training.run import run_training
 from dloral.weights.loading import load_pipeline
 
@@ -473,7 +473,7 @@ def test_a_configuration_file_that_is_none(tmp_path: Path, capfd: pytest.Capture
         "empty.py": ("", "defines no"),
         "raises.py": ("1 / 0", "ZeroDivisionError"),
         "wrong.py": (
-            "from dloral.training.configurations import *\nconfig = LoopConfig(steps=0)",
+            "from dloral.training.recipes import *\nconfig = LoopConfig(steps=0)",
             "steps is 0",
         ),
     }

@@ -12,8 +12,8 @@ from dloral.data.clips import Clips
 from dloral.errors import WeightsError
 from dloral.models.adapters import adapter_parameters, add_adapters, lora_layers
 from dloral.models.unet import TwoLoRAUNet, widen_conv_in
-from dloral.training.algorithm1 import Algorithm1Config, Algorithm1Task
 from dloral.training.config import ModelConfig
+from dloral.training.phases.algorithm1 import Algorithm1Config, Algorithm1Task
 from dloral.training.schedule import StageSchedule
 from dloral.training.start import SD21_UNET, Prompts, build_start
 from dloral.weights.loading import load_pipeline

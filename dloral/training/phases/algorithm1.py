@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from dloral.data.clips import Clips, ClipSource
 from dloral.errors import OptionError
@@ -20,30 +19,15 @@ from dloral.frames.resize import LATENT_STRIDE, shrink_for_flow
 from dloral.models.adapters import CONSISTENCY, DETAIL, adapter_parameters
 from dloral.options import WINDOWS
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.adversarial import AdversarialConfig, AdversarialLoss
-from dloral.training.csd import CSDConfig, ScoreDistillation
-from dloral.training.losses import (
-    charbonnier,
-    flow_consistency,
-    grid,
-    l2,
-    psnr_loss,
-    temporal_difference,
-)
+from dloral.training.adversarial import AdversarialConfig
+from dloral.training.csd import CSDConfig
+from dloral.training.objective import PAIR_LOSSES, Objective, Restored, check_names
 from dloral.training.schedule import Stage, StageSchedule, named_schedule
 from dloral.training.trainer import Trainer
 
 STRATEGIES = ("dual", "alternating-one-space", "joint")
 ORDERS = ("consistency-first", "enhancement-first")
 BRANCHES = ("both", "C-only", "D-only")
-LOSSES = (
-    *("l2", "charbonnier", "psnr_loss", "perceptual", "lpips", "feature", "grid"),
-    *("flow", "temporal", "csd", "adversarial"),
-)
-"""What a schedule may weigh; docs/training.md says what each is."""
-
-PAIR_LOSSES = ("flow", "temporal")
-"""Of two consecutive outputs: of one alone they would be the mean of nothing."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +87,7 @@ class Algorithm1Config:
             )
         if not self.scale_choices:
             raise OptionError("scale_choices is empty; give at least one scale, such as (1.0,)")
-        if unknown := self.schedule.loss_names() - set(LOSSES):
-            raise OptionError(f"there is no loss {min(unknown)!r}; choose from {', '.join(LOSSES)}")
+        check_names(self.schedule.loss_names())
         paired = [name for name in PAIR_LOSSES if name in self._weighed()]
         if paired and self.outputs < 2:
             raise OptionError(
@@ -141,18 +124,6 @@ class Algorithm1Config:
         return replace(self.schedule, stages=stages, first_weights=first)
 
 
-@dataclass(frozen=True)
-class Restored:
-    """The last n frames of B clips: frames, hq_frames (B,n,3,H,W); latents (B,n,C,h,w); flow
-    between them (B,n-1,2,H,W) or None; prompt embeddings (B*n, tokens, D) or None."""
-
-    frames: Tensor
-    hq_frames: Tensor
-    latents: Tensor
-    flow: Tensor | None
-    prompt_embeds: Tensor | None
-
-
 def algorithm_1(task: "Algorithm1Task", trainer: Trainer) -> None:
     """The paper's Algorithm 1, with its line numbers; lines 1 and 2 made ``task``.
 
@@ -177,9 +148,9 @@ def algorithm_1(task: "Algorithm1Task", trainer: Trainer) -> None:
 class Algorithm1Task:
     """The generator being trained, its losses, and what each stage may change.
 
-    ``sources``: for each stage of the schedule. ``feature_distance``: the network of the losses
-    ``feature`` and ``lpips``, frames (B,3,H,W) twice -> (B,). ``prompts``: texts' embeddings for
-    clips (None: the empty prompt's, or none for a model without text).
+    ``sources``: for each stage of the schedule. ``feature_distance``, ``teacher``: networks of
+    losses (:class:`~dloral.training.objective.Objective`). ``prompts``: texts' embeddings for clips
+    (None: the empty prompt's, or none for a model without text).
     """
 
     def __init__(
@@ -190,17 +161,21 @@ class Algorithm1Task:
         feature_distance: nn.Module | None = None,
         prompts: Callable[[Clips], Tensor | None] | None = None,
         gradient_checkpointing: bool = False,
+        teacher: nn.Module | None = None,
     ) -> None:
         self.pipe, self.sources, self.config = pipe, sources, config
-        self.feature_distance = feature_distance
         self.schedule = config.plan()
         self.checkpointing = gradient_checkpointing
-        device = pipe.unet.device
-        names = self.schedule.loss_names()
-        self.csd = ScoreDistillation(pipe, config.csd) if "csd" in names else None
-        self.adversarial = AdversarialLoss(config.adversarial) if "adversarial" in names else None
-        if self.adversarial is not None:
-            self.adversarial.discriminator.to(device)
+        self.objective = Objective(
+            pipe,
+            self.schedule.loss_names(),
+            feature_distance=feature_distance,
+            teacher=teacher,
+            adversarial=config.adversarial,
+            csd=config.csd,
+            flow_reduction=config.flow_reduction,
+            checkpointing=gradient_checkpointing,
+        )
         for part in pipe.components.values():
             if isinstance(part, nn.Module):
                 part.requires_grad_(False)
@@ -219,10 +194,7 @@ class Algorithm1Task:
         mu = _named("retrieval", dict(self.pipe.retrieval.named_parameters()))
         if not self.config.window:
             mu = {}  # nothing is retrieved
-        critic: dict[str, nn.Parameter] = {}
-        if self.adversarial is not None:
-            found = dict(self.adversarial.discriminator.named_parameters())
-            critic = _named("discriminator", found)
+        critic = self.objective.parameters()
         enhancement = theta_2 if self.config.strategy == "dual" else theta_1 | mu
         return {
             "consistency": theta_1 | mu,
@@ -241,10 +213,7 @@ class Algorithm1Task:
 
     def buffers(self) -> dict[str, Tensor]:
         """What else changes as training goes on: the discriminator's spectral norms."""
-        if self.adversarial is None:
-            return {}
-        named = self.adversarial.discriminator.named_buffers()
-        return {f"discriminator.{name}": buffer for name, buffer in named}
+        return self.objective.buffers()
 
     def set_scales(self, stage: Stage, rng: np.random.Generator) -> None:
         """The LoRAs' scales for a micro-batch: the stage's own at 1, the other one's drawn."""
@@ -317,6 +286,7 @@ class Algorithm1Task:
             latents=latents,
             flow=flow,
             prompt_embeds=_repeated(prompt_embeds, count),
+            small_frames=None if clips.small_frames is None else clips.small_frames[:, -count:],
         )
 
     def restore(self, clips: Clips, rng: np.random.Generator | None = None) -> Restored:
@@ -336,74 +306,11 @@ class Algorithm1Task:
         rng: np.random.Generator,
     ) -> dict[str, Tensor]:
         """Every loss that weighs anything now, times its weight."""
-        weighed = {
-            name: weight * self.loss(name, restored, rng).mean()
-            for name, weight in sorted(weights.items())
-            if weight
-        }
-        if self.adversarial is not None and stage != "consistency":
-            frames, hq_frames = restored.frames.flatten(0, 1), restored.hq_frames.flatten(0, 1)
-            weighed["discriminator"] = self.adversarial.critic(frames, hq_frames).mean()
-        return weighed
+        return self.objective.weighed(restored, weights, rng, stage != "consistency")
 
     def loss(self, name: str, restored: Restored, rng: np.random.Generator | None = None) -> Tensor:
         """One loss by its name, (N,) for N frames or pairs of frames."""
-        frames, hq_frames = restored.frames.flatten(0, 1), restored.hq_frames.flatten(0, 1)
-        losses: dict[str, Callable[[], Tensor]] = {
-            "l2": lambda: l2(frames, hq_frames),
-            "charbonnier": lambda: charbonnier(frames, hq_frames),
-            "psnr_loss": lambda: psnr_loss(frames, hq_frames),
-            "grid": lambda: grid(frames, hq_frames),
-            "feature": lambda: self._each(self._features, frames, hq_frames),
-            "lpips": lambda: self._each(self._features, frames, hq_frames),
-            "flow": lambda: self._each(self._flow, *_pairs(restored)),
-            "temporal": lambda: self._temporal(restored),
-            "csd": lambda: self._csd(restored, rng),
-            "adversarial": lambda: self._adversarial(frames),
-        }
-        return losses[name]()
-
-    def _each(self, loss: Callable[..., Tensor], *frames: Tensor) -> Tensor:
-        """A loss of frames (N,...) -> (N,); one by one and computed again for its gradient, where
-        memory counts."""
-        if not self.checkpointing:
-            return loss(*frames)
-        parts = zip(*(part.split(1) for part in frames), strict=True)
-        return torch.cat([checkpoint(loss, *part, use_reentrant=False) for part in parts])
-
-    def _features(self, frames: Tensor, hq_frames: Tensor) -> Tensor:
-        assert self.feature_distance is not None, "the schedule names a loss without its network"
-        return self.feature_distance(frames, hq_frames)
-
-    def _flow(self, now: Tensor, before: Tensor, true_now: Tensor, true_before: Tensor) -> Tensor:
-        reduction = self.config.flow_reduction
-        return flow_consistency(self.pipe.flow, now, before, true_now, true_before, reduction)
-
-    def _temporal(self, restored: Restored) -> Tensor:
-        if restored.flow is None:
-            raise OptionError(
-                "the loss 'temporal' needs exact flow, which clips from videos do not have; weigh "
-                "the loss 'flow' instead, or train on photographs"
-            )
-        return temporal_difference(*_pairs(restored), restored.flow.flatten(0, 1))
-
-    def _csd(self, restored: Restored, rng: np.random.Generator | None) -> Tensor:
-        assert self.csd is not None
-        assert restored.prompt_embeds is not None
-        assert rng is not None
-        return self.csd(restored.latents.flatten(0, 1), restored.prompt_embeds, rng)
-
-    def _adversarial(self, frames: Tensor) -> Tensor:
-        assert self.adversarial is not None
-        return self.adversarial.generator(frames)
-
-
-def _pairs(restored: Restored) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(frames, previous, hq, previous hq) of consecutive outputs, (B*(n-1),3,H,W) each."""
-    both = (restored.frames, restored.hq_frames)
-    current, true = (part[:, 1:].flatten(0, 1) for part in both)
-    previous, true_previous = (part[:, :-1].flatten(0, 1) for part in both)
-    return current, previous, true, true_previous
+        return self.objective.loss(name, restored, rng)
 
 
 def _named(part: str, parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
