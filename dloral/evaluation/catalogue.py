@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dloral.errors import DLoRALError, OptionError
+from dloral.errors import DLoRALError, OptionError, Setting
 from dloral.evaluation.measures import Measure, MetricSpec
 
 SSIM_TEXT = "Gaussian window 11x11, sigma 1.5, K 0.01 and 0.03, where the window fits, on "
@@ -47,6 +47,12 @@ METRIC_SPECS = {
         MetricSpec(
             "dists", "DISTS", "", "0 (equal) to about 1", "lower", "reference",
             PYIQA, "Ding et al., IEEE TPAMI 44(5), 2022", slow=True,
+        ),
+        MetricSpec(
+            "sharpness", "Sharpness", "", "from 0; 1: as the truth", "near 1", "reference",
+            "mean absolute difference of horizontal plus of vertical neighbours, RGB in [0, 1], "
+            "over the ground truth's; noise raises it too, so read it beside the warping error",
+            "our decision; dloral/evaluation/fidelity.py", digits=3,
         ),
         MetricSpec(
             "vmaf", "VMAF", "", "0 to 100", "higher", "reference",
@@ -105,7 +111,7 @@ GROUPS = {
     "fast": ("psnr", "ssim", "warping_error", "flicker"),
     "grid": ("grid_2", "grid_4", "grid_8", "grid_level"),
     "offline": (
-        *("psnr", "psnr_y", "ssim", "ssim_y", "lpips_like", "vmaf", "niqe"),
+        *("psnr", "psnr_y", "ssim", "ssim_y", "lpips_like", "sharpness", "vmaf", "niqe"),
         *("warping_error", "flicker", "grid_2", "grid_4", "grid_8", "grid_level"),
     ),
     "paper": ("musiq", "clipiqa", "maniqa", "warping_error"),
@@ -114,6 +120,8 @@ GROUPS = {
 """Names that stand for several measures."""
 
 DEFAULT = "fast"
+FLOWS = ("dis", "raft")
+MOTIONS = ("guide", "restored")
 ON_FILES = ("vmaf",)
 """Measured by another program on the files, not frame by frame here."""
 
@@ -123,7 +131,9 @@ class Settings:
     """How clips are measured; checked when made.
 
     ``every``: slow measures see every so many frames. ``crop``: pixels of each border that PSNR and
-    SSIM leave out. ``flow``: "dis", or "raft" with ``flow_weights``. Raises :class:`OptionError`.
+    SSIM leave out. ``flow``: "dis", or "raft" with ``flow_weights``. ``motion``: what it is
+    estimated on, "guide" (the ground truth, else the input, else the result) or "restored" (always
+    the result). Raises :class:`OptionError`.
     """
 
     metrics: tuple[str, ...] = GROUPS[DEFAULT]
@@ -131,17 +141,33 @@ class Settings:
     crop: int = 0
     flow: str = "dis"
     flow_weights: str | None = None
+    motion: str = "guide"
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise OptionError(f"every is {self.every}; give 1 or more")
-        if self.crop < 0:
-            raise OptionError(f"crop is {self.crop}; give 0 or more pixels")
-        if self.flow not in ("dis", "raft"):
-            raise OptionError(f"flow is {self.flow!r}; choose from dis, raft")
+        for name, least in (("every", 1), ("crop", 0)):
+            value = getattr(self, name)
+            if value < least:
+                raise OptionError(
+                    "{option} is {value}",
+                    remedy=f"give {least} or more",
+                    option=Setting(name),
+                    value=value,
+                )
+        for name, choices in (("flow", FLOWS), ("motion", MOTIONS)):
+            if getattr(self, name) not in choices:
+                raise OptionError(
+                    "{option} is {value!r}",
+                    remedy=f"choose from {', '.join(choices)}",
+                    option=Setting(name),
+                    value=getattr(self, name),
+                )
         if not self.metrics:
-            raise OptionError(f"no measure is asked for; choose from {', '.join(METRIC_SPECS)}")
+            raise OptionError(
+                "{option} names no measure",
+                remedy=f"choose from {', '.join(METRIC_SPECS)}",
+                option=Setting("metrics"),
+            )
 
 
 def chosen_metrics(names: Iterable[str], has_reference: bool) -> tuple[str, ...]:
@@ -160,11 +186,18 @@ def chosen_metrics(names: Iterable[str], has_reference: bool) -> tuple[str, ...]
             }
         elif name not in METRIC_SPECS:
             raise OptionError(
-                f"there is no measure {name!r}; choose from {', '.join(METRIC_SPECS)}, "
-                f"or a group: {', '.join(GROUPS)}"
+                "there is no measure {value!r}",
+                remedy=f"choose from {', '.join(METRIC_SPECS)}, or a group: {', '.join(GROUPS)}",
+                option=Setting("metrics"),
+                value=name,
             )
         elif METRIC_SPECS[name].scope == "reference" and not has_reference:
-            raise OptionError(f"{name} compares with the ground truth; give --reference")
+            raise OptionError(
+                "{value} compares with the ground truth",
+                remedy="give {reference}, or leave it out",
+                value=name,
+                reference=Setting("reference"),
+            )
         else:
             wanted.add(name)
     return tuple(name for name in METRIC_SPECS if name in wanted)
@@ -201,7 +234,7 @@ class MetricSuite:
 
     def measures(self) -> list[Measure]:
         """For one clip."""
-        from dloral.evaluation.fidelity import Fidelity
+        from dloral.evaluation.fidelity import Fidelity, Sharpness
         from dloral.evaluation.grid import Grid
         from dloral.evaluation.steadiness import Steadiness
 
@@ -211,9 +244,10 @@ class MetricSuite:
             for name in names
             if name.startswith(("psnr", "ssim"))
         ]
+        made += [Sharpness(METRIC_SPECS[name]) for name in names if name == "sharpness"]
         steady = tuple(METRIC_SPECS[name] for name in names if name in ("warping_error", "flicker"))
         if steady:
-            made.append(Steadiness(steady, self._flow))
+            made.append(Steadiness(steady, self._flow, self.settings.motion == "restored"))
         grid = tuple(METRIC_SPECS[name] for name in names if name.startswith("grid"))
         if grid:
             made.append(Grid(grid))

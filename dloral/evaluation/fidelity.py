@@ -89,6 +89,24 @@ class Fidelity(Measure):
         return {"crop": f"{self.crop} pixels of each border, in PSNR and SSIM"}
 
 
+def gradient_energy(frame: Tensor) -> float:
+    """Mean absolute difference of horizontal plus of vertical neighbours, of (C,H,W) in [0, 1]."""
+    steps = [frame.diff(dim=axis).abs() for axis in (1, 2)]
+    return sum(step.double().mean().item() for step in steps if step.numel())
+
+
+class Sharpness(Measure):
+    """:func:`gradient_energy` over the ground truth's; none where the truth is flat."""
+
+    def __init__(self, spec: MetricSpec) -> None:
+        self.specs = (spec,)
+
+    def update(self, moment: FrameSet) -> dict[str, float]:
+        assert moment.hq is not None
+        truth = gradient_energy(moment.hq)
+        return {self.specs[0].name: gradient_energy(moment.restored) / truth} if truth else {}
+
+
 class LPIPSLikeDistance(Measure):
     """:class:`dloral.models.perceptual.LPIPSLike`, frame by frame, in float32."""
 

@@ -30,7 +30,7 @@ CAP_DB = 100.0
 class MetricSpec:
     """What is printed with a measure's figures.
 
-    ``better``: "lower" or "higher". ``scope``: what it compares with: "reference" (cannot do
+    ``better``: "lower", "higher" or "near 1". ``scope``: what it compares with: "reference" (cannot do
     without), "guide" (uses the reference, else the input, else the clip itself), "alone".
     """
 
@@ -46,6 +46,12 @@ class MetricSpec:
     """Decimals that a figure is printed with."""
     slow: bool = False
     """Whether a frame takes long on a CPU; ``every`` then leaves frames out."""
+
+    def badness(self, value: float) -> float:
+        """Lower is better, whichever way the figure itself goes."""
+        if self.better == "near 1":
+            return abs(value - 1)
+        return value if self.better == "lower" else -value
 
 
 class FrameSet(NamedTuple):

@@ -74,8 +74,8 @@ def _best(specs: tuple[MetricSpec, ...], measured: list[ClipResult]) -> dict[str
         values = {r.pair.name: r.measured.totals.get(spec.name) for r in measured}
         known = {name: value for name, value in values.items() if value is not None}
         if len(known) > 1:
-            choose = max if spec.better == "higher" else min
-            found[spec.name] = choose(known, key=lambda name: known[name])
+            badness = {name: spec.badness(value) for name, value in known.items()}
+            found[spec.name] = min(badness, key=lambda name: badness[name])
     return found
 
 

@@ -46,7 +46,7 @@ def row(cells: list[str]) -> str:
 
 def arrow(spec: MetricSpec) -> str:
     """Which way is better, for the head of a column."""
-    return "↑" if spec.better == "higher" else "↓"
+    return {"higher": "↑", "lower": "↓"}.get(spec.better, "→1")
 
 
 def number(spec: MetricSpec, value: float | None) -> str:
