@@ -19,16 +19,17 @@ FLOORS = {
     "studio": 0,
     "terminal": 1,  # shows the progress of upscale; the command line uses it
     "bench": 1,
-    "prompts": 1,
-    "upscale": 1,
     "training": 1,
     "evaluation": 1,
-    "pipeline": 2,
-    "weights": 2,
-    "memory": 3,
-    "models": 3,
-    "frames": 3,
-    "video": 3,
+    "prompts": 2,
+    "upscale": 2,
+    "data": 2,
+    "pipeline": 3,
+    "weights": 3,
+    "memory": 4,
+    "models": 5,
+    "frames": 5,
+    "video": 5,
 }
 """Room -> floor, 0 on top. Imports point down, or stay on their floor where SAME_FLOOR says so."""
 
@@ -38,10 +39,8 @@ SAME_FLOOR = {
     ("__main__", "cli"),
     ("cli", "studio"),
     ("app", "studio"),
-    ("terminal", "upscale"),
     ("upscale", "prompts"),
-    ("memory", "models"),
-    ("evaluation", "training"),  # measures on the same packs
+    ("evaluation", "training"),  # a study trains what it measures
     ("evaluation", "terminal"),
     ("weights", "pipeline"),
 }

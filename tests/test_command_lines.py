@@ -135,7 +135,7 @@ def test_mistake_is_one_line(
 def test_mistake_in_a_process_of_its_own(somewhere: Path) -> None:
     words = ["--photos", "EMPTY", "--out", "OUT", "--count", "1"]
     result = subprocess.run(
-        [sys.executable, "-m", "dloral.training.prepare", *words],
+        [sys.executable, "-m", "dloral.data.pack_maker", *words],
         env={**os.environ, "PYTHONPATH": str(Path(dloral.__file__).parents[1])},
         capture_output=True,
         text=True,

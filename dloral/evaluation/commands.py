@@ -226,7 +226,7 @@ def _study_options(options: argparse.Namespace, metrics: tuple[str, ...]) -> Any
     if options.held_out is None or not (options.held_out / "hq.npy").is_file():
         raise OptionError(
             f"--held-out is {options.held_out}; give a pack of clips that are not trained on, as "
-            "`python -m dloral.training.prepare --frames 10` makes one"
+            "`python -m dloral.data.pack_maker --frames 10` makes one"
         )
     config = load_config(options.model)
     data = config.data

@@ -3,7 +3,7 @@
     python -m dloral.evaluation.held_out --packs PACKS [--model compact] [--peers span ...]
         [--sheet SHEET.png] [-o FIGURES.json]
 
-PACKS holds packs as ``dloral.training.prepare`` writes them: ``heldout_still`` and, where they are,
+PACKS holds packs as ``dloral.data.pack_maker`` writes them: ``heldout_still`` and, where they are,
 ``heldout_clips`` (photographs in motion), ``heldout_video`` and ``heldout_city``; all clips
 together get a table of their own, with intervals. Measures are those of
 :mod:`dloral.evaluation.catalogue`. They see exactly what a user would get: the pipeline's output
@@ -24,6 +24,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
+from dloral.data.packs import Pack
 from dloral.errors import InputError, OptionError, exit_status
 from dloral.evaluation.baselines import BASELINES, SCALE, Upscaler, load_baseline
 from dloral.evaluation.catalogue import GROUPS, METRIC_SPECS, MetricSuite, Settings, chosen_metrics
@@ -32,7 +33,6 @@ from dloral.evaluation.outputs import check_output, write_whole
 from dloral.evaluation.report import arrow, explained, number, row, write_text
 from dloral.frames.clips import as_bytes
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.packs import Pack
 from dloral.weights.loading import load_pipeline
 
 SETTINGS = {
@@ -256,7 +256,7 @@ def open_pack(folder: Path) -> Pack:
     if len(hq) != 5 or len(lq) != 5 or hq != (*lq[:3], SCALE * lq[3], SCALE * lq[4]):
         raise InputError(
             f"{folder} has hq.npy of {hq} and lq.npy of {lq}; make a pack with {SCALE} times "
-            "smaller lq by python -m dloral.training.prepare"
+            "smaller lq by python -m dloral.data.pack_maker"
         )
     return pack
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dloral.data.packs import Pack
 from dloral.errors import OptionError
 from dloral.evaluation.catalogue import MetricSuite, Settings, chosen_metrics
 from dloral.evaluation.measures import measure_clip
@@ -29,7 +30,6 @@ from dloral.evaluation.report import write_text
 from dloral.frames.clips import as_bytes
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.config import TrainConfig
-from dloral.training.packs import Pack
 from dloral.training.run import run_training
 
 CALIBRATION_STEPS = 6

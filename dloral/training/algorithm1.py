@@ -8,13 +8,13 @@ branches and windows that the appendix compares (A.2) are settings of :class:`Al
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dloral.data.clips import Clips, ClipSource
 from dloral.errors import OptionError
 from dloral.frames.resize import LATENT_STRIDE, shrink_for_flow
 from dloral.models.adapters import CONSISTENCY, DETAIL, adapter_parameters
@@ -31,7 +31,7 @@ from dloral.training.losses import (
     temporal_difference,
 )
 from dloral.training.schedule import Stage, StageSchedule, named_schedule
-from dloral.training.trainer import Draw, Trainer
+from dloral.training.trainer import Trainer
 
 STRATEGIES = ("dual", "alternating-one-space", "joint")
 ORDERS = ("consistency-first", "enhancement-first")
@@ -139,25 +139,6 @@ class Algorithm1Config:
         # The first weights are those of a first consistency stage.
         first = self.schedule.first_weights if stages[0] == "consistency" else None
         return replace(self.schedule, stages=stages, first_weights=first)
-
-
-class Clips(Protocol):
-    """B clips of T frames: frames (B,T,3,H,W) in [0, 1]; flow (B,T-1,2,H,W), current to previous,
-    in pixels, None where it is not known."""
-
-    @property
-    def hq_frames(self) -> Tensor: ...
-    @property
-    def lq_frames(self) -> Tensor: ...
-    @property
-    def flow(self) -> Tensor | None: ...
-
-
-class ClipSource(Protocol):
-    """Where a stage's clips come from: the paper's S_cons and S_enh."""
-
-    def draw(self, draw: Draw) -> Clips:
-        """The clips of one micro-batch, the same whenever they are asked for."""
 
 
 @dataclass(frozen=True)

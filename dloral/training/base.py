@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dloral.data.packs import Pack, psnr
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.losses import charbonnier, psnr_loss
-from dloral.training.packs import Pack, psnr
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _data(options: argparse.Namespace) -> None:
-    from dloral.training.packs import Pack
+    from dloral.data.packs import Pack
     from dloral.training.run import list_data
 
     for name, sources in list_data(_configured(options)).items():

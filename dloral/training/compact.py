@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from dloral.data.packs import Pack, PackClips
 from dloral.errors import InputError, exit_status
 from dloral.models.adapters import ADAPTERS, add_adapters, lora_layers
 from dloral.models.cfr import CrossFrameRetrieval
@@ -30,10 +31,8 @@ from dloral.training.algorithm1 import Algorithm1Config, Algorithm1Task, algorit
 from dloral.training.base import BaseConfig, BaseTask
 from dloral.training.flow import FlowConfig, FlowTask
 from dloral.training.losses import FeatureDistance
-from dloral.training.packs import Pack
 from dloral.training.preview import HeldOut
 from dloral.training.schedule import StageSchedule
-from dloral.training.stream import PackClips
 from dloral.training.trainer import LoopConfig, Trainer, train
 from dloral.weights.resolve import EMBEDDED
 

@@ -23,12 +23,12 @@ from pathlib import Path
 
 import torch
 
+from dloral.data.pool import Pictures, read_film
 from dloral.errors import InputError, exit_status
 from dloral.models.perceptual import LPIPSLike
 from dloral.training.live.algorithm1 import LiveAlgorithm1
 from dloral.training.live.base import train_base, train_flow
 from dloral.training.live.config import changed_config
-from dloral.training.live.pairs import Pictures, read_film
 from dloral.training.live.recipe import Recipe
 from dloral.training.live.smoothing import lose_grids
 from dloral.training.monitor import writing

@@ -72,7 +72,7 @@ class SourceConfig:
     """Where clips come from.
 
     ``places``: ``KIND:PATH`` each, KIND one of ``photos``, ``videos``, ``list``, ``reds``,
-    ``lsdir``, ``pexels``, ``pack`` (:mod:`dloral.training.sources`). ``exclude``, ``only``: parts
+    ``lsdir``, ``pexels``, ``pack`` (:mod:`dloral.data.sources`). ``exclude``, ``only``: parts
     of names. ``video_share`` of the samples are from videos, the others from photographs (None: as
     there are files). Photographs are first made ``photo_reductions`` times smaller (one of them is
     drawn), videos ``video_reduction`` times. A clip starts every ``video_spacing`` seconds of them.

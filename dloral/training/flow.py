@@ -1,7 +1,7 @@
 """The compact flow net: SPyNet on small low-quality frames, taught by exact flow.
 
 The full model's comes with its weights. Here photographs in motion give pairs whose flow is known
-(``dloral.training.motion``), and the net sees what it will see in use: degraded frames, brought to
+(``dloral.data.motion``), and the net sees what it will see in use: degraded frames, brought to
 latent resolution.
 """
 
@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dloral.data.clips import Clips
+from dloral.data.packs import Pack
 from dloral.frames.resize import LATENT_STRIDE, shrink_for_flow
 from dloral.models.flow import warp
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.packs import ClipBatch, Pack
 
 
 @dataclass(frozen=True)
@@ -138,10 +139,11 @@ def all_pairs(pack: Pack) -> Pairs:
     return Pairs(current, previous, flow, torch.ones_like(flow[:, :1]))
 
 
-def flow_pairs(batch: ClipBatch) -> tuple[Tensor, Tensor, Tensor]:
+def flow_pairs(batch: Clips) -> tuple[Tensor, Tensor, Tensor]:
     """Small current and previous frames (N,3,h,w) and the flow between them (N,2,h,w) in cells."""
     shape = batch.lq_frames.shape[:2]
     small = shrink_for_flow(batch.lq_frames.flatten(0, 1)).unflatten(0, shape)
+    assert batch.flow is not None
     cells = F.avg_pool2d(batch.flow.flatten(0, 1), LATENT_STRIDE) / LATENT_STRIDE
     return small[:, 1:].flatten(0, 1), small[:, :-1].flatten(0, 1), cells
 

@@ -14,27 +14,21 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from torch import nn
 
+from dloral.data.clips import ClipSource
+from dloral.data.packs import Pack, PackClips
+from dloral.data.samples import SampleConfig
+from dloral.data.sources import Needs, Sources, VideoSpan, find_sources, split_place
+from dloral.data.streams import StreamClips, draw_clips, enlarged
 from dloral.errors import OptionError, OutputError
 from dloral.models.adapters import CONSISTENCY, DETAIL
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.algorithm1 import Algorithm1Task, ClipSource, algorithm_1
+from dloral.training.algorithm1 import Algorithm1Task, algorithm_1
 from dloral.training.config import DataConfig, SourceConfig, TrainConfig, save_config
-from dloral.training.data import SampleConfig
 from dloral.training.monitor import check_run_folder, make_run_folder, writing
-from dloral.training.packs import Pack
 from dloral.training.perceptual import load_perceptual
 from dloral.training.preview import HeldOut
 from dloral.training.schedule import Stage
-from dloral.training.sources import Needs, Sources, VideoSpan, find_sources, split_place
 from dloral.training.start import Prompts, build_start
-from dloral.training.stream import (
-    ClipStream,
-    MicroBatches,
-    PackClips,
-    draw_clips,
-    enlarged,
-    on_device,
-)
 from dloral.training.trainer import Trainer, own_micro_batches, resolve_precision
 from dloral.weights.loading import AUTO, BROKEN, choose_device, first_line
 
@@ -244,21 +238,21 @@ def _sources(config: TrainConfig, state: PartialState) -> Mapping[Stage, ClipSou
         if pack is None
     }
     own = own_micro_batches(loop.micro_batches, state.num_processes, state.process_index)
-    stream = ClipStream(
-        MicroBatches(samples, algorithm.clips),
-        schedule,
-        loop.steps,
-        loop.micro_batches,
-        own,
-        data.workers,
-        state.device,
-    )
-    return {
-        stage: stream.of(stage)
-        if pack is None
-        else PackClips(pack, algorithm.clips, algorithm.crop, state.device)
-        for stage, pack in packs.items()
-    }
+
+    def source(stage: Stage, pack: Pack | None) -> ClipSource:
+        if pack is not None:
+            return PackClips(pack, algorithm.clips, algorithm.crop, state.device)
+        return StreamClips(
+            *samples[stage],
+            algorithm.clips,
+            [step for step in range(loop.steps) if schedule.stage_at(step + 1) == stage],
+            loop.micro_batches,
+            own,
+            data.workers,
+            state.device,
+        )
+
+    return {stage: source(stage, pack) for stage, pack in packs.items()}
 
 
 def _source_config(data: DataConfig, stage: Stage) -> SourceConfig:
@@ -311,6 +305,6 @@ def _held_out(task: Algorithm1Task, config: TrainConfig, device: torch.device) -
     count = config.data.held_out_clips
     if folder := _pack_of(source):
         pack = Pack(folder).check(config.algorithm.frames)
-        return HeldOut(task, on_device(pack.clips(slice(count)), device))
+        return HeldOut(task, pack.clips(slice(count)).to(device))
     sources, samples = _samples(source, config, config.loop.seed + HELD_OUT_SEED)
     return HeldOut(task, enlarged(draw_clips(sources, samples, range(count)), device))

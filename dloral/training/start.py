@@ -9,6 +9,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from dloral.data.clips import Clips
 from dloral.errors import OptionError, WeightsError
 from dloral.models.adapters import ADAPTERS, CONSISTENCY, DETAIL, adapter_parameters, add_adapters
 from dloral.models.cfr import CrossFrameRetrieval
@@ -16,7 +17,6 @@ from dloral.models.flow import SPyNet
 from dloral.models.tagger import make_prompt
 from dloral.models.unet import TwoLoRAUNet, cast, plain_state_dict, widen_conv_in
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.algorithm1 import Clips
 from dloral.training.compact import CompactSizes, build_pipeline
 from dloral.training.config import ModelConfig
 from dloral.weights.loading import BROKEN, first_line, load_pipeline, quiet_bars

@@ -22,6 +22,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
+from dloral.data.clips import Draw
 from dloral.errors import CancelledError, DLoRALError, OptionError, OutputError
 from dloral.training.checkpoints import (
     check_settings,
@@ -104,15 +105,6 @@ class LoopConfig:
         rising = min(1.0, (step + 1) / max(self.warmup_steps, 1))
         falling = min(1.0, (self.steps - step) / max(self.decay_steps, 1))
         return self.learning_rate * min(rising, falling)
-
-
-@dataclass(frozen=True)
-class Draw:
-    """One micro-batch: the step (from 0), its number in the step, and its own randomness."""
-
-    step: int
-    micro: int
-    rng: np.random.Generator
 
 
 class Task(Protocol):

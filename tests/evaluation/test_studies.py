@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from dloral.cli import main
+from dloral.data.packs import Pack
 from dloral.evaluation.studies import STUDIES, configured
 from dloral.evaluation.study_report import verdicts
 from dloral.training.configurations import COMPACT
-from dloral.training.packs import Pack
 from dloral.video.images import encode_image
 
 

@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dloral.data.clips import Clips
+from dloral.data.pool import Pictures, smooth_pairs
 from dloral.errors import OptionError, WeightsError
 from dloral.models.adapters import add_adapters
 from dloral.models.perceptual import LPIPSLike, VGGTrunk
@@ -17,11 +19,9 @@ from dloral.training.compact import CompactSizes, build_pipeline
 from dloral.training.live.algorithm1 import LiveAlgorithm1
 from dloral.training.live.base import train_base, train_flow
 from dloral.training.live.config import LiveConfig, changed_config
-from dloral.training.live.pairs import Pictures, smooth_pairs
 from dloral.training.live.recipe import Recipe
 from dloral.training.live.smoothing import lose_grids, smoothing_losses
 from dloral.training.losses import FeatureDistance
-from dloral.training.packs import ClipBatch
 from dloral.training.trainer import NotFiniteError
 
 
@@ -114,7 +114,7 @@ def test_only_new_loras_are_first_trained_without_d_lora(
     training, details = LiveAlgorithm1(recipe), []
     restored = training.restored
 
-    def watched(batch: ClipBatch, consistency: float, detail: float) -> torch.Tensor:
+    def watched(batch: Clips, consistency: float, detail: float) -> torch.Tensor:
         details.append(detail)
         return restored(batch, consistency, detail)
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from dloral.data.packs import Pack
 from dloral.errors import DLoRALError
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.base import BaseConfig, BaseTask
 from dloral.training.compact import CompactSizes, build_pipeline
 from dloral.training.flow import FlowConfig, FlowTask, end_point_error
-from dloral.training.packs import Pack
 from dloral.training.trainer import LoopConfig, NotFiniteError, train
 
 SIZES = CompactSizes(4, 8, 1, 1, (8, 8), 2, (4, 4, 4, 4), 1, 4)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from dloral.data.clips import Clips
 from dloral.frames.resize import shrink_for_flow
 from dloral.models.adapters import (
     CONSISTENCY,
@@ -18,7 +19,6 @@ from dloral.training.adversarial import AdversarialConfig, AdversarialLoss, bala
 from dloral.training.live.phase import Phase
 from dloral.training.live.recipe import Recipe
 from dloral.training.losses import charbonnier, excess_detail, grid, psnr_loss, temporal_difference
-from dloral.training.packs import ClipBatch
 
 
 class LiveAlgorithm1:
@@ -119,6 +119,7 @@ class LiveAlgorithm1:
         batch = self.recipe.draw(config.consistency_clips, config.crop)
         restored = self.restored(batch, consistency=1.0, detail=detail)
         hq = batch.hq_frames[:, 1:]
+        assert batch.flow is not None
         known = torch.isfinite(batch.flow[:, 1:]).flatten(1).all(dim=1)
         flow = batch.flow[:, 1:].nan_to_num()
         flicker = temporal_difference(
@@ -173,7 +174,7 @@ class LiveAlgorithm1:
         frames.backward(balanced_gradient(frames, others, fooled, share))
         return {**losses, "judging": judging, "fooled": fooled}
 
-    def restored(self, batch: ClipBatch, consistency: float, detail: float) -> Tensor:
+    def restored(self, batch: Clips, consistency: float, detail: float) -> Tensor:
         """x_hat of every frame with a predecessor, (B,T-1,3,H,W); some clips stand alone."""
         pipe = self.pipe
         pipe.unet.set_scales(consistency=consistency, detail=detail, merge=False)

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from dloral.data.clips import Clips
+from dloral.data.packs import psnr
 from dloral.frames.resize import shrink_for_flow
 from dloral.training.flow import end_point_error
 from dloral.training.live.recipe import Recipe
 from dloral.training.losses import charbonnier, psnr_loss
-from dloral.training.packs import ClipBatch, psnr
 
 
 def train_flow(recipe: Recipe, seconds: float) -> None:
@@ -25,10 +26,11 @@ def train_flow(recipe: Recipe, seconds: float) -> None:
     recipe.run_phase("flow", seconds, list(flow.parameters()), recipe.config.flow_rate, losses)
 
 
-def flow_losses(recipe: Recipe, batch: ClipBatch) -> tuple[Tensor, Tensor]:
+def flow_losses(recipe: Recipe, batch: Clips) -> tuple[Tensor, Tensor]:
     """(taught at every level, of the finest level alone)."""
     shape = batch.lq_frames.shape[:2]
     small = shrink_for_flow(batch.lq_frames.flatten(0, 1)).unflatten(0, shape)
+    assert batch.flow is not None
     wanted = batch.flow.flatten(0, 1)[..., 4::8, 4::8] / 8
     known = torch.isfinite(wanted[:, :1]).float()
     wanted = wanted.nan_to_num()

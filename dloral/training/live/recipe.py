@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dloral.frames.batch_degradation import DegradationBank
+from dloral.data.batch_degradation import DegradationBank
+from dloral.data.clips import Clips
+from dloral.data.pool import PairPool, Pictures
 from dloral.models.flow import SPyNet
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.compact import CompactSizes, build_pipeline, embed
 from dloral.training.live.config import LiveConfig
-from dloral.training.live.pairs import PairPool, Pictures
 from dloral.training.live.phase import Phase
 from dloral.training.monitor import make_run_folder, writing
-from dloral.training.packs import ClipBatch
 from dloral.training.trainer import NotFiniteError
 from dloral.weights.loading import load_pipeline
 from dloral.weights.resolve import EMBEDDED
@@ -158,7 +158,7 @@ class Recipe:
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
 
-    def draw(self, count: int, crop: int) -> ClipBatch:
+    def draw(self, count: int, crop: int) -> Clips:
         assert self.pool is not None
         return self.pool.draw(count, crop, self.rng)
 

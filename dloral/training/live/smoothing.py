@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from dloral.data.pool import smooth_pairs
 from dloral.models.vae import CompactVAE
-from dloral.training.live.pairs import smooth_pairs
 from dloral.training.live.recipe import Recipe
 from dloral.training.losses import grid
 

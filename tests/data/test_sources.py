@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
+from dloral.data.samples import SampleConfig, draw_sample, reduced
+from dloral.data.sources import Needs, Sources, find_sources, split_place
 from dloral.errors import InputError, OptionError
-from dloral.training.data import SampleConfig, draw_sample, reduced
-from dloral.training.sources import Needs, Sources, find_sources, split_place
 
 NEEDS = Needs(size=32, photo_reduction=1.0, video_reduction=1)
 

@@ -13,10 +13,10 @@ A place is ``KIND:PATH``:
   copies (folders ``X2``, ``X3``, ``X4``) and validation pictures are left out.
 * ``pexels:FOLDER``: downloaded videos (``1234567-hd_1920_1080_25fps.mp4``), or a folder of frames
   for each.
-* ``pack:FOLDER``: a pack of clips by ``dloral.training.prepare``.
+* ``pack:FOLDER``: a pack of clips by ``dloral.data.pack_maker``.
 
 Listing reads headers and ends of files, not whole pictures; a picture that turns out to be damaged
-inside is passed over when it is drawn (:mod:`dloral.training.data`).
+inside is passed over when it is drawn (:mod:`dloral.data.samples`).
 """
 
 import logging

@@ -2,7 +2,7 @@
 
 :class:`Pictures` holds the sources and cuts stills and moving clips with exact flow from them;
 :class:`PairPool` keeps the newest thousands of degraded clips and draws training batches from them.
-The same motion and degradation as :mod:`dloral.training.data` makes one sample at a time, but
+The same motion and degradation as :mod:`dloral.data.samples` makes one sample at a time, but
 without a processor core between source and network.
 
 Legend: N clips, T frames, S pixels a side, cells of 8 pixels. Frames are uint8 where they are kept
@@ -21,11 +21,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dloral.data.batch_degradation import DegradationBank, jpeg
+from dloral.data.clips import Clips
+from dloral.data.motion import MotionConfig
 from dloral.errors import InputError
-from dloral.frames.batch_degradation import DegradationBank, jpeg
 from dloral.frames.resize import LATENT_STRIDE, resize_bicubic
-from dloral.training.motion import MotionConfig
-from dloral.training.packs import ClipBatch
 
 REDUCTIONS = (1.0, 1.3, 1.7)
 """Every photograph is also there smaller: more kinds of texture from few pictures."""
@@ -222,7 +222,7 @@ def batch_cameras(
     rng: np.random.Generator,
     motion: MotionConfig,
 ) -> NDArray[np.float64]:
-    """(N,T,3,3): as :func:`dloral.training.motion.sample_cameras`, around the middle of regions of
+    """(N,T,3,3): as :func:`dloral.data.motion.sample_cameras`, around the middle of regions of
     ``room`` pixels."""
     still = rng.random(count) < motion.still_probability
     speed = motion.most_shift * rng.random(count) ** 3 * ~still
@@ -312,7 +312,7 @@ class PairPool:
         self.made = start + self.at_a_time
         self.filled = max(self.filled, self.made)
 
-    def draw(self, count: int, crop: int, rng: np.random.Generator) -> ClipBatch:
+    def draw(self, count: int, crop: int, rng: np.random.Generator) -> Clips:
         """``count`` random clips, each cut to ``crop`` pixels somewhere on the latent grid, all of
         them turned and mirrored in the same one of eight ways. Flow is in pixels at full size."""
         device = self.hq.device
@@ -335,7 +335,7 @@ class PairPool:
         if self.num_frames > 1:
             full = LATENT_STRIDE * F.interpolate(full, (crop, crop), mode="bilinear")
         full = full.reshape(count, self.num_frames - 1, 2, crop, crop)
-        return ClipBatch(hq.float() / 255, enlarged, full)
+        return Clips(hq.float() / 255, enlarged, full)
 
 
 def lightly_degraded(hq_frames: Tensor, rng: np.random.Generator) -> Tensor:

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
+from dloral.data.pack_maker import PackConfig, list_sources, prepare
+from dloral.data.packs import Pack
 from dloral.errors import InputError, OutputError
 from dloral.models.flow import warp
-from dloral.training.packs import Pack
-from dloral.training.prepare import PackConfig, list_sources, prepare
 
 
 def test_one_worker_or_two_make_the_same_pack(photos: Path, tmp_path: Path):

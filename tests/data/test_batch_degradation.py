@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dloral.frames import degradation
-from dloral.frames.batch_degradation import DegradationBank, blur, jpeg
+from dloral.data import degradation
+from dloral.data.batch_degradation import DegradationBank, blur, jpeg
 from dloral.frames.resize import resize_bicubic
 
 

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from dloral.errors import InputError
-from dloral.frames.batch_degradation import DegradationBank
-from dloral.models.flow import warp
-from dloral.training.live.pairs import (
+from dloral.data.batch_degradation import DegradationBank
+from dloral.data.motion import MotionConfig, sample_cameras
+from dloral.data.pool import (
     PairPool,
     Pictures,
     batch_cameras,
     lightly_degraded,
     read_film,
 )
-from dloral.training.motion import MotionConfig, sample_cameras
+from dloral.errors import InputError
+from dloral.models.flow import warp
 
 SIZE = 64
 

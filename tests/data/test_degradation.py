@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dloral.frames.degradation import DegradationConfig, degrade_clip, sample_degradation
+from dloral.data.degradation import DegradationConfig, degrade_clip, sample_degradation
 
 
 def picture(height: int = 64, width: int = 96) -> np.ndarray:

@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from dloral.errors import InputError, OptionError
-from dloral.training.data import (
+from dloral.data.samples import (
     DLoRALDataset,
     PixelCache,
     SampleConfig,
@@ -21,7 +20,8 @@ from dloral.training.data import (
     sharp_place,
     source_of,
 )
-from dloral.training.sources import Sources, VideoSpan, list_sources
+from dloral.data.sources import Sources, VideoSpan, list_sources
+from dloral.errors import InputError, OptionError
 
 SPAN = VideoSpan(spacing=Fraction(1, 4))
 

@@ -1,4 +1,4 @@
-"""The degradation of :mod:`dloral.frames.degradation` on batches of clips, on any device.
+"""The degradation of :mod:`dloral.data.degradation` on batches of clips, on any device.
 
 One call degrades N clips together, fast enough to make pairs while a GPU trains. The draws come
 from :func:`sample_degradation`, made ahead into a :class:`DegradationBank`. What fixes a picture's
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dloral.frames.degradation import (
+from dloral.data.degradation import (
     KERNEL_SIZES,
     DegradationConfig,
     DegradationDraw,

@@ -1,7 +1,7 @@
 """Make a pack of degraded pairs from photographs, once, for many trainings.
 
-    python -m dloral.training.prepare --photos DIR [DIR ...] --out PACKS/still --count 8000
-    python -m dloral.training.prepare --photos DIR --out PACKS/clips --count 1500 --frames 3
+    python -m dloral.data.pack_maker --photos DIR [DIR ...] --out PACKS/still --count 8000
+    python -m dloral.data.pack_maker --photos DIR --out PACKS/clips --count 1500 --frames 3
 
 Sample ``i`` is drawn from ``(seed, i)`` alone, so the pack is the same with any number of workers.
 The pack's ``manifest.json`` lists its sources with their SHA-256, what was left out and why.
@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from dloral.data.samples import Sample, SampleConfig, draw_sample, source_of
+from dloral.data.sources import Sources, VideoSpan, list_sources
 from dloral.errors import OptionError, OutputError, exit_status
 from dloral.frames.resize import LATENT_STRIDE
-from dloral.training.data import Sample, SampleConfig, draw_sample, source_of
-from dloral.training.sources import Sources, VideoSpan, list_sources
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Training samples from photographs and videos: how one is drawn.
 
 A sample is a clip of T frames (a still: one frame) and its degraded copy. From a photograph it is
-made by a moving camera, with exact flow (:mod:`dloral.training.motion`); from a video it is T
+made by a moving camera, with exact flow (:mod:`dloral.data.motion`); from a video it is T
 consecutive frames without a cut between them, and the flow is not known. Sample ``i`` is drawn
 from ``(seed, i)`` alone: no worker count, order or cache changes it. A source that turns out to be
 damaged is passed over for the next one, with a warning.
@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dloral.data.degradation import degrade_clip, sample_degradation
+from dloral.data.motion import MotionConfig, sample_clip
+from dloral.data.sources import REDUCTIONS, VIDEO_REDUCTION, Sources, Window
 from dloral.errors import InputError, OptionError
-from dloral.frames.degradation import degrade_clip, sample_degradation
 from dloral.frames.resize import LATENT_STRIDE
 from dloral.frames.scenes import CutDetector
-from dloral.training.motion import MotionConfig, sample_clip
-from dloral.training.sources import REDUCTIONS, VIDEO_REDUCTION, Sources, Window
 from dloral.video.images import load_image
 from dloral.video.reader import read_frames
 

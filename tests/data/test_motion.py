@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import torch
 
+from dloral.data.motion import MotionConfig, homography_flow, sample_clip
 from dloral.models.flow import warp
-from dloral.training.motion import MotionConfig, homography_flow, sample_clip
 
 
 def smooth_photo(seed: int) -> np.ndarray:

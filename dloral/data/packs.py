@@ -1,4 +1,4 @@
-"""Degraded pairs on disk, made once by ``dloral.training.prepare``, read at random.
+"""Degraded pairs on disk, made once by ``dloral.data.pack_maker``, read at random.
 
 A pack is a folder: ``hq.npy`` (N,T,3,S,S) and ``lq.npy`` (N,T,3,S/4,S/4), uint8, and for clips
 ``flow.npy`` (N,T-1,2,S/8,S/8), float16: current to previous, in cells of 8 pixels.
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dloral.data.clips import Clips, Draw
 from dloral.errors import InputError
 from dloral.frames.resize import LATENT_STRIDE, resize_bicubic
 
@@ -29,7 +30,7 @@ class Pack:
             self.flow = np.load(flow, mmap_mode="r") if flow.is_file() else None
         except (OSError, ValueError, EOFError) as error:
             raise InputError(
-                f"{folder} is not a complete pack; make one with python -m dloral.training.prepare"
+                f"{folder} is not a complete pack; make one with python -m dloral.data.pack_maker"
             ) from error
         self.size = self.hq.shape[-1]
 
@@ -60,13 +61,9 @@ class Pack:
         hq, lq = (_floats(frames[which, 0]) for frames in (self.hq, self.lq))
         return hq, resize_bicubic(lq, self.size, self.size)
 
-    def clips(self, which: slice | list[int]) -> "ClipBatch":
+    def clips(self, which: slice | list[int]) -> Clips:
         """Whole clips; raises :class:`InputError` for a pack without flow."""
-        flow = torch.from_numpy(self._flow()[which].astype("f4"))
-        hq, lq = (_floats(frames[which]) for frames in (self.hq, self.lq))
-        shape = hq.shape[:2]
-        lq = resize_bicubic(lq.flatten(0, 1), self.size, self.size).unflatten(0, shape)
-        return ClipBatch(hq, lq, _full_size_flow(flow))
+        return Clips(*self._whole(which))
 
     def draw_stills(self, rng: np.random.Generator, count: int, crop: int) -> tuple[Tensor, Tensor]:
         """``count`` random crops, flipped and turned: (hq_frames, lq_frames), (B,3,crop,crop)."""
@@ -81,18 +78,24 @@ class Pack:
                 crops.append(patch.flip(2) if mirrored else patch)
         return torch.stack(hq_crops), torch.stack(lq_crops)
 
-    def draw_clips(self, rng: np.random.Generator, count: int, crop: int) -> "ClipBatch":
+    def draw_clips(self, rng: np.random.Generator, count: int, crop: int) -> Clips:
         """``count`` random clips, each cropped at one place, mirrored sideways or not."""
-        batches = []
+        drawn = []
         for index in rng.integers(len(self.hq), size=count):
-            batch = self.clips([int(index)])
+            whole = self._whole([int(index)])
             place = self._place(rng, crop)
-            parts = [part[place] for part in (batch.hq_frames, batch.lq_frames, batch.flow)]
+            parts = [part[place] for part in whole]
             if rng.integers(2):
                 parts = [part.flip(-1) for part in parts]
                 parts[2] = parts[2] * torch.tensor([-1.0, 1.0]).view(2, 1, 1)
-            batches.append(parts)
-        return ClipBatch(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+            drawn.append(parts)
+        return Clips(*(torch.cat(parts) for parts in zip(*drawn, strict=True)))
+
+    def _whole(self, which: slice | list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        flow = torch.from_numpy(self._flow()[which].astype("f4"))
+        hq, lq = (_floats(frames[which]) for frames in (self.hq, self.lq))
+        lq = resize_bicubic(lq.flatten(0, 1), self.size, self.size).unflatten(0, hq.shape[:2])
+        return hq, lq, _full_size_flow(flow)
 
     def _place(self, rng: np.random.Generator, crop: int) -> tuple:
         """Where to crop: on the latent grid, so that latents of crop and whole agree."""
@@ -119,13 +122,16 @@ class Pack:
 
 
 @dataclass(frozen=True)
-class ClipBatch:
-    """B clips of T frames: frames (B,T,3,H,W) in [0, 1], flow (B,T-1,2,H,W), current to previous,
-    in pixels."""
+class PackClips:
+    """Random clips of a pack, ``clips`` a micro-batch, ``crop`` pixels a side, on ``device``."""
 
-    hq_frames: Tensor
-    lq_frames: Tensor
-    flow: Tensor
+    pack: Pack
+    clips: int
+    crop: int
+    device: torch.device | str = "cpu"
+
+    def draw(self, draw: Draw) -> Clips:
+        return self.pack.draw_clips(draw.rng, self.clips, self.crop).to(self.device)
 
 
 def psnr(frames: Tensor, hq_frames: Tensor) -> Tensor:
