@@ -114,6 +114,10 @@ GROUPS = {
         *("psnr", "psnr_y", "ssim", "ssim_y", "lpips_like", "sharpness", "vmaf", "niqe"),
         *("warping_error", "flicker", "grid_2", "grid_4", "grid_8", "grid_level"),
     ),
+    "benchmark": (
+        *("psnr", "ssim", "lpips_like", "sharpness", "niqe", "warping_error", "flicker"),
+        *("grid_2", "grid_4", "grid_8", "grid_level"),
+    ),
     "paper": ("musiq", "clipiqa", "maniqa", "warping_error"),
     "all": tuple(METRIC_SPECS),
 }
@@ -122,6 +126,29 @@ GROUPS = {
 DEFAULT = "fast"
 FLOWS = ("dis", "raft")
 MOTIONS = ("guide", "restored")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a benchmark measures unless it is told otherwise; ``about`` says whose way it is."""
+
+    metrics: tuple[str, ...]
+    flow: str
+    motion: str
+    about: str
+
+
+PROTOCOLS = {
+    "dloral": Protocol(("benchmark",), "dis", "guide", "this project's"),
+    "dove": Protocol(
+        ("psnr_y", "ssim_y", "lpips", "dists", "clipiqa", "warping_error"),
+        "raft",
+        "restored",
+        "DOVE's (Chen et al., 2025): PSNR and SSIM on luma, E*warp along RAFT's motion of the "
+        "results alone",
+    ),
+}
+
 ON_FILES = ("vmaf",)
 """Measured by another program on the files, not frame by frame here."""
 

@@ -14,10 +14,12 @@ A CLIP is a video file or a folder of frames. What does not fit is kept with the
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -25,9 +27,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dloral.data.packs import Pack
 from dloral.errors import InputError, OptionError, Setting
-from dloral.evaluation.pairs import CLIP_SUFFIXES
-from dloral.training.packs import Pack
+from dloral.evaluation.pairs import clips_in
 from dloral.video.images import IMAGE_SUFFIXES
 from dloral.video.probe import probe
 from dloral.video.reader import read_frames
@@ -58,7 +60,7 @@ class Frames(Protocol):
     def about(self) -> tuple[int, int, int | None]:
         """(height, width, number of frames where it is known)."""
 
-    def open(self) -> Iterator[Tensor]:
+    def open(self) -> Generator[Tensor, None, None]:
         """Frames (3,H,W) in [0, 1]; close the iterator where it is left early."""
 
 
@@ -72,7 +74,7 @@ class FileFrames:
         clip = probe(self.path)
         return clip.height, clip.width, clip.num_frames
 
-    def open(self) -> Iterator[Tensor]:
+    def open(self) -> Generator[Tensor, None, None]:
         with read_frames(probe(self.path)) as frames:
             for frame in frames:
                 yield frame.pixels
@@ -94,7 +96,7 @@ class PackFrames:
         frames, _, height, width = self._clip().shape
         return height, width, frames
 
-    def open(self) -> Iterator[Tensor]:
+    def open(self) -> Generator[Tensor, None, None]:
         for frame in self._clip():
             yield torch.from_numpy(np.array(frame)).float() / 255
 
@@ -222,12 +224,22 @@ def _pack_clips(folder: Path, prefix: str) -> Iterator[DataClip]:
         problem = f"hq.npy has shape {shapes[0]} and lq.npy {shapes[1]}; make the pack again"
         yield DataClip(prefix.rstrip("-") or folder.name, folder.name, problem=problem)
         return
-    digits = len(str(len(pack.hq) - 1))
-    for index in range(len(pack.hq)):
-        name = f"{prefix}{index:0{digits}}"
-        yield DataClip(
-            name, name, PackFrames(folder, "hq", index), PackFrames(folder, "lq", index)
-        )
+    count = len(pack.hq)
+    digits = len(str(count - 1))
+    names = [f"{prefix}{index:0{digits}}" for index in range(count)]
+    for index, (name, source) in enumerate(zip(names, _pack_sources(folder, names), strict=True)):
+        hq, lq = (PackFrames(folder, part, index) for part in ("hq", "lq"))
+        yield DataClip(name, source, hq, lq)
+
+
+def _pack_sources(folder: Path, names: list[str]) -> list[str]:
+    """What each clip was cut from, as the pack's manifest has it; else every clip stands alone."""
+    try:
+        found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["clips"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return names
+    fits = isinstance(found, list) and len(found) == len(names)
+    return list(map(str, found)) if fits else names
 
 
 # Folders -----------------------------------------------------------------------------------------
@@ -238,7 +250,7 @@ def _folders_of_clips(folder: Path) -> DataSet | None:
     roots = [_named(folder, names) for names in (TRUTH_FOLDERS, LQ_FOLDERS)]
     roots = [None if root is None else _below(root) for root in roots]
     truth, lq = roots
-    if truth is None and lq is None or any(root and _holds_frames(root) for root in roots):
+    if (truth is None and lq is None) or any(root and _holds_frames(root) for root in roots):
         return None
     layout = " with ".join(root.relative_to(folder).as_posix() for root in roots if root)
     parts = [{} if root is None else _clips_in(root) for root in roots]
@@ -263,7 +275,7 @@ def _clips_of_folders(folder: Path) -> DataSet | None:
             continue
         layouts.add("CLIP/" + " with CLIP/".join(part.name for part in (truth, lq) if part))
         frames = [FileFrames(part) if part else None for part in (truth, lq)]
-        clips.append(DataClip(path.name, path.name, *frames))
+        clips.append(DataClip(path.name, path.name, hq=frames[0], lq=frames[1]))
     if not clips:
         return None
     has_truth, has_lq = (any(getattr(clip, part) for clip in clips) for part in ("hq", "lq"))
@@ -289,10 +301,11 @@ def _plain(folder: Path, kind: str) -> DataSet:
     clips = _clips_in(folder) if is_set else {folder.stem: FileFrames(folder)}
     if kind == "auto":
         kind = "lq" if folder.name.lower().startswith(LOW_QUALITY) else "truth"
-    part = "hq" if kind == "truth" else "lq"
-    layout = "clips of ground truth" if kind == "truth" else "low-quality clips"
-    found = tuple(DataClip(name, name, **{part: clip}) for name, clip in clips.items())
-    return DataSet(folder.name, layout, found)
+    if kind == "truth":
+        found = tuple(DataClip(name, name, hq=clip) for name, clip in clips.items())
+        return DataSet(folder.name, "clips of ground truth", found)
+    found = tuple(DataClip(name, name, lq=clip) for name, clip in clips.items())
+    return DataSet(folder.name, "low-quality clips", found)
 
 
 def _named(folder: Path, names: Sequence[str]) -> Path | None:
@@ -306,13 +319,7 @@ def _below(root: Path) -> Path:
 
 
 def _clips_in(root: Path) -> dict[str, FileFrames]:
-    """Video files and folders of frames by name without ending, in order of name."""
-    return {
-        path.name if path.is_dir() else path.stem: FileFrames(path)
-        for path in sorted(root.iterdir())
-        if _shown(path)
-        and (_holds_frames(path) if path.is_dir() else path.suffix.lower() in CLIP_SUFFIXES)
-    }
+    return {name: FileFrames(path) for name, path in clips_in(root).items()}
 
 
 def _holds_frames(folder: Path) -> bool:
@@ -331,13 +338,6 @@ def opened(frames: Frames | None, count: int | None = None) -> Iterator[Iterator
         return
     reading = frames.open()
     try:
-        yield _first(reading, count)
+        yield islice(reading, count)
     finally:
-        reading.close()  # type: ignore[attr-defined]  # a generator's
-
-
-def _first(frames: Iterator[Tensor], count: int | None) -> Iterator[Tensor]:
-    for index, frame in enumerate(frames):
-        if count is not None and index >= count:
-            return
-        yield frame
+        reading.close()

@@ -20,6 +20,7 @@ SSIM_K = (0.01, 0.03)
 
 Y_WEIGHTS = (65.481 / 255, 128.553 / 255, 24.966 / 255)
 Y_OFFSET = 16 / 255
+LUMA_TEXT = "BT.601 studio-range luma, 16 to 235 of 255 (MATLAB's rgb2ycbcr), not rounded"
 
 
 def luma(frame: Tensor) -> Tensor:

@@ -30,8 +30,9 @@ CAP_DB = 100.0
 class MetricSpec:
     """What is printed with a measure's figures.
 
-    ``better``: "lower", "higher" or "near 1". ``scope``: what it compares with: "reference" (cannot do
-    without), "guide" (uses the reference, else the input, else the clip itself), "alone".
+    ``better``: "lower", "higher" or "near 1". ``scope``: what it compares with: "reference"
+    (cannot do without), "guide" (uses the reference, else the input, else the clip itself),
+    "alone".
     """
 
     name: str

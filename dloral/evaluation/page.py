@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -41,8 +41,8 @@ class Curve:
     lines: tuple[str, ...]
 
 
-def page(evaluation: Evaluation) -> str:
-    """The whole page."""
+def template(name: str) -> Template:
+    """A template of this folder; text is escaped, unknown names are errors."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -50,8 +50,13 @@ def page(evaluation: Evaluation) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    return environment.get_template(name)
+
+
+def page(evaluation: Evaluation) -> str:
+    """The whole page."""
     measured = [result for result in evaluation.results if not result.error]
-    return environment.get_template(TEMPLATE).render(
+    return template(TEMPLATE).render(
         specs=evaluation.specs,
         arrow=arrow,
         number=number,

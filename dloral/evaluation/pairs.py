@@ -62,7 +62,7 @@ def find_pairs(
     places = [None if place is None else existing_path(place) for place in (reference, lq)]
     if not _is_set(first):
         return [Pair(first.name, first, places[0], places[1])]
-    clips = _clips_in(first)
+    clips = clips_in(first)
     if not clips:
         raise InputError(
             f"{first} holds no clips; give a clip, a folder of frames "
@@ -73,7 +73,7 @@ def find_pairs(
         found: list[Path | None] = []
         missing = ""
         for what, place in (("reference", places[0]), ("input", places[1])):
-            other = None if place is None else _clips_in(place).get(name)
+            other = None if place is None else clips_in(place).get(name)
             if place is not None and other is None:
                 missing = f"no {what} named {name} in {place}; add it, or take {path.name} away"
             found.append(other)
@@ -88,7 +88,7 @@ def _is_set(path: Path) -> bool:
     )
 
 
-def _clips_in(folder: Path) -> dict[str, Path]:
+def clips_in(folder: Path) -> dict[str, Path]:
     """Clips and folders of frames by name without ending, in order of name."""
     if not folder.is_dir():
         raise InputError(f"{folder} is one clip and not a folder of clips; give a folder for each")

@@ -19,7 +19,7 @@ from dloral.evaluation.baselines import Upscaler
 from dloral.evaluation.catalogue import MetricSuite
 from dloral.evaluation.measures import FrameSet, Measured, in_step, measure_steps
 from dloral.frames.resize import resize_bicubic
-from dloral.options import AUTO_TILE
+from dloral.options import AUTO_TILE, UpscaleOptions
 from dloral.pipeline import DLoRALPipeline
 
 Size = tuple[int, int]
@@ -31,11 +31,17 @@ Restorer = Callable[[Iterable[Tensor], Size], Iterator[Tensor]]
 
 @dataclass(frozen=True)
 class Scales:
-    """How a model is run: scales of C-LoRA and D-LoRA, and earlier frames that CFR looks at."""
+    """How a model is run: scales of C-LoRA and D-LoRA, and earlier frames that CFR looks at.
+
+    Raises :class:`OptionError` for what :class:`dloral.options.UpscaleOptions` does not take.
+    """
 
     consistency: float = 1.0
     detail: float = 1.0
     window: int = 1
+
+    def __post_init__(self) -> None:
+        UpscaleOptions(consistency=self.consistency, detail=self.detail, window=self.window)
 
     @property
     def label(self) -> str:
