@@ -76,8 +76,6 @@ MISTAKES = {
         1,
     ),
     "curve: no run": ("training.curve EMPTY -o OUT", 1),
-    "held out: no packs": ("evaluation.held_out --packs EMPTY", 2),
-    "peers: no clip": ("evaluation.baselines ABSENT -o OUT", 1),
 }
 
 
@@ -110,6 +108,28 @@ def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Image.fromarray(noise).save(tmp_path / "PHOTOS" / "a.jpg")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+SUBCOMMANDS = {
+    "benchmark: no clip": ("benchmark EMPTY -o OUT", 1),
+    "benchmark: no data set": ("benchmark ABSENT -o OUT", 1),
+    "baseline: no clip": ("baseline span ABSENT -o OUT.mp4", 1),
+    "baseline: no such name": ("baseline esrgan PHOTOS -o OUT", 2),
+    "study: no such study": ("study train all --data photos:PHOTOS --held-out EMPTY -o OUT", 2),
+    "study: no pack": ("study train order --data photos:PHOTOS --held-out EMPTY -o OUT", 2),
+}
+
+
+@pytest.mark.parametrize("mistake", SUBCOMMANDS)
+def test_subcommands_mistake_is_one_line(
+    mistake: str, somewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, status = SUBCOMMANDS[mistake]
+    assert main(words.split()) == status
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert printed.startswith("dloral: ")
+    assert not list(somewhere.glob("OUT*"))
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")

@@ -1,6 +1,7 @@
 """``dloral benchmark`` and ``baseline``: their arguments, parsed. Importing costs nothing."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,7 +103,8 @@ def _scales(text: str) -> Any:
     try:
         if len(parts) not in (2, 3):
             raise ValueError
-        return Scales(float(parts[0]), float(parts[1]), int(parts[2]) if parts[2:] else 1)
+        consistency, detail = map(float, parts[:2])
+        window = int(parts[2]) if parts[2:] else 1
     except ValueError as error:
         raise OptionError(
             "{option} is {value!r}",
@@ -110,6 +112,7 @@ def _scales(text: str) -> Any:
             option=Setting("settings"),
             value=text,
         ) from error
+    return Scales(consistency, detail, window)
 
 
 def _benchmark(options: argparse.Namespace) -> None:
@@ -145,7 +148,7 @@ def _benchmark(options: argparse.Namespace) -> None:
             chosen,
             lambda step: bar(f"{step.method}, {step.clip}", step.frame, step.num_frames),
         )
-    command = "python -m dloral " + " ".join(sys.argv[1:])
+    command = shlex.join(["dloral", *sys.argv[1:]])
     write_benchmark(done, options.output, command)
     if not options.quiet:
         print(markdown(done, command))

@@ -22,6 +22,7 @@ STRIDE = 16
 MOST_FRAMES = 224
 """A row over time shows so many frames from the start."""
 
+TALL = 96
 JPEG_QUALITY = 92
 TRUTH = "truth"
 
@@ -56,7 +57,11 @@ class Look:
             target = place if name == "restored" else place.with_name(f"{TRUTH}.json")
             picture = Image.fromarray(as_bytes(crop))
             picture.save(target.with_suffix(".jpg"), quality=JPEG_QUALITY, subsampling=0)
-            Image.fromarray(np.concatenate(self._rows[name])).save(target.with_suffix(".png"))
+            rows = np.concatenate(self._rows[name])
+            rows = np.repeat(
+                rows, max(1, TALL // len(rows)), axis=0
+            )  # so that there is something to see
+            Image.fromarray(rows).save(target.with_suffix(".png"))
 
 
 def busiest_square(frame: Tensor) -> tuple[slice, slice]:

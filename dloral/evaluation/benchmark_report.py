@@ -88,7 +88,8 @@ def markdown(done: Benchmark, command: str = "") -> str:
     lines += [about(done), "", means_table(done), ""]
     for base in bases(done):
         lines += [
-            f"Less {base}, paired by source (± 95 % interval; * p < {SIGNIFICANT}, corrected):",
+            f"Each method minus {base}, paired by source (± 95 % interval; * p < {SIGNIFICANT} by "
+            "Student's t, corrected for the number of figures by Holm):",
             "",
             differences_table(done, base),
             "",
@@ -169,12 +170,16 @@ def paper_rows(done: Benchmark) -> dict[str, Mapping[str, float]]:
 def protocol_block(done: Benchmark) -> dict[str, str]:
     """What the figures depend on: the protocol, and what measures say of this run."""
     found = {name: str(value) for name, value in done.protocol.items() if name != "format"}
+    measured: set[str] = set()  # of these, what a run says is more exact
     for ones in done.figures.values():
         for one in ones.values():
             for name, text in one["conditions"].items():
-                key = f"{name} (of this run)" if name in done.protocol else name
-                known = found.get(key, text)
-                found[key] = known if text in known else f"{known}; {text}"
+                if name not in done.protocol or name in measured:
+                    known = found.get(name, text)
+                    found[name] = known if text in known else f"{known}; {text}"
+                elif name == "flow":
+                    found[name] = text
+                    measured.add(name)
     return found
 
 

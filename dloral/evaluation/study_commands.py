@@ -1,6 +1,7 @@
 """``dloral study train`` and ``study measure``: arguments, parsed. Importing costs nothing."""
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,7 @@ def _study_options(options: argparse.Namespace, metrics: tuple[str, ...]) -> Any
 def _finish(study: Any, found: dict[str, Any], options: argparse.Namespace) -> None:
     from dloral.evaluation.study_report import write_study
 
-    command = "python -m dloral " + " ".join(sys.argv[1:])
+    command = shlex.join(["dloral", *sys.argv[1:]])
     print(write_study(study, found, options.output, command).read_text())
     missed = {**found["unavailable"], **found.get("failed", {})}
     if missed:
