@@ -35,9 +35,9 @@ from dloral.evaluation.catalogue import (
 from dloral.evaluation.datasets import DataSet, find_dataset
 from dloral.evaluation.fidelity import LUMA_TEXT
 from dloral.evaluation.measures import FrameSet
-from dloral.evaluation.report import write_text
 from dloral.evaluation.restore import Restorer, Scales, restore_and_measure
 from dloral.evaluation.statistics import LEVEL
+from dloral.files import write_json
 from dloral.video.media import reason
 
 FORMAT = 1
@@ -237,7 +237,7 @@ def _open_output(folder: Path, out: Path, protocol: dict[str, Any]) -> None:
         )
     known = _kept_protocol(out)
     if known is None:
-        write_text(out / PROTOCOL_FILE, json.dumps(protocol, indent=1) + "\n")
+        write_json(out / PROTOCOL_FILE, protocol)
         return
     for name in [*protocol, *known]:
         if known.get(name) != protocol.get(name):
@@ -322,7 +322,7 @@ def _run_method(
                 done.failed[f"{clip.name}, {method.name}"] = str(error)
                 continue
             figures = {"identity": identity, **figures}
-            write_text(place, json.dumps(figures, indent=1, allow_nan=False) + "\n")
+            write_json(place, figures)
         done.figures[method.name][clip.name] = figures
 
 

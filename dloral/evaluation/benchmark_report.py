@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from dloral.evaluation.benchmark_methods import file_name
 from dloral.evaluation.catalogue import METRIC_SPECS
 from dloral.evaluation.page import template
 from dloral.evaluation.published import PUBLISHED
-from dloral.evaluation.report import arrow, explained, number, row, write_text
+from dloral.evaluation.report import arrow, explained, number, row
 from dloral.evaluation.statistics import (
     Estimate,
     estimate,
@@ -25,6 +24,7 @@ from dloral.evaluation.statistics import (
     paired_difference,
     source_means,
 )
+from dloral.files import write_json, write_text
 
 SIGNIFICANT = 0.05
 Differences = dict[str, dict[str, tuple[Estimate, float | None]]]
@@ -322,7 +322,6 @@ def _data_address(path: Path) -> str:
 
 def write_benchmark(done: Benchmark, out: Path, command: str = "") -> None:
     """``OUT/benchmark.json``, ``README.md`` and ``index.html``."""
-    text = json.dumps(as_dict(done, command), indent=1, allow_nan=False)
-    write_text(out / "benchmark.json", text + "\n")
+    write_json(out / "benchmark.json", as_dict(done, command))
     write_text(out / "README.md", markdown(done, command))
     write_text(out / "index.html", html(done, out, command))

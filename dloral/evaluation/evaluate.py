@@ -139,7 +139,11 @@ def _measure_pair(result: ClipResult, ready: MetricSuite) -> Iterator[tuple[int,
             result.measured = measured
             yield measured.num_frames, opened.num_frames
     if not result.measured.num_frames:
-        raise InputError(f"{result.pair.restored} has no frame; give a clip with one or more")
+        raise InputError(
+            "{path} does not have a frame",
+            remedy="give a clip with one or more",
+            path=result.pair.restored,
+        )
     if any(spec.name == "vmaf" for spec in ready.specs):
         result.measured.frames["vmaf"] = _vmaf_of(opened, result.measured.num_frames)
 
@@ -164,7 +168,10 @@ def _vmaf_of(opened: OpenPair, num_frames: int) -> list[float | None]:
     found = vmaf(opened.restored, opened.reference)
     if len(found) != num_frames:
         raise InputError(
-            f"VMAF counts {len(found)} frames in {opened.restored.path.name} "
-            f"and {num_frames} were read; it is damaged, or leave vmaf out"
+            "VMAF counts {value} frames in {path} and {count} were read",
+            remedy="it is damaged, or leave vmaf out",
+            path=opened.restored.path,
+            value=len(found),
+            count=num_frames,
         )
     return list(found)

@@ -162,7 +162,7 @@ def in_step(
         for name, frames in (("restored", restored_frames), ("hq", hq_frames), ("lq", lq_frames))
         if frames is not None
     }
-    said = {"restored": "the restored clip", "hq": "the reference", "lq": "the input"}
+    titles = {"restored": "the restored clip", "hq": "the reference", "lq": "the input"}
     for index in count():
         found = {name: next(frames, None) for name, frames in clips.items()}
         ended = [name for name, frame in found.items() if frame is None]
@@ -170,8 +170,10 @@ def in_step(
             return
         if ended:
             raise InputError(
-                f"{said[ended[0]]} ends after {index} frames and another clip goes on; "
-                "give clips of the same length"
+                "{what} ends after {value} frames and another clip does not",
+                remedy="give clips of the same length",
+                what=titles[ended[0]],
+                value=index,
             )
         yield FrameSet(found["restored"], found.get("hq"), found.get("lq"))  # type: ignore[arg-type]
 
@@ -181,4 +183,6 @@ def check_moment(moment: FrameSet) -> None:
     sizes = {tuple(frame.shape) for frame in moment if frame is not None}
     if len(sizes) > 1 or any(len(size) != 3 or size[0] != 3 for size in sizes):
         found = " and ".join(f"{'x'.join(map(str, reversed(size)))}" for size in sorted(sizes))
-        raise InputError(f"frames are {found}; give frames (3,H,W) of one size")
+        raise InputError(
+            "frames are {value}", remedy="give frames (3,H,W) of one size", value=found
+        )

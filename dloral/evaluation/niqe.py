@@ -66,8 +66,10 @@ def block_features(frame: Tensor) -> Floats:
     rows, columns = (side // BLOCK for side in frame.shape[-2:])
     if rows * columns < 2:
         raise InputError(
-            f"NIQE needs frames of at least {2 * BLOCK}x{BLOCK} pixels, "
-            f"and these are {frame.shape[-1]}x{frame.shape[-2]}"
+            "frames are {value} and NIQE needs {least} pixels or more",
+            remedy="leave niqe out",
+            value=f"{frame.shape[-1]}x{frame.shape[-2]}",
+            least=f"{2 * BLOCK}x{BLOCK}",
         )
     grey = (255 * luma(frame.double().cpu())).round()[:, : rows * BLOCK, : columns * BLOCK]
     found = [_features_of(_normalised(picture), rows, columns) for picture in (grey, _half(grey))]

@@ -25,8 +25,8 @@ from dloral.data.packs import Pack
 from dloral.errors import OptionError, Setting
 from dloral.evaluation.catalogue import MetricSuite, Settings, chosen_metrics
 from dloral.evaluation.published import A1_TEXT, TABLE_A1, TABLE_A2, TABLE_A3
-from dloral.evaluation.report import write_text
 from dloral.evaluation.restore import Scales, model_restorer, restore_and_measure
+from dloral.files import write_json
 from dloral.frames.clips import as_bytes
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.config import TrainConfig
@@ -199,7 +199,7 @@ def train_study(
                 figures = partial(_figures, pack=pack, ready=ready, variant=variant, run=run)
                 run_training(config, run, measure=figures)
                 found = _result(variant, seed, run, config, time.perf_counter() - started)
-                write_text(result, json.dumps(found, indent=1) + "\n")
+                write_json(result, found)
             runs.append(json.loads(result.read_text()))
     return {
         "study": study.name,
@@ -271,7 +271,7 @@ def _steps(
             f"{seconds:.2f} s a step, {measuring:.1f} s a measurement: {steps} steps a run "
             f"fit into {options.budget:g} minutes"
         )
-    write_text(kept, json.dumps({"steps": steps}) + "\n")
+    write_json(kept, {"steps": steps})
     return steps
 
 

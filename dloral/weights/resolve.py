@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
 )
 
-from dloral.errors import WeightsError
+from dloral.errors import Setting, WeightsError
 from dloral.weights.checkpoint_io import quiet_hub
 from dloral.weights.fetch import FetchPlan, FetchProgress, TerminalFetch, fetch, fetch_steps
 from dloral.weights.hub import no_space, reason_of
@@ -33,6 +33,8 @@ FETCHED = (SD21,)
 
 WANTED_FILES = ["*.json", "*.safetensors", "*.txt"]
 INDEX = "model_index.json"
+COMPACT = Setting("model", "compact")
+USE_COMPACT = "use {instead}"
 PIPELINE = "DLoRALPipeline"
 """The class that a model's index names."""
 
@@ -59,8 +61,12 @@ def find_model(model: str) -> Path:
         return _checked(_from_hub(model), model)
     known = ", ".join([*EMBEDDED, *FETCHED])
     raise WeightsError(
-        f"model {model[:80]!r} is unknown: no name ({known}), no folder here, no Hub id "
-        "owner/name; use --model compact"
+        "model {value!r} is unknown: not a name ({known}), not a folder here, not a Hub id "
+        "owner/name",
+        remedy=USE_COMPACT,
+        value=model[:80],
+        known=known,
+        instead=COMPACT,
     )
 
 
@@ -76,17 +82,32 @@ def _checked(folder: Path, model: str) -> Path:
     index = folder / INDEX
     if not index.is_file():
         raise WeightsError(
-            f"model {model!r}: {folder} has no {INDEX}; give a folder that "
-            "`python -m dloral convert` wrote, or use --model compact"
+            "model {value!r}: {path} has no {index}",
+            remedy="give a folder that `python -m dloral convert` wrote, or use {instead}",
+            value=model,
+            path=folder,
+            index=INDEX,
+            instead=COMPACT,
         )
     try:
         kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise WeightsError(
-            f"model {model!r}: {index} is not readable JSON; use --model compact"
+            "model {value!r}: {path} is not readable JSON",
+            remedy=USE_COMPACT,
+            value=model,
+            path=index,
+            instead=COMPACT,
         ) from error
     if kind != PIPELINE:
-        raise WeightsError(f"model {model!r} is a {kind}, not a {PIPELINE}; use --model compact")
+        raise WeightsError(
+            "model {value!r} is a {kind}, not a {wanted}",
+            remedy=USE_COMPACT,
+            value=model,
+            kind=kind,
+            wanted=PIPELINE,
+            instead=COMPACT,
+        )
     return folder
 
 
@@ -99,23 +120,36 @@ def _from_hub(model: str) -> Path:
         return Path(snapshot_download(model, allow_patterns=WANTED_FILES))
     except HFValidationError as error:
         raise WeightsError(
-            f"model {model[:80]!r} is neither a directory nor a Hub id; use --model compact"
+            "model {value!r} is neither a directory nor a Hub id",
+            remedy=USE_COMPACT,
+            value=model[:80],
+            instead=COMPACT,
         ) from error
     except LocalEntryNotFoundError as error:
         offline = constants.HF_HUB_OFFLINE
         reason = "HF_HUB_OFFLINE is set" if offline else "the Hub cannot be reached"
         raise WeightsError(
-            f"model {model!r} is not on this machine and {reason}; use --model compact"
+            "model {value!r} is not on this machine and {reason}",
+            remedy=USE_COMPACT,
+            value=model,
+            reason=reason,
+            instead=COMPACT,
         ) from error
     except EntryNotFoundError as error:
         raise WeightsError(
-            f"model {model!r} on the Hub has no {INDEX}, so it is something else; give one that "
-            "`python -m dloral convert` made, or use --model compact"
+            "model {value!r} on the Hub has no {index}, so it is something else",
+            remedy="give one that `python -m dloral convert` made, or use {instead}",
+            value=model,
+            index=INDEX,
+            instead=COMPACT,
         ) from error
     except (HfHubHTTPError, HTTPError, OSError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise no_space(Path(constants.HF_HUB_CACHE), 0) from error
         raise WeightsError(
-            f"model {model!r} could not be fetched from the Hub: it {reason_of(error)}; use "
-            "--model compact"
+            "model {value!r} could not be fetched from the Hub: it {reason}",
+            remedy=USE_COMPACT,
+            value=model,
+            reason=reason_of(error),
+            instead=COMPACT,
         ) from error
