@@ -160,15 +160,15 @@ def draw_curves(study: Study, found: Found, target: Path) -> None:
         for place, name in enumerate(names):
             side = axis if not place else axis.twinx()
             panels[name].append(side)
+            by_step: dict[int, list[float]] = {}
             for run in runs:
                 points = [(p["step"], p[name]) for p in run["points"] if p.get(name) is not None]
-                side.plot(*zip(*points, strict=True), color=colours[name], alpha=0.35, lw=1)
-            steps = sorted({point["step"] for run in runs for point in run["points"]})
-            means = [
-                np.mean([p[name] for r in runs for p in r["points"] if p["step"] == step])
-                for step in steps
-            ]
-            side.plot(steps, means, color=colours[name], lw=2, marker="o", ms=3)
+                steps, values = zip(*points, strict=True) if points else ((), ())
+                side.plot(steps, values, color=colours[name], alpha=0.35, lw=1)
+                for step, value in points:
+                    by_step.setdefault(step, []).append(value)
+            means = [np.mean(by_step[step]) for step in sorted(by_step)]
+            side.plot(sorted(by_step), means, color=colours[name], lw=2, marker="o", ms=3)
             side.set_ylabel(
                 f"{METRIC_SPECS[name].title} {arrow(METRIC_SPECS[name])}", color=colours[name]
             )

@@ -27,7 +27,7 @@ def open_pickle(path: Path, wanted: str) -> Any:
     """
     if not path.is_file():
         raise WeightsError(
-            "{path} does not exist", remedy="give the path of {wanted}", path=path, wanted=wanted
+            "{path} is not there", remedy="give the path of {wanted}", path=path, wanted=wanted
         )
     try:
         with warnings.catch_warnings(action="ignore"):  # the error says it, in one line
