@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dloral import __version__
+from dloral.data.commands import add_data
 from dloral.errors import OptionError, exit_status
 from dloral.evaluation.benchmark_commands import add_baseline, add_benchmark
 from dloral.evaluation.commands import add_compare, add_evaluate
 from dloral.evaluation.study_commands import add_study
-from dloral.training.commands import add_data, add_train
+from dloral.training.commands import add_data_list, add_train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_bench(commands)
     _add_app(commands)
     add_train(commands)
-    add_data(commands)
+    add_data(commands, add_data_list)
     add_evaluate(commands)
     add_compare(commands)
     add_study(commands)

@@ -12,8 +12,10 @@ from hub_server import Hub, Repo, serve
 from huggingface_hub import constants
 from released import CHECKPOINT, pin, released_repos
 
-from dloral.data.pack_maker import PackConfig, list_sources, prepare
+from dloral.data.pack_maker import make_pack
 from dloral.data.packs import Pack
+from dloral.data.sources import find_sources
+from dloral.data.spec import ClipSpec
 from dloral.models.adapters import add_adapters
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.compact import CompactSizes, build_pipeline
@@ -102,8 +104,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def packs(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packs")
     for name, frames in (("still", 1), ("clips", 3)):
-        config = PackConfig(count=6, frames=frames, size=64, seed=3)
-        prepare(list_sources([photos], [], config.size), config, folder / name, workers=1)
+        spec = ClipSpec((f"photos:{photos}",), frames=frames, size=64, seed=3)
+        make_pack(find_sources(spec), spec, 6, folder / name)
     return folder
 
 

@@ -56,12 +56,6 @@ def test_done_stopped_and_our_own_mistakes(capsys: pytest.CaptureFixture[str]) -
 
 
 MISTAKES = {
-    "prepare: no folder": (
-        "training.prepare --photos ABSENT --out OUT --count 1",
-        1,
-    ),
-    "prepare: empty folder": ("training.prepare --photos EMPTY --out OUT --count 1", 1),
-    "prepare: in the way": ("training.prepare --photos PHOTOS --out EMPTY --count 1 --size 64", 1),
     "compact: no pack": ("training.compact flow --packs EMPTY --run OUT", 1),
     "compact: no base": (
         "training.compact algorithm1 --packs EMPTY --run OUT --base ABSENT --flow ABSENT",
@@ -153,14 +147,14 @@ def test_mistake_is_one_line(
 
 
 def test_mistake_in_a_process_of_its_own(somewhere: Path) -> None:
-    words = ["--photos", "EMPTY", "--out", "OUT", "--count", "1"]
+    words = ["data", "pack", "photos:EMPTY", "-o", "OUT", "--count", "1"]
     result = subprocess.run(
-        [sys.executable, "-m", "dloral.data.pack_maker", *words],
+        [sys.executable, "-m", "dloral", *words],
         env={**os.environ, "PYTHONPATH": str(Path(dloral.__file__).parents[1])},
         capture_output=True,
         text=True,
         check=False,
     )
     assert result.returncode == 1
-    assert result.stderr.startswith("prepare: ")
+    assert result.stderr.startswith("dloral: ")
     assert result.stderr.count("\n") == 1

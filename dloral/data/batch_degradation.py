@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Generator, Tensor
 
 from dloral.data.degradation import (
     KERNEL_SIZES,
@@ -105,21 +105,23 @@ class DegradationBank:
         self.sincs = torch.from_numpy(sincs).to(device)
 
     @torch.no_grad()
-    def degrade(self, hq_frames: Tensor, rng: np.random.Generator) -> Tensor:
+    def degrade(
+        self, hq_frames: Tensor, rng: np.random.Generator, generator: Generator | None = None
+    ) -> Tensor:
         """(N,T,3,H,W), H and W multiples of the scale -> (N,T,3,H/s,W/s), rounded to 8 bits.
 
         A clip's first order, second order and last filter come from three draws of the bank, so
-        there are far more combinations than draws. Noise is torch's own on the device: seed it
-        with ``torch.manual_seed``.
+        there are far more combinations than draws. Noise is drawn on the device by ``generator``,
+        or without one by torch's own, which ``torch.manual_seed`` seeds.
         """
         shape, device = hq_frames.shape, hq_frames.device
         rows = torch.from_numpy(rng.integers(len(self.draws), size=(3, shape[0]))).to(device)
         shared = self.draws[rng.integers(len(self.draws))]
         height, width = (side // shared.scale for side in shape[-2:])
         first, second = self.first.chosen(rows[0]), self.second.chosen(rows[1])
-        frames = _blur_resize_noise(hq_frames, first, shared.first, shape[-2:])
+        frames = _blur_resize_noise(hq_frames, first, shared.first, shape[-2:], generator)
         frames = jpeg(frames, first.quality)
-        frames = _blur_resize_noise(frames, second, shared.second, (height, width))
+        frames = _blur_resize_noise(frames, second, shared.second, (height, width), generator)
         if shared.jpeg_before_resize:
             frames = jpeg(frames, second.quality)
         frames = _resize(frames, (height, width), shared.final_interpolation).clamp(0, 1)
@@ -130,11 +132,15 @@ class DegradationBank:
 
 
 def _blur_resize_noise(
-    frames: Tensor, own: _OrderBank, shared: Order, base_size: torch.Size | tuple[int, int]
+    frames: Tensor,
+    own: _OrderBank,
+    shared: Order,
+    base_size: torch.Size | tuple[int, int],
+    generator: Generator | None,
 ) -> Tensor:
     frames = blur(frames, own.kernels)
     size = tuple(max(8, int(side * shared.resize_factor)) for side in base_size)
-    return _add_noise(_resize(frames, size, shared.interpolation).clamp(0, 1), own)
+    return _add_noise(_resize(frames, size, shared.interpolation).clamp(0, 1), own, generator)
 
 
 def blur(frames: Tensor, kernels: Tensor) -> Tensor:
@@ -161,18 +167,18 @@ def _resize(frames: Tensor, size: tuple[int, ...], interpolation: int) -> Tensor
     return resized.unflatten(0, frames.shape[:2])
 
 
-def _add_noise(frames: Tensor, own: _OrderBank) -> Tensor:
+def _add_noise(frames: Tensor, own: _OrderBank, generator: Generator | None) -> Tensor:
     """Gaussian or shot noise, coloured or grey, by clip; see ``degradation._add_noise``."""
     gaussian, grey, amount = (
         part.view(-1, 1, 1, 1, 1) for part in (own.gaussian, own.grey, own.amount)
     )
-    white = torch.randn_like(frames)
+    white = torch.randn(frames.shape, generator=generator, device=frames.device, dtype=frames.dtype)
     white = torch.where(grey, white[:, :, :1], white)
     light = torch.where(grey, frames.mean(dim=2, keepdim=True), frames)
     codes = (255 * light).round()
     levels = _grey_levels(codes)
     photons = codes / 255 * levels
-    shot = torch.poisson(photons)
+    shot = torch.poisson(photons, generator)
     # Grey shot noise is one draw for the three channels, which hold equal light.
     shot = torch.where(grey, shot[:, :, :1], shot)
     shot = (shot - photons) / levels

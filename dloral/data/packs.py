@@ -1,12 +1,13 @@
-"""Degraded pairs on disk, made once by ``dloral.data.pack_maker``, read at random.
+"""Degraded pairs on disk, made once by ``dloral data pack``, read at random.
 
 A pack is a folder: ``hq.npy`` (N,T,3,S,S) and ``lq.npy`` (N,T,3,S/4,S/4), uint8, and for clips
 ``flow.npy`` (N,T-1,2,S/8,S/8), float16: current to previous, in cells of 8 pixels.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ class Pack:
             self.flow = np.load(flow, mmap_mode="r") if flow.is_file() else None
         except (OSError, ValueError, EOFError) as error:
             raise InputError(
-                f"{folder} is not a complete pack; make one with python -m dloral.data.pack_maker"
+                f"{folder} is not a complete pack; make one with `dloral data pack`"
             ) from error
         self.size = self.hq.shape[-1]
 
@@ -50,6 +51,14 @@ class Pack:
         self._flow()
         self._steps(crop)
         return self
+
+    def manifest(self) -> dict[str, Any]:
+        """How it was made, from which sources; empty if that is not there."""
+        try:
+            found = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def clip(self, index: int) -> tuple[Tensor, Tensor]:
         """One whole clip: (hq_frames, lq_frames at the same size), (T,3,S,S) in [0, 1]."""

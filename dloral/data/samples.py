@@ -21,13 +21,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from dloral.data.degradation import degrade_clip, sample_degradation
 from dloral.data.motion import MotionConfig, sample_clip
-from dloral.data.sources import REDUCTIONS, VIDEO_REDUCTION, Sources, Window
-from dloral.errors import InputError, OptionError
-from dloral.frames.resize import LATENT_STRIDE
+from dloral.data.sources import Sources, Window
+from dloral.data.spec import ClipSpec
+from dloral.errors import InputError
 from dloral.frames.scenes import CutDetector
 from dloral.video.images import load_image
 from dloral.video.reader import read_frames
@@ -41,46 +40,25 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class SampleConfig:
-    """``frames`` frames of ``size`` pixels square; every 1 / ``video_share``-th sample is from a
-    video, the others from photographs. Photographs are first made smaller by one of
-    ``photo_reductions``, videos by ``video_reduction``. Samples are mirrored sideways or not, and
-    with ``turned`` brought into any of the eight positions of a square."""
-
-    frames: int = 1
-    size: int = 256
-    seed: int = 0
-    scale: int = 4
-    video_share: float = 0.0
-    photo_reductions: tuple[float, ...] = REDUCTIONS
-    video_reduction: int = VIDEO_REDUCTION
-    turned: bool = False
-
-    def __post_init__(self) -> None:
-        if self.frames < 1:
-            raise OptionError(f"frames is {self.frames}; give 1 for stills, 2 or more for clips")
-        if self.size < 1 or self.size % LATENT_STRIDE:
-            raise OptionError(f"size is {self.size}; give a multiple of {LATENT_STRIDE}")
-        if not 0 <= self.video_share <= 1:
-            raise OptionError(f"video share is {self.video_share}; give a number from 0 to 1")
-        if not self.photo_reductions or min(*self.photo_reductions, self.video_reduction, 9) < 1:
-            raise OptionError("reductions are factors of 1 or more; give at least one")
-
-
-@dataclass(frozen=True)
 class Sample:
-    """hq_frames (T,S,S,3), lq_frames (T,S/scale,S/scale,3), uint8 RGB; flow (T-1,2,S,S) float32,
-    current to previous in pixels (dx, dy), None where it is not known."""
+    """hq_frames (T,S,S,3), lq_frames (T,S/scale,S/scale,3), uint8 RGB; flow (T-1,2,S,S), current to
+    previous in pixels (dx, dy), None where it is not known."""
 
     hq_frames: Pixels
     lq_frames: Pixels
     flow: NDArray[np.float32] | None
 
 
-def source_of(sources: Sources, config: SampleConfig, index: int) -> tuple[str, int]:
+def video_share(sources: Sources, spec: ClipSpec) -> float:
+    """Of the samples, how many are from videos, 0 to 1."""
+    if not (sources.photos and sources.windows):
+        return float(not sources.photos)
+    return 0.5 if spec.video_share is None else spec.video_share
+
+
+def source_of(sources: Sources, spec: ClipSpec, index: int) -> tuple[str, int]:
     """Which source sample ``index`` starts from: ("video" or "photo", number in its list)."""
-    share = config.video_share if sources.photos else 1.0
-    share = share if sources.windows else 0.0
+    share = video_share(sources, spec)
     videos_before = floor(index * share)
     if floor((index + 1) * share) > videos_before:
         places = len(sources.windows)
@@ -97,15 +75,15 @@ def _stride(count: int) -> int:
     return step
 
 
-def draw_sample(sources: Sources, config: SampleConfig, index: int) -> Sample:
+def draw_sample(sources: Sources, spec: ClipSpec, index: int) -> Sample:
     """Sample ``index``: the same wherever and whenever it is drawn."""
-    rng = np.random.default_rng((config.seed, index))
-    kind, number = source_of(sources, config, index)
+    rng = np.random.default_rng((spec.seed, index))
+    kind, number = source_of(sources, spec, index)
     if kind == "video":
-        frames, flow = _from_video(sources.windows, number, config, rng), None
+        frames, flow = _from_video(sources.windows, number, spec, rng), None
     else:
-        frames, flow = _from_photo(sources.photos, number, config, rng)
-    frames, flow = _positioned(frames, flow, rng, config.turned)
+        frames, flow = _from_photo(sources.photos, number, spec, rng)
+    frames, flow = _positioned(frames, flow, rng, spec.turned)
     draw = sample_degradation(rng)
     lq_frames = degrade_clip([frame.astype(np.float32) / 255 for frame in frames], draw, rng)
     return Sample(np.ascontiguousarray(frames), lq_frames, flow)
@@ -128,18 +106,18 @@ def _positioned(
 
 
 def _from_photo(
-    photos: Sequence[Path], number: int, config: SampleConfig, rng: np.random.Generator
+    photos: Sequence[Path], number: int, spec: ClipSpec, rng: np.random.Generator
 ) -> tuple[Pixels, NDArray[np.float32] | None]:
-    reduction = int(rng.integers(len(config.photo_reductions)))
-    photo = _part_of_photo(photos, number, reduction, config, rng)
-    if config.frames == 1:
+    reduction = int(rng.integers(len(spec.photo_reductions)))
+    photo = _part_of_photo(photos, number, reduction, spec, rng)
+    if spec.frames == 1:
         return photo[None], None
     motion = MotionConfig()
     foreground = None
     if rng.random() < motion.foreground_probability:
         other = int(rng.integers(len(photos)))
-        foreground = _part_of_photo(photos, other, -1, config, rng)
-    clip = sample_clip(photo, foreground, config.frames, config.size, rng, motion)
+        foreground = _part_of_photo(photos, other, -1, spec, rng)
+    clip = sample_clip(photo, foreground, spec.frames, spec.size, rng, motion)
     return clip.frames, clip.flow
 
 
@@ -147,7 +125,7 @@ def _part_of_photo(
     photos: Sequence[Path],
     number: int,
     reduction: int,
-    config: SampleConfig,
+    spec: ClipSpec,
     rng: np.random.Generator,
 ) -> Pixels:
     """``size`` pixels for a still; twice that, where there is as much, for a camera to move in.
@@ -158,7 +136,7 @@ def _part_of_photo(
         if path in _damaged:
             continue
         try:
-            reductions = config.photo_reductions
+            reductions = spec.photo_reductions
             photo = _cache.get(
                 (path, reductions[reduction]),
                 partial(reduced, path, reductions[reduction], reductions[0]),
@@ -166,29 +144,29 @@ def _part_of_photo(
         except InputError as error:
             _pass_over(path, error)
             continue
-        room = config.size if config.frames == 1 else 2 * config.size
+        room = spec.size if spec.frames == 1 else 2 * spec.size
         return photo[sharp_place(photo, room, rng)]
     raise InputError(f"none of {len(photos)} photographs can be read; {photos[0]} is one of them")
 
 
 def _from_video(
-    windows: Sequence[Window], number: int, config: SampleConfig, rng: np.random.Generator
+    windows: Sequence[Window], number: int, spec: ClipSpec, rng: np.random.Generator
 ) -> Pixels:
     """A crop of the window ``number``, or of the next one that is whole and has no cut in it."""
     for candidate in (*windows[number:], *windows[:number]):
         path = candidate.clip.path
-        key = (path, candidate.start, config.frames, config.video_reduction)
-        make = partial(window_frames, candidate, config.frames, config.video_reduction)
+        key = (path, candidate.start, spec.frames, spec.video_reduction)
+        make = partial(window_frames, candidate, spec.frames, spec.video_reduction)
         try:
             frames = _cache.get(key, make)
         except InputError as error:
             _pass_over(path, error)
             continue
-        if len(frames) == config.frames and not has_cut(frames):
-            place = sharp_place(frames[config.frames // 2], config.size, rng)
+        if len(frames) == spec.frames and not has_cut(frames):
+            place = sharp_place(frames[spec.frames // 2], spec.size, rng)
             return frames[(slice(None), *place)]
     raise InputError(
-        f"none of {len(windows)} places in the videos has {config.frames} frames without a cut; "
+        f"none of {len(windows)} places in the videos has {spec.frames} frames without a cut; "
         "give longer shots or fewer frames a clip"
     )
 
@@ -202,7 +180,7 @@ def _pass_over(path: Path, error: InputError) -> None:
     _damaged.add(path)
 
 
-def window_frames(window: Window, num_frames: int, reduction: int = VIDEO_REDUCTION) -> Pixels:
+def window_frames(window: Window, num_frames: int, reduction: int = 1) -> Pixels:
     """Up to ``num_frames`` frames from the window's start, reduced: (T,h,w,3) RGB."""
     width, height = (side // reduction for side in (window.clip.width, window.clip.height))
     with read_frames(window.clip, start=window.start) as frames:
@@ -234,9 +212,14 @@ def sharp_place(picture: Pixels, side: int, rng: np.random.Generator) -> tuple[s
     return places[rng.choice(CANDIDATES, p=np.array(energies) / sum(energies))]
 
 
-def reduced(path: Path, factor: float, least_factor: float = REDUCTIONS[0]) -> Pixels:
+def load_photo(path: Path) -> Pixels:
+    """Upright RGB (H,W,3); raises :class:`InputError`."""
+    return load_image(path).mul_(255).round_().byte().permute(1, 2, 0).contiguous().numpy()
+
+
+def reduced(path: Path, factor: float, least_factor: float = 1.0) -> Pixels:
     """The photograph, upright RGB, ``factor`` times smaller (less where too little would stay)."""
-    photo = load_image(path).mul_(255).round_().byte().permute(1, 2, 0).contiguous().numpy()
+    photo = load_photo(path)
     if min(photo.shape[:2]) / factor < LEAST_REDUCED_SIDE:
         factor = least_factor
     if factor == 1:
@@ -266,33 +249,6 @@ class PixelCache:
 
 
 _cache = PixelCache(CACHE_BYTES)  # one a process: worker processes each have their own
-
-
-class DLoRALDataset(Dataset[dict[str, Tensor]]):
-    """``length`` samples for a DataLoader, drawn as they are asked for.
-
-    Each is a dict: ``hq_frames`` (T,3,S,S) and ``lq_frames_small`` (T,3,S/scale,S/scale), float32
-    in [0, 1]; and, where all samples are clips from photographs, ``flow`` (T-1,2,S,S).
-    """
-
-    def __init__(self, sources: Sources, config: SampleConfig, length: int) -> None:
-        self.sources, self.config, self.length = sources, config, length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        if not 0 <= index < self.length:
-            raise IndexError(index)
-        sample = draw_sample(self.sources, self.config, index)
-        item = {
-            "hq_frames": as_frames(sample.hq_frames),
-            "lq_frames_small": as_frames(sample.lq_frames),
-        }
-        only_photos = not (self.sources.windows and self.config.video_share)
-        if sample.flow is not None and only_photos:
-            item["flow"] = torch.from_numpy(np.ascontiguousarray(sample.flow, np.float32))
-        return item
 
 
 def as_frames(pixels: Pixels) -> Tensor:

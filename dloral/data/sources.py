@@ -13,33 +13,30 @@ A place is ``KIND:PATH``:
   copies (folders ``X2``, ``X3``, ``X4``) and validation pictures are left out.
 * ``pexels:FOLDER``: downloaded videos (``1234567-hd_1920_1080_25fps.mp4``), or a folder of frames
   for each.
-* ``pack:FOLDER``: a pack of clips by ``dloral.data.pack_maker``.
+* ``pack:FOLDER``: a pack of clips, as ``dloral data pack`` makes them.
 
 Listing reads headers and ends of files, not whole pictures; a picture that turns out to be damaged
 inside is passed over when it is drawn (:mod:`dloral.data.samples`).
 """
 
+import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain, count, islice
 from math import floor
 from pathlib import Path
+from typing import Self
 
 from PIL import Image, UnidentifiedImageError
 
+from dloral.data.spec import ClipSpec, thousandths
 from dloral.errors import InputError, OptionError
 from dloral.video.probe import ClipInfo, probe
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m4v")
-REDUCTIONS = (2.0, 3.2)
-"""Photographs are made smaller first: at full size they are soft from JPEG and demosaicing."""
-
-VIDEO_REDUCTION = 2
-"""Compressed video is halved, which hides most of its own artefacts."""
-
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m4v", ".wmv")
 KINDS = ("photos", "videos", "list", "reds", "lsdir", "pexels", "pack")
 REDS4 = ("000", "011", "015", "020")
 ENDINGS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND"}
@@ -58,15 +55,6 @@ class Window:
 
 
 @dataclass(frozen=True)
-class VideoSpan:
-    """Which part of every video is used, in seconds, with a window every ``spacing``."""
-
-    first: Fraction = Fraction(0)
-    end: Fraction | None = None
-    spacing: Fraction = Fraction(5, 3)
-
-
-@dataclass(frozen=True)
 class Sources:
     """What can be used, and what was left out with the reason (by name, see :meth:`name`)."""
 
@@ -80,62 +68,41 @@ class Sources:
         the later ones have their place's name before it, or a number after it."""
         return self.names.get(path, path.name)
 
+    def checked(self, spec: ClipSpec) -> Self:
+        """Itself, unless nothing is left: then :class:`InputError`, with what was asked for."""
+        if self.photos or self.windows:
+            return self
+        reasons = sorted(set(self.left_out.values()))
+        raise InputError(
+            f"no usable source in {', '.join(spec.places) or 'no place at all'} "
+            f"({len(self.left_out)} left out{': ' if reasons else ''}{'; '.join(reasons[:3])}); "
+            f"give photographs ({', '.join(PHOTO_SUFFIXES)}) of {spec.photo_side} pixels a side "
+            f"or more, or videos of {spec.video_side}"
+        )
+
     def files(self) -> Iterator[Path]:
         """Every file or frame folder once, in order."""
         yield from self.photos
         yield from dict.fromkeys(window.clip.path for window in self.windows)
 
 
-@dataclass(frozen=True)
-class Needs:
-    """What a source must have: crops of ``size`` pixels after a reduction, names that fit."""
-
-    size: int = 256
-    photo_reduction: float = REDUCTIONS[0]
-    video_reduction: int = VIDEO_REDUCTION
-    exclude: tuple[str, ...] = ()
-    only: tuple[str, ...] = ()
-    span: VideoSpan = field(default_factory=VideoSpan)
-
-
-def list_sources(
-    photo_folders: Iterable[Path],
-    exclude: Sequence[str] = (),
-    size: int = 256,
-    *,
-    only: Sequence[str] = (),
-    videos: Iterable[Path] = (),
-    span: VideoSpan | None = None,
-) -> Sources:
-    """Every photograph below ``photo_folders`` and every video or frame folder at or below
-    ``videos``, in name order; see :func:`find_sources`."""
-    places = [f"photos:{folder}" for folder in photo_folders]
-    places += [f"videos:{video}" for video in videos]
-    needs = Needs(size, exclude=tuple(exclude), only=tuple(only), span=span or VideoSpan())
-    return find_sources(places, needs)
-
-
-def find_sources(places: Sequence[str], needs: Needs) -> Sources:
+def find_sources(spec: ClipSpec) -> Sources:
     """What the places hold, in name order. ``exclude`` and ``only`` are parts of names.
 
     Each file that cannot be used is listed with its reason, and logged as a warning unless it was
     left out by name. Raises :class:`InputError` if nothing is left, :class:`OptionError` for a
     place that is none.
     """
-    search = _Search(needs)
-    for place in places:
+    search = _Search(spec)
+    for place in spec.places:
         kind, path = split_place(place)
         if not path.exists():
-            raise InputError(f"{path} is not there; give a place that is ({place!r} was given)")
+            raise InputError(
+                "{path} does not exist", remedy=f"give another place than {kind}:", path=path
+            )
         search.look(kind, path)
-    if not search.photos and not search.windows:
-        photo, video = round(needs.size * needs.photo_reduction), needs.size * needs.video_reduction
-        raise InputError(
-            f"no usable source in {', '.join(places) or 'no place at all'} "
-            f"({len(search.left_out)} left out); give photographs ({', '.join(PHOTO_SUFFIXES)}) of "
-            f"{photo} pixels a side or more, or videos of {video}"
-        )
-    return Sources(tuple(search.photos), tuple(search.windows), search.left_out, search.names)
+    found = Sources(tuple(search.photos), tuple(search.windows), search.left_out, search.names)
+    return found.checked(spec)
 
 
 def split_place(place: str) -> tuple[str, Path]:
@@ -148,11 +115,30 @@ def split_place(place: str) -> tuple[str, Path]:
     return kind, Path(path).expanduser()
 
 
+def pack_of(places: Sequence[str]) -> Path | None:
+    """The folder of the pack that ``places`` are, if they are one."""
+    if len(places) != 1:
+        return None
+    kind, path = split_place(places[0])
+    return path if kind == "pack" else None
+
+
+def sha256(path: Path) -> str:
+    """Of a file, or of all files of a folder in name order."""
+    digest = hashlib.sha256()
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if file.is_file():
+            with file.open("rb") as content:
+                while block := content.read(1 << 20):
+                    digest.update(block)
+    return digest.hexdigest()
+
+
 class _Search:
     """Collects sources place by place."""
 
-    def __init__(self, needs: Needs) -> None:
-        self.needs = needs
+    def __init__(self, spec: ClipSpec) -> None:
+        self.spec = spec
         self.photos: list[Path] = []
         self.windows: list[Window] = []
         self.left_out: dict[str, str] = {}
@@ -192,14 +178,14 @@ class _Search:
                 self._video(path, file.parent, "")
 
     def _photo(self, path: Path, place: Path, reason: str) -> None:
-        least = round(self.needs.size * self.needs.photo_reduction)
+        least = self.spec.photo_side
         if self._wanted(path, place, lambda: unusable_photo(path, least), reason):
             self.photos.append(path)
 
     def _video(self, path: Path, place: Path, reason: str) -> None:
         def find() -> str:
             try:
-                found = _windows(probe(path), self.needs)
+                found = _windows(probe(path), self.spec)
             except InputError as error:
                 return str(error)
             self.windows.extend(found)
@@ -212,10 +198,10 @@ class _Search:
         if reason:
             self.left_out[name] = reason
             return False
-        if any(word in path.name for word in self.needs.exclude):
+        if any(word in path.name for word in self.spec.exclude):
             self.left_out[name] = "excluded by name"
             return False
-        if self.needs.only and not any(word in path.name for word in self.needs.only):
+        if self.spec.only and not any(word in path.name for word in self.spec.only):
             self.left_out[name] = "not among those named"
             return False
         if reason := unusable():
@@ -284,13 +270,15 @@ def _holds_frames(folder: Path) -> bool:
     return next(islice(pictures, 1, None), None) is not None
 
 
-def _windows(clip: ClipInfo, needs: Needs) -> list[Window]:
-    least = needs.size * needs.video_reduction
-    if min(clip.height, clip.width) < least:
-        raise InputError(f"{clip.width}x{clip.height} is smaller than {least} pixels a side")
-    span, length = needs.span, clip.duration or 0
-    end = length if span.end is None else min(span.end, length)
-    if end <= span.first:
+def _windows(clip: ClipInfo, spec: ClipSpec) -> list[Window]:
+    if min(clip.height, clip.width) < spec.video_side:
+        raise InputError(
+            f"{clip.width}x{clip.height} is smaller than {spec.video_side} pixels a side"
+        )
+    length, first = clip.duration or 0, thousandths(spec.video_from)
+    end = length if spec.video_until is None else min(thousandths(spec.video_until), length)
+    if end <= first:
         return []
-    places = max(1, floor((end - span.first) / span.spacing))
-    return [Window(clip, span.first + number * span.spacing) for number in range(places)]
+    spacing = thousandths(spec.video_spacing)
+    places = max(1, floor((end - first) / spacing))
+    return [Window(clip, first + number * spacing) for number in range(places)]

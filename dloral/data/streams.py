@@ -10,15 +10,16 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from dloral.data.clips import Clips, Draw
-from dloral.data.samples import SampleConfig, as_frames, draw_sample
+from dloral.data.samples import as_frames, draw_sample
 from dloral.data.sources import Sources
+from dloral.data.spec import ClipSpec
 from dloral.errors import DLoRALError
 from dloral.frames.resize import resize_bicubic
 
 
-def draw_clips(sources: Sources, config: SampleConfig, indices: range) -> Clips:
+def draw_clips(sources: Sources, spec: ClipSpec, indices: range) -> Clips:
     """Samples ``indices``, but with the low-quality frames still small: (B,T,3,H/scale,W/scale)."""
-    drawn = [draw_sample(sources, config, index) for index in indices]
+    drawn = [draw_sample(sources, spec, index) for index in indices]
     flows = [sample.flow for sample in drawn if sample.flow is not None]
     flow = np.stack(flows) if len(flows) == len(drawn) else None
     return Clips(
@@ -41,13 +42,13 @@ class _MicroBatches(Dataset["Clips | DLoRALError"]):
     An error a person can mend comes as a value, for a worker's exception comes with its traceback.
     """
 
-    def __init__(self, sources: Sources, config: SampleConfig, clips: int) -> None:
-        self.sources, self.config, self.clips = sources, config, clips
+    def __init__(self, sources: Sources, spec: ClipSpec, clips: int) -> None:
+        self.sources, self.spec, self.clips = sources, spec, clips
 
     def __getitem__(self, number: int) -> "Clips | DLoRALError":
         first = number * self.clips
         try:
-            return draw_clips(self.sources, self.config, range(first, first + self.clips))
+            return draw_clips(self.sources, self.spec, range(first, first + self.clips))
         except DLoRALError as error:
             return error
 
@@ -64,7 +65,7 @@ class StreamClips:
     def __init__(
         self,
         sources: Sources,
-        config: SampleConfig,
+        spec: ClipSpec,
         clips: int,
         steps: Sequence[int],
         micro_batches: int = 1,
@@ -72,7 +73,7 @@ class StreamClips:
         workers: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.batches = _MicroBatches(sources, config, clips)
+        self.batches = _MicroBatches(sources, spec, clips)
         self.steps, self.micro_batches = steps, micro_batches
         self.own = range(micro_batches) if own is None else own
         self.workers, self.device = workers, device

@@ -84,7 +84,7 @@ def _train(options: argparse.Namespace) -> None:
     if not (options.held_out / "hq.npy").is_file():
         raise OptionError(
             "{option} is {path}, which is not a pack",
-            remedy="give one of clips that are not trained on",
+            remedy="give one of clips that are not trained on, as `dloral data pack` makes it",
             option=Setting("held_out"),
             path=options.held_out,
         )

@@ -7,7 +7,7 @@ are that model's own switches. The low-quality clips are enlarged four times and
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,23 @@ def measure_study(
             path=data,
             first=next(iter(failed.values())),
         )
+    runs, conditions = _means(measured, failed)
+    return {
+        "study": study.name,
+        "kind": "inference",
+        "metrics": [spec.name for spec in ready.specs],
+        "unavailable": ready.unavailable,
+        "failed": failed,
+        "conditions": conditions,
+        "num_clips": len(pairs) - len(failed),
+        "runs": runs,
+    }
+
+
+def _means(
+    measured: Mapping[str, Mapping[str, Measured]], failed: Mapping[str, str]
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """(a run for each variant, its final figures the means over clips; what they depend on)."""
     runs: list[dict[str, Any]] = []
     conditions: dict[str, str] = {}
     for name, by_pair in measured.items():
@@ -110,16 +127,7 @@ def measure_study(
         runs.append({"variant": name, "seed": 0, "points": [], "final": final})
         for found in kept:
             conditions |= found.conditions
-    return {
-        "study": study.name,
-        "kind": "inference",
-        "metrics": [spec.name for spec in ready.specs],
-        "unavailable": ready.unavailable,
-        "failed": failed,
-        "conditions": conditions,
-        "num_clips": len(pairs) - len(failed),
-        "runs": runs,
-    }
+    return runs, conditions
 
 
 def _measured(

@@ -27,9 +27,10 @@ def add_train(commands: Commands) -> None:
     parser.set_defaults(command=_train)
 
 
-def add_data(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "data",
+def add_data_list(actions: Commands) -> None:
+    """``dloral data list``: here, for it knows configurations."""
+    parser = actions.add_parser(
+        "list",
         help="list what there is to train on, and what is left out and why",
         description="List what a configuration's places hold.",
     )
@@ -65,7 +66,8 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 def _configured(options: argparse.Namespace) -> Any:
     from dataclasses import replace
 
-    from dloral.training.config import SourceConfig, load_config, with_changes
+    from dloral.data.spec import ClipSpec
+    from dloral.training.config import load_config, with_changes
 
     config = load_config(options.config)
     data = config.data
@@ -74,7 +76,7 @@ def _configured(options: argparse.Namespace) -> Any:
         data = replace(data, consistency=replace(data.consistency, places=places), enhancement=None)
     if options.held_out:
         held_out = data.held_out or replace(data.consistency, places=())
-        assert isinstance(held_out, SourceConfig)
+        assert isinstance(held_out, ClipSpec)
         data = replace(data, held_out=replace(held_out, places=tuple(options.held_out)))
     config = replace(config, data=data)
     if options.steps is not None:

@@ -23,7 +23,8 @@ from pathlib import Path
 
 import torch
 
-from dloral.data.pool import Pictures, read_film
+from dloral.data.pictures import Pictures, film_clips
+from dloral.data.sources import Window
 from dloral.errors import InputError, exit_status
 from dloral.models.perceptual import LPIPSLike
 from dloral.training.live.algorithm1 import LiveAlgorithm1
@@ -32,6 +33,7 @@ from dloral.training.live.config import changed_config
 from dloral.training.live.recipe import Recipe
 from dloral.training.live.smoothing import lose_grids
 from dloral.training.monitor import writing
+from dloral.video.probe import probe
 from dloral.weights.loading import choose_device
 from dloral.weights.resolve import find_model
 
@@ -60,7 +62,11 @@ def main() -> None:
     base = find_model(given.base) if given.base else None
     torch.backends.cudnn.benchmark = True
     begun = time.monotonic()
-    film = read_film(given.film, 5) if given.film else None
+    film = None
+    if given.film:
+        clip = probe(given.film)
+        shots = range((clip.num_frames or 0) // 5)
+        film = film_clips([Window(clip, 5 * n / clip.fps) for n in shots], 5)
     photos = sorted(given.photos.glob("*.jpg"))
     if not photos:
         raise InputError(f"{given.photos} holds no .jpg photographs; give a folder that does")

@@ -9,13 +9,13 @@ import ast
 import runpy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from math import inf
 from pathlib import Path
 from pprint import pformat
 from textwrap import indent
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from dloral.data.spec import ClipSpec
 from dloral.errors import OptionError
 from dloral.training.algorithm1 import Algorithm1Config
 from dloral.training.schedule import StageSchedule
@@ -30,7 +30,6 @@ WORDS = {
     type(None): ("None", ""),
     StageSchedule: ("a schedule's name", ""),
 }
-LEAST_SPACING = 0.001  # seconds; sources are listed in thousandths
 
 
 @dataclass(frozen=True)
@@ -68,52 +67,15 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class SourceConfig:
-    """Where clips come from.
-
-    ``places``: ``KIND:PATH`` each, KIND one of ``photos``, ``videos``, ``list``, ``reds``,
-    ``lsdir``, ``pexels``, ``pack`` (:mod:`dloral.data.sources`). ``exclude``, ``only``: parts
-    of names. ``video_share`` of the samples are from videos, the others from photographs (None: as
-    there are files). Photographs are first made ``photo_reductions`` times smaller (one of them is
-    drawn), videos ``video_reduction`` times. A clip starts every ``video_spacing`` seconds of them.
-    """
-
-    places: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    only: tuple[str, ...] = ()
-    video_share: float | None = None
-    photo_reductions: tuple[float, ...] = (2.0, 3.2)
-    video_reduction: int = 2
-    video_spacing: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("places", "exclude", "only"):
-            if isinstance(value := getattr(self, name), str):
-                raise OptionError(f"{name} is {value!r}; give a tuple, such as ({value!r},)")
-        if not self.photo_reductions or min(self.photo_reductions) < 1:
-            raise OptionError(
-                f"photo_reductions is {self.photo_reductions}; give factors of 1 or more"
-            )
-        if self.video_reduction < 1:
-            raise OptionError(f"video_reduction is {self.video_reduction}; give 1 or more")
-        if self.video_share is not None and not 0 <= self.video_share <= 1:
-            raise OptionError(f"video_share is {self.video_share}; give a share from 0 to 1")
-        if not LEAST_SPACING <= self.video_spacing < inf:
-            raise OptionError(
-                f"video_spacing is {self.video_spacing}; give {LEAST_SPACING} seconds or more"
-            )
-
-
-@dataclass(frozen=True)
 class DataConfig:
     """``consistency`` is the paper's S_cons, ``enhancement`` its S_enh (None: the same places),
     ``held_out`` what figures and sample grids are made from (None: none are). ``workers``:
     processes that prepare clips; no number of them changes a sample. A ``joint`` stage takes its
     clips from S_cons."""
 
-    consistency: SourceConfig = field(default_factory=SourceConfig)
-    enhancement: SourceConfig | None = None
-    held_out: SourceConfig | None = None
+    consistency: ClipSpec = field(default_factory=ClipSpec)
+    enhancement: ClipSpec | None = None
+    held_out: ClipSpec | None = None
     held_out_clips: int = 4
     workers: int = 2
 

@@ -2,15 +2,16 @@
 
 from dloral.training.configurations import *
 
-config = replace(SD21, data=DataConfig(SourceConfig(("reds:/data/REDS",))))
+config = replace(SD21, data=DataConfig(ClipSpec(("reds:/data/REDS",))))
 """
 
 from dataclasses import replace
 
+from dloral.data.spec import ClipSpec
 from dloral.training.adversarial import AdversarialConfig
 from dloral.training.algorithm1 import Algorithm1Config
 from dloral.training.compact import COMPACT_SCHEDULE, LOOPS, LORA_RANK
-from dloral.training.config import DataConfig, ModelConfig, SourceConfig, TrainConfig
+from dloral.training.config import DataConfig, ModelConfig, TrainConfig
 from dloral.training.csd import CSDConfig
 from dloral.training.schedule import StageSchedule, named_schedule
 from dloral.training.trainer import LoopConfig
@@ -23,10 +24,10 @@ __all__ = [
     "AdversarialConfig",
     "Algorithm1Config",
     "CSDConfig",
+    "ClipSpec",
     "DataConfig",
     "LoopConfig",
     "ModelConfig",
-    "SourceConfig",
     "StageSchedule",
     "TrainConfig",
     "named_schedule",
@@ -50,8 +51,8 @@ SD21 = TrainConfig(
         schedule=named_schedule("public"),
     ),
     data=DataConfig(
-        consistency=SourceConfig(("reds:REDS", "pexels:Pexels"), video_reduction=1),
-        enhancement=SourceConfig(("lsdir:LSDIR",), photo_reductions=(1.0,)),
+        consistency=ClipSpec(("reds:REDS", "pexels:Pexels"), video_reduction=1),
+        enhancement=ClipSpec(("lsdir:LSDIR",), photo_reductions=(1.0,)),
         workers=8,
     ),
     loop=LoopConfig(

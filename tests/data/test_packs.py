@@ -3,22 +3,28 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from dloral.data.pack_maker import PackConfig, list_sources, prepare
+from dloral.data.pack_maker import make_pack
 from dloral.data.packs import Pack
-from dloral.errors import InputError, OutputError
+from dloral.data.sources import find_sources
+from dloral.data.spec import ClipSpec
+from dloral.errors import InputError, OptionError, OutputError
 from dloral.models.flow import warp
 
 
+def stills_of(*folders: Path, **settings: Any) -> ClipSpec:
+    return ClipSpec(tuple(f"photos:{folder}" for folder in folders), size=64, **settings)
+
+
 def test_one_worker_or_two_make_the_same_pack(photos: Path, tmp_path: Path):
-    config = PackConfig(count=5, frames=2, size=64, seed=1)
-    sources = list_sources([photos], [], config.size)
+    spec = stills_of(photos, frames=2, seed=1)
     for workers in (1, 2):
-        prepare(sources, config, tmp_path / str(workers), workers)
+        make_pack(find_sources(spec), spec, 5, tmp_path / str(workers), workers)
     for name in ("hq", "lq", "flow"):
         one, two = (np.load(tmp_path / f"{n}/{name}.npy") for n in (1, 2))
         assert np.array_equal(one, two), name
@@ -26,32 +32,23 @@ def test_one_worker_or_two_make_the_same_pack(photos: Path, tmp_path: Path):
 
 
 def test_another_seed_makes_another_pack(photos: Path, tmp_path: Path):
-    sources = list_sources([photos], [], 64)
     for seed in (1, 2):
-        prepare(sources, PackConfig(count=2, size=64, seed=seed), tmp_path / str(seed), 1)
+        spec = stills_of(photos, seed=seed)
+        make_pack(find_sources(spec), spec, 2, tmp_path / str(seed))
     assert not np.array_equal(*(np.load(tmp_path / f"{seed}/hq.npy") for seed in (1, 2)))
-
-
-def test_a_broken_picture_is_left_out_and_named(photos: Path, tmp_path: Path):
-    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff not a picture")
-    (tmp_path / "note.txt").write_text("no picture, not listed")
-    sources = list_sources([photos, tmp_path], ["1.png"], 64)
-    assert [path.name for path in sources.photos] == ["0.png"]
-    assert sources.left_out == {
-        "broken.jpg": "not a readable picture",
-        "1.png": "excluded by name",
-    }
-
-
-def test_nothing_usable_is_one_line(tmp_path: Path):
-    with pytest.raises(InputError) as caught:
-        list_sources([tmp_path], [], 64)
-    assert "\n" not in str(caught.value)
 
 
 def test_an_existing_pack_is_not_touched(photos: Path, tmp_path: Path):
     with pytest.raises(OutputError, match="exists already"):
-        prepare(list_sources([photos], [], 64), PackConfig(1, size=64), tmp_path, 1)
+        make_pack(find_sources(stills_of(photos)), stills_of(photos), 1, tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [{"count": 0}, {"count": 1, "workers": 0}])
+def test_a_pack_has_clips_and_someone_who_makes_it(wrong: dict, photos: Path, tmp_path: Path):
+    with pytest.raises(OptionError, match=f"{list(wrong)[-1]} is 0"):
+        make_pack(
+            find_sources(stills_of(photos)), stills_of(photos), folder=tmp_path / "p", **wrong
+        )
 
 
 def test_the_manifest_names_the_sources(packs: Path):
@@ -68,8 +65,8 @@ def test_the_manifest_tells_sources_of_one_name_apart(tmp_path: Path):
         cv2.imwrite(
             str(tmp_path / name), np.random.default_rng(seed).integers(0, 255, (200, 200, 3))
         )
-    sources = list_sources([tmp_path / "a", tmp_path / "b"], [], 64)
-    prepare(sources, PackConfig(count=1, size=64), tmp_path / "pack", 1)
+    spec = stills_of(tmp_path / "a", tmp_path / "b")
+    make_pack(find_sources(spec), spec, 1, tmp_path / "pack")
     manifest = json.loads((tmp_path / "pack" / "manifest.json").read_text())
     assert manifest["sources"] == {
         named: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()

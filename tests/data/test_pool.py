@@ -1,5 +1,7 @@
-"""Pairs made while training: exact flow, rows that stay together, the newest kept."""
+"""Pairs made while training: exact flow, rows that stay together, the newest kept, and the same
+whenever they are drawn."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -8,15 +10,13 @@ import pytest
 import torch
 
 from dloral.data.batch_degradation import DegradationBank
+from dloral.data.clips import Clips, Draw
 from dloral.data.motion import MotionConfig, sample_cameras
-from dloral.data.pool import (
-    PairPool,
-    Pictures,
-    batch_cameras,
-    lightly_degraded,
-    read_film,
-)
-from dloral.errors import InputError
+from dloral.data.pictures import Pictures, batch_cameras, film_clips
+from dloral.data.pool import PairPool, PoolClips, PoolConfig, lightly_degraded
+from dloral.data.sources import find_sources
+from dloral.data.spec import ClipSpec
+from dloral.errors import InputError, OptionError
 from dloral.models.flow import warp
 
 SIZE = 64
@@ -117,12 +117,79 @@ def test_light_degradation_keeps_the_picture(pictures: Pictures):
     assert (again - clip.flatten(0, 1)).abs().mean() < 0.05
 
 
-def test_film_is_read_in_shots(tmp_path: Path):
+def test_film_is_read_where_its_clips_start(tmp_path: Path):
+    """Evenly over the film, no more than asked for, and none across a cut."""
     path = tmp_path / "film.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
-    for grey in range(7):
-        writer.write(np.full((48, 64, 3), 30 * grey, np.uint8))
+    for frame in range(40):
+        grey = 8 + 2 * frame if frame < 21 else 250 - 2 * frame  # the cut is before frame 21
+        writer.write(np.full((48, 64, 3), grey, np.uint8))
     writer.release()
-    film = read_film(path, 3)
-    assert film.shape == (2, 3, 3, 48, 64)
-    assert abs(float(film[1, 0].float().mean()) - 90) < 6
+    spec = ClipSpec((f"videos:{path}",), frames=4, size=24, video_spacing=0.5)
+    windows = find_sources(spec).windows
+    assert len(windows) == 8
+    film = film_clips(windows, 4, reduction=2)
+    assert [clip.shape for clip in film] == [(4, 3, 24, 32)] * 7
+    starts = [float(clip[0].float().mean()) for clip in film]
+    assert starts == pytest.approx([8, 18, 28, 38, 200, 190, 180], abs=3)
+    few = film_clips(windows, 4, reduction=2, most=2)
+    assert [float(clip[0].float().mean()) for clip in few] == pytest.approx([8], abs=3)
+    with pytest.raises(InputError, match="none of 8 places in the film has 50 frames"):
+        film_clips(windows, 50)
+
+
+SMALL = PoolConfig(held=9, at_a_time=3, refill_every=2, warm_refills=2, light_share=0.4, draws=6)
+
+
+def pool_clips(pictures: Pictures, seed: int = 5) -> PoolClips:
+    return PoolClips(pictures, frames=2, clips=3, crop=32, seed=seed, config=SMALL)
+
+
+def drawn(source: PoolClips, step: int, micro: int = 0) -> Clips:
+    return source.draw(Draw(step, micro, np.random.default_rng((7, step, micro))))
+
+
+def same(first: Clips, second: Clips) -> bool:
+    assert first.flow is not None
+    assert second.flow is not None
+    pairs = ((first.hq_frames, second.hq_frames), (first.lq_frames, second.lq_frames))
+    flows = (first.flow, second.flow)
+    return all(torch.equal(a, b) for a, b in (*pairs, flows))
+
+
+def test_a_resumed_pool_draws_what_an_unbroken_one_does(pictures: Pictures):
+    """At every step of a run that fills the pool more than twice over; torch's own random numbers
+    are neither used nor moved."""
+    unbroken = pool_clips(pictures)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    clips = [drawn(unbroken, step) for step in range(12)]
+    assert torch.equal(torch.get_rng_state(), before)
+    for step in (0, 1, 5, 11):
+        torch.manual_seed(step + 1)
+        assert same(drawn(pool_clips(pictures), step), clips[step]), step
+    # Asked for again, in any order, and jumping ahead.
+    for step in (3, 11, 2):
+        assert same(drawn(unbroken, step), clips[step]), step
+    assert not same(clips[0], clips[1])
+    assert not same(drawn(unbroken, 2, micro=1), clips[2])
+    assert not same(drawn(pool_clips(pictures, seed=6), 2), clips[2])
+
+
+def test_a_draw_sees_the_refills_that_are_due(pictures: Pictures):
+    """Three before the first step, one more every second; three are kept."""
+    source = pool_clips(pictures)
+    for step, refills in ((0, 3), (1, 3), (2, 4), (9, 7), (4, 5)):
+        drawn(source, step)
+        assert source.pool.refills == refills, step
+    kept = {tuple(clip.flatten()[:50].tolist()) for clip in source.pool.hq}
+    again = pool_clips(pictures)
+    for step in range(5):
+        drawn(again, step)
+    assert kept == {tuple(clip.flatten()[:50].tolist()) for clip in again.pool.hq}
+
+
+@pytest.mark.parametrize("wrong", [{"held": 2}, {"refill_every": 0}, {"light_share": 1.1}])
+def test_pool_settings_check_themselves(wrong: dict):
+    with pytest.raises(OptionError, match=next(iter(wrong))):
+        replace(SMALL, **wrong)

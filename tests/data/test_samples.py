@@ -1,29 +1,24 @@
 """Samples: drawn from the seed alone, from photographs and videos that are whole, with no cut."""
 
 import logging
-from fractions import Fraction
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
 import numpy as np
 import pytest
-import torch
-from torch.utils.data import DataLoader
 
-from dloral.data.samples import (
-    DLoRALDataset,
-    PixelCache,
-    SampleConfig,
-    draw_sample,
-    has_cut,
-    sharp_place,
-    source_of,
-)
-from dloral.data.sources import Sources, VideoSpan, list_sources
+from dloral.data.samples import PixelCache, draw_sample, has_cut, sharp_place, source_of
+from dloral.data.sources import Sources, find_sources
+from dloral.data.spec import ClipSpec
 from dloral.errors import InputError, OptionError
 
-SPAN = VideoSpan(spacing=Fraction(1, 4))
+
+def wanted(*places: str, **settings: Any) -> ClipSpec:
+    """64 pixels, a clip every quarter of a second."""
+    return ClipSpec(places, **{"size": 64, "video_spacing": 0.25} | settings)
 
 
 def scene(seed: int, num_frames: int) -> list[np.ndarray]:
@@ -49,54 +44,33 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
-    assert first.keys() == second.keys()
-    for name in first:
-        assert torch.equal(first[name], second[name]), name
-
-
-def test_a_dataset_draws_what_a_pack_of_the_same_seed_holds(photos: Path, packs: Path):
+def test_a_sample_is_what_a_pack_of_the_same_seed_holds(photos: Path, packs: Path):
     for name, frames in (("still", 1), ("clips", 3)):
-        config = SampleConfig(frames=frames, size=64, seed=3)
-        dataset = DLoRALDataset(list_sources([photos], size=64), config, 6)
-        for index in (0, 3):
-            item = dataset[index]
-            for ours, theirs in (("hq_frames", "hq"), ("lq_frames_small", "lq")):
+        spec = wanted(f"photos:{photos}", frames=frames, seed=3)
+        sources = find_sources(spec)
+        for index in (3, 0):  # in any order
+            sample = draw_sample(sources, spec, index)
+            for ours, theirs in ((sample.hq_frames, "hq"), (sample.lq_frames, "lq")):
                 pack = np.load(packs / name / f"{theirs}.npy")[index]
-                assert torch.equal(item[ours], torch.from_numpy(pack).float() / 255)
+                assert np.array_equal(ours.transpose(0, 3, 1, 2), pack)
 
 
-def test_shapes_and_ranges(photos: Path):
-    clip = DLoRALDataset(list_sources([photos], size=64), SampleConfig(3, 64), 1)[0]
-    assert {name: tuple(value.shape) for name, value in clip.items()} == {
-        "hq_frames": (3, 3, 64, 64),
-        "lq_frames_small": (3, 3, 16, 16),
-        "flow": (2, 2, 64, 64),
-    }
-    for value in clip.values():
-        assert value.dtype == torch.float32
-    assert clip["lq_frames_small"].min() >= 0
-    assert clip["lq_frames_small"].max() <= 1
-    still = DLoRALDataset(list_sources([photos], size=64), SampleConfig(1, 64), 1)[0]
-    assert still.keys() == {"hq_frames", "lq_frames_small"}
-
-
-def test_workers_and_order_change_nothing(photos: Path):
-    dataset = DLoRALDataset(list_sources([photos], size=64), SampleConfig(2, 64, seed=5), 4)
-    backwards = [dataset[index] for index in (3, 2, 1, 0)][::-1]
-    loaded = DataLoader(dataset, batch_size=None, num_workers=1)
-    for alone, by_worker in zip(backwards, loaded, strict=True):
-        assert_same(alone, by_worker)
+def test_shapes(photos: Path):
+    spec = wanted(f"photos:{photos}", frames=3)
+    clip = draw_sample(find_sources(spec), spec, 0)
+    assert (clip.hq_frames.shape, clip.hq_frames.dtype) == ((3, 64, 64, 3), np.uint8)
+    assert (clip.lq_frames.shape, clip.lq_frames.dtype) == ((3, 16, 16, 3), np.uint8)
+    assert clip.flow is not None
+    assert clip.flow.shape == (2, 2, 64, 64)
+    assert draw_sample(find_sources(spec), replace(spec, frames=1), 0).flow is None
 
 
 def test_another_seed_or_index_gives_another_sample(photos: Path):
-    sources = list_sources([photos], size=64)
-    first = DLoRALDataset(sources, SampleConfig(1, 64, seed=1), 3)
-    second = DLoRALDataset(sources, SampleConfig(1, 64, seed=2), 3)
-    assert not torch.equal(first[0]["hq_frames"], second[0]["hq_frames"])
-    assert not torch.equal(first[0]["hq_frames"], first[2]["hq_frames"])
-    with pytest.raises(IndexError):
-        first[3]
+    spec = wanted(f"photos:{photos}", seed=1)
+    sources = find_sources(spec)
+    first = draw_sample(sources, spec, 0).hq_frames
+    assert not np.array_equal(first, draw_sample(sources, replace(spec, seed=2), 0).hq_frames)
+    assert not np.array_equal(first, draw_sample(sources, spec, 2).hq_frames)
 
 
 def test_truncated_and_small_photographs_are_left_out_with_a_warning(
@@ -108,7 +82,7 @@ def test_truncated_and_small_photographs_are_left_out_with_a_warning(
     cv2.imwrite(str(tmp_path / "small.png"), whole[:100])
     (tmp_path / "words.png").write_text("no picture")
     with caplog.at_level(logging.WARNING):
-        sources = list_sources([tmp_path, photos], size=64)
+        sources = find_sources(wanted(f"photos:{tmp_path}", f"photos:{photos}"))
     assert [path.name for path in sources.photos] == ["0.png", "1.png"]
     assert sorted(sources.left_out) == ["cut.jpg", "small.png", "words.png"]
     for name in sources.left_out:
@@ -117,29 +91,53 @@ def test_truncated_and_small_photographs_are_left_out_with_a_warning(
 
 def test_nothing_usable_is_one_line_that_names_the_place(tmp_path: Path):
     with pytest.raises(InputError) as caught:
-        list_sources([tmp_path], size=64)
+        find_sources(wanted(f"photos:{tmp_path}"))
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_only_and_exclude_choose_by_name(photos: Path):
-    sources = list_sources([photos], size=64, only=["1.p"])
+    place = f"photos:{photos}"
+    sources = find_sources(wanted(place, only=("1.p",)))
     assert [path.name for path in sources.photos] == ["1.png"]
-    assert list_sources([photos], ["1.p"], 64).left_out == {"1.png": "excluded by name"}
+    assert find_sources(wanted(place, exclude=("1.p",))).left_out == {"1.png": "excluded by name"}
 
 
-@pytest.mark.parametrize("wrong", [{"frames": 0}, {"size": 100}, {"video_share": 1.5}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"frames": 0},
+        {"size": 100},
+        {"video_share": 1.5},
+        {"photo_reductions": ()},
+        {"photo_reductions": (0.5,)},
+        {"video_reduction": 0},
+        {"video_spacing": 0.0},
+        {"video_from": float("nan")},
+        {"video_until": 0},
+        {"places": "photos:/data"},
+        {"seed": -1},
+    ],
+)
 def test_settings_check_themselves(wrong: dict):
-    with pytest.raises(OptionError):
-        SampleConfig(**wrong)
+    with pytest.raises(OptionError, match=f"^{next(iter(wrong))} is ") as caught:
+        ClipSpec(**wrong)
+    assert "; give " in str(caught.value)
+
+
+def test_a_training_says_itself_how_its_clips_are():
+    spec = ClipSpec(("photos:x",)).for_training(3, 128, 7)
+    assert (spec.frames, spec.size, spec.seed, spec.turned) == (3, 128, 7, True)
+    with pytest.raises(OptionError, match="size is 64 in a training's source"):
+        ClipSpec(("photos:x",), size=64).for_training(3, 128, 7)
 
 
 def test_windows_of_a_video_hold_consecutive_frames_and_no_cut(video: Path):
-    sources = list_sources([], size=64, videos=[video], span=SPAN)
+    spec = wanted(f"videos:{video}", frames=4)
+    sources = find_sources(spec)
     assert len(sources.windows) == 8
-    config = SampleConfig(frames=4, size=64, seed=0)
     for index in range(8):
-        sample = draw_sample(sources, config, index)
+        sample = draw_sample(sources, spec, index)
         assert sample.flow is None
         assert sample.hq_frames.shape == (4, 64, 64, 3)
         assert not has_cut(sample.hq_frames)
@@ -153,18 +151,17 @@ def test_windows_of_a_video_hold_consecutive_frames_and_no_cut(video: Path):
 
 
 def test_the_window_across_the_cut_is_passed_over(video: Path):
-    windows = list_sources([], size=64, videos=[video], span=SPAN).windows
+    spec = wanted(f"videos:{video}", frames=4)
+    windows = find_sources(spec).windows
     # The window from 1 s on holds frames 24 to 27: the cut is between its second and third.
     across = next(number for number, window in enumerate(windows) if window.start == 1)
-    config = SampleConfig(frames=4, size=64)
-    assert not has_cut(draw_sample(Sources(windows=windows), config, across).hq_frames)
+    assert not has_cut(draw_sample(Sources(windows=windows), spec, across).hq_frames)
     with pytest.raises(InputError, match="without a cut"):
-        draw_sample(Sources(windows=(windows[across],)), config, 0)
+        draw_sample(Sources(windows=(windows[across],)), spec, 0)
 
 
 def test_a_span_limits_what_is_taken_from_a_video(video: Path):
-    span = VideoSpan(Fraction(1, 2), Fraction(3, 2), Fraction(1, 4))
-    windows = list_sources([], size=64, videos=[video], span=span).windows
+    windows = find_sources(wanted(f"videos:{video}", video_from=0.5, video_until=1.5)).windows
     assert [float(window.start) for window in windows] == [0.5, 0.75, 1.0, 1.25]
 
 
@@ -174,17 +171,18 @@ def test_a_folder_of_frames_is_a_video(tmp_path: Path):
     for number, picture in enumerate(scene(3, 12)):
         cv2.imwrite(str(shot / f"{number:04}.png"), picture[..., ::-1])
     (tmp_path / "broken.mp4").write_bytes(b"no video")
-    sources = list_sources([], size=64, videos=[tmp_path], span=SPAN)
+    spec = wanted(f"videos:{tmp_path}", frames=2)
+    sources = find_sources(spec)
     assert list(sources.files()) == [shot]
     assert list(sources.left_out) == ["broken.mp4"]
-    sample = draw_sample(sources, SampleConfig(frames=2, size=64), 0)
+    sample = draw_sample(sources, spec, 0)
     assert sample.hq_frames.std() > 10
 
 
 def test_videos_take_their_share_evenly(photos: Path, video: Path):
-    sources = list_sources([photos], size=64, videos=[video], span=SPAN)
-    config = SampleConfig(size=64, video_share=0.25)
-    kinds = [source_of(sources, config, index) for index in range(16)]
+    spec = wanted(f"photos:{photos}", f"videos:{video}", video_share=0.25)
+    sources = find_sources(spec)
+    kinds = [source_of(sources, spec, index) for index in range(16)]
     assert [kind for kind, _ in kinds[:4]] == ["photo", "photo", "photo", "video"]
     taken = [number for kind, number in kinds if kind == "video"]
     assert max(np.diff(sorted(taken))) <= 3  # four of eight places: spread over the whole video
@@ -193,9 +191,9 @@ def test_videos_take_their_share_evenly(photos: Path, video: Path):
 
 @pytest.mark.parametrize("count", [1, 2, 6, 8, 97])
 def test_every_place_in_a_video_is_visited(count: int, video: Path):
-    window = list_sources([], size=64, videos=[video], span=SPAN).windows[0]
+    window = find_sources(wanted(f"videos:{video}")).windows[0]
     sources = Sources(windows=(window,) * count)
-    visited = {source_of(sources, SampleConfig(size=64), index)[1] for index in range(count)}
+    visited = {source_of(sources, wanted(), index)[1] for index in range(count)}
     assert visited == set(range(count))
 
 

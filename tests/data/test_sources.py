@@ -1,17 +1,22 @@
 """Places: photographs, videos, lists, and the public data sets as they are laid out."""
 
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from dloral.data.samples import SampleConfig, draw_sample, reduced
-from dloral.data.sources import Needs, Sources, find_sources, split_place
+from dloral.data.samples import draw_sample, reduced
+from dloral.data.sources import Sources, find_sources, split_place
+from dloral.data.spec import ClipSpec
 from dloral.errors import InputError, OptionError
 
-NEEDS = Needs(size=32, photo_reduction=1.0, video_reduction=1)
+
+def wanted(*places: str, **settings: Any) -> ClipSpec:
+    """32 pixels at full size."""
+    plain = {"size": 32, "photo_reductions": (1.0,), "video_reduction": 1}
+    return ClipSpec(places, **plain | settings)
 
 
 def picture(path: Path, seed: int = 0, side: int = 64) -> Path:
@@ -36,7 +41,7 @@ def test_reds_gives_sharp_training_clips_but_reds4(tmp_path: Path):
         frames(tmp_path / "train" / "train_sharp" / name)
     frames(tmp_path / "train" / "train_sharp_bicubic" / "X4" / "001")
     frames(tmp_path / "val" / "val_sharp" / "002")
-    sources = find_sources([f"reds:{tmp_path}"], NEEDS)
+    sources = find_sources(wanted(f"reds:{tmp_path}"))
     assert clips_of(sources) == ["001", "239"]
     assert not sources.photos
     assert sources.left_out == {
@@ -52,7 +57,7 @@ def test_lsdir_gives_full_size_training_pictures(tmp_path: Path):
     picture(tmp_path / "HR" / "train" / "0002000" / "0001001.png")
     picture(tmp_path / "HR" / "val" / "0000001.png")
     picture(tmp_path / "X4" / "train" / "0001000" / "0000001x4.png")
-    sources = find_sources([f"lsdir:{tmp_path}"], NEEDS)
+    sources = find_sources(wanted(f"lsdir:{tmp_path}"))
     assert [path.name for path in sources.photos] == ["0000001.png", "0001001.png"]
     assert set(sources.left_out.values()) == {"for validation", "a reduced copy"}
 
@@ -60,7 +65,7 @@ def test_lsdir_gives_full_size_training_pictures(tmp_path: Path):
 def test_pexels_gives_videos_and_folders_of_frames(tmp_path: Path):
     frames(tmp_path / "1234567-hd_1920_1080_25fps")
     (tmp_path / "7654321-uhd_3840_2160_25fps.mp4").write_bytes(b"cut off")
-    sources = find_sources([f"pexels:{tmp_path}"], NEEDS)
+    sources = find_sources(wanted(f"pexels:{tmp_path}"))
     assert clips_of(sources) == ["1234567-hd_1920_1080_25fps"]
     assert list(sources.left_out) == ["7654321-uhd_3840_2160_25fps.mp4"]
 
@@ -71,7 +76,7 @@ def test_a_list_names_photographs_and_folders_of_frames(tmp_path: Path):
     elsewhere = picture(tmp_path / "else" / "two.png")
     text = f"# mine\none.png\n\n000 30 (64,64,3)\n{elsewhere}\nmissing.png  # was here\n"
     (tmp_path / "data" / "list.txt").write_text(text)
-    sources = find_sources([f"list:{tmp_path / 'data' / 'list.txt'}"], NEEDS)
+    sources = find_sources(wanted(f"list:{tmp_path / 'data' / 'list.txt'}"))
     assert clips_of(sources) == ["one.png", "two.png", "000"]
     assert sources.left_out == {"missing.png": "missing, damaged or absurdly large"}
 
@@ -83,7 +88,7 @@ def test_a_list_that_is_none_is_one_line(content: bytes | None, tmp_path: Path):
     else:
         (tmp_path / "list").mkdir()
     with pytest.raises(InputError, match="give list:FILE") as caught:
-        find_sources([f"list:{tmp_path / 'list'}"], NEEDS)
+        find_sources(wanted(f"list:{tmp_path / 'list'}"))
     assert "\n" not in str(caught.value)
 
 
@@ -92,7 +97,7 @@ def test_a_good_photograph_stays_though_another_of_its_name_is_left_out(tmp_path
     good = picture(tmp_path / "second" / "one.png")
     picture(tmp_path / "third" / "one.png", side=20)
     places = [f"photos:{tmp_path / name}" for name in ("first", "second", "third")]
-    sources = find_sources(places, NEEDS)
+    sources = find_sources(wanted(*places))
     assert sources.photos == (good,)
     assert list(sources.left_out) == ["one.png", "third/one.png"]
     assert sources.name(good) == "second/one.png"
@@ -102,18 +107,24 @@ def test_places_of_several_kinds_are_joined(tmp_path: Path):
     picture(tmp_path / "photos" / "one.png")
     frames(tmp_path / "videos" / "shot")
     places = [f"photos:{tmp_path / 'photos'}", f"videos:{tmp_path / 'videos'}"]
-    assert clips_of(find_sources(places, NEEDS)) == ["one.png", "shot"]
+    assert clips_of(find_sources(wanted(*places))) == ["one.png", "shot"]
 
 
 def test_too_small_says_what_is_needed(tmp_path: Path):
     picture(tmp_path / "photos" / "small.png", side=40)
     frames(tmp_path / "videos" / "shot")
-    needs = replace(NEEDS, photo_reduction=2.0, video_reduction=3)
     places = [f"photos:{tmp_path / 'photos'}", f"videos:{tmp_path / 'videos'}"]
     with pytest.raises(InputError) as caught:
-        find_sources(places, needs)
-    assert "2 left out" in str(caught.value)
+        find_sources(wanted(*places, photo_reductions=(2.0, 3.2), video_reduction=3))
+    assert "2 left out: " in str(caught.value)
+    assert "40x40 is smaller than 64 pixels a side" in str(caught.value)
     assert "64 pixels a side or more, or videos of 96" in str(caught.value)
+
+
+def test_a_place_that_is_not_there_is_one_line(tmp_path: Path):
+    with pytest.raises(InputError, match="absent does not exist") as caught:
+        find_sources(wanted(f"photos:{tmp_path / 'absent'}"))
+    assert caught.value.path == tmp_path / "absent"
 
 
 @pytest.mark.parametrize("place", ["/data/photos", "pictures:/data", "photos:"])
@@ -128,27 +139,27 @@ def test_a_photograph_damaged_inside_gives_way_to_the_next(tmp_path: Path):
     broken = bytearray(picture(tmp_path / "a.png").read_bytes())
     broken[len(broken) // 2 : len(broken) // 2 + 60] = bytes(60)
     (tmp_path / "a.png").write_bytes(broken)
-    sources = find_sources([f"photos:{tmp_path}"], NEEDS)
+    sources = find_sources(wanted(f"photos:{tmp_path}"))
     assert clips_of(sources) == ["a.png", "b.png"]
-    config = SampleConfig(frames=1, size=32, photo_reductions=(1.0,))
+    spec = wanted(f"photos:{tmp_path}")
     whole = reduced(good, 1.0, 1.0).astype(int)
-    crop = draw_sample(sources, config, 0).hq_frames[0].astype(int)  # sample 0 would be of a.png
+    crop = draw_sample(sources, spec, 0).hq_frames[0].astype(int)  # sample 0 would be of a.png
     places = ((r, c) for r in range(33) for c in range(33))
     either = (crop, crop[:, ::-1])
     assert any((whole[r : r + 32, c : c + 32] == side).all() for r, c in places for side in either)
     with pytest.raises(InputError, match="none of 1 photographs"):
-        draw_sample(Sources(photos=(tmp_path / "a.png",)), config, 0)
+        draw_sample(Sources(photos=(tmp_path / "a.png",)), spec, 0)
 
 
 def test_turned_samples_keep_flow_and_frames_together(tmp_path: Path):
     """In every one of the eight positions the flow still leads to the previous frame."""
     picture(tmp_path / "a.png", side=200)
-    sources = find_sources([f"photos:{tmp_path}"], NEEDS)
-    config = SampleConfig(frames=2, size=64, photo_reductions=(1.0,), turned=True)
+    sources = find_sources(wanted(f"photos:{tmp_path}"))
+    spec = wanted(frames=2, size=64, turned=True)
     x, y = np.meshgrid(np.arange(64, dtype=np.float32), np.arange(64, dtype=np.float32))
     better = 0
     for index in range(24):
-        sample = draw_sample(sources, config, index)
+        sample = draw_sample(sources, spec, index)
         assert sample.flow is not None
         dx, dy = np.ascontiguousarray(sample.flow[0], np.float32)
         previous, current = sample.hq_frames.astype(np.float32)

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from dloral.data.clips import Clips
-from dloral.data.pool import Pictures, smooth_pairs
+from dloral.data.pictures import Pictures
+from dloral.data.pool import smooth_pairs
 from dloral.errors import OptionError, WeightsError
 from dloral.models.adapters import add_adapters
 from dloral.models.perceptual import LPIPSLike, VGGTrunk

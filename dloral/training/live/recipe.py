@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from dloral.data.batch_degradation import DegradationBank
 from dloral.data.clips import Clips
-from dloral.data.pool import PairPool, Pictures
+from dloral.data.pictures import Pictures
+from dloral.data.pool import PairPool
 from dloral.models.flow import SPyNet
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.compact import CompactSizes, build_pipeline, embed
