@@ -123,7 +123,7 @@ class _TorchNetwork:
 
     @torch.no_grad()
     def __call__(self, small_frame: Tensor) -> Tensor:
-        large = self._network(small_frame[None].float().to(self._device))
+        large: Tensor = self._network(small_frame[None].float().to(self._device))
         return large[0].clamp(0, 1).cpu()
 
 

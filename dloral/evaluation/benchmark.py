@@ -19,7 +19,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from dloral.errors import DLoRALError, InputError, OptionError, OutputError, Setting
+from dloral.errors import PYTHON, DLoRALError, Face, InputError, OptionError, OutputError, Setting
 from dloral.evaluation.benchmark_clips import DEGRADATIONS, ReadyClip, ready_clip
 from dloral.evaluation.benchmark_looks import Look
 from dloral.evaluation.benchmark_methods import Method, find_methods
@@ -147,6 +147,7 @@ class Benchmark:
     figures: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)
+    face: Face = PYTHON
 
     @property
     def complete(self) -> bool:
@@ -158,8 +159,9 @@ def run_benchmark(
     out: Path,
     options: BenchmarkOptions,
     on_step: Callable[[Step], None] | None = None,
+    face: Face = PYTHON,
 ) -> Benchmark:
-    """Measure a data set; what is in ``out`` already is kept.
+    """Measure a data set; what is in ``out`` already is kept. ``face`` words what went wrong.
 
     Raises :class:`OptionError` for a wrong call, or an ``out`` measured another way,
     :class:`InputError` where no clip can be measured, :class:`WeightsError` for models and
@@ -177,13 +179,13 @@ def run_benchmark(
             options.dtype,
         )
     )
-    suite = MetricSuite(settings)
+    suite = MetricSuite(settings, face)
     protocol = protocol_of(dataset, options, settings)
     _open_output(folder, out, protocol)
     done = Benchmark(
         dataset, protocol, tuple(s.name for s in suite.specs if s.name not in ON_FILES)
     )
-    done.unavailable = dict(suite.unavailable)
+    done.unavailable, done.face = dict(suite.unavailable), face
     for name in ON_FILES:
         if name in settings.metrics:
             done.unavailable[name] = "measured on files; write the result and use dloral evaluate"
@@ -297,7 +299,7 @@ def _ready_clips(
 
             yield ready_clip(clip, out, options.degradation, options.seed, options.frames, tell)
         except DLoRALError as error:
-            done.failed[clip.name] = str(error)
+            done.failed[clip.name] = error.render(done.face)
 
 
 def _run_method(
@@ -319,7 +321,7 @@ def _run_method(
             try:
                 figures = _measure(method, restorer, clip, place, suite, on_step)
             except DLoRALError as error:
-                done.failed[f"{clip.name}, {method.name}"] = str(error)
+                done.failed[f"{clip.name}, {method.name}"] = error.render(done.face)
                 continue
             figures = {"identity": identity, **figures}
             write_json(place, figures)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dloral.errors import DLoRALError, OptionError, Setting
+from dloral.errors import COMMAND_LINE, DLoRALError, OptionError, Setting
 from dloral.evaluation.commands import add_flow
 
 Commands = Any
@@ -147,6 +147,7 @@ def _benchmark(options: argparse.Namespace) -> None:
             options.output,
             chosen,
             lambda step: bar(f"{step.method}, {step.clip}", step.frame, step.num_frames),
+            COMMAND_LINE,
         )
     command = shlex.join(["dloral", *sys.argv[1:]])
     write_benchmark(done, options.output, command)

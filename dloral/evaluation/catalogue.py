@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dloral.errors import DLoRALError, OptionError, Setting
+from dloral.errors import PYTHON, DLoRALError, Face, OptionError, Setting
 from dloral.evaluation.measures import Measure, MetricSpec
 
 SSIM_TEXT = "Gaussian window 11x11, sigma 1.5, K 0.01 and 0.03, where the window fits, on "
@@ -231,13 +231,13 @@ def chosen_metrics(names: Iterable[str], has_reference: bool) -> tuple[str, ...]
 
 
 class MetricSuite:
-    """Measures that are ready, and of those that are not, why.
+    """Measures that are ready, and of those that are not, why, as ``face`` words it.
 
     Networks are loaded once; measures that remember frames are made anew for each clip.
     Raises :class:`OptionError` for a device that is not there.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, face: Face = PYTHON) -> None:
         self.settings = settings
         self.device = settings.device
         if self.device != "cpu":  # for which alone the loading of models takes seconds to import
@@ -250,7 +250,7 @@ class MetricSuite:
             try:
                 self._prepare(name)
             except DLoRALError as error:
-                self.unavailable[name] = str(error)
+                self.unavailable[name] = error.render(face)
 
     @property
     def specs(self) -> tuple[MetricSpec, ...]:

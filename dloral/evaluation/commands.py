@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from dloral.errors import DLoRALError, OptionError, Setting
+from dloral.errors import COMMAND_LINE, DLoRALError, OptionError, Setting
 
 Commands = Any
 REPORTS = (".json", ".md", ".html")
@@ -79,6 +79,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             options.lq,
             tuple(options.metrics),
             on_step=lambda step: bar(step.name, step.frame, step.num_frames),
+            face=COMMAND_LINE,
             every=options.every,
             crop=options.crop,
             flow=options.flow,

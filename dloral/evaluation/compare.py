@@ -253,7 +253,7 @@ def _wipe(videos: list[Any], names: list[str], duration: float) -> Any:
     width, height = videos[0].size
 
     def place(t: float) -> int:
-        return round(width * (0.5 - 0.45 * np.cos(2 * np.pi * t / WIPE_SECONDS)))
+        return round(width * (0.5 - 0.45 * float(np.cos(2 * np.pi * t / WIPE_SECONDS))))
 
     def mask(t: float) -> NDArray[np.float64]:
         shown = np.zeros((height, width))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dloral.errors import DLoRALError, InputError
+from dloral.errors import PYTHON, DLoRALError, Face, InputError
 from dloral.evaluation.catalogue import MetricSuite, Settings, chosen_metrics
 from dloral.evaluation.measures import FrameSet, Measured, MetricSpec, measure_steps
 from dloral.evaluation.pairs import OpenPair, Pair, find_pairs, frame_sets_of, open_pair
@@ -106,16 +106,18 @@ def evaluate(
     lq: str | Path | None = None,
     metrics: tuple[str, ...] = ("fast",),
     on_step: Callable[[Step], None] | None = None,
+    face: Face = PYTHON,
     **settings: object,
 ) -> Evaluation:
     """Measure a clip, or every clip of a folder; ``settings`` as :class:`Settings` takes them.
 
-    What cannot be measured is in the result: ``error`` of a pair, ``unavailable`` measures.
+    What cannot be measured is in the result, as ``face`` words it: ``error`` of a pair,
+    ``unavailable`` measures.
     Raises :class:`OptionError` for a wrong call and :class:`InputError` where there is no clip.
     """
     names = chosen_metrics(metrics, reference is not None)
     pairs = find_pairs(restored, reference, lq)
-    ready = MetricSuite(Settings(metrics=names, **settings))  # type: ignore[arg-type]
+    ready = MetricSuite(Settings(metrics=names, **settings), face)  # type: ignore[arg-type]
     done = Evaluation(ready.settings, ready.specs, unavailable=ready.unavailable)
     for number, pair in enumerate(pairs):
         result = ClipResult(pair)
@@ -125,7 +127,7 @@ def evaluate(
                 if on_step is not None:
                     on_step(Step(pair.name, number, len(pairs), frame, num_frames))
         except DLoRALError as error:
-            result.error = str(error)
+            result.error = error.render(face)
     return done
 
 

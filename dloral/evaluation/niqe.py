@@ -96,7 +96,8 @@ def _normalised(grey: Tensor) -> Floats:
 
     mean = blurred(picture)
     deviation = np.sqrt(np.abs(blurred(picture * picture) - mean * mean))
-    return (picture - mean) / (deviation + 1)
+    normalised: Floats = (picture - mean) / (deviation + 1)
+    return normalised
 
 
 def _features_of(normalised: Floats, rows: int, columns: int) -> Floats:

@@ -65,8 +65,8 @@ class DISFlow:
     def _method(self) -> Any:
         """OpenCV's estimator keeps its buffers, so that each thread needs one of its own."""
         if not hasattr(self._of_thread, "method"):
-            kind: Any = cv2.DISOpticalFlow  # type: ignore[attr-defined]  # missing in its stubs
-            preset = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM  # type: ignore[attr-defined]
+            kind: Any = cv2.DISOpticalFlow
+            preset = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
             self._of_thread.method = kind.create(preset)
         return self._of_thread.method
 

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from dloral.data.packs import Pack
-from dloral.errors import OptionError, Setting
+from dloral.errors import PYTHON, Face, OptionError, Setting
 from dloral.evaluation.catalogue import MetricSuite, Settings, chosen_metrics
 from dloral.evaluation.published import A1_TEXT, TABLE_A1, TABLE_A2, TABLE_A3
 from dloral.evaluation.restore import Scales, model_restorer, restore_and_measure
@@ -176,13 +176,17 @@ class StudyOptions:
 
 
 def train_study(
-    study: Study, options: StudyOptions, out: Path, tell: Callable[[str], None]
+    study: Study,
+    options: StudyOptions,
+    out: Path,
+    tell: Callable[[str], None],
+    face: Face = PYTHON,
 ) -> dict[str, Any]:
     """Train and measure every variant and seed; what was found, as ``OUT/study.json`` has it."""
     pack = Pack(options.held_out)
     metrics = chosen_metrics(options.metrics, has_reference=True)
     # Slow measures see a clip's first frame.
-    ready = MetricSuite(Settings(metrics=metrics, every=max(1, pack.hq.shape[1])))
+    ready = MetricSuite(Settings(metrics=metrics, every=max(1, pack.hq.shape[1])), face)
     for name, why in ready.unavailable.items():
         tell(f"NOT AVAILABLE {name}: {why}")
     out.mkdir(parents=True, exist_ok=True)

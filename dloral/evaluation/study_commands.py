@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dloral.errors import DLoRALError, OptionError, Setting
+from dloral.errors import COMMAND_LINE, DLoRALError, OptionError, Setting
 
 Commands = Any
 
@@ -89,7 +89,7 @@ def _train(options: argparse.Namespace) -> None:
             path=options.held_out,
         )
     chosen = _study_options(options, tuple(options.metrics or METRICS))
-    _finish(study, train_study(study, chosen, options.output, _tell), options)
+    _finish(study, train_study(study, chosen, options.output, _tell, COMMAND_LINE), options)
 
 
 def _measure(options: argparse.Namespace) -> None:
@@ -109,6 +109,7 @@ def _measure(options: argparse.Namespace) -> None:
             options.output,
             _tell,
             options.frames,
+            COMMAND_LINE,
         )
     _finish(study, found, options)
 

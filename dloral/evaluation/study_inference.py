@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dloral.errors import DLoRALError, InputError, OptionError, Setting
+from dloral.errors import PYTHON, DLoRALError, Face, InputError, OptionError, Setting
 from dloral.evaluation.catalogue import MetricSuite, Settings, chosen_metrics
 from dloral.evaluation.datasets import FileFrames, opened
 from dloral.evaluation.measures import Measured
@@ -63,6 +63,7 @@ def measure_study(
     out: Path,
     tell: Callable[[str], None],
     most_frames: int | None = None,
+    face: Face = PYTHON,
 ) -> dict[str, Any]:
     """Every variant on every clip of a folder; what was found, as ``OUT/study.json`` has it."""
     if study.name not in SWITCHED:
@@ -71,7 +72,7 @@ def measure_study(
             remedy=f"train it, or choose from {', '.join(SWITCHED)}",
             value=study.name,
         )
-    ready = MetricSuite(Settings(metrics=chosen_metrics(metrics, reference is not None)))
+    ready = MetricSuite(Settings(metrics=chosen_metrics(metrics, reference is not None)), face)
     for name, why in ready.unavailable.items():
         tell(f"NOT AVAILABLE {name}: {why}")
     pairs = find_pairs(data, reference)
@@ -86,7 +87,7 @@ def measure_study(
             try:
                 found, last = _measured(pipe, pair, variant, ready, most_frames)
             except DLoRALError as error:
-                failed[pair.name] = str(error)
+                failed[pair.name] = error.render(face)
                 continue
             measured[variant.name][pair.name] = found
             if pair is pairs[0]:

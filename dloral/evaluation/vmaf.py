@@ -28,7 +28,7 @@ def find_ffmpeg() -> str:
     import imageio_ffmpeg
 
     try:
-        program = imageio_ffmpeg.get_ffmpeg_exe()
+        program: str = imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
         raise WeightsError(
             "VMAF needs ffmpeg and imageio-ffmpeg has none for this system",

@@ -21,7 +21,8 @@ from huggingface_hub.errors import (
 
 from dloral.errors import Setting, WeightsError
 from dloral.weights.checkpoint_io import quiet_hub
-from dloral.weights.fetch import FetchPlan, FetchProgress, TerminalFetch, fetch, fetch_steps
+from dloral.weights.fetch import FetchProgress, TerminalFetch, fetch, fetch_steps
+from dloral.weights.fetch_plan import FetchPlan
 from dloral.weights.hub import no_space, reason_of
 from dloral.weights.registry import SD21, fetched
 
