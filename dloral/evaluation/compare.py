@@ -253,7 +253,8 @@ def _wipe(videos: list[Any], names: list[str], duration: float) -> Any:
     width, height = videos[0].size
 
     def place(t: float) -> int:
-        return round(width * (0.5 - 0.45 * float(np.cos(2 * np.pi * t / WIPE_SECONDS))))
+        column: int = round(width * (0.5 - 0.45 * float(np.cos(2 * np.pi * t / WIPE_SECONDS))))
+        return column
 
     def mask(t: float) -> NDArray[np.float64]:
         shown = np.zeros((height, width))
