@@ -118,7 +118,7 @@ class BenchmarkOptions:
             self.flow or protocol.flow,
             self.flow_weights,
             self.motion or protocol.motion,
-            "cpu" if self.device == "auto" else self.device,
+            self.device,
         )
 
 

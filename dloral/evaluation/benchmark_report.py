@@ -293,12 +293,16 @@ def _best(done: Benchmark) -> dict[int, str]:
 def _clip(done: Benchmark, out: Path, name: str) -> dict[str, Any]:
     folder = out / "clips" / name
     shown = {method: file_name(method) for method in done.methods if name in done.figures[method]}
-    pictures = {title: _data_address(folder / f"{file}.jpg") for title, file in shown.items()}
-    profiles = {title: _data_address(folder / f"{file}.png") for title, file in shown.items()}
+    files = {**shown, TRUTH: TRUTH}
+    pictures, profiles = (
+        {
+            title: _data_address(folder / f"{file}.{kind}")
+            for title, file in files.items()
+            if (folder / f"{file}.{kind}").is_file()
+        }
+        for kind in ("jpg", "png")
+    )
     one = done.figures[BICUBIC][name]
-    if (folder / f"{TRUTH}.jpg").is_file():
-        pictures[TRUTH] = _data_address(folder / f"{TRUTH}.jpg")
-        profiles[TRUTH] = _data_address(folder / f"{TRUTH}.png")
     source = "" if one["source"] == name else f", from {one['source']}"
     return {
         "name": name,

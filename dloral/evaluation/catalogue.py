@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from dloral.errors import PYTHON, DLoRALError, Face, OptionError, Setting
 from dloral.evaluation.measures import Measure, MetricSpec
@@ -239,11 +240,8 @@ class MetricSuite:
 
     def __init__(self, settings: Settings, face: Face = PYTHON) -> None:
         self.settings = settings
-        self.device = settings.device
-        if self.device != "cpu":  # for which alone the loading of models takes seconds to import
-            from dloral.weights.loading import choose_device
-
-            self.device = str(choose_device(settings.device))
+        if settings.device not in ("cpu", "auto"):
+            _ = self.device  # a device that is not there is a wrong call, whatever is measured
         self.unavailable: dict[str, str] = {}
         self._kept: dict[str, Measure] = {}
         for name in settings.metrics:
@@ -251,6 +249,15 @@ class MetricSuite:
                 self._prepare(name)
             except DLoRALError as error:
                 self.unavailable[name] = error.render(face)
+
+    @cached_property
+    def device(self) -> str:
+        """What networks run on; found out when the first is loaded, since that imports much."""
+        if self.settings.device == "cpu":
+            return "cpu"
+        from dloral.weights.loading import choose_device
+
+        return str(choose_device(self.settings.device))
 
     @property
     def specs(self) -> tuple[MetricSpec, ...]:
@@ -282,11 +289,11 @@ class MetricSuite:
 
     def _prepare(self, name: str) -> None:
         """Load what the measure needs; DLoRALError where it cannot be had."""
-        spec, device = METRIC_SPECS[name], self.device
+        spec = METRIC_SPECS[name]
         if name == "lpips_like":
             from dloral.evaluation.fidelity import LPIPSLikeDistance
 
-            self._kept[name] = LPIPSLikeDistance(spec, device)
+            self._kept[name] = LPIPSLikeDistance(spec, self.device)
         elif name == "niqe":
             from dloral.evaluation.niqe import NIQE
 
@@ -294,7 +301,7 @@ class MetricSuite:
         elif name in ("lpips", "dists", "musiq", "clipiqa", "maniqa"):
             from dloral.evaluation.iqa import PyIQA
 
-            self._kept[name] = PyIQA(spec, device)
+            self._kept[name] = PyIQA(spec, self.device)
         elif name == "vmaf":
             from dloral.evaluation.vmaf import find_ffmpeg
 
@@ -302,4 +309,5 @@ class MetricSuite:
         elif name in ("warping_error", "flicker"):
             from dloral.evaluation.steadiness import make_flow
 
+            device = self.device if self.settings.flow == "raft" else "cpu"
             self._flow = make_flow(self.settings.flow, self.settings.flow_weights, device)

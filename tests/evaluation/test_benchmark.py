@@ -212,10 +212,13 @@ def test_bad_clips_are_said_and_the_rest_measured(
 
 
 def test_packs(packs: Path, tmp_path: Path) -> None:
-    assert run(packs / "clips", tmp_path / "out", "--models", "--only", "0", "3") == 0
+    """Of six clips of two photographs: the manifest says which is of which."""
+    assert run(packs / "clips", tmp_path / "out", "--models", "--only", "0", "2", "3") == 0
     found = json.loads((tmp_path / "out" / "benchmark.json").read_text())
-    assert list(found["clips"]["bicubic"]) == ["0", "3"]
-    assert found["clips"]["bicubic"]["3"]["num_frames"] == 3
+    clips = found["clips"]["bicubic"]
+    assert [one["source"] for one in clips.values()] == ["0.png", "0.png", "1.png"]
+    assert clips["3"]["num_frames"] == 3
+    assert found["methods"]["bicubic"]["mean"]["psnr"]["count"] == 2
 
 
 def test_pairs_of_one_size(pictures: list[torch.Tensor], tmp_path: Path) -> None:
