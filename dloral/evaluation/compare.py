@@ -93,7 +93,7 @@ class Playing:
             frame = next(self.frames, None)
             if frame is None:
                 raise InputError(
-                    "{path} ends after {value} frames and another clip does not",
+                    "{path} ends after {value} frames and another clip goes on",
                     remedy="give clips of the same length",
                     path=self.clip.path,
                     value=self.index + 1,
@@ -157,9 +157,8 @@ def _check(clips: list[ClipInfo], names: list[str], path: Path, look: Look) -> N
         raise OptionError("one clip is nothing to compare; give two or more")
     if len(names) != len(clips):
         raise OptionError(
-            "{option} has {value} names for {count} clips",
+            "{value} labels for {count} clips",
             remedy="give one for each",
-            option=Setting("labels"),
             value=len(names),
             count=len(clips),
         )

@@ -29,13 +29,13 @@ class Profile:
         self._rows: dict[str, NDArray[np.uint8]] = {}
         self._seen = 0
 
-    def update(self, moment: FrameSet) -> None:
+    def update(self, frame_set: FrameSet) -> None:
         if self._seen == PROFILE_FRAMES:
             return
         for name, frame in (
-            ("input", moment.lq),
-            ("restored", moment.restored),
-            ("reference", moment.hq),
+            ("input", frame_set.lq),
+            ("restored", frame_set.restored),
+            ("reference", frame_set.hq),
         ):
             if frame is None:
                 continue
@@ -135,14 +135,14 @@ def _measure_pair(result: ClipResult, ready: MetricSuite) -> Iterator[tuple[int,
     """(frames done, frames in all) after each; fills ``result``."""
     opened = open_pair(result.pair)
     result.size = (opened.restored.height, opened.restored.width)
-    with frame_sets_of(opened) as moments:
-        watched = _watched(moments, result)
+    with frame_sets_of(opened) as frame_sets:
+        watched = _watched(frame_sets, result)
         for measured in measure_steps(watched, ready.measures(), ready.settings.every):
             result.measured = measured
             yield measured.num_frames, opened.num_frames
     if not result.measured.num_frames:
         raise InputError(
-            "{path} does not have a frame",
+            "{path} has no frame",
             remedy="give a clip with one or more",
             path=result.pair.restored,
         )
@@ -150,17 +150,17 @@ def _measure_pair(result: ClipResult, ready: MetricSuite) -> Iterator[tuple[int,
         result.measured.frames["vmaf"] = _vmaf_of(opened, result.measured.num_frames)
 
 
-def _watched(moments: Iterator[FrameSet], result: ClipResult) -> Iterator[FrameSet]:
-    """The same moments; the first frames and the profile are kept on the way."""
-    for moment in moments:
+def _watched(frame_sets: Iterator[FrameSet], result: ClipResult) -> Iterator[FrameSet]:
+    """The same frame_sets; the first frames and the profile are kept on the way."""
+    for frame_set in frame_sets:
         if not result.frames:
             result.frames = {
                 name: as_bytes(frame)
-                for name, frame in zip(("restored", "reference", "input"), moment, strict=True)
+                for name, frame in zip(("restored", "reference", "input"), frame_set, strict=True)
                 if frame is not None
             }
-        result.profile.update(moment)
-        yield moment
+        result.profile.update(frame_set)
+        yield frame_set
 
 
 def _vmaf_of(opened: OpenPair, num_frames: int) -> list[float | None]:

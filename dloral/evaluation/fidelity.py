@@ -78,10 +78,10 @@ class Fidelity(Measure):
         self.function: Callable[[Tensor, Tensor], float] = {"psnr": psnr, "ssim": ssim}[kind]
         self.crop = crop
 
-    def update(self, moment: FrameSet) -> dict[str, float]:
-        assert moment.hq is not None
+    def update(self, frame_set: FrameSet) -> dict[str, float]:
+        assert frame_set.hq is not None
         inner = slice(self.crop, -self.crop or None)
-        pair = [frame[:, inner, inner] for frame in (moment.restored, moment.hq)]
+        pair = [frame[:, inner, inner] for frame in (frame_set.restored, frame_set.hq)]
         if self.channel:
             pair = [luma(frame) for frame in pair]
         return {self.specs[0].name: self.function(*pair)}
@@ -102,10 +102,10 @@ class Sharpness(Measure):
     def __init__(self, spec: MetricSpec) -> None:
         self.specs = (spec,)
 
-    def update(self, moment: FrameSet) -> dict[str, float]:
-        assert moment.hq is not None
-        truth = gradient_energy(moment.hq)
-        return {self.specs[0].name: gradient_energy(moment.restored) / truth} if truth else {}
+    def update(self, frame_set: FrameSet) -> dict[str, float]:
+        assert frame_set.hq is not None
+        truth = gradient_energy(frame_set.hq)
+        return {self.specs[0].name: gradient_energy(frame_set.restored) / truth} if truth else {}
 
 
 class LPIPSLikeDistance(Measure):
@@ -117,7 +117,7 @@ class LPIPSLikeDistance(Measure):
         self.distance = LPIPSLike().to(device)
 
     @torch.no_grad()
-    def update(self, moment: FrameSet) -> dict[str, float]:
-        assert moment.hq is not None
-        pair = [frame[None].to(self.device) for frame in (moment.restored, moment.hq)]
+    def update(self, frame_set: FrameSet) -> dict[str, float]:
+        assert frame_set.hq is not None
+        pair = [frame[None].to(self.device) for frame in (frame_set.restored, frame_set.hq)]
         return {self.specs[0].name: self.distance(*pair).item()}

@@ -48,8 +48,8 @@ class PyIQA(Measure):
             ) from error
 
     @torch.no_grad()
-    def update(self, moment: FrameSet) -> dict[str, float]:
-        frames = [moment.restored] if self.specs[0].scope == "alone" else [*moment[:2]]
+    def update(self, frame_set: FrameSet) -> dict[str, float]:
+        frames = [frame_set.restored] if self.specs[0].scope == "alone" else [*frame_set[:2]]
         batch = [frame[None].to(self.device) for frame in frames if frame is not None]
         return {self.specs[0].name: float(self.metric(*batch))}
 

@@ -80,7 +80,7 @@ class Measure(ABC):
     specs: tuple[MetricSpec, ...]
 
     @abstractmethod
-    def update(self, moment: FrameSet) -> dict[str, float]:
+    def update(self, frame_set: FrameSet) -> dict[str, float]:
         """The next frame's values by spec name; a spec without a value here is left out."""
 
     def conditions(self) -> dict[str, str]:
@@ -108,7 +108,7 @@ class Measured:
 
 
 def measure_steps(
-    moments: Iterable[FrameSet], measures: Iterable[Measure], every: int = 1
+    frame_sets: Iterable[FrameSet], measures: Iterable[Measure], every: int = 1
 ) -> Iterator[Measured]:
     """Measure a clip; after each frame yields the same growing :class:`Measured`.
 
@@ -118,10 +118,10 @@ def measure_steps(
     measures = list(measures)
     measured = Measured({spec.name: [] for measure in measures for spec in measure.specs})
     with ThreadPoolExecutor(max(1, len(measures))) as pool:
-        for index, moment in enumerate(moments):
-            check_moment(moment)
+        for index, frame_set in enumerate(frame_sets):
+            check_frame_set(frame_set)
             seen = {
-                measure: pool.submit(measure.update, moment)
+                measure: pool.submit(measure.update, frame_set)
                 for measure in measures
                 if index % every == 0 or not measure.specs[0].slow
             }
@@ -170,7 +170,7 @@ def in_step(
             return
         if ended:
             raise InputError(
-                "{what} ends after {value} frames and another clip does not",
+                "{what} ends after {value} frames and another clip goes on",
                 remedy="give clips of the same length",
                 what=titles[ended[0]],
                 value=index,
@@ -178,9 +178,9 @@ def in_step(
         yield FrameSet(found["restored"], found.get("hq"), found.get("lq"))  # type: ignore[arg-type]
 
 
-def check_moment(moment: FrameSet) -> None:
-    """InputError where the frames of a moment are not of one size, (3,H,W)."""
-    sizes = {tuple(frame.shape) for frame in moment if frame is not None}
+def check_frame_set(frame_set: FrameSet) -> None:
+    """InputError where the frames of a frame_set are not of one size, (3,H,W)."""
+    sizes = {tuple(frame.shape) for frame in frame_set if frame is not None}
     if len(sizes) > 1 or any(len(size) != 3 or size[0] != 3 for size in sizes):
         found = " and ".join(f"{'x'.join(map(str, reversed(size)))}" for size in sorted(sizes))
         raise InputError(

@@ -116,7 +116,7 @@ def _features_of(normalised: Floats, rows: int, columns: int) -> Floats:
 
 
 def _asymmetric_gaussian(blocks: Floats) -> tuple[Floats, Floats, Floats]:
-    """Shape, left and right scale of a generalised Gaussian fitted to each block by moments."""
+    """Shape, left and right scale of a generalised Gaussian fitted to each block by frame_sets."""
     values = blocks.reshape(len(blocks), -1)
     squares = values * values
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -145,6 +145,6 @@ class NIQE(Measure):
         self.specs = (spec,)
         photograph_model()  # now, not after an hour of other measures
 
-    def update(self, moment: FrameSet) -> dict[str, float]:
-        value = niqe(moment.restored)
+    def update(self, frame_set: FrameSet) -> dict[str, float]:
+        value = niqe(frame_set.restored)
         return {} if np.isnan(value) else {self.specs[0].name: value}

@@ -65,7 +65,7 @@ def find_pairs(
     clips = clips_in(first)
     if not clips:
         raise InputError(
-            "{path} does not hold clips",
+            "{path} holds no clips",
             remedy=f"give a clip, a folder of frames ({', '.join(IMAGE_SUFFIXES)}) or a folder of "
             f"clips ({', '.join(CLIP_SUFFIXES)})",
             path=first,

@@ -206,30 +206,30 @@ class Steadiness(Measure):
         self._about: dict[str, str] = {}
         self._beside = ThreadPoolExecutor(1)
 
-    def update(self, moment: FrameSet) -> dict[str, float]:
-        before, self._before = self._before, moment
+    def update(self, frame_set: FrameSet) -> dict[str, float]:
+        before, self._before = self._before, frame_set
         if before is None:
             return {}
-        guides = [s.restored if self.on_restored else s.guide for s in (moment, before)]
+        guides = [s.restored if self.on_restored else s.guide for s in (frame_set, before)]
         backwards = self._beside.submit(self.flow, guides[1], guides[0])
         flow = self.flow(*guides)
         flow_back = backwards.result()
         parts = [flow_back, before.restored, *([] if before.hq is None else [before.hq])]
         sampled, inside = sample(torch.cat(parts), flow)
         mask = agreement_mask(flow, sampled[:2], inside)
-        self._about = self._conditions(moment, mask)
+        self._about = self._conditions(frame_set, mask)
         if not mask.any():
             return {}
-        values = {"warping_error": warping_error(moment.restored, sampled[2:5], mask)}
-        changes = cell_changes(moment.restored, sampled[2:5], mask)
-        if moment.hq is not None:
-            changes = changes - cell_changes(moment.hq, sampled[5:8], mask)
+        values = {"warping_error": warping_error(frame_set.restored, sampled[2:5], mask)}
+        changes = cell_changes(frame_set.restored, sampled[2:5], mask)
+        if frame_set.hq is not None:
+            changes = changes - cell_changes(frame_set.hq, sampled[5:8], mask)
         values["flicker"] = changes.abs().mean().item()
         return {spec.name: values[spec.name] for spec in self.specs}
 
-    def _conditions(self, moment: FrameSet, mask: Tensor) -> dict[str, str]:
+    def _conditions(self, frame_set: FrameSet, mask: Tensor) -> dict[str, str]:
         height, width = mask.shape
-        guide = "restored clip itself" if self.on_restored else moment.guide_name
+        guide = "restored clip itself" if self.on_restored else frame_set.guide_name
         return {
             "flow": f"{self.flow.name}, {width}x{height}, on the {guide}",
             "mask": f"forward-backward, {MASK_SLOPE} and {MASK_OFFSET}, and the picture's edges",

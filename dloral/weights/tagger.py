@@ -122,7 +122,7 @@ def load_tagger(
     """
     if not (folder / "config.json").is_file():
         raise WeightsError(
-            "{path} does not hold a tagger",
+            "{path} holds no tagger",
             remedy="fetch it (python -m dloral fetch sd21), or use {instead}",
             path=folder,
             instead=NO_TAGGER,

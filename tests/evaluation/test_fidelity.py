@@ -44,12 +44,12 @@ def test_luma_is_scikit_images(picture_pairs: Pairs) -> None:
     for restored, true in picture_pairs:
         wanted = [rgb2ycbcr(array)[..., 0] / 255 for array in arrays((restored, true))]
         assert np.abs(luma(restored)[0].numpy() - wanted[0]).max() < 1e-6
-        moment = FrameSet(restored, true)
+        frame_set = FrameSet(restored, true)
         for name, value in (
             ("psnr_y", peak_signal_noise_ratio(wanted[1], wanted[0], data_range=1)),
             ("ssim_y", skimage_ssim(*wanted)),
         ):
-            assert Fidelity(METRIC_SPECS[name]).update(moment)[name] == pytest.approx(
+            assert Fidelity(METRIC_SPECS[name]).update(frame_set)[name] == pytest.approx(
                 value, abs=1e-4
             )
 
