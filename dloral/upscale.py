@@ -33,7 +33,7 @@ from dloral.weights.fetch import FetchPlan, FetchProgress
 from dloral.weights.resolve import fetch_missing
 
 if TYPE_CHECKING:
-    from dloral.pipeline import DLoRALPipeline
+    from dloral.frame_generator import FrameGenerator
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def upscale_video(
     target: str | Path,
     options: UpscaleOptions | None = None,
     on_progress: Callable[[Progress], None] | None = None,
-    pipe: "DLoRALPipeline | None" = None,
+    pipe: "FrameGenerator | None" = None,
     scenes: Sequence[Scene] | None = None,
 ) -> Path:
     """Restore a clip, an image or a folder of frames, and write it to ``target``; returns that.
@@ -91,7 +91,7 @@ def upscale_steps(
     source: str | Path,
     target: str | Path,
     options: UpscaleOptions | None = None,
-    pipe: "DLoRALPipeline | None" = None,
+    pipe: "FrameGenerator | None" = None,
     scenes: Sequence[Scene] | None = None,
 ) -> Generator[Progress, None, None]:
     """The job as a generator; see :func:`upscale_video`."""
@@ -187,7 +187,7 @@ def chosen_tile(options: UpscaleOptions) -> int | None:
 
 
 def _restore(
-    pipe: "DLoRALPipeline",
+    pipe: "FrameGenerator",
     frames: Iterator[Frame],
     height: int,
     width: int,

@@ -25,11 +25,14 @@ FLOORS = {
     "upscale": 2,
     "data": 2,
     "pipeline": 3,
+    "runtimes": 3,
     "weights": 3,
-    "memory": 4,
-    "models": 5,
-    "frames": 5,
-    "video": 5,
+    "frame_generator": 4,
+    "generator": 5,
+    "memory": 6,
+    "models": 7,
+    "frames": 7,
+    "video": 7,
 }
 """Room -> floor, 0 on top. Imports point down, or stay on their floor where SAME_FLOOR says so."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from dloral.evaluation.baselines import BICUBIC, load_baseline, version_of
 from dloral.evaluation.restore import Restorer, Scales, baseline_restorer, bicubic, model_restorer
-from dloral.pipeline import DLoRALPipeline
+from dloral.frame_generator import FrameGenerator
 from dloral.weights.loading import load_pipeline
 from dloral.weights.resolve import find_model
 
@@ -39,9 +39,9 @@ class _Models:
 
     def __init__(self, device: str, dtype: str) -> None:
         self.device, self.dtype = device, dtype
-        self._kept: tuple[str, DLoRALPipeline] | None = None
+        self._kept: tuple[str, FrameGenerator] | None = None
 
-    def get(self, model: str) -> DLoRALPipeline:
+    def get(self, model: str) -> FrameGenerator:
         if self._kept is None or self._kept[0] != model:
             self._kept = None
             self._kept = (model, load_pipeline(model, self.device, self.dtype))

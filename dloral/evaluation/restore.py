@@ -18,9 +18,9 @@ from dloral.errors import InputError
 from dloral.evaluation.baselines import Upscaler
 from dloral.evaluation.catalogue import MetricSuite
 from dloral.evaluation.measures import FrameSet, Measured, in_step, measure_steps
+from dloral.frame_generator import FrameGenerator
 from dloral.frames.resize import resize_bicubic
 from dloral.options import AUTO_TILE, UpscaleOptions
-from dloral.pipeline import DLoRALPipeline
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -59,7 +59,7 @@ class Restored:
     last: FrameSet
 
 
-def model_restorer(pipe: DLoRALPipeline, scales: Scales) -> Restorer:
+def model_restorer(pipe: FrameGenerator, scales: Scales) -> Restorer:
     """The model, on frames enlarged by bicubic; tiled as ``dloral upscale`` does by default."""
 
     def restore(small_frames: Iterable[Tensor], size: Size) -> Iterator[Tensor]:

@@ -23,8 +23,8 @@ from dloral.evaluation.measures import Measured
 from dloral.evaluation.pairs import Pair, find_pairs
 from dloral.evaluation.restore import model_restorer, restore_and_measure
 from dloral.evaluation.studies import Study, Variant
+from dloral.frame_generator import FrameGenerator
 from dloral.frames.clips import as_bytes
-from dloral.pipeline import DLoRALPipeline
 from dloral.weights.convert import convert
 from dloral.weights.loading import load_pipeline
 
@@ -36,7 +36,7 @@ SHEET_SIDE = 256
 @contextmanager
 def opened_model(
     model: str, base: Path | None, device: str, dtype: str
-) -> Iterator[DLoRALPipeline]:
+) -> Iterator[FrameGenerator]:
     """A model by name, or straight from the released ``model.pkl`` with its SD 2.1 ``base``."""
     if not model.endswith(".pkl"):
         yield load_pipeline(model, device, dtype)
@@ -56,7 +56,7 @@ def opened_model(
 
 def measure_study(
     study: Study,
-    pipe: DLoRALPipeline,
+    pipe: FrameGenerator,
     data: Path,
     reference: Path | None,
     metrics: tuple[str, ...],
@@ -132,7 +132,7 @@ def _means(
 
 
 def _measured(
-    pipe: DLoRALPipeline, pair: Pair, variant: Variant, ready: MetricSuite, most_frames: int | None
+    pipe: FrameGenerator, pair: Pair, variant: Variant, ready: MetricSuite, most_frames: int | None
 ) -> tuple[Measured, np.ndarray]:
     """(figures, the middle of the last frame: input and restored side by side)."""
     if pair.missing:

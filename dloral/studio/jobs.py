@@ -32,7 +32,7 @@ from dloral.video.probe import ClipInfo
 from dloral.video.writer import open_writer
 
 if TYPE_CHECKING:
-    from dloral.pipeline import DLoRALPipeline
+    from dloral.frame_generator import FrameGenerator
 
 VIEWER_SIDE = 2048
 """Pixels: frames of the viewer's clip have no longer side; one that stands still is shown whole."""
@@ -67,7 +67,7 @@ class Result:
 
 
 def restore(
-    clip: ClipInfo, folder: Path, settings: Settings, pipe: "DLoRALPipeline"
+    clip: ClipInfo, folder: Path, settings: Settings, pipe: "FrameGenerator"
 ) -> Generator[Progress | Result, None, None]:
     """Restore ``clip`` into ``folder`` with all that the viewer needs; the Result comes last.
 

@@ -29,6 +29,9 @@ from dloral.weights.registry import SD21, fetched
 EMBEDDED = {"compact": Path(__file__).parent / "compact"}
 """Models inside the package, by registry name."""
 
+BUILT_IN = {"bicubic": Path(__file__).parent / "bicubic"}
+"""Models without weights, by name."""
+
 FETCHED = (SD21,)
 """Models that are fetched when they are first asked for, by registry name."""
 
@@ -36,8 +39,12 @@ WANTED_FILES = ["*.json", "*.safetensors", "*.txt"]
 INDEX = "model_index.json"
 COMPACT = Setting("model", "compact")
 USE_COMPACT = "use {instead}"
-PIPELINE = "DLoRALPipeline"
-"""The class that a model's index names."""
+
+RUNTIMES = {
+    "DLoRALPipeline": "dloral.weights.torch_folder",
+    "BicubicGenerator": "dloral.runtimes.bicubic",
+}
+"""By the kind that a model's index names: the module whose ``open_folder`` opens such a folder."""
 
 
 def fetch_missing(model: str) -> Iterator[FetchPlan | FetchProgress]:
@@ -50,8 +57,8 @@ def find_model(model: str) -> Path:
     """The folder of a model. What is not on this machine is downloaded once and kept: a registry
     name as :func:`dloral.weights.fetch.fetch` does (shown on stderr), a Hub id in the Hub's cache.
     """
-    if model in EMBEDDED:
-        return _checked(EMBEDDED[model], model)
+    if model in EMBEDDED or model in BUILT_IN:
+        return _checked({**EMBEDDED, **BUILT_IN}[model], model)
     if _is_folder(model):
         return _checked(Path(model), model)
     if model in FETCHED:
@@ -60,7 +67,7 @@ def find_model(model: str) -> Path:
         return _checked(folder, model)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not model.startswith("."):
         return _checked(_from_hub(model), model)
-    known = ", ".join([*EMBEDDED, *FETCHED])
+    known = ", ".join([*EMBEDDED, *BUILT_IN, *FETCHED])
     raise WeightsError(
         "model {value!r} is unknown: not a name ({known}), not a folder here, not a Hub id "
         "owner/name",
@@ -91,7 +98,7 @@ def _checked(folder: Path, model: str) -> Path:
             instead=COMPACT,
         )
     try:
-        kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+        kind = index_kind(folder)
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise WeightsError(
             "model {value!r}: {path} is not readable JSON",
@@ -100,16 +107,21 @@ def _checked(folder: Path, model: str) -> Path:
             path=index,
             instead=COMPACT,
         ) from error
-    if kind != PIPELINE:
+    if kind not in RUNTIMES:
         raise WeightsError(
-            "model {value!r} is a {kind}, not a {wanted}",
+            "model {value!r} is a {kind}, which this software does not run",
             remedy=USE_COMPACT,
             value=model,
-            kind=kind,
-            wanted=PIPELINE,
+            kind=str(kind)[:80],
             instead=COMPACT,
         )
     return folder
+
+
+def index_kind(folder: Path) -> str:
+    """What the index of a model's folder says that it is; raises what reading it raises."""
+    kind: str = json.loads((folder / INDEX).read_text(encoding="utf-8")).get("_class_name")
+    return kind
 
 
 def _from_hub(model: str) -> Path:

@@ -23,8 +23,8 @@ from dloral.training.live.config import LiveConfig
 from dloral.training.live.phase import Phase
 from dloral.training.monitor import make_run_folder, writing
 from dloral.training.trainer import NotFiniteError
-from dloral.weights.loading import load_pipeline
 from dloral.weights.resolve import EMBEDDED
+from dloral.weights.torch_folder import load_torch_pipeline
 
 
 class Recipe:
@@ -53,7 +53,7 @@ class Recipe:
 
     def take(self, folder: Path) -> None:
         """Go on from a pipeline's weights, and from its LoRAs and CFR where it has them."""
-        self.pipe = load_pipeline(folder, str(self.device), "float32")
+        self.pipe = load_torch_pipeline(folder, str(self.device), "float32")
 
     def log(self, **entry: object) -> None:
         entry = {"seconds": round(time.monotonic() - self.started, 1), **entry}
