@@ -13,7 +13,9 @@ from pathlib import Path
 from dloral import __version__
 from dloral.data.commands import add_data
 from dloral.errors import OptionError, exit_status
-from dloral.evaluation.commands import add_compare, add_evaluate, add_study
+from dloral.evaluation.benchmark_commands import add_baseline, add_benchmark
+from dloral.evaluation.commands import add_compare, add_evaluate
+from dloral.evaluation.study_commands import add_study
 from dloral.training.commands import add_curve, add_data_list, add_embed, add_train
 
 
@@ -45,6 +47,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_evaluate(commands)
     add_compare(commands)
     add_study(commands)
+    add_benchmark(commands)
+    add_baseline(commands)
     return parser
 
 

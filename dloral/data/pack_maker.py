@@ -118,6 +118,12 @@ def _arrays(sample: Sample) -> dict[str, NDArray]:
     return arrays
 
 
+def _source_name(sources: Sources, kind: str, number: int) -> str:
+    """What a clip starts from; clips of one source are not independent of each other."""
+    path = sources.photos[number] if kind == "photo" else sources.windows[number].clip.path
+    return sources.name(path)
+
+
 def _manifest(sources: Sources, spec: ClipSpec, count: int) -> str:
     names = ("frames", "size", "seed", "scale")
     config = {"count": count} | {name: getattr(spec, name) for name in names}
@@ -126,5 +132,6 @@ def _manifest(sources: Sources, spec: ClipSpec, count: int) -> str:
         "sources": {sources.name(path): sha256(path) for path in sources.files()},
         "seconds_in_videos": [[sources.name(w.clip.path), float(w.start)] for w in sources.windows],
         "left_out": sources.left_out,
+        "clips": [_source_name(sources, *source_of(sources, spec, i)) for i in range(count)],
     }
     return json.dumps(manifest, indent=1)

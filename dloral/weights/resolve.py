@@ -21,7 +21,8 @@ from huggingface_hub.errors import (
 
 from dloral.errors import Setting, WeightsError
 from dloral.weights.checkpoint_io import quiet_hub
-from dloral.weights.fetch import FetchPlan, FetchProgress, TerminalFetch, fetch, fetch_steps
+from dloral.weights.fetch import FetchProgress, TerminalFetch, fetch, fetch_steps
+from dloral.weights.fetch_plan import FetchPlan
 from dloral.weights.hub import no_space, reason_of
 from dloral.weights.registry import SD21, fetched
 
@@ -36,6 +37,8 @@ FETCHED = (SD21,)
 
 WANTED_FILES = ["*.json", "*.safetensors", "*.txt"]
 INDEX = "model_index.json"
+COMPACT = Setting("model", "compact")
+USE_COMPACT = "use {instead}"
 
 RUNTIMES = {
     "DLoRALPipeline": "dloral.weights.torch_folder",
@@ -66,8 +69,12 @@ def find_model(model: str) -> Path:
         return _checked(_from_hub(model), model)
     known = ", ".join([*EMBEDDED, *BUILT_IN, *FETCHED])
     raise WeightsError(
-        f"model {model[:80]!r} is unknown: no name ({known}), no folder here, no Hub id "
-        "owner/name; use --model compact"
+        "model {value!r} is unknown: not a name ({known}), not a folder here, not a Hub id "
+        "owner/name",
+        remedy=USE_COMPACT,
+        value=model[:80],
+        known=known,
+        instead=COMPACT,
     )
 
 
@@ -83,33 +90,38 @@ def _checked(folder: Path, model: str) -> Path:
     index = folder / INDEX
     if not index.is_file():
         raise WeightsError(
-            f"model {model!r}: {folder} has no {INDEX}; give a folder that "
-            "`python -m dloral convert` wrote, or use --model compact"
+            "model {value!r}: {path} has no {index}",
+            remedy="give a folder that `python -m dloral convert` wrote, or use {instead}",
+            value=model,
+            path=folder,
+            index=INDEX,
+            instead=COMPACT,
         )
     try:
         kind = index_kind(folder)
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise WeightsError(
             "model {value!r}: {path} is not readable JSON",
-            remedy="use {instead}",
+            remedy=USE_COMPACT,
             value=model,
             path=index,
-            instead=Setting("model", "compact"),
+            instead=COMPACT,
         ) from error
     if kind not in RUNTIMES:
         raise WeightsError(
             "model {value!r} is a {kind}, which this software does not run",
-            remedy="use {instead}",
+            remedy=USE_COMPACT,
             value=model,
             kind=str(kind)[:80],
-            instead=Setting("model", "compact"),
+            instead=COMPACT,
         )
     return folder
 
 
 def index_kind(folder: Path) -> str:
     """What the index of a model's folder says that it is; raises what reading it raises."""
-    return json.loads((folder / INDEX).read_text(encoding="utf-8")).get("_class_name")
+    kind: str = json.loads((folder / INDEX).read_text(encoding="utf-8")).get("_class_name")
+    return kind
 
 
 def _from_hub(model: str) -> Path:
@@ -121,23 +133,36 @@ def _from_hub(model: str) -> Path:
         return Path(snapshot_download(model, allow_patterns=WANTED_FILES))
     except HFValidationError as error:
         raise WeightsError(
-            f"model {model[:80]!r} is neither a directory nor a Hub id; use --model compact"
+            "model {value!r} is neither a directory nor a Hub id",
+            remedy=USE_COMPACT,
+            value=model[:80],
+            instead=COMPACT,
         ) from error
     except LocalEntryNotFoundError as error:
         offline = constants.HF_HUB_OFFLINE
         reason = "HF_HUB_OFFLINE is set" if offline else "the Hub cannot be reached"
         raise WeightsError(
-            f"model {model!r} is not on this machine and {reason}; use --model compact"
+            "model {value!r} is not on this machine and {reason}",
+            remedy=USE_COMPACT,
+            value=model,
+            reason=reason,
+            instead=COMPACT,
         ) from error
     except EntryNotFoundError as error:
         raise WeightsError(
-            f"model {model!r} on the Hub has no {INDEX}, so it is something else; give one that "
-            "`python -m dloral convert` made, or use --model compact"
+            "model {value!r} on the Hub has no {index}, so it is something else",
+            remedy="give one that `python -m dloral convert` made, or use {instead}",
+            value=model,
+            index=INDEX,
+            instead=COMPACT,
         ) from error
     except (HfHubHTTPError, HTTPError, OSError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise no_space(Path(constants.HF_HUB_CACHE), 0) from error
         raise WeightsError(
-            f"model {model!r} could not be fetched from the Hub: it {reason_of(error)}; use "
-            "--model compact"
+            "model {value!r} could not be fetched from the Hub: it {reason}",
+            remedy=USE_COMPACT,
+            value=model,
+            reason=reason_of(error),
+            instead=COMPACT,
         ) from error
