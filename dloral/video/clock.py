@@ -18,6 +18,8 @@ from av.container import InputContainer
 from av.format import Flags
 from av.stream import Stream
 
+from dloral.video.media import has_flag
+
 _AHEAD = 10
 """Seconds: a longer gap is a jump of the clock, a shorter one a pause that is kept."""
 
@@ -63,6 +65,9 @@ class Clock:
             yield packet
 
 
+NO_JUMPS = Clock()
+
+
 @dataclass
 class _StreamClock:
     unit: Fraction
@@ -81,9 +86,8 @@ class ClockFinder:
     """
 
     def __init__(self, container: InputContainer, picture: Stream) -> None:
-        flags = container.format.flags
         self._back_only = container.format.name in _RESTARTS
-        self.watches = bool(flags & Flags.ts_discont.value) or self._back_only
+        self.watches = has_flag(container, Flags.ts_discont) or self._back_only
         self._picture = picture.index
         self._streams: dict[int, _StreamClock] = {}
         self._sparse = {s.index for s in container.streams if s.type not in ("video", "audio")}

@@ -58,7 +58,7 @@ def _mpeg2(data: bytes) -> bytes | None:
 
 
 def _mpeg4(data: bytes) -> bytes | None:
-    found = re.search(rb"\0\0\1[\x20-\x2f](.*?)(?=\0\0\1|$)", data, re.DOTALL)
+    found = re.search(rb"\x00\x00\x01[\x20-\x2f](.*?)(?=\x00\x00\x01|$)", data, re.DOTALL)
     return found[1] if found else None
 
 

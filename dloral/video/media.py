@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 from av.container import InputContainer
@@ -47,6 +48,8 @@ _OPTIONS = {
 }
 _SEEKABLE = {"mov", "matroska"}
 """Containers with an index that leads to the key frame before any time."""
+
+_LOSSY = {"dv", "wtv", "flv", "live_flv", "pva", "ty"}
 
 _NETWORK = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:/")
 
@@ -149,7 +152,22 @@ def has_timestamps(container: InputContainer) -> bool:
 
 def has_times(container: InputContainer) -> bool:
     """Whether packets have any times: a raw stream of H.264 and the like has none."""
-    return not container.format.flags & Flags.no_timestamps.value
+    return not has_flag(container, Flags.no_timestamps)
+
+
+def forgives_damage(container: InputContainer) -> bool:
+    """Whether packets are expected to be lost on the way: broadcasts and raw streams.
+
+    FFmpeg's decoders go on behind them; elsewhere a packet that cannot be decoded is a damaged
+    file, and is said.
+    """
+    lossy = has_flag(container, Flags.ts_discont) or has_flag(container, Flags.no_timestamps)
+    return lossy or container.format.name in _LOSSY
+
+
+def has_flag(container: InputContainer, flag: Flags) -> bool:
+    """Whether FFmpeg says this of the container's format."""
+    return bool(container.format.flags & cast(int, flag.value))
 
 
 def check_size(what: object, height: int, width: int, most: int = MAX_INPUT_PIXELS) -> None:

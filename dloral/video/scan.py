@@ -17,7 +17,7 @@ from av.container import InputContainer
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from dloral.video.clock import Clock, ClockFinder
+from dloral.video.clock import NO_JUMPS, Clock, ClockFinder
 from dloral.video.headers import picture_header, sound_header
 from dloral.video.media import has_times, has_timestamps, open_media, picture_stream
 
@@ -53,7 +53,7 @@ class Scan:
     last: Fraction = Fraction(0)
     end: Fraction = Fraction(0)
     timed: bool = False
-    clock: Clock = Clock()
+    clock: Clock = NO_JUMPS
     sound_first: Fraction | None = None
     changing_sound: tuple[int, ...] = ()
     changes: tuple[SizeChange, ...] = ()
@@ -92,9 +92,7 @@ def scan_video(path: Path) -> Scan:
             result.num_frames += 1
             ticks = _ticks(container, packet)
             if ticks is not None:
-                spans.setdefault(epoch, _Span(ticks, ticks, ticks)).add(
-                    ticks, packet.duration or 0
-                )
+                spans.setdefault(epoch, _Span(ticks, ticks, ticks)).add(ticks, packet.duration or 0)
             if packet.is_keyframe:
                 sizes.look(packet, epoch, ticks)
         result.clock = finder.finish()
@@ -104,7 +102,9 @@ def scan_video(path: Path) -> Scan:
             SizeChange(finder.shifts[epoch] + ticks * unit - origin, width, height, aspect)
             for epoch, ticks, width, height, aspect in sizes.found
         )
-        heard = [at for at in (s.begin(container, finder) for s in sounds.values()) if at is not None]
+        heard = [
+            at for at in (s.begin(container, finder) for s in sounds.values()) if at is not None
+        ]
         result.sound_first = min(heard, default=None)
         result.changing_sound = tuple(i for i, sound in sounds.items() if sound.changes)
     return result
