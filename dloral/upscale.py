@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dloral.errors import InputError
+from dloral.errors import InputError, Setting
 from dloral.frames.resize import resize_bicubic
 from dloral.options import AUTO, AUTO_TILE, UpscaleOptions
 from dloral.prompts import Scene, find_scenes, prompt_at
 from dloral.video.images import frame_files
 from dloral.video.probe import ClipInfo, probe
+from dloral.video.known import source_notes
 from dloral.video.reader import Frame, read_frames
 from dloral.video.store import FrameStore
 from dloral.video.writer import open_writer
@@ -97,6 +98,7 @@ def upscale_steps(
     """The job as a generator; see :func:`upscale_video`."""
     options = options or UpscaleOptions()
     clip = probe(source)
+    notes = source_notes(clip, options.start, options.size_changes)
     height, width = output_size(clip, options.scale)
     num_frames = expected_frames(clip, options)
     writing = open_writer(
@@ -112,7 +114,7 @@ def upscale_steps(
     )
     with (
         writing as writer,
-        read_frames(clip, start=options.start, duration=options.duration) as frames,
+        read_frames(clip, options.start, options.duration, notes.append) as frames,
     ):
         if pipe is None:
             for told in fetch_missing(options.model):
@@ -150,8 +152,12 @@ def upscale_steps(
                 )
         if not done:
             raise InputError(
-                f"{clip.path.name} has no frame from {options.start:g} s on; "
-                "give an earlier --start or a longer --duration"
+                "{path} has no frame from {value:g} s on",
+                remedy="give an earlier {start} or a longer {duration}",
+                path=clip.path,
+                value=options.start,
+                start=Setting("start"),
+                duration=Setting("duration"),
             )
         yield Progress("writing", done, done, clock.rate(done))
     left_over = store.remove() if store else []
@@ -161,7 +167,7 @@ def upscale_steps(
         done,
         clock.rate(done),
         target=Path(target),
-        notes=(*writer.notes, *short, *left_over),
+        notes=(*notes, *writer.notes, *short, *left_over),
         scenes=tuple(scenes),
     )
 
@@ -248,7 +254,7 @@ def _restore(
 def job_of(clip: ClipInfo, options: UpscaleOptions, scenes: Sequence[Scene]) -> dict[str, Any]:
     """What must be the same for a stopped job to be resumed: the source, the options that
     change a frame, and the prompts."""
-    free = {"resume", "codec", "crf", "bit_depth", "batch_size"}
+    free = {"resume", "size_changes", "codec", "crf", "bit_depth", "batch_size"}
     chosen = {name: value for name, value in asdict(options).items() if name not in free}
     prompts = [[str(scene.start), scene.prompt] for scene in scenes]
     return {**_source_of_job(clip), "scenes": prompts, **chosen}
