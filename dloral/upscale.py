@@ -25,8 +25,8 @@ from dloral.frames.resize import resize_bicubic
 from dloral.options import AUTO, AUTO_TILE, UpscaleOptions
 from dloral.prompts import Scene, find_scenes, prompt_at
 from dloral.video.images import frame_files
-from dloral.video.probe import ClipInfo, probe
 from dloral.video.known import source_notes
+from dloral.video.probe import ClipInfo, probe
 from dloral.video.reader import Frame, read_frames
 from dloral.video.store import FrameStore
 from dloral.video.writer import open_writer
