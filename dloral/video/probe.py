@@ -36,6 +36,9 @@ from dloral.video.media import (
 from dloral.video.programmes import other_programmes
 from dloral.video.scan import Scan, SizeChange, scan_video
 
+_MOTION_JPEG = {".mjpeg", ".mjpg"}
+"""Pictures one behind another, which begin as one picture does."""
+
 _FASTEST = Fraction(1000)
 """Frames a second; times that lie closer are damaged, and encoders refuse such a rate."""
 
@@ -117,7 +120,7 @@ def probe(path: str | Path, folder_fps: Fraction | int | None = None) -> ClipInf
     found = existing_path(path)
     if found.is_dir():
         return _probe_folder(found, Fraction(folder_fps or FOLDER_FPS))
-    if looks_like_image(found):
+    if looks_like_image(found) and found.suffix.lower() not in _MOTION_JPEG:
         return _probe_image(found)
     return _probe_video(found)
 
@@ -186,6 +189,7 @@ def _probe_video(path: Path) -> ClipInfo:
         frame = _first_frame(container, stream, path)
         check_size(path, frame.height, frame.width)
         scan = scan_video(path)
+        _begin_with(scan, container, frame)
         _check_duration(path, scan.end - scan.first)
         for change in scan.changes:
             check_size(path, change.height, change.width)
@@ -264,12 +268,27 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
     )
 
 
+def _begin_with(scan: Scan, container: InputContainer, frame: VideoFrame) -> None:
+    """Leave out of ``scan`` what lies before ``frame``, the first that can be decoded."""
+    if not scan.timed or frame.pts is None or not forgives_damage(container):
+        return
+    skipped = frame.pts * Fraction(frame.time_base or 0) - scan.first
+    if 0 < skipped < scan.last - scan.first:
+        scan.num_frames -= round(scan.num_frames * skipped / (scan.end - scan.first))
+        scan.first += skipped
+        scan.changes = tuple(
+            change._replace(time=change.time - skipped)
+            for change in scan.changes
+            if change.time > skipped
+        )
+
+
 def _average_rate(stream: VideoStream, scan: Scan) -> Fraction:
     """The stream's own rate where its frames agree with it, else frames per second counted."""
     told = Fraction(stream.average_rate or stream.guessed_rate or 0)
     seconds = scan.end - scan.first
     if not scan.timed:
-        return told or Fraction(25)
+        return Fraction(stream.guessed_rate or told or 25)
     if told and abs(told * seconds - scan.num_frames) <= max(1, scan.num_frames // 100):
         return told
     if seconds > 0 and scan.num_frames:

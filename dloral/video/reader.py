@@ -28,6 +28,7 @@ from dloral.video.media import (
     open_media,
     picture_stream,
     reason,
+    repeats_frames,
     seconds,
 )
 from dloral.video.probe import ClipInfo, orientation_of, probe
@@ -148,15 +149,21 @@ def _decoded(
         decoder = _Decoder(clip, stream, forgives_damage(container))
         stored: deque[int] = deque()  # AVI: the k-th frame shown has the k-th packet's time
         time: Fraction | None = None
+        shown: VideoFrame | None = None
         for packet in clip.clock.demux(container, stream):
             if not packet.size and packet.pts is not None:
-                continue  # Ogg: "the same again"; the frame before is shown for longer
+                # Nothing for the decoder, which takes it for the end.
+                if shown is not None and repeats_frames(stream):
+                    time = _time_of(clip, packet.pts, shown, time)
+                    yield _Timed(time, Fraction(0), partial(_upright, shown, clip))
+                continue
             if ordered and packet.size and packet.dts is not None:
                 stored.append(packet.dts)
             for frame in decoder.decode(packet, time):
                 ticks = stored.popleft() if stored else None if ordered else frame.pts
                 time = _time_of(clip, ticks if timed else None, frame, time)
                 own = (frame.duration or 0) * Fraction(frame.time_base or 0)
+                shown = frame
                 yield _Timed(time, own, partial(_upright, frame, clip))
         if decoder.lost:
             on_note(f"{decoder.lost} damaged packets of the picture were left out")

@@ -115,17 +115,26 @@ class Tracks:
                 self._tracks[stream.index] = track
         elif isinstance(stream, AttachmentStream):
             if self._suffix != _FONTS:
-                return [f"attachments (such as fonts): {self._suffix} cannot hold them;"]
+                return [f"attachments such as fonts, which {self._suffix} cannot hold,"]
             extras.attach(stream, self._output)
         elif stream.type == "video" and stream.disposition & av.stream.Disposition.attached_pic:
-            if self._suffix not in _COVERS or not extras.Cover.fits(stream):
-                return [f"cover picture: {self._suffix} cannot hold it;"]
-            self._covers[stream.index] = extras.Cover(stream, self._output)
+            if self._suffix not in _COVERS or not extras.is_cover_codec(stream):
+                return [f"cover picture, which {self._suffix} cannot hold,"]
+            if self._suffix == _FONTS:
+                extras.attach_cover(stream, self._cover_data(stream.index), self._output)
+            else:
+                self._covers[stream.index] = extras.Cover(stream, self._output)
         elif stream.type == "video":
             return ["a second picture track"]
         elif stream.name != "tmcd" and "timecode" not in stream.metadata:
             return ["a data track (telemetry and the like)"]
         return []
+
+    def _cover_data(self, index: int) -> bytes:
+        with open_media(self._clip.path) as container:
+            for packet in container.demux(container.streams[index]):
+                return bytes(packet)
+        return b""
 
     def __enter__(self) -> Tracks:
         return self
