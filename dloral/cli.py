@@ -7,8 +7,11 @@ mistake is answered with one line on stderr, never with a traceback.
 import argparse
 import re
 import signal
+import sys
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from pathlib import Path
+from typing import NoReturn
 
 from dloral import __version__
 from dloral.errors import OptionError, Terminated, exit_status
@@ -18,6 +21,10 @@ from dloral.training.commands import add_data, add_train
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    # A console of another encoding, or a name that is no UTF-8, is no reason for a traceback.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     options = build_parser().parse_args(arguments)
     # A polite request to stop takes away what is half written, as Ctrl-C does.
     signal.signal(signal.SIGTERM, _terminate)
@@ -29,8 +36,15 @@ def _terminate(number: int, frame: object) -> None:
     raise Terminated
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a call in one line; ``--help`` has the rest."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="dloral",
         description="One-step diffusion video super-resolution: larger, sharper, free of flicker.",
     )
@@ -86,8 +100,9 @@ def _add_upscale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     add("--tile-overlap", type=int, default=32, help="latent cells that tiles share")
     add("--batch-size", type=int, default=1, help="frames restored at a time")
-    add("--start", type=float, default=0.0, help="first second to restore")
-    add("--duration", type=float, help="seconds to restore; all that is left by default")
+    add("--start", type=_seconds, default=0.0, help="first second to restore, or HH:MM:SS")
+    add("--duration", type=_seconds, help="seconds or HH:MM:SS; all that is left by default")
+    add("--size-changes", default="scale", help="scale frames of another size, or refuse them")
     add("--codec", default="h264", help="h264, h265, vp9, prores or ffv1")
     add("--crf", type=int, help="quality of the written video, lower is better")
     add("--bit-depth", type=int, default=8, help="8 or 10")
@@ -120,6 +135,21 @@ def _add_batch_options(parser: argparse.ArgumentParser) -> None:
     add("--recursive", action="store_true", help="look for clips in subfolders too")
     add("--name", default="{stem}", help="of each result: {stem}, {name}, {index}, {scale}, ...")
     add("--overwrite", action="store_true", help="restore again what is there already")
+
+
+def _seconds(text: str) -> float:
+    """Seconds, or [HH:]MM:SS with a fraction of a second."""
+    found = re.fullmatch(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:\.\d*)?)", text)
+    try:
+        if found is None:
+            return float(text)
+        hours, minutes, seconds = int(found[1] or 0), int(found[2]), float(found[3])
+        if seconds >= 60 or (minutes >= 60 and found[1]):
+            raise ValueError(text)
+    except ValueError:
+        message = f"{text!r} is not a time; give seconds (90.5) or HH:MM:SS (00:01:30.5)"
+        raise argparse.ArgumentTypeError(message) from None
+    return hours * 3600 + minutes * 60 + seconds
 
 
 def _upscale(options: argparse.Namespace) -> int:

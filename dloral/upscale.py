@@ -23,6 +23,7 @@ from dloral.jobs.segments import read_segment
 from dloral.jobs.spans import Job, RestoredFrame, expected_frames, identity_of, output_size
 from dloral.options import UpscaleOptions
 from dloral.prompts import Scene, find_scenes
+from dloral.video.known import source_notes
 from dloral.video.probe import ClipInfo, probe
 from dloral.video.reader import read_frames
 from dloral.video.seeking import count_frames
@@ -85,6 +86,7 @@ def upscale_steps(
     """The job as a generator; see :func:`upscale_video`."""
     options = options or UpscaleOptions()
     clip = probe(source)
+    notes = source_notes(clip, options.start, options.size_changes)
     height, width = output_size(clip, options.scale)
     writing = open_writer(
         target,
@@ -97,7 +99,7 @@ def upscale_steps(
         start=options.start,
         duration=options.duration,
     )
-    run = _Run(clip, options, Path(target))
+    run = _Run(clip, options, Path(target), notes)
     with lock_target(Path(target)):
         remove_leftovers(target)
         with run.keeping(), writing as writer:
@@ -141,12 +143,14 @@ class _Run:
     _job: Job
     _pipe: "DLoRALPipeline"
 
-    def __init__(self, clip: ClipInfo, options: UpscaleOptions, target: Path) -> None:
+    def __init__(
+        self, clip: ClipInfo, options: UpscaleOptions, target: Path, notes: list[str]
+    ) -> None:
         self._clip, self._options, self._target = clip, options, target
         self._total = expected_frames(clip, options)
         self._asked = options.resume is True
         self._journal: Journal | None = None
-        self._notes: list[str] = []
+        self._notes = notes
         self._frames = 0  # done, in this run or before
         self._before = 0  # done before this run
         self._clock = Clock()
@@ -348,12 +352,12 @@ class _Run:
         """The source's end was reached. InputError if not a frame came."""
         if not self._frames:
             raise InputError(
-                "{path} has no frame from {value} s on",
-                remedy="give an earlier {start} or a longer {length}",
-                path=Path(self._clip.path.name),
-                value=f"{self._options.start:g}",
+                "{path} has no frame from {value:g} s on",
+                remedy="give an earlier {start} or a longer {duration}",
+                path=self._clip.path,
+                value=self._options.start,
                 start=Setting("start"),
-                length=Setting("duration"),
+                duration=Setting("duration"),
             )
         self._total = self._frames
         if self._journal and self._journal.total is None:
@@ -394,7 +398,7 @@ class _Run:
             self._progress(),
             stage="done",
             target=self._target,
-            notes=(*self._writer.notes, *self._notes, *left_over),
+            notes=tuple(dict.fromkeys([*self._notes, *self._writer.notes, *left_over])),
             scenes=self._job.scenes,
             kept=None,
         )

@@ -121,4 +121,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main, "peers"))
+    sys.exit(exit_status(main, "baselines"))

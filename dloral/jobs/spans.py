@@ -93,7 +93,7 @@ def restore_span(
     if not scenes:
         scenes = list(find_scenes(clip, options, pipe))
     halo = min(options.window, first)
-    reading = read_frames_from(clip, first - halo, options.start, options.duration)
+    reading = read_frames_from(clip, first - halo, options.start, options.duration, on_note)
     with reading as frames:
         wanted = frames if last is None else islice(frames, last - first + 1 + halo)
         restoring = _restore(wanted, clip, options, pipe, scenes, on_note)
@@ -164,7 +164,7 @@ def chosen_tile(options: UpscaleOptions) -> int | None:
 
 def identity_of(clip: ClipInfo, options: UpscaleOptions, chosen: OutputFormat) -> dict[str, Any]:
     """What must be the same for a job to be resumed: the source, and what changes the result."""
-    free = {"resume", "batch_size"}
+    free = {"resume", "batch_size", "size_changes"}
     settings = {name: value for name, value in asdict(options).items() if name not in free}
     return {**_source_of_job(clip), **settings, "suffix": chosen.suffix}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from itertools import chain, islice
@@ -21,7 +21,9 @@ from dloral.video.reader import Frame, read_frames
 
 def frame_times(clip: ClipInfo) -> Sequence[Fraction] | None:
     """When each frame of the clip is shown, in seconds from the first, in order. None where the
-    container has no index to jump by. Eight bytes a frame."""
+    container has no index to jump by, or its clock jumps. Eight bytes a frame."""
+    if clip.clock.jumps:
+        return None
     if clip.kind != "video":
         return [index / clip.fps for index in range(clip.num_frames or 0)]
     with open_media(clip.path) as container:
@@ -55,6 +57,7 @@ def read_frames_from(
     number: int,
     start: Fraction | float = 0,
     duration: Fraction | float | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> Iterator[Iterator[Frame]]:
     """:func:`read_frames` of the same part, without its first ``number`` frames.
 
@@ -65,12 +68,12 @@ def read_frames_from(
         time = _time_of(clip, number, seconds(start)) if number else None
         if time is not None:
             left = None if duration is None else seconds(start) + seconds(duration) - time
-            frames = stack.enter_context(read_frames(clip, time, left))
+            frames = stack.enter_context(read_frames(clip, time, left, on_note))
             first = next(frames, None)
             if first is not None and first.time == time:
                 yield chain([first], frames)
                 return
-        frames = stack.enter_context(read_frames(clip, start, duration))
+        frames = stack.enter_context(read_frames(clip, start, duration, on_note))
         yield islice(frames, number, None)
 
 

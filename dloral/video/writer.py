@@ -35,6 +35,7 @@ from dloral.video.encoding import (
     set_up,
     time_unit,
 )
+from dloral.video.extras import needs_own_keys
 from dloral.video.images import WRITABLE_SUFFIXES, frame_files, is_marked
 from dloral.video.media import MAX_OUTPUT_PIXELS, MAX_SIDE, reason, seconds
 from dloral.video.probe import ClipInfo
@@ -306,7 +307,10 @@ class _Writer:
 def _write_video(
     path: Path, source: ClipInfo, chosen: OutputFormat, end: Fraction | None
 ) -> Iterator[Writer]:
-    options = {"movflags": "+faststart"} if chosen.suffix in (".mp4", ".mov") else {}
+    options = {}
+    if chosen.suffix in (".mp4", ".mov"):
+        named = "+use_metadata_tags" if needs_own_keys(dict(source.tags)) else ""
+        options["movflags"] = "+faststart" + named
     with _beside(path, chosen.suffix) as part:
         try:
             container = av.open(
@@ -314,8 +318,10 @@ def _write_video(
             )
             notes: list[str] = []
             try:
-                with Tracks(source, container, chosen.suffix, notes) as tracks:
-                    writer = _VideoWriter(container, tracks, source, chosen, end, notes)
+                writer = _VideoWriter(container, source, chosen, end, notes)
+                add_picture = writer.add_stream
+                with Tracks(source, container, chosen.suffix, notes, add_picture) as tracks:
+                    writer.tracks = tracks
                     yield writer
                     writer.finish()
             except BaseException:
@@ -329,12 +335,13 @@ def _write_video(
 
 
 class _VideoWriter(_Writer):
-    """Writes the picture and lets the other tracks keep step with it."""
+    """Writes the picture and lets the other ``tracks`` keep step with it."""
+
+    tracks: Tracks
 
     def __init__(
         self,
         container: OutputContainer,
-        tracks: Tracks,
         source: ClipInfo,
         chosen: OutputFormat,
         last: Fraction | None,
@@ -343,7 +350,7 @@ class _VideoWriter(_Writer):
         super().__init__(source, chosen)
         self.notes = notes
         self._container = container
-        self._tracks = tracks
+        self._lead = 0  # ticks
         self._last = last  # seconds from the source's first frame
         self._last_pts = self._last_dts = -1 << 62
         self._unit = time_unit(source)
@@ -353,28 +360,36 @@ class _VideoWriter(_Writer):
                 f"{chosen.width}x{chosen.height} is odd: written as {chosen.pixel_format}, "
                 "which some players lack"
             )
+
+    def add_stream(self) -> VideoStream:
+        """The picture's place among the container's streams."""
         # This one encodes nothing; it is what the container's header is made from.
-        self._stream = cast(VideoStream, container.add_stream(encoder.library, rate=source.fps))
-        set_up(self._stream.codec_context, source, chosen)
+        encoder = self.chosen.video_encoder
+        stream = self._container.add_stream(encoder.library, rate=self._source.fps)
+        self._stream = cast(VideoStream, stream)
+        set_up(self._stream.codec_context, self._source, self.chosen)
+        return self._stream
 
     def finish(self) -> None:
         super().finish()
-        self._tracks.finish(self._end)
+        self.tracks.finish(self._end + self._lead * self._unit)
 
     def _begin(self, origin: Fraction) -> None:
         super()._begin(origin)
-        self._tracks.begin(origin, self._last)
+        # Sound that begins before the picture is heard before it, unless a part is cut out.
+        self._lead = 0 if origin else round(self._source.lead_in / self._unit)
+        self.tracks.begin(origin, self._last, self._lead * self._unit)
 
     def _put(self, coded: CodedFrame) -> None:
         # Only where the clock is too coarse do the first frame of a segment and the last one of
         # the segment before have the same time.
-        dts = max(coded.dts, self._last_dts + 1)
-        pts = max(coded.pts, dts)
+        dts = max(coded.dts + self._lead, self._last_dts + 1)
+        pts = max(coded.pts + self._lead, dts)
         self._last_dts = dts
         packet = Packet(coded.data)
         packet.time_base, packet.pts, packet.dts = self._unit, pts, dts
         packet.duration, packet.is_keyframe = coded.duration, coded.is_key
-        self._tracks.mux_until(dts * self._unit)
+        self.tracks.mux_until(dts * self._unit)
         packet.stream = self._stream
         self._container.mux(packet)
 

@@ -14,6 +14,7 @@ from dloral.errors import DLoRALError, OptionError, WeightsError
 from dloral.memory import free_memory, keep_freed_memory
 from dloral.models.unet import plain_state_dict
 from dloral.pipeline import DLoRALPipeline
+from dloral.weights.bicubic import BICUBIC, BicubicPipeline
 from dloral.weights.checkpoint_io import BROKEN, first_line, quiet_bars
 from dloral.weights.fetch import TerminalFetch, fetch
 from dloral.weights.registry import TINY_VAE, fetched, make_again
@@ -45,6 +46,8 @@ def load_pipeline(
     On a CPU the process keeps some of its freed memory from then on, see
     :func:`dloral.memory.keep_freed_memory`. Raises :class:`WeightsError` or :class:`OptionError`.
     """
+    if model == BICUBIC:
+        return BicubicPipeline()  # type: ignore[return-value]
     place = choose_device(device)
     precision = choose_dtype(dtype, place)
     folder = find_model(str(model))

@@ -71,7 +71,11 @@ def test_mistakes_are_answered_in_one_line(address, clip, chosen, said):
 
 def test_limits_and_bad_files_hold_for_the_api_too(address, no_clip, long_clip):
     page = Client(address, verbose=False)
-    for path, said in ((no_clip, "is no video or image"), (long_clip, "are more than the 6.0 s")):
+    refused = (
+        (no_clip, "is not a readable video or image"),
+        (long_clip, "are more than the 6.0 s"),
+    )
+    for path, said in refused:
         with pytest.raises(AppError, match=said):
             page.predict(handle_file(str(path)), scale=1.0, api_name="/upscale")
 

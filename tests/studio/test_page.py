@@ -111,9 +111,9 @@ def test_what_is_no_clip_is_said_in_place(page: Page, no_clip: Path, picture: Pa
     for name, said in (
         ("large.mp4", "this page takes 3 MB at most"),
         ("empty.mp4", "is empty"),
-        ("other.json", "no settings file of ours"),
+        ("other.json", "not one of our settings files"),
         ("hls.mp4", "it holds a playlist, which leads to other files"),
-        (str(no_clip), "letter.mp4 is no video or image"),
+        (str(no_clip), "letter.mp4 is not a readable video or image"),
     ):
         page.set_input_files("#file", str(tmp_path / name))
         expect(message).to_contain_text(said, timeout=PATIENCE)

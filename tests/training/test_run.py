@@ -355,7 +355,7 @@ def test_a_folder_with_nothing_usable_is_one_line(
         (["nothing"], 2, "neither a name"),
         (["tiny", "--data", "pictures:here"], 2, "KIND:PATH"),
         (["tiny", "--data", "photos:/no/such/folder"], 1, "is not there"),
-        (["tiny", "--set", "loop.speed=3"], 2, "no setting"),
+        (["tiny", "--set", "loop.speed=3"], 2, "is not a setting"),
         (["tiny", "--set", "loop.steps"], 2, "KEY=VALUE"),
         (["tiny", "--set", "loop.steps=many"], 2, "whole number"),
         (["tiny", "--set", "algorithm.schedule=fast"], 2, "choose from"),

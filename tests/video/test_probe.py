@@ -101,8 +101,8 @@ def test_missing_empty_and_no_name(tmp_path):
     assert "no such file" in bad_line(tmp_path / "none.mp4")
     (tmp_path / "empty.mp4").touch()
     assert "is empty" in bad_line(tmp_path / "empty.mp4")
-    assert "no file name" in bad_line("")
-    assert "no file name" in bad_line("a\0b")
+    assert "is not a file name" in bad_line("")
+    assert "is not a file name" in bad_line("a\0b")
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_missing_empty_and_no_name(tmp_path):
         (b"just words\n" * 40, "holds text"),
         (bytes(4000), "zeros only"),
         (bytes(range(7, 256)) * 20, "damaged data or a format that is not known"),
-        (b"\x89PNG\r\n\x1a\n" + b"rubbish" * 9, "no image that can be read"),
+        (b"\x89PNG\r\n\x1a\n" + b"rubbish" * 9, "is not a readable image"),
     ],
 )
 def test_not_a_video(tmp_path, content, said):

@@ -143,7 +143,7 @@ def test_ffv1_is_lossless(clips, tmp_path):
         ("a.mov", {"codec": "prores", "crf": 10}, "has no crf"),
         ("a.avi", {}, ".avi is not written"),
         ("a.png", {}, "holds one picture"),
-        ("", {}, "no file name"),
+        ("", {}, "is not a file name"),
         ("a.mp4", {"width": 0}, "0x96"),
         ("a.mp4", {"width": 20000}, "20000x96"),
     ],
@@ -165,7 +165,7 @@ def test_targets_that_cannot_be(clips, tmp_path):
             open_writer(target, width=128, height=96, source=source, **options)
         return str(caught.value)
 
-    assert "no folder" in refusal(tmp_path / "none" / "a.mp4")
+    assert "is not a directory" in refusal(tmp_path / "none" / "a.mp4")
     assert "the source itself" in refusal(source.path)
     (tmp_path / "b.mp4").write_text("there")
     assert "exists already" in refusal(tmp_path / "b.mp4", overwrite=False)

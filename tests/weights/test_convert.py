@@ -153,7 +153,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
         lambda c: c.update(lora_rank_unet_quality=10**12),
         "'lora_rank_unet_quality' is 1000000000000, its tensors have 4",
     ),
-    "a name that is none": (put("state_dict_unet", 7, torch.zeros(2)), "7 is no name"),  # type: ignore[arg-type]
+    "a name that is none": (put("state_dict_unet", 7, torch.zeros(2)), "7 is not the name"),  # type: ignore[arg-type]
     "a layer that is none": (
         put("state_dict_bpp", SPYNET.replace("0.conv", "x.conv"), torch.zeros(2)),
         "basic_module.x.conv",
