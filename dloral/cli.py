@@ -82,6 +82,7 @@ def _add_upscale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "for the results of a batch",
     )
     _add_batch_options(parser)
+    _add_engine_options(parser)
     _add_model_options(parser)
     add("--scale", type=float, default=4.0, help="enlargement, 1 to 4")
     add("--consistency", type=float, default=1.0, help="C-LoRA: steadiness in time, 0 to 2")
@@ -152,7 +153,15 @@ def _seconds(text: str) -> float:
     return hours * 3600 + minutes * 60 + seconds
 
 
+def _add_engine_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("several devices and machines").add_argument
+    add("--devices", help="all, or cuda:0,cuda:1: one process for each of them")
+    add("--engine", default="auto", help="ray, or auto: accelerate's processes, --devices, or here")
+    add("--ray-address", metavar="HOST:PORT", help="of a Ray cluster; one is started here if not")
+
+
 def _upscale(options: argparse.Namespace) -> int:
+    from dloral.engines import engine_of
     from dloral.jobs.batches import FAILED, is_batch, plan_batch, run_batch
     from dloral.options import UpscaleOptions
     from dloral.terminal import show_batch, show_progress
@@ -161,21 +170,24 @@ def _upscale(options: argparse.Namespace) -> int:
     chosen = vars(options)
     fields = UpscaleOptions.__dataclass_fields__
     upscale = UpscaleOptions(**{name: chosen[name] for name in fields})
-    if not is_batch(options.sources, options.list):
-        steps = upscale_steps(options.sources[0], options.output, upscale)
-        show_progress(steps, quiet=options.quiet)
-        return 0
-    items = plan_batch(
-        options.sources,
-        Path(options.output),
-        upscale,
-        options.name,
-        options.recursive,
-        options.list,
-    )
-    run = shared_runs(upscale)
-    batch = run_batch(items, upscale, run, options.overwrite)
-    outcomes = show_batch(batch, quiet=options.quiet)
+    with engine_of(options.engine, options.devices, options.ray_address) as (engine, is_first):
+        if not is_first:
+            return 0
+        if not is_batch(options.sources, options.list):
+            steps = upscale_steps(options.sources[0], options.output, upscale, engine=engine)
+            show_progress(steps, quiet=options.quiet)
+            return 0
+        items = plan_batch(
+            options.sources,
+            Path(options.output),
+            upscale,
+            options.name,
+            options.recursive,
+            options.list,
+        )
+        run = shared_runs(upscale, engine)
+        batch = run_batch(items, upscale, run, options.overwrite)
+        outcomes = show_batch(batch, quiet=options.quiet)
     return int(any(outcome.state == FAILED for outcome in outcomes))
 
 

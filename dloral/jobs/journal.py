@@ -21,7 +21,7 @@ from dloral.video.media import reason
 
 VERSION = 1
 JOURNAL = "journal.jsonl"
-_OURS = re.compile(r"^(journal\.jsonl|\d{8,}\.segment)(\.\w+)?(\.part)?$")
+_OURS = re.compile(r"^(journal\.jsonl|\d{8,}\.segment)(\.\w+)*$")
 """The names in a journal's folder; nothing else is ever removed."""
 
 
