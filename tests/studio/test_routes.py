@@ -238,7 +238,7 @@ def test_limits_are_kept(browser, studio, token, long_clip, tmp_path):
     ("call", "body", "said"),
     [
         ("preview", {"frame": 0, "settings": {"scale": 99}}, "scale is 99"),
-        ("preview", {"frame": 0, "settings": {"colour": 1}}, "'colour' is no setting"),
+        ("preview", {"frame": 0, "settings": {"colour": 1}}, "'colour' is not a setting"),
         ("preview", {"frame": "x", "settings": {}}, "frame is 'x'"),
         ("preview", {"frame": float("inf"), "settings": {}}, "frame is 'inf'"),
         ("preview", {"pixels": float("nan"), "settings": {}}, "pixels is 'nan'"),
@@ -249,8 +249,8 @@ def test_limits_are_kept(browser, studio, token, long_clip, tmp_path):
         ("plan", {"settings": {"start": float("1e400")}}, "start is inf"),
         ("plan", {"settings": {"start": 10**400}}, "start is 1000"),
         ("job", {"settings": {"format": "avi"}}, "format is 'avi'"),
-        ("comparison?layout=x", {}, "'x' is no layout"),
-        ("example?name=../bar", {}, "is no example"),
+        ("comparison?layout=x", {}, "'x' is not a layout"),
+        ("example?name=../bar", {}, "is not an example"),
     ],
 )
 def test_nonsense_is_answered_in_one_line(browser, token, clip, call, body, said):
