@@ -3,10 +3,10 @@
 from typing import Any
 
 from dloral.frames.resize import LATENT_STRIDE
+from dloral.jobs.spans import chosen_tile, expected_frames, output_size
 from dloral.options import UpscaleOptions
 from dloral.studio.runtime import Model
 from dloral.studio.settings import PNG_ZIP, Settings
-from dloral.upscale import chosen_tile, expected_frames, output_size
 from dloral.video.probe import ClipInfo
 
 COMFORTABLE_PIXELS = 2560 * 1440
