@@ -12,7 +12,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -38,10 +37,10 @@ from dloral.video.encoding import (
 from dloral.video.extras import needs_own_keys
 from dloral.video.images import WRITABLE_SUFFIXES, frame_files, is_marked
 from dloral.video.media import MAX_OUTPUT_PIXELS, MAX_SIDE, reason, seconds
+from dloral.video.parts import FRAME_NAME, Part, remove_frames
 from dloral.video.probe import ClipInfo
 from dloral.video.tracks import Tracks
 
-_FRAME_NAME = re.compile(r"^\d{8}\.png$")
 _PART_NAME = re.compile(r"^\..*\.[0-9a-f]{8}\.(part|old)$")
 """New frames on their way into a folder, and the old ones on their way out."""
 
@@ -121,6 +120,12 @@ def _checked_target(target: str | Path, source: ClipInfo, overwrite: bool) -> tu
     text = os.fspath(target)
     if not text or "\0" in text:
         raise OptionError(f"{text!r} is not a file name; give a file to write")
+    if text == "-":
+        raise OptionError(
+            "{value} is no file: results are not written to standard output",
+            remedy="give the name of a file or a folder",
+            value=text,
+        )
     path = Path(text)
     try:
         exists_as_folder = path.is_dir()
@@ -181,7 +186,7 @@ def _identity(file: Path) -> tuple[int, int]:
 
 def _is_our_frame(file: Path) -> bool:
     try:
-        return bool(_FRAME_NAME.match(file.name)) and file.is_file() and is_marked(file)
+        return bool(FRAME_NAME.match(file.name)) and file.is_file() and is_marked(file)
     except InputError:  # empty, or not to be read
         return False
 
@@ -190,7 +195,7 @@ def _is_our_part(folder: Path) -> bool:
     """Whether this is what a job that was killed left in its target folder."""
     if not _PART_NAME.match(folder.name) or folder.is_symlink() or not folder.is_dir():
         return False
-    return all(_FRAME_NAME.match(file.name) for file in folder.iterdir())
+    return all(FRAME_NAME.match(file.name) for file in folder.iterdir())
 
 
 def _check_size(path: Path, width: int, height: int) -> None:
@@ -226,18 +231,20 @@ def _output_error(path: Path, error: BaseException, kept: Path | None = None) ->
     return OutputError(f"{path} cannot be written: {reason(error)}{where}")
 
 
+def _left_notes(part: Part) -> list[str]:
+    return [f"{name} is left of a job that was killed; it cannot be removed" for name in part.left]
+
+
 @contextmanager
-def _beside(path: Path, suffix: str) -> Iterator[Path]:
+def _beside(path: Path, suffix: str) -> Iterator[Part]:
     """A new file next to ``path`` that takes its place in the end, or goes without a trace."""
-    part = path.absolute().parent / f".{path.stem[:80]}.{secrets.token_hex(4)}.part{suffix}"
     try:
-        # made at once, so that a folder without permission is found before the work
-        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        made = Part(path, path.absolute().parent, suffix)
     except OSError as error:
         raise _output_error(path, error) from error
-    kept = False
+    part, kept = made.path, False
     try:
-        yield part
+        yield made
         try:
             part.replace(path)
         except OSError as error:  # the target is a mount point, or has become a folder
@@ -247,6 +254,7 @@ def _beside(path: Path, suffix: str) -> Iterator[Path]:
         if not kept:
             with contextlib.suppress(OSError):  # no reason to hide how the job itself went
                 part.unlink(missing_ok=True)
+        made.close()
 
 
 class _Writer:
@@ -314,9 +322,9 @@ def _write_video(
     with _beside(path, chosen.suffix) as part:
         try:
             container = av.open(
-                str(part), "w", format=CONTAINERS[chosen.suffix], container_options=options
+                str(part.path), "w", format=CONTAINERS[chosen.suffix], container_options=options
             )
-            notes: list[str] = []
+            notes = _left_notes(part)
             try:
                 writer = _VideoWriter(container, source, chosen, end, notes)
                 add_picture = writer.add_stream
@@ -397,7 +405,8 @@ class _VideoWriter(_Writer):
 @contextmanager
 def _write_picture(path: Path, source: ClipInfo, chosen: OutputFormat) -> Iterator[Writer]:
     with _beside(path, chosen.suffix) as part:
-        writer = _PictureWriter(part, path, source, chosen)
+        writer = _PictureWriter(part.path, path, source, chosen)
+        writer.notes += _left_notes(part)
         if source.has_audio:
             writer.notes.append("a picture keeps no sound")
         yield writer
@@ -425,14 +434,14 @@ def _write_folder(path: Path, source: ClipInfo, chosen: OutputFormat) -> Iterato
     # A folder that is there may be a mount point or somebody's working directory, which no other
     # folder can take the place of: it is filled from within.
     folder = path if path.is_dir() else path.parent
-    part = folder / f".{path.name[:80]}.{secrets.token_hex(4)}.part"
     try:
-        part.mkdir()
+        made = Part(path, folder, is_folder=True)
     except OSError as error:
         raise _output_error(path, error) from error
-    kept = False
+    part, kept = made.path, False
     try:
         writer = _FolderWriter(part, path, source, chosen)
+        writer.notes += _left_notes(made)
         if source.has_audio:
             writer.notes.append("a folder of frames keeps no sound")
         yield writer
@@ -447,7 +456,8 @@ def _write_folder(path: Path, source: ClipInfo, chosen: OutputFormat) -> Iterato
             raise _output_error(path, error, part) from error
     finally:
         if not kept:
-            _remove_frames(part)
+            remove_frames(part)
+        made.close()
 
 
 class _FolderWriter(_Writer):
@@ -487,14 +497,4 @@ def _move_in(part: Path, path: Path) -> None:
         with contextlib.suppress(OSError):
             old.rmdir()
         raise
-    _remove_frames(old)
-
-
-def _remove_frames(folder: Path) -> None:
-    """Delete a folder of our own frames; anything else in it stays, and the folder with it."""
-    # What cannot be deleted is no reason to hide how the job itself went.
-    with contextlib.suppress(OSError):
-        for file in folder.iterdir():
-            if _FRAME_NAME.match(file.name):
-                file.unlink()
-        folder.rmdir()
+    remove_frames(old)
