@@ -44,9 +44,10 @@ class UpscaleOptions:
     ``tile``: latent cells a side, None for no tiles, ``"auto"`` for tiles only where a frame has
     more cells than the reference's 96 x 96. ``color_fix``: adain, wavelet, none, or ``"auto"`` for
     the model's own. ``start``, ``duration``: seconds of the source. ``codec``, ``crf``,
-    ``bit_depth``: of the written video. ``resume``: keep restored frames beside the target until it
-    is written, and go on from those. ``size_changes``: ``"scale"`` frames of another size to the
-    first one's, or ``"refuse"`` such a clip.
+    ``bit_depth``: of the written video. ``resume``: keep finished parts beside the target until it
+    is written, and go on from those that are there; ``"auto"`` for jobs of more than two minutes.
+    ``size_changes``: ``"scale"`` frames of another size to the first one's, or ``"refuse"`` such a
+    clip.
     """
 
     model: str = "compact"
@@ -69,7 +70,7 @@ class UpscaleOptions:
     codec: str = "h264"
     crf: int | None = None
     bit_depth: int = 8
-    resume: bool = False
+    resume: bool | str = AUTO
     size_changes: str = "scale"
 
     def __post_init__(self) -> None:
@@ -83,6 +84,7 @@ class UpscaleOptions:
         _one_of("tagger", self.tagger, TAGGERS)
         _one_of("codec", self.codec, CODECS)
         _one_of("bit_depth", self.bit_depth, BIT_DEPTHS)
+        _one_of("resume", self.resume, (AUTO, True, False))
         _one_of("size_changes", self.size_changes, SIZE_CHANGES)
         _within("start", self.start, 0)
         if self.duration is not None:

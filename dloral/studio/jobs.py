@@ -26,6 +26,7 @@ from dloral.studio.measures import Measures
 from dloral.studio.pictures import png_of, stacked, within
 from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.settings import PNG_ZIP, Settings, result_path
+from dloral.studio.speeds import Run
 from dloral.upscale import Progress, output_size, upscale_steps
 from dloral.video.encoders import FOR_VIEWING
 from dloral.video.probe import ClipInfo
@@ -227,6 +228,7 @@ class Job:
     def _run(self) -> None:
         self.stage = "loading"
         self._model.pipe()  # waits until it is loaded
+        begun = time.monotonic()
         with closing(_lent(self.clip, self.folder, self.settings, self._model.key)) as steps:
             while True:
                 self._check()
@@ -238,12 +240,29 @@ class Job:
                     return
                 if isinstance(step, Result):
                     self.result = step
+                    self._remember(step, time.monotonic() - begun)
                     continue
                 if step.stage == "done":
                     continue  # the clip is; what the viewer needs is not yet
                 self.stage, self.newest = step.stage, step
                 if step.restored_frame is not None and step.frame > 1:
                     self._model.timed(seconds, step.restored_frame[0].numel())
+
+    def _remember(self, result: Result, seconds: float) -> None:
+        """For the estimates of later runs."""
+        options, (height, width) = self.settings.options, result.size
+        frames = len(result.times)
+        self._model.speeds.add(
+            Run(
+                options.model,
+                options.vae,
+                options.window,
+                self.settings.format,
+                height * width,
+                frames,
+                seconds,
+            )
+        )
 
     def _check(self) -> None:
         if self._stopped.is_set():

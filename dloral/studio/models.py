@@ -89,7 +89,9 @@ class Models:
         """The loaded model; raises what loading raised, and then forgets it."""
         model = self._alive.get((name, vae))
         if model is None:
-            model = self._alive[name, vae] = Model(name, self.current.turns, vae)
+            model = self._alive[name, vae] = Model(
+                name, self.current.turns, vae, self.current.speeds
+            )
             model.start()
         try:
             model.pipe()

@@ -4,6 +4,7 @@ A visitor is known by a secret token that their browser keeps for its tab, so th
 anew finds clip and job again, and nobody finds anybody else's.
 """
 
+import os
 import re
 import secrets
 import shutil
@@ -51,6 +52,7 @@ class Session:
         self.clip: ClipInfo | None = None
         self.job: Job | None = None
         self.search: SceneSearch | None = None
+        self.motion = ""  # the newest second that was asked for
         self.ended_at: float | None = None  # when the job that is kept had ended
         self.lock = threading.RLock()
         self._models = models
@@ -158,10 +160,27 @@ class Session:
         self.close_clip()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def without_folder(self, error: BaseException) -> str:
-        """The error's one line, with the clip's name instead of where this machine keeps it."""
-        own = "|".join(re.escape(str(place)) for place in (self.folder, self.folder.resolve()))
-        return re.sub(rf"(?:{own})[/\\](?:[0-9a-f]+[/\\])?", "", str(error))
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a job of it waits, runs, or has left a result: then it is kept without a page."""
+        with self.lock:
+            return self.job is not None and (not self.job.has_ended or self.result is not None)
+
+    def fork_into(self, other: "Session") -> None:
+        """Give another session the same clip, without copying it where the disk can."""
+        with self.lock:
+            if self.clip is None:
+                raise InputError("There is no clip; drop one on the page first.")
+            source = self.clip.path
+            other.open_clip(source.name, lambda copy: link_or_copy(source, copy))
+
+
+def link_or_copy(source: Path, copy: Path) -> None:
+    """The same bytes under another name, which stay when the first goes."""
+    try:
+        os.link(source, copy)
+    except OSError:
+        shutil.copyfile(source, copy)
 
 
 def checked_name(name: str) -> str:
@@ -180,6 +199,7 @@ class Sessions:
         self, folder: Path, models: Models, queue: JobQueue, patience: Patience | None = None
     ) -> None:
         self.patience = patience or Patience()
+        self.started = secrets.token_hex(4)  # tells a page that its server was started anew
         self._folder = folder
         self._models = models
         self._queue = queue
@@ -233,7 +253,11 @@ class Sessions:
     def look(self, now: float) -> None:
         """Remove those that are given up at ``now``, and results that are too old."""
         with self._lock:
-            gone = [token for token, (_, until) in self._open.items() if now > until]
+            gone = [
+                token
+                for token, (session, until) in self._open.items()
+                if now > until and not session.is_at_work
+            ]
             closing = [self._open.pop(token)[0] for token in gone]
             staying = [session for session, _ in self._open.values()]
         for session in closing:

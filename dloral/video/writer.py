@@ -207,6 +207,24 @@ def _check_size(path: Path, width: int, height: int) -> None:
         )
 
 
+def remove_leftovers(target: str | Path) -> None:
+    """Remove what killed runs for this target left beside or in it. Only for the target's only
+    writer: what another one is at would go too."""
+    path = Path(target).absolute()
+    if len(path.name) > 80:  # the names of parts are cut there, and might be another target's
+        return
+    suffix = "" if path.is_dir() else path.suffix
+    stem = path.stem if suffix else path.name
+    part = re.compile(rf"^\.{re.escape(stem)}\.[0-9a-f]{{8}}\.part{re.escape(suffix)}$")
+    for folder in {path.parent, path} if path.is_dir() else {path.parent}:
+        with contextlib.suppress(OSError):
+            for file in [file for file in folder.iterdir() if part.match(file.name)]:
+                if _is_our_part(file):
+                    _remove_frames(file)
+                elif file.is_file() and not file.is_symlink():
+                    file.unlink()
+
+
 def _output_error(path: Path, error: BaseException, kept: Path | None = None) -> OutputError:
     """``kept``: where the finished result is, if only putting it in its place failed."""
     where = f"; the result is in {kept}" if kept else ""
