@@ -10,10 +10,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import media_kinds
 import numpy as np
 import pytest
-from media_kinds import FFMPEG, KINDS, PATCHES, Kind
+from kinds_base import FFMPEG, PATCHES, Kind
+from kinds_extras import write_helpers
+from media_kinds import KINDS, make_all
 
 from dloral import UpscaleOptions, upscale_video
 from dloral.errors import DLoRALError
@@ -32,13 +33,13 @@ def cases() -> list:
 def corpus(tmp_path_factory, request) -> Path:
     """The files of the kinds that this run asks for."""
     folder = tmp_path_factory.mktemp("corpus")
-    media_kinds.write_helpers(folder)
+    write_helpers(folder)
     asked = {
         item.callspec.params["kind"].name
         for item in request.session.items
         if "kind" in getattr(getattr(item, "callspec", None), "params", {})
     }
-    media_kinds.make_all([kind for kind in KINDS if kind.name in asked], folder)
+    make_all([kind for kind in KINDS if kind.name in asked], folder)
     return folder
 
 
