@@ -35,7 +35,7 @@ sys.path[:0] = [str(_HERE), str(_HERE / "tests" / "support")]
 
 from clips import frames_of, names_in, save_tiny_model, sound_of, write_clip  # noqa: E402
 
-import dloral.upscale  # noqa: E402, F401  # so that forks need not
+import dloral.upscale  # noqa: E402  # so that forks need not
 import dloral.weights.loading  # noqa: E402, F401
 from dloral.cli import main as dloral_main  # noqa: E402
 
