@@ -13,6 +13,7 @@ A full disk is a small tmpfs, which needs the right to mount; without it that ro
 
 import argparse
 import contextlib
+import gc
 import os
 import random
 import resource
@@ -63,6 +64,8 @@ JOBS = (
 
 def run(call: list[str], before: Callable[[], None] | None = None) -> int:
     """Start ``dloral`` with these arguments in a fork; its process id."""
+    gc.collect()  # a codec that the fork frees would wait for threads that it does not have
+    gc.freeze()
     child = os.fork()
     if child:
         return child
