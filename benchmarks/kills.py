@@ -13,6 +13,7 @@ A full disk is a small tmpfs, which needs the right to mount; without it that ro
 
 import argparse
 import contextlib
+import gc
 import os
 import random
 import resource
@@ -35,7 +36,7 @@ sys.path[:0] = [str(_HERE), str(_HERE / "tests" / "support")]
 
 from clips import frames_of, names_in, save_tiny_model, sound_of, write_clip  # noqa: E402
 
-import dloral.upscale  # noqa: E402, F401  # so that forks need not
+import dloral.upscale  # noqa: E402  # so that forks need not
 import dloral.weights.loading  # noqa: E402, F401
 from dloral.cli import main as dloral_main  # noqa: E402
 
@@ -63,6 +64,8 @@ JOBS = (
 
 def run(call: list[str], before: Callable[[], None] | None = None) -> int:
     """Start ``dloral`` with these arguments in a fork; its process id."""
+    gc.collect()  # a codec that the fork frees would wait for threads that it does not have
+    gc.freeze()
     child = os.fork()
     if child:
         return child

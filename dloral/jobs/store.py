@@ -56,7 +56,8 @@ CREATE INDEX by_owner ON jobs (owner, position);
 class JobRecord:
     """A job as it was last committed.
 
-    ``state``: waiting, running, paused, done, failed or cancelled. ``position``: order among all
+    ``owner``: the hash of a token. ``state``: waiting, running, paused, done, failed or cancelled.
+    ``position``: order among all
     jobs, lower first. ``source``: the clip; ``folder``: where its result and its journal are.
     ``settings``: JSON. ``frame`` of ``num_frames`` are done, ``rate`` of them a second. ``wish``:
     paused or cancelled, what the owner wants of a running job. ``attempts``: how often it was
@@ -65,6 +66,7 @@ class JobRecord:
     """
 
     id: str
+    owner: str
     state: str
     position: int
     name: str
@@ -111,7 +113,18 @@ class JobRecord:
 
 
 _COLUMNS = (
-    *("id", "state", "position", "name", "source", "folder", "settings", "frame", "num_frames"),
+    *(
+        "id",
+        "owner",
+        "state",
+        "position",
+        "name",
+        "source",
+        "folder",
+        "settings",
+        "frame",
+        "num_frames",
+    ),
     *("rate", "wish", "attempts", "result", "error", "created", "ended", "expires"),
 )
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM jobs"
@@ -173,7 +186,7 @@ class JobStore:
                 " created) VALUES (?, ?, ?, (SELECT COALESCE(MAX(position), 0) + 1 FROM jobs),"
                 " ?, ?, ?, ?, ?)",
                 (
-                    *(job, _hashed(owner), WAITING, name, str(source), str(folder)),
+                    *(job, hashed(owner), WAITING, name, str(source), str(folder)),
                     *(json.dumps(settings), time.time()),
                 ),
             )
@@ -181,7 +194,11 @@ class JobStore:
 
     def of(self, owner: str) -> list[JobRecord]:
         """The owner's jobs in order."""
-        return self._records(f"{_SELECT} WHERE owner = ? ORDER BY position", _hashed(owner))
+        return self._records(f"{_SELECT} WHERE owner = ? ORDER BY position", hashed(owner))
+
+    def all(self) -> list[JobRecord]:
+        """Everybody's jobs in order."""
+        return self._records(f"{_SELECT} ORDER BY position")
 
     def get(self, job: str, owner: str | None = None) -> JobRecord:
         records = self._records(f"{_SELECT} WHERE id = ?", job)
@@ -264,6 +281,19 @@ class JobStore:
                 (RUNNING, worker, WAITING),
             ).fetchone()
         return self.get(found[0]) if found else None
+
+    def begin(self, job: str, worker: str = "") -> None:
+        """A job runs from now on, where its turn is decided elsewhere."""
+        with self._change() as database:
+            database.execute(
+                "UPDATE jobs SET state = ?, worker = ?, attempts = attempts + 1 WHERE id = ?",
+                (RUNNING, worker, job),
+            )
+
+    def forget(self, job: str) -> None:
+        """Remove a job whose files are gone, whatever its state."""
+        with self._change() as database:
+            database.execute("DELETE FROM jobs WHERE id = ?", (job,))
 
     def report(self, job: str, frame: int, num_frames: int | None = None, rate: float = 0.0) -> str:
         """Say how far a running job is; what its owner wants of it: paused, cancelled or nothing.
@@ -357,7 +387,7 @@ class JobStore:
     def _owns(self, owner: str, job: str) -> bool:
         with self._lock:
             row = self._database.execute("SELECT owner FROM jobs WHERE id = ?", (job,)).fetchone()
-        return row is not None and secrets.compare_digest(row[0], _hashed(owner))
+        return row is not None and secrets.compare_digest(row[0], hashed(owner))
 
     def _wish(self, job: str, owner: str, wish: str, from_states: tuple[str, ...]) -> JobRecord:
         with self._change() as database:
@@ -374,7 +404,8 @@ class JobStore:
         return self.get(job)
 
 
-def _hashed(owner: str) -> str:
+def hashed(owner: str) -> str:
+    """What is kept of an owner's token."""
     return sha256(owner.encode()).hexdigest()
 
 

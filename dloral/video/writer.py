@@ -220,7 +220,7 @@ def remove_leftovers(target: str | Path) -> None:
         with contextlib.suppress(OSError):
             for file in [file for file in folder.iterdir() if part.match(file.name)]:
                 if _is_our_part(file):
-                    _remove_frames(file)
+                    remove_frames(file)
                 elif file.is_file() and not file.is_symlink():
                     file.unlink()
 
