@@ -7,12 +7,15 @@ mistake is answered with one line on stderr, never with a traceback.
 import argparse
 import re
 import signal
+import sys
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from pathlib import Path
+from typing import NoReturn
 
 from dloral import __version__
 from dloral.data.commands import add_data
-from dloral.errors import OptionError, exit_status
+from dloral.errors import OptionError, Terminated, exit_status
 from dloral.evaluation.benchmark_commands import add_baseline, add_benchmark
 from dloral.evaluation.commands import add_compare, add_evaluate
 from dloral.evaluation.study_commands import add_study
@@ -21,15 +24,30 @@ from dloral.training.commands import add_curve, add_data_list, add_embed, add_tr
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    # A console of another encoding, or a name that is no UTF-8, is no reason for a traceback.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     options = build_parser().parse_args(arguments)
-    # A polite request to stop is answered like Ctrl-C: what is half written is taken away.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    command: Callable[[argparse.Namespace], None] = options.command
+    # A polite request to stop takes away what is half written, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, _terminate)
+    command: Callable[[argparse.Namespace], int | None] = options.command
     return exit_status(lambda: command(options))
 
 
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a call in one line; ``--help`` has the rest."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="dloral",
         description="One-step diffusion video super-resolution: larger, sharper, free of flicker.",
     )
@@ -55,19 +73,23 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_upscale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
         "upscale",
-        help="restore a clip, an image or a folder of frames",
-        description="Restore a clip and write it larger, with its sound.",
+        help="restore clips, images and folders of frames",
+        description="Restore clips and write them larger, with their sound. Several sources, a "
+        "folder of clips, a pattern or a list are a batch: OUT is then a folder for the results.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("source", metavar="IN", help="a video, a GIF, an image, or a folder of frames")
+    add("sources", metavar="IN", nargs="*", help="a video, a GIF, an image, or a folder of frames")
     add(
         "-o",
         "--output",
         metavar="OUT",
         required=True,
-        help=".mp4, .mkv, .mov or .webm; an image for an image; a folder for PNG frames",
+        help=".mp4, .mkv, .mov or .webm; an image for an image; a folder for PNG frames; a folder "
+        "for the results of a batch",
     )
+    _add_batch_options(parser)
+    _add_engine_options(parser)
     _add_model_options(parser)
     add("--scale", type=float, default=4.0, help="enlargement, 1 to 4")
     add("--consistency", type=float, default=1.0, help="C-LoRA: steadiness in time, 0 to 2")
@@ -86,15 +108,18 @@ def _add_upscale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     add("--tile-overlap", type=int, default=32, help="latent cells that tiles share")
     add("--batch-size", type=int, default=1, help="frames restored at a time")
-    add("--start", type=float, default=0.0, help="first second to restore")
-    add("--duration", type=float, help="seconds to restore; all that is left by default")
+    add("--start", type=_seconds, default=0.0, help="first second to restore, or HH:MM:SS")
+    add("--duration", type=_seconds, help="seconds or HH:MM:SS; all that is left by default")
+    add("--size-changes", default="scale", help="scale frames of another size, or refuse them")
     add("--codec", default="h264", help="h264, h265, vp9, prores or ffv1")
     add("--crf", type=int, help="quality of the written video, lower is better")
     add("--bit-depth", type=int, default=8, help="8 or 10")
     add(
         "--resume",
-        action="store_true",
-        help="keep restored frames beside OUT until it is written, and go on from those there",
+        action=argparse.BooleanOptionalAction,
+        default="auto",
+        help="keep finished parts beside OUT until it is written, and go on from those there; "
+        "auto: for jobs of more than two minutes",
     )
     add("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(command=_upscale)
@@ -112,16 +137,65 @@ def _tile(text: str) -> int | str | None:
     return int(text)
 
 
-def _upscale(options: argparse.Namespace) -> None:
+def _add_batch_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("batches").add_argument
+    add("--list", metavar="FILE", help="a text file with one more IN a line")
+    add("--recursive", action="store_true", help="look for clips in subfolders too")
+    add("--name", default="{stem}", help="of each result: {stem}, {name}, {index}, {scale}, ...")
+    add("--overwrite", action="store_true", help="restore again what is there already")
+
+
+def _seconds(text: str) -> float:
+    """Seconds, or [HH:]MM:SS with a fraction of a second."""
+    found = re.fullmatch(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:\.\d*)?)", text)
+    try:
+        if found is None:
+            return float(text)
+        hours, minutes, seconds = int(found[1] or 0), int(found[2]), float(found[3])
+        if seconds >= 60 or (minutes >= 60 and found[1]):
+            raise ValueError(text)
+    except ValueError:
+        message = f"{text!r} is not a time; give seconds (90.5) or HH:MM:SS (00:01:30.5)"
+        raise argparse.ArgumentTypeError(message) from None
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def _add_engine_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("several devices and machines").add_argument
+    add("--devices", help="all, or cuda:0,cuda:1: one process for each of them")
+    add("--engine", default="auto", help="ray, or auto: accelerate's processes, --devices, or here")
+    add("--ray-address", metavar="HOST:PORT", help="of a Ray cluster; one is started here if not")
+
+
+def _upscale(options: argparse.Namespace) -> int:
+    from dloral.engines import engine_of
+    from dloral.jobs.batches import FAILED, is_batch, plan_batch, run_batch
     from dloral.options import UpscaleOptions
-    from dloral.terminal import show_progress
-    from dloral.upscale import upscale_steps
+    from dloral.terminal import show_batch, show_progress
+    from dloral.upscale import shared_runs, upscale_steps
 
     chosen = vars(options)
     fields = UpscaleOptions.__dataclass_fields__
     upscale = UpscaleOptions(**{name: chosen[name] for name in fields})
-    steps = upscale_steps(options.source, options.output, upscale)
-    show_progress(steps, quiet=options.quiet)
+    with engine_of(options.engine, options.devices, options.ray_address) as (engine, is_first):
+        if not is_first:
+            return 0
+        if not is_batch(options.sources, options.list):
+            steps = upscale_steps(options.sources[0], options.output, upscale, engine=engine)
+            show_progress(steps, quiet=options.quiet)
+            return 0
+        items = plan_batch(
+            options.sources,
+            Path(options.output),
+            upscale,
+            options.name,
+            options.recursive,
+            options.list,
+        )
+        run = shared_runs(upscale, engine)
+        batch = run_batch(items, upscale, run, options.overwrite)
+        outcomes = show_batch(batch, quiet=options.quiet)
+    return int(any(outcome.state == FAILED for outcome in outcomes))
 
 
 def _add_convert(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

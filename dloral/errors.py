@@ -122,26 +122,33 @@ class CancelledError(DLoRALError):
     """The job was stopped by whoever started it; nothing was written."""
 
 
-def exit_status(command: Callable[[], None], name: str = "dloral") -> int:
-    """Run a command line's work; what it ended with, an error said in one line ``name: ...``.
+class Terminated(KeyboardInterrupt):
+    """The system asks the process to end (SIGTERM): at a shutdown, or by a service manager. Unlike
+    Ctrl-C that is not a person's word that the job is not wanted any more."""
 
-    0 done, 1 the job failed, 2 the call was wrong, 130 stopped by Ctrl-C or the like.
+
+def exit_status(command: Callable[[], int | None], name: str = "dloral") -> int:
+    """Run a command line's work; what it ended with, an error said in one line ``name: ...``.
+    A command that says its own status has said its errors too.
+
+    0 done, 1 the job failed, 2 the call was wrong, 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
     try:
-        command()
+        return command() or 0
     except OptionError as error:
         return _fail(name, error, 2)
     except CancelledError as error:
         return _fail(name, error, 130)
     except DLoRALError as error:
         return _fail(name, error, 1)
+    except Terminated:
+        return _fail(name, "stopped; finished parts of a long job are kept beside its target", 143)
     except KeyboardInterrupt:
         return _fail(name, "stopped; nothing half written is left", 130)
     except BrokenPipeError:
         # the reader of our output went away (``dloral ... | head``)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    return 0
 
 
 def _fail(name: str, error: DLoRALError | str, status: int) -> int:

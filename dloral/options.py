@@ -18,6 +18,9 @@ CODECS = ("h264", "h265", "vp9", "prores", "ffv1")
 BIT_DEPTHS = (8, 10)
 AUTO = "auto"
 
+SIZE_CHANGES = ("scale", "refuse")
+"""What becomes of frames of another size than the first: scaled to it, or the clip is refused."""
+
 VAES = (AUTO, "tiny", "tiny-decoder")
 """Whose encoder and decoder: the model's own, the tiny autoencoder's, or its decoder alone."""
 
@@ -41,8 +44,10 @@ class UpscaleOptions:
     ``tile``: latent cells a side, None for no tiles, ``"auto"`` for tiles only where a frame has
     more cells than the reference's 96 x 96. ``color_fix``: adain, wavelet, none, or ``"auto"`` for
     the model's own. ``start``, ``duration``: seconds of the source. ``codec``, ``crf``,
-    ``bit_depth``: of the written video. ``resume``: keep restored frames beside the target until it
-    is written, and go on from those.
+    ``bit_depth``: of the written video. ``resume``: keep finished parts beside the target until it
+    is written, and go on from those that are there; ``"auto"`` for jobs of more than two minutes.
+    ``size_changes``: ``"scale"`` frames of another size to the first one's, or ``"refuse"`` such a
+    clip.
     """
 
     model: str = "compact"
@@ -65,7 +70,8 @@ class UpscaleOptions:
     codec: str = "h264"
     crf: int | None = None
     bit_depth: int = 8
-    resume: bool = False
+    resume: bool | str = AUTO
+    size_changes: str = "scale"
 
     def __post_init__(self) -> None:
         _within("scale", self.scale, *SCALE_RANGE)
@@ -78,6 +84,8 @@ class UpscaleOptions:
         _one_of("tagger", self.tagger, TAGGERS)
         _one_of("codec", self.codec, CODECS)
         _one_of("bit_depth", self.bit_depth, BIT_DEPTHS)
+        _one_of("resume", self.resume, (AUTO, True, False))
+        _one_of("size_changes", self.size_changes, SIZE_CHANGES)
         _within("start", self.start, 0)
         if self.duration is not None:
             _within("duration", self.duration, 0)

@@ -1,70 +1,56 @@
 """The whole story, file to file: read, enlarge, restore, write, and say how it goes.
 
 :func:`upscale_steps` is a generator: each value is a :class:`Progress` that any face can show, and
-closing it cancels the job within a frame, leaving nothing behind. :func:`upscale_video` runs it to
-the end.
+closing it cancels the job within a frame. :func:`upscale_video` runs it to the end. A job that
+takes long keeps its finished segments beside the target (:mod:`dloral.jobs.journal`), so that the
+same call goes on from there after a crash.
 """
 
-import os
-import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from fractions import Fraction
-from hashlib import sha256
-from itertools import chain, count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import Tensor
-
-from dloral.errors import InputError
-from dloral.frames.resize import resize_bicubic
-from dloral.options import AUTO, AUTO_TILE, UpscaleOptions
-from dloral.prompts import Scene, find_scenes, prompt_at
-from dloral.video.images import frame_files
+from dloral.errors import DLoRALError, InputError, OutputError, Setting, Terminated
+from dloral.jobs.batches import Item
+from dloral.jobs.journal import JOURNAL, Gap, Journal, journal_folder
+from dloral.jobs.locks import lock_target
+from dloral.jobs.progress import Clock, Progress, time_in_words
+from dloral.jobs.running import Made, SegmentWriter, restore_gap
+from dloral.jobs.segments import read_segment
+from dloral.jobs.spans import Job, RestoredFrame, expected_frames, identity_of, output_size
+from dloral.options import UpscaleOptions
+from dloral.prompts import Scene, find_scenes
+from dloral.video.known import source_notes
 from dloral.video.probe import ClipInfo, probe
-from dloral.video.reader import Frame, read_frames
-from dloral.video.store import FrameStore
-from dloral.video.writer import open_writer
-from dloral.weights.fetch import FetchPlan, FetchProgress
+from dloral.video.reader import read_frames
+from dloral.video.seeking import count_frames
+from dloral.video.writer import Writer, open_writer, remove_leftovers
 from dloral.weights.resolve import fetch_missing
 
 if TYPE_CHECKING:
     from dloral.frame_generator import FrameGenerator
 
+LONG_JOB_SECONDS = 120
+"""Jobs that are estimated longer keep their finished segments without being asked."""
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a job is. ``stage``: fetching, loading, looking, restoring, writing or done.
+__all__ = ["Progress", "expected_frames", "output_size", "upscale_steps", "upscale_video"]
 
-    ``frame`` of ``num_frames`` (None where the source does not say) are restored, at
-    ``frames_per_second``. ``restored_frame`` and ``lq_frame`` are the newest pair, (3,H,W) in
-    [0, 1], shown at ``time`` of the source for ``duration`` seconds. ``notes`` say what the result
-    could not keep of the source and where memory was short. ``scenes``: each with its prompt, as
-    far as they are found. ``fetched``: what comes from the Hub while the stage is fetching.
-    """
 
-    stage: str
-    frame: int = 0
-    num_frames: int | None = None
-    frames_per_second: float = 0.0
-    restored_frame: Tensor | None = None
-    lq_frame: Tensor | None = None
-    target: Path | None = None
-    notes: tuple[str, ...] = field(default=())
-    time: Fraction = Fraction(0)
-    duration: Fraction = Fraction(0)
-    scenes: tuple[Scene, ...] = ()
-    fetched: FetchPlan | FetchProgress | None = None
+class Engine(Protocol):
+    """Who restores spans, if not this process; :mod:`dloral.engines` has some."""
 
-    @property
-    def seconds_left(self) -> float | None:
-        if self.num_frames is None or not self.frames_per_second:
-            return None
-        return max(self.num_frames - self.frame, 0) / self.frames_per_second
+    def run(
+        self, job: Job, origin: Fraction, gaps: Sequence[Gap], folder: Path
+    ) -> Generator[Made | Progress, None, None]:
+        """Every missing segment, in any order, each written to a file that may be moved.
+
+        Progress in between says what workers are at. Workers may write to ``folder``, the
+        journal's, where they share it.
+        """
+        ...
 
 
 def upscale_video(
@@ -74,14 +60,16 @@ def upscale_video(
     on_progress: Callable[[Progress], None] | None = None,
     pipe: "FrameGenerator | None" = None,
     scenes: Sequence[Scene] | None = None,
+    engine: Engine | None = None,
 ) -> Path:
     """Restore a clip, an image or a folder of frames, and write it to ``target``; returns that.
 
     ``pipe``: a loaded pipeline to use instead of loading ``options.model``. ``scenes``: prompts to
-    use instead of asking the tagger (:func:`dloral.prompts.find_scenes` gives some to edit). Raises
-    :class:`dloral.DLoRALError` with one line for whatever the caller can mend.
+    use instead of asking the tagger (:func:`dloral.prompts.find_scenes` gives some to edit).
+    ``engine``: who restores, None for this process. Raises :class:`dloral.DLoRALError` with one
+    line for whatever the caller can mend.
     """
-    for progress in upscale_steps(source, target, options, pipe, scenes):
+    for progress in upscale_steps(source, target, options, pipe, scenes, engine):
         if on_progress is not None:
             on_progress(progress)
     return Path(target)
@@ -93,12 +81,13 @@ def upscale_steps(
     options: UpscaleOptions | None = None,
     pipe: "FrameGenerator | None" = None,
     scenes: Sequence[Scene] | None = None,
+    engine: Engine | None = None,
 ) -> Generator[Progress, None, None]:
     """The job as a generator; see :func:`upscale_video`."""
     options = options or UpscaleOptions()
     clip = probe(source)
+    notes = source_notes(clip, options.start, options.size_changes)
     height, width = output_size(clip, options.scale)
-    num_frames = expected_frames(clip, options)
     writing = open_writer(
         target,
         width=width,
@@ -110,169 +99,310 @@ def upscale_steps(
         start=options.start,
         duration=options.duration,
     )
-    with (
-        writing as writer,
-        read_frames(clip, start=options.start, duration=options.duration) as frames,
-    ):
-        if pipe is None:
-            for told in fetch_missing(options.model):
-                yield Progress("fetching", num_frames=num_frames, fetched=told)
-        yield Progress("loading", num_frames=num_frames)
-        if pipe is None:
-            from dloral.weights.loading import load_pipeline  # seconds, which the page has not
+    run = _Run(clip, options, Path(target), notes)
+    with lock_target(Path(target)):
+        remove_leftovers(target)
+        with run.keeping(), writing as writer:
+            yield from run.prepare(writer, pipe, scenes, engine)
+            yield from run.restore() if engine is None else run.restore_by(engine)
+            yield from run.join()
+        yield run.done()
 
-            pipe = load_pipeline(options.model, options.device, options.dtype, options.vae)
+
+def shared_runs(
+    options: UpscaleOptions, engine: Engine | None = None
+) -> Callable[[Item], Generator[Progress, None, None]]:
+    """Starts one job of a batch after another, all with one pipeline, loaded for the first."""
+    pipe: FrameGenerator | None = None
+
+    def run(item: Item) -> Generator[Progress, None, None]:
+        nonlocal pipe
+        if pipe is None and engine is None:
+            pipe = yield from load_steps(options)
+        yield from upscale_steps(item.source, item.target, options, pipe, engine=engine)
+
+    return run
+
+
+def load_steps(
+    options: UpscaleOptions, message: str = "", total: int | None = None
+) -> Generator[Progress, None, "FrameGenerator"]:
+    """The pipeline of ``options``, fetched where it is not here."""
+    for told in fetch_missing(options.model):
+        yield Progress("fetching", num_frames=total, fetched=told)
+    yield Progress("loading", num_frames=total, message=message)
+    from dloral.weights.loading import load_pipeline  # seconds, which the page has not
+
+    return load_pipeline(options.model, options.device, options.dtype, options.vae)
+
+
+class _Run:
+    """One job on its way. What it does is in :func:`upscale_steps`, in order."""
+
+    _writer: Writer
+    _job: Job
+    _pipe: "FrameGenerator"
+
+    def __init__(
+        self, clip: ClipInfo, options: UpscaleOptions, target: Path, notes: list[str]
+    ) -> None:
+        self._clip, self._options, self._target = clip, options, target
+        self._total = expected_frames(clip, options)
+        self._asked = options.resume is True
+        self._journal: Journal | None = None
+        self._notes = notes
+        self._frames = 0  # done, in this run or before
+        self._before = 0  # done before this run
+        self._clock = Clock()
+        self._segments: SegmentWriter | None = None
+        self._held: list[RestoredFrame] = []  # until it is known whether the job is long
+        self._held_since: list[float] = []
+        self._is_decided = False
+
+    # Before the first frame ------------------------------------------------------------------
+
+    def prepare(
+        self,
+        writer: Writer,
+        pipe: "FrameGenerator | None",
+        scenes: Sequence[Scene] | None,
+        engine: Engine | None,
+    ) -> Generator[Progress, None, None]:
+        """Journal, weights, scenes: all that is needed to restore the first frame."""
+        options, self._writer = self._options, writer
+        self._identity = identity_of(self._clip, options, writer.chosen)
+        if scenes:
+            self._identity["scenes"] = _as_lists(scenes)
+        exists = (journal_folder(self._target) / JOURNAL).is_file()
+        if self._asked or engine is not None or (exists and options.resume):
+            self._open_journal()
+        if not scenes and self._journal and self._journal.extra:
+            scenes = [Scene(Fraction(start), prompt) for start, prompt in self._journal.extra]
+        if pipe is None and (engine is None or not scenes):
+            pipe = yield from load_steps(options, self._resumed(), self._total)
+        else:
+            yield Progress("loading", num_frames=self._total, message=self._resumed())
         if not scenes:
+            assert pipe is not None
             scenes = []
-            for scene in find_scenes(clip, options, pipe):
+            for scene in find_scenes(self._clip, options, pipe):
                 scenes.append(scene)
                 if scene.prompt == options.prompt:
                     continue  # nobody was asked
-                yield Progress("looking", num_frames=num_frames, scenes=tuple(scenes))
-        clock = _Clock()
-        done = 0
-        store = FrameStore(Path(target), job_of(clip, options, scenes)) if options.resume else None
-        short: list[str] = []
-        restoring = _restore(pipe, frames, height, width, options, store, scenes, short.append)
-        with closing(restoring):
-            for frame, lq_frame, restored_frame in restoring:
-                writer.write(restored_frame, frame.time, frame.duration)
-                done += 1
-                yield Progress(
-                    "restoring",
-                    done,
-                    num_frames,
-                    clock.rate(done),
-                    restored_frame,
-                    lq_frame,
-                    time=frame.time,
-                    duration=frame.duration,
-                )
-        if not done:
-            raise InputError(
-                f"{clip.path.name} has no frame from {options.start:g} s on; "
-                "give an earlier --start or a longer --duration"
+                yield Progress("looking", num_frames=self._total, scenes=tuple(scenes))
+        if engine is None:
+            assert pipe is not None
+            self._pipe = pipe
+        self._job = Job(self._clip, options, tuple(scenes), writer.chosen)
+        if self._journal:
+            self._journal.remember(_as_lists(scenes))
+
+    def _open_journal(self) -> None:
+        self._journal = Journal(self._target, self._identity)
+        self._before = self._frames = self._journal.frames
+        if self._journal.total is not None:
+            self._total = self._journal.total
+
+    def _resumed(self) -> str:
+        """One line on what is there already, if anything is."""
+        journal = self._journal
+        if journal is None or not (journal.segments or journal.dropped):
+            return ""
+        text = f"resuming: {journal.frames} frames are done"
+        if journal.dropped:
+            text += f", {len(journal.dropped)} damaged segments are made again"
+        return text
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Decides what stays of the journal when the job ends before its result is written."""
+        try:
+            yield
+        except OutputError as error:
+            if self._let_go(keep=True) or error.path == journal_folder(self._target):
+                raise
+            raise OutputError(
+                "{value}",
+                remedy="what is done is kept in {path}; the same call goes on from there",
+                value=error,
+                path=journal_folder(self._target),
+            ) from error
+        except (GeneratorExit, KeyboardInterrupt) as stop:
+            self._let_go(keep=self._asked or isinstance(stop, Terminated))
+            raise
+        except BaseException:
+            self._let_go(keep=True)
+            raise
+
+    def _let_go(self, keep: bool) -> bool:
+        """Whether nothing is kept. A journal without segments is of no use to anybody."""
+        if self._segments is not None:
+            self._segments.abandon()
+        if self._journal is not None and not (keep and self._journal.segments):
+            self._journal.remove()
+            self._journal = None
+        return self._journal is None
+
+    # Restoring -------------------------------------------------------------------------------
+
+    def restore(self) -> Generator[Progress, None, None]:
+        """Every missing frame, in this process, in order."""
+        self._clock = Clock()
+        if self._journal:
+            self._keep_segments()
+        gaps = self._journal.gaps() if self._journal else [Gap(0, None)]
+        for gap in gaps:
+            with closing(restore_gap(self._job, gap, self._pipe, self._notes.append)) as frames:
+                for restored in frames:
+                    self._frames += 1
+                    yield self._progress(restored, self._take(restored))
+            if self._segments:
+                self._enter(self._segments.finish())
+        if not self._is_decided:
+            self._release()
+        self._end()
+
+    def restore_by(self, engine: Engine) -> Generator[Progress, None, None]:
+        """Every missing segment, by whoever the engine has, in any order."""
+        clip, options = self._clip, self._options
+        assert self._journal is not None
+        with read_frames(clip, options.start, options.duration) as frames:
+            first = next(frames, None)
+        if first is not None and self._journal.total is None:
+            self._total = count_frames(clip, options.start, options.duration)
+        self._clock = Clock()
+        gaps = self._journal.gaps(self._total) if first is not None else []
+        if gaps:
+            assert first is not None
+            running = engine.run(self._job, first.time, gaps, self._journal.folder)
+            with closing(running):
+                for told in running:
+                    if isinstance(told, Made):
+                        self._frames += told.segment.frames
+                        self._enter(told)
+                        yield self._progress()
+                    else:
+                        yield told
+        self._end()
+
+    def _take(self, restored: RestoredFrame) -> str:
+        """A frame to where frames go; one line where that was decided with it."""
+        if self._segments:
+            self._enter(self._segments.write(restored))
+        elif self._is_decided:
+            self._write(restored)
+        else:
+            self._held.append(restored)
+            self._held_since.append(self._clock.seconds)
+            if len(self._held) >= 2 * self._options.batch_size:
+                return self._decide()
+        return ""
+
+    def _decide(self) -> str:
+        """Keep segments if the job is long, by the second batch's time, and say so."""
+        batch = self._options.batch_size
+        seconds = (self._held_since[-1] - self._held_since[batch - 1]) / batch
+        left = float("inf") if self._total is None else seconds * (self._total - self._frames)
+        message = ""
+        if self._options.resume and left > LONG_JOB_SECONDS and self._try_to_keep():
+            how_long = f"about {time_in_words(left)}" if left < float("inf") else "an unknown time"
+            message = (
+                f"this takes {how_long}: finished parts are kept in "
+                f"{journal_folder(self._target)} until it is done, and after a crash the same "
+                "call goes on from there"
             )
-        yield Progress("writing", done, done, clock.rate(done))
-    left_over = store.remove() if store else []
-    yield Progress(
-        "done",
-        done,
-        done,
-        clock.rate(done),
-        target=Path(target),
-        notes=(*writer.notes, *short, *left_over),
-        scenes=tuple(scenes),
-    )
+        self._release()
+        return message
+
+    def _try_to_keep(self) -> bool:
+        """Nobody asked for it, so where no journal can be made the job runs without."""
+        try:
+            self._open_journal()
+        except DLoRALError:
+            return False
+        assert self._journal is not None
+        self._frames += len(self._held)
+        self._journal.remember(_as_lists(self._job.scenes))
+        self._keep_segments()
+        return True
+
+    def _keep_segments(self) -> None:
+        journal = self._journal
+        assert journal is not None
+        origin = next((segment.origin for segment in journal.segments.values()), None)
+        self._segments = SegmentWriter(self._job, journal.new_file, origin)
+
+    def _release(self) -> None:
+        """The frames that were held go where all go from now on."""
+        self._is_decided = True
+        for restored in self._held:
+            self._take(restored)
+        self._held.clear()
+
+    def _write(self, restored: RestoredFrame) -> None:
+        frame = restored.frame
+        self._writer.write(restored.pixels, frame.time, frame.duration)
+
+    def _enter(self, made: Made | None) -> None:
+        if made is not None:
+            assert self._journal is not None
+            self._journal.add(made.segment, made.path)
+
+    def _end(self) -> None:
+        """The source's end was reached. InputError if not a frame came."""
+        if not self._frames:
+            raise InputError(
+                "{path} has no frame from {value:g} s on",
+                remedy="give an earlier {start} or a longer {duration}",
+                path=self._clip.path,
+                value=self._options.start,
+                start=Setting("start"),
+                duration=Setting("duration"),
+            )
+        self._total = self._frames
+        if self._journal and self._journal.total is None:
+            self._journal.end(self._frames)
+
+    def _progress(self, restored: RestoredFrame | None = None, message: str = "") -> Progress:
+        kept = self._journal.folder if self._journal else None
+        rate = self._clock.rate(self._frames - self._before)
+        told = Progress("restoring", self._frames, self._total, rate, message=message, kept=kept)
+        if restored is None:
+            return told
+        return replace(
+            told,
+            restored_frame=restored.pixels,
+            lq_frame=restored.lq_frame,
+            time=restored.frame.time,
+            duration=restored.frame.duration,
+        )
+
+    # After the last frame --------------------------------------------------------------------
+
+    def join(self) -> Generator[Progress, None, None]:
+        """Segments that are kept go into the target, packet by packet."""
+        told = replace(self._progress(), stage="writing")
+        yield told
+        if self._journal is None:
+            return
+        for number, segment in sorted(self._journal.segments.items()):
+            coded = read_segment(self._journal.file(number))
+            self._writer.write_coded(coded, segment.origin, segment.end)
+            if number % 16 == 15:
+                yield told  # so that a job can be cancelled while it writes
+
+    def done(self) -> Progress:
+        """The result is in its place; what was kept goes."""
+        left_over = self._journal.remove() if self._journal else []
+        return replace(
+            self._progress(),
+            stage="done",
+            target=self._target,
+            notes=tuple(dict.fromkeys([*self._notes, *self._writer.notes, *left_over])),
+            scenes=self._job.scenes,
+            kept=None,
+        )
 
 
-def output_size(clip: ClipInfo, scale: float) -> tuple[int, int]:
-    """Height and width of the result, in pixels: the source's times ``scale``, rounded."""
-    return max(1, round(clip.height * scale)), max(1, round(clip.width * scale))
-
-
-def expected_frames(clip: ClipInfo, options: UpscaleOptions) -> int | None:
-    """How many frames a job will restore, as far as the source tells before it is read."""
-    if clip.num_frames is None:
-        return None
-    left = clip.num_frames - round(options.start * clip.fps)
-    if options.duration is not None:
-        left = min(left, round(options.duration * clip.fps))
-    return max(left, 0) or None
-
-
-def chosen_tile(options: UpscaleOptions) -> int | None:
-    """``tile`` as the pipeline takes it."""
-    return AUTO_TILE if options.tile == AUTO else options.tile  # type: ignore[return-value]
-
-
-def _restore(
-    pipe: "FrameGenerator",
-    frames: Iterator[Frame],
-    height: int,
-    width: int,
-    options: UpscaleOptions,
-    store: FrameStore | None,
-    scenes: Sequence[Scene],
-    on_note: Callable[[str], None],
-) -> Generator[tuple[Frame, Tensor, Tensor], None, None]:
-    """(source frame, its bicubic enlargement, restored frame) for every frame, in order.
-
-    Frames that ``store`` has are taken from it. The ``window`` frames before the first one it has
-    not are restored all the same: their latents are what the next ones look at.
-    """
-    waiting: deque[tuple[Frame, Tensor]] = deque()  # read, not yet restored: at most one batch
-    shown: deque[Fraction] = deque()  # times of frames whose prompt is still to be given
-    stored = store.count if store else 0
-    looked_at: deque[tuple[Frame, Tensor]] = deque(maxlen=options.window)
-
-    def read() -> Iterator[tuple[Frame, Tensor]]:
-        for frame in frames:
-            yield frame, resize_bicubic(frame.pixels[None], height, width)[0]
-
-    enlarging = read()
-    for index, (frame, lq_frame) in enumerate(islice(enlarging, stored)):
-        assert store is not None
-        looked_at.append((frame, lq_frame))
-        yield frame, lq_frame, store.read(index)
-
-    def enlarged() -> Iterator[Tensor]:
-        for pair in chain(tuple(looked_at), enlarging):
-            waiting.append(pair)
-            shown.append(pair[0].time)
-            yield pair[1]
-
-    restored = pipe.stream(
-        enlarged(),
-        prompt=(prompt_at(scenes, shown.popleft()) for _ in count()),
-        consistency=options.consistency,
-        detail=options.detail,
-        window=options.window,
-        tile=chosen_tile(options),
-        tile_overlap=options.tile_overlap,
-        color_fix=options.color_fix,
-        batch_size=options.batch_size,
-        on_note=on_note,
-    )
-    for index, restored_frame in enumerate(restored):
-        frame, lq_frame = waiting.popleft()
-        if index < len(looked_at):
-            continue
-        if options.strength < 1:
-            restored_frame = torch.lerp(lq_frame, restored_frame, options.strength)
-        if store:
-            store.append(restored_frame)
-        yield frame, lq_frame, restored_frame
-
-
-def job_of(clip: ClipInfo, options: UpscaleOptions, scenes: Sequence[Scene]) -> dict[str, Any]:
-    """What must be the same for a stopped job to be resumed: the source, the options that
-    change a frame, and the prompts."""
-    free = {"resume", "codec", "crf", "bit_depth", "batch_size"}
-    chosen = {name: value for name, value in asdict(options).items() if name not in free}
-    prompts = [[str(scene.start), scene.prompt] for scene in scenes]
-    return {**_source_of_job(clip), "scenes": prompts, **chosen}
-
-
-def _source_of_job(clip: ClipInfo) -> dict[str, Any]:
-    """What tells a source from another one, or from itself before it was written anew."""
-    if clip.kind != "folder":
-        status = clip.path.stat()
-        return {"source_bytes": status.st_size, "source_time": status.st_mtime_ns}
-    # A frame that is overwritten in place leaves the folder's own size and time as they were.
-    digest = sha256()
-    for file in frame_files(clip.path):
-        status = file.stat()
-        digest.update(os.fsencode(file.name))  # a name need not be UTF-8
-        digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
-    return {"source_frames": digest.hexdigest()}
-
-
-class _Clock:
-    """Frames a second since the job's first frame began."""
-
-    def __init__(self) -> None:
-        self._started = time.monotonic()
-
-    def rate(self, frames: int) -> float:
-        return frames / max(time.monotonic() - self._started, 1e-6)
+def _as_lists(scenes: Sequence[Scene]) -> list[list[str]]:
+    return [[str(scene.start), scene.prompt] for scene in scenes]

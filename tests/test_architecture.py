@@ -17,7 +17,9 @@ FLOORS = {
     "__main__": 0,
     "cli": 0,
     "studio": 0,
-    "terminal": 1,  # shows the progress of upscale; the command line uses it
+    "engines": 1,
+    "jobs": 1,
+    "terminal": 1,  # shows the progress of jobs; the command line uses it
     "bench": 1,
     "training": 1,
     "evaluation": 1,
@@ -42,6 +44,11 @@ SAME_FLOOR = {
     ("__main__", "cli"),
     ("cli", "studio"),
     ("app", "studio"),
+    ("engines", "upscale"),
+    ("engines", "jobs"),
+    ("terminal", "jobs"),
+    ("upscale", "jobs"),
+    ("jobs", "prompts"),
     ("upscale", "prompts"),
     ("evaluation", "training"),  # a study trains what it measures
     ("evaluation", "terminal"),

@@ -14,10 +14,11 @@ import gradio as gr
 
 from dloral.errors import DLoRALError, InputError
 from dloral.options import AUTO
+from dloral.studio.face import worded
 from dloral.studio.jobs import OUR_MISTAKE
 from dloral.studio.preview import Preview
 from dloral.studio.runtime import shown_name
-from dloral.studio.sessions import Session
+from dloral.studio.sessions import link_or_copy
 from dloral.studio.settings import settings_from
 from dloral.studio.studio import Studio
 from dloral.video.probe import probe
@@ -31,12 +32,12 @@ LOOK_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of an endpoint: its name, type and default for callers, its line for MCP."""
+    """One parameter of an endpoint: its name, type and default for callers, its line of help."""
 
     name: str
     kind: type
     default: Any
-    says: str
+    text: str
 
     def component(self) -> Any:
         """What gives the parameter its type in Gradio's API; never shown."""
@@ -104,16 +105,16 @@ def attach_api(studio: Studio) -> None:
             )
 
         for_clips, for_frames = (CLIP, *LOOKS, *KEEPING), (CLIP, FRAME, *LOOKS)
-        attach(endpoint(calls.upscale, for_clips, tells_progress=True), made, *for_clips)
-        attach(endpoint(calls.preview_frame, for_frames, tells_progress=False), made, *for_frames)
+        attach(endpoint(calls.upscale, for_clips, with_progress=True), made, *for_clips)
+        attach(endpoint(calls.preview_frame, for_frames, with_progress=False), made, *for_frames)
         attach(calls.models, listed)
 
 
 def endpoint(
-    call: Callable[..., str], parameters: Sequence[Parameter], tells_progress: bool
+    call: Callable[..., str], parameters: Sequence[Parameter], with_progress: bool
 ) -> Callable[..., str]:
     """``call``, which takes a dictionary, as Gradio wants it: with the parameters in its signature
-    and its docstring. With ``tells_progress`` it is given a ``gr.Progress`` as well."""
+    and its docstring. With ``with_progress`` it is given a ``gr.Progress`` as well."""
 
     def given_in_order(*given: Any) -> str:
         values = {
@@ -122,12 +123,12 @@ def endpoint(
         return call(values, *given[len(parameters) :])
 
     places = [parameter.in_signature() for parameter in parameters]
-    if tells_progress:  # Gradio fills in the progress where a parameter's default is one
+    if with_progress:  # Gradio fills in the progress where a parameter's default is one
         place = inspect.Parameter.POSITIONAL_OR_KEYWORD
         places.append(inspect.Parameter("progress", place, default=gr.Progress()))
     given_in_order.__signature__ = inspect.Signature(places)  # type: ignore[attr-defined]
     given_in_order.__name__ = call.__name__
-    lines = [f"    {parameter.name}: {parameter.says}" for parameter in parameters]
+    lines = [f"    {parameter.name}: {parameter.text}" for parameter in parameters]
     what, _, returned = inspect.cleandoc(call.__doc__ or "").partition("\n\nReturns:\n")
     given_in_order.__doc__ = "\n".join([what, "", "Args:", *lines, "", "Returns:", returned])
     return given_in_order
@@ -153,7 +154,9 @@ class Calls:
         assert session is not None
         try:
             settings = settings_from(values, studio.model.name)
-            info = session.open_clip(_given(clip).name, lambda copy: _link(_given(clip), copy))
+            info = session.open_clip(
+                _given(clip).name, lambda copy: link_or_copy(_given(clip), copy)
+            )
             studio.limits.check(info, settings.options)
             job = session.start_job(settings)
             while not job.wait(LOOK_SECONDS):
@@ -166,7 +169,7 @@ class Calls:
             assert job.result is not None, "a job that ended well has a result"
             return _published(job.result.file)
         except Exception as error:
-            raise _said(error, session) from None
+            raise _as_gradio(error) from None
         finally:
             studio.sessions.close(token)
 
@@ -187,7 +190,7 @@ class Calls:
             png = preview.whole(index, settings.options)
             return _published_bytes(png, f"{info.path.stem}-frame-{index}.png")
         except Exception as error:
-            raise _said(error, None) from None
+            raise _as_gradio(error) from None
 
     def models(self) -> list[dict[str, Any]]:
         """The model that this server runs, and the names of others that it could be started with.
@@ -213,14 +216,6 @@ def _given(clip: str | None) -> Path:
     return Path(clip)
 
 
-def _link(source: Path, copy: Path) -> None:
-    """The same bytes under a name of our own: the uploaded file may go at any time."""
-    try:
-        os.link(source, copy)
-    except OSError:
-        shutil.copyfile(source, copy)
-
-
 def _published(file: Path) -> str:
     """A copy that outlives the call's session; Gradio removes it when it is too old."""
     folder = Path(tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR")))
@@ -233,19 +228,11 @@ def _published_bytes(content: bytes, name: str) -> str:
     return str(folder / name)
 
 
-def _said(error: Exception, session: Session | None) -> Exception:
-    """The error as Gradio tells it to a caller; a mistake of ours is raised as it is and logged."""
+def _as_gradio(error: Exception) -> Exception:
+    """The error as Gradio passes it to a caller; a mistake of ours is logged."""
     if not isinstance(error, DLoRALError):
         import logging
 
         logging.getLogger(__name__).exception("a call failed", exc_info=error)
         return gr.Error(OUR_MISTAKE, print_exception=False)
-    text = session.without_folder(error) if session is not None else _without_cache(error)
-    return gr.Error(text, print_exception=False)
-
-
-def _without_cache(error: DLoRALError) -> str:
-    cache = os.environ.get("GRADIO_TEMP_DIR", "")
-    return " ".join(
-        Path(word).name if cache and cache in word else word for word in str(error).split(" ")
-    )
+    return gr.Error(worded(error), print_exception=False)

@@ -1,12 +1,13 @@
 """What the page says of a clip and of a run before it is started, in plain words."""
 
+from dataclasses import replace
 from typing import Any
 
 from dloral.frames.resize import LATENT_STRIDE
+from dloral.jobs.spans import chosen_tile, expected_frames, output_size
 from dloral.options import UpscaleOptions
 from dloral.studio.runtime import Model
 from dloral.studio.settings import PNG_ZIP, Settings
-from dloral.upscale import chosen_tile, expected_frames, output_size
 from dloral.video.probe import ClipInfo
 
 COMFORTABLE_PIXELS = 2560 * 1440
@@ -17,9 +18,6 @@ FIRST_SECONDS = 5
 
 SLOW_SECONDS = 120
 """A run that takes longer gets a word of warning."""
-
-GUESSED_SECONDS_PER_PIXEL = 1.2e-6
-"""Of the compact model on two slow cores; used until the real speed is known."""
 
 PROGRAM_BYTES = 0.55e9
 BYTES_PER_PIXEL = 100
@@ -53,7 +51,7 @@ def suggested_seconds(clip: ClipInfo, most: float | None = None) -> float | None
     return None if clip.duration <= first else float(first)
 
 
-def facts(clip: ClipInfo) -> list[str]:
+def clip_facts(clip: ClipInfo) -> list[str]:
     """Size, frames, rate, length, codec and sound."""
     parts = [f"{clip.width} × {clip.height}"]
     if clip.kind == "video":
@@ -79,7 +77,7 @@ def described(clip: ClipInfo, most_seconds: float | None) -> dict[str, Any]:
         "fps": float(clip.fps),
         "seconds": float(clip.duration or 0),
         "sound": clip.has_audio,
-        "facts": facts(clip),
+        "facts": clip_facts(clip),
         "suggested": {
             "scale": suggested_scale(clip),
             "duration": suggested_seconds(clip, most_seconds),
@@ -88,27 +86,31 @@ def described(clip: ClipInfo, most_seconds: float | None) -> dict[str, Any]:
 
 
 def plan(clip: ClipInfo, settings: Settings, model: Model) -> dict[str, Any]:
-    """What a run will make, and about how long and with how much memory."""
-    options = settings.options
+    """What a run will make, between how many seconds it takes, once that is known, and with about
+    how much memory."""
+    options = replace(settings.options, model=model.name, vae=model.vae)
     height, width = output_size(clip, options.scale)
     num_frames = 1 if clip.kind == "image" else expected_frames(clip, options)
-    cost = model.seconds_per_pixel or GUESSED_SECONDS_PER_PIXEL
-    seconds = None if num_frames is None else cost * height * width * num_frames
+    seconds = None
+    if num_frames is not None:
+        cost = model.part_seconds_per_pixel or model.seconds_per_pixel
+        pixels = height * width
+        seconds = model.speeds.estimate(options, settings.format, pixels, num_frames, cost)
     parts = [f"{width} × {height}"]
     if num_frames is not None and clip.kind == "video":
         of = "" if num_frames == clip.num_frames else f" of {clip.num_frames}"
         parts.append(f"{num_frames}{of} frame{'s' if num_frames != 1 or of else ''}")
     if seconds is not None:
-        parts.append(f"≈ {time_in_words(seconds)}")
+        parts.append(range_in_words(*seconds))
     if model.name == "compact":  # of other models nothing was measured
-        parts.append(f"{memory(height, width, options) / 1e9:.1f}\N{NO-BREAK SPACE}GB")
+        parts.append(f"{memory(height, width, options) / 1e9:.1f}\N{NO-BREAK SPACE}GB of memory")
     return {
         "width": width,
         "height": height,
         "frames": num_frames,
         "seconds": seconds,
         "words": parts,
-        "warning": _warning(clip, settings, seconds, height * width),
+        "warning": _warning(clip, settings, seconds[1] if seconds else None, height * width),
     }
 
 
@@ -150,3 +152,27 @@ def time_in_words(seconds: float) -> str:
         return f"{rest} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d} h" if hours else f"{minutes}:{rest:02d} min"
+
+
+def range_in_words(least: float, most: float) -> str:
+    """``about 2 s``, ``50 s to 1:20 min``: rounded, for nobody knows it better."""
+    least, most = _rounded(least), _rounded(most)
+    words, longest = _whole(least), _whole(most)
+    if least >= most or most <= 2:
+        return f"about {longest}"
+    # without the unit where both have the same
+    unit = longest.rpartition(" ")[1] + longest.rpartition(" ")[2]
+    return f"{words.removesuffix(unit)} to {longest}"
+
+
+def _whole(seconds: float) -> str:
+    return f"{round(seconds)} s" if seconds < 10 else time_in_words(seconds)
+
+
+def _rounded(seconds: float) -> float:
+    step = next(step for most, step in _STEPS if seconds < most)
+    return max(1, round(seconds / step) * step)
+
+
+_STEPS = ((20, 1), (60, 5), (300, 10), (1200, 60), (7200, 300), (float("inf"), 1800))
+"""Seconds below which an estimate is rounded to so many."""

@@ -9,27 +9,32 @@ import shutil
 import threading
 import time
 import zipfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from dloral.errors import CancelledError, DLoRALError
 from dloral.frames.resize import resize_bicubic
+from dloral.jobs.journal import JOURNAL, journal_folder
+from dloral.studio.face import worded
 from dloral.studio.gpu import JOB_SECONDS, kept, on_gpu
 from dloral.studio.measures import Measures
 from dloral.studio.pictures import png_of, stacked, within
+from dloral.studio.records import JobRow, write_result
 from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.settings import PNG_ZIP, Settings, result_path
+from dloral.studio.speeds import Run
 from dloral.upscale import Progress, output_size, upscale_steps
 from dloral.video.encoders import FOR_VIEWING
 from dloral.video.probe import ClipInfo
-from dloral.video.writer import open_writer
+from dloral.video.reader import Frame, read_frames
+from dloral.video.writer import open_writer, remove_leftovers
 
 if TYPE_CHECKING:
     from dloral.frame_generator import FrameGenerator
@@ -67,47 +72,42 @@ class Result:
 
 
 def restore(
-    clip: ClipInfo, folder: Path, settings: Settings, pipe: "FrameGenerator"
+    clip: ClipInfo,
+    folder: Path,
+    settings: Settings,
+    pipe: "FrameGenerator",
+    is_kept: bool = False,
 ) -> Generator[Progress | Result, None, None]:
     """Restore ``clip`` into ``folder`` with all that the viewer needs; the Result comes last.
 
-    Closing the generator stops the job and leaves no result in the folder.
+    Closing the generator stops the job and leaves no result in the folder. ``is_kept``: then it
+    leaves the segments that are done, and the next call goes on from them.
     """
     height, width = output_size(clip, settings.options.scale)
     file = result_path(folder, clip, settings.format)
     as_zip = settings.format == PNG_ZIP and clip.kind != "image"
     target = folder / "frames" if as_zip else file
     viewer_file = folder / ("viewer.png" if clip.kind == "image" else "viewer.mp4")
-    times: list[Fraction] = []
-    durations: list[Fraction] = []
-    measures = Measures()
+    options = replace(settings.options, resume=is_kept)
+    is_resumed = is_kept and (journal_folder(target) / JOURNAL).is_file()
+    pairs = _Pairs(viewer_file, clip, settings, (height, width))
     last = Progress("loading")
     with ExitStack() as stack:
-        steps = upscale_steps(clip.path, target, settings.options, pipe, settings.scenes)
+        steps = upscale_steps(clip.path, target, options, pipe, settings.scenes)
         stack.enter_context(closing(steps))
-        viewer_height, viewer_width = viewer_size(height, width, clip.kind == "image")
-        viewer = stack.enter_context(
-            open_writer(
-                viewer_file,
-                width=viewer_width,
-                height=2 * viewer_height,
-                source=clip,
-                codec=FOR_VIEWING,
-                start=settings.options.start,
-                duration=settings.options.duration,
-            )
-        )
+        if not is_resumed:
+            stack.enter_context(pairs)
         for last in steps:
-            if last.restored_frame is not None and last.lq_frame is not None:
-                times.append(last.time)
-                durations.append(last.duration)
-                pair = [
-                    _shown(frame, viewer_height, viewer_width)
-                    for frame in (last.lq_frame, last.restored_frame)
-                ]
-                viewer.write(stacked(*pair), last.time, last.duration)
-                measures.add(last.lq_frame, last.restored_frame)
+            if not is_resumed and last.restored_frame is not None and last.lq_frame is not None:
+                pairs.add(last.lq_frame, last.restored_frame, last.time, last.duration)
             yield last
+    if is_resumed:
+        # The frames that were done before are in the result alone.
+        told = replace(last, stage="writing")
+        with pairs:
+            for lq_frame, frame in _read_pairs(clip, target, settings, (height, width)):
+                pairs.add(lq_frame, frame.pixels, frame.time, frame.duration)
+                yield told
     if as_zip:
         _zip(target, file)
     if pipe.reads_prompts:
@@ -115,28 +115,80 @@ def restore(
     settings_file = file.with_suffix(".json")
     settings_file.write_bytes(settings.as_file(clip))
     profile_file = folder / "profile.png"
-    profile_file.write_bytes(png_of(measures.profile()))
-    yield Result(
+    profile_file.write_bytes(png_of(pairs.measures.profile()))
+    result = Result(
         clip=clip,
         settings=settings,
         file=file,
         settings_file=settings_file,
         viewer_file=viewer_file,
         profile_file=profile_file,
-        times=tuple(times),
-        durations=tuple(durations),
+        times=tuple(pairs.times),
+        durations=tuple(pairs.durations),
         size=(height, width),
-        measures=measures.as_lists(),
+        measures=pairs.measures.as_lists(),
         notes=last.notes,
     )
+    if is_kept:
+        write_result(result)
+    yield result
+
+
+class _Pairs:
+    """What is made of each pair of frames: the viewer's clip, times, measures. To be entered."""
+
+    def __init__(
+        self, file: Path, clip: ClipInfo, settings: Settings, size: tuple[int, int]
+    ) -> None:
+        self.times: list[Fraction] = []
+        self.durations: list[Fraction] = []
+        self.measures = Measures()
+        self._height, self._width = viewer_size(*size, clip.kind == "image")
+        remove_leftovers(file)
+        self._writing = open_writer(
+            file,
+            width=self._width,
+            height=2 * self._height,
+            source=clip,
+            codec=FOR_VIEWING,
+            start=settings.options.start,
+            duration=settings.options.duration,
+        )
+
+    def __enter__(self) -> None:
+        self._writer = self._writing.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._writing.__exit__(*error)
+
+    def add(self, lq_frame: Tensor, restored: Tensor, time: Fraction, duration: Fraction) -> None:
+        self.times.append(time)
+        self.durations.append(duration)
+        pair = [_shown(frame, self._height, self._width) for frame in (lq_frame, restored)]
+        self._writer.write(stacked(*pair), time, duration)
+        self.measures.add(lq_frame, restored)
+
+
+def _read_pairs(
+    clip: ClipInfo, result: Path, settings: Settings, size: tuple[int, int]
+) -> Iterator[tuple[Tensor, Frame]]:
+    """The bicubic enlargement of each source frame, and that frame with the result's pixels."""
+    options = settings.options
+    with (
+        read_frames(clip, options.start, options.duration) as frames,
+        read_frames(result) as restored,
+    ):
+        for frame, finished in zip(frames, restored, strict=True):
+            lq_frame = resize_bicubic(frame.pixels[None], *size)[0]
+            yield lq_frame, frame._replace(pixels=finished.pixels)
 
 
 @on_gpu(JOB_SECONDS)
 def _lent(
-    clip: ClipInfo, folder: Path, settings: Settings, model: tuple[str, str]
+    clip: ClipInfo, folder: Path, settings: Settings, model: tuple[str, str], is_kept: bool
 ) -> Generator[Progress | Result, None, None]:
     """:func:`restore` by a model's key, as ZeroGPU wants it."""
-    yield from restore(clip, folder, settings, kept(model))
+    yield from restore(clip, folder, settings, kept(model), is_kept)
 
 
 def viewer_size(height: int, width: int, is_image: bool = False) -> tuple[int, int]:
@@ -185,6 +237,8 @@ class Job:
         self.error: Exception | None = None
         self._model = model
         self._queue = queue
+        self.row: JobRow | None = None  # where the job is kept for the next server, if it is
+        self._is_suspended = False
         self._stopped = threading.Event()
         self._ended = threading.Event()
 
@@ -206,6 +260,17 @@ class Job:
         if self._queue.remove(self):
             self._end("stopped", CancelledError(STOPPED))
 
+    def suspend(self) -> None:
+        """Stop within a frame and leave everything to the next server that starts."""
+        self._is_suspended = True
+        self.cancel()
+
+    def has_had(self, result: Result | None, error: Exception | None) -> None:
+        """It ended before this server started."""
+        self.result, self.error = result, error
+        self.stage = "failed" if error else "done"
+        self._ended.set()
+
     def wait(self, seconds: float | None = None) -> bool:
         """Whether the job has ended, after at most ``seconds``."""
         return self._ended.wait(seconds)
@@ -226,8 +291,11 @@ class Job:
 
     def _run(self) -> None:
         self.stage = "loading"
+        if self.row:
+            self.row.begins()
         self._model.pipe()  # waits until it is loaded
-        with closing(_lent(self.clip, self.folder, self.settings, self._model.key)) as steps:
+        begun = time.monotonic()
+        with closing(self._steps()) as steps:
             while True:
                 self._check()
                 with self._model.turns.take():
@@ -238,12 +306,35 @@ class Job:
                     return
                 if isinstance(step, Result):
                     self.result = step
+                    self._remember(step, time.monotonic() - begun)
                     continue
                 if step.stage == "done":
                     continue  # the clip is; what the viewer needs is not yet
                 self.stage, self.newest = step.stage, step
+                if self.row:
+                    self.row.report(step)
                 if step.restored_frame is not None and step.frame > 1:
                     self._model.timed(seconds, step.restored_frame[0].numel())
+
+    def _steps(self) -> Generator[Progress | Result, None, None]:
+        is_kept = self.row is not None
+        return _lent(self.clip, self.folder, self.settings, self._model.key, is_kept)
+
+    def _remember(self, result: Result, seconds: float) -> None:
+        """For the estimates of later runs."""
+        options, (height, width) = self.settings.options, result.size
+        frames = len(result.times)
+        self._model.speeds.add(
+            Run(
+                options.model,
+                options.vae,
+                options.window,
+                self.settings.format,
+                height * width,
+                frames,
+                seconds,
+            )
+        )
 
     def _check(self) -> None:
         if self._stopped.is_set():
@@ -251,10 +342,22 @@ class Job:
 
     def _end(self, stage: str, error: Exception | None) -> None:
         self.error = error
+        if self.row and not self._is_suspended:
+            self._enter(stage, self.row)
         if error is not None:
             self.newest = self.result = None
+        if error is not None and not self._is_suspended:
             shutil.rmtree(self.folder, ignore_errors=True)
-        elif self.newest is not None and torch.cuda.is_available():
+        if error is None and self.newest is not None and torch.cuda.is_available():
             torch.cuda.empty_cache()
         self.stage = stage
         self._ended.set()
+
+    def _enter(self, stage: str, row: JobRow) -> None:
+        """Say in the store how it ended."""
+        if stage == "done":
+            row.done()
+        elif stage == "failed":
+            row.failed(worded(self.error) if isinstance(self.error, DLoRALError) else OUR_MISTAKE)
+        else:
+            row.forget()

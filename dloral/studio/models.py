@@ -85,11 +85,23 @@ class Models:
         self.change.start()
         return self.change
 
+    def again(self, name: str, vae: str) -> Model:
+        """The model of a job that an earlier server began: the one in use, or one that is loaded
+        from now on."""
+        if (name, vae) == self.current.key:
+            return self.current
+        model = Model(name, self.current.turns, vae, self.current.speeds)
+        self._alive[name, vae] = model
+        model.start()
+        return model
+
     def _model(self, name: str, vae: str) -> Model:
         """The loaded model; raises what loading raised, and then forgets it."""
         model = self._alive.get((name, vae))
         if model is None:
-            model = self._alive[name, vae] = Model(name, self.current.turns, vae)
+            model = self._alive[name, vae] = Model(
+                name, self.current.turns, vae, self.current.speeds
+            )
             model.start()
         try:
             model.pipe()

@@ -10,26 +10,24 @@ from typing import Any
 
 import gradio as gr
 
-from dloral.frames.colour import COLOUR_FIXES
-from dloral.options import AUTO, SCALE_RANGE, WINDOWS
+from dloral.options import MAX_LORA_SCALE, SCALE_RANGE
 from dloral.studio.models import NOBODY
 from dloral.studio.runtime import shown_name
-from dloral.studio.settings import FORMATS
 from dloral.studio.studio import Studio
 
 WEB = Path(__file__).parent / "web"
 
 STYLE_SHEETS = [WEB / "page.css", WEB / "viewer.css"]
 
-_SCRIPTS = (
-    *("words.js", "link.js", "viewer.js", "player.js", "gestures.js", "steering.js", "preview.js"),
-    *("sheet.js", "strip.js", "scenes.js", "controls.js", "curves.js", "results.js"),
-    *("models.js", "source.js", "run.js", "page.js"),
-)
-"""One scope, in this order."""
+PICTURES = WEB / "pictures"
 
-LORA_MOST = 1.5
-"""End of the page's two scales; 1 is what the LoRAs were trained at."""
+_START = """\
+const root = window.gradio_config?.root ?? location.origin + location.pathname;
+import(`${{root.replace(/\\/+$/, "")}}/studio/web/page.js`).then(
+  ({{ start }}) => start({{ element, server, config: {0} }}),
+);
+"""
+"""What Gradio runs once its component is there; everything else is a module in ``web/``."""
 
 
 def build_component(studio: Studio) -> gr.HTML:
@@ -49,21 +47,18 @@ def build_component(studio: Studio) -> gr.HTML:
 
 
 def script(studio: Studio) -> str:
-    """The page's whole script, with what it has to know of this server in front."""
-    parts = [(WEB / name).read_text(encoding="utf-8") for name in _SCRIPTS]
-    return "\n".join([f"const CONFIG = {json.dumps(configuration(studio))};", *parts])
+    """Starts the page's modules with what they have to know of this server."""
+    return _START.format(json.dumps(configuration(studio)))
 
 
 def configuration(studio: Studio) -> dict[str, Any]:
+    """``Configuration`` of ``web/types.d.ts``."""
     return {
         "model": shown_name(studio.model.name),
         "hasMenu": studio.models.menu_for != NOBODY,
         "maxUpload": studio.limits.max_upload,
-        "maxSeconds": studio.limits.max_seconds,
         "examples": list(studio.examples),
-        "formats": list(FORMATS),
-        "windows": list(WINDOWS),
-        "colourFixes": [AUTO, *COLOUR_FIXES],
+        "pictures": sorted(path.stem for path in PICTURES.glob("*.webp")),
         "scale": list(SCALE_RANGE),
-        "most": LORA_MOST,
+        "most": MAX_LORA_SCALE,
     }

@@ -13,13 +13,14 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dloral.errors import CancelledError, InputError
 from dloral.frames.resize import LATENT_STRIDE, resize_bicubic
 from dloral.options import AUTO_TILE, UpscaleOptions
 from dloral.studio.gpu import PREVIEW_SECONDS, kept, on_gpu
-from dloral.studio.pictures import jpeg_of, png_of
+from dloral.studio.pictures import jpeg_of, png_of, within
 from dloral.studio.runtime import Model
 from dloral.upscale import output_size
 from dloral.video.probe import ClipInfo
@@ -42,6 +43,9 @@ CONTEXT = 2 * LATENT_STRIDE
 
 MOST_BACKGROUND = 2048
 """Pixels: the bicubic frame around a previewed part is sent with no longer side."""
+
+BUSIEST_SIDE = 256
+"""Pixels; where most is to be seen is looked for in a frame no larger."""
 
 KEPT_PICTURES = 24
 """Rendered pictures of the current part that stay, for sliders that go back and forth."""
@@ -99,8 +103,7 @@ class Preview:
         with self._working:
             frame = self._enlarged(index, scale, 0)[-1]
             height, width = frame.shape[1:]
-            within = replace(region, x=min(region.x, width - 1), y=min(region.y, height - 1))
-            return png_of(_cut(frame, within))
+            return png_of(cut(frame, _within_frame(region, height, width)))
 
     def whole(self, index: int, options: UpscaleOptions) -> bytes:
         """Frame ``index`` as a PNG, blended as a run blends it; of more than MOST_PIXELS the part
@@ -110,7 +113,7 @@ class Preview:
             region = part_of(*size, MOST_PIXELS, (0.5, 0.5))
             restored, _ = self._restore(None, options, region, index)
             if options.strength < 1:
-                lq_frame = _cut(self._enlarged(index, options.scale, 0)[-1], region)
+                lq_frame = cut(self._enlarged(index, options.scale, 0)[-1], region)
                 restored = torch.lerp(lq_frame, restored, options.strength)
             return png_of(restored)
 
@@ -119,10 +122,11 @@ class Preview:
         index: int,
         options: UpscaleOptions,
         most_pixels: int | None = None,
-        centre: tuple[float, float] = (0.5, 0.5),
+        centre: tuple[float, float] | None = None,
     ) -> Rendered:
         """Frame ``index`` restored with ``options``; of a large frame the part around ``centre``
-        (x and y in [0, 1]) that has about ``most_pixels``, by default what stays lively."""
+        (x and y in [0, 1]; None: where most is to be seen) that has about ``most_pixels``, by
+        default what stays lively."""
         with self._counting:
             self._newest += 1
             own = self._newest
@@ -131,12 +135,28 @@ class Preview:
                 raise CancelledError("A newer preview took this one's place.")
             return self._render(index, options, most_pixels, centre)
 
+    def fill(self, index: int, options: UpscaleOptions, region: Region) -> bytes:
+        """Another part of the frame as a PNG, for what :meth:`render` left out. It keeps nothing,
+        so that the next move of a scale is as quick as before; CancelledError where a newer render
+        was asked for meanwhile."""
+        own = self._newest
+        with self._working:
+            if own != self._newest:
+                raise CancelledError("A newer preview took this one's place.")
+            height, width = output_size(self._clip, options.scale)
+            region = _within_frame(region, height, width)
+            return png_of(self._restore(None, options, region, index)[0])
+
     def _render(
         self, index: int, options: UpscaleOptions, most_pixels: int | None, centre: Any
     ) -> Rendered:
         size = output_size(self._clip, options.scale)
         lively = self._lively_pixels()
-        region = part_of(*size, min(most_pixels or lively, MOST_PIXELS), centre)
+        most = min(most_pixels or lively, MOST_PIXELS)
+        if centre is None:
+            box = part_of(*size, most, (0.5, 0.5))
+            centre = busiest(self._enlarged(index, options.scale, 0)[-1], box.height, box.width)
+        region = part_of(*size, most, centre)
         part = (index, options.scale, options.window, options.prompt, region)
         look = (options.consistency, options.detail, options.color_fix)
         seconds = 0.0
@@ -164,14 +184,17 @@ class Preview:
         change is kept under the name ``part``, for the next call that gives it."""
         frames = self._enlarged(index, options.scale, options.window)
         self.model.pipe()  # waits until it is loaded
-        seen = _with_context(region, *frames[0].shape[1:])
-        cut = torch.stack([_cut(frame, seen) for frame in frames])
+        seen = with_context(region, *frames[0].shape[1:])
+        given = torch.stack([cut(frame, seen) for frame in frames])
         with self.model.turns.take():
             known = self._prepared[1] if part and self._prepared[0] == part else None
-            wide, prepared, seconds = _restore_part(self.model.key, cut, options, known)
-            self._prepared = part, prepared
+            wide, prepared, seconds = _restore_part(self.model.key, given, options, known)
+            if part is not None:
+                self._prepared = part, prepared
         self.model.preview_timed(seconds[1], region.pixels)
-        return _cut(wide, _inside(region, seen)), sum(seconds)
+        if known is None:
+            self.model.frame_timed(sum(seconds), seen.pixels)
+        return cut(wide, inside(region, seen)), sum(seconds)
 
     def _enlarged(self, index: int, scale: float, window: int) -> list[Tensor]:
         """Frame ``index`` and up to ``window`` before it at output size, oldest first."""
@@ -235,18 +258,42 @@ def part_of(height: int, width: int, most_pixels: int, centre: tuple[float, floa
     return Region(corners[0], corners[1], sides[0], sides[1])
 
 
-def _with_context(region: Region, height: int, width: int) -> Region:
+def busiest(frame: Tensor, height: int, width: int) -> tuple[float, float]:
+    """The centre (x and y in [0, 1]) of the part of ``height`` x ``width`` pixels in which the
+    brightness of ``frame`` (3,H,W) changes most; the middle where nothing does."""
+    small = within(frame, BUSIEST_SIDE).float().mean(dim=0)
+    rows, columns = small.shape
+    energy = torch.zeros_like(small)
+    energy[1:] += small.diff(dim=0).abs()
+    energy[:, 1:] += small.diff(dim=1).abs()
+    part = (
+        max(1, min(rows, round(height * rows / frame.shape[1]))),
+        max(1, min(columns, round(width * columns / frame.shape[2]))),
+    )
+    sums = F.avg_pool2d(energy[None, None], part, stride=1)[0, 0]
+    if sums.max() - sums.min() < 1e-6:
+        return 0.5, 0.5
+    row, column = divmod(int(sums.argmax()), sums.shape[1])
+    return (column + part[1] / 2) / columns, (row + part[0] / 2) / rows
+
+
+def _within_frame(region: Region, height: int, width: int) -> Region:
+    x, y = min(region.x, width - 1), min(region.y, height - 1)
+    return Region(x, y, min(region.width, width - x), min(region.height, height - y))
+
+
+def with_context(region: Region, height: int, width: int) -> Region:
     x, y = max(region.x - CONTEXT, 0), max(region.y - CONTEXT, 0)
     right = min(region.x + region.width + CONTEXT, width)
     bottom = min(region.y + region.height + CONTEXT, height)
     return Region(x, y, right - x, bottom - y)
 
 
-def _inside(region: Region, outer: Region) -> Region:
+def inside(region: Region, outer: Region) -> Region:
     return replace(region, x=region.x - outer.x, y=region.y - outer.y)
 
 
-def _cut(frame: Tensor, region: Region) -> Tensor:
+def cut(frame: Tensor, region: Region) -> Tensor:
     rows = slice(region.y, region.y + region.height)
     columns = slice(region.x, region.x + region.width)
     return frame[:, rows, columns]

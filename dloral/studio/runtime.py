@@ -14,7 +14,9 @@ import torch
 
 from dloral.errors import DLoRALError, InputError
 from dloral.options import AUTO
+from dloral.studio.face import worded
 from dloral.studio.gpu import keep
+from dloral.studio.speeds import Speeds
 
 if TYPE_CHECKING:
     from dloral.frame_generator import FrameGenerator
@@ -65,17 +67,26 @@ class Model:
     """A pipeline that is loaded once, in the background from :meth:`start` on.
 
     ``vae``: as in :class:`UpscaleOptions`. ``turns``: to be taken around every use; the page's
-    models share them. ``seconds_per_pixel``: of output, measured on whole frames;
-    ``preview_seconds_per_pixel``: of what runs again when only the LoRAs' scales change. Both are
-    None before the first measurement.
+    models share them, and ``speeds``, what past runs took. Seconds for each output pixel, None
+    before the first measurement: ``seconds_per_pixel`` on whole frames, ``part_seconds_per_pixel``
+    on the parts that previews restore, ``preview_seconds_per_pixel`` of what runs again there when
+    only the LoRAs' scales change.
     """
 
-    def __init__(self, name: str, turns: FairLock | None = None, vae: str = AUTO) -> None:
+    def __init__(
+        self,
+        name: str,
+        turns: FairLock | None = None,
+        vae: str = AUTO,
+        speeds: Speeds | None = None,
+    ) -> None:
         self.name = name
         self.vae = vae
         self.turns = turns or FairLock()
+        self.speeds = speeds or Speeds()
         self.seconds_per_pixel: float | None = None
         self.preview_seconds_per_pixel: float | None = None
+        self.part_seconds_per_pixel: float | None = None
         self._pipe: Future[FrameGenerator] = Future()
         self._loader = threading.Thread(target=self._load, name="load", daemon=True)
 
@@ -98,6 +109,10 @@ class Model:
     def is_loaded(self) -> bool:
         return self._pipe.done()
 
+    @property
+    def has_failed(self) -> bool:
+        return self.is_loaded and self._pipe.exception() is not None
+
     def pipe(self) -> "FrameGenerator":
         """Waits until it is loaded; raises what loading raised."""
         return self._pipe.result()
@@ -115,6 +130,10 @@ class Model:
         """A whole frame of ``pixels`` output pixels took ``seconds``."""
         self.seconds_per_pixel = _mixed(self.seconds_per_pixel, seconds / pixels)
 
+    def frame_timed(self, seconds: float, pixels: int) -> None:
+        """A part of ``pixels`` was restored from its decoded frames on."""
+        self.part_seconds_per_pixel = _mixed(self.part_seconds_per_pixel, seconds / pixels)
+
     def preview_timed(self, seconds: float, pixels: int) -> None:
         self.preview_seconds_per_pixel = _mixed(self.preview_seconds_per_pixel, seconds / pixels)
 
@@ -127,15 +146,9 @@ class Model:
             self.use(pipe)
         except DLoRALError as error:  # whoever asks for the pipeline gets it
             _log.warning("%s", error)
-            self._pipe.set_exception(type(error)(self._without_place(str(error))))
+            self._pipe.set_exception(type(error)(worded(error)))
         except Exception as error:
             self._pipe.set_exception(error)
-
-    def _without_place(self, text: str) -> str:
-        """An error's line for visitors: where a model lies is this machine's business."""
-        for place in (str(Path(self.name).resolve()), self.name):
-            text = text.replace(place, shown_name(self.name))
-        return text
 
     def _warm_up(self, pipe: "FrameGenerator") -> None:
         frames = torch.full((3, 3, WARM_UP_SIDE, WARM_UP_SIDE), 0.5)

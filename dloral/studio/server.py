@@ -5,24 +5,33 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from filelock import FileLock, Timeout
+from starlette.middleware import Middleware
 from starlette.routing import Mount
 
 import dloral
-from dloral.errors import OptionError
+from dloral.errors import OptionError, OutputError
+from dloral.jobs.store import JobStore
 from dloral.studio.api import attach_api
+from dloral.studio.health import health_routes
+from dloral.studio.hygiene import Hygiene, framed_by
 from dloral.studio.models import EVERYBODY, NOBODY, THIS_MACHINE, Models
 from dloral.studio.page import STYLE_SHEETS, build_component
+from dloral.studio.records import Records
 from dloral.studio.routes import build_routes
 from dloral.studio.routes.model import LOCAL_HOSTS
 from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.sessions import Patience, Sessions
+from dloral.studio.speeds import Speeds
 from dloral.studio.studio import Limits, Studio
 from dloral.studio.theme import build_theme
+from dloral.weights.registry import models_home
 from dloral.weights.resolve import find_model
 
 LOOK_SECONDS = 600
@@ -55,28 +64,61 @@ def build_parser(name: str | None = None) -> argparse.ArgumentParser:
     add("--max-upload", "largest file taken, 500mb by default", "500mb", metavar="SIZE")
     add("--max-minutes", "longest part of a clip restored at once; any by default", type=float)
     add("--queue", "how many jobs may wait; any number by default", type=int, metavar="N")
+    add("--data", "folder for visitors' clips, jobs and results, which outlive the page")
     add("--keep-hours", "how long a result is kept, 6 by default", 6.0, type=float)
     add("--allow-fetch", "let every visitor change the model and download it", action="store_true")
+    add("--allow-host", "another name that the page is reached by; repeat with commas", "")
+    add("--allow-framing", "let Hugging Face's pages show this one in a frame", action="store_true")
     add("--mcp", "offer the API as tools of an MCP server as well", action="store_true")
     return parser
 
 
 def serve(folder: Path, arguments: Sequence[str] | None = None, name: str | None = None) -> None:
-    """Serve the page until it is ended by Ctrl-C or a signal; visitors' files are in ``folder``."""
+    """Serve the page until it is ended by Ctrl-C or a signal. Visitors' files are in the folder of
+    ``--data``, or in ``folder``, which goes with the page, where another page has that."""
     options = build_parser(name).parse_args(arguments)
     check(options)
     find_model(options.model)  # a wrong name is said now, not to the first visitor
     # So that the folder goes when a service manager or a container ends us.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    studio = build_studio(folder / "sessions", options)
-    blocks = build_page(studio)
+    with kept_folder(options) as data:
+        studio = build_studio((data or folder) / "sessions", options, data is not None)
+        blocks = build_page(studio)
+        try:
+            launch_page(blocks, studio, options)
+            studio.model.start()  # after the page is there, which is quick to see, slow to fill
+            studio.sessions.recover()
+            blocks.block_thread()
+        finally:
+            studio.sessions.close_all()
+            blocks.close(verbose=False)
+
+
+@contextmanager
+def kept_folder(options: argparse.Namespace) -> Iterator[Path | None]:
+    """The folder that outlives the page, for this page alone; None where another page has it, or
+    it cannot be made (OutputError if ``--data`` names it)."""
+    folder = Path(options.data) if options.data else models_home() / "page"
     try:
-        launch_page(blocks, studio, options)
-        studio.model.start()  # after the page is there, which is quick to see and slow to fill
-        blocks.block_thread()
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        lock = FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except (OSError, Timeout) as error:
+        if options.data:
+            raise OutputError(
+                "{path} cannot be used: {value}",
+                remedy="give another folder",
+                path=folder,
+                value="another page has it" if isinstance(error, Timeout) else error.strerror,
+            ) from error
+        print(f"jobs end with this page: {folder} is in use or cannot be written", file=sys.stderr)
+        yield None
+        return
+    try:
+        yield folder
     finally:
-        studio.sessions.close_all()
-        blocks.close(verbose=False)
+        lock.release()
 
 
 def check(options: argparse.Namespace) -> None:
@@ -122,16 +164,25 @@ def bytes_of_size(text: str) -> int:
     return int(float(found[1]) * (_UNITS[unit] if unit in _UNITS else _UNITS[unit + "b"]))
 
 
-def build_studio(folder: Path, options: argparse.Namespace) -> Studio:
-    models, queue = Models(Model(options.model), menu_for(options)), JobQueue(options.queue)
+def build_studio(folder: Path, options: argparse.Namespace, is_kept: bool = False) -> Studio:
+    """``is_kept``: jobs in ``folder`` outlive the server."""
+    models, queue = Models(_first_model(options), menu_for(options)), JobQueue(options.queue)
     patience = Patience(kept=3600 * options.keep_hours)
+    records = None
+    if is_kept:
+        folder.mkdir(parents=True, exist_ok=True)
+        records = Records(JobStore(folder.parent / "jobs.sqlite"), patience.kept)
     return Studio(
-        sessions=Sessions(folder, models, queue, patience),
+        sessions=Sessions(folder, models, queue, patience, records),
         models=models,
         queue=queue,
         limits=Limits(bytes_of_size(options.max_upload), options.max_minutes),
         examples=example_clips(),
     )
+
+
+def _first_model(options: argparse.Namespace) -> Model:
+    return Model(options.model, speeds=Speeds(models_home() / "speeds.json"))
 
 
 def menu_for(options: argparse.Namespace) -> str:
@@ -162,7 +213,14 @@ def build_page(studio: Studio) -> gr.Blocks:
 def example_clips() -> dict[str, Path]:
     """The clips beside the package, where there are any (an installed package brings none)."""
     folder = Path(dloral.__file__).parents[1] / "examples"
-    return {path.stem: path for path in sorted(folder.glob("*.mp4"))}
+    found = {path.stem: path for path in sorted(folder.glob("*.mp4"))}
+    return {name: found[name] for name in sorted(found, key=_place)}
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Those that show most come first."""
+    order = ("people", "butterfly", "film", "city")
+    return (order.index(name) if name in order else len(order), name)
 
 
 def launch_page(blocks: gr.Blocks, studio: Studio, options: argparse.Namespace) -> None:
@@ -177,7 +235,10 @@ def launch_page(blocks: gr.Blocks, studio: Studio, options: argparse.Namespace) 
             max_file_size=studio.limits.max_upload,
             theme=build_theme(),
             css_paths=STYLE_SHEETS,
-            app_kwargs={"routes": [Mount("/studio", build_routes(studio))]},
+            app_kwargs={
+                "routes": [Mount("/studio", build_routes(studio)), *health_routes(studio)],
+                "middleware": [Middleware(Hygiene, **hygiene(options))],
+            },
             mcp_server=options.mcp,
             footer_links=[],
             run_history=False,
@@ -194,6 +255,15 @@ def launch_page(blocks: gr.Blocks, studio: Studio, options: argparse.Namespace) 
         print(f"and, for everyone who has the link, at {public}", flush=True)
     if warning := open_to_all(listens_at(options), bool(public), bool(options.auth)):
         print(warning, file=sys.stderr, flush=True)
+
+
+def hygiene(options: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of :class:`Hygiene`. A page for this machine answers to its names alone, so that a
+    foreign page cannot reach it under a name of its own; elsewhere --allow-host says so."""
+    named = [host.strip() for host in (options.allow_host or "").split(",") if host.strip()]
+    is_alone = listens_at(options) in LOCAL_HOSTS and not options.share
+    hosts = [*LOCAL_HOSTS, *named] if is_alone or named else None
+    return {"hosts": hosts, "may_be_framed_by": framed_by(options.allow_framing)}
 
 
 def open_to_all(host: str, is_shared: bool, has_password: bool) -> str | None:

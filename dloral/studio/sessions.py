@@ -4,6 +4,8 @@ A visitor is known by a secret token that their browser keeps for its tab, so th
 anew finds clip and job again, and nobody finds anybody else's.
 """
 
+import logging
+import os
 import re
 import secrets
 import shutil
@@ -13,15 +15,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dloral.errors import InputError
+from dloral.errors import DLoRALError, InputError
+from dloral.jobs.store import DONE, FAILED, JobRecord, hashed
 from dloral.options import UpscaleOptions
 from dloral.studio.jobs import Job, Result
 from dloral.studio.models import Models
 from dloral.studio.preview import Preview
-from dloral.studio.runtime import JobQueue
+from dloral.studio.records import Records, read_result, settings_of
+from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.scenes import SceneSearch
 from dloral.studio.settings import Settings
 from dloral.video.probe import ClipInfo, probe
+
+_log = logging.getLogger(__name__)
 
 CLOSING_SECONDS = 10
 """How long the end of a session waits for its job, which stops within a frame."""
@@ -46,17 +52,26 @@ class Patience:
 class Session:
     """One visitor. ``folder`` holds the clip, and each job's files in a folder of its own."""
 
-    def __init__(self, folder: Path, models: Models, queue: JobQueue) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        models: Models,
+        queue: JobQueue,
+        token: str = "",
+        records: Records | None = None,
+    ) -> None:
         self.folder = folder
+        self._token, self._records = token, records
         self.clip: ClipInfo | None = None
         self.job: Job | None = None
         self.search: SceneSearch | None = None
+        self.motion = ""  # the newest second that was asked for
         self.ended_at: float | None = None  # when the job that is kept had ended
         self.lock = threading.RLock()
         self._models = models
         self._queue = queue
         self._preview: Preview | None = None
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
 
     def open_clip(self, name: str, fill: Callable[[Path], None]) -> ClipInfo:
         """``fill`` writes a file, which becomes this session's clip; InputError in one line if it
@@ -106,13 +121,48 @@ class Session:
             options = replace(settings.options, model=model.name, vae=model.vae)
             settings = replace(settings, options=options)
             job = Job(self.clip, place, settings, model, self._queue)
+            if self._records:
+                job.row = self._records.add(self._token, self.clip, place, settings)
             try:
                 job.start()
             except InputError:
                 shutil.rmtree(place)
+                if job.row:
+                    job.row.forget()
                 raise
             self.job = job
             return job
+
+    def take_up(self, record: JobRecord, model: Model) -> None:
+        """A job of an earlier server: it waits again, or has ended. InputError and the like where
+        its clip is not there."""
+        assert self._records is not None
+        with self.lock:
+            self.clip = probe(record.source)
+            settings = settings_of(record)
+            job = Job(self.clip, record.folder, settings, model, self._queue)
+            job.row = self._records.row(record)
+            if record.state == FAILED:
+                job.has_had(None, InputError(record.error))
+            elif record.state == DONE:
+                result = read_result(record.folder, self.clip, settings)
+                if result is None:
+                    raise InputError("the result is not there any more")
+                job.has_had(result, None)
+            else:
+                record.folder.mkdir(exist_ok=True)
+                job.start()
+            self.job = job
+
+    def suspend(self) -> None:
+        """The server ends: what is at work is left to the next one, all else goes."""
+        with self.lock:
+            if self._records is None or self.job is None or not self.is_at_work:
+                self.close()
+                return
+            self.forget_search()
+            self.job.suspend()
+            self.job.wait(CLOSING_SECONDS)
 
     def forget_job(self) -> None:
         """End the running job, if any, within a frame, and remove what it made."""
@@ -122,6 +172,8 @@ class Session:
                 job.cancel()
                 job.wait(CLOSING_SECONDS)
                 shutil.rmtree(job.folder, ignore_errors=True)
+                if job.row:
+                    job.row.forget()
 
     def start_search(self, options: UpscaleOptions) -> SceneSearch:
         """Look for the clip's scenes anew. InputError without a clip."""
@@ -158,10 +210,31 @@ class Session:
         self.close_clip()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def without_folder(self, error: BaseException) -> str:
-        """The error's one line, with the clip's name instead of where this machine keeps it."""
-        own = "|".join(re.escape(str(place)) for place in (self.folder, self.folder.resolve()))
-        return re.sub(rf"(?:{own})[/\\](?:[0-9a-f]+[/\\])?", "", str(error))
+    def is_of(self, token: str) -> None:
+        """Whose it is, where that was not known since an earlier server."""
+        self._token = token
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a job of it waits, runs, or has left a result: then it is kept without a page."""
+        with self.lock:
+            return self.job is not None and (not self.job.has_ended or self.result is not None)
+
+    def fork_into(self, other: "Session") -> None:
+        """Give another session the same clip, without copying it where the disk can."""
+        with self.lock:
+            if self.clip is None:
+                raise InputError("There is no clip; drop one on the page first.")
+            source = self.clip.path
+            other.open_clip(source.name, lambda copy: link_or_copy(source, copy))
+
+
+def link_or_copy(source: Path, copy: Path) -> None:
+    """The same bytes under another name, which stay when the first goes."""
+    try:
+        os.link(source, copy)
+    except OSError:
+        shutil.copyfile(source, copy)
 
 
 def checked_name(name: str) -> str:
@@ -177,9 +250,16 @@ class Sessions:
     """All visitors by their tokens. Those that are gone are removed by a thread of its own."""
 
     def __init__(
-        self, folder: Path, models: Models, queue: JobQueue, patience: Patience | None = None
+        self,
+        folder: Path,
+        models: Models,
+        queue: JobQueue,
+        patience: Patience | None = None,
+        records: Records | None = None,
     ) -> None:
+        self._records = records
         self.patience = patience or Patience()
+        self.started = secrets.token_hex(4)  # tells a page that its server was started anew
         self._folder = folder
         self._models = models
         self._queue = queue
@@ -191,30 +271,34 @@ class Sessions:
     def open(self) -> str:
         """A new visitor's token: 192 random bits."""
         token = secrets.token_urlsafe(24)
-        session = Session(self._folder / secrets.token_hex(12), self._models, self._queue)
+        place = self._folder / secrets.token_hex(12)
+        session = Session(place, self._models, self._queue, token, self._records)
         with self._lock:
-            self._open[token] = session, time.monotonic() + self.patience.silent
+            self._open[hashed(token)] = session, time.monotonic() + self.patience.silent
         return token
 
     def find(self, token: str) -> Session | None:
         """The visitor, who is hereby known to be there; None for a token that is none."""
+        key = hashed(token)
         with self._lock:
-            found = self._open.get(token)
+            found = self._open.get(key)
             if found is None:
                 return None
-            self._open[token] = found[0], time.monotonic() + self.patience.silent
+            found[0].is_of(token)
+            self._open[key] = found[0], time.monotonic() + self.patience.silent
             return found[0]
 
     def leaving(self, token: str) -> None:
         """The page closes, or is loaded anew and will be here again in a moment."""
+        key = hashed(token)
         with self._lock:
-            if token in self._open:
-                session = self._open[token][0]
-                self._open[token] = session, time.monotonic() + self.patience.left
+            if key in self._open:
+                session = self._open[key][0]
+                self._open[key] = session, time.monotonic() + self.patience.left
 
     def close(self, token: str) -> None:
         with self._lock:
-            found = self._open.pop(token, None)
+            found = self._open.pop(hashed(token), None)
         if found is not None:
             found[0].close()
 
@@ -228,12 +312,45 @@ class Sessions:
             sessions = [session for session, _ in self._open.values()]
             self._open.clear()
         for session in sessions:
-            session.close()
+            session.suspend()
+        if self._records:
+            self._records.close()
+
+    def recover(self) -> None:
+        """Take up what earlier servers left: their jobs go on in the order they had. Folders of
+        visitors without one go."""
+        if self._records is None:
+            return
+        models: dict[tuple[str, str], Model] = {}
+        kept = set()
+        for record in self._records.recover():
+            options = settings_of(record).options
+            key = (options.model, options.vae)
+            if key not in models:
+                models[key] = self._models.again(*key)
+            folder = record.folder.parent
+            session = Session(folder, self._models, self._queue, "", self._records)
+            try:
+                session.take_up(record, models[key])
+            except DLoRALError as error:
+                _log.warning("a job of an earlier run is given up: %s", error)
+                self._records.forget(record)
+                continue
+            kept.add(folder)
+            with self._lock:
+                self._open[record.owner] = session, time.monotonic() + self.patience.silent
+        for folder in self._folder.iterdir() if self._folder.is_dir() else ():
+            if folder.is_dir() and folder not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def look(self, now: float) -> None:
         """Remove those that are given up at ``now``, and results that are too old."""
         with self._lock:
-            gone = [token for token, (_, until) in self._open.items() if now > until]
+            gone = [
+                token
+                for token, (session, until) in self._open.items()
+                if now > until and not session.is_at_work
+            ]
             closing = [self._open.pop(token)[0] for token in gone]
             staying = [session for session, _ in self._open.values()]
         for session in closing:

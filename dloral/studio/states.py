@@ -5,6 +5,7 @@ from typing import Any
 
 from dloral.errors import DLoRALError
 from dloral.studio.estimates import described
+from dloral.studio.face import worded
 from dloral.studio.jobs import OUR_MISTAKE, Job, Result
 from dloral.studio.models import Change
 from dloral.studio.runtime import shown_name
@@ -18,7 +19,7 @@ def state_of(session: Session, studio: Studio) -> dict[str, Any]:
     clip, job = session.clip, session.job
     return {
         "clip": described(clip, studio.limits.max_seconds) if clip else None,
-        "job": _job_state(job, session) if job else None,
+        "job": _job_state(job) if job else None,
         "result": _result_state(session.result) if session.result else None,
         "model": {
             "name": shown_name(studio.model.name),
@@ -28,6 +29,7 @@ def state_of(session: Session, studio: Studio) -> dict[str, Any]:
         },
         "search": _search_state(session),
         "queue": len(studio.queue),
+        "started": studio.sessions.started,
     }
 
 
@@ -52,16 +54,16 @@ def _search_state(session: Session) -> dict[str, Any] | None:
         return None
     error = None
     if search.error is not None:
-        error = session.without_folder(search.error)
+        error = worded(search.error)
     return {"stage": search.stage, "scenes": scenes_as_dicts(search.scenes), "error": error}
 
 
-def _job_state(job: Job, session: Session) -> dict[str, Any]:
+def _job_state(job: Job) -> dict[str, Any]:
     newest = job.newest
     error = None
     if job.error is not None:
         is_ours = not isinstance(job.error, DLoRALError)
-        error = OUR_MISTAKE if is_ours else session.without_folder(job.error)
+        error = OUR_MISTAKE if is_ours else worded(job.error)
     return {
         "id": job.folder.name,
         "stage": job.stage,
@@ -84,6 +86,8 @@ def _result_state(result: Result) -> dict[str, Any]:
         "settings_file": result.settings_file.name,
         "viewer": result.viewer_file.name,
         "profile": result.profile_file.name,
+        "settings": result.settings.as_dict(),
+        "clip": result.clip.path.name,
         "image": result.clip.kind == "image",
         "height": result.size[0],
         "width": result.size[1],

@@ -40,10 +40,24 @@ def thumbnails(clip: ClipInfo, count: int) -> bytes:
 def still(result: Result, index: int) -> bytes:
     """Frame ``index`` of a result below its bicubic enlargement, as a PNG: every pixel, without
     the loss of the viewer's own clip."""
-    index = max(0, min(index, len(result.times) - 1))
+    return png_of(stacked(*still_pair(result, max(0, min(index, len(result.times) - 1)))))
+
+
+def still_pair(result: Result, index: int) -> tuple[Tensor, Tensor]:
+    """The plain enlargement of frame ``index`` and the restored frame, (3,H,W) in [0, 1] each."""
     time = result.times[index]
     lq_frame = resize_bicubic(frame_at(result.clip, time)[None], *result.size)[0]
-    return png_of(stacked(lq_frame, _restored(result, index, time)))
+    return lq_frame, _restored(result, index, time)
+
+
+def before_and_after(result: Result) -> bytes:
+    """A small JPEG of the middle frame: the left half before, the right half after."""
+    pair = still_pair(result, len(result.times) // 2)
+    before, after = (within(frame, 4 * THUMBNAIL_HEIGHT) for frame in pair)
+    half = after.shape[2] // 2
+    joined = torch.cat([before[:, :, :half], after[:, :, half:]], dim=2)
+    joined[:, :, half : half + 2] = 1
+    return jpeg_of(joined, quality=80)
 
 
 def frame_at(source: ClipInfo | Path, time: Fraction) -> Tensor:

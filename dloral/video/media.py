@@ -15,9 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 from av.container import InputContainer
+from av.format import Flags
+from av.stream import Stream
 from av.video.stream import VideoStream
 
 from dloral.errors import InputError
@@ -31,12 +34,13 @@ MAX_INPUT_PIXELS = 2**26
 MAX_OUTPUT_PIXELS = 2**28
 """16384 x 16384: a 4096 x 2160 clip enlarged four times still fits."""
 
-MAX_HOURS = 24
-"""The longest clip that is opened."""
+MAX_DAYS = 31
+"""The longest clip that is opened: a month of a camera that watches a place."""
 
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,gif,flv,asf,ogg,mxf,"
-    "yuv4mpegpipe,ivf,apng"
+    "yuv4mpegpipe,ivf,apng,dv,h261,h263,h264,hevc,vvc,m4v,vc1,av1,obu,mjpeg,dirac,cavsvideo,"
+    "dnxhd,wtv,nut,rm,gxf,nsv,nuv,pva,ty,flic,smk,bink,roq,live_flv"
 )
 _OPTIONS = {
     "format_whitelist": _FORMATS,
@@ -45,6 +49,8 @@ _OPTIONS = {
 }
 _SEEKABLE = {"mov", "matroska"}
 """Containers with an index that leads to the key frame before any time."""
+
+_LOSSY = {"dv", "wtv", "flv", "live_flv", "pva", "ty"}
 
 _NETWORK = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:/")
 
@@ -131,7 +137,8 @@ def picture_stream(container: InputContainer, path: Path) -> VideoStream:
     stream = max(streams, key=lambda stream: (bool(stream.disposition & 1), -stream.index))
     if stream.codec_context is None:
         raise InputError(f"{path} holds a picture of an unknown codec; convert it to H.264 first")
-    stream.thread_type = "AUTO"
+    # Frames of threads come late, and one that is shown once more has to be there by then.
+    stream.thread_type = "SLICE" if repeats_frames(stream) else "AUTO"
     return stream
 
 
@@ -143,6 +150,32 @@ def can_seek(container: InputContainer) -> bool:
 def has_timestamps(container: InputContainer) -> bool:
     """Whether packets say when they are shown; AVI's only say in which order they are stored."""
     return container.format.name != "avi"
+
+
+def has_times(container: InputContainer) -> bool:
+    """Whether packets have any times: a raw stream of H.264 and the like has none."""
+    return not has_flag(container, Flags.no_timestamps)
+
+
+def forgives_damage(container: InputContainer) -> bool:
+    """Whether packets are expected to be lost on the way: broadcasts and raw streams.
+
+    FFmpeg's decoders go on behind them; elsewhere a packet that cannot be decoded is a damaged
+    file, and is said.
+    """
+    lossy = has_flag(container, Flags.ts_discont) or has_flag(container, Flags.no_timestamps)
+    return lossy or container.format.name in _LOSSY
+
+
+def repeats_frames(stream: Stream) -> bool:
+    """Whether a packet without content shows the frame before once more (Theora, 7.1)."""
+    context = stream.codec_context
+    return context is not None and context.codec.canonical_name == "theora"
+
+
+def has_flag(container: InputContainer, flag: Flags) -> bool:
+    """Whether FFmpeg says this of the container's format."""
+    return bool(container.format.flags & cast(int, flag.value))
 
 
 def check_size(what: object, height: int, width: int, most: int = MAX_INPUT_PIXELS) -> None:

@@ -21,16 +21,32 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from dloral.errors import InputError
+from dloral.video.clock import NO_JUMPS, Clock
+from dloral.video.extras import tags_of
 from dloral.video.images import FOLDER_FPS, frame_files, image_header, looks_like_image
 from dloral.video.integrity import check_whole
 from dloral.video.media import (
-    MAX_HOURS,
+    MAX_DAYS,
     check_size,
     existing_path,
-    has_timestamps,
+    forgives_damage,
     open_media,
     picture_stream,
 )
+from dloral.video.programmes import other_programmes
+from dloral.video.scan import Scan, SizeChange, scan_video
+
+_MOTION_JPEG = {".mjpeg", ".mjpg"}
+"""Pictures one behind another, which begin as one picture does."""
+
+_FASTEST = Fraction(1000)
+"""Frames a second; times that lie closer are damaged, and encoders refuse such a rate."""
+
+_LEAST_LEAD_IN = Fraction(1, 10)
+"""Seconds: less sound before the picture is an encoder's run-up."""
+
+_LONGEST_LEAD_IN = 60
+"""Seconds: more than that is a damaged time."""
 
 _LONGEST_LAST_FRAME = 10
 """Seconds; a tag that says more than that is taken for stale."""
@@ -86,6 +102,12 @@ class ClipInfo:
     subtitle_codecs: tuple[str, ...] = ()
     start_time: Fraction = Fraction(0)
     time_base: Fraction = Fraction(1, 1000)
+    clock: Clock = NO_JUMPS
+    lead_in: Fraction = Fraction(0)
+    size_changes: tuple[SizeChange, ...] = ()
+    changing_sound: tuple[int, ...] = ()
+    other_programmes: tuple[int, ...] = ()
+    tags: tuple[tuple[str, str], ...] = ()
 
 
 def probe(path: str | Path, folder_fps: Fraction | int | None = None) -> ClipInfo:
@@ -93,12 +115,12 @@ def probe(path: str | Path, folder_fps: Fraction | int | None = None) -> ClipInf
 
     Raises InputError in one line for everything that cannot be used: missing, unreadable, empty,
     no known kind, without a picture, cut off, mixed in size, too large (16384 pixels a side,
-    8192 x 8192 in all) or too long (24 hours).
+    8192 x 8192 in all) or too long (31 days).
     """
     found = existing_path(path)
     if found.is_dir():
         return _probe_folder(found, Fraction(folder_fps or FOLDER_FPS))
-    if looks_like_image(found):
+    if looks_like_image(found) and found.suffix.lower() not in _MOTION_JPEG:
         return _probe_image(found)
     return _probe_video(found)
 
@@ -143,8 +165,7 @@ def _probe_folder(path: Path, fps: Fraction) -> ClipInfo:
                 f"{path} holds frames of different sizes: {files[0].name} is {width}x{height}, "
                 f"{file.name} is {other_width}x{other_height}; make them the same"
             )
-    if len(files) / fps > MAX_HOURS * 3600:
-        raise InputError(f"{path} holds {len(files)} frames; at most {MAX_HOURS} hours are read")
+    _check_duration(path, len(files) / fps)
     return ClipInfo(
         path=path,
         kind="folder",
@@ -165,18 +186,21 @@ def _probe_video(path: Path) -> ClipInfo:
     with open_media(path) as container:
         stream = picture_stream(container, path)
         check_size(path, stream.height, stream.width)
-        _check_duration(path, Fraction(container.duration or 0, av.time_base))
         frame = _first_frame(container, stream, path)
         check_size(path, frame.height, frame.width)
-        scan = _scan(path)
+        scan = scan_video(path)
+        _begin_with(scan, container, frame)
         _check_duration(path, scan.end - scan.first)
+        for change in scan.changes:
+            check_size(path, change.height, change.width)
         turn = orientation_of(frame)
         width, height = frame.width, frame.height
         aspect = Fraction(stream.codec_context.sample_aspect_ratio or 1)
         if turn.transpose:
             width, height, aspect = height, width, 1 / aspect
         fps = _average_rate(stream, scan)
-        audio = _codecs(container.streams.audio)
+        strangers = other_programmes(path, container, stream)
+        audio = _codecs(s for s in container.streams.audio if s.index not in strangers)
         return ClipInfo(
             path=path,
             kind="video",
@@ -199,44 +223,19 @@ def _probe_video(path: Path) -> ClipInfo:
             subtitle_codecs=_codecs(container.streams.subtitles),
             start_time=scan.first,
             time_base=Fraction(stream.time_base or Fraction(1, 1000)),
+            clock=scan.clock,
+            lead_in=_lead_in(scan),
+            size_changes=tuple(_upright_change(change, turn) for change in scan.changes),
+            changing_sound=scan.changing_sound,
+            other_programmes=strangers,
+            tags=tuple(tags_of(container).items()),
         )
 
 
-@dataclass
-class _Scan:
-    """What the packets of the picture say: how many frames, from when to when (seconds)."""
-
-    num_frames: int
-    first: Fraction
-    last: Fraction  # when the last frame is shown
-    end: Fraction  # and until when; the same as ``last`` where that is not said
-
-
-def _scan(path: Path) -> _Scan:
-    times: list[Fraction] = []  # the first and the last
-    num_frames, end = 0, Fraction(0)
-    with open_media(path) as container:
-        stream = picture_stream(container, path)
-        in_order = not has_timestamps(container)
-        hides_frames = stream.codec_context.name == "vp8"
-        for packet in container.demux(stream):
-            if not packet.size or packet.is_discard:
-                continue
-            if hides_frames and not bytes(packet)[0] & 0x10:  # RFC 6386, 9.1: show_frame
-                continue
-            num_frames += 1
-            ticks = packet.dts if in_order or packet.pts is None else packet.pts
-            if ticks is None:
-                continue
-            time = ticks * packet.time_base
-            times = [min([time, *times]), max([time, *times])]
-            end = max(end, time + (packet.duration or 0) * packet.time_base)
-    first, last = times or (Fraction(0), Fraction(0))
-    return _Scan(num_frames, first, last, max(last, end))
-
-
-def _picture_seconds(stream: VideoStream, scan: _Scan, usual: Fraction) -> Fraction:
+def _picture_seconds(stream: VideoStream, scan: Scan, usual: Fraction) -> Fraction:
     """How long the picture lasts; Matroska says in a tag how long its last frame is shown."""
+    if not scan.timed:
+        return max(scan.num_frames, 1) * usual
     end = scan.end if scan.end > scan.last else scan.last + usual
     told = re.fullmatch(r"(\d+):(\d\d):(\d\d\.\d+)", stream.metadata.get("DURATION", ""))
     if told:
@@ -248,28 +247,79 @@ def _picture_seconds(stream: VideoStream, scan: _Scan, usual: Fraction) -> Fract
 
 
 def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
-    for frame in container.decode(stream):
-        return frame
-    raise InputError(f"{path} holds no frames; it is empty or damaged")
+    """The first frame that can be decoded; a recording may begin in the middle of a group."""
+    failed: av.FFmpegError | None = None
+    for packet in container.demux(stream):
+        if not packet.size and packet.pts is not None:
+            continue  # "the same again": nothing for the decoder, which takes it for the end
+        try:
+            frames = stream.decode(packet)
+        except av.InvalidDataError as error:
+            if not forgives_damage(container):
+                raise
+            failed = error
+            continue
+        for frame in frames:
+            return frame
+    if failed is not None:
+        raise failed
+    raise InputError(
+        "{path} holds no frames", remedy="it is empty or damaged: give another file", path=path
+    )
 
 
-def _average_rate(stream: VideoStream, scan: _Scan) -> Fraction:
+def _begin_with(scan: Scan, container: InputContainer, frame: VideoFrame) -> None:
+    """Leave out of ``scan`` what lies before ``frame``, the first that can be decoded."""
+    if not scan.timed or frame.pts is None or not forgives_damage(container):
+        return
+    skipped = frame.pts * Fraction(frame.time_base or 0) - scan.first
+    if 0 < skipped < scan.last - scan.first:
+        scan.num_frames -= round(scan.num_frames * skipped / (scan.end - scan.first))
+        scan.first += skipped
+        scan.changes = tuple(
+            change._replace(time=change.time - skipped)
+            for change in scan.changes
+            if change.time > skipped
+        )
+
+
+def _average_rate(stream: VideoStream, scan: Scan) -> Fraction:
     """The stream's own rate where its frames agree with it, else frames per second counted."""
     told = Fraction(stream.average_rate or stream.guessed_rate or 0)
     seconds = scan.end - scan.first
+    if not scan.timed:
+        return Fraction(stream.guessed_rate or told or 25)
     if told and abs(told * seconds - scan.num_frames) <= max(1, scan.num_frames // 100):
         return told
-    if seconds and scan.num_frames:
-        return (scan.num_frames / seconds).limit_denominator(1001)
+    if seconds > 0 and scan.num_frames:
+        counted = scan.num_frames / seconds
+        if counted < 1:  # a time lapse: the period is the plain number
+            return 1 / (1 / counted).limit_denominator(1001)
+        return min(counted.limit_denominator(1001), _FASTEST)
     return told or Fraction(25)
 
 
 def _check_duration(path: Path, seconds: Fraction) -> None:
-    if seconds > MAX_HOURS * 3600:
+    if seconds > MAX_DAYS * 86400:
         raise InputError(
-            f"{path} says it lasts {float(seconds) / 3600:.0f} hours; "
-            f"at most {MAX_HOURS} are read; cut it into parts"
+            "{path} says it lasts {value:.0f} days",
+            remedy=f"at most {MAX_DAYS} are read: cut it into parts",
+            path=path,
+            value=float(seconds) / 86400,
         )
+
+
+def _lead_in(scan: Scan) -> Fraction:
+    if scan.sound_first is None or not scan.timed:
+        return Fraction(0)
+    lead = scan.first - scan.sound_first
+    return lead if _LEAST_LEAD_IN <= lead <= _LONGEST_LEAD_IN else Fraction(0)
+
+
+def _upright_change(change: SizeChange, turn: Orientation) -> SizeChange:
+    if not turn.transpose:
+        return change
+    return SizeChange(change.time, change.height, change.width, 1 / change.aspect)
 
 
 def _codecs(streams: Iterable[Stream]) -> tuple[str, ...]:

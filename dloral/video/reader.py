@@ -20,12 +20,15 @@ from dloral.errors import InputError
 from dloral.video.colour import frame_to_rgb
 from dloral.video.images import frame_files, load_image
 from dloral.video.media import (
-    MAX_HOURS,
+    MAX_DAYS,
     can_seek,
+    forgives_damage,
+    has_times,
     has_timestamps,
     open_media,
     picture_stream,
     reason,
+    repeats_frames,
     seconds,
 )
 from dloral.video.probe import ClipInfo, orientation_of, probe
@@ -58,17 +61,22 @@ def read_frames(
     source: ClipInfo | str | Path,
     start: Fraction | float = 0,
     duration: Fraction | float | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> Iterator[Iterator[Frame]]:
     """The frames shown from ``start`` on, for ``duration`` seconds (None: to the end), in order.
 
     A frame belongs to the reading if ``start <= time < start + duration``. Frames are decoded as
-    they are asked for: two at a time are held, however long the clip is. Raises InputError, in one
-    line that names the time, at a frame that cannot be decoded or that differs in size.
+    they are asked for: two at a time are held, however long the clip is. Frames of another size
+    than the first are scaled to it. Raises InputError, in one line that names the time, at a frame
+    that cannot be decoded; broadcasts and raw streams go on behind it, and ``on_note`` is told.
     """
     clip = source if isinstance(source, ClipInfo) else probe(source)
     first = seconds(start)
     end = None if duration is None else first + seconds(duration)
-    frames = _video_frames(clip, first) if clip.kind == "video" else _still_frames(clip)
+    if clip.kind == "video":
+        frames = _video_frames(clip, first, on_note or (lambda note: None))
+    else:
+        frames = _still_frames(clip)
     chosen = _chosen(frames, clip, first, end)
     try:
         yield chosen
@@ -112,51 +120,77 @@ def _still_frames(clip: ClipInfo) -> Generator[_Timed, None, None]:
         yield _Timed(index / clip.fps, 1 / clip.fps, partial(load_image, file))
 
 
-def _video_frames(clip: ClipInfo, first: Fraction) -> Generator[_Timed, None, None]:
+def _video_frames(
+    clip: ClipInfo, first: Fraction, on_note: Callable[[str], None]
+) -> Generator[_Timed, None, None]:
     """Every frame from the last key frame before ``first`` on, or from the start."""
-    if first > 0:
-        frames = _decoded(clip, first)
+    if first > 0 and not clip.clock.jumps:
+        frames = _decoded(clip, first, on_note)
         frame = next(frames, None)
         if frame is not None and frame.time <= first:
             yield frame
             yield from frames
             return
         frames.close()  # the container's index is wrong: go through the clip from its start
-    yield from _decoded(clip, None)
+    yield from _decoded(clip, None, on_note)
 
 
-def _decoded(clip: ClipInfo, seek_to: Fraction | None) -> Generator[_Timed, None, None]:
+def _decoded(
+    clip: ClipInfo, seek_to: Fraction | None, on_note: Callable[[str], None]
+) -> Generator[_Timed, None, None]:
     with open_media(clip.path) as container:
         stream = picture_stream(container, clip.path)
-        ordered = not has_timestamps(container)
+        timed, ordered = has_times(container), not has_timestamps(container)
         if seek_to and can_seek(container):
             # No clip is longer, and FFmpeg's clock has 64 bits.
-            seek_to = min(seek_to, Fraction(MAX_HOURS * 3600))
+            seek_to = min(seek_to, Fraction(MAX_DAYS * 86400))
             offset = math.floor((clip.start_time + seek_to) / clip.time_base)
             container.seek(offset, stream=stream)
+        decoder = _Decoder(clip, stream, forgives_damage(container))
         stored: deque[int] = deque()  # AVI: the k-th frame shown has the k-th packet's time
         time: Fraction | None = None
-        for packet in container.demux(stream):
+        shown: VideoFrame | None = None
+        for packet in clip.clock.demux(container, stream):
+            if not packet.size and packet.pts is not None:
+                # Nothing for the decoder, which takes it for the end.
+                if shown is not None and repeats_frames(stream):
+                    time = _time_of(clip, packet.pts, shown, time)
+                    yield _Timed(time, Fraction(0), partial(_upright, shown, clip))
+                continue
             if ordered and packet.size and packet.dts is not None:
                 stored.append(packet.dts)
-            for frame in _decode_packet(clip, stream, packet, time):
+            for frame in decoder.decode(packet, time):
                 ticks = stored.popleft() if stored else None if ordered else frame.pts
-                time = _time_of(clip, ticks, frame, time)
+                time = _time_of(clip, ticks if timed else None, frame, time)
                 own = (frame.duration or 0) * Fraction(frame.time_base or 0)
-                yield _Timed(time, own, partial(_upright, frame, clip.codec))
+                shown = frame
+                yield _Timed(time, own, partial(_upright, frame, clip))
+        if decoder.lost:
+            on_note(f"{decoder.lost} damaged packets of the picture were left out")
 
 
-def _decode_packet(
-    clip: ClipInfo, stream: VideoStream, packet: Packet, time: Fraction | None
-) -> list[VideoFrame]:
-    try:
-        return stream.decode(packet)
-    except av.FFmpegError as error:
-        after = f"after {float(time):.2f} s" if time is not None else "at its start"
-        raise InputError(
-            f"{clip.path} cannot be decoded {after} ({reason(error)}); it is damaged there: "
-            "choose a part before or behind that with start and duration"
-        ) from error
+class _Decoder:
+    """Decodes packets; ``lost``: how many could not be, where that is to be expected."""
+
+    def __init__(self, clip: ClipInfo, stream: VideoStream, forgives: bool) -> None:
+        self._clip, self._stream, self._forgives = clip, stream, forgives
+        self.lost = 0
+
+    def decode(self, packet: Packet, time: Fraction | None) -> list[VideoFrame]:
+        """``time``: when the frame before is shown."""
+        try:
+            return self._stream.decode(packet)
+        except av.FFmpegError as error:
+            if self._forgives and isinstance(error, av.InvalidDataError):
+                self.lost += 1
+                return []
+            after = f"after {float(time):.2f} s" if time is not None else "at its start"
+            raise InputError(
+                f"{{path}} cannot be decoded {after} ({reason(error)})",
+                remedy="it is damaged there: choose a part before or behind that with start and "
+                "duration",
+                path=self._clip.path,
+            ) from error
 
 
 def _time_of(
@@ -173,10 +207,13 @@ def _time_of(
     return time
 
 
-def _upright(frame: VideoFrame, codec: str) -> Tensor:
-    """The frame's pixels with its display matrix applied."""
-    pixels = frame_to_rgb(frame, codec)
+def _upright(frame: VideoFrame, clip: ClipInfo) -> Tensor:
+    """The frame's pixels in the clip's size, with its display matrix applied."""
     turn = orientation_of(frame)
+    stored = (clip.height, clip.width) if turn.transpose else (clip.width, clip.height)
+    if (frame.width, frame.height) != stored and clip.size_changes:
+        frame = frame.reformat(*stored, interpolation="BICUBIC")
+    pixels = frame_to_rgb(frame, clip.codec)
     if turn.transpose:
         pixels = pixels.transpose(1, 2)
     mirrored = [axis for axis, flip in ((2, turn.mirror_x), (1, turn.mirror_y)) if flip]

@@ -1,30 +1,36 @@
-"""Sound and subtitles of the source, carried over beside the restored picture.
+"""Everything of the source but its picture, carried over beside the restored one.
 
 Packets are copied where the container can hold their codec; else sound is encoded anew and text
 subtitles are converted. They are read from the source in step with the picture, so that no more of
-them is held than the encoder's own delay.
+them is held than the encoder's own delay. Nothing here ends a job: what is damaged or cannot be
+held is left out, and ``notes`` say so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
-from typing import Protocol, cast
+from io import BytesIO
+from itertools import islice
 
 import av
-import numpy as np
-from av import AudioFrame, AudioResampler, Packet
+from av import Packet
 from av.audio.stream import AudioStream
-from av.container import OutputContainer
-from av.stream import Stream
+from av.container import InputContainer, OutputContainer
+from av.stream import AttachmentStream, Stream
 from av.subtitles.stream import SubtitleStream
-from av.subtitles.subtitle import AssSubtitle, SubtitleSet
+from av.video.stream import VideoStream
 
-from dloral.errors import InputError
-from dloral.video.media import open_media, reason
+from dloral.video import extras
+from dloral.video.copied import Copied, Cut, Track, label
+from dloral.video.encoders import CONTAINERS
+from dloral.video.media import open_media, picture_stream, reason
 from dloral.video.probe import ClipInfo
+from dloral.video.sound import NewSound
+from dloral.video.subtitles import NewSubtitles
 
 _PCM = {f"pcm_{kind}" for kind in ("s16le", "s16be", "s24le", "s24be", "s32le", "s32be", "f32le")}
 _SOUND = {
@@ -46,63 +52,89 @@ _NEW_SOUND = {".mp4": "aac", ".mov": "aac", ".mkv": "aac", ".webm": "libopus"}
 _NEW_SUBTITLES = {".mp4": "mov_text", ".mov": "mov_text", ".mkv": "subrip", ".webm": "webvtt"}
 _TEXT_SUBTITLES = {"mov_text", "subrip", "ass", "webvtt", "text"}
 
-_KEPT_TAGS = {"title", "artist", "album", "date", "comment", "description", "copyright"}
-_AAC_RATES = (44100, 48000, 32000, 24000, 22050, 16000, 11025, 12000, 8000)
-_OPUS_RATE = 48000
-_BITS_PER_CHANNEL = 96_000
-_PREROLL = Fraction(1, 10)
-"""Seconds of sound kept before a cut, hidden by an MP4 edit list: decoders need a run-up."""
+_FONTS = ".mkv"
+"""The container that holds attachments."""
 
-_GAP = Fraction(1, 10)
-"""Seconds without sound that are filled with silence when it is encoded anew."""
+_COVERS = (".mp4", ".mov", ".mkv")
+_REHEARSED = 2000
+"""Packets of the file in which a sound track's beginning is looked for."""
 
-
-@dataclass(frozen=True)
-class Cut:
-    """The part of the source that is written, in seconds on the source's own clock.
-
-    ``origin`` becomes time 0; ``end`` is None where everything to the end is kept. ``whole``: the
-    part begins with the source's first frame.
-    """
-
-    origin: Fraction
-    end: Fraction | None
-    whole: bool
-
-
-class _Track(Protocol):
-    """Turns one source stream's packets into packets of the output, cut and shifted."""
-
-    def take(self, packet: Packet, cut: Cut) -> Iterator[Packet]: ...
-
-    def rest(self, cut: Cut) -> Iterator[Packet]: ...
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EPIPE, errno.EFBIG, errno.EROFS}
+"""Errors of the disk, which end a job; all others of the muxer are a packet's own."""
 
 
 class Tracks:
-    """All streams of ``clip`` but the picture, added to ``output``. Use it in a ``with`` block."""
+    """All streams of ``clip`` in their order, added to ``output``. Use it in a ``with`` block.
+
+    ``add_picture`` is called where the restored picture's stream has its place, and returns it.
+    """
 
     def __init__(
-        self, clip: ClipInfo, output: OutputContainer, suffix: str, notes: list[str]
+        self,
+        clip: ClipInfo,
+        output: OutputContainer,
+        suffix: str,
+        notes: list[str],
+        add_picture: Callable[[], VideoStream],
     ) -> None:
-        self._clip = clip
-        self._output = output
+        self._clip, self._output, self._suffix, self.notes = clip, output, suffix, notes
         self._cut: Cut | None = None
-        self._tracks: dict[int, _Track] = {}
+        self._tracks: dict[int, Track] = {}
+        self._covers: dict[int, extras.Cover] = {}
         self._next: Packet | None = None
+        self._refused = 0
         self._stack = ExitStack()
+        self._source: InputContainer | None = None
+        self._packets: Iterator[Packet] = iter(())
         if clip.kind != "video":
-            self._packets: Iterator[Packet] = iter(())
+            add_picture()
             return
-        container = self._stack.enter_context(open_media(clip.path))
-        kept = {name: container.metadata[name] for name in _KEPT_TAGS & container.metadata.keys()}
-        output.metadata.update(kept)
-        streams: list[Stream] = [*container.streams.audio, *container.streams.subtitles]
-        for stream in streams:
-            track = _make_track(stream, output, suffix, notes)
+        self._source = container = self._stack.enter_context(open_media(clip.path))
+        extras.write_tags(dict(clip.tags), output, suffix)
+        picture = picture_stream(container, clip.path)
+        left_out: list[str] = []
+        for stream in container.streams:
+            if stream.index == picture.index:
+                self._picture = add_picture()
+                label(self._picture, picture)
+            elif stream.index in clip.other_programmes:
+                left_out.append("another programme")
+            else:
+                left_out += self._add(stream)
+        self._timecode = extras.timecode_of(container, picture)
+        notes.extend(f"{what} left out" for what in dict.fromkeys(left_out))
+        chosen = [s for s in container.streams if s.index in self._tracks.keys() | self._covers]
+        if chosen:
+            self._packets = clip.clock.demux(container, *chosen)
+
+    def _add(self, stream: Stream) -> list[str]:
+        """Carry a stream over; what is left out of it."""
+        if stream.type in ("audio", "subtitle"):
+            track = self._make_track(stream)
             if track is not None:
                 self._tracks[stream.index] = track
-        chosen = [stream for stream in streams if stream.index in self._tracks]
-        self._packets = container.demux(*chosen) if chosen else iter(())
+        elif isinstance(stream, AttachmentStream):
+            if self._suffix != _FONTS:
+                return [f"attachments such as fonts, which {self._suffix} cannot hold,"]
+            extras.attach(stream, self._output)
+        elif stream.type == "video" and stream.disposition & av.stream.Disposition.attached_pic:
+            if self._suffix not in _COVERS or not extras.is_cover_codec(stream):
+                return [f"cover picture, which {self._suffix} cannot hold,"]
+            if self._suffix == _FONTS:
+                extras.attach_cover(stream, self._cover_data(stream.index), self._output)
+            else:
+                self._covers[stream.index] = extras.Cover(stream, self._output)
+        elif stream.type == "video":
+            return ["a second picture track"]
+        elif stream.name != "tmcd" and "timecode" not in stream.metadata:
+            return ["a data track (telemetry and the like)"]
+        return []
+
+    def _cover_data(self, index: int) -> bytes:
+        with open_media(self._clip.path) as container:
+            for packet in container.demux(container.streams[index]):
+                return bytes(packet)
+        return b""
 
     def __enter__(self) -> Tracks:
         return self
@@ -110,24 +142,42 @@ class Tracks:
     def __exit__(self, *exc_info: object) -> None:
         self._stack.close()
 
-    def begin(self, origin: Fraction, end: Fraction | None) -> None:
-        """Say which part is written: ``origin``, ``end`` in seconds from the first frame."""
-        start = self._clip.start_time
-        last = None if end is None else start + end
-        self._cut = Cut(start + origin, last, whole=origin == 0)
+    def begin(self, origin: Fraction, end: Fraction | None, lead_in: Fraction) -> None:
+        """Say which part is written: ``origin``, ``end`` in seconds from the first frame, which is
+        shown ``lead_in`` seconds after the result begins."""
+        clip = self._clip
+        start = clip.start_time
+        stop = None if end is None else start + end
+        last = None if clip.duration is None else start + clip.duration
+        cut = self._cut = Cut(start + origin - lead_in, stop, whole=origin == 0, last=last)
+        if self._source is None:
+            return
+        extras.write_chapters(self._source, self._output, cut)
+        if self._timecode is not None:
+            code = extras.timecode_at(self._timecode, clip.fps, origin)
+            if code is None:
+                self.notes.append(f"time code left out: there is none for {float(clip.fps):g} fps")
+            elif self._suffix in (".mp4", ".mov"):
+                self._picture.metadata["timecode"] = code
+            else:
+                self._output.metadata["timecode"] = code
 
     def mux_until(self, seconds: Fraction | None) -> None:
         """Write all packets up to ``seconds`` of the result (None: all that are left)."""
         cut = self._cut
         assert cut is not None, "begin() comes first"
         while (packet := self._peek()) is not None:
+            cover = self._covers.get(packet.stream_index)
             time = _packet_time(packet)
-            if time is not None and seconds is not None and time - cut.origin > seconds:
+            waits = seconds is not None and time is not None and time - cut.origin > seconds
+            if waits and cover is None:
                 return
             self._next = None
-            if time is None or (cut.end is not None and time >= cut.end):
-                continue
-            self._output.mux(list(self._tracks[packet.stream_index].take(packet, cut)))
+            if cover is not None:
+                if packet.size:
+                    self._mux([cover.take(packet)])
+            elif time is not None and (cut.end is None or time < cut.end):
+                self._mux(self._tracks[packet.stream_index].take(packet, cut))
 
     def finish(self, seconds: Fraction) -> None:
         """Write the rest. A part that was cut out ends no sooner than its last frame does,
@@ -138,17 +188,64 @@ class Tracks:
             cut = self._cut = replace(cut, end=max(cut.end, cut.origin + seconds))
         self.mux_until(None)
         for track in self._tracks.values():
-            self._output.mux(list(track.rest(cut)))
+            self._mux(track.rest(cut))
+        lost = self._refused + sum(track.lost for track in self._tracks.values())
+        if lost:
+            what = "packet" if lost == 1 else "packets"
+            self.notes.append(f"{lost} damaged or repeated {what} of sound or subtitles left out")
+
+    def _mux(self, packets: Iterable[Packet]) -> None:
+        for packet in packets:
+            try:
+                self._output.mux(packet)
+            except av.FFmpegError as error:
+                if error.errno in _FULL:
+                    raise
+                self._refused += 1
 
     def _peek(self) -> Packet | None:
         if self._next is None:
             try:
                 self._next = next(self._packets, None)
             except av.FFmpegError as error:
-                raise InputError(
-                    f"{self._clip.path}: its sound cannot be read ({reason(error)})"
-                ) from error
+                self._packets = iter(())
+                self.notes.append(f"sound ends early: it cannot be read further ({reason(error)})")
         return self._next
+
+    def _make_track(self, stream: Stream) -> Track | None:
+        suffix, notes = self._suffix, self.notes
+        name = stream.codec_context.codec.canonical_name if stream.codec_context else None
+        what = "sound" if stream.type == "audio" else "subtitles"
+        if name is None:
+            notes.append(f"{what} of an unknown codec left out")
+            return None
+        if isinstance(stream, AudioStream) and not _is_sound(stream):
+            notes.append("sound left out: its header says neither rate nor channels")
+            return None
+        why = self._why_not_copied(stream, name)
+        if why is None:
+            return Copied(stream, self._output, hides_run_up=suffix in (".mp4", ".mov"))
+        if isinstance(stream, AudioStream):
+            track = NewSound(stream, self._output, _NEW_SOUND[suffix])
+            mixed = f", mixed to {track.layout}" if track.mixed else ""
+            notes.append(f"sound encoded anew as {track.codec}{mixed}: {why}")
+            return track
+        if isinstance(stream, SubtitleStream) and name in _TEXT_SUBTITLES:
+            new = _NEW_SUBTITLES[suffix]
+            notes.append(f"subtitles converted to {new}: {why}")
+            return NewSubtitles(stream, self._output, new)
+        notes.append(f"subtitles left out: {why}")
+        return None
+
+    def _why_not_copied(self, stream: Stream, name: str) -> str | None:
+        suffix = self._suffix
+        if name not in (_SOUND if stream.type == "audio" else _SUBTITLES)[suffix]:
+            return f"{suffix} cannot hold {name}"
+        if stream.index in self._clip.changing_sound:
+            return "its rate or its channels change on the way"
+        if not _can_be_copied(self._clip, stream.index, suffix):
+            return f"its {name} packets do not fit into {suffix} as they are"
+        return None
 
 
 def _packet_time(packet: Packet) -> Fraction | None:
@@ -156,194 +253,26 @@ def _packet_time(packet: Packet) -> Fraction | None:
     return None if ticks is None else ticks * Fraction(packet.time_base)
 
 
-def _make_track(
-    stream: Stream, output: OutputContainer, suffix: str, notes: list[str]
-) -> _Track | None:
-    name = stream.codec_context.codec.canonical_name if stream.codec_context else None
-    what = "sound" if stream.type == "audio" else "subtitles"
-    if name is None:
-        notes.append(f"{what} of an unknown codec left out")
-        return None
-    holds = (_SOUND if stream.type == "audio" else _SUBTITLES)[suffix]
-    if name in holds:
-        return _Copied(stream, output, hides_run_up=suffix in (".mp4", ".mov"))
-    if isinstance(stream, AudioStream):
-        track = _NewSound(stream, output, _NEW_SOUND[suffix])
-        notes.append(f"sound encoded anew as {track.codec}: {suffix} cannot hold {name}")
-        return track
-    if isinstance(stream, SubtitleStream) and name in _TEXT_SUBTITLES:
-        new = _NEW_SUBTITLES[suffix]
-        notes.append(f"subtitles converted to {new}: {suffix} cannot hold {name}")
-        return _NewSubtitles(stream, output, new)
-    notes.append(f"subtitles left out: {suffix} cannot hold {name}")
-    return None
+def _is_sound(stream: AudioStream) -> bool:
+    return stream.codec_context.sample_rate > 0 and stream.codec_context.channels > 0
 
 
-def _label(target: Stream, source: Stream) -> None:
-    """Language, title and the default and forced marks."""
-    for key in ("language", "title"):
-        if key in source.metadata:
-            target.metadata[key] = source.metadata[key]
-    target.disposition = source.disposition
-
-
-class _Copied:
-    """A stream whose packets go over as they are.
-
-    MP4 and MOV hide what lies before time 0 by an edit list. Matroska would move the picture
-    instead, so there such packets are left out, but for those that its own codec delay hides.
-    """
-
-    def __init__(self, stream: Stream, output: OutputContainer, hides_run_up: bool) -> None:
-        self._stream = output.add_stream_from_template(stream)
-        self._hides_run_up = hides_run_up
-        self._has_codec_delay = stream.container.format.name == "matroska,webm"
-        self._sparse = stream.type == "subtitle"
-        _label(self._stream, stream)
-
-    def take(self, packet: Packet, cut: Cut) -> Iterator[Packet]:
-        unit = Fraction(packet.time_base)
-        shift = round(cut.origin / unit)
-        shown = packet.dts if packet.pts is None else packet.pts
-        assert shown is not None, "packets without any time are left out before"
-        begin = shown - shift
-        length = packet.duration or 0
-        if self._sparse:
-            yield from self._clipped(packet, begin, begin + length, cut, unit)
-            return
-        if begin < 0 and not self._is_run_up(packet, (begin + length) * unit, cut):
-            return
-        packet.dts = begin if packet.dts is None else packet.dts - shift
-        packet.pts = begin
-        packet.stream = self._stream
-        yield packet
-
-    def _is_run_up(self, packet: Packet, end: Fraction, cut: Cut) -> bool:
-        """Whether a packet that begins before time 0 and ends at ``end`` is to be kept."""
-        if self._hides_run_up:
-            return cut.whole or end > -_PREROLL
-        return cut.whole and self._has_codec_delay and (packet.pts or 0) < 0
-
-    def _clipped(
-        self, packet: Packet, begin: int, end: int, cut: Cut, unit: Fraction
-    ) -> Iterator[Packet]:
-        if cut.end is not None:
-            end = min(end, round((cut.end - cut.origin) / unit))
-        begin = max(begin, 0)
-        if end > begin or not packet.duration:
-            packet.pts = packet.dts = begin
-            packet.duration = max(end - begin, 0)
-            packet.stream = self._stream
-            yield packet
-
-    def rest(self, cut: Cut) -> Iterator[Packet]:
-        return iter(())
-
-
-class _NewSound:
-    """Sound decoded, cut to the sample, and encoded again."""
-
-    def __init__(self, stream: AudioStream, output: OutputContainer, library: str) -> None:
-        self._source = stream
-        context = stream.codec_context
-        rate = context.sample_rate
-        if library == "libopus":
-            rate = _OPUS_RATE
-        elif rate not in _AAC_RATES:
-            rate = 48000
-        self._rate = rate
-        self._stream = cast(AudioStream, output.add_stream(library, rate=rate))
-        layout = {1: "mono", 6: "5.1"}.get(context.channels, "stereo")
-        self._stream.codec_context.layout = layout
-        self._stream.codec_context.bit_rate = (
-            _BITS_PER_CHANNEL * self._stream.codec_context.channels
-        )
-        self.codec = self._stream.codec_context.codec.canonical_name
-        self._resampler = AudioResampler(format="fltp", layout=layout, rate=rate)
-        self._position: int | None = None  # the next sample of the result
-        _label(self._stream, stream)
-
-    def take(self, packet: Packet, cut: Cut) -> Iterator[Packet]:
-        if not packet.size:
-            return
+def _can_be_copied(clip: ClipInfo, index: int, suffix: str) -> bool:
+    """A rehearsal: whether the muxer takes the stream's first packets, header and all."""
+    with open_media(clip.path) as container:
+        stream = container.streams[index]
+        output = av.open(BytesIO(), "w", format=CONTAINERS[suffix])
         try:
-            frames = self._source.decode(packet)
-        except av.InvalidDataError:
-            return  # as players do: a damaged packet becomes silence
-        for frame in frames:
-            for even in self._resampler.resample(frame):
-                yield from self._encode(even, cut)
-
-    def rest(self, cut: Cut) -> Iterator[Packet]:
-        for frame in self._source.decode(None):
-            for even in self._resampler.resample(frame):
-                yield from self._encode(even, cut)
-        for even in self._resampler.resample(None):
-            yield from self._encode(even, cut)
-        if self._position is not None:
-            yield from self._stream.encode(None)
-
-    def _encode(self, frame: AudioFrame, cut: Cut) -> Iterator[Packet]:
-        if frame.pts is None:
-            at = self._position or 0
-        else:
-            at = round((frame.pts * Fraction(frame.time_base or 1) - cut.origin) * self._rate)
-        samples = frame.to_ndarray()
-        if self._position is not None and abs(at - self._position) < _GAP * self._rate:
-            at = self._position
-        skipped = max((self._position or 0) - at, 0)
-        samples, at = samples[:, skipped:], at + skipped
-        if cut.end is not None:
-            samples = samples[:, : max(0, round((cut.end - cut.origin) * self._rate) - at)]
-        if not samples.shape[1]:
-            return
-        while self._position is not None and at > self._position:
-            silence = np.zeros((len(samples), min(at - self._position, self._rate)), np.float32)
-            yield from self._put(silence, self._position)
-        yield from self._put(samples, at)
-
-    def _put(self, samples: np.ndarray, at: int) -> Iterator[Packet]:
-        frame = AudioFrame.from_ndarray(
-            np.ascontiguousarray(samples), "fltp", self._stream.codec_context.layout.name
-        )
-        frame.sample_rate = self._rate
-        frame.time_base = Fraction(1, self._rate)
-        frame.pts = at
-        self._position = at + samples.shape[1]
-        yield from self._stream.encode(frame)
-
-
-class _NewSubtitles:
-    """Text subtitles decoded to lines and encoded for another container."""
-
-    def __init__(self, stream: SubtitleStream, output: OutputContainer, library: str) -> None:
-        self._source = stream
-        self._stream = cast(SubtitleStream, output.add_stream(library))
-        self._stream.time_base = Fraction(1, 1000)
-        stream.codec_context.open(strict=False)
-        self._stream.codec_context.subtitle_header = stream.codec_context.subtitle_header
-        _label(self._stream, stream)
-
-    def take(self, packet: Packet, cut: Cut) -> Iterator[Packet]:
-        if not packet.size or packet.pts is None:
-            return
-        unit = Fraction(packet.time_base)
-        begin = packet.pts * unit - cut.origin
-        end = begin + (packet.duration or 0) * unit
-        if cut.end is not None:
-            end = min(end, cut.end - cut.origin)
-        begin = max(begin, Fraction(0))
-        lines = [rect.ass for rect in self._source.decode(packet) if isinstance(rect, AssSubtitle)]
-        if not lines or end <= begin:
-            return
-        length = round((end - begin) * 1000)
-        text = SubtitleSet.create(text=lines[0], start=0, end=length)
-        made = self._stream.codec_context.encode_subtitle(text)
-        made.time_base = Fraction(1, 1000)
-        made.pts = made.dts = round(begin * 1000)
-        made.duration = length
-        made.stream = self._stream
-        yield made
-
-    def rest(self, cut: Cut) -> Iterator[Packet]:
-        return iter(())
+            track = Copied(stream, output, hides_run_up=True)
+            output.start_encoding()
+            cut: Cut | None = None
+            for packet in islice(clip.clock.demux(container), _REHEARSED):
+                time = _packet_time(packet)
+                if packet.stream_index != index or not packet.size or time is None:
+                    continue
+                cut = cut or Cut(time, None, whole=True)
+                output.mux(list(track.take(packet, cut)))
+            output.close()
+        except (av.FFmpegError, ValueError):
+            return False
+    return True

@@ -12,52 +12,62 @@ import contextlib
 import errno
 import os
 import re
-import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol, cast
 
 import av
 from av import Packet
-from av.codec.context import Flags as CodecFlags
 from av.container import OutputContainer
 from av.video.stream import VideoStream
 from torch import Tensor
 
 from dloral.errors import InputError, OptionError, OutputError
-from dloral.video.colour import BT709, BT2020, FULL, LIMITED, RGB, rgb_to_frame
-from dloral.video.encoders import CONTAINERS, Encoder, choose_encoder
-from dloral.video.images import (
-    WRITABLE_SUFFIXES,
-    encode_image,
-    encode_marked_png,
-    frame_files,
-    is_marked,
+from dloral.video.encoders import CONTAINERS
+from dloral.video.encoding import (
+    SEGMENT_FRAMES,
+    CodedFrame,
+    FrameEncoder,
+    OutputFormat,
+    set_up,
+    time_unit,
 )
+from dloral.video.extras import needs_own_keys
+from dloral.video.images import WRITABLE_SUFFIXES, frame_files, is_marked
 from dloral.video.media import MAX_OUTPUT_PIXELS, MAX_SIDE, reason, seconds
+from dloral.video.parts import FRAME_NAME, Part, remove_frames
 from dloral.video.probe import ClipInfo
 from dloral.video.tracks import Tracks
 
-_FRAME_NAME = re.compile(r"^\d{8}\.png$")
 _PART_NAME = re.compile(r"^\..*\.[0-9a-f]{8}\.(part|old)$")
 """New frames on their way into a folder, and the old ones on their way out."""
 
-_FINEST_UNIT = 1_000_000
-"""Ticks a second beyond which a source's clock is rounded to MPEG's 90 kHz."""
-
 
 class Writer(Protocol):
-    """Takes frames in order. ``notes``: what could not be kept as it was, one line each."""
+    """Takes frames in order. ``notes``: what could not be kept as it was, one line each.
+
+    ``chosen``: how frames are encoded, for those who encode segments of them elsewhere.
+    """
 
     notes: list[str]
+    chosen: OutputFormat
 
     def write(self, pixels: Tensor, time: Fraction, duration: Fraction) -> None:
         """One frame: float (3,H,W) in [0, 1]; ``time`` on the source clip's clock, in seconds.
 
         The first frame's time becomes 0 of the result.
+        """
+        ...
+
+    def write_coded(
+        self, coded: Iterable[CodedFrame], origin: Fraction, end: Fraction | None = None
+    ) -> None:
+        """Frames that were encoded as ``chosen``, a whole segment of them.
+
+        ``origin``: the time of the result's first frame on the source clip's clock; ``end``: when
+        the segment's last frame is no longer shown, seconds of the result.
         """
         ...
 
@@ -89,31 +99,20 @@ def open_writer(
     """
     path, suffix = _checked_target(target, source, overwrite)
     _check_size(path, width, height)
-    if suffix in CONTAINERS:
-        encoder = choose_encoder(codec, suffix, bit_depth, crf)
+    chosen = OutputFormat(suffix, width, height, codec, crf, bit_depth)
+    if chosen.is_video:
+        chosen.video_encoder  # noqa: B018  # its OptionError is raised here
         first = seconds(start)
         end = None if duration is None else first + seconds(duration)
-        settings = _VideoSettings(encoder, suffix, width, height, crf, bit_depth, end)
-        return _write_video(path, source, settings)
+        return _write_video(path, source, chosen, end)
     if suffix:
         if source.num_frames != 1:
             raise OptionError(
                 f"{path.name} holds one picture, the source has more; "
                 "give .mp4, .mkv, .mov or .webm, or a folder for frames"
             )
-        return _write_picture(path, suffix, source, bit_depth)
-    return _write_folder(path, source, bit_depth)
-
-
-@dataclass(frozen=True)
-class _VideoSettings:
-    encoder: Encoder
-    suffix: str
-    width: int
-    height: int
-    crf: int | None
-    bit_depth: int
-    end: Fraction | None  # seconds from the source's first frame
+        return _write_picture(path, source, chosen)
+    return _write_folder(path, source, chosen)
 
 
 def _checked_target(target: str | Path, source: ClipInfo, overwrite: bool) -> tuple[Path, str]:
@@ -121,6 +120,12 @@ def _checked_target(target: str | Path, source: ClipInfo, overwrite: bool) -> tu
     text = os.fspath(target)
     if not text or "\0" in text:
         raise OptionError(f"{text!r} is not a file name; give a file to write")
+    if text == "-":
+        raise OptionError(
+            "{value} is no file: results are not written to standard output",
+            remedy="give the name of a file or a folder",
+            value=text,
+        )
     path = Path(text)
     try:
         exists_as_folder = path.is_dir()
@@ -181,7 +186,7 @@ def _identity(file: Path) -> tuple[int, int]:
 
 def _is_our_frame(file: Path) -> bool:
     try:
-        return bool(_FRAME_NAME.match(file.name)) and file.is_file() and is_marked(file)
+        return bool(FRAME_NAME.match(file.name)) and file.is_file() and is_marked(file)
     except InputError:  # empty, or not to be read
         return False
 
@@ -190,7 +195,7 @@ def _is_our_part(folder: Path) -> bool:
     """Whether this is what a job that was killed left in its target folder."""
     if not _PART_NAME.match(folder.name) or folder.is_symlink() or not folder.is_dir():
         return False
-    return all(_FRAME_NAME.match(file.name) for file in folder.iterdir())
+    return all(FRAME_NAME.match(file.name) for file in folder.iterdir())
 
 
 def _check_size(path: Path, width: int, height: int) -> None:
@@ -202,24 +207,44 @@ def _check_size(path: Path, width: int, height: int) -> None:
         )
 
 
+def remove_leftovers(target: str | Path) -> None:
+    """Remove what killed runs for this target left beside or in it. Only for the target's only
+    writer: what another one is at would go too."""
+    path = Path(target).absolute()
+    if len(path.name) > 80:  # the names of parts are cut there, and might be another target's
+        return
+    suffix = "" if path.is_dir() else path.suffix
+    stem = path.stem if suffix else path.name
+    part = re.compile(rf"^\.{re.escape(stem)}\.[0-9a-f]{{8}}\.part{re.escape(suffix)}$")
+    for folder in {path.parent, path} if path.is_dir() else {path.parent}:
+        with contextlib.suppress(OSError):
+            for file in [file for file in folder.iterdir() if part.match(file.name)]:
+                if _is_our_part(file):
+                    remove_frames(file)
+                elif file.is_file() and not file.is_symlink():
+                    file.unlink()
+
+
 def _output_error(path: Path, error: BaseException, kept: Path | None = None) -> OutputError:
     """``kept``: where the finished result is, if only putting it in its place failed."""
     where = f"; the result is in {kept}" if kept else ""
     return OutputError(f"{path} cannot be written: {reason(error)}{where}")
 
 
+def _left_notes(part: Part) -> list[str]:
+    return [f"{name} is left of a job that was killed; it cannot be removed" for name in part.left]
+
+
 @contextmanager
-def _beside(path: Path, suffix: str) -> Iterator[Path]:
+def _beside(path: Path, suffix: str) -> Iterator[Part]:
     """A new file next to ``path`` that takes its place in the end, or goes without a trace."""
-    part = path.absolute().parent / f".{path.stem[:80]}.{secrets.token_hex(4)}.part{suffix}"
     try:
-        # made at once, so that a folder without permission is found before the work
-        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        made = Part(path, path.absolute().parent, suffix)
     except OSError as error:
         raise _output_error(path, error) from error
-    kept = False
+    part, kept = made.path, False
     try:
-        yield part
+        yield made
         try:
             part.replace(path)
         except OSError as error:  # the target is a mount point, or has become a folder
@@ -229,20 +254,82 @@ def _beside(path: Path, suffix: str) -> Iterator[Path]:
         if not kept:
             with contextlib.suppress(OSError):  # no reason to hide how the job itself went
                 part.unlink(missing_ok=True)
+        made.close()
+
+
+class _Writer:
+    """What writers share: the encoder of the segment under way."""
+
+    def __init__(self, source: ClipInfo, chosen: OutputFormat) -> None:
+        self.notes: list[str] = []
+        self.chosen = chosen
+        self._source = source
+        self._encoder: FrameEncoder | None = None
+        self._in_segment = 0
+        self._origin: Fraction | None = None
+
+    def write(self, pixels: Tensor, time: Fraction, duration: Fraction) -> None:
+        if self._origin is None:
+            self._begin(Fraction(time))
+        assert self._origin is not None
+        if self._encoder is None:
+            self._encoder = self.chosen.new_encoder(self._source, self._origin)
+        self._put_all(self._encoder.encode(pixels, time, duration))
+        self._in_segment += 1
+        self._end = time - self._origin + duration
+        if self._in_segment == SEGMENT_FRAMES:
+            self._end_segment()
+
+    def write_coded(
+        self, coded: Iterable[CodedFrame], origin: Fraction, end: Fraction | None = None
+    ) -> None:
+        if self._origin is None:
+            self._begin(origin)
+        self._put_all(coded)
+        if end is not None:
+            self._end = end
+
+    def _begin(self, origin: Fraction) -> None:
+        self._origin = origin
+
+    def _end_segment(self) -> None:
+        if self._encoder is not None:
+            self._put_all(self._encoder.finish())
+        self._encoder, self._in_segment = None, 0
+
+    def finish(self) -> None:
+        """The encoder's rest; OutputError if no frame came."""
+        if self._origin is None:
+            raise OutputError("no frame came to be written; choose a part that has frames")
+        self._end_segment()
+
+    def _put_all(self, coded: Iterable[CodedFrame]) -> None:
+        for frame in coded:
+            self._put(frame)
+
+    def _put(self, coded: CodedFrame) -> None:
+        raise NotImplementedError
 
 
 @contextmanager
-def _write_video(path: Path, source: ClipInfo, settings: _VideoSettings) -> Iterator[Writer]:
-    options = {"movflags": "+faststart"} if settings.suffix in (".mp4", ".mov") else {}
-    with _beside(path, settings.suffix) as part:
+def _write_video(
+    path: Path, source: ClipInfo, chosen: OutputFormat, end: Fraction | None
+) -> Iterator[Writer]:
+    options = {}
+    if chosen.suffix in (".mp4", ".mov"):
+        named = "+use_metadata_tags" if needs_own_keys(dict(source.tags)) else ""
+        options["movflags"] = "+faststart" + named
+    with _beside(path, chosen.suffix) as part:
         try:
             container = av.open(
-                str(part), "w", format=CONTAINERS[settings.suffix], container_options=options
+                str(part.path), "w", format=CONTAINERS[chosen.suffix], container_options=options
             )
-            notes: list[str] = []
+            notes = _left_notes(part)
             try:
-                with Tracks(source, container, settings.suffix, notes) as tracks:
-                    writer = _VideoWriter(container, tracks, source, settings, notes)
+                writer = _VideoWriter(container, source, chosen, end, notes)
+                add_picture = writer.add_stream
+                with Tracks(source, container, chosen.suffix, notes, add_picture) as tracks:
+                    writer.tracks = tracks
                     yield writer
                     writer.finish()
             except BaseException:
@@ -255,144 +342,110 @@ def _write_video(path: Path, source: ClipInfo, settings: _VideoSettings) -> Iter
             raise _output_error(path, error) from error
 
 
-class _VideoWriter:
-    """Encodes the picture and lets the other tracks keep step with it."""
+class _VideoWriter(_Writer):
+    """Writes the picture and lets the other ``tracks`` keep step with it."""
+
+    tracks: Tracks
 
     def __init__(
         self,
         container: OutputContainer,
-        tracks: Tracks,
         source: ClipInfo,
-        settings: _VideoSettings,
+        chosen: OutputFormat,
+        last: Fraction | None,
         notes: list[str],
     ) -> None:
+        super().__init__(source, chosen)
         self.notes = notes
         self._container = container
-        self._tracks = tracks
-        self._settings = settings
-        self._origin: Fraction | None = None
-        self._last_pts = -1
-        self._durations: dict[int | None, int] = {}  # of frames inside the encoder, by pts
-        self._end = Fraction(0)
-        encoder = settings.encoder
-        size = settings.width, settings.height
-        self._format = encoder.pixel_format(*size, settings.bit_depth)
-        if self._format != encoder.formats[settings.bit_depth]:
-            notes.append(
-                f"{size[0]}x{size[1]} is odd: written as {self._format}, which some players lack"
+        self._lead = 0  # ticks
+        self._last = last  # seconds from the source's first frame
+        self._last_pts = self._last_dts = -1 << 62
+        self._unit = time_unit(source)
+        encoder = chosen.video_encoder
+        if chosen.pixel_format != encoder.formats[chosen.bit_depth]:
+            self.notes.append(
+                f"{chosen.width}x{chosen.height} is odd: written as {chosen.pixel_format}, "
+                "which some players lack"
             )
-        self._unit = _time_unit(source)
-        self._matrix = BT2020 if source.color_space == BT2020 else BT709
-        self._stream = cast(VideoStream, container.add_stream(encoder.library, rate=source.fps))
-        self._set_up(source)
 
-    def _set_up(self, source: ClipInfo) -> None:
-        settings, context = self._settings, self._stream.codec_context
-        encoder = settings.encoder
-        context.width, context.height = settings.width, settings.height
-        context.pix_fmt = self._format
-        context.time_base = self._unit
-        context.flags |= CodecFlags.frame_duration  # else the last frame's duration is lost
-        context.sample_aspect_ratio = source.sample_aspect_ratio
-        is_rgb = self._format.startswith(("bgr", "gbr"))
-        context.colorspace = RGB if is_rgb else self._matrix
-        context.color_range = FULL if is_rgb else LIMITED
-        # Primaries and transfer are not converted, so the source's own are said of the result.
-        context.color_primaries = source.color_primaries or self._matrix
-        context.color_trc = source.color_transfer or BT709
-        options = dict(encoder.options)
-        if encoder.default_crf is not None:
-            crf = encoder.default_crf if settings.crf is None else settings.crf
-            options["crf"] = str(crf)
-        context.options = options
-        if encoder.tag and settings.suffix != ".mkv":
-            context.codec_tag = encoder.tag
-
-    def write(self, pixels: Tensor, time: Fraction, duration: Fraction) -> None:
-        expected = (3, self._settings.height, self._settings.width)
-        assert tuple(pixels.shape) == expected, f"frame of {tuple(pixels.shape)}, not {expected}"
-        if self._origin is None:
-            self._origin = Fraction(time)
-            self._tracks.begin(self._origin, self._settings.end)
-        frame = rgb_to_frame(pixels, self._format, self._matrix)
-        context = self._stream.codec_context
-        frame.colorspace, frame.color_range = context.colorspace, context.color_range
-        frame.color_primaries, frame.color_trc = context.color_primaries, context.color_trc
-        frame.time_base = self._unit
-        frame.pts = max(round((time - self._origin) / self._unit), self._last_pts + 1)
-        frame.duration = max(round(Fraction(duration) / self._unit), 1)
-        self._durations[frame.pts] = frame.duration
-        self._last_pts = frame.pts
-        self._end = time - self._origin + duration
-        self._mux(self._stream.encode(frame))
+    def add_stream(self) -> VideoStream:
+        """The picture's place among the container's streams."""
+        # This one encodes nothing; it is what the container's header is made from.
+        encoder = self.chosen.video_encoder
+        stream = self._container.add_stream(encoder.library, rate=self._source.fps)
+        self._stream = cast(VideoStream, stream)
+        set_up(self._stream.codec_context, self._source, self.chosen)
+        return self._stream
 
     def finish(self) -> None:
-        if self._origin is None:
-            raise OutputError("no frame came to be written; choose a part that has frames")
-        self._mux(self._stream.encode(None))
-        self._tracks.finish(self._end)
+        super().finish()
+        self.tracks.finish(self._end + self._lead * self._unit)
 
-    def _mux(self, packets: list[Packet]) -> None:
-        for packet in packets:
-            # Encoders give the last packet the length of the one before, or none.
-            packet.duration = self._durations.pop(packet.pts, packet.duration)
-            self._tracks.mux_until((packet.dts or 0) * Fraction(packet.time_base))
-            packet.stream = self._stream
-            self._container.mux(packet)
+    def _begin(self, origin: Fraction) -> None:
+        super()._begin(origin)
+        # Sound that begins before the picture is heard before it, unless a part is cut out.
+        self._lead = 0 if origin else round(self._source.lead_in / self._unit)
+        self.tracks.begin(origin, self._last, self._lead * self._unit)
 
-
-def _time_unit(source: ClipInfo) -> Fraction:
-    """A tick in which all of the source's times are whole numbers."""
-    ticks = source.time_base.denominator
-    return Fraction(1, ticks if ticks <= _FINEST_UNIT else 90_000)
+    def _put(self, coded: CodedFrame) -> None:
+        # Only where the clock is too coarse do the first frame of a segment and the last one of
+        # the segment before have the same time.
+        dts = max(coded.dts + self._lead, self._last_dts + 1)
+        pts = max(coded.pts + self._lead, dts)
+        self._last_dts = dts
+        packet = Packet(coded.data)
+        packet.time_base, packet.pts, packet.dts = self._unit, pts, dts
+        packet.duration, packet.is_keyframe = coded.duration, coded.is_key
+        self.tracks.mux_until(dts * self._unit)
+        packet.stream = self._stream
+        self._container.mux(packet)
 
 
 @contextmanager
-def _write_picture(path: Path, suffix: str, source: ClipInfo, bit_depth: int) -> Iterator[Writer]:
-    with _beside(path, suffix) as part:
-        writer = _PictureWriter(part, path, suffix, bit_depth)
+def _write_picture(path: Path, source: ClipInfo, chosen: OutputFormat) -> Iterator[Writer]:
+    with _beside(path, chosen.suffix) as part:
+        writer = _PictureWriter(part.path, path, source, chosen)
+        writer.notes += _left_notes(part)
         if source.has_audio:
             writer.notes.append("a picture keeps no sound")
         yield writer
-        if not writer.written:
-            raise OutputError("no frame came to be written; choose a part that has frames")
+        writer.finish()
 
 
-class _PictureWriter:
-    def __init__(self, part: Path, path: Path, suffix: str, bit_depth: int) -> None:
-        self.notes: list[str] = []
-        self.written = False
+class _PictureWriter(_Writer):
+    def __init__(self, part: Path, path: Path, source: ClipInfo, chosen: OutputFormat) -> None:
+        super().__init__(source, chosen)
+        self._written = False
         self._part, self._path = part, path
-        self._suffix, self._bit_depth = suffix, bit_depth
 
-    def write(self, pixels: Tensor, time: Fraction, duration: Fraction) -> None:
-        assert not self.written, "a picture holds one frame"
+    def _put(self, coded: CodedFrame) -> None:
+        assert not self._written, "a picture holds one frame"
         try:
-            self._part.write_bytes(encode_image(pixels, self._suffix, self._bit_depth))
+            self._part.write_bytes(coded.data)
         except OSError as error:
             raise _output_error(self._path, error) from error
-        self.written = True
+        self._written = True
 
 
 @contextmanager
-def _write_folder(path: Path, source: ClipInfo, bit_depth: int) -> Iterator[Writer]:
+def _write_folder(path: Path, source: ClipInfo, chosen: OutputFormat) -> Iterator[Writer]:
     path = path.resolve()
     # A folder that is there may be a mount point or somebody's working directory, which no other
     # folder can take the place of: it is filled from within.
     folder = path if path.is_dir() else path.parent
-    part = folder / f".{path.name[:80]}.{secrets.token_hex(4)}.part"
     try:
-        part.mkdir()
+        made = Part(path, folder, is_folder=True)
     except OSError as error:
         raise _output_error(path, error) from error
-    kept = False
+    part, kept = made.path, False
     try:
-        writer = _FolderWriter(part, path, bit_depth)
+        writer = _FolderWriter(part, path, source, chosen)
+        writer.notes += _left_notes(made)
         if source.has_audio:
             writer.notes.append("a folder of frames keeps no sound")
         yield writer
-        if not writer.count:
-            raise OutputError("no frame came to be written; choose a part that has frames")
+        writer.finish()
         try:
             if folder == path:
                 _move_in(part, path)
@@ -403,22 +456,22 @@ def _write_folder(path: Path, source: ClipInfo, bit_depth: int) -> Iterator[Writ
             raise _output_error(path, error, part) from error
     finally:
         if not kept:
-            _remove_frames(part)
+            remove_frames(part)
+        made.close()
 
 
-class _FolderWriter:
-    def __init__(self, part: Path, path: Path, bit_depth: int) -> None:
-        self.notes: list[str] = []
-        self.count = 0
-        self._part, self._path, self._bit_depth = part, path, bit_depth
+class _FolderWriter(_Writer):
+    def __init__(self, part: Path, path: Path, source: ClipInfo, chosen: OutputFormat) -> None:
+        super().__init__(source, chosen)
+        self._count = 0
+        self._part, self._path = part, path
 
-    def write(self, pixels: Tensor, time: Fraction, duration: Fraction) -> None:
+    def _put(self, coded: CodedFrame) -> None:
         try:
-            file = self._part / f"{self.count:08d}.png"
-            file.write_bytes(encode_marked_png(pixels, self._bit_depth))
+            (self._part / f"{self._count:08d}.png").write_bytes(coded.data)
         except OSError as error:
             raise _output_error(self._path, error) from error
-        self.count += 1
+        self._count += 1
 
 
 def _move_in(part: Path, path: Path) -> None:
@@ -444,14 +497,4 @@ def _move_in(part: Path, path: Path) -> None:
         with contextlib.suppress(OSError):
             old.rmdir()
         raise
-    _remove_frames(old)
-
-
-def _remove_frames(folder: Path) -> None:
-    """Delete a folder of our own frames; anything else in it stays, and the folder with it."""
-    # What cannot be deleted is no reason to hide how the job itself went.
-    with contextlib.suppress(OSError):
-        for file in folder.iterdir():
-            if _FRAME_NAME.match(file.name):
-                file.unlink()
-        folder.rmdir()
+    remove_frames(old)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dloral.errors import InputError
+from dloral.studio.face import worded
 from dloral.studio.runtime import JobQueue
 from dloral.studio.sessions import Patience, Sessions, checked_name
 from dloral.studio.settings import settings_from
@@ -103,8 +104,7 @@ def test_a_new_clip_removes_the_old_one_and_a_bad_one_does_not(
     assert session.start_job(settings_from({"scale": 1}, "compact")).wait(60)
     with pytest.raises(InputError) as caught:
         give(session, no_clip)
-    said = session.without_folder(caught.value)
-    assert said.startswith("letter.mp4 is not a readable video or image")
+    assert worded(caught.value).startswith("letter.mp4 is not a video or image")
     assert session.clip is not None
     assert session.result is not None
     give(session, picture)

@@ -9,7 +9,14 @@ import torch
 
 from dloral import UpscaleOptions
 from dloral.errors import OptionError
-from dloral.studio.estimates import facts, plan, suggested_scale, suggested_seconds, time_in_words
+from dloral.studio.estimates import (
+    clip_facts,
+    plan,
+    range_in_words,
+    suggested_scale,
+    suggested_seconds,
+    time_in_words,
+)
 from dloral.studio.measures import MOST_ROWS, Measures
 from dloral.studio.runtime import Model
 from dloral.studio.settings import result_name, settings_from, settings_from_file
@@ -58,18 +65,39 @@ def test_wrong_settings_are_refused_in_one_line(values, said):
 
 
 def test_facts_name_size_frames_rate_length_codec_and_sound():
-    assert facts(CLIP) == ["640 × 360", "300 frames", "25 fps", "12 s", "H.264", "with sound"]
-    assert facts(replace(CLIP, has_audio=False))[-1] == "no sound"
-    assert facts(replace(CLIP, kind="image", codec="png")) == ["640 × 360", "PNG"]
+    assert clip_facts(CLIP) == ["640 × 360", "300 frames", "25 fps", "12 s", "H.264", "with sound"]
+    assert clip_facts(replace(CLIP, has_audio=False))[-1] == "no sound"
+    assert clip_facts(replace(CLIP, kind="image", codec="png")) == ["640 × 360", "PNG"]
 
 
 def test_the_plan_is_the_size_the_frames_the_time_and_the_memory():
     model = Model("compact")
     model.timed(1.0, 1_000_000)
     made = plan(CLIP, settings_from({"scale": 2, "start": 2, "duration": 3}, "compact"), model)
-    assert made["words"][:3] == ["1280 × 720", "75 of 300 frames", "≈ 1:09 min"]
-    assert made["words"][3].endswith("\N{NO-BREAK SPACE}GB")
+    assert made["words"][:3] == ["1280 × 720", "75 of 300 frames", "1:00 to 2:10 min"]
+    assert made["words"][3].endswith("\N{NO-BREAK SPACE}GB of memory")
     assert made["warning"] is None
+
+
+def test_no_time_is_said_before_anything_was_measured():
+    made = plan(CLIP, settings_from({"scale": 2}, "compact"), Model("compact"))
+    assert made["seconds"] is None
+    assert made["words"][2].endswith("of memory")
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "words"),
+    [
+        (0.4, 0.9, "about 1 s"),
+        (1.2, 2.1, "about 2 s"),
+        (12.2, 17.9, "12 to 18 s"),
+        (48, 83, "50 s to 1:20 min"),
+        (62, 130, "1:00 to 2:10 min"),
+        (3500, 7000, "1:00:00 to 1:55:00 h"),
+    ],
+)
+def test_a_time_is_said_as_a_rounded_range(least: float, most: float, words: str):
+    assert range_in_words(least, most) == words
 
 
 def test_a_slow_plan_warns_and_says_what_to_do():

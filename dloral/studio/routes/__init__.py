@@ -9,9 +9,12 @@ from collections.abc import Callable
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
+from fastapi.staticfiles import StaticFiles
 
 from dloral.errors import DLoRALError
+from dloral.studio.face import worded
 from dloral.studio.jobs import OUR_MISTAKE
+from dloral.studio.page import WEB
 from dloral.studio.routes.calls import GoneError, answer
 from dloral.studio.routes.clip import clip_routes
 from dloral.studio.routes.job import job_routes
@@ -32,10 +35,14 @@ def build_routes(studio: Studio) -> FastAPI:
         app.include_router(routes(studio))
     _answer_errors(app, studio)
 
+    app.mount("/web", StaticFiles(directory=WEB), name="web")
+
     @app.middleware("http")
     async def private(request: Request, call: Callable) -> Response:
         response = await call(request)
-        response.headers["cache-control"] = "private, no-store"
+        # the page's own files are the same for everybody; asked for anew, in case they changed
+        is_ours = request.url.path.startswith("/studio/web/")
+        response.headers["cache-control"] = "no-cache" if is_ours else "private, no-store"
         return response
 
     return app
@@ -44,8 +51,7 @@ def build_routes(studio: Studio) -> FastAPI:
 def _answer_errors(app: FastAPI, studio: Studio) -> None:
     @app.exception_handler(DLoRALError)
     async def refused(request: Request, error: DLoRALError) -> Response:
-        session = studio.sessions.find(request.path_params.get("token", ""))
-        return answer({"error": session.without_folder(error) if session else str(error)})
+        return answer({"error": worded(error)})
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:

@@ -76,6 +76,10 @@ async def body(request: Request) -> bytes:
 
 async def json_of(request: Request) -> dict[str, Any]:
     """The JSON object in the body; InputError if it holds none."""
+    # A form or text of a foreign page is sent without asking; JSON is not.
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise InputError(f"the call is {kind[:80]!r}; send application/json")
     try:
         found = json.loads(await body(request))
     except (ValueError, RecursionError):

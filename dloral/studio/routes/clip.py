@@ -52,6 +52,19 @@ def clip_routes(studio: Studio) -> APIRouter:
         session.open_clip(source.name, lambda copy: _copy(source, copy))
         return answer(state_of(session, studio))
 
+    @router.post("/{token}/fork")
+    def fork(token: str) -> Response:
+        """Another visit with the same clip, so that its result is not lost by a new run."""
+        session = visitor(token, studio)
+        other = studio.sessions.open()
+        made = visitor(other, studio)
+        try:
+            session.fork_into(made)
+        except BaseException:
+            studio.sessions.close(other)
+            raise
+        return answer({"token": other})
+
     @router.delete("/{token}/clip")
     def close_clip(token: str) -> Response:
         session = visitor(token, studio)

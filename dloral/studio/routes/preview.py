@@ -1,12 +1,17 @@
 """The live preview: the bicubic frame, and a part of it restored."""
 
+import secrets
+from contextlib import closing
+from typing import Any
+
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from dloral.errors import CancelledError
 from dloral.options import UpscaleOptions
-from dloral.studio.preview import Preview, Region, Rendered
+from dloral.studio import motion as motions
+from dloral.studio.preview import MOST_PIXELS, Preview, Region, Rendered
 from dloral.studio.routes.calls import (
     JPEG,
     PNG,
@@ -50,7 +55,9 @@ def preview_routes(studio: Studio) -> APIRouter:
         asked = await json_of(request)
         settings = settings_from(object_of(asked, "settings"), studio.model.name)
         index = frame_within(session, number_of(asked, "frame"))
-        centre = number_of(asked, "x", 0.5), number_of(asked, "y", 0.5)
+        centre = None
+        if not asked.get("busiest"):
+            centre = number_of(asked, "x", 0.5), number_of(asked, "y", 0.5)
         pixels = int(number_of(asked, "pixels")) or None
         options = settings.at(index / clip_of(session).fps)
         render = _preview(session).render
@@ -60,7 +67,70 @@ def preview_routes(studio: Studio) -> APIRouter:
             return answer({"superseded": True})
         return picture(made.png, PNG, _headers(made))
 
+    @router.post("/{token}/fill")
+    async def fill(token: str, request: Request) -> Response:
+        session = visitor(token, studio)
+        asked = await json_of(request)
+        settings = settings_from(object_of(asked, "settings"), studio.model.name)
+        index = frame_within(session, number_of(asked, "frame"))
+        options = settings.at(index / clip_of(session).fps)
+        region = _region(asked, MOST_PIXELS)
+        try:
+            made = await run_in_threadpool(_preview(session).fill, index, options, region)
+        except CancelledError:
+            return answer({"superseded": True})
+        return picture(made, PNG)
+
+    @router.post("/{token}/motion")
+    async def motion(token: str, request: Request) -> Response:
+        session = visitor(token, studio)
+        asked = await json_of(request)
+        settings = settings_from(object_of(asked, "settings"), studio.model.name)
+        index = frame_within(session, number_of(asked, "frame"))
+        options = settings.at(index / clip_of(session).fps)
+        region = _region(asked, motions.MOST_PIXELS)
+        return await run_in_threadpool(_motion, session, studio, index, options, region)
+
     return router
+
+
+def _motion(
+    session: Session, studio: Studio, index: int, options: UpscaleOptions, region: Region
+) -> Response:
+    """The clip's bytes; nothing where a newer one was asked for meanwhile."""
+    clip, own = clip_of(session), secrets.token_hex(8)
+    session.motion = own
+    file = session.folder / f"{own}.mp4"
+    made: int | motions.Motion | None = None
+    try:
+        with closing(
+            motions.motion_steps(clip, studio.model, index, options, region, file)
+        ) as steps:
+            for step in steps:
+                made = step
+                if session.motion != own or session.clip is not clip:
+                    return answer({"superseded": True})
+        assert isinstance(made, motions.Motion), "the last step is the whole clip"
+        headers = _region_headers(made.region) | {
+            "x-first": str(made.first),
+            "x-count": str(made.count),
+        }
+        return Response(file.read_bytes(), 200, headers, "video/mp4")
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _region(asked: dict[str, Any], most_pixels: int) -> Region:
+    """The asked part, made narrower or lower where it has more than ``most_pixels``."""
+    x, y = (max(int(number_of(asked, name)), 0) for name in ("x", "y"))
+    width, height = (max(int(number_of(asked, name, 1)), 1) for name in ("width", "height"))
+    ratio = min(1.0, (most_pixels / (width * height)) ** 0.5)
+    small = max(1, int(width * ratio)), max(1, int(height * ratio))
+    return Region(x + (width - small[0]) // 2, y + (height - small[1]) // 2, *small)
+
+
+def _region_headers(region: Region) -> dict[str, str]:
+    return {"x-region": f"{region.x} {region.y} {region.width} {region.height}"}
 
 
 def _preview(session: Session) -> Preview:
@@ -70,9 +140,8 @@ def _preview(session: Session) -> Preview:
 
 
 def _headers(made: Rendered) -> dict[str, str]:
-    region = made.region
     return {
-        "x-region": f"{region.x} {region.y} {region.width} {region.height}",
+        **_region_headers(made.region),
         "x-whole": str(int(made.is_whole)),
         "x-could-grow": str(int(made.could_grow)),
         "x-seconds": f"{made.seconds:.4f}",

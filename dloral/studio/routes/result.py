@@ -6,11 +6,11 @@ from fastapi import APIRouter
 from fastapi.responses import FileResponse, Response
 
 from dloral.errors import InputError
-from dloral.studio.comparison import LAYOUTS, comparison_clip
+from dloral.studio.comparison import FORMATS, LAYOUTS, comparison_clip
 from dloral.studio.jobs import Result
-from dloral.studio.routes.calls import PNG, answer, picture, visitor
+from dloral.studio.routes.calls import JPEG, PNG, answer, picture, visitor
 from dloral.studio.sessions import Session
-from dloral.studio.stills import still
+from dloral.studio.stills import before_and_after, still
 from dloral.studio.studio import Studio
 
 
@@ -22,11 +22,17 @@ def result_routes(studio: Studio) -> APIRouter:
         return picture(still(_result(visitor(token, studio)), frame), PNG)
 
     @router.post("/{token}/comparison")
-    def comparison(token: str, layout: str) -> Response:
+    def comparison(token: str, layout: str, format: str = "mp4") -> Response:
         if layout not in LAYOUTS:
             raise InputError(f"{layout!r} is not a layout; choose from {', '.join(LAYOUTS)}")
-        file = comparison_clip(_result(visitor(token, studio)), layout)
+        if format not in FORMATS:
+            raise InputError(f"{format!r} is not a format; choose from {', '.join(FORMATS)}")
+        file = comparison_clip(_result(visitor(token, studio)), layout, format)
         return answer({"file": file.name})
+
+    @router.get("/{token}/thumbnail")
+    def small(token: str) -> Response:
+        return picture(before_and_after(_result(visitor(token, studio))), JPEG)
 
     @router.get("/{token}/files/{name}")
     def file(token: str, name: str, download: bool = False) -> Response:
@@ -51,5 +57,9 @@ def _result(session: Session) -> Result:
 def _files(result: Result) -> dict[str, Path]:
     """What may be fetched of a result, by name."""
     kept = [result.file, result.settings_file, result.viewer_file, result.profile_file]
-    made = [path for path in result.file.parent.glob("*-comparison-*.mp4") if path.is_file()]
+    made = [
+        path
+        for path in result.file.parent.glob("*-comparison-*.*")
+        if path.is_file() and not path.name.startswith("part-")
+    ]
     return {path.name: path for path in [*kept, *made]}

@@ -1,14 +1,16 @@
 // The settings: what the controls say, what a file or a reload puts back, and what a run would make.
 
+import { find } from "./dom.js";
+import { GoneError, RefusedError } from "./link.js";
+
 const SELECTS = ["format", "bit_depth", "window", "color_fix", "tile", "crf"];
 const MEMORY = "dloral-settings";   // of this tab, so that a reload finds the controls as they were
 const PLAN_AFTER = 120;             // ms after the last change
 
-class Controls {
+export class Controls {
   // ``look()``: {clip, model, frame, isRunning} of this moment.
-  constructor(link, { steering, strip, scenes }, { look, onChange, onGone }) {
-    Object.assign(this, { link, steering, strip, scenes, look, onChange, onGone });
-    find("#scale").addEventListener("input", () => this.onChange());
+  constructor(link, { steering, strip, scenes, size }, { look, onChange, onGone }) {
+    Object.assign(this, { link, steering, strip, scenes, size, look, onChange, onGone });
     for (const name of [...SELECTS, "prompt"]) find(`#${name}`).addEventListener("change", () => this.onChange());
   }
 
@@ -16,7 +18,7 @@ class Controls {
     const choice = (name) => find(`#${name}`).value;
     const tile = choice("tile");
     return {
-      scale: Number(choice("scale")), ...this.steering.values, ...this.strip.values,
+      scale: this.size.scale, ...this.steering.values, ...this.strip.values,
       window: Number(choice("window")), color_fix: choice("color_fix"),
       tile: ["auto", "none"].includes(tile) ? tile : Number(tile),
       crf: choice("crf") === "" ? null : Number(choice("crf")), bit_depth: Number(choice("bit_depth")),
@@ -27,7 +29,8 @@ class Controls {
   put(settings) {
     this.steering.set(settings, true);
     const put = { ...settings, tile: settings.tile ?? "none", crf: settings.crf ?? "" };
-    for (const name of ["scale", "prompt", ...SELECTS]) {
+    if (put.scale !== undefined) this.size.set(put.scale);
+    for (const name of ["prompt", ...SELECTS]) {
       if (put[name] === undefined) continue;
       const control = find(`#${name}`), value = String(put[name]);
       if (control.tagName === "SELECT" && ![...control.options].some((option) => option.value === value)) control.add(new Option(value, value));
@@ -49,9 +52,7 @@ class Controls {
 
   words() {
     this.scenes.words();
-    const scale = Number(find("#scale").value), { clip } = this.look();
-    find("output[for=scale]").textContent = clip
-      ? `${scale} × → ${Math.round(clip.width * scale)} × ${Math.round(clip.height * scale)}` : `${scale} ×`;
+    this.size.words();
   }
 
   planSoon() {

@@ -1,17 +1,20 @@
 // Measures of a result, frame by frame; a press goes to that frame.
 
+import { all, check, find, pictureFrom, radios } from "./dom.js";
+import { clamp } from "./words.js";
+
 const CURVE_WORDS = {
   sharpness: "mean gradient, grey levels", flicker: "change that is no motion, grey levels",
-  difference: "restored against bicubic, grey levels", profile: "bicubic left, restored right: the middle row of every frame, downwards in time",
+  difference: "restored against the plain enlargement, grey levels", profile: "before left, restored right: the middle row of every frame, downwards in time",
 };
 
-class Curves {
+export class Curves {
   constructor(link, onSeek) {
     this.link = link;
     this.canvas = find("#plot");
     this.name = "sharpness";
     this.index = 0;
-    all("#curve button").forEach((button) => button.addEventListener("click", () => this.choose(button.dataset.curve)));
+    radios(find("#curve"), (button) => this.choose(button.dataset.curve));
     const seek = (event) => {
       if (!this.result || this.name === "profile") return;
       const box = this.canvas.getBoundingClientRect(), { left, right } = this.margins;
@@ -40,7 +43,7 @@ class Curves {
 
   choose(name) {
     this.name = name;
-    all("#curve button").forEach((button) => button.setAttribute("aria-checked", String(button.dataset.curve === name)));
+    check(find("#curve"), all("#curve button").find((button) => button.dataset.curve === name));
     this.draw();
   }
 
@@ -62,7 +65,7 @@ class Curves {
   }
 
   legend(colours) {
-    const both = ["difference", "profile"].includes(this.name) ? [] : [["bicubic", colours[0]], ["restored", colours[1]]];
+    const both = ["difference", "profile"].includes(this.name) ? [] : [["before", colours[0]], ["restored", colours[1]]];
     find("#legend").replaceChildren(...both.map(([word, colour]) => {
       const span = document.createElement("span");
       span.textContent = word;

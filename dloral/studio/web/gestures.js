@@ -1,15 +1,22 @@
 // Pointer, wheel and keys on the viewer.
 
+import { find } from "./dom.js";
+import { MODES } from "./viewer.js";
+import { clamp } from "./words.js";
+
 const KEYS = [
   ["← →", "one frame back or on"], ["Space", "play or pause"], ["Home, End", "first, last frame"],
   ["1 to 6", "wipe, wipe across, side by side, A/B, difference, loupe"], ["X", "the other picture (A/B)"],
   ["[ ]", "move the wipe line; arrow keys do when the line has the focus"],
-  ["+ −", "zoom; the wheel and pinching, too"], ["0", "fit, or one pixel to one"],
+  ["+ −", "zoom; the wheel and pinching, too"], ["0", "fit, or one pixel to one"], ["Shift 1 2 4", "so many screen pixels for each pixel"],
+  ["P", "pin this look, to compare others with it"], ["S", "save this frame as it is shown"],
   ["Shift and arrows", "move the picture, or the loupe"], ["F", "full screen"], ["L", "loop"], ["M", "sound"], ["?", "these keys"],
 ];
+const CLICK = 4;            // CSS pixels; a press that moves less is no drag
+const EXACT = { Digit1: 1, Digit2: 2, Digit4: 4 };
 const HANDLE_REACH = 14;  // CSS pixels to either side of the line, where it is grasped
 
-class Gestures {
+export class Gestures {
   // ``acts``: what the transport's keys do, by name.
   constructor(viewer, acts) {
     this.viewer = viewer;
@@ -23,7 +30,7 @@ class Gestures {
     stage.addEventListener("dblclick", (event) => { if (event.target !== viewer.handle) viewer.toggleFit(); });
     // Also where nothing has the focus, so that keys work right after a press on the page.
     document.addEventListener("keydown", (event) => {
-      if (event.target === document.body || stage.contains(event.target)) this.key(event);
+      if (!takesKeys(event)) this.key(event);
     });
     find("#help dl").replaceChildren(...KEYS.flatMap(([keys, what]) => {
       const dt = document.createElement("dt"), dd = document.createElement("dd");
@@ -52,14 +59,15 @@ class Gestures {
   }
 
   down(event) {
-    if (!this.viewer.source || event.button > 0 || event.target.closest("select")) return;
+    if (!this.viewer.source || event.button > 0 || event.target.closest("select, button")) return;
     const at = this.at(event);
     this.pointers.set(event.pointerId, at);
     this.viewer.stage.setPointerCapture(event.pointerId);
     // Where all of the picture is seen there is nothing to pan, so the line comes to the pointer.
     const wipes = this.viewer.mode.startsWith("wipe");
-    this.wiping = wipes && this.pointers.size === 1 && (this.nearLine(at) || this.viewer.zoom <= 1.001);
-    if (this.wiping) this.wipeTo(at);
+    this.wiping = wipes && this.pointers.size === 1 && (this.nearLine(at) || this.viewer.fits);
+    this.pressed = this.pointers.size === 1 ? at : null;
+    if (this.wiping && this.nearLine(at)) this.wipeTo(at);
     this.spread = null;
   }
 
@@ -72,14 +80,24 @@ class Gestures {
       viewer.stage.style.cursor = near ? (viewer.mode === "wipe" ? "ew-resize" : "ns-resize") : "";
       return;
     }
+    if (this.pressed && Math.hypot(at.x - this.pressed.x, at.y - this.pressed.y) < CLICK) return;
+    this.pressed = null;
     this.pointers.set(event.pointerId, at);
     if (this.pointers.size === 2) this.pinch();
     else if (this.wiping) this.wipeTo(at);
-    else if (viewer.mode === "loupe" && viewer.zoom <= 1.001) this.look(at);
+    else if (viewer.mode === "loupe" && viewer.fits) this.look(at);
     else viewer.pan(at.x - before.x, at.y - before.y);
   }
 
   up(event) {
+    // A press without a move goes to what it points at: a part that is not restored yet, or the line.
+    const { pressed, viewer } = this;
+    if (pressed && event.type === "pointerup" && this.pointers.has(event.pointerId) && viewer.source && !this.nearLine(pressed)) {
+      const spot = viewer.pictureAt(pressed.x, pressed.y);
+      if (!viewer.isDone(spot) && spot.x >= 0 && spot.x <= 1 && spot.y >= 0 && spot.y <= 1) this.acts.restoreAt(spot);
+      else if (this.wiping) this.wipeTo(pressed);
+    }
+    this.pressed = null;
     this.pointers.delete(event.pointerId);
     this.spread = null;
     if (!this.pointers.size) this.wiping = false;
@@ -110,11 +128,12 @@ class Gestures {
     if (event.altKey || event.metaKey || event.ctrlKey || event.target.tagName === "SELECT") return;
     const { viewer } = this, { key } = event;
     const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    const number = Number(key);
+    const number = Number(key), exact = event.shiftKey ? EXACT[event.code] : undefined;
     if (arrows[key] && event.target === viewer.handle && !event.shiftKey) {
       const [x, y] = arrows[key];
       viewer.setLine(viewer.line + 0.02 * (x + y));
     } else if (arrows[key] && event.shiftKey) this.shift(...arrows[key]);
+    else if (exact) viewer.zoomTo(exact);
     else if (key === "ArrowLeft") this.acts.step(-1);
     else if (key === "ArrowRight") this.acts.step(1);
     else if (key === "Home") this.acts.seek(0);
@@ -127,6 +146,8 @@ class Gestures {
     else if (key === "+" || key === "=") this.zoom(1.25);
     else if (key === "-") this.zoom(0.8);
     else if (key === "0") viewer.toggleFit();
+    else if (key === "p" || key === "P") this.acts.pin();
+    else if (key === "s" || key === "S") this.acts.save();
     else if (key === "f" || key === "F") this.acts.full();
     else if (key === "l" || key === "L") this.acts.loop();
     else if (key === "m" || key === "M") this.acts.sound();
@@ -148,3 +169,12 @@ class Gestures {
     } else viewer.pan(-40 * x, -40 * y);
   }
 }
+
+// Whether a key belongs to what has the focus: text, a dial, a list of choices, the pad. A button
+// takes Space and Enter alone, so that the viewer's keys work after a press on any button.
+const takesKeys = ({ target, key }) => {
+  if (target.closest("dialog, input:not([type=checkbox], [type=file]), textarea, select, #pad, #strip [role=slider], #plot")) return true;
+  const isButton = target.closest("button, a, summary, label, input");
+  if (!isButton) return !(target === document.body || target.closest(".studio"));
+  return key === " " || key === "Enter" || (key.startsWith("Arrow") && target.closest("[role=radio]"));
+};

@@ -1,41 +1,50 @@
 // Calls to the server, and whether it is there at all.
 
-const find = (selector) => element.querySelector(selector);
-const all = (selector) => [...element.querySelectorAll(selector)];
-const clamp = (value, least, most) => Math.min(Math.max(value, least), most);
-const ROOT = (window.gradio_config?.root ?? location.origin + location.pathname).replace(/\/+$/, "");
-const TOKEN = "dloral-session";  // in this tab's storage, so that a reload is the same visitor
+import { server } from "./mount.js";
+import { hold, ownToken } from "./visits.js";
 
-class RefusedError extends Error {}  // the server said why in one line
-class GoneError extends Error {}     // the server does not know this visitor any more
-class LostError extends Error {}     // there is no server
+export const ROOT = (/** @type {any} */ (window).gradio_config?.root ?? location.origin + location.pathname).replace(/\/+$/, "");
 
-class Link {
+export class RefusedError extends Error {}  // the server said why in one line
+export class GoneError extends Error {}     // the server does not know this visitor any more
+export class LostError extends Error {}     // there is no server
+
+export class Link {
+  /** @param {(isOnline: boolean) => void} onLost @param {(state: any) => void} onBack */
   constructor(onLost, onBack) {
     this.onLost = onLost;
     this.onBack = onBack;
     this.isLost = false;
+    this.token = "";
   }
 
+  // The visit of this tab, or a new one.
   async open(anew = false) {
-    this.token = anew ? null : sessionStorage.getItem(TOKEN);
-    if (!this.token) {
-      this.token = await server.open_session("");
-      sessionStorage.setItem(TOKEN, this.token);
-    }
+    const token = (anew ? null : ownToken()) ?? await this.newToken();
+    this.use(token);
   }
 
-  url(path, parameters = {}) {
+  newToken() { return server.open_session(""); }
+
+  /** @param {string} token */
+  use(token, name = undefined) {
+    this.token = token;
+    hold(token, name);
+  }
+
+  /** @param {string} path */
+  url(path, parameters = {}, token = this.token) {
     const query = new URLSearchParams(parameters).toString();
-    return `${ROOT}/studio/${this.token}/${path}${query ? `?${query}` : ""}`;
+    return `${ROOT}/studio/${token}/${path}${query ? `?${query}` : ""}`;
   }
 
   // JSON as an object; a picture as {blob, headers}.
-  async call(method, path, { parameters, body, signal } = {}) {
+  /** @param {string} method @param {string} path @param {any} options */
+  async call(method, path, { parameters, body, signal, token } = /** @type {any} */ ({})) {
     const isJson = body !== undefined && !(body instanceof Blob);
     let response;
     try {
-      response = await fetch(this.url(path, parameters), {
+      response = await fetch(this.url(path, parameters, token), {
         method, signal,
         body: isJson ? JSON.stringify(body) : body,
         headers: isJson ? { "content-type": "application/json" } : {},
@@ -48,6 +57,7 @@ class Link {
     return this.read(response);
   }
 
+  /** @param {Response} response */
   async read(response) {
     const type = response.headers.get("content-type") ?? "";
     if (!type.includes("json")) return { blob: await response.blob(), headers: response.headers };
@@ -58,20 +68,21 @@ class Link {
   }
 
   // A file as it is on the disk; told(share) while it is on its way.
-  send(file, name, told) {
+  /** @param {Blob} file @param {string} name @param {(share: number) => void} told */
+  send(file, name, told, token = this.token) {
     const request = new XMLHttpRequest();
     const done = new Promise((resolve, reject) => {
       request.upload.onprogress = (event) => told(event.loaded / Math.max(event.total, 1));
       request.onload = () => {
         const response = new Response(request.response, {
-          headers: { "content-type": request.getResponseHeader("content-type") },
+          headers: { "content-type": request.getResponseHeader("content-type") ?? "" },
         });
         this.read(response).then(resolve, reject);
       };
       request.onerror = () => { this.lose(); reject(new LostError("The upload was broken off; drop the file again.")); };
       request.onabort = () => reject(new RefusedError("The upload was stopped."));
     });
-    request.open("POST", this.url("clip", { name }));
+    request.open("POST", this.url("clip", { name }, token));
     request.responseType = "text";
     request.send(file);
     return { done, stop: () => request.abort() };
@@ -80,7 +91,7 @@ class Link {
   lose() {
     if (this.isLost) return;
     this.isLost = true;
-    this.onLost();
+    this.onLost(navigator.onLine);
     const again = setInterval(async () => {
       try {
         const response = await fetch(this.url("state"));
@@ -91,7 +102,7 @@ class Link {
         clearInterval(again);
         this.isLost = false;
         this.onBack(state);
-      } catch { /* still away */ }
+      } catch { this.onLost(navigator.onLine); }
     }, 1500);
   }
 

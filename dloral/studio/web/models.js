@@ -1,11 +1,14 @@
 // The menu of models: what one would download is said first, then done, and can be stopped.
 
+import { fillBar, find } from "./dom.js";
+import { GoneError, LostError } from "./link.js";
+import { CONFIG } from "./mount.js";
+import { bytesWords, shortName } from "./words.js";
+
 const MODEL_POLL = 400;  // ms between two looks at a change that is going on
 const CHANGED = ["done", "stopped", "failed"];
 
-const shortName = (name) => name.split(/[/\\]/).filter(Boolean).pop();
-
-class ModelMenu {
+export class ModelMenu {
   constructor(link, onChanged) {
     Object.assign(this, { link, onChanged, asked: 0 });
     this.select = find("#model");

@@ -1,8 +1,12 @@
 // Plays the result: one video that holds both pictures; while it stands still, every exact pixel.
 
+import { pictureFrom } from "./dom.js";
+import { RefusedError } from "./link.js";
+import { clamp } from "./words.js";
+
 const EXACT_AFTER = 180;  // ms of standing still, before the frame is fetched without loss
 
-class Player {
+export class Player {
   constructor(viewer, video, link) {
     this.viewer = viewer;
     this.video = video;
@@ -137,5 +141,3 @@ class Player {
 
   state() { this.onState(this.isPlaying); }
 }
-
-const pictureFrom = (blob) => createImageBitmap(blob, { colorSpaceConversion: "none" });

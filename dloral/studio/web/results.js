@@ -1,29 +1,46 @@
-// What can be done with a result: downloads, comparison clips, curves.
+// What can be done with a result: downloads, comparison clips, curves; and which settings made it.
 
-class Results {
-  constructor(link, curves, onError) {
+import { download, find } from "./dom.js";
+import { lookOf } from "./looks.js";
+import { bytesWords, dialWords } from "./words.js";
+
+const COMPARED = ["scale", "consistency", "detail", "strength", "window", "color_fix", "format", "bit_depth", "crf", "start", "duration"];
+
+export class Results {
+  constructor(link, curves, { onError, onBack }) {
     Object.assign(this, { link, curves, onError });
+    this.result = null;
     find("#measures-open").addEventListener("click", () => this.toggleMeasures());
-    for (const layout of ["side", "wipe"]) find(`#compare-${layout}`).addEventListener("click", (event) => this.comparison(layout, event.currentTarget));
+    find("#share").addEventListener("click", (event) => this.share(event.currentTarget));
+    find("#moved-back").addEventListener("click", () => onBack(this.result.settings));
   }
 
   offer(result) {
+    this.result = result;
     find("#results").hidden = false;
-    const download = find("#download");
-    download.href = this.link.url(`files/${result.file}`, { download: 1 });
-    download.download = result.file;
-    download.textContent = `Download (${bytesWords(result.bytes)})`;
-    download.title = result.file;
+    const button = find("#download");
+    button.href = this.link.url(`files/${result.file}`, { download: 1 });
+    button.download = result.file;
+    button.textContent = `Download (${bytesWords(result.bytes)})`;
+    button.title = result.file;
     const settings = find("#settings-file");
     settings.href = this.link.url(`files/${result.settings_file}`, { download: 1 });
     settings.download = result.settings_file;
-    for (const layout of ["side", "wipe"]) find(`#compare-${layout}`).hidden = result.image;
-    find("#measures-open").hidden = result.image;
+    find(".share").hidden = find("#measures-open").hidden = result.image;
+    find("#made-with").textContent = `Made with: ${settingsWords(result.settings)}, ${result.width} × ${result.height}`;
     find("#notes").textContent = result.notes.join("; ");
     find("#notes").hidden = !result.notes.length;
   }
 
-  forget() { find("#results").hidden = true; }
+  // Whether the dials still say what the result was made with.
+  compare(settings) {
+    if (!this.result) return;
+    const made = this.result.settings;
+    const hasMoved = COMPARED.some((name) => (made[name] ?? null) !== (settings[name] ?? null) && name in settings);
+    find("#moved").hidden = !hasMoved;
+  }
+
+  forget() { this.result = null; find("#results").hidden = find("#moved").hidden = true; }
 
   toggleMeasures() {
     const button = find("#measures-open"), isOpen = button.getAttribute("aria-expanded") !== "true";
@@ -32,19 +49,24 @@ class Results {
     this.curves.draw();
   }
 
-  async comparison(layout, button) {
-    const words = button.textContent;
+  async share(button) {
+    const words = button.textContent, layout = find("#share-layout").value, format = find("#share-format").value;
     button.disabled = true;
     button.textContent = "Writing …";
     try {
-      const { file } = await this.link.call("POST", "comparison", { parameters: { layout } });
-      const link = document.createElement("a");
-      link.href = this.link.url(`files/${file}`, { download: 1 });
-      link.download = file;
-      link.click();
+      const { file } = await this.link.call("POST", "comparison", { parameters: { layout, format } });
+      download(this.link.url(`files/${file}`, { download: 1 }), file);
     } catch (error) { this.onError(error); } finally {
       button.disabled = false;
       button.textContent = words;
+      button.focus();
     }
   }
 }
+
+/** @param {any} settings */
+export const settingsWords = (settings) => {
+  const look = lookOf(settings), dials = `consistency ${dialWords(settings.consistency)}, detail ${dialWords(settings.detail)}`;
+  const strength = settings.strength < 1 ? `, strength ${Math.round(100 * settings.strength)} %` : "";
+  return `${look ? `${look.name} (${dials}${strength})` : `${dials}${strength}`}, ${Math.round(100 * settings.scale) / 100} ×`;
+};

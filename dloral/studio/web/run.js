@@ -1,23 +1,33 @@
 // Starting, watching and stopping a restoration.
 
-const POLL = 250;           // ms between two looks at a running job
-const HEARTBEAT = 15000;    // and when nothing runs, so that the server knows of us
-const RUNNING = ["waiting", "loading", "looking", "restoring", "writing"];
+import { announce, fillBar, find, pictureFrom } from "./dom.js";
+import { LostError } from "./link.js";
+import { rateWords, timeWords } from "./words.js";
 
-class Run {
+const POLL = 250;                  // ms between two looks at a running job
+const SAID_EACH = 30000;           // ms between two words to screen readers
+export const HEARTBEAT = 15000;    // and when nothing runs, so that the server knows of us
+export const RUNNING = ["waiting", "loading", "looking", "restoring", "writing"];
+const TITLE = document.title;
+
+export class Run {
   constructor(link, { onLatest, onEnd, onError }) {
     Object.assign(this, { link, onLatest, onEnd, onError });
     this.job = null;
     this.latest = -1;
     find("#cancel").addEventListener("click", () => this.cancel());
+    document.addEventListener("visibilitychange", () => { if (!document.hidden && !this.isRunning) document.title = TITLE; });
   }
 
   get isRunning() { return Boolean(this.job) && RUNNING.includes(this.job.stage); }
 
   async start(settings) {
     find("#run").disabled = true;
+    // Asked for by a press, as browsers want it; without it the title alone tells.
+    if (globalThis.Notification?.permission === "default") Notification.requestPermission().catch(() => {});
     try {
       this.follow(await this.link.call("POST", "job", { body: { settings } }));
+      find("#cancel").focus();
     } catch (error) {
       find("#run").disabled = false;
       this.onError(error);
@@ -36,10 +46,13 @@ class Run {
     this.isWatching = true;
     try {
       while (this.isRunning) {
+        const { token } = this.link;
         await new Promise((resolve) => setTimeout(resolve, POLL));
+        if (token !== this.link.token) continue;
         const state = await this.link.call("GET", "state");
+        if (token !== this.link.token) continue;  // another visit is shown since
         this.show(state.job);
-        if (!this.isRunning) this.onEnd(state);
+        if (!this.isRunning) this.ended(state);
         else if (state.job.frame > this.latest) await this.fetchLatest();
       }
     } catch (error) {
@@ -50,17 +63,25 @@ class Run {
   }
 
   async fetchLatest() {
-    const found = await this.link.call("GET", "latest");
-    if (!found.blob) return;
+    const { token } = this.link, found = await this.link.call("GET", "latest");
+    if (!found.blob || token !== this.link.token) return;
     this.latest = Number(found.headers.get("x-frame"));
     const picture = await pictureFrom(found.blob);
-    if (this.isRunning) this.onLatest(picture, this.latest, this.job);
+    if (this.isRunning && token === this.link.token) this.onLatest(picture, this.latest, this.job);
   }
 
   async cancel() {
     find("#cancel").disabled = true;
     find("#said").textContent = "Stopping …";
     try { await this.link.call("DELETE", "job"); } catch (error) { this.onError(error); }
+  }
+
+  ended(state) {
+    const words = state.result ? `${state.result.clip} is restored` : "The restoration has ended";
+    announce(words);
+    document.title = document.hidden ? `Done: ${TITLE}` : TITLE;
+    if (document.hidden) notify(words);
+    this.onEnd(state);
   }
 
   show(job) {
@@ -72,23 +93,36 @@ class Run {
     find("#cancel").hidden = !isRunning;
     if (!isRunning) find("#cancel").disabled = false;
     find("#progress").hidden = !isRunning;
+    find("#plan").hidden = isRunning;
     if (!isRunning) return;
     const share = job.stage === "writing" ? 1 : job.stage === "restoring" && job.frames ? job.frame / job.frames : null;
     fillBar(find("#progress .bar"), share);
-    if (!find("#cancel").disabled) find("#said").textContent = this.words(job);
-  }
-
-  words(job) {
-    if (job.stage === "waiting") {
-      if (!job.before) return "Starting …";
-      return job.before === 1 ? "One clip is before yours" : `${job.before} clips are before yours`;
+    document.title = share === null ? TITLE : `${Math.floor(100 * share)} % · ${TITLE}`;
+    if (find("#cancel").disabled) return;
+    find("#said").textContent = runWords(job);
+    if (Date.now() - (this.saidAt ?? 0) > SAID_EACH) {
+      this.saidAt = Date.now();
+      announce(find("#said").textContent);
     }
-    if (job.stage === "loading") return "Reading the clip …";
-    if (job.stage === "looking") return `Looking at the scenes, ${job.scenes.length} so far …`;
-    if (job.stage === "writing") return "Writing the last frames and the sound …";
-    const parts = [`Restoring ${job.frame}${job.frames ? ` of ${job.frames}` : ""}`];
-    if (job.rate) parts.push(`${job.rate >= 10 ? job.rate.toFixed(0) : job.rate.toFixed(1)} frames/s`);
-    if (job.left !== null) parts.push(`${timeWords(job.left)} left`);
-    return parts.join(" · ");
   }
 }
+
+export const runWords = (job) => {
+  if (job.stage === "waiting") {
+    if (!job.before) return "Starting …";
+    return job.before === 1 ? "One clip is before yours" : `${job.before} clips are before yours`;
+  }
+  if (job.stage === "loading") return "Reading the clip …";
+  if (job.stage === "looking") return `Looking at the scenes, ${job.scenes.length} so far …`;
+  if (job.stage === "writing") return "Writing the last frames and the sound …";
+  const parts = [`Restoring ${job.frame}${job.frames ? ` of ${job.frames}` : ""}`];
+  if (job.rate) parts.push(rateWords(job.rate));
+  if (job.left !== null) parts.push(`about ${timeWords(job.left)} left`);
+  return parts.join(" · ");
+};
+
+const notify = (words) => {
+  try {
+    if (globalThis.Notification?.permission === "granted") new Notification(words, { tag: "dloral" });
+  } catch { /* some browsers allow it to service workers alone; the title tells */ }
+};

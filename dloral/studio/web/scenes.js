@@ -1,11 +1,11 @@
 // One prompt a scene, as a model that reads will be told: found by the tagger, changed by a person.
 
+import { all, find } from "./dom.js";
+import { fraction } from "./words.js";
+
 const SCENES_POLL = 400;  // ms
 
-// "13/10" -> 1.3
-const fraction = (text) => { const [over, under = "1"] = text.split("/"); return Number(over) / Number(under); };
-
-class Scenes {
+export class Scenes {
   // ``look()``: {clip, settings} of this moment.
   constructor(link, { look, onChange, onError }) {
     Object.assign(this, { link, look, onChange, onError });

@@ -1,9 +1,13 @@
-// The contact sheet: one crop at a grid of both scales, for choosing by eye.
+// The contact sheet: the busiest part of the frame at nine settings of the dials, to choose by eye.
 
-const SHEET_SCALES = [0, 0.5, 1, 1.5];
-const SHEET_PIXELS = 224 * 224;
+import { find, pictureFrom } from "./dom.js";
+import { around } from "./looks.js";
+import { CONFIG } from "./mount.js";
+import { dialWords } from "./words.js";
 
-class Sheet {
+const SHEET_PIXELS = 160 * 100;  // small, so that a cell shows it enlarged and cells differ
+
+export class Sheet {
   constructor(link, onChoice) {
     this.link = link;
     this.dialog = find("#sheet");
@@ -12,17 +16,21 @@ class Sheet {
     this.onChoice = onChoice;
   }
 
-  // ``centre``: of the crop, 0 to 1 each way.
+  // ``centre``: of the part, 0 to 1 each way; null for the busiest.
   async open(frame, settings, centre) {
     const cells = this.dialog.querySelector(".cells");
     cells.replaceChildren();
     this.isOpen = true;
     this.dialog.showModal();
-    const wanted = [...SHEET_SCALES].reverse().flatMap((detail) => SHEET_SCALES.map((consistency) => {
-      const cell = document.createElement("button");
+    const details = around(settings.detail, CONFIG.most), consistencies = around(settings.consistency, CONFIG.most);
+    const wanted = [...details].reverse().flatMap((detail) => consistencies.map((consistency) => {
+      const cell = document.createElement("button"), words = document.createElement("span");
       cell.type = "button";
-      const words = document.createElement("span");
-      words.textContent = `consistency ${consistency} · detail ${detail}`;
+      words.textContent = `consistency ${dialWords(consistency)} · detail ${dialWords(detail)}`;
+      if (detail === settings.detail && consistency === settings.consistency) {
+        cell.setAttribute("aria-current", "true");
+        words.textContent += " · now";
+      }
       cell.append(document.createElement("canvas"), words);
       cell.addEventListener("click", () => { this.dialog.close(); this.onChoice({ consistency, detail }); });
       cells.append(cell);
@@ -31,7 +39,7 @@ class Sheet {
     for (const { cell, consistency, detail } of wanted) {
       if (!this.isOpen) return;
       const found = await this.link.call("POST", "preview", {
-        body: { frame, pixels: SHEET_PIXELS, ...centre, settings: { ...settings, consistency, detail, start: 0, duration: null } },
+        body: { frame, pixels: SHEET_PIXELS, ...(centre ?? { busiest: true }), settings: { ...settings, consistency, detail, start: 0, duration: null } },
       });
       if (found.superseded) continue;
       const picture = await pictureFrom(found.blob);

@@ -1,18 +1,24 @@
 // Where a clip comes from: dropped, chosen, recorded, an example; or a settings file.
 
+import { all, find, movesLittle } from "./dom.js";
+import { ROOT, RefusedError } from "./link.js";
+import { CONFIG, element } from "./mount.js";
+
 const WEBCAM_SECONDS = 3;
 
-class Source {
-  constructor(link, { onClip, onSettings, onError, onSay, isBusy }) {
-    Object.assign(this, { link, onClip, onSettings, onError, onSay, isBusy });
+const EXAMPLE_WORDS = {
+  people: "People", butterfly: "An animal and leaves", film: "An old film", city: "A city at night", cars: "Cars",
+};
+
+export class Source {
+  constructor(link, { onClip, onFiles, onSettings, onError, leaveClip }) {
+    Object.assign(this, { link, onClip, onFiles, onSettings, onError, leaveClip });
     const input = find("#file");
     input.addEventListener("change", () => {
-      if (input.files[0]) this.take(input.files[0]);
+      this.takeAll([...input.files]);
       input.value = "";
     });
-    find("#drop").addEventListener("keydown", (event) => {
-      if (event.key === "Enter" || event.key === " ") { event.preventDefault(); input.click(); }
-    });
+    find("#choose").addEventListener("click", () => input.click());
     let depth = 0;  // dragging over a child leaves its parent
     const drags = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
     element.addEventListener("dragenter", (event) => { if (drags(event)) { depth += 1; element.classList.add("dragging"); } });
@@ -23,55 +29,113 @@ class Source {
       event.preventDefault();
       depth = 0;
       element.classList.remove("dragging");
-      if (event.dataTransfer.files[0]) this.take(event.dataTransfer.files[0]);
+      this.takeAll([...event.dataTransfer.files]);
     });
     find("#upload-stop").addEventListener("click", () => this.sending?.stop());
-    find("#examples").replaceChildren(...CONFIG.examples.map((name) => {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.className = "small";
-      button.id = `example-${name}`;
-      button.textContent = name;
-      button.title = "A short clip that comes with the software";
-      button.addEventListener("click", () => this.fetchState(() => this.link.call("POST", "example", { parameters: { name } })));
-      return button;
-    }));
-    find("#others .muted").hidden = !CONFIG.examples.length;
+    this.showExamples();
+    this.showWipe();
     const webcam = find("#webcam");
     webcam.hidden = !navigator.mediaDevices?.getUserMedia || !window.MediaRecorder;
     webcam.addEventListener("click", () => this.record(webcam));
   }
 
-  async take(file) {
-    if (/\.json$/i.test(file.name)) return this.takeSettings(file);
+  showExamples() {
+    find("#examples").replaceChildren(...CONFIG.examples.map((name) => {
+      const button = document.createElement("button"), picture = document.createElement("img"), words = document.createElement("span");
+      button.type = "button";
+      button.id = `example-${name}`;
+      button.title = "A short clip that comes with the software; left before, right after";
+      words.textContent = EXAMPLE_WORDS[name] ?? name;
+      if (CONFIG.pictures.includes(name)) {
+        Object.assign(picture, { src: `${ROOT}/studio/web/pictures/${name}.webp`, alt: "", width: 160, height: 90, loading: "lazy" });
+        button.append(picture);
+      }
+      button.append(words);
+      button.addEventListener("click", () => this.openExample(name));
+      return button;
+    }));
+    find("#others h2").hidden = !CONFIG.examples.length;
+  }
+
+  // The first picture: a line that goes to and fro over an example, unless motion is unwelcome.
+  showWipe() {
+    const video = find("#wipe"), pause = find("#wipe-pause"), at = `${ROOT}/studio/web/pictures`;
+    video.poster = `${at}/wipe.webp`;
+    const toggle = (plays) => {
+      if (plays) video.play().catch(() => {}); else video.pause();
+      pause.textContent = plays ? "❚❚" : "▶";
+      pause.setAttribute("aria-label", plays ? "Pause the moving picture" : "Play the moving picture");
+    };
+    video.src = `${at}/wipe.mp4`;
+    video.addEventListener("error", () => { pause.hidden = true; });
+    pause.addEventListener("click", () => toggle(video.paused));
+    toggle(!movesLittle());
+  }
+
+  // Nobody watches it while there is a clip.
+  rest(isResting) {
+    const video = find("#wipe");
+    if (isResting) video.pause();
+    else if (!movesLittle()) video.play().catch(() => {});
+  }
+
+  openExample(name) {
+    return this.fetchState(async () => {
+      await this.leaveClip();
+      return this.link.call("POST", "example", { parameters: { name } });
+    });
+  }
+
+  /** @param {File[]} files */
+  takeAll(files) {
+    const settings = files.find((file) => /\.json$/i.test(file.name));
+    if (settings) return this.takeSettings(settings);
+    const usable = files.filter((file) => this.check(file));
+    if (usable.length > 1) return this.onFiles(usable);
+    return usable.length ? this.take(usable[0]) : undefined;
+  }
+
+  check(file) {
     if (file.size > CONFIG.maxUpload) {
       const size = (bytes) => `${Math.round(bytes / 1e6)} MB`;
-      return this.onError(`${file.name} has ${size(file.size)}; this page takes ${size(CONFIG.maxUpload)} at most. Cut it, or restore it on the command line.`);
+      this.onError(`${file.name} has ${size(file.size)}; this page takes ${size(CONFIG.maxUpload)} at most. Cut it, or restore it on the command line.`);
+      return false;
     }
-    if (!file.size) return this.onError(`${file.name} is empty; give a video or an image.`);
-    await this.fetchState(async () => {
-      const box = find("#upload");
-      const told = (share) => {
-        box.querySelector("progress").value = share;
-        box.querySelector("span").textContent = share < 1 ? `Sending, ${Math.floor(100 * share)} %` : "Looking at it …";
-      };
-      box.hidden = false;
-      told(0);
-      try {
-        this.sending = this.link.send(file, file.name, told);
-        return await this.sending.done;
-      } finally {
-        this.sending = null;
-        box.hidden = true;
-      }
+    if (!file.size) this.onError(`${file.name} is empty; give a video or an image.`);
+    return Boolean(file.size);
+  }
+
+  /** @param {File} file */
+  take(file) {
+    return this.fetchState(async () => {
+      await this.leaveClip();
+      return this.send(file, this.link.token);
     });
+  }
+
+  // Upload a file to a visit, and say how far it is; the visit's state.
+  async send(file, token) {
+    const box = find("#upload");
+    const told = (share) => {
+      box.querySelector("progress").value = share;
+      box.querySelector("span").textContent = share < 1 ? `Sending, ${Math.floor(100 * share)} %` : "Looking at it …";
+    };
+    box.hidden = false;
+    told(0);
+    try {
+      this.sending = this.link.send(file, file.name, told, token);
+      return await this.sending.done;
+    } finally {
+      this.sending = null;
+      box.hidden = true;
+    }
   }
 
   async fetchState(call) {
     if (this.isWorking) return;
-    if (this.isBusy() && !window.confirm("A clip is being restored. Stop it and take another?")) return;
     this.isWorking = true;
     element.classList.add("opening");
+    for (const button of all("#examples button")) button.disabled = true;
     try {
       this.onClip(await call());
     } catch (error) {
@@ -79,12 +143,13 @@ class Source {
     } finally {
       this.isWorking = false;
       element.classList.remove("opening");
+      for (const button of all("#examples button")) button.disabled = false;
     }
   }
 
   async takeSettings(file) {
     try {
-      if (file.size > 100000) throw new RefusedError(`${file.name} is no settings file of ours; drop one that was saved here.`);
+      if (file.size > 100000) throw new RefusedError(`${file.name} is not one of our settings files; drop one that was saved here.`);
       const { settings } = await this.link.call("POST", "settings", { body: file });
       this.onSettings(settings, file.name);
     } catch (error) {
@@ -94,10 +159,14 @@ class Source {
 
   async record(button) {
     button.disabled = true;
+    const finder = find("#finder");
     let stream;
     try {
       stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 320 }, height: { ideal: 240 } } });
-      const type = ["video/webm;codecs=vp8", "video/webm", "video/mp4"].find((name) => MediaRecorder.isTypeSupported(name));
+      finder.srcObject = stream;
+      finder.hidden = false;
+      await finder.play();
+      const type = ["video/webm;codecs=vp8", "video/webm", "video/mp4"].find((name) => MediaRecorder.isTypeSupported(name)) ?? "";
       const recorder = new MediaRecorder(stream, { mimeType: type, videoBitsPerSecond: 4e6 });
       const parts = [];
       recorder.ondataavailable = (event) => parts.push(event.data);
@@ -114,7 +183,9 @@ class Source {
       this.onError(error instanceof RefusedError ? error : "The camera could not be used; allow it in the browser, or drop a clip.");
     } finally {
       stream?.getTracks().forEach((track) => track.stop());
-      button.textContent = "Webcam";
+      finder.hidden = true;
+      finder.srcObject = null;
+      button.textContent = "Record with the camera";
       button.disabled = false;
     }
   }

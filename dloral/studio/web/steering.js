@@ -1,12 +1,27 @@
-// The scales: sliders, switches and the pad.
+// The dials: sliders, switches and the pad; and the looks, which set all of them.
+
+import { all, check, find, radios } from "./dom.js";
+import { LOOKS, lookOf } from "./looks.js";
+import { CONFIG } from "./mount.js";
+import { clamp, dialWords } from "./words.js";
 
 const LORAS = ["consistency", "detail"];
 
-class Steering {
+export class Steering {
+  /** @param {() => void} onScales @param {(strength: number) => void} onStrength */
   constructor(onScales, onStrength) {
     this.onScales = onScales;
     this.onStrength = onStrength;
     this.pad = find("#pad");
+    find("#look").replaceChildren(...LOOKS.map((look) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.setAttribute("role", "radio");
+      button.dataset.look = button.textContent = look.name;
+      button.title = look.title;
+      return button;
+    }));
+    radios(find("#look"), (button) => this.set(LOOKS.find((look) => look.name === button.dataset.look).dials));
     for (const name of LORAS) {
       find(`#${name}`).addEventListener("input", () => {
         find(`#${name}-on`).checked = true;
@@ -27,6 +42,7 @@ class Steering {
     this.words();
   }
 
+  /** @param {string} name */
   scaleOf(name) { return find(`#${name}-on`).checked ? Number(find(`#${name}`).value) : 0; }
   get strength() { return Number(find("#strength").value); }
   get values() {
@@ -34,6 +50,7 @@ class Steering {
   }
 
   // Also for what a file, a cell of the contact sheet or a reload says.
+  /** @param {{consistency?: number, detail?: number, strength?: number}} values */
   set(values, isQuiet = false) {
     for (const name of LORAS) {
       if (values[name] === undefined) continue;
@@ -52,11 +69,14 @@ class Steering {
   words() {
     for (const name of LORAS) {
       const isOn = find(`#${name}-on`).checked;
-      find(`output[for=${name}]`).textContent = isOn ? Number(find(`#${name}`).value).toFixed(2) : "off";
+      find(`output[for=${name}]`).textContent = isOn ? dialWords(Number(find(`#${name}`).value)) : "off";
       find(`#${name}`).classList.toggle("off", !isOn);
-      this.pad.style.setProperty(name === "consistency" ? "--x" : "--y", `${100 * this.scaleOf(name) / CONFIG.most}%`);
+      this.pad.style.setProperty(name === "consistency" ? "--x" : "--y", String(this.scaleOf(name) / CONFIG.most));
     }
     find("output[for=strength]").textContent = `${Math.round(100 * this.strength)} %`;
+    const look = lookOf(this.values);
+    find("#look-words").textContent = look ? "" : "your own dials";
+    check(find("#look"), look && all("#look button").find((button) => button.dataset.look === look.name));
   }
 
   toPointer(event) {

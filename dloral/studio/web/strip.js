@@ -1,8 +1,12 @@
 // The strip of thumbnails: which part is restored, and where the shown frame lies.
 
-const THUMBNAILS = 12;
+import { find, pictureFrom } from "./dom.js";
+import { clamp, timeWords } from "./words.js";
 
-class Strip {
+export const THUMBNAILS = 12;
+const HANDLE = 12;  // CSS pixels, how wide one is
+
+export class Strip {
   constructor(link, { onTrim, onSeek }) {
     this.link = link;
     this.root = find("#strip");
@@ -15,6 +19,12 @@ class Strip {
       end.addEventListener("pointermove", (event) => { if (end.hasPointerCapture(event.pointerId)) this.trim(which, this.secondAt(event)); });
       end.addEventListener("keydown", (event) => this.key(event, which));
     });
+    this.numbers = [find("#part-start"), find("#part-end")];
+    this.numbers.forEach((number, which) => number.addEventListener("change", () => {
+      if (number.value !== "" && Number.isFinite(Number(number.value))) this.trim(which, Number(number.value));
+      else this.place();
+    }));
+    find("#part-all").addEventListener("click", () => { this.set({}); this.onTrim(0); });
     this.root.addEventListener("pointerdown", (event) => {
       this.root.setPointerCapture(event.pointerId);
       this.onSeek(this.secondAt(event));
@@ -27,6 +37,7 @@ class Strip {
   async open(clip) {
     this.clip = clip;
     this.root.hidden = !clip || clip.kind !== "video" || clip.frames < 2;
+    find("#part").hidden = this.root.hidden;
     this.start = 0;
     this.end = clip?.seconds ?? 0;
     if (this.root.hidden) return;
@@ -79,7 +90,16 @@ class Strip {
   now(second) { if (this.clip) this.root.style.setProperty("--now", `${100 * clamp(second / this.clip.seconds, 0, 1)}%`); }
 
   place() {
-    const { seconds } = this.clip;
+    const { seconds } = this.clip, length = this.end - this.start, isWhole = length >= seconds - 0.5 / this.clip.fps;
+    this.numbers.forEach((number, which) => {
+      number.value = String(Math.round((which ? this.end : this.start) * 100) / 100);
+      number.max = seconds.toFixed(2);
+      number.step = "any";
+    });
+    find("#part-words").textContent = isWhole ? "the whole clip" : `${timeWords(length)} of ${timeWords(seconds)} will be restored`;
+    find("#part-all").hidden = isWhole;
+    // Handles of a short part stand beside it, never on each other.
+    this.root.classList.toggle("short", length / seconds * (this.root.clientWidth || 600) < 2 * HANDLE);
     [this.start, this.end].forEach((second, which) => {
       this.root.style.setProperty(which ? "--end" : "--start", `${100 * second / seconds}%`);
       const end = this.ends[which];

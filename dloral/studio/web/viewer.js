@@ -1,23 +1,33 @@
-// Draws bicubic and restored from ONE picture that holds both, bicubic above: they cannot drift.
+// Draws before and after from ONE picture that holds both, before above: they cannot drift. A third
+// picture, the pinned look, may take the place of either.
 
-const MODES = ["wipe", "wipe-h", "side", "flip", "difference", "loupe"];
+import { check, find } from "./dom.js";
+import { covers } from "./tiles.js";
+import { clamp } from "./words.js";
+
+export const MODES = ["wipe", "wipe-h", "side", "flip", "difference", "loupe"];
 const MOST_ZOOM = 32;   // times the fitting size
 const LOUPE = 4;        // screen pixels for each picture pixel, at least
-const BICUBIC = 0, RESTORED = 1;
+export const BEFORE = 0, AFTER = 1, PINNED = 2;
+const MARK = 0.5;      // how much of a part that is not restored yet is covered by its mark
 
-class Viewer {
+export class Viewer {
   constructor(stage) {
     this.stage = stage;
     this.canvas = stage.querySelector("canvas");
     this.context = this.canvas.getContext("2d", { willReadFrequently: true });
     this.scratch = document.createElement("canvas");
+    this.veil = document.createElement("canvas");
     // Each half by itself: scaling the whole would mix rows of one into the other where they meet.
-    this.halves = [document.createElement("canvas"), document.createElement("canvas")];
+    this.halves = [0, 1, 2].map(() => document.createElement("canvas"));
+    this.pair = [BEFORE, AFTER];
+    this.names = ["Before (plain enlargement)", "Restored", "Pinned look"];
     this.handle = find("#handle");
-    this.source = null;   // {picture, width, height of a half, fullWidth, fullHeight, region}
+    // {picture, width, height of a half, fullWidth, fullHeight, region, done: boxes that are restored}
+    this.source = null;
     this.mode = "wipe";
     this.line = 0.5;      // of the stage, where the wipe is
-    this.flipped = RESTORED;
+    this.flipped = 1;      // which of the pair is seen
     this.gain = 8;
     this.strength = 1;    // of the restored half; less: mixed with the bicubic one
     this.spot = { x: 0.5, y: 0.5 };  // of the picture, where the loupe is
@@ -39,7 +49,7 @@ class Viewer {
   }
 
   split({ picture, width, height }) {
-    this.halves.forEach((canvas, which) => {
+    this.halves.slice(0, PINNED).forEach((canvas, which) => {
       if (canvas.width !== width || canvas.height !== height) {
         canvas.width = width;
         canvas.height = height;
@@ -48,11 +58,24 @@ class Viewer {
     });
   }
 
+  // The pinned look of the picture that is shown; null: there is none.
+  pin(picture) {
+    const canvas = this.halves[PINNED];
+    this.isPinned = Boolean(picture);
+    if (picture) {
+      canvas.width = picture.width;
+      canvas.height = picture.height;
+      canvas.getContext("2d", { alpha: false }).drawImage(picture, 0, 0);
+    }
+    this.draw();
+  }
+
+  setPair(pair) { this.pair = pair; this.draw(); }
+
   setMode(mode) {
     this.mode = mode;
     this.stage.dataset.mode = mode;
-    all("#modes button").forEach((button) =>
-      button.setAttribute("aria-checked", String(button.dataset.mode === mode)));
+    check(find("#modes"), find(`#modes [data-mode=${mode}]`));
     this.draw();
   }
 
@@ -80,7 +103,7 @@ class Viewer {
     const { fullWidth, fullHeight } = this.source;
     const beside = Math.min(half / fullWidth, height / fullHeight);
     const above = Math.min(width / fullWidth, flat / fullHeight);
-    return beside >= above
+    return width >= height || beside >= above
       ? [{ x: 0, y: 0, width: half, height }, { x: half + gap, y: 0, width: half, height }]
       : [{ x: 0, y: 0, width, height: flat }, { x: 0, y: flat + gap, width, height: flat }];
   }
@@ -111,12 +134,17 @@ class Viewer {
   zoomAt(x, y, factor) {
     if (!this.source) return;
     const before = this.pictureAt(x, y);
-    this.zoom = clamp(this.zoom * factor, 1, MOST_ZOOM);
+    this.zoom = clamp(this.zoom * factor, this.leastZoom, MOST_ZOOM);
     const after = this.pictureAt(x, y);
     this.centre.x += before.x - after.x;
     this.centre.y += before.y - after.y;
     this.moved();
   }
+
+  // Everything fits at 1; a picture smaller than the stage can also be seen pixel by pixel.
+  get oneToOne() { return this.source ? this.zoom / this.place(this.panes()[0]).scale : 1; }
+  get leastZoom() { return Math.min(1, this.oneToOne); }
+  get fits() { return this.zoom <= 1.001; }
 
   pan(dx, dy) {
     if (!this.source) return;
@@ -141,10 +169,16 @@ class Viewer {
   // One screen pixel for each pixel of the picture, or all of it.
   toggleFit() {
     if (!this.source) return;
-    const { scale } = this.place(this.panes()[0]);
-    const one = this.zoom / scale;
-    if (Math.abs(this.zoom - 1) < 0.01 && one > 1.05) this.zoom = Math.min(one, MOST_ZOOM);
-    else { this.zoom = 1; this.centre = { x: 0.5, y: 0.5 }; }
+    const one = clamp(this.oneToOne, this.leastZoom, MOST_ZOOM);
+    this.zoom = Math.abs(this.zoom - 1) < 0.01 && Math.abs(one - 1) > 0.01 ? one : 1;
+    if (this.fits) this.centre = { x: 0.5, y: 0.5 };
+    this.moved();
+  }
+
+  // To exactly so many screen pixels for each pixel of the picture.
+  zoomTo(pixels) {
+    if (!this.source) return;
+    this.zoom = clamp(this.oneToOne * pixels, this.leastZoom, MOST_ZOOM);
     this.moved();
   }
 
@@ -166,8 +200,9 @@ class Viewer {
     if (!this.source || !canvas.width) return;
     const panes = this.panes();
     const { width, height } = canvas;
-    if (this.mode === "side") panes.forEach((pane, half) => this.half(context, half, pane, pane));
-    else if (this.mode === "flip") this.half(context, this.flipped, panes[0], panes[0]);
+    const [a, b] = this.pair;
+    if (this.mode === "side") panes.forEach((pane, which) => this.half(context, this.pair[which], pane, pane));
+    else if (this.mode === "flip") this.half(context, this.pair[this.flipped], panes[0], panes[0]);
     else if (this.mode === "difference") this.difference(panes[0]);
     else if (this.mode === "loupe") this.loupe(panes[0]);
     else {
@@ -175,8 +210,8 @@ class Viewer {
       const cut = Math.round(this.line * (across ? width : height));
       const first = across ? { x: 0, y: 0, width: cut, height } : { x: 0, y: 0, width, height: cut };
       const second = across ? { x: cut, y: 0, width: width - cut, height } : { x: 0, y: cut, width, height: height - cut };
-      this.half(context, BICUBIC, panes[0], first);
-      this.half(context, RESTORED, panes[0], second);
+      this.half(context, a, panes[0], first);
+      this.half(context, b, panes[0], second);
     }
     if (this.mode !== "loupe") this.outline(panes[this.mode === "side" ? 1 : 0]);
     else this.label();  // which now knows where the loupe is
@@ -197,13 +232,36 @@ class Viewer {
     const { width, fullWidth, fullHeight } = this.source;
     context.imageSmoothingEnabled = scale * fullWidth / width < 3;
     context.imageSmoothingQuality = "high";
-    const parts = which === BICUBIC || this.strength >= 1 ? [[which, 1]]
-      : [[BICUBIC, 1], [RESTORED, this.strength]];
+    const mixed = this.strength < 1 && which === AFTER;
+    const parts = mixed ? [[BEFORE, 1], [AFTER, this.strength]] : [[which, 1]];
     for (const [half, alpha] of parts) {
       context.globalAlpha = alpha;
       context.drawImage(this.halves[half], x, y, fullWidth * scale, fullHeight * scale);
     }
     context.globalAlpha = 1;
+    if (which !== BEFORE) this.markUnfinished(context, { x, y, scale });
+  }
+
+  // What is still the plain enlargement in a picture called restored: hatched, so that nobody
+  // takes it for the result.
+  markUnfinished(context, { x, y, scale }) {
+    const { done, fullWidth, fullHeight } = this.source, { veil, canvas } = this;
+    if (!done) return;
+    veil.width = canvas.width;
+    veil.height = canvas.height;
+    const pen = veil.getContext("2d");
+    pen.fillStyle = this.hatch ??= hatched(pen);
+    pen.fillRect(x, y, fullWidth * scale, fullHeight * scale);
+    for (const box of done) pen.clearRect(x + box.x * scale, y + box.y * scale, box.width * scale, box.height * scale);
+    context.globalAlpha = MARK;
+    context.drawImage(veil, 0, 0);
+    context.globalAlpha = 1;
+  }
+
+  // Whether the picture is restored at a point of it, 0 to 1 each way.
+  isDone({ x, y }) {
+    const { done, fullWidth, fullHeight } = this.source;
+    return !done || covers(done, { x: x * fullWidth, y: y * fullHeight });
   }
 
   difference(pane) {
@@ -211,42 +269,49 @@ class Viewer {
     scratch.width = pane.width;
     scratch.height = pane.height;
     const context = scratch.getContext("2d");
-    const place = this.place(pane);
-    this.paint(context, BICUBIC, place);
+    const place = this.place(pane), { done } = this.source;
+    this.source.done = null;  // a mark would be a difference
+    this.paint(context, this.pair[0], place);
     context.globalCompositeOperation = "difference";
-    this.paint(context, RESTORED, place);
+    this.paint(context, this.pair[1], place);
     context.globalCompositeOperation = "lighter";  // adding a picture to itself doubles it
     for (let gain = this.gain; gain > 1; gain /= 2) context.drawImage(scratch, 0, 0);
     context.globalCompositeOperation = "source-over";
+    this.source.done = done;
     this.context.drawImage(scratch, pane.x, pane.y);
   }
 
+  // Both enlarged in a corner, away from the place under the pointer, which is marked.
   loupe(pane) {
     const { context, canvas, source } = this;
-    this.half(context, RESTORED, pane, pane);
-    const side = Math.round(Math.min(canvas.width * 0.36, canvas.height * 0.62));
-    const scale = Math.max(LOUPE * canvas.width / this.stage.clientWidth, 2 * this.place(pane).scale);
-    const top = Math.round((canvas.height - side) / 2), gap = 4;
-    for (const half of [BICUBIC, RESTORED]) {
-      const x = Math.round(canvas.width / 2 + (half ? gap / 2 : -side - gap / 2));
+    this.half(context, this.pair[1], pane, pane);
+    const place = this.place(pane), ratio = canvas.width / this.stage.clientWidth;
+    const side = Math.round(Math.min(canvas.width * 0.27, canvas.height * 0.46));
+    const scale = Math.max(LOUPE * ratio, 2 * place.scale), gap = 4, edge = 10 * ratio;
+    const x = place.x + this.spot.x * source.fullWidth * place.scale;
+    const y = place.y + this.spot.y * source.fullHeight * place.scale;
+    const left = x > canvas.width / 2 ? edge : canvas.width - 2 * side - gap - edge;
+    const top = y > canvas.height / 2 ? edge : canvas.height - side - edge;
+    this.pair.forEach((half, which) => {
+      const box = { x: left + which * (side + gap), y: top, width: side, height: side };
       const at = {
         scale,
-        x: x + side / 2 - this.spot.x * source.fullWidth * scale,
+        x: box.x + side / 2 - this.spot.x * source.fullWidth * scale,
         y: top + side / 2 - this.spot.y * source.fullHeight * scale,
       };
       context.save();
       context.beginPath();
-      context.rect(x, top, side, side);
+      context.rect(box.x, top, side, side);
       context.clip();
       context.fillStyle = "#000";
-      context.fillRect(x, top, side, side);
+      context.fillRect(box.x, top, side, side);
       this.paint(context, half, at);
       context.restore();
-      context.strokeStyle = "#fff";
-      context.lineWidth = 2;
-      context.strokeRect(x, top, side, side);
-    }
-    this.loupeBox = { x: canvas.width / 2 - side - gap / 2, y: top, side };
+      frame(context, box, ratio);
+    });
+    const seen = side * place.scale / scale;
+    frame(context, { x: x - seen / 2, y: y - seen / 2, width: seen, height: seen }, ratio);
+    this.loupeBox = { x: left, y: top, side };
   }
 
   // The part that is previewed, where it is not the whole frame.
@@ -266,18 +331,23 @@ class Viewer {
     context.restore();
   }
 
+  get pairNames() { return this.pair.map((which) => this.names[which]); }
+
   label() {
     find("#gain-label").hidden = this.mode !== "difference" || !this.source;
     const wipes = this.mode.startsWith("wipe"), a = find("#tag-a"), b = find("#tag-b");
     const ratio = this.canvas.width / this.stage.clientWidth;
     const upright = this.mode === "wipe-h" || (this.mode === "side" && this.source && this.panes()[1].y > 0);
     this.stage.classList.toggle("upright", upright);
-    a.hidden = !this.source || this.mode === "difference" || (this.mode === "flip" && this.flipped !== BICUBIC);
-    b.hidden = !this.source || (this.mode === "flip" && this.flipped !== RESTORED);
-    b.textContent = this.mode === "difference" ? "Difference" : "Restored";
+    a.hidden = !this.source || this.mode === "difference" || (this.mode === "flip" && this.flipped !== 0);
+    b.hidden = !this.source || (this.mode === "flip" && this.flipped !== 1);
+    [a.textContent, b.textContent] = this.pairNames;
+    if (this.mode === "difference") b.textContent = "Difference";
     this.handle.hidden = !wipes || !this.source;
     this.handle.style.setProperty("--at", `${100 * this.line}%`);
-    this.handle.setAttribute("aria-valuenow", String(Math.round(100 * this.line)));
+    const percent = Math.round(100 * this.line);
+    this.handle.setAttribute("aria-valuenow", String(percent));
+    this.handle.setAttribute("aria-valuetext", `${percent} % ${this.pairNames[0]}`);
     this.handle.setAttribute("aria-orientation", this.mode === "wipe" ? "horizontal" : "vertical");
     for (const tag of [a, b]) tag.style.cssText = "";
     if (this.mode === "side" && this.source) {
@@ -292,4 +362,58 @@ class Viewer {
     const { scale } = this.source ? this.place(this.panes()[0]) : { scale: 1 };
     find("#zoom").textContent = this.source ? `${Math.round(100 * scale)} %` : "";
   }
+
+  // What the stage shows, with its labels, as a PNG.
+  snapshot() {
+    const { canvas } = this, copy = document.createElement("canvas");
+    copy.width = canvas.width;
+    copy.height = canvas.height;
+    const context = copy.getContext("2d"), ratio = canvas.width / this.stage.clientWidth;
+    context.fillStyle = "#101418";
+    context.fillRect(0, 0, copy.width, copy.height);
+    context.drawImage(canvas, 0, 0);
+    if (this.mode.startsWith("wipe")) {
+      context.fillStyle = "#fff";
+      if (this.mode === "wipe") context.fillRect(this.line * copy.width - ratio, 0, 2 * ratio, copy.height);
+      else context.fillRect(0, this.line * copy.height - ratio, copy.width, 2 * ratio);
+    }
+    const corner = this.stage.getBoundingClientRect();
+    context.font = `${12 * ratio}px system-ui, sans-serif`;
+    context.textBaseline = "middle";
+    for (const tag of [find("#tag-a"), find("#tag-b")]) {
+      if (tag.hidden) continue;
+      const box = tag.getBoundingClientRect(), x = (box.left - corner.left) * ratio, y = (box.top - corner.top) * ratio;
+      context.fillStyle = "#000a";
+      context.fillRect(x, y, box.width * ratio, box.height * ratio);
+      context.fillStyle = "#fff";
+      context.fillText(tag.textContent, x + 8 * ratio, y + box.height * ratio / 2);
+    }
+    return new Promise((resolve) => copy.toBlob(resolve, "image/png"));
+  }
 }
+
+const frame = (context, { x, y, width, height }, ratio) => {
+  context.lineWidth = 3 * ratio;
+  context.strokeStyle = "#000a";
+  context.strokeRect(x, y, width, height);
+  context.lineWidth = 1.5 * ratio;
+  context.strokeStyle = "#fff";
+  context.strokeRect(x, y, width, height);
+};
+
+const hatched = (context) => {
+  const tile = document.createElement("canvas");
+  tile.width = tile.height = 10;
+  const pen = tile.getContext("2d");
+  pen.fillStyle = "#0008";
+  pen.fillRect(0, 0, 10, 10);
+  pen.strokeStyle = "#fff6";
+  pen.lineWidth = 1.2;
+  for (const at of [-10, 0, 10]) {
+    pen.beginPath();
+    pen.moveTo(at, 10);
+    pen.lineTo(at + 10, 0);
+    pen.stroke();
+  }
+  return context.createPattern(tile, "repeat");
+};

@@ -1,0 +1,62 @@
+"""Which engine a call asks for."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dloral.engines.devices import DevicesEngine, named_devices
+from dloral.engines.launched import LaunchedEngine, is_launched
+from dloral.errors import OptionError, Setting
+from dloral.options import AUTO
+from dloral.upscale import Engine
+
+RAY = "ray"
+ENGINES = (AUTO, RAY)
+
+
+def choose_engine(
+    name: str = AUTO, devices: str | None = None, ray_address: str | None = None
+) -> Engine | None:
+    """None where this process restores by itself. ``name``: ray, or auto: the processes of
+    ``accelerate launch`` where it started this one, else ``devices``. OptionError for a name that
+    is none, and for options that contradict each other."""
+    if name not in ENGINES:
+        raise OptionError(
+            "{option} is {value!r}",
+            remedy="choose from {choices}",
+            option=Setting("engine"),
+            value=name,
+            choices=", ".join(ENGINES),
+        )
+    if name == RAY:
+        from dloral.engines.cluster import RayEngine
+
+        return RayEngine(ray_address)
+    if ray_address is not None:
+        raise OptionError(
+            "{option} is for Ray",
+            remedy="give {engine}",
+            option=Setting("ray_address"),
+            engine=Setting("engine", RAY),
+        )
+    if is_launched():
+        return LaunchedEngine()
+    return DevicesEngine(named_devices(devices)) if devices is not None else None
+
+
+@contextmanager
+def engine_of(
+    name: str = AUTO, devices: str | None = None, ray_address: str | None = None
+) -> Iterator[tuple[Engine | None, bool]]:
+    """:func:`choose_engine` for a command line: the engine, and whether this process is the one
+    that has it. Of launched processes all but the first work for it, until it leaves the block."""
+    engine = choose_engine(name, devices, ray_address)
+    if not isinstance(engine, LaunchedEngine):
+        yield engine, True
+    elif engine.is_first:
+        try:
+            yield engine, True
+        finally:
+            engine.dismiss()
+    else:
+        engine.assist()
+        yield None, False

@@ -1,0 +1,141 @@
+"""A Ray cluster, or Ray on this machine alone: tasks with retry, results through the object store.
+
+Segments are small (a few hundred kilobytes to some megabytes of encoded video), so they come back
+through Ray's object store, and only the source has to be readable by every node (shared storage).
+The weights are loaded once a worker process and kept there; a node downloads them once.
+"""
+
+import logging
+import os
+import tempfile
+from collections import deque
+from collections.abc import Generator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from dloral.engines.tasks import MOST_ATTEMPTS, Task, cut_into_tasks, pipe_for, share_cores
+from dloral.errors import DLoRALError, InputError, OptionError, ResourceError, Setting
+from dloral.jobs.journal import Gap, Segment
+from dloral.jobs.progress import Progress
+from dloral.jobs.running import Made, make_segments
+from dloral.jobs.spans import Job
+
+TASKS_AHEAD = 2
+"""Tasks a worker that are handed out at a time: enough to keep it busy, and no more results can
+come at once than the writer has room for."""
+
+
+class RayEngine:
+    """Restores on the cluster at ``address``, or on a Ray that is started on this machine.
+
+    Raises OptionError where Ray is not installed or the address does not answer.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        try:
+            import ray
+        except ImportError as error:
+            raise OptionError(
+                "{engine} needs a package more",
+                remedy="python -m pip install -r requirements-ray.txt",
+                engine=Setting("engine", "ray"),
+            ) from error
+        self._ray = ray
+        if not ray.is_initialized():
+            self._connect(address)
+        resources = ray.cluster_resources()
+        self._gpus = int(resources.get("GPU", 0))
+        self.workers = self._gpus or max(1, int(resources.get("CPU", 1)))
+
+    def _connect(self, address: str | None) -> None:
+        # A client that waits for a node that is not there would wait for half a minute.
+        os.environ.setdefault("RAY_gcs_rpc_server_connect_timeout_s", "5")
+        os.environ.setdefault("RAY_gcs_server_request_timeout_seconds", "10")
+        try:
+            self._ray.init(
+                address=address,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                include_dashboard=False if address is None else None,
+                configure_logging=False,
+            )
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            where = f" at {address}" if address else ""
+            raise OptionError(
+                f"Ray does not answer{where}",
+                remedy="start it there (ray start --head), or leave {option} out for one on this "
+                "machine",
+                option=Setting("ray_address"),
+            ) from error
+
+    def run(
+        self, job: Job, origin: Fraction, gaps: Sequence[Gap], folder: Path
+    ) -> Generator[Made | Progress, None, None]:
+        """See :class:`dloral.upscale.Engine`."""
+        ray = self._ray
+        clip = job.clip.path.absolute()
+        waiting = deque(cut_into_tasks(job, origin, gaps, self.workers))
+        needs: dict[str, Any] = {"num_gpus": 1} if self._gpus else {"num_cpus": 1}
+        # Ray itself begins a task again when its worker or node dies.
+        remote = ray.remote(max_retries=MOST_ATTEMPTS, **needs)(_restore)
+        running: dict[Any, Task] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < TASKS_AHEAD * self.workers:
+                    task = waiting.popleft()
+                    running[remote.remote(task, str(clip), bool(self._gpus))] = task
+                ready, _ = ray.wait(list(running), num_returns=1, timeout=5)
+                for reference in ready:
+                    task = running.pop(reference)
+                    for segment, content in self._result(reference, task):
+                        path = folder / f"{segment.number:08d}.segment.ray.part"
+                        _write(path, content)
+                        yield Made(segment, path)
+        finally:
+            for reference in running:
+                ray.cancel(reference, force=True)
+
+    def _result(self, reference: Any, task: Task) -> list[tuple[Segment, bytes]]:
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(reference)
+        except errors.RayTaskError as error:
+            if isinstance(error.cause, DLoRALError):
+                raise error.cause from None
+            raise
+        except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError) as error:
+            raise ResourceError(
+                f"workers died {MOST_ATTEMPTS} times at {{value}}",
+                remedy="the nodes may have too little memory: give a smaller {tile}",
+                value=str(task),
+                tile=Setting("tile"),
+            ) from error
+
+
+def _restore(task: Task, clip: str, on_gpu: bool) -> list[tuple[Segment, bytes]]:
+    """The task of a worker: every segment with its file's content."""
+    from dataclasses import replace
+
+    path = Path(clip)
+    if not path.exists():
+        raise InputError(
+            "{path} cannot be read by a worker",
+            remedy="put the source on storage that all nodes share",
+            path=path,
+        )
+    if not on_gpu:
+        share_cores(os.cpu_count() or 1)
+    options = replace(task.job.options, device="cuda" if on_gpu else "cpu")
+    job = replace(task.job, options=options, clip=replace(task.job.clip, path=path))
+    with tempfile.TemporaryDirectory(prefix="dloral-") as folder:
+        made = make_segments(job, task.gap, Path(folder), "ray", task.origin, pipe_for(job))
+        return [(one.segment, one.path.read_bytes()) for one in made]
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,1 @@
+"""What a job is, whoever runs it: spans of frames, segments, a journal, batches, a store."""

@@ -1,0 +1,42 @@
+"""One run at a time for one target."""
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from dloral.errors import OutputError
+
+
+@contextmanager
+def lock_target(target: Path) -> Iterator[None]:
+    """Hold ``.NAME.lock`` beside the target; OutputError if another run, of this machine or of one
+    that shares the disk, holds it. The system takes the lock away from a process that dies.
+
+    Where no file can be made beside the target (a mount point in a folder of somebody else's) there
+    is no lock.
+    """
+    place = target.absolute()
+    if not place.parent.is_dir():  # the lock would make it; the writer says that it is missing
+        yield
+        return
+    lock = FileLock(place.with_name(f".{place.name[:200]}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise OutputError(
+            "{path} is being written by another run",
+            remedy="wait for that, or give another target",
+            path=target,
+        ) from error
+    except OSError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()

@@ -1,0 +1,183 @@
+"""Spans: any range of a clip's frames, restored to what an unbroken run gives for them.
+
+Output t depends on the inputs t - window to t alone. So a span is restored with a halo: the
+``window`` frames before its first one go through the generator too, and are not given out.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from hashlib import sha256
+from itertools import count, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dloral.errors import OptionError
+from dloral.frames.resize import resize_bicubic
+from dloral.options import AUTO, AUTO_TILE, UpscaleOptions
+from dloral.prompts import Scene, find_scenes, prompt_at
+from dloral.video.encoding import OutputFormat
+from dloral.video.images import frame_files
+from dloral.video.probe import ClipInfo, probe
+from dloral.video.reader import Frame
+from dloral.video.seeking import read_frames_from
+
+if TYPE_CHECKING:
+    from dloral.frame_generator import FrameGenerator
+
+
+class RestoredFrame(NamedTuple):
+    """``number`` counts the frames of the job from 0. ``frame``: as it was read; ``lq_frame``: its
+    bicubic enlargement, ``pixels``: restored, both (3,H,W) in [0, 1]."""
+
+    number: int
+    frame: Frame
+    lq_frame: Tensor
+    pixels: Tensor
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a result depends on but for the network itself; can be sent to any process.
+
+    ``scenes``: with their prompts. ``chosen``: how the target's picture is encoded.
+    """
+
+    clip: ClipInfo
+    options: UpscaleOptions
+    scenes: tuple[Scene, ...]
+    chosen: OutputFormat
+
+    @property
+    def height(self) -> int:
+        return self.chosen.height
+
+    @property
+    def width(self) -> int:
+        return self.chosen.width
+
+
+def restore_span(
+    source: ClipInfo | str | Path,
+    first: int,
+    last: int | None = None,
+    options: UpscaleOptions | None = None,
+    pipe: "FrameGenerator | None" = None,
+    scenes: Sequence[Scene] | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> Generator[RestoredFrame, None, None]:
+    """Restore the frames ``first`` to ``last`` (included; None: to the end) of a source.
+
+    Numbers count from 0 at the first frame that ``options.start`` leaves; the frames are those of
+    an unbroken run. Where the source ends sooner, so does the span. ``pipe``, ``scenes``: loaded
+    and found where they are not given. Raises OptionError for a range that is none.
+    """
+    if first < 0 or (last is not None and last < first):
+        raise OptionError(
+            "{value} is not a range of frames",
+            remedy="give the first frame from 0 on, and a last one that is not before it",
+            value=f"{first} to {last}",
+        )
+    options = options or UpscaleOptions()
+    clip = source if isinstance(source, ClipInfo) else probe(source)
+    if pipe is None:
+        from dloral.weights.loading import load_pipeline  # seconds
+
+        pipe = load_pipeline(options.model, options.device, options.dtype, options.vae)
+    if not scenes:
+        scenes = list(find_scenes(clip, options, pipe))
+    halo = min(options.window, first)
+    reading = read_frames_from(clip, first - halo, options.start, options.duration, on_note)
+    with reading as frames:
+        wanted = frames if last is None else islice(frames, last - first + 1 + halo)
+        restoring = _restore(wanted, clip, options, pipe, scenes, on_note)
+        with closing(restoring):
+            for index, restored in enumerate(restoring):
+                if index >= halo:
+                    yield RestoredFrame(first - halo + index, *restored)
+
+
+def _restore(
+    frames: Iterator[Frame],
+    clip: ClipInfo,
+    options: UpscaleOptions,
+    pipe: "FrameGenerator",
+    scenes: Sequence[Scene],
+    on_note: Callable[[str], None] | None,
+) -> Generator[tuple[Frame, Tensor, Tensor], None, None]:
+    """(source frame, its bicubic enlargement, restored frame) for every frame, in order."""
+    height, width = output_size(clip, options.scale)
+    waiting: deque[tuple[Frame, Tensor]] = deque()  # read, not yet restored: at most one batch
+    shown: deque[Fraction] = deque()  # times of frames whose prompt is still to be given
+
+    def enlarged() -> Iterator[Tensor]:
+        for frame in frames:
+            lq_frame = resize_bicubic(frame.pixels[None], height, width)[0]
+            waiting.append((frame, lq_frame))
+            shown.append(frame.time)
+            yield lq_frame
+
+    restored = pipe.stream(
+        enlarged(),
+        prompt=(prompt_at(scenes, shown.popleft()) for _ in count()),
+        consistency=options.consistency,
+        detail=options.detail,
+        window=options.window,
+        tile=chosen_tile(options),
+        tile_overlap=options.tile_overlap,
+        color_fix=options.color_fix,
+        batch_size=options.batch_size,
+        on_note=on_note,
+    )
+    for restored_frame in restored:
+        frame, lq_frame = waiting.popleft()
+        if options.strength < 1:
+            restored_frame = torch.lerp(lq_frame, restored_frame, options.strength)
+        yield frame, lq_frame, restored_frame
+
+
+def output_size(clip: ClipInfo, scale: float) -> tuple[int, int]:
+    """Height and width of the result, in pixels: the source's times ``scale``, rounded."""
+    return max(1, round(clip.height * scale)), max(1, round(clip.width * scale))
+
+
+def expected_frames(clip: ClipInfo, options: UpscaleOptions) -> int | None:
+    """How many frames a job will restore, as far as the source tells before it is read."""
+    if clip.num_frames is None:
+        return None
+    left = clip.num_frames - round(options.start * clip.fps)
+    if options.duration is not None:
+        left = min(left, round(options.duration * clip.fps))
+    return max(left, 0) or None
+
+
+def chosen_tile(options: UpscaleOptions) -> int | None:
+    """``tile`` as the pipeline takes it."""
+    return AUTO_TILE if options.tile == AUTO else options.tile  # type: ignore[return-value]
+
+
+def identity_of(clip: ClipInfo, options: UpscaleOptions, chosen: OutputFormat) -> dict[str, Any]:
+    """What must be the same for a job to be resumed: the source, and what changes the result."""
+    free = {"resume", "batch_size", "size_changes"}
+    settings = {name: value for name, value in asdict(options).items() if name not in free}
+    return {**_source_of_job(clip), **settings, "suffix": chosen.suffix}
+
+
+def _source_of_job(clip: ClipInfo) -> dict[str, Any]:
+    """What tells a source from another one, or from itself before it was written anew."""
+    if clip.kind != "folder":
+        status = clip.path.stat()
+        return {"source_bytes": status.st_size, "source_time": status.st_mtime_ns}
+    # A frame that is overwritten in place leaves the folder's own size and time as they were.
+    digest = sha256()
+    for file in frame_files(clip.path):
+        status = file.stat()
+        digest.update(os.fsencode(file.name))  # a name need not be UTF-8
+        digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+    return {"source_frames": digest.hexdigest()}

@@ -1,0 +1,421 @@
+"""A durable list of jobs in one SQLite file: whose they are, in which order, how far, until when.
+
+The store outlives the process: after SIGKILL or a loss of power every job is there as it was
+last committed, and :meth:`JobStore.recover` puts those that were running back in the queue. Many
+threads and processes may use one file. Owners are known by secret tokens, of which only hashes
+are kept, so that a copy of the file opens nobody's results.
+"""
+
+import json
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from dloral.errors import InputError, OutputError
+
+WAITING, RUNNING, PAUSED = "waiting", "running", "paused"
+DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
+ENDED = (DONE, FAILED, CANCELLED)
+
+VERSION = 1
+_SCHEMA = """
+CREATE TABLE jobs (
+    id TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
+    state TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    source TEXT NOT NULL,
+    folder TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    frame INTEGER NOT NULL DEFAULT 0,
+    num_frames INTEGER,
+    rate REAL NOT NULL DEFAULT 0,
+    wish TEXT NOT NULL DEFAULT '',
+    worker TEXT NOT NULL DEFAULT '',
+    attempts INTEGER NOT NULL DEFAULT 0,
+    result TEXT,
+    error TEXT NOT NULL DEFAULT '',
+    created REAL NOT NULL,
+    ended REAL,
+    expires REAL
+);
+CREATE INDEX by_order ON jobs (state, position);
+CREATE INDEX by_owner ON jobs (owner, position);
+"""
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """A job as it was last committed.
+
+    ``owner``: the hash of a token. ``state``: waiting, running, paused, done, failed or cancelled.
+    ``position``: order among all
+    jobs, lower first. ``source``: the clip; ``folder``: where its result and its journal are.
+    ``settings``: JSON. ``frame`` of ``num_frames`` are done, ``rate`` of them a second. ``wish``:
+    paused or cancelled, what the owner wants of a running job. ``attempts``: how often it was
+    begun. ``result``: JSON of one that is done, ``error``: one line of one that failed.
+    ``created``, ``ended``, ``expires``: seconds since 1970; None where that is not so yet.
+    """
+
+    id: str
+    owner: str
+    state: str
+    position: int
+    name: str
+    source: Path
+    folder: Path
+    settings: dict[str, Any]
+    frame: int
+    num_frames: int | None
+    rate: float
+    wish: str
+    attempts: int
+    result: dict[str, Any] | None
+    error: str
+    created: float
+    ended: float | None
+    expires: float | None
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state in ENDED
+
+    @property
+    def seconds_left(self) -> float | None:
+        if self.state != RUNNING or not self.num_frames or not self.rate:
+            return None
+        return max(self.num_frames - self.frame, 0) / self.rate
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a page: no paths of this machine."""
+        return {
+            "id": self.id,
+            "state": self.state,
+            "wish": self.wish,
+            "name": self.name,
+            "frame": self.frame,
+            "frames": self.num_frames,
+            "rate": self.rate,
+            "left": self.seconds_left,
+            "error": self.error,
+            "settings": self.settings,
+            "result": self.result,
+            "expires": self.expires,
+        }
+
+
+_COLUMNS = (
+    *(
+        "id",
+        "owner",
+        "state",
+        "position",
+        "name",
+        "source",
+        "folder",
+        "settings",
+        "frame",
+        "num_frames",
+    ),
+    *("rate", "wish", "attempts", "result", "error", "created", "ended", "expires"),
+)
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM jobs"
+
+
+class JobStore:
+    """The jobs in ``path``, which is made where it is not there.
+
+    Every change is committed when the call returns. Calls with an ``owner`` see that owner's jobs
+    alone: InputError for another's, as for one that is not there. OutputError where the file cannot
+    be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(
+                path, timeout=30, check_same_thread=False, isolation_level=None
+            )
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = FULL")  # a commit survives a loss of power
+            path.chmod(0o600)
+            with self._change() as database:
+                (version,) = database.execute("PRAGMA user_version").fetchone()
+                if version == 0:
+                    for statement in _SCHEMA.split(";"):
+                        database.execute(statement)
+                    database.execute(f"PRAGMA user_version = {VERSION}")
+        except (sqlite3.Error, OSError) as error:
+            raise OutputError(
+                "{path} cannot be used as a list of jobs: {value}",
+                remedy="remove it, or give another folder",
+                path=path,
+                value=str(error),
+            ) from error
+        if version not in (0, VERSION):
+            self.close()
+            raise OutputError(
+                "{path} was written by another version of this software",
+                remedy="remove it, or give another folder",
+                path=path,
+            )
+
+    def close(self) -> None:
+        self._database.close()
+
+    # What an owner does ----------------------------------------------------------------------
+
+    def add(
+        self, owner: str, name: str, source: Path, folder: Path, settings: dict[str, Any]
+    ) -> JobRecord:
+        """A new job behind all others. ``name``: what people call it."""
+        job = secrets.token_hex(8)
+        with self._change() as database:
+            database.execute(
+                "INSERT INTO jobs (id, owner, state, position, name, source, folder, settings,"
+                " created) VALUES (?, ?, ?, (SELECT COALESCE(MAX(position), 0) + 1 FROM jobs),"
+                " ?, ?, ?, ?, ?)",
+                (
+                    *(job, hashed(owner), WAITING, name, str(source), str(folder)),
+                    *(json.dumps(settings), time.time()),
+                ),
+            )
+        return self.get(job)
+
+    def of(self, owner: str) -> list[JobRecord]:
+        """The owner's jobs in order."""
+        return self._records(f"{_SELECT} WHERE owner = ? ORDER BY position", hashed(owner))
+
+    def all(self) -> list[JobRecord]:
+        """Everybody's jobs in order."""
+        return self._records(f"{_SELECT} ORDER BY position")
+
+    def get(self, job: str, owner: str | None = None) -> JobRecord:
+        records = self._records(f"{_SELECT} WHERE id = ?", job)
+        if not records or (owner is not None and not self._owns(owner, job)):
+            raise InputError(
+                "there is no job {value}", remedy="it was removed or has expired", value=repr(job)
+            )
+        return records[0]
+
+    def pause(self, job: str, owner: str) -> JobRecord:
+        """It keeps its place and what is done; a running one stops within a frame."""
+        return self._wish(job, owner, PAUSED, from_states=(WAITING, RUNNING))
+
+    def cancel(self, job: str, owner: str) -> JobRecord:
+        return self._wish(job, owner, CANCELLED, from_states=(WAITING, RUNNING, PAUSED))
+
+    def proceed(self, job: str, owner: str) -> JobRecord:
+        """A paused job waits for its turn again; one that was to be paused goes on."""
+        with self._change() as database:
+            found = self.get(job, owner)
+            if found.state == PAUSED:
+                database.execute(
+                    "UPDATE jobs SET state = ?, wish = '' WHERE id = ?", (WAITING, job)
+                )
+            elif found.state == RUNNING and found.wish == PAUSED:
+                database.execute("UPDATE jobs SET wish = '' WHERE id = ?", (job,))
+            else:
+                raise _not_now(found)
+        return self.get(job)
+
+    def retry(self, job: str, owner: str, settings: dict[str, Any] | None = None) -> JobRecord:
+        """A failed or cancelled job waits once more, in its old place; what is done is used."""
+        with self._change() as database:
+            found = self.get(job, owner)
+            if found.state not in (FAILED, CANCELLED):
+                raise _not_now(found)
+            kept = found.settings if settings is None else settings
+            database.execute(
+                "UPDATE jobs SET state = ?, wish = '', error = '', ended = NULL, expires = NULL,"
+                " settings = ? WHERE id = ?",
+                (WAITING, json.dumps(kept), job),
+            )
+        return self.get(job)
+
+    def move(self, job: str, owner: str, before: str | None = None) -> list[JobRecord]:
+        """Put a job before another one of the same owner; None: behind all of theirs.
+
+        Jobs of others keep their places: the owner's exchange theirs among themselves.
+        """
+        with self._change() as database:
+            order = [record.id for record in self.of(owner)]
+            places = [record.position for record in self.of(owner)]
+            for named in (job, before):
+                if named is not None and named not in order:
+                    self.get(named, owner)  # raises
+            order.remove(job)
+            order.insert(len(order) if before is None else order.index(before), job)
+            for named, position in zip(order, places, strict=True):
+                database.execute("UPDATE jobs SET position = ? WHERE id = ?", (position, named))
+        return self.of(owner)
+
+    def remove(self, job: str, owner: str) -> JobRecord:
+        """Forget a job that is not running; its record, for whoever removes its files."""
+        with self._change() as database:
+            found = self.get(job, owner)
+            if found.state == RUNNING:
+                raise _not_now(found)
+            database.execute("DELETE FROM jobs WHERE id = ?", (job,))
+        return found
+
+    # What a worker does ----------------------------------------------------------------------
+
+    def claim(self, worker: str) -> JobRecord | None:
+        """The first waiting job, which is this worker's from now on; None if none waits."""
+        with self._change() as database:
+            found = database.execute(
+                "UPDATE jobs SET state = ?, worker = ?, attempts = attempts + 1, wish = ''"
+                " WHERE id = (SELECT id FROM jobs WHERE state = ? ORDER BY position LIMIT 1)"
+                " RETURNING id",
+                (RUNNING, worker, WAITING),
+            ).fetchone()
+        return self.get(found[0]) if found else None
+
+    def begin(self, job: str, worker: str = "") -> None:
+        """A job runs from now on, where its turn is decided elsewhere."""
+        with self._change() as database:
+            database.execute(
+                "UPDATE jobs SET state = ?, worker = ?, attempts = attempts + 1 WHERE id = ?",
+                (RUNNING, worker, job),
+            )
+
+    def forget(self, job: str) -> None:
+        """Remove a job whose files are gone, whatever its state."""
+        with self._change() as database:
+            database.execute("DELETE FROM jobs WHERE id = ?", (job,))
+
+    def report(self, job: str, frame: int, num_frames: int | None = None, rate: float = 0.0) -> str:
+        """Say how far a running job is; what its owner wants of it: paused, cancelled or nothing.
+        A job that was removed is to be cancelled."""
+        with self._change() as database:
+            found = database.execute(
+                "UPDATE jobs SET frame = ?, num_frames = ?, rate = ? WHERE id = ? RETURNING wish",
+                (frame, num_frames, rate, job),
+            ).fetchone()
+        return found[0] if found else CANCELLED
+
+    def end(
+        self,
+        job: str,
+        state: str,
+        result: dict[str, Any] | None = None,
+        error: str = "",
+        keep_seconds: float | None = None,
+    ) -> None:
+        """A running job ended as ``state`` (paused included); it expires after ``keep_seconds``."""
+        now = time.time()
+        ended = now if state in ENDED else None
+        expires = now + keep_seconds if ended and keep_seconds is not None else None
+        with self._change() as database:
+            database.execute(
+                "UPDATE jobs SET state = ?, result = ?, error = ?, ended = ?, expires = ?,"
+                " wish = '', worker = '' WHERE id = ?",
+                (state, json.dumps(result) if result else None, error, ended, expires, job),
+            )
+
+    def recover(self, worker: str | None = None) -> list[JobRecord]:
+        """Jobs whose worker is gone wait for another one, in their old places, and go on from
+        their journals. None: of all workers, when a server starts alone."""
+        with self._change() as database:
+            found = database.execute(
+                "UPDATE jobs SET state = CASE WHEN wish = '' THEN ? ELSE wish END, worker = ''"
+                " WHERE state = ? AND (? IS NULL OR worker = ?) RETURNING id",
+                (WAITING, RUNNING, worker, worker),
+            ).fetchall()
+        return [self.get(job) for (job,) in found]
+
+    def expire(self, now: float | None = None) -> list[JobRecord]:
+        """Forget what has expired; the records, for whoever removes the files."""
+        now = time.time() if now is None else now
+        with self._change() as database:
+            gone = self._records(f"{_SELECT} WHERE expires <= ?", now)
+            database.execute("DELETE FROM jobs WHERE expires <= ?", (now,))
+        return gone
+
+    def before(self, job: str) -> int:
+        """How many jobs run before this one does; 0 when it runs, or does not wait."""
+        with self._lock:
+            (count,) = self._database.execute(
+                "SELECT COUNT(*) FROM jobs AS other JOIN jobs AS mine ON mine.id = ?"
+                " WHERE mine.state = ? AND (other.state = ?"
+                " OR (other.state = ? AND other.position < mine.position))",
+                (job, WAITING, RUNNING, WAITING),
+            ).fetchone()
+        return int(count)
+
+    def __len__(self) -> int:
+        """Jobs that run or wait."""
+        with self._lock:
+            (count,) = self._database.execute(
+                "SELECT COUNT(*) FROM jobs WHERE state IN (?, ?)", (WAITING, RUNNING)
+            ).fetchone()
+        return int(count)
+
+    # Inside ----------------------------------------------------------------------------------
+
+    @contextmanager
+    def _change(self) -> Iterator[sqlite3.Connection]:
+        """A transaction; within another one, a part of it."""
+        with self._lock:
+            if self._database.in_transaction:
+                yield self._database
+                return
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
+
+    def _records(self, query: str, *values: object) -> list[JobRecord]:
+        with self._lock:
+            rows = self._database.execute(query, values).fetchall()
+        return [_record(dict(zip(_COLUMNS, row, strict=True))) for row in rows]
+
+    def _owns(self, owner: str, job: str) -> bool:
+        with self._lock:
+            row = self._database.execute("SELECT owner FROM jobs WHERE id = ?", (job,)).fetchone()
+        return row is not None and secrets.compare_digest(row[0], hashed(owner))
+
+    def _wish(self, job: str, owner: str, wish: str, from_states: tuple[str, ...]) -> JobRecord:
+        with self._change() as database:
+            found = self.get(job, owner)
+            if found.state not in from_states:
+                raise _not_now(found)
+            if found.state == RUNNING:
+                database.execute("UPDATE jobs SET wish = ? WHERE id = ?", (wish, job))
+            else:
+                ended = time.time() if wish in ENDED else None
+                database.execute(
+                    "UPDATE jobs SET state = ?, ended = ? WHERE id = ?", (wish, ended, job)
+                )
+        return self.get(job)
+
+
+def hashed(owner: str) -> str:
+    """What is kept of an owner's token."""
+    return sha256(owner.encode()).hexdigest()
+
+
+def _record(row: dict[str, Any]) -> JobRecord:
+    row["settings"] = json.loads(row["settings"])
+    row["result"] = json.loads(row["result"]) if row["result"] else None
+    return JobRecord(**row | {"source": Path(row["source"]), "folder": Path(row["folder"])})
+
+
+def _not_now(job: JobRecord) -> InputError:
+    return InputError(
+        "{value} is {state}", remedy="look at the list again", value=job.name, state=job.state
+    )

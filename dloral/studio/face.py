@@ -1,0 +1,40 @@
+"""How the page and its API word an error: a visitor learns a file's name, never its folder."""
+
+import re
+from pathlib import PurePath
+
+from dloral.errors import DLoRALError, Face, Setting
+
+_WORDS = {
+    "model": "the model",
+    "tile": "tiles",
+    "tile_overlap": "the tiles' overlap",
+    "bit_depth": "bits",
+    "crf": "quality",
+    "start": "the first second",
+    "duration": "the length",
+}
+"""Settings as the page's controls name them; others as they are."""
+
+_ABSOLUTE = re.compile(r"(?<![\w.:])(?:/[^\s/'\"]+){2,}/?|\b[A-Za-z]:\\[^\s'\"]+")
+
+
+class Page(Face):
+    """Settings are the page's words, paths their last part."""
+
+    def setting(self, setting: Setting) -> str:
+        name = _WORDS.get(setting.name, setting.name.replace("_", " "))
+        return name if setting.value is None else f"{name} {setting.value}"
+
+    def path(self, path: PurePath) -> str:
+        return path.name or "the folder"
+
+
+PAGE = Page()
+
+
+def worded(error: BaseException) -> str:
+    """The error's one line for visitors. What a library put into the text by itself is shortened
+    in the same way."""
+    text = error.render(PAGE) if isinstance(error, DLoRALError) else str(error)
+    return _ABSOLUTE.sub(lambda found: PurePath(found[0].replace("\\", "/")).name, text)

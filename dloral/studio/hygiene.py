@@ -1,0 +1,179 @@
+"""What every answer of the server carries, and which calls it refuses before anything else.
+
+Pure ASGI, so that streams are not held up. What each rule is against is said in docs/deployment.md.
+"""
+
+import json
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LOGIN_TRIES = 10
+LOGIN_SECONDS = 600
+"""So many wrong passwords in so many seconds, then none of that address is looked at."""
+
+MOST_ADDRESSES = 10_000
+
+MOST_CALL_BYTES = 2_000_000
+"""Of the body of a call that is no upload; the page's have a few thousand."""
+
+_UPLOADS = ("/upload", "/clip", "/upload_progress")
+
+SPACES = "https://huggingface.co https://*.hf.space"
+
+
+def security_headers(may_be_framed_by: str) -> list[tuple[bytes, bytes]]:
+    """``may_be_framed_by``: sources as CSP's frame-ancestors takes them."""
+    policy = "; ".join(
+        [
+            "default-src 'self'",
+            # Gradio's own page has scripts in it, and evaluates a component's
+            "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
+            "style-src 'self' 'unsafe-inline'",
+            "img-src 'self' data: blob:",
+            "media-src 'self' data: blob:",
+            "font-src 'self' data:",
+            "connect-src 'self'",
+            "worker-src 'self' blob:",
+            "object-src 'none'",
+            "base-uri 'self'",
+            "form-action 'self'",
+            f"frame-ancestors {may_be_framed_by}",
+        ]
+    )
+    headers = {
+        "content-security-policy": policy,
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "same-origin",
+        "cross-origin-opener-policy": "same-origin",
+    }
+    if may_be_framed_by == "'none'":
+        headers["x-frame-options"] = "DENY"
+    elif may_be_framed_by == "'self'":
+        headers["x-frame-options"] = "SAMEORIGIN"
+    else:
+        headers.pop("cross-origin-opener-policy")
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
+
+
+def framed_by(allow_framing: bool) -> str:
+    """Who may show the page in a frame: nobody, but a Space's page where this is one."""
+    return SPACES if allow_framing or os.environ.get("SPACE_ID") else "'none'"
+
+
+class Hygiene:
+    """The middleware. ``hosts``: names that a call may give as Host, None: any."""
+
+    def __init__(
+        self, app: ASGIApp, hosts: Iterable[str] | None = None, may_be_framed_by: str = "'none'"
+    ) -> None:
+        self._app = app
+        self._hosts = None if hosts is None else {host.lower() for host in hosts}
+        self._headers = security_headers(may_be_framed_by)
+        self._logins = Logins()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        address = scope["client"][0] if scope.get("client") else ""
+        is_login = scope["method"] == "POST" and scope["path"].rstrip("/").endswith("/login")
+        refusal = self._refusal(scope, headers)
+        if is_login and not self._logins.may_try(address):
+            refusal = 429, "too many wrong passwords; wait ten minutes"
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                present = {name.lower() for name, _ in message.get("headers", [])}
+                message["headers"] = [
+                    *message.get("headers", []),
+                    *(pair for pair in self._headers if pair[0] not in present),
+                ]
+                if is_login:
+                    self._logins.tried(address, message["status"] < 400)
+            await send(message)
+
+        if refusal is not None:
+            await _refuse(send_with_headers, *refusal)
+            return
+        limited = receive if _is_upload(scope["path"]) else _limited(receive)
+        await self._app(scope, limited, send_with_headers)
+
+    def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
+        if self._hosts is not None and host_of(headers.get("host", "")) not in self._hosts:
+            return 421, "this server does not answer to that name; see --allow-host"
+        length = headers.get("content-length", "")
+        if not _is_upload(scope["path"]) and length.isdigit() and int(length) > MOST_CALL_BYTES:
+            return 413, "the call is too large"
+        return None
+
+
+class Logins:
+    """Wrong passwords by address. Thread-safe; remembers the newest addresses only."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wrong: OrderedDict[str, list[float]] = OrderedDict()
+
+    def may_try(self, address: str, now: float | None = None) -> bool:
+        now = time.monotonic() if now is None else now
+        with self._lock:
+            tries = [at for at in self._wrong.get(address, []) if now - at < LOGIN_SECONDS]
+            return len(tries) < LOGIN_TRIES
+
+    def tried(self, address: str, is_right: bool, now: float | None = None) -> None:
+        now = time.monotonic() if now is None else now
+        with self._lock:
+            tries = self._wrong.pop(address, [])
+            if not is_right:
+                self._wrong[address] = [*tries, now][-LOGIN_TRIES:]
+            while len(self._wrong) > MOST_ADDRESSES:
+                self._wrong.popitem(last=False)
+
+
+def host_of(header: str) -> str:
+    """``localhost:7860`` -> ``localhost``; ``[::1]:7860`` -> ``::1``."""
+    try:
+        return (urlsplit(f"//{header}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _is_upload(path: str) -> bool:
+    return path.rstrip("/").endswith(_UPLOADS)
+
+
+def _limited(receive: Receive) -> Receive:
+    """Bodies without a length end where they are too large: the rest is not read."""
+    size = 0
+
+    async def counted() -> Message:
+        nonlocal size
+        message = await receive()
+        if message["type"] == "http.request":
+            size += len(message.get("body", b""))
+            if size > MOST_CALL_BYTES:
+                return {"type": "http.disconnect"}
+        return message
+
+    return counted
+
+
+async def _refuse(send: Send, status: int, text: str) -> None:
+    body = json.dumps({"error": text}).encode()
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(b"content-type", b"application/json")],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})

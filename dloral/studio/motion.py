@@ -1,0 +1,105 @@
+"""One second of a part of a clip, restored, so that its steadiness can be seen before a run."""
+
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dloral.errors import CancelledError
+from dloral.frames.resize import resize_bicubic
+from dloral.options import UpscaleOptions
+from dloral.studio.gpu import JOB_SECONDS, kept, on_gpu
+from dloral.studio.pictures import stacked
+from dloral.studio.preview import Region, cut, inside, source_frames, with_context
+from dloral.studio.runtime import Model
+from dloral.upscale import output_size
+from dloral.video.encoders import FOR_VIEWING
+from dloral.video.probe import ClipInfo
+from dloral.video.writer import open_writer
+
+SECONDS = 1
+MOST_FRAMES = 30
+MOST_PIXELS = 256 * 256
+"""Of the part, so that a second of it is there soon."""
+
+
+@dataclass(frozen=True)
+class Motion:
+    """``file``: an H.264 clip, plain enlargement above the restored part; ``region`` of the output
+    frame; ``first``: the number of its first frame; ``count`` frames."""
+
+    file: Path
+    region: Region
+    first: int
+    count: int
+
+
+def motion_steps(
+    clip: ClipInfo, model: Model, index: int, options: UpscaleOptions, region: Region, file: Path
+) -> Generator[int | Motion, None, None]:
+    """Restore about one second from frame ``index`` on into ``file``; yields how many frames are
+    done, and the Motion last. Closing it leaves no file."""
+    height, width = output_size(clip, options.scale)
+    total = clip.num_frames or 1
+    count = max(1, min(MOST_FRAMES, round(SECONDS * clip.fps), total))
+    first = max(0, min(index, total - count))
+    region = Region(region.x, region.y, *_even(region, height, width))
+    seen = with_context(region, height, width)
+    before = max(first - options.window, 0)
+    frames = [
+        cut(resize_bicubic(frame[None], height, width)[0], seen)
+        for frame in source_frames(clip, before, first + count - 1)
+    ]
+    count = len(frames) - (first - before)
+    if count < 1:
+        raise CancelledError("The clip ends before this frame.")
+    shown = inside(region, seen)
+    duration = 1 / clip.fps
+    model.pipe()  # waits until it is loaded
+    with open_writer(
+        file,
+        width=region.width,
+        height=2 * region.height,
+        source=clip,
+        codec=FOR_VIEWING,
+        duration=count * duration,
+    ) as writer:
+        steps = _restored(model.key, frames, options)
+        for number, lq_frame in enumerate(frames):
+            with model.turns.take():  # a job's frames and previews go in between
+                restored = next(steps)
+            made = number - (first - before)
+            if made < 0:
+                continue
+            pair = stacked(cut(lq_frame, shown), cut(restored, shown))
+            writer.write(pair, Fraction(made) * duration, duration)
+            yield made + 1
+    yield Motion(file, region, first, count)
+
+
+@on_gpu(JOB_SECONDS)
+@torch.no_grad()
+def _restored(
+    model: tuple[str, str], frames: Iterable[Tensor], options: UpscaleOptions
+) -> Iterator[Tensor]:
+    pipe = kept(model)
+    for frame in pipe.stream(
+        frames,
+        prompt=options.prompt,
+        consistency=options.consistency,
+        detail=options.detail,
+        window=options.window,
+        color_fix=options.color_fix,
+    ):
+        yield frame.float().cpu()
+
+
+def _even(region: Region, height: int, width: int) -> tuple[int, int]:
+    """Width and height that H.264 can hold."""
+    return (
+        max(2, min(region.width, width - region.x) // 2 * 2),
+        max(2, min(region.height, height - region.y) // 2 * 2),
+    )

@@ -1,0 +1,136 @@
+"""What of the visitors' jobs outlives the server: their rows in the store, their results' facts.
+
+A job's folder keeps its journal (:mod:`dloral.jobs.journal`), so a job that was running when the
+server ended, however that was, goes on from its last segment when the next one starts.
+"""
+
+import json
+import time
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dloral.jobs.store import DONE, FAILED, JobRecord, JobStore
+from dloral.studio.settings import Settings, settings_from
+from dloral.upscale import Progress
+from dloral.video.probe import ClipInfo
+
+if TYPE_CHECKING:
+    from dloral.studio.jobs import Result
+
+RESULT = "result.json"
+REPORT_SECONDS = 1.0
+"""How often a running job's progress is committed."""
+
+
+class JobRow:
+    """One job's row. ``keep_seconds``: how long a result is kept."""
+
+    def __init__(self, store: JobStore, job: str, keep_seconds: float) -> None:
+        self._store, self._job, self._keep_seconds = store, job, keep_seconds
+        self._reported = 0.0
+
+    def begins(self) -> None:
+        self._store.begin(self._job)
+
+    def report(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self._reported >= REPORT_SECONDS:
+            self._reported = now
+            rate = progress.frames_per_second
+            self._store.report(self._job, progress.frame, progress.num_frames, rate)
+
+    def done(self) -> None:
+        self._store.end(self._job, DONE, keep_seconds=self._keep_seconds)
+
+    def failed(self, error: str) -> None:
+        self._store.end(self._job, FAILED, error=error, keep_seconds=self._keep_seconds)
+
+    def forget(self) -> None:
+        self._store.forget(self._job)
+
+
+class Records:
+    """The rows of all visitors' jobs."""
+
+    def __init__(self, store: JobStore, keep_seconds: float) -> None:
+        self._store, self._keep_seconds = store, keep_seconds
+
+    def add(self, token: str, clip: ClipInfo, folder: Path, settings: Settings) -> JobRow:
+        options = settings.options
+        kept = settings.as_dict() | {"model": options.model, "vae": options.vae}
+        row = self._store.add(token, clip.path.name, clip.path, folder, kept)
+        return self.row(row)
+
+    def row(self, record: JobRecord) -> JobRow:
+        return JobRow(self._store, record.id, self._keep_seconds)
+
+    def recover(self) -> list[JobRecord]:
+        """Every job in order; those that were running wait again."""
+        self._store.expire()
+        self._store.recover()
+        return self._store.all()
+
+    def forget(self, record: JobRecord) -> None:
+        self._store.forget(record.id)
+
+    def close(self) -> None:
+        self._store.close()
+
+
+def settings_of(record: JobRecord) -> Settings:
+    """The settings that a job was started with, its model's among them."""
+    kept = dict(record.settings)
+    model, vae = kept.pop("model"), kept.pop("vae")
+    settings = settings_from(kept, model)
+    return replace(settings, options=replace(settings.options, vae=vae))
+
+
+def write_result(result: "Result") -> None:
+    """Keep a result's facts beside its files."""
+    facts: dict[str, Any] = {
+        "files": [
+            file.name
+            for file in (result.file, result.settings_file, result.viewer_file, result.profile_file)
+        ],
+        "times": [str(time) for time in result.times],
+        "durations": [str(duration) for duration in result.durations],
+        "size": result.size,
+        "measures": result.measures,
+        "notes": result.notes,
+        "scenes": result.settings.as_dict().get("scenes"),
+    }
+    part = result.file.with_name(f"{RESULT}.part")
+    part.write_text(json.dumps(facts), encoding="utf-8")
+    part.replace(result.file.with_name(RESULT))
+
+
+def read_result(folder: Path, clip: ClipInfo, settings: Settings) -> "Result | None":
+    """What :func:`write_result` kept; None where it, or a file of the result, is not there."""
+    from dloral.studio.jobs import Result
+
+    try:
+        facts = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    files = [folder / name for name in facts["files"]]
+    if not all(file.is_file() for file in files):
+        return None
+    kept = settings.as_dict() | {"scenes": facts["scenes"]}
+    found = settings_from(kept, settings.options.model)
+    file, settings_file, viewer_file, profile_file = files
+    height, width = facts["size"]
+    return Result(
+        clip=clip,
+        settings=replace(settings, scenes=found.scenes),
+        file=file,
+        settings_file=settings_file,
+        viewer_file=viewer_file,
+        profile_file=profile_file,
+        times=tuple(Fraction(time) for time in facts["times"]),
+        durations=tuple(Fraction(duration) for duration in facts["durations"]),
+        size=(height, width),
+        measures=facts["measures"],
+        notes=tuple(facts["notes"]),
+    )

@@ -1,0 +1,53 @@
+// Looks: settings of the dials under a name. And sizes: an enlargement under a name.
+
+import { clamp } from "./words.js";
+
+/** @typedef {{name: string, title: string, dials: {consistency: number, detail: number, strength: number}}} Look */
+
+const look = (name, title, consistency, detail, strength = 1) => ({ name, title, dials: { consistency, detail, strength } });
+
+/** @type {Look[]} */
+export const LOOKS = [
+  look("Natural", "As the model was trained", 1, 1),
+  look("Crisp", "More detail, further from the clip", 1, 1.4),
+  look("Calm", "Steadier, softer", 1.4, 0.6),
+  look("Phone clip", "For noise and a shaking hand", 1.2, 0.9),
+  look("Web video", "For blocks and smeared edges", 1.1, 1.2),
+  look("Old film", "For grain and dirt: keeps some of the clip", 1.5, 0.5, 0.8),
+  look("CCTV", "For hard compression: little is invented", 1.3, 0.7, 0.9),
+  look("Animation", "For clean lines and flat colour", 0.8, 1.3),
+];
+
+// The look that the dials stand at, if it has a name.
+/** @param {{consistency: number, detail: number, strength: number}} dials */
+export const lookOf = (dials) => LOOKS.find((one) =>
+  ["consistency", "detail", "strength"].every((dial) => Math.abs(one.dials[dial] - dials[dial]) < 0.011));
+
+/** @type {Record<string, [number, number]>} */
+export const BOXES = { "1080p": [1920, 1080], "1440p": [2560, 1440], "4K": [3840, 2160] };
+
+// The enlargement that a named size means for a clip; null where that is out of reach.
+/** @param {string} name @param {{width: number, height: number}} clip @param {[number, number]} range */
+export const scaleOf = (name, clip, [least, most]) => {
+  const box = BOXES[name];
+  if (!box) return Number(name);
+  const [long, short] = box, isWide = clip.width >= clip.height;
+  const scale = Math.min((isWide ? long : short) / clip.width, (isWide ? short : long) / clip.height);
+  return scale < least || scale > most ? null : scale;
+};
+
+/** @param {number} scale @param {{width: number, height: number}} clip @param {[number, number]} range */
+export const sizeOf = (scale, clip, range) => ["2", "4", ...Object.keys(BOXES)].find((name) => {
+  const meant = scaleOf(name, clip, range);
+  return meant !== null && Math.abs(meant - scale) < 1e-6;
+}) ?? "own";
+
+// The dials of a contact sheet: three by three around those in use, which are among them.
+/** @param {number} now @param {number} most */
+export const around = (now, most) => {
+  const step = 0.6, middle = clamp(now, step, most - step);
+  const values = [middle - step, middle, middle + step].map((value) => Math.round(value * 20) / 20);
+  const nearest = values.reduce((best, value, index) => (Math.abs(value - now) < Math.abs(values[best] - now) ? index : best), 0);
+  values[nearest] = now;
+  return values;
+};

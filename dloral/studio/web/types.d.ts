@@ -1,0 +1,10 @@
+// What the server tells the page before anything else (page.py writes it).
+export interface Configuration {
+  model: string;
+  hasMenu: boolean;
+  maxUpload: number;
+  examples: string[];
+  pictures: string[];
+  scale: [number, number];
+  most: number;
+}

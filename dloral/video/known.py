@@ -1,0 +1,50 @@
+"""What is known of a source before the work: what will be done about it, or why it cannot be."""
+
+from __future__ import annotations
+
+from dloral.errors import InputError, Setting
+from dloral.video.probe import ClipInfo
+
+
+def source_notes(clip: ClipInfo, start: float, size_changes: str) -> list[str]:
+    """What is worth knowing of a source before the work; InputError for what makes it pointless.
+
+    That is a start behind the clip's end, and frames of several sizes where those are refused.
+    """
+    if clip.duration is not None and clip.kind != "image" and start >= clip.duration:
+        raise InputError(
+            "{path} lasts {length:g} s, and {start} is {value:g}",
+            remedy="give an earlier {start}",
+            path=clip.path,
+            length=round(float(clip.duration), 3),
+            value=start,
+            start=Setting("start"),
+        )
+    notes = []
+    if clip.clock.jumps:
+        where = "once" if clip.clock.jumps == 1 else f"{clip.clock.jumps} times"
+        notes.append(f"the source's clock jumps {where} (joined recordings?): time goes on there")
+    changes = clip.size_changes
+    sizes = [
+        change for change in changes if (change.width, change.height) != (clip.width, clip.height)
+    ]
+    if sizes:
+        at, width, height, _ = sizes[0]
+        if size_changes == "refuse":
+            raise InputError(
+                f"{{path}} changes its size at {float(at):.2f} s: {clip.width}x{clip.height} "
+                f"before, {width}x{height} there",
+                remedy="cut it in two, or use {setting}",
+                path=clip.path,
+                setting=Setting("size_changes", "scale"),
+            )
+        notes.append(
+            f"the source changes its size at {float(at):.2f} s ({clip.width}x{clip.height} to "
+            f"{width}x{height}): scaled to the first size"
+        )
+    elif changes:
+        notes.append(
+            f"the source changes the shape of its pixels at {float(changes[0].time):.2f} s: "
+            "the first one is kept"
+        )
+    return notes

@@ -1,0 +1,103 @@
+"""Reading from a frame's number on, without decoding all that comes before it.
+
+Which frame is when is known from the packets' time stamps, which are read without decoding. The
+reader then begins at the last key frame before that time. Where the frame that it comes to has
+another time than the packets said, the clip is read from its start and counted instead.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from fractions import Fraction
+from itertools import chain, islice
+
+from dloral.video.media import can_seek, open_media, picture_stream, seconds
+from dloral.video.probe import ClipInfo
+from dloral.video.reader import Frame, read_frames
+
+
+def frame_times(clip: ClipInfo) -> Sequence[Fraction] | None:
+    """When each frame of the clip is shown, in seconds from the first, in order. None where the
+    container has no index to jump by, or its clock jumps. Eight bytes a frame."""
+    if clip.clock.jumps:
+        return None
+    if clip.kind != "video":
+        return [index / clip.fps for index in range(clip.num_frames or 0)]
+    with open_media(clip.path) as container:
+        stream = picture_stream(container, clip.path)
+        if not can_seek(container):
+            return None
+        ticks = array("q")
+        for packet in container.demux(stream):
+            if packet.size and not packet.is_discard and packet.pts is not None:
+                ticks.append(packet.pts)
+        unit = Fraction(stream.time_base or clip.time_base)
+    return _Ticks(array("q", sorted(ticks)), unit, clip.start_time)
+
+
+class _Ticks(Sequence[Fraction]):
+    """Times as whole numbers of a unit."""
+
+    def __init__(self, ticks: array[int], unit: Fraction, start: Fraction) -> None:
+        self._ticks, self._unit, self._start = ticks, unit, start
+
+    def __len__(self) -> int:
+        return len(self._ticks)
+
+    def __getitem__(self, index: int) -> Fraction:  # type: ignore[override]  # no slices
+        return self._ticks[index] * self._unit - self._start
+
+
+@contextmanager
+def read_frames_from(
+    clip: ClipInfo,
+    number: int,
+    start: Fraction | float = 0,
+    duration: Fraction | float | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> Iterator[Iterator[Frame]]:
+    """:func:`read_frames` of the same part, without its first ``number`` frames.
+
+    The frames are the same as there, but ``index`` counts from 0 here. Nothing comes where the
+    part has no more than ``number`` frames.
+    """
+    with ExitStack() as stack:
+        time = _time_of(clip, number, seconds(start)) if number else None
+        if time is not None:
+            left = None if duration is None else seconds(start) + seconds(duration) - time
+            frames = stack.enter_context(read_frames(clip, time, left, on_note))
+            first = next(frames, None)
+            if first is not None and first.time == time:
+                yield chain([first], frames)
+                return
+        frames = stack.enter_context(read_frames(clip, start, duration, on_note))
+        yield islice(frames, number, None)
+
+
+def count_frames(
+    clip: ClipInfo, start: Fraction | float = 0, duration: Fraction | float | None = None
+) -> int | None:
+    """How many frames the part has, by its packets; None where they do not tell."""
+    times = frame_times(clip)
+    if times is None:
+        return None
+    first = _first_from(times, seconds(start))
+    if duration is None:
+        return len(times) - first
+    return _first_from(times, seconds(start) + seconds(duration)) - first
+
+
+def _time_of(clip: ClipInfo, number: int, start: Fraction) -> Fraction | None:
+    """When frame ``number`` of the part from ``start`` on is shown; None if that is not known."""
+    times = frame_times(clip)
+    if times is None:
+        return None
+    index = _first_from(times, start) + number
+    return times[index] if index < len(times) else None
+
+
+def _first_from(times: Sequence[Fraction], start: Fraction) -> int:
+    return bisect_left(times, start)

@@ -1,0 +1,166 @@
+"""Folders, patterns and lists of sources; failures and what is there already; the command."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from clips import names_in, write_clip
+from PIL import Image
+
+from dloral import UpscaleOptions
+from dloral.errors import InputError, OptionError
+from dloral.jobs.batches import DONE, FAILED, SKIPPED, Item, is_batch, plan_batch, run_batch
+from dloral.jobs.progress import Progress
+
+OPTIONS = UpscaleOptions("bicubic", scale=2)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Clips, a folder of clips, a folder of frames, and what is neither."""
+    for name in (
+        "a.mp4",
+        "b.mov",
+        "b.avi",
+        "sub/c.mkv",
+        "notes.txt",
+        ".hidden.mp4",
+        "x.resume/d.mp4",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "shots").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "shots" / "1.png")
+    return tmp_path
+
+
+def planned(sources: list[str], tree: Path, **more) -> dict[str, str]:
+    items = plan_batch(sources, tree / "out", OPTIONS, **more)
+    return {
+        str(item.source.relative_to(tree)): str(item.target.relative_to(tree / "out"))
+        for item in items
+    }
+
+
+def test_a_folder_gives_its_clips(tree):
+    assert planned([str(tree)], tree) == {
+        "a.mp4": "a.mp4",
+        "b.avi": "b.mp4",
+        "b.mov": "b-mov.mp4",
+    }
+
+
+def test_subfolders_are_kept_and_folders_of_frames_are_sources(tree):
+    assert planned([str(tree)], tree, recursive=True) == {
+        "a.mp4": "a.mp4",
+        "b.avi": "b.mp4",
+        "b.mov": "b-mov.mp4",
+        "shots": "shots",
+        "sub/c.mkv": "sub/c.mp4",
+    }
+
+
+def test_patterns_and_lists(tree):
+    (tree / "list.txt").write_text("# mine\nsub/c.mkv\n\nb.*\n", encoding="utf-8")
+    expected = {"sub/c.mkv": "c.mp4", "b.avi": "b.mp4", "b.mov": "b-mov.mp4"}
+    assert planned([], tree, list_file=str(tree / "list.txt")) == expected
+    assert planned([str(tree / "*.m*"), str(tree / "a.mp4")], tree) == {
+        "a.mp4": "a.mp4",
+        "b.mov": "b.mp4",
+    }
+
+
+def test_names_by_pattern(tree):
+    sources = [str(tree / "a.mp4"), str(tree / "b.mov")]
+    name = "{index:03}_{stem}-x{scale}-{model}.mkv"
+    assert list(planned(sources, tree, name=name).values()) == [
+        "001_a-x2-bicubic.mkv",
+        "002_b-x2-bicubic.mkv",
+    ]
+    for wrong in ("{nothing}", "{stem", "../{stem}", ""):
+        with pytest.raises(OptionError, match="name"):
+            planned(sources, tree, name=wrong)
+
+
+def test_results_of_an_earlier_run_are_no_sources(tree):
+    (tree / "a-big.mp4").write_bytes(b"")
+    items = plan_batch([str(tree)], tree, OPTIONS, name="{stem}-big")
+    assert [item.source.name for item in items] == ["a.mp4", "b.avi", "b.mov"]
+
+
+@pytest.mark.parametrize("sources", [[], ["{tree}/none*"], ["{tree}/list.txt"]])
+def test_nothing_to_do_is_said(tree, sources):
+    sources = [source.format(tree=tree) for source in sources]
+    if sources and sources[0].endswith("list.txt"):
+        with pytest.raises(OptionError, match="cannot be read as a list"):
+            planned([], tree, list_file=sources[0])
+    else:
+        with pytest.raises(OptionError):
+            planned(sources, tree)
+
+
+def test_what_is_a_batch(tree):
+    assert is_batch([str(tree)])
+    assert is_batch([str(tree / "*.mp4")])
+    assert is_batch(["a.mp4", "b.mp4"])
+    assert is_batch([], "list.txt")
+    assert not is_batch([str(tree / "a.mp4")])
+    assert not is_batch([str(tree / "shots")])
+
+
+def test_failures_do_not_end_a_batch(tree):
+    """A clip that is none, a fault of ours, and one that works."""
+    for name in ("good.mp4", "ours.mp4"):
+        write_clip(tree / name, 3)
+    (tree / "out").mkdir()
+    (tree / "out" / "there.mp4").write_bytes(b"a result")
+    names = ("a.mp4", "good.mp4", "ours.mp4", "there.mp4")
+    items = [Item(tree / name, tree / "out" / name) for name in names]
+
+    def run(item: Item):
+        yield Progress("restoring", 3)
+        if item.source.name == "ours.mp4":
+            raise ZeroDivisionError("a fault")
+        yield Progress("done", 3)
+
+    steps = run_batch(items, OPTIONS, run)
+    told = []
+    try:
+        while True:
+            told.append(next(steps))
+    except StopIteration as stop:
+        outcomes = stop.value
+    assert [outcome.state for outcome in outcomes] == [FAILED, DONE, FAILED, SKIPPED]
+    assert isinstance(outcomes[0].error, InputError)
+    assert [step.num_frames for step in told] == [6, 6, 6]
+    assert [step.frame for step in told] == [3, 3, 6]
+
+
+def test_the_command_does_nine_of_twelve_and_then_skips_them(tmp_path):
+    clips, out = tmp_path / "in", tmp_path / "out"
+    clips.mkdir()
+    whole = write_clip(tmp_path / "clip.mp4", 3)
+    for index in range(9):
+        (clips / f"good{index}.mp4").write_bytes(whole.read_bytes())
+    (clips / "bad0.mp4").write_bytes(b"no clip at all")
+    (clips / "bad1.mp4").write_bytes(whole.read_bytes()[:-500])
+    (clips / "bad2.mp4").write_bytes(b"")
+    call = [sys.executable, "-m", "dloral", "upscale", str(clips), "-o", str(out)]
+    call += ["--model", "bicubic", "--scale", "1"]
+    first = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert first.returncode == 1, first.stderr
+    lines = first.stderr.splitlines()
+    assert [line.split("/")[-1].split(" ")[0] for line in lines] == [
+        "bad0.mp4",
+        "bad1.mp4",
+        "bad2.mp4",
+    ]
+    assert all(line.startswith("dloral: ") for line in lines)
+    assert first.stdout.splitlines()[-1] == "9 done, 0 skipped, 3 failed"
+    assert names_in(out) == [f"good{index}.mp4" for index in range(9)]
+    times = [path.stat().st_mtime_ns for path in sorted(out.iterdir())]
+    again = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert again.returncode == 1
+    assert again.stdout.splitlines()[-1] == "0 done, 9 skipped, 3 failed"
+    assert [path.stat().st_mtime_ns for path in sorted(out.iterdir())] == times
