@@ -145,7 +145,8 @@ def serving(
     folder.mkdir(exist_ok=True)
     log = folder.with_suffix(".log")
     call = [sys.executable, str(program), "--model", str(model), "--port", str(port)]
-    environment = os.environ | {"GRADIO_TEMP_DIR": str(folder), "PYTHONPATH": str(ROOT)} | more
+    environment = os.environ | {"GRADIO_TEMP_DIR": str(folder), "PYTHONPATH": str(ROOT)}
+    environment |= {"HF_HOME": str(folder.with_suffix(".home"))} | more
     with log.open("w") as out:
         app = subprocess.Popen(
             [*call, *arguments], cwd=ROOT, env=environment, stdout=out, stderr=out

@@ -21,7 +21,7 @@ SWITCHES = [
     *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
 ]
 PATIENCE = 60_000
-BICUBIC, RESTORED = 0, 1
+BICUBIC, RESTORED, PINNED = 0, 1, 2
 
 READ_HALVES = """() => {
   const { halves } = window.studioPage.viewer;

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dloral.errors import InputError
+from dloral.studio.face import worded
 from dloral.studio.runtime import JobQueue
 from dloral.studio.sessions import Patience, Sessions, checked_name
 from dloral.studio.settings import settings_from

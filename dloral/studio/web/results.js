@@ -8,7 +8,9 @@ const COMPARED = ["scale", "consistency", "detail", "strength", "window", "color
 
 export class Results {
   constructor(link, curves, { onError, onBack }) {
-    Object.assign(this, { link, curves, onError });
+    this.link = link;
+    this.curves = curves;
+    this.onError = onError;
     this.result = null;
     find("#measures-open").addEventListener("click", () => this.toggleMeasures());
     find("#share").addEventListener("click", (event) => this.share(event.currentTarget));
