@@ -22,6 +22,7 @@ export class Viewer {
     this.veil = document.createElement("canvas");
     // Each half by itself: scaling the whole would mix rows of one into the other where they meet.
     this.halves = [0, 1, 2].map(() => document.createElement("canvas"));
+    this.isPinned = false;
     this.pair = [BEFORE, AFTER];
     this.names = ["Before (plain enlargement)", "Restored", "Pinned look"];
     this.handle = find("#handle");
