@@ -119,6 +119,7 @@ def test_the_difference_is_what_the_halves_differ_by(page: Page, clip: Path):
     little = page.evaluate(drawn)
     page.select_option("#gain", "8")
     assert page.evaluate(drawn) > 1.5 * little > 0
+    page.click("#tuning summary")
     for name in ("consistency-on", "detail-on"):
         page.locator(f"#{name}").set_checked(False, force=True)
     set_range(page, "strength", 0)
