@@ -49,6 +49,7 @@ export class Results {
     button.setAttribute("aria-expanded", String(isOpen));
     find("#measures").hidden = !isOpen;
     this.curves.draw();
+    if (isOpen) find("#measures").scrollIntoView({ block: "nearest" });
   }
 
   async share(button) {
