@@ -146,7 +146,10 @@ def serving(
     log = folder.with_suffix(".log")
     call = [sys.executable, str(program), "--model", str(model), "--port", str(port)]
     environment = os.environ | {"GRADIO_TEMP_DIR": str(folder), "PYTHONPATH": str(ROOT)}
-    environment |= {"DLORAL_DATA": str(folder.with_suffix(".data"))} | more
+    environment |= {
+        "DLORAL_DATA": str(folder.with_suffix(".data")),
+        "HF_HOME": str(folder.with_suffix(".home")),
+    } | more
     with log.open("w") as out:
         app = subprocess.Popen(
             [*call, *arguments], cwd=ROOT, env=environment, stdout=out, stderr=out

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import av
 import numpy as np
-from dloral.training.fresh import CompactSizes, build_pipeline
 
 from dloral import UpscaleOptions
 from dloral.models.adapters import add_adapters
+from dloral.training.fresh import CompactSizes, build_pipeline
 from dloral.video.reader import read_frames
 
 
