@@ -144,7 +144,8 @@ def small_disk(folder: Path, size: int):
             ["mount", "-o", "remount,size=1g", str(folder)], check=True, capture_output=True
         )
     finally:
-        subprocess.run(["umount", "-l", str(folder)], check=False)
+        subprocess.run(["umount", str(folder)], check=False)
+        folder.rmdir()
 
 
 def may_mount() -> bool:

@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from dloral import __version__
+from dloral.data.commands import add_data
 from dloral.errors import OptionError, Terminated, exit_status
-from dloral.evaluation.commands import add_compare, add_evaluate, add_study
-from dloral.training.commands import add_data, add_train
+from dloral.evaluation.benchmark_commands import add_baseline, add_benchmark
+from dloral.evaluation.commands import add_compare, add_evaluate
+from dloral.evaluation.study_commands import add_study
+from dloral.training.commands import add_curve, add_data_list, add_embed, add_train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,10 +59,14 @@ def build_parser() -> argparse.ArgumentParser:
     _add_bench(commands)
     _add_app(commands)
     add_train(commands)
-    add_data(commands)
+    add_embed(commands)
+    add_curve(commands)
+    add_data(commands, add_data_list)
     add_evaluate(commands)
     add_compare(commands)
     add_study(commands)
+    add_benchmark(commands)
+    add_baseline(commands)
     return parser
 
 

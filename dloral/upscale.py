@@ -31,7 +31,7 @@ from dloral.video.writer import Writer, open_writer, remove_leftovers
 from dloral.weights.resolve import fetch_missing
 
 if TYPE_CHECKING:
-    from dloral.pipeline import DLoRALPipeline
+    from dloral.frame_generator import FrameGenerator
 
 LONG_JOB_SECONDS = 120
 """Jobs that are estimated longer keep their finished segments without being asked."""
@@ -58,7 +58,7 @@ def upscale_video(
     target: str | Path,
     options: UpscaleOptions | None = None,
     on_progress: Callable[[Progress], None] | None = None,
-    pipe: "DLoRALPipeline | None" = None,
+    pipe: "FrameGenerator | None" = None,
     scenes: Sequence[Scene] | None = None,
     engine: Engine | None = None,
 ) -> Path:
@@ -79,7 +79,7 @@ def upscale_steps(
     source: str | Path,
     target: str | Path,
     options: UpscaleOptions | None = None,
-    pipe: "DLoRALPipeline | None" = None,
+    pipe: "FrameGenerator | None" = None,
     scenes: Sequence[Scene] | None = None,
     engine: Engine | None = None,
 ) -> Generator[Progress, None, None]:
@@ -113,7 +113,7 @@ def shared_runs(
     options: UpscaleOptions, engine: Engine | None = None
 ) -> Callable[[Item], Generator[Progress, None, None]]:
     """Starts one job of a batch after another, all with one pipeline, loaded for the first."""
-    pipe: DLoRALPipeline | None = None
+    pipe: FrameGenerator | None = None
 
     def run(item: Item) -> Generator[Progress, None, None]:
         nonlocal pipe
@@ -126,7 +126,7 @@ def shared_runs(
 
 def load_steps(
     options: UpscaleOptions, message: str = "", total: int | None = None
-) -> Generator[Progress, None, "DLoRALPipeline"]:
+) -> Generator[Progress, None, "FrameGenerator"]:
     """The pipeline of ``options``, fetched where it is not here."""
     for told in fetch_missing(options.model):
         yield Progress("fetching", num_frames=total, fetched=told)
@@ -141,7 +141,7 @@ class _Run:
 
     _writer: Writer
     _job: Job
-    _pipe: "DLoRALPipeline"
+    _pipe: "FrameGenerator"
 
     def __init__(
         self, clip: ClipInfo, options: UpscaleOptions, target: Path, notes: list[str]
@@ -164,7 +164,7 @@ class _Run:
     def prepare(
         self,
         writer: Writer,
-        pipe: "DLoRALPipeline | None",
+        pipe: "FrameGenerator | None",
         scenes: Sequence[Scene] | None,
         engine: Engine | None,
     ) -> Generator[Progress, None, None]:

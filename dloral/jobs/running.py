@@ -15,7 +15,7 @@ from dloral.video.encoding import SEGMENT_FRAMES, FrameEncoder
 from dloral.video.media import reason
 
 if TYPE_CHECKING:
-    from dloral.pipeline import DLoRALPipeline
+    from dloral.frame_generator import FrameGenerator
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class SegmentWriter:
 def restore_gap(
     job: Job,
     gap: Gap,
-    pipe: "DLoRALPipeline",
+    pipe: "FrameGenerator",
     on_note: Callable[[str], None] | None = None,
 ) -> Generator[RestoredFrame, None, None]:
     """The frames of the missing segments, in order."""
@@ -111,7 +111,7 @@ def make_segments(
     folder: Path,
     mark: str,
     origin: Fraction,
-    pipe: "DLoRALPipeline",
+    pipe: "FrameGenerator",
     on_note: Callable[[str], None] | None = None,
 ) -> Generator[Made, None, None]:
     """Restore the missing segments into files in ``folder``; each as soon as it is safe there.

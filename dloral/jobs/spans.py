@@ -29,7 +29,7 @@ from dloral.video.reader import Frame
 from dloral.video.seeking import read_frames_from
 
 if TYPE_CHECKING:
-    from dloral.pipeline import DLoRALPipeline
+    from dloral.frame_generator import FrameGenerator
 
 
 class RestoredFrame(NamedTuple):
@@ -68,7 +68,7 @@ def restore_span(
     first: int,
     last: int | None = None,
     options: UpscaleOptions | None = None,
-    pipe: "DLoRALPipeline | None" = None,
+    pipe: "FrameGenerator | None" = None,
     scenes: Sequence[Scene] | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> Generator[RestoredFrame, None, None]:
@@ -107,7 +107,7 @@ def _restore(
     frames: Iterator[Frame],
     clip: ClipInfo,
     options: UpscaleOptions,
-    pipe: "DLoRALPipeline",
+    pipe: "FrameGenerator",
     scenes: Sequence[Scene],
     on_note: Callable[[str], None] | None,
 ) -> Generator[tuple[Frame, Tensor, Tensor], None, None]:

@@ -37,7 +37,7 @@ from dloral.video.reader import Frame, read_frames
 from dloral.video.writer import open_writer, remove_leftovers
 
 if TYPE_CHECKING:
-    from dloral.pipeline import DLoRALPipeline
+    from dloral.frame_generator import FrameGenerator
 
 VIEWER_SIDE = 2048
 """Pixels: frames of the viewer's clip have no longer side; one that stands still is shown whole."""
@@ -75,7 +75,7 @@ def restore(
     clip: ClipInfo,
     folder: Path,
     settings: Settings,
-    pipe: "DLoRALPipeline",
+    pipe: "FrameGenerator",
     is_kept: bool = False,
 ) -> Generator[Progress | Result, None, None]:
     """Restore ``clip`` into ``folder`` with all that the viewer needs; the Result comes last.

@@ -1,0 +1,102 @@
+"""What segments cost: time, disk, memory, and how soon a resumed job is at work.
+
+    python benchmarks/segments.py --frames 3000
+
+One clip, enlarged twice by bicubic (the fastest model, so that all else shows most): directly and
+with segments; peak memory for 100 frames and for all; the journal's folder when the job is
+stopped at 90%, against 16-bit PNG of the same frames; seconds until the resumed job restores.
+Seconds are of processor time where that is said, since others may use the machine.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+_HERE = Path(__file__).parents[1]
+sys.path[:0] = [str(_HERE), str(_HERE / "tests" / "support")]
+
+_RUN = """
+import json, os, resource, sys, time
+from pathlib import Path
+from dloral import UpscaleOptions, upscale_steps
+from dloral.weights.loading import load_pipeline
+source, target, resume, stop = sys.argv[1:]
+pipe = load_pipeline("bicubic")
+options = UpscaleOptions("bicubic", scale=2, resume=resume == "yes")
+begun, used, first = time.monotonic(), time.process_time(), None
+steps = upscale_steps(source, target, options, pipe)
+for progress in steps:
+    if progress.stage == "restoring" and first is None:
+        first = time.monotonic() - begun
+    if progress.frame == int(stop):
+        break
+steps.close()
+print(json.dumps({
+    "seconds": time.monotonic() - begun, "cpu": time.process_time() - used, "first": first,
+    "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+}))
+"""
+
+
+def run(source: Path, target: Path, keep: bool, stop: int = 0) -> dict[str, float]:
+    """Restore once in a process of its own; stop at a frame, 0: never."""
+    call = [sys.executable, "-c", _RUN, str(source), str(target), "yes" if keep else "no"]
+    done = subprocess.run([*call, str(stop)], cwd=_HERE, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    import torch
+    from clips import write_clip
+
+    from dloral.video.images import encode_image
+    from dloral.video.reader import read_frames
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--frames", type=int, default=3000)
+    parser.add_argument("--size", default="320x180")
+    parser.add_argument("--source", type=Path, help="a clip, instead of one that is made")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    width, height = map(int, options.size.split("x"))
+    with tempfile.TemporaryDirectory(prefix="dloral-segments-") as name:
+        folder = Path(name)
+        long = options.source or write_clip(folder / "long.mp4", options.frames, width, height)
+        short = write_clip(folder / "short.mp4", 100, width, height)
+        few = run(short, folder / "few.mp4", True)
+        direct = run(long, folder / "direct.mp4", False)
+        kept = run(long, folder / "kept.mp4", True)
+        print(f"peak memory: {few['peak']:.0f} MB for 100 frames, {kept['peak']:.0f} MB for all")
+        print(
+            f"processor time: {direct['cpu']:.1f} s directly, {kept['cpu']:.1f} s with segments "
+            f"({100 * (kept['cpu'] / direct['cpu'] - 1):+.1f}%)"
+        )
+        target, stop = folder / "stopped.mp4", round(0.9 * options.frames)
+        run(long, target, True, stop)
+        size = sum(f.stat().st_size for f in (folder / "stopped.mp4.resume").iterdir())
+        with read_frames(folder / "kept.mp4") as frames:
+            pngs = [
+                len(encode_image(frame.pixels, ".png", 16))
+                for frame in frames
+                if frame.index % (options.frames // 20) == 0
+            ]
+        png = sum(pngs) / len(pngs)
+        print(
+            f"disk: {size / stop / 1e6:.4f} MB a frame, 16-bit PNG {png / 1e6:.3f} MB "
+            f"({100 * size / stop / png:.1f}%)"
+        )
+        begun = time.monotonic()
+        resumed = run(long, target, True)
+        took = time.monotonic() - begun
+        print(
+            f"resumed at 90%: the first new frame after {resumed['first']:.2f} s of the job, which "
+            f"took {resumed['seconds']:.1f} s ({took:.1f} s with the start of Python)"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Several processes make what one makes, also when one of them is killed."""
+
+import contextlib
+import subprocess
+import sys
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import psutil
+import pytest
+from clips import frames_of, names_in, sound_of, write_clip
+
+from dloral import UpscaleOptions, upscale_video
+from dloral.engines import choose_engine
+from dloral.engines.devices import DevicesEngine, named_devices
+from dloral.engines.tasks import Task, cut_into_tasks, task_without
+from dloral.errors import OptionError, WeightsError
+from dloral.jobs.journal import Gap
+from dloral.jobs.progress import Progress
+
+OPTIONS = UpscaleOptions("bicubic", scale=1, device="cpu", resume=False)
+JOB = None  # tasks carry it and do not look at it
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    """200 frames: four segments of 48 and one of 8."""
+    return write_clip(tmp_path_factory.mktemp("clip") / "in.mp4", 200)
+
+
+@pytest.fixture(scope="module")
+def whole(clip, tmp_path_factory) -> Path:
+    return upscale_video(clip, tmp_path_factory.mktemp("whole") / "out.mp4", OPTIONS)
+
+
+def test_gaps_are_cut_into_tasks_for_all_workers():
+    tasks = cut_into_tasks(JOB, Fraction(0), [Gap(0, 15), Gap(20, 20)], 2)
+    assert [task.gap for task in tasks] == [
+        *(Gap(first, first + 1) for first in range(0, 16, 2)),
+        Gap(20, 20),
+    ]
+    many = cut_into_tasks(JOB, Fraction(0), [Gap(0, 999)], 2)
+    assert len(many) == 125
+    assert cut_into_tasks(JOB, Fraction(0), [Gap(3, None)], 4) == [
+        Task(JOB, Fraction(0), Gap(3, None))
+    ]
+
+
+def test_what_is_left_of_a_task():
+    task = Task(JOB, Fraction(0), Gap(4, 7))
+    assert task_without(task, 0) == replace(task, attempt=2)
+    assert task_without(task, 3) == replace(task, gap=Gap(7, 7), attempt=2)
+    assert task_without(task, 4) is None
+
+
+def test_devices_are_named():
+    assert named_devices("cpu,cpu") == ["cpu", "cpu"]
+    assert named_devices("cuda:0, cuda:2") == ["cuda:0", "cuda:2"]
+    for wrong in ("", "gpu", "cuda:x", "cpu,,cpu"):
+        with pytest.raises(OptionError, match="devices is"):
+            named_devices(wrong)
+
+
+def test_engines_are_chosen_in_one_line():
+    assert choose_engine() is None
+    assert isinstance(choose_engine(devices="cpu"), DevicesEngine)
+    with pytest.raises(OptionError, match="engine is 'spark'"):
+        choose_engine("spark")
+    with pytest.raises(OptionError, match="ray_address is for Ray"):
+        choose_engine(ray_address="host:1")
+
+
+def test_a_killed_worker_is_replaced(clip, whole, tmp_path):
+    """Two workers; one dies by SIGKILL when the first segment is there."""
+    killed = []
+
+    def kill(progress: Progress) -> None:
+        if progress.stage == "restoring" and not killed:
+            for child in psutil.Process().children():
+                with contextlib.suppress(psutil.Error):
+                    if "spawn_main" in " ".join(child.cmdline()):
+                        child.kill()
+                        killed.append(child.pid)
+                        break
+
+    engine = DevicesEngine(["cpu", "cpu"])
+    target = upscale_video(clip, tmp_path / "out.mp4", OPTIONS, kill, engine=engine)
+    assert killed
+    assert frames_of(target) == frames_of(whole)
+    assert sound_of(target) == sound_of(whole)
+    assert names_in(tmp_path) == ["out.mp4"]
+
+
+def test_a_worker_without_weights_says_so(clip, tmp_path):
+    """The model goes between the start of the job and that of its workers."""
+    options = replace(OPTIONS, model=str(tmp_path / "gone"), tagger="none")
+    from dloral.prompts import Scene
+
+    with pytest.raises(WeightsError) as caught:
+        upscale_video(
+            clip,
+            tmp_path / "out.mp4",
+            options,
+            scenes=[Scene(Fraction(0), "")],
+            engine=DevicesEngine(["cpu"]),
+        )
+    assert "\n" not in str(caught.value)
+    assert names_in(tmp_path) == []
+
+
+CALL = ["-m", "dloral", "upscale", "--model", "bicubic", "--scale", "1", "--quiet"]
+
+
+@pytest.mark.slow
+def test_two_launched_processes(clip, whole, tmp_path):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    call = [*launcher, "--nproc-per-node", "2", *CALL, str(clip), "-o", str(tmp_path / "out.mp4")]
+    subprocess.run(call, check=True)
+    assert frames_of(tmp_path / "out.mp4") == frames_of(whole)
+    assert names_in(tmp_path) == ["out.mp4"]
+
+
+@pytest.mark.slow
+def test_ray_on_this_machine_and_an_address_that_does_not_answer(clip, whole, tmp_path):
+    pytest.importorskip("ray")
+    call = [sys.executable, *CALL, str(clip), "-o", str(tmp_path / "out.mp4"), "--engine", "ray"]
+    subprocess.run(call, check=True)
+    assert frames_of(tmp_path / "out.mp4") == frames_of(whole)
+    failed = subprocess.run(
+        [*call, "--ray-address", "127.0.0.1:1"], capture_output=True, text=True, check=False
+    )
+    assert failed.returncode == 2
+    assert failed.stderr.splitlines()[-1].startswith("dloral: Ray does not answer at 127.0.0.1:1")
+    assert names_in(tmp_path) == ["out.mp4"]

@@ -1,0 +1,109 @@
+"""Jobs that outlive the page and its server."""
+
+import time
+from pathlib import Path
+
+import pytest
+from clips import frames_of, options, sound_of, write_clip
+
+from dloral import upscale_video
+from dloral.jobs.journal import JOURNAL
+from dloral.jobs.store import JobStore
+from dloral.studio.models import NOBODY, Models
+from dloral.studio.records import Records
+from dloral.studio.runtime import JobQueue, Model
+from dloral.studio.sessions import Patience, Sessions
+from dloral.studio.settings import settings_from
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip") / "in.mp4", 110, 40, 24)
+
+
+class Server:
+    """Sessions with a model of their own, as a server has them; ended as SIGKILL would: not."""
+
+    def __init__(self, folder: Path, model: Path, pipe) -> None:
+        self.model = Model(str(model))
+        self.model.use(pipe)
+        self.records = Records(JobStore(folder / "jobs.sqlite"), 1000)
+        self.sessions = Sessions(
+            folder / "sessions",
+            Models(self.model, NOBODY),
+            JobQueue(),
+            Patience(),
+            self.records,
+        )
+        (folder / "sessions").mkdir(exist_ok=True)
+        self.sessions.recover()
+
+
+def start(server: Server, source: Path, **settings) -> str:
+    token = server.sessions.open()
+    session = server.sessions.find(token)
+    session.open_clip("in.mp4", lambda copy: copy.write_bytes(source.read_bytes()))
+    session.start_job(settings_from({"scale": 1} | settings, "compact"))
+    return token
+
+
+def test_jobs_go_on_where_the_server_ended(tmp_path, source, tiny_model, pipe_of_tiny):
+    """Stopped in the second of three segments, then taken up: the result is an unbroken run's,
+    and all that the viewer needs is there."""
+    first = Server(tmp_path, tiny_model, pipe_of_tiny)
+    token, waiting = start(first, source), start(first, source, detail=0.5)
+    job = first.sessions.find(token).job
+    deadline = time.monotonic() + 100
+    while job.newest is None or job.newest.frame < 60:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    first.sessions.close_all()
+    assert job.stage == "stopped"
+    assert list(job.folder.rglob(JOURNAL))
+
+    second = Server(tmp_path, tiny_model, pipe_of_tiny)
+    assert second.sessions.find("another") is None
+    jobs = [second.sessions.find(each).job for each in (token, waiting)]
+    assert all(job.wait(100) for job in jobs)
+    assert [job.stage for job in jobs] == ["done", "done"]
+    result = second.sessions.find(token).result
+    whole = upscale_video(
+        source, tmp_path / "whole.mp4", options(tiny_model, scale=1, resume=False)
+    )
+    assert frames_of(result.file) == frames_of(whole)
+    assert sound_of(result.file) == sound_of(whole)
+    assert len(result.times) == len(frames_of(result.viewer_file)) == 110
+    assert len(next(iter(result.measures.values()))) == 110
+    assert not list(result.file.parent.glob("*.resume"))
+    second.sessions.close_all()
+
+    third = Server(tmp_path, tiny_model, pipe_of_tiny)
+    again = third.sessions.find(token).result
+    assert again == result
+    third.sessions.close(token)
+    assert not result.file.parent.exists()
+    assert third.sessions.find(waiting).result is not None
+    third.sessions.close_all()
+
+
+def test_what_is_gone_is_forgotten_and_strangers_folders_go(
+    tmp_path, source, tiny_model, pipe_of_tiny
+):
+    server = Server(tmp_path, tiny_model, pipe_of_tiny)
+    token = start(server, source, start=0, duration=0.2)
+    session = server.sessions.find(token)
+    assert session.job.wait(100)
+    server.sessions.close_all()
+    session.clip.path.unlink()
+    (tmp_path / "sessions" / "left").mkdir()
+    again = Server(tmp_path, tiny_model, pipe_of_tiny)
+    assert again.sessions.find(token) is None
+    assert list((tmp_path / "sessions").iterdir()) == []
+    again.sessions.close_all()
+
+
+@pytest.fixture(scope="module")
+def pipe_of_tiny(tiny_model: Path):
+    from dloral import load_pipeline
+
+    return load_pipeline(str(tiny_model), "cpu", "float32")
