@@ -190,8 +190,6 @@ def _nits_to_pq(nits: Tensor) -> Tensor:
 
 def _hlg_to_nits(code: Tensor) -> Tensor:
     """BT.2100: the inverse OETF, then the OOTF of a display of 1000 cd/m2."""
-    scene = torch.where(
-        code <= 0.5, code**2 / 3, (((code - _HLG_C) / _HLG_A).exp() + _HLG_B) / 12
-    )
+    scene = torch.where(code <= 0.5, code**2 / 3, (((code - _HLG_C) / _HLG_A).exp() + _HLG_B) / 12)
     luma = torch.einsum("i,ihw->hw", _LUMA_2020.to(scene), scene)
     return _DISPLAY_NITS * scene * luma.clamp(min=1e-6) ** 0.2
