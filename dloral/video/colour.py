@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from av import VideoFrame
 from torch import Tensor
 
@@ -121,7 +122,11 @@ def rgb_to_frame(rgb: Tensor, pixel_format: str, matrix: int) -> VideoFrame:
     if pixel_format.startswith("gbr"):
         planes = tuple(rgb[channel] * peak for channel in (1, 2, 0))
     else:
-        planes = _rgb_to_yuv(rgb[:3], pixel_format, matrix, bits)
+        even = F.pad(rgb[None, :3], (0, width % 2, 0, height % 2), mode="replicate")[0]
+        luma, *chroma = _rgb_to_yuv(even, pixel_format, matrix, bits)
+        planes = (luma[:height, :width], *chroma)
+        if "444" in pixel_format:
+            planes = tuple(plane[:height, :width] for plane in planes)
     if pixel_format.startswith(("yuva", "gbra")):
         planes = (*planes, rgb[3] * peak)
     for index, plane in enumerate(planes):

@@ -7,6 +7,7 @@ several processes, before and after a crash, and the joined result is the same t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -194,6 +195,7 @@ class _VideoEncoder:
         self._chosen, self._source, self._matrix = chosen, source, _matrix_of(source)
         self._clock = _Clock(source, origin)
         self._durations: dict[int, int] = {}  # of frames inside the encoder, by pts
+        os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 tells the console its settings otherwise
         context = av.CodecContext.create(chosen.video_encoder.library, "w")
         self._context = cast(VideoCodecContext, context)
         self._context.framerate = source.fps
@@ -238,7 +240,7 @@ def _alpha_of(packet: Packet) -> bytes:
     """What Matroska keeps beside the block (BlockAdditional): VP9's transparency."""
     if not packet.has_sidedata("matroska_block_additional"):
         return b""
-    return bytes(packet.get_sidedata("matroska_block_additional"))
+    return bytes(packet.get_sidedata("matroska_block_additional"))[8:]  # behind its number
 
 
 class _PictureEncoder:

@@ -158,7 +158,8 @@ def _timed(
 
 def _film(frames: Iterable[ShownFrame], order: str, fps: Fraction) -> Iterator[ShownFrame]:
     """Fields are matched to the pictures they were made from; one in five, a repeat, is dropped."""
-    matching = f"fieldmatch=order={_PARITY[order]}:combmatch=full,bwdif=deint=interlaced,decimate"
+    matching = f"fieldmatch=order={_PARITY[order]}:combmatch=full"
+    matching += ",bwdif=mode=send_frame:deint=interlaced,decimate"
     chain = _Chain(matching, fps)
     step = Fraction(5, 4) / fps
     origin: Fraction | None = None

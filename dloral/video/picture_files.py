@@ -107,7 +107,9 @@ def _usual(codes: np.ndarray, suffix: str, source: ClipInfo) -> bytes:
     elif suffix in TIFFS:
         if "xmp" in kept:
             kept["tiffinfo"] = {700: kept.pop("xmp")}
-        image.save(buffer, "TIFF", compression="tiff_adobe_deflate", **kept)
+        # libtiff, which compresses, writes no EXIF.
+        packing = {} if "exif" in kept else {"compression": "tiff_adobe_deflate"}
+        image.save(buffer, "TIFF", **packing, **kept)
     else:
         image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0, **kept)
     return buffer.getvalue()

@@ -54,10 +54,12 @@ def _upright_exif(exif: Image.Exif) -> bytes:
     try:
         for tag in _OF_THE_PIXELS:
             exif.pop(tag, None)
-        details = exif.get_ifd(_EXIF_IFD)
-        for tag in (0xA002, 0xA003):  # PixelXDimension, PixelYDimension
-            details.pop(tag, None)
-        exif.get_ifd(_GPS_IFD)
+        if _EXIF_IFD in exif:
+            details = exif.get_ifd(_EXIF_IFD)
+            for tag in (0xA002, 0xA003):  # PixelXDimension, PixelYDimension
+                details.pop(tag, None)
+        if _GPS_IFD in exif:
+            exif.get_ifd(_GPS_IFD)
         for own in (getattr(exif, "_ifds", {}), exif):
             own.pop(_PREVIEW_IFD, None)
         return exif.tobytes() if len(exif) else b""

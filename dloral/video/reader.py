@@ -52,8 +52,8 @@ class Frame(NamedTuple):
 
     ``index`` counts the frames of this reading from 0. ``pixels``: float32 (3,H,W) RGB in [0, 1],
     upright; PQ and linear light as :func:`dloral.video.hdr.to_restorable` has them. ``alpha``:
-    (H,W) in [0, 1] where the clip keeps it. ``time``, ``duration``: seconds; times count from the first frame of the source clip,
-    also where reading starts later.
+    (H,W) in [0, 1] where the clip keeps it. ``time``, ``duration``: seconds; times
+    count from the first frame of the source clip, also where reading starts later.
     """
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which frames have no use for

@@ -68,7 +68,8 @@ class Tracks:
     """All streams of ``clip`` in their order, added to ``output``. Use it in a ``with`` block.
 
     ``audio``: auto copies sound where possible, copy does so or refuses, aac encodes all of it
-    anew, none leaves it out. ``add_picture`` is called where the restored picture's stream has its place, and returns it.
+    anew, none leaves it out. ``add_picture`` is called where the restored picture's stream has
+    its place, and returns it.
     """
 
     def __init__(

@@ -394,9 +394,9 @@ class _VideoWriter(_Writer):
                 f"{chosen.width}x{chosen.height} is padded to {width}x{height}, the least that "
                 f"{chosen.codec} holds"
             )
-        if source.keeps_hdr and source.mastering:
-            if mastering_options(encoder.library, source.mastering) is None:
-                self.notes.append(f"mastering display and MaxCLL left out: {chosen.codec} has none")
+        told = source.mastering if source.keeps_hdr else None
+        if told is not None and mastering_options(encoder.library, told) is None:
+            self.notes.append(f"mastering display and MaxCLL left out: {chosen.codec} has none")
         usual = encoder.formats[chosen.bit_depth]
         if chosen.chroma == "auto" and not chosen.alpha and chosen.pixel_format != usual:
             self.notes.append(
