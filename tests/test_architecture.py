@@ -47,6 +47,7 @@ SAME_FLOOR = {
     ("jobs", "prompts"),
     ("upscale", "prompts"),
     ("memory", "models"),
+    ("video", "frames"),  # alpha is enlarged as the frame beside it
     ("evaluation", "training"),  # measures on the same packs
     ("evaluation", "terminal"),
     ("weights", "pipeline"),
