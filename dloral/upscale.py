@@ -27,6 +27,7 @@ from dloral.video.known import source_notes
 from dloral.video.probe import ClipInfo, probe
 from dloral.video.reader import read_frames
 from dloral.video.seeking import count_frames
+from dloral.video.treatment import chosen_depth, target_suffix, treated, treatment_notes
 from dloral.video.writer import Writer, open_writer, remove_leftovers
 from dloral.weights.resolve import fetch_missing
 
@@ -85,9 +86,11 @@ def upscale_steps(
 ) -> Generator[Progress, None, None]:
     """The job as a generator; see :func:`upscale_video`."""
     options = options or UpscaleOptions()
-    clip = probe(source)
+    suffix = target_suffix(target)
+    clip = treated(probe(source, options.fps), options, suffix)
     notes = source_notes(clip, options.start, options.size_changes)
-    height, width = output_size(clip, options.scale)
+    notes += treatment_notes(clip, options, suffix)
+    height, width = output_size(clip, options)
     writing = open_writer(
         target,
         width=width,
@@ -95,7 +98,12 @@ def upscale_steps(
         source=clip,
         codec=options.codec,
         crf=options.crf,
-        bit_depth=options.bit_depth,
+        bit_depth=chosen_depth(clip, options, suffix),
+        chroma=options.chroma,
+        preset=options.preset,
+        encoder_options=options.encoder_options,
+        audio=options.audio,
+        keep_names=options.keep_names,
         start=options.start,
         duration=options.duration,
     )
@@ -341,7 +349,7 @@ class _Run:
 
     def _write(self, restored: RestoredFrame) -> None:
         frame = restored.frame
-        self._writer.write(restored.pixels, frame.time, frame.duration)
+        self._writer.write(restored.with_alpha, frame.time, frame.duration)
 
     def _enter(self, made: Made | None) -> None:
         if made is not None:

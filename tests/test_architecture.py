@@ -50,6 +50,7 @@ SAME_FLOOR = {
     ("upscale", "jobs"),
     ("jobs", "prompts"),
     ("upscale", "prompts"),
+    ("video", "frames"),  # alpha is enlarged as the frame beside it
     ("evaluation", "training"),  # a study trains what it measures
     ("evaluation", "terminal"),
     ("weights", "pipeline"),

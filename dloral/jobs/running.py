@@ -54,7 +54,7 @@ class SegmentWriter:
             self._file = self._new_file(self._number)
         time, duration = restored.frame.time, restored.frame.duration
         try:
-            self._file.write(self._encoder.encode(restored.pixels, time, duration))
+            self._file.write(self._encoder.encode(restored.with_alpha, time, duration))
         except OSError as error:
             raise self._failed(error) from error
         self._frames += 1

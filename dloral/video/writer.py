@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -25,7 +27,7 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from dloral.errors import InputError, OptionError, OutputError
-from dloral.video.encoders import CONTAINERS
+from dloral.video.encoders import CONTAINERS, mastering_options
 from dloral.video.encoding import (
     SEGMENT_FRAMES,
     CodedFrame,
@@ -40,6 +42,7 @@ from dloral.video.media import MAX_OUTPUT_PIXELS, MAX_SIDE, reason, seconds
 from dloral.video.parts import FRAME_NAME, Part, remove_frames
 from dloral.video.probe import ClipInfo
 from dloral.video.tracks import Tracks
+from dloral.video.vp9_alpha import packet_with_alpha
 
 _PART_NAME = re.compile(r"^\..*\.[0-9a-f]{8}\.(part|old)$")
 """New frames on their way into a folder, and the old ones on their way out."""
@@ -81,16 +84,23 @@ def open_writer(
     codec: str = "h264",
     crf: int | None = None,
     bit_depth: int = 8,
+    chroma: str = "auto",
+    preset: str | None = None,
+    encoder_options: tuple[str, ...] = (),
+    audio: str = "auto",
+    keep_names: bool = True,
     start: Fraction | float = 0,
     duration: Fraction | float | None = None,
     overwrite: bool = True,
 ) -> contextlib.AbstractContextManager[Writer]:
     """A place to write the restored frames of ``source`` to, in a ``with`` block.
 
-    ``target``: .mp4, .mkv, .mov, .webm; .png, .jpg, .webp for a single picture; a folder (no
-    suffix, a trailing slash, or an existing folder) for 00000000.png, 00000001.png, ... (16 bits a
-    channel when ``bit_depth`` is 10). ``start``, ``duration``: which seconds of the source the
-    frames come from, so that sound and subtitles are cut alike.
+    ``target``: .mp4, .mkv, .mov, .webm; .png, .jpg, .webp, .tif, .exr for a single picture; a
+    folder (no suffix, a trailing slash, or an existing folder) for 00000000.png, 00000001.png, ...,
+    or with the names of the source's frames (``keep_names``); 16 bits a channel when ``bit_depth``
+    is 10. ``start``, ``duration``: which seconds of the source the frames come from, so that sound
+    and subtitles are cut alike. ``audio``: auto, copy, aac or none. A source that keeps its alpha
+    takes frames of four channels.
 
     An existing folder is filled only if it is empty or holds nothing but frames that this writer
     once wrote (they carry a mark, and go when the new ones are there); otherwise OutputError.
@@ -99,12 +109,15 @@ def open_writer(
     """
     path, suffix = _checked_target(target, source, overwrite)
     _check_size(path, width, height)
-    chosen = OutputFormat(suffix, width, height, codec, crf, bit_depth)
+    alpha = source.keep_alpha
+    chosen = OutputFormat(
+        suffix, width, height, codec, crf, bit_depth, chroma, preset, encoder_options, alpha
+    )
     if chosen.is_video:
-        chosen.video_encoder  # noqa: B018  # its OptionError is raised here
+        chosen.check()
         first = seconds(start)
         end = None if duration is None else first + seconds(duration)
-        return _write_video(path, source, chosen, end)
+        return _write_video(path, source, chosen, end, audio)
     if suffix:
         if source.num_frames != 1:
             raise OptionError(
@@ -112,7 +125,19 @@ def open_writer(
                 "give .mp4, .mkv, .mov or .webm, or a folder for frames"
             )
         return _write_picture(path, source, chosen)
-    return _write_folder(path, source, chosen)
+    return _write_folder(path, source, chosen, _frame_names(source, keep_names, start))
+
+
+def _frame_names(source: ClipInfo, keep: bool, start: Fraction | float) -> Iterator[str]:
+    """Names of a folder's frames: as the source's where those go with it, else numbers."""
+    files = frame_files(source.path) if source.kind == "folder" and keep else []
+    names = [f"{file.stem}.png" for file in files]
+    if names and len({name.lower() for name in names}) == len(names):
+        first = math.ceil(seconds(start) * source.fps)
+        yield from names[first:]
+        return
+    for index in itertools.count():
+        yield f"{index:08d}.png"
 
 
 def _checked_target(target: str | Path, source: ClipInfo, overwrite: bool) -> tuple[Path, str]:
@@ -313,7 +338,7 @@ class _Writer:
 
 @contextmanager
 def _write_video(
-    path: Path, source: ClipInfo, chosen: OutputFormat, end: Fraction | None
+    path: Path, source: ClipInfo, chosen: OutputFormat, end: Fraction | None, audio: str
 ) -> Iterator[Writer]:
     options = {}
     if chosen.suffix in (".mp4", ".mov"):
@@ -328,7 +353,7 @@ def _write_video(
             try:
                 writer = _VideoWriter(container, source, chosen, end, notes)
                 add_picture = writer.add_stream
-                with Tracks(source, container, chosen.suffix, notes, add_picture) as tracks:
+                with Tracks(source, container, chosen.suffix, notes, add_picture, audio) as tracks:
                     writer.tracks = tracks
                     yield writer
                     writer.finish()
@@ -363,7 +388,17 @@ class _VideoWriter(_Writer):
         self._last_pts = self._last_dts = -1 << 62
         self._unit = time_unit(source)
         encoder = chosen.video_encoder
-        if chosen.pixel_format != encoder.formats[chosen.bit_depth]:
+        if chosen.coded_size != (chosen.width, chosen.height):
+            width, height = chosen.coded_size
+            self.notes.append(
+                f"{chosen.width}x{chosen.height} is padded to {width}x{height}, the least that "
+                f"{chosen.codec} holds"
+            )
+        told = source.mastering if source.keeps_hdr else None
+        if told is not None and mastering_options(encoder.library, told) is None:
+            self.notes.append(f"mastering display and MaxCLL left out: {chosen.codec} has none")
+        usual = encoder.formats[chosen.bit_depth]
+        if chosen.chroma == "auto" and not chosen.alpha and chosen.pixel_format != usual:
             self.notes.append(
                 f"{chosen.width}x{chosen.height} is odd: written as {chosen.pixel_format}, "
                 "which some players lack"
@@ -376,6 +411,8 @@ class _VideoWriter(_Writer):
         stream = self._container.add_stream(encoder.library, rate=self._source.fps)
         self._stream = cast(VideoStream, stream)
         set_up(self._stream.codec_context, self._source, self.chosen)
+        if self.chosen.alpha and encoder.library == "libvpx-vp9":
+            self._stream.metadata["alpha_mode"] = "1"
         return self._stream
 
     def finish(self) -> None:
@@ -394,7 +431,7 @@ class _VideoWriter(_Writer):
         dts = max(coded.dts + self._lead, self._last_dts + 1)
         pts = max(coded.pts + self._lead, dts)
         self._last_dts = dts
-        packet = Packet(coded.data)
+        packet = packet_with_alpha(coded.data, coded.alpha) if coded.alpha else Packet(coded.data)
         packet.time_base, packet.pts, packet.dts = self._unit, pts, dts
         packet.duration, packet.is_keyframe = coded.duration, coded.is_key
         self.tracks.mux_until(dts * self._unit)
@@ -429,7 +466,9 @@ class _PictureWriter(_Writer):
 
 
 @contextmanager
-def _write_folder(path: Path, source: ClipInfo, chosen: OutputFormat) -> Iterator[Writer]:
+def _write_folder(
+    path: Path, source: ClipInfo, chosen: OutputFormat, names: Iterator[str]
+) -> Iterator[Writer]:
     path = path.resolve()
     # A folder that is there may be a mount point or somebody's working directory, which no other
     # folder can take the place of: it is filled from within.
@@ -440,7 +479,7 @@ def _write_folder(path: Path, source: ClipInfo, chosen: OutputFormat) -> Iterato
         raise _output_error(path, error) from error
     part, kept = made.path, False
     try:
-        writer = _FolderWriter(part, path, source, chosen)
+        writer = _FolderWriter(part, path, source, chosen, names)
         writer.notes += _left_notes(made)
         if source.has_audio:
             writer.notes.append("a folder of frames keeps no sound")
@@ -461,17 +500,18 @@ def _write_folder(path: Path, source: ClipInfo, chosen: OutputFormat) -> Iterato
 
 
 class _FolderWriter(_Writer):
-    def __init__(self, part: Path, path: Path, source: ClipInfo, chosen: OutputFormat) -> None:
+    def __init__(
+        self, part: Path, path: Path, source: ClipInfo, chosen: OutputFormat, names: Iterator[str]
+    ) -> None:
         super().__init__(source, chosen)
-        self._count = 0
+        self._names = names
         self._part, self._path = part, path
 
     def _put(self, coded: CodedFrame) -> None:
         try:
-            (self._part / f"{self._count:08d}.png").write_bytes(coded.data)
+            (self._part / next(self._names)).write_bytes(coded.data)
         except OSError as error:
             raise _output_error(self._path, error) from error
-        self._count += 1
 
 
 def _move_in(part: Path, path: Path) -> None:
