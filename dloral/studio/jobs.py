@@ -34,7 +34,8 @@ from dloral.upscale import Progress, output_size, upscale_steps
 from dloral.video.encoders import FOR_VIEWING
 from dloral.video.probe import ClipInfo
 from dloral.video.reader import Frame, read_frames
-from dloral.video.writer import open_writer, remove_leftovers
+from dloral.video.targets import remove_leftovers
+from dloral.video.writer import open_writer
 
 if TYPE_CHECKING:
     from dloral.frame_generator import FrameGenerator

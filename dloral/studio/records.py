@@ -11,7 +11,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dloral.jobs.store import DONE, FAILED, JobRecord, JobStore
+from dloral.jobs.records import DONE, FAILED, JobRecord
+from dloral.jobs.store import JobStore
 from dloral.studio.settings import Settings, settings_from
 from dloral.upscale import Progress
 from dloral.video.probe import ClipInfo

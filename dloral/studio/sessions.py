@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dloral.errors import DLoRALError, InputError
-from dloral.jobs.store import DONE, FAILED, JobRecord, hashed
+from dloral.jobs.records import DONE, FAILED, JobRecord
+from dloral.jobs.store import hashed
 from dloral.options import UpscaleOptions
 from dloral.studio.jobs import Job, Result
 from dloral.studio.models import Models

@@ -6,7 +6,6 @@ number of frames is exact and a file that was cut off is found before hours of w
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -22,6 +21,13 @@ from av.video.stream import VideoStream
 
 from dloral.errors import InputError
 from dloral.video.clock import NO_JUMPS, Clock
+from dloral.video.durations import (
+    FASTEST_RATE,
+    average_rate,
+    check_duration,
+    lead_in,
+    picture_seconds,
+)
 from dloral.video.extras import tags_of
 from dloral.video.filters import FRAME, OFF, RATES
 from dloral.video.hdr import NAMES, Mastering
@@ -29,7 +35,6 @@ from dloral.video.images import FOLDER_FPS, Header, frame_files, image_header
 from dloral.video.integrity import check_whole
 from dloral.video.looks import looks_of
 from dloral.video.media import (
-    MAX_DAYS,
     check_size,
     existing_path,
     forgives_damage,
@@ -42,18 +47,6 @@ from dloral.video.scan import Scan, SizeChange, scan_video
 
 _MOTION_JPEG = {".mjpeg", ".mjpg"}
 """Pictures one behind another, which begin as one picture does."""
-
-_FASTEST = Fraction(1000)
-"""Frames a second; times that lie closer are damaged, and encoders refuse such a rate."""
-
-_LEAST_LEAD_IN = Fraction(1, 10)
-"""Seconds: less sound before the picture is an encoder's run-up."""
-
-_LONGEST_LEAD_IN = 60
-"""Seconds: more than that is a damaged time."""
-
-_LONGEST_LAST_FRAME = 10
-"""Seconds; a tag that says more than that is taken for stale."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +202,7 @@ def _probe_image(path: Path, page_fps: Fraction) -> ClipInfo:
         kind="pages",
         num_frames=len(times),
         duration=end,
-        fps=min(len(times) / end, _FASTEST).limit_denominator(1001),
+        fps=min(len(times) / end, FASTEST_RATE).limit_denominator(1001),
         page_times=times,
     )
 
@@ -247,7 +240,7 @@ def _probe_folder(path: Path, fps: Fraction) -> ClipInfo:
                 remedy="make them the same",
                 path=path,
             )
-    _check_duration(path, len(files) / fps)
+    check_duration(path, len(files) / fps)
     return ClipInfo(
         path=path,
         kind="folder",
@@ -270,7 +263,7 @@ def _probe_video(path: Path) -> ClipInfo:
         check_size(path, frame.height, frame.width)
         scan = scan_video(path)
         _begin_with(scan, container, frame)
-        _check_duration(path, scan.end - scan.first)
+        check_duration(path, scan.end - scan.first)
         for change in scan.changes:
             check_size(path, change.height, change.width)
         turn = orientation_of(frame)
@@ -278,7 +271,7 @@ def _probe_video(path: Path) -> ClipInfo:
         aspect = Fraction(stream.codec_context.sample_aspect_ratio or 1)
         if turn.transpose:
             width, height, aspect = height, width, 1 / aspect
-        fps = _average_rate(stream, scan)
+        fps = average_rate(stream, scan)
         strangers = other_programmes(path, container, stream)
         looks = looks_of(path, stream, frame)
         audio = _codecs(s for s in container.streams.audio if s.index not in strangers)
@@ -288,7 +281,7 @@ def _probe_video(path: Path) -> ClipInfo:
             width=width,
             height=height,
             num_frames=scan.num_frames or None,
-            duration=_picture_seconds(stream, scan, 1 / fps),
+            duration=picture_seconds(stream, scan, 1 / fps),
             fps=fps,
             codec=stream.codec_context.codec.canonical_name,
             pixel_format=frame.format.name,
@@ -305,7 +298,7 @@ def _probe_video(path: Path) -> ClipInfo:
             start_time=scan.first,
             time_base=Fraction(stream.time_base or Fraction(1, 1000)),
             clock=scan.clock,
-            lead_in=_lead_in(scan),
+            lead_in=lead_in(scan),
             size_changes=tuple(_upright_change(change, turn) for change in scan.changes),
             changing_sound=scan.changing_sound,
             other_programmes=strangers,
@@ -315,20 +308,6 @@ def _probe_video(path: Path) -> ClipInfo:
             mastering=looks.mastering,
             deinterlace=FRAME if looks.field_order else OFF,
         )
-
-
-def _picture_seconds(stream: VideoStream, scan: Scan, usual: Fraction) -> Fraction:
-    """How long the picture lasts; Matroska says in a tag how long its last frame is shown."""
-    if not scan.timed:
-        return max(scan.num_frames, 1) * usual
-    end = scan.end if scan.end > scan.last else scan.last + usual
-    told = re.fullmatch(r"(\d+):(\d\d):(\d\d\.\d+)", stream.metadata.get("DURATION", ""))
-    if told:
-        hours, minutes, rest = told.groups()
-        tagged = int(hours) * 3600 + int(minutes) * 60 + Fraction(rest)
-        if scan.last < tagged < end + _LONGEST_LAST_FRAME:
-            end = tagged
-    return end - scan.first
 
 
 def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
@@ -366,39 +345,6 @@ def _begin_with(scan: Scan, container: InputContainer, frame: VideoFrame) -> Non
             for change in scan.changes
             if change.time > skipped
         )
-
-
-def _average_rate(stream: VideoStream, scan: Scan) -> Fraction:
-    """The stream's own rate where its frames agree with it, else frames per second counted."""
-    told = Fraction(stream.average_rate or stream.guessed_rate or 0)
-    seconds = scan.end - scan.first
-    if not scan.timed:
-        return Fraction(stream.guessed_rate or told or 25)
-    if told and abs(told * seconds - scan.num_frames) <= max(1, scan.num_frames // 100):
-        return told
-    if seconds > 0 and scan.num_frames:
-        counted = scan.num_frames / seconds
-        if counted < 1:  # a time lapse: the period is the plain number
-            return 1 / (1 / counted).limit_denominator(1001)
-        return min(counted.limit_denominator(1001), _FASTEST)
-    return told or Fraction(25)
-
-
-def _check_duration(path: Path, seconds: Fraction) -> None:
-    if seconds > MAX_DAYS * 86400:
-        raise InputError(
-            "{path} says it lasts {value:.0f} days",
-            remedy=f"at most {MAX_DAYS} are read: cut it into parts",
-            path=path,
-            value=float(seconds) / 86400,
-        )
-
-
-def _lead_in(scan: Scan) -> Fraction:
-    if scan.sound_first is None or not scan.timed:
-        return Fraction(0)
-    lead = scan.first - scan.sound_first
-    return lead if _LEAST_LEAD_IN <= lead <= _LONGEST_LEAD_IN else Fraction(0)
 
 
 def _upright_change(change: SizeChange, turn: Orientation) -> SizeChange:
