@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import av
 from av import VideoFrame
@@ -12,10 +11,8 @@ from torch import Tensor
 from dloral.errors import InputError
 from dloral.video.colour import frame_to_rgb
 from dloral.video.hdr import LINEAR
+from dloral.video.header import Header
 from dloral.video.media import check_size, first_bytes
-
-if TYPE_CHECKING:
-    from dloral.video.images import Header
 
 _SIGNATURE = b"\x76\x2f\x31\x01"
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "exr_pipe"}
@@ -27,8 +24,6 @@ def is_exr(path: Path) -> bool:
 
 def exr_header(path: Path) -> Header:
     """As :func:`dloral.video.images.image_header`."""
-    from dloral.video.images import Header
-
     frame = _decoded(path)
     has_alpha = "gbra" in frame.format.name
     return Header(

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
 from zlib import crc32
 
 import cv2
@@ -20,6 +19,7 @@ from dloral.errors import InputError
 from dloral.video.colour import over_white
 from dloral.video.exr import exr_header, is_exr, load_exr
 from dloral.video.hdr import HLG, PQ
+from dloral.video.header import Header
 from dloral.video.media import MAX_INPUT_PIXELS, check_size, existing_path, first_bytes, reason
 from dloral.video.picture_kinds import RAW_SUFFIXES, SIGNATURES, check_not_raw, opened_picture
 from dloral.video.picture_tags import ORIENTATION
@@ -50,27 +50,6 @@ _TURNED = {5, 6, 7, 8}
 
 _MIRRORED = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}
 """Axes of (3,H,W) that an EXIF orientation mirrors, after the exchange."""
-
-
-class Header(NamedTuple):
-    """Height and width as shown upright, kind (png, jpeg, ...), bits per channel, 8 or more, and
-    the EXIF orientation that decoded pixels still have, 1 to 8.
-
-    ``has_alpha``: it has a channel of transparency; ``primaries``, ``transfer``: code points of
-    ISO/IEC 23091-2 where the file says so; ``page_times``: when each of its pictures is shown, if
-    there are several, ``end``: until when the last one is, in seconds.
-    """
-
-    height: int
-    width: int
-    kind: str
-    bits: int = 8
-    orientation: int = 1
-    has_alpha: bool = False
-    primaries: int | None = None
-    transfer: int | None = None
-    page_times: tuple[Fraction, ...] = ()
-    end: Fraction = Fraction(0)
 
 
 def image_header(path: Path, page_fps: Fraction = FOLDER_FPS) -> Header:

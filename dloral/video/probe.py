@@ -31,7 +31,8 @@ from dloral.video.durations import (
 from dloral.video.extras import tags_of
 from dloral.video.filters import FRAME, OFF, RATES
 from dloral.video.hdr import NAMES, Mastering
-from dloral.video.images import FOLDER_FPS, Header, frame_files, image_header
+from dloral.video.header import Header
+from dloral.video.images import FOLDER_FPS, frame_files, image_header
 from dloral.video.integrity import check_whole
 from dloral.video.looks import looks_of
 from dloral.video.media import (
