@@ -68,7 +68,7 @@ DRAWN = {"teacher_charbonnier": 0.7, "teacher_gradient": 0.5, "charbonnier": 0.3
 COMPACT_CPU = ChainConfig(
     sizes=CompactSizes(finish_channels=24, decoder_sees_input=True, upsample=True),
     rank=32,
-    flow=FlowConfig(clips=4, crop=192),
+    flow=FlowConfig(clips=4, crop=256),
     flow_loop=LoopConfig(
         steps=4000,
         learning_rate=1e-3,

@@ -20,7 +20,7 @@ from dloral.errors import DLoRALError, OptionError
 from dloral.training.chain import run_chain
 from dloral.training.config import with_changes
 from dloral.training.plan import PHASES, ChainConfig, check_budget
-from dloral.training.recipes import COMPACT_CPU
+from dloral.training.recipes import CHAINS, COMPACT_CPU
 from dloral.weights.loading import load_pipeline
 
 TINY = (
@@ -192,3 +192,16 @@ def test_a_missing_teacher_is_one_line(photos: Path, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
     with pytest.raises(DLoRALError, match="does not exist"):
         run_chain(tiny(photos, weights, "teacher=ABSENT"), tmp_path / "b")
+
+
+def test_a_flow_crop_that_the_pyramid_cannot_halve_is_one_line(
+    photos: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(OptionError, match=r"flow\.crop is 40") as caught:
+        run_chain(tiny(photos, "flow.crop=40"), tmp_path / "run", steps=4)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_recipes_crops_fit_their_flow_nets() -> None:
+    for recipe in CHAINS.values():
+        assert recipe.flow.crop % (8 << (recipe.sizes.flow_levels - 1)) == 0

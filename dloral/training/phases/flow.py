@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dloral.data.clips import Clips, ClipSource, Draw
 from dloral.data.spec import check
+from dloral.errors import OptionError
 from dloral.frames.resize import LATENT_STRIDE, shrink_for_flow
 from dloral.models.flow import warp
 from dloral.pipeline import DLoRALPipeline
@@ -88,6 +89,15 @@ class FlowPhase(Phase):
         held_out: Clips | None = None,
     ) -> None:
         self.pipe, self.source, self.config = pipe, source, config
+        halvings = len(pipe.flow.pyramid) - 1
+        if config.crop % (LATENT_STRIDE << halvings):
+            raise OptionError(
+                "{option} is {value}, which the flow net's {levels} levels do not halve evenly",
+                remedy=f"give a multiple of {LATENT_STRIDE << halvings}",
+                option="flow.crop",
+                value=config.crop,
+                levels=halvings + 1,
+            )
         self.warm_up_steps = round(config.warm_up_share * steps)
         self.held_out = None if held_out is None else known_pairs(held_out)
 
