@@ -347,7 +347,7 @@ class _Run:
         if not self._frames:
             raise InputError(
                 "{path} has no frame from {value:g} s on",
-                remedy="give an earlier {start} or a longer {duration}",
+                remedy="change {start} or {duration}",
                 path=self._clip.path,
                 value=self._options.start,
                 start=Setting("start"),
