@@ -13,11 +13,11 @@ from dloral.data.spec import ClipSpec
 from dloral.errors import OptionError, WeightsError
 from dloral.training.checkpoints import CheckpointError
 from dloral.training.fresh import CompactSizes
+from dloral.training.loop import LoopConfig
 from dloral.training.phases.algorithm1 import Algorithm1Config
 from dloral.training.phases.base import BaseConfig
 from dloral.training.phases.decoder import DecoderConfig
 from dloral.training.phases.flow import FlowConfig
-from dloral.training.trainer import LoopConfig
 
 PHASES = ("flow", "base", "decoder", "algorithm1")
 PLAN = "plan.json"

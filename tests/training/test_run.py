@@ -24,8 +24,8 @@ from dloral.cli import main
 from dloral.data.spec import ClipSpec
 from dloral.errors import CancelledError, DLoRALError, OutputError
 from dloral.training.checkpoints import BEFORE, CHECKPOINT, load_checkpoint
-from dloral.training.config import DataConfig, TrainConfig, load_config, with_changes
-from dloral.training.recipes import TINY
+from dloral.training.config import DataConfig, TrainConfig, with_changes
+from dloral.training.recipes import TINY, load_config
 from dloral.training.run import run_training
 from dloral.weights.loading import load_pipeline
 

@@ -12,9 +12,11 @@ from dloral.data.packs import Pack, PackClips
 from dloral.errors import DLoRALError
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.fresh import CompactSizes, build_pipeline
+from dloral.training.loop import LoopConfig
 from dloral.training.phases.base import BaseConfig, BasePhase
 from dloral.training.phases.flow import FlowConfig, FlowPhase, end_point_error
-from dloral.training.trainer import LoopConfig, NotFiniteError, train
+from dloral.training.phases.phase import train
+from dloral.training.trainer import NotFiniteError
 
 SIZES = CompactSizes(4, 8, 1, 1, (8, 8), 2, (4, 4, 4, 4), 1, 4)
 LOOP = LoopConfig(steps=6, checkpoint_every=1, evaluate_every=100, warmup_steps=2, decay_steps=2)

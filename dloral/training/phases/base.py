@@ -22,7 +22,7 @@ from dloral.pipeline import DLoRALPipeline
 from dloral.training.adversarial import AdversarialConfig
 from dloral.training.losses import charbonnier
 from dloral.training.objective import Objective, Restored, check_names
-from dloral.training.trainer import Phase
+from dloral.training.phases.phase import Phase
 
 
 @dataclass(frozen=True)
