@@ -103,3 +103,8 @@ def _load(folder: Path, options: UpscaleOptions, pipe: "Generator") -> "Tagger":
     place = pipe.execution_device
     dtype = torch.float32 if place.type == "cpu" else pipe.compute_dtype
     return load_tagger(folder, place, dtype, dape=options.tagger != "ram")
+
+
+def as_lists(scenes: Sequence[Scene]) -> list[list[str]]:
+    """Scenes as JSON holds them: [start, prompt] each."""
+    return [[str(scene.start), scene.prompt] for scene in scenes]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from dloral.data.spec import check
+from dloral.data.spec import check, one_of
 
 KINDS = ("hinge", "softplus")
 LAYOUTS = ("unet", "strided")
@@ -36,8 +36,8 @@ class AdversarialConfig:
         check(
             self,
             {
-                "kind": (self.kind in KINDS, " or ".join(KINDS)),
-                "layout": (self.layout in LAYOUTS, " or ".join(LAYOUTS)),
+                "kind": (self.kind in KINDS, one_of(KINDS)),
+                "layout": (self.layout in LAYOUTS, one_of(LAYOUTS)),
                 "width": (self.width >= 1, "1 or more"),
                 "levels": (self.levels >= 1, "1 or more"),
             },

@@ -248,7 +248,7 @@ class Chain:
             source = self._source(1, decoder.clips, decoder.crop, loop)
             return DecoderPhase(self.pipe, source, decoder, held_out)
         base = config.base
-        source = self._source(base.frames, base.clips, base.crop, loop)
+        source = self._source(base.frames, base.drawn, base.crop, loop)
         return BasePhase(
             self.pipe,
             source,

@@ -14,7 +14,7 @@ from textwrap import indent
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from dloral.data.spec import ClipSpec, check
+from dloral.data.spec import ClipSpec, check, one_of
 from dloral.errors import OptionError
 from dloral.files import write_text
 from dloral.training.loop import LoopConfig
@@ -64,7 +64,7 @@ class ModelConfig:
             {
                 "consistency_rank": (self.consistency_rank >= 1, "1 or more"),
                 "detail_rank": (self.detail_rank >= 1, "1 or more"),
-                "frozen_dtype": (self.frozen_dtype in PRECISIONS, " or ".join(PRECISIONS)),
+                "frozen_dtype": (self.frozen_dtype in PRECISIONS, one_of(PRECISIONS)),
             },
         )
 

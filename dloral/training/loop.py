@@ -8,7 +8,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
-from dloral.data.spec import check
+from dloral.data.spec import check, one_of
 from dloral.errors import OptionError
 from dloral.weights.loading import AUTO, choose_device, choose_dtype
 
@@ -59,7 +59,7 @@ class LoopConfig:
                 for name in counts
             }
             | {
-                "mixed_precision": (self.mixed_precision in PRECISIONS, ", ".join(PRECISIONS)),
+                "mixed_precision": (self.mixed_precision in PRECISIONS, one_of(PRECISIONS)),
                 "learning_rate": (0 <= self.learning_rate < inf, "0 or more"),
                 "rate_factors": (all(0 <= f < inf for f in factors), "factors of 0 or more"),
                 "betas": (all(0 <= b < 1 for b in self.betas), "factors from 0 to less than 1"),
