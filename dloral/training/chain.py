@@ -46,7 +46,7 @@ from dloral.training.plan import (
     settings_of,
     teacher_file,
 )
-from dloral.training.preview import HeldOut
+from dloral.training.preview import Preview
 from dloral.training.run import save_pipeline
 from dloral.training.schedule import Stage
 from dloral.training.trainer import Trainer
@@ -270,7 +270,7 @@ class Chain:
         source = self._source(config.frames, config.clips, config.crop, loop)
         sources: dict[Stage, ClipSource] = dict.fromkeys(config.plan().stages, source)
         task = Algorithm1Task(self.pipe, sources, config, self.features, teacher=self.teacher)
-        shown = HeldOut(task, held_out) if held_out is not None else None
+        shown = Preview(task, held_out) if held_out is not None else None
         trainer = Trainer(
             task.trainable(),
             loop,

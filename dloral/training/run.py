@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -13,13 +12,13 @@ from accelerate import PartialState
 from torch import nn
 
 from dloral.data.clips import ClipSource
-from dloral.data.manifest import HeldOut as Manifest
+from dloral.data.manifest import HeldOut
 from dloral.data.packs import Pack, PackClips
 from dloral.data.sources import Sources, find_sources, pack_of
 from dloral.data.spec import ClipSpec
 from dloral.data.streams import StreamClips, draw_clips, enlarged
 from dloral.errors import OptionError, OutputError
-from dloral.files import write_text
+from dloral.files import write_text, write_whole
 from dloral.models.adapters import CONSISTENCY, DETAIL
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.config import DataConfig, TrainConfig, save_config
@@ -27,7 +26,7 @@ from dloral.training.loop import own_micro_batches, process_state, resolve_preci
 from dloral.training.monitor import check_run_folder, make_run_folder
 from dloral.training.perceptual import load_perceptual
 from dloral.training.phases.algorithm1 import Algorithm1Task, algorithm_1
-from dloral.training.preview import HeldOut
+from dloral.training.preview import Preview
 from dloral.training.schedule import Stage
 from dloral.training.start import Prompts, build_start
 from dloral.training.trainer import Trainer
@@ -107,13 +106,14 @@ def run_training(
 
 def save_pipeline(pipe: DLoRALPipeline, target: Path) -> None:
     """The model folder, whole or not at all; an earlier one of the same run gives way."""
+
+    def write(part: Path) -> None:
+        pipe.save_pretrained(part)
+        if target.exists():
+            target.rename(part.with_name("before"))
+
     try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".pipeline-") as folder:
-            unfinished = Path(folder, "pipeline")
-            pipe.save_pretrained(unfinished)
-            if target.exists():
-                target.rename(Path(folder, "before"))
-            unfinished.rename(target)
+        write_whole(target, write)
     except BROKEN as error:
         free = shutil.disk_usage(target.parent).free
         raise OutputError(
@@ -250,7 +250,7 @@ def _stage_spec(data: DataConfig, stage: Stage) -> ClipSpec:
 
 def _trained_on(spec: ClipSpec, config: TrainConfig) -> Sources | Pack:
     """What a stage's clips are from: places without what is held out; no pack that has some."""
-    algorithm, held_out = config.algorithm, Manifest.load()
+    algorithm, held_out = config.algorithm, HeldOut.load()
     if folder := pack_of(spec.places):
         pack = Pack(folder).check(algorithm.frames, algorithm.crop)
         held_out.refuse_pack(pack)
@@ -258,15 +258,15 @@ def _trained_on(spec: ClipSpec, config: TrainConfig) -> Sources | Pack:
     return held_out.exclude(find_sources(spec), algorithm.frames).checked(spec)
 
 
-def _held_out(task: Algorithm1Task, config: TrainConfig, device: torch.device) -> HeldOut | None:
+def _held_out(task: Algorithm1Task, config: TrainConfig, device: torch.device) -> Preview | None:
     spec, count = config.data.held_out, config.data.held_out_clips
     if spec is None:
         return None
     if folder := pack_of(spec.places):
         pack = Pack(folder).check(config.algorithm.frames)
-        return HeldOut(task, pack.clips(slice(count)).to(device))
+        return Preview(task, pack.clips(slice(count)).to(device))
     spec = _spec(spec, config, HELD_OUT_SEED)
-    return HeldOut(task, enlarged(draw_clips(find_sources(spec), spec, range(count)), device))
+    return Preview(task, enlarged(draw_clips(find_sources(spec), spec, range(count)), device))
 
 
 def _spec(spec: ClipSpec, config: TrainConfig, seed: int = 0) -> ClipSpec:

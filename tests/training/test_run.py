@@ -4,6 +4,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -58,8 +59,8 @@ def assert_equal(run: Path, other: Path) -> None:
         assert torch.equal(tensor, expected[name]), name
 
 
-def dloral_train(photos: Path, run: Path, *more: str, launcher: tuple[str, ...] = ()):
-    command = [sys.executable, *(launcher or ("-m",)), "dloral", "train", "tiny"]
+def dloral_train(photos: Path, run: Path, *more: str, **environment: str):
+    command = [sys.executable, "-m", "dloral", "train", "tiny"]
     command += ["--data", f"photos:{photos}", "--output", str(run), *more]
     root = Path(dloral.__file__).parents[1]  # not installed, and the run is started elsewhere
     return subprocess.Popen(
@@ -68,7 +69,7 @@ def dloral_train(photos: Path, run: Path, *more: str, launcher: tuple[str, ...] 
         stdout=subprocess.PIPE,
         text=True,
         cwd=run.parent,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**os.environ, "PYTHONPATH": str(root), **environment},
     )
 
 
@@ -86,6 +87,7 @@ def wait_for_steps(run: Path, steps: int, process: subprocess.Popen) -> None:
 def test_killed_at_any_moment_and_resumed_equals_unbroken(photos: Path, tmp_path: Path):
     """A real SIGKILL of a real process, then the same call again."""
     more = ("--steps", "14", "--set", "loop.checkpoint_every=1", "loop.log_every=1")
+    more += ("algorithm.crop=32",)
     arguments = ["train", "tiny", "--data", f"photos:{photos}", *more]
     assert main([*arguments, "--output", str(tmp_path / "unbroken")]) == 0
 
@@ -122,13 +124,20 @@ def test_a_polite_stop_saves_the_step_it_is_in(
 
 def test_two_processes_train_what_one_does(photos: Path, tmp_path: Path):
     """Gloo, the same global batch of four micro-batches."""
-    more = ("--steps", "6", "--set", *SETTINGS)
+    more = ("--steps", "4", "--set", *SETTINGS)
     arguments = ["train", "tiny", "--data", f"photos:{photos}", *more]
     assert main([*arguments, "--output", str(tmp_path / "one")]) == 0
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
-    process = dloral_train(photos, tmp_path / "two", *more, launcher=launcher)
-    _, said = process.communicate(timeout=180)
-    assert process.returncode == 0, said
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    # What torchrun and accelerate launch tell their processes.
+    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    processes = [
+        dloral_train(photos, tmp_path / "two", *more, RANK=str(rank), LOCAL_RANK=str(rank), **told)
+        for rank in range(2)
+    ]
+    said, other = (process.communicate(timeout=180)[1] for process in processes)
+    assert [process.returncode for process in processes] == [0, 0], said + other
     assert "on 2 x cpu in precision 'no': 2 micro-batches" in said
     one, two = learned(tmp_path / "one"), learned(tmp_path / "two")
     for name, tensor in one.items():
@@ -186,7 +195,7 @@ def test_a_run_leaves_all_that_was_promised(config: TrainConfig, photos: Path, t
 
 
 def test_the_number_of_workers_changes_nothing(config: TrainConfig, tmp_path: Path):
-    config = replace(config, loop=replace(config.loop, steps=3))
+    config = replace(config, loop=replace(config.loop, steps=2))  # of one stage: one worker
     run_training(config, tmp_path / "none")
     run_training(replace(config, data=replace(config.data, workers=1)), tmp_path / "one")
     assert_equal(tmp_path / "one", tmp_path / "none")
