@@ -86,14 +86,7 @@ def run_training(
     )
     if state.is_main_process:
         make_run_folder(run)
-        report = trainable_report(task)
-        write_text(run / "trainable.txt", report + "\n" + _trainable_tensors(task))
-        own = len(trainer.own_micro_batches)
-        print(
-            f"{report}\non {state.num_processes} x {state.device.type} in precision "
-            f"{precision!r}: {own} micro-batches of {config.algorithm.clips} clips each a step",
-            file=sys.stderr,
-        )
+        _announce(task, trainer, config, state)
     trainer.check()
     if state.is_main_process:
         save_config(config, run / "config.py")
@@ -102,6 +95,20 @@ def run_training(
         save_pipeline(pipe, run / "pipeline")
     state.wait_for_everyone()
     return run / "pipeline"
+
+
+def _announce(
+    task: Algorithm1Task, trainer: Trainer, config: TrainConfig, state: PartialState
+) -> None:
+    """What learns, and on what: to ``trainable.txt`` and stderr."""
+    report, own = trainable_report(task), len(trainer.own_micro_batches)
+    write_text(trainer.run / "trainable.txt", report + "\n" + _trainable_tensors(task))
+    print(
+        f"{report}\non {state.num_processes} x {state.device.type} in precision "
+        f"{config.loop.mixed_precision!r}: {own} micro-batches of {config.algorithm.clips} "
+        "clips each a step",
+        file=sys.stderr,
+    )
 
 
 def save_pipeline(pipe: DLoRALPipeline, target: Path) -> None:
