@@ -32,7 +32,7 @@ steps = upscale_steps(source, target, options, pipe)
 for progress in steps:
     if progress.stage == "restoring" and first is None:
         first = time.monotonic() - begun
-    if progress.frame == int(stop):
+    if int(stop) and progress.frame == int(stop):
         break
 steps.close()
 print(json.dumps({
