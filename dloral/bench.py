@@ -32,9 +32,9 @@ def bench(
         next(stream)
         times.append(time.perf_counter() - started)
     times = times[WARM_UP:]
-    precision = str(pipe.unet.dtype).removeprefix("torch.")
+    precision = str(pipe.compute_dtype).removeprefix("torch.")
     return (
-        f"{model} on {machine(pipe.device)}\n"
+        f"{model} on {machine(pipe.execution_device)}\n"
         f"{width}x{height} -> {target[1]}x{target[0]}, {precision}, {num_frames} frames: "
         f"median {statistics.median(times):.3f} s a frame "
         f"(min {min(times):.3f}, max {max(times):.3f}); loaded in {loading:.1f} s"

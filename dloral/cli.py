@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from dloral import __version__
+from dloral.data.commands import add_data
 from dloral.errors import OptionError, Terminated, exit_status
-from dloral.evaluation.commands import add_compare, add_evaluate, add_study
-from dloral.training.commands import add_data, add_train
+from dloral.evaluation.benchmark_commands import add_baseline, add_benchmark
+from dloral.evaluation.commands import add_compare, add_evaluate
+from dloral.evaluation.study_commands import add_study
+from dloral.training.commands import add_curve, add_data_list, add_embed, add_train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,10 +59,14 @@ def build_parser() -> argparse.ArgumentParser:
     _add_bench(commands)
     _add_app(commands)
     add_train(commands)
-    add_data(commands)
+    add_embed(commands)
+    add_curve(commands)
+    add_data(commands, add_data_list)
     add_evaluate(commands)
     add_compare(commands)
     add_study(commands)
+    add_benchmark(commands)
+    add_baseline(commands)
     return parser
 
 
@@ -84,7 +91,7 @@ def _add_upscale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_batch_options(parser)
     _add_engine_options(parser)
     _add_model_options(parser)
-    add("--scale", type=float, default=4.0, help="enlargement, 1 to 4")
+    _add_size_options(parser)
     add("--consistency", type=float, default=1.0, help="C-LoRA: steadiness in time, 0 to 2")
     add("--detail", type=float, default=1.0, help="D-LoRA: fine detail, 0 to 2")
     add("--strength", type=float, default=1.0, help="restored in the result, 0 (bicubic) to 1")
@@ -104,9 +111,8 @@ def _add_upscale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--start", type=_seconds, default=0.0, help="first second to restore, or HH:MM:SS")
     add("--duration", type=_seconds, help="seconds or HH:MM:SS; all that is left by default")
     add("--size-changes", default="scale", help="scale frames of another size, or refuse them")
-    add("--codec", default="h264", help="h264, h265, vp9, prores or ffv1")
-    add("--crf", type=int, help="quality of the written video, lower is better")
-    add("--bit-depth", type=int, default=8, help="8 or 10")
+    _add_source_options(parser)
+    _add_encoder_options(parser)
     add(
         "--resume",
         action=argparse.BooleanOptionalAction,
@@ -116,6 +122,59 @@ def _add_upscale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     add("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(command=_upscale)
+
+
+def _add_size_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_mutually_exclusive_group().add_argument
+    add("--scale", type=float, default=4.0, help="enlargement, 1 to 4")
+    add("--height", type=int, help="target height in pixels, in the place of --scale")
+    add("--width", type=int, help="target width in pixels")
+    add("--fit", metavar="WxH", help="as large as fits into this, such as 3840x2160")
+
+
+def _add_source_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("what is done with the source").add_argument
+    add(
+        "--deinterlace",
+        default="auto",
+        help="off, frame, field (twice the rate), film (inverse telecine), or auto: frame where "
+        "the clip is interlaced",
+    )
+    add("--hdr", default="keep", help="keep PQ and HLG, or tone-map to sdr")
+    add("--fps", type=float, help="of a folder of frames; 24 by default")
+
+
+def _add_encoder_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("how the result is written").add_argument
+    add(
+        "--codec",
+        default="h264",
+        help="h264, h265, av1, vp9, prores or ffv1; h264-nvenc, h265-qsv, h265-videotoolbox and "
+        "the like on graphics cards that have it",
+    )
+    add("--crf", type=int, help="quality of the written video, lower is better")
+    add("--bit-depth", type=_bit_depth, default="auto", help="8, 10, or auto: as the source")
+    add("--preset", help="the encoder's speed: slow for h264, 4 for av1, p7 for nvenc, ...")
+    add("--chroma", default="auto", help="420, 422, 444, or auto: 420 for even sizes")
+    add(
+        "--encoder-option",
+        dest="encoder_options",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="one of FFmpeg's options for the encoder; may be given again",
+    )
+    add("--audio", default="auto", help="copy, aac (encode anew), none, or auto: as it must be")
+    add(
+        "--keep-names",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="frames in a folder have the names of the source's frames",
+    )
+
+
+def _bit_depth(text: str) -> int | str:
+    return text if text == "auto" else int(text)
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -169,6 +228,7 @@ def _upscale(options: argparse.Namespace) -> int:
 
     chosen = vars(options)
     fields = UpscaleOptions.__dataclass_fields__
+    chosen["encoder_options"] = tuple(chosen["encoder_options"])
     upscale = UpscaleOptions(**{name: chosen[name] for name in fields})
     with engine_of(options.engine, options.devices, options.ray_address) as (engine, is_first):
         if not is_first:

@@ -11,27 +11,17 @@ import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import psutil
 import torch
-from diffusers import AutoencoderKL
 
-from dloral.errors import ResourceError
-from dloral.models.tiled_vae import DECODER_MARGIN
+from dloral.errors import ResourceError, Setting
 
 VAE_TILES = (64, 32)
 """Latent cells a side; 64 is 512 pixels."""
 
 UNET_TILES = (96, 64, 48)
-
-VAE_FEATURES = 3.5
-"""How often the widest layer at full size is held at a time: input, normalised, activated, output
-of a convolution. Measured on Stable Diffusion's decoder in float32 on a CPU: resident memory grew
-by 5.0 of it at 256 x 256 pixels and by 4.1 at 384 x 384, which is 3.4 and 0.1 GB."""
-
-UNET_FEATURES = 60
-"""How many times the UNet's first width is held at a time, for each latent cell."""
 
 SHARE = 0.9
 """Of the free memory, what an estimate may take."""
@@ -65,13 +55,13 @@ class Limits:
     keep_text: bool = True
     offload: bool = False
 
-    def lower(self, height: int, width: int, can: Collection[str]) -> "Limits | None":
-        """One step down for frames of ``height`` x ``width`` pixels; None on the last one.
+    def lower(self, cells: int, can: Collection[str]) -> "Limits | None":
+        """One step down for frames of ``cells`` latent cells on the longer side; None on the last.
 
-        ``can``: what the model and its device allow of "text", "vae_tile" and "offload". First what
-        costs nothing but time, last what can be seen: a tile of the UNet estimates its own flow.
+        ``can``: what the model and its device allow of "text", "vae_tile", "offload" and "tile".
+        First what costs nothing but time, last what can be seen: a tile of the UNet estimates its
+        own flow.
         """
-        cells = max(height, width) // 8
         if self.batch_size > 1:
             return replace(self, batch_size=1)
         if self.keep_text and "text" in can:
@@ -81,103 +71,84 @@ class Limits:
                 return replace(self, vae_tile=vae_tile)
         if not self.offload and "offload" in can:
             return replace(self, offload=True)
-        for tile in UNET_TILES:
+        for tile in UNET_TILES if "tile" in can else ():
             if tile < min(self.tile or cells, cells):
                 return replace(self, tile=tile, tile_overlap=min(self.tile_overlap, tile // 3))
         return None
 
-    def told(self, than: "Limits") -> str:
-        """In words, what is less than in ``than``."""
+    def told(self, than: "Limits", stride: int) -> str:
+        """In words, what is less than in ``than``; ``stride`` is pixels a latent cell."""
         words = []
         if self.batch_size != than.batch_size:
             words.append("one frame at a time")
         if self.keep_text != than.keep_text:
             words.append("the text encoder unloaded")
         if self.vae_tile != than.vae_tile:
-            words.append(f"the VAE in tiles of {8 * (self.vae_tile or 0)} pixels")
+            words.append(f"the VAE in tiles of {stride * (self.vae_tile or 0)} pixels")
         if self.offload != than.offload:
             words.append("parts moved to the GPU one by one")
         if self.tile != than.tile:
-            words.append(f"the UNet in tiles of {8 * (self.tile or 0)} pixels")
+            words.append(f"the UNet in tiles of {stride * (self.tile or 0)} pixels")
         return ", ".join(words)
 
 
-def fit(pipe: Any, asked: Limits, height: int, width: int) -> tuple[Limits, str] | None:
+class NeedsMemory(Protocol):
+    """What a model says of its memory; part of :class:`dloral.generator.Generator`."""
+
+    @property
+    def execution_device(self) -> torch.device:
+        """Where frames and latents go for a step."""
+
+    @property
+    def latent_stride(self) -> int:
+        """Pixels a side of one latent cell."""
+
+    @property
+    def steps_down(self) -> Collection[str]:
+        """What may be done to need less of it; see :meth:`Limits.lower`."""
+
+    def needed_memory(self, limits: Limits, height: int, width: int) -> int:
+        """Bytes, roughly, that frames of ``height`` x ``width`` take beyond the weights."""
+
+
+def fit(model: NeedsMemory, asked: Limits, height: int, width: int) -> tuple[Limits, str] | None:
     """The first limits below ``asked`` that frames of ``height`` x ``width`` pixels should fit
     with, and what to tell; None where ``asked`` will do, or where no step down is left."""
-    free, limits = free_memory(pipe._execution_device), asked
-    while needed_memory(pipe, limits, height, width) > SHARE * free:
-        lower = limits.lower(height, width, allowed(pipe))
+    free, limits = free_memory(model.execution_device), asked
+    while model.needed_memory(limits, height, width) > SHARE * free:
+        lower = _lower(model, limits, height, width)
         if lower is None:
             break  # an estimate is no reason to refuse
         limits = lower
     if limits == asked:
         return None
-    return limits, f"{free / 1e9:.1f} GB of memory are free: {limits.told(asked)}"
+    words = limits.told(asked, model.latent_stride)
+    return limits, f"{free / 1e9:.1f} GB of memory are free: {words}"
 
 
-def step_down(pipe: Any, limits: Limits, height: int, width: int) -> tuple[Limits, str]:
+def step_down(model: NeedsMemory, limits: Limits, height: int, width: int) -> tuple[Limits, str]:
     """One step below ``limits``, after memory ran out, and what to tell.
 
     Raises :class:`ResourceError` on the last step.
     """
-    lower = limits.lower(height, width, allowed(pipe))
+    lower = _lower(model, limits, height, width)
     if lower is None:
         raise ResourceError(
-            f"frames of {width}x{height} do not fit the memory of {pipe._execution_device}, "
-            "not even in the smallest steps; use a smaller --scale, --dtype bfloat16, or "
-            "--model compact"
+            "frames of {width}x{height} do not fit the memory of {device}, not even in the "
+            "smallest steps",
+            remedy="use a smaller {scale}, {dtype}, or {model}",
+            width=width,
+            height=height,
+            device=str(model.execution_device),
+            scale=Setting("scale"),
+            dtype=Setting("dtype", "bfloat16"),
+            model=Setting("model", "compact"),
         )
-    return lower, f"memory ran out; going on with {lower.told(limits)}"
+    return lower, f"memory ran out; going on with {lower.told(limits, model.latent_stride)}"
 
 
-def allowed(pipe: Any) -> set[str]:
-    """What may be done to a model to need less; see :meth:`Limits.lower`."""
-    can = set()
-    if isinstance(pipe.vae, AutoencoderKL):
-        can.add("vae_tile")
-    if pipe.reads_prompts and pipe.folder is not None:
-        can.add("text")
-    if pipe._execution_device.type == "cuda":
-        can.add("offload")
-    return can
-
-
-def needed_memory(pipe: Any, limits: Limits, height: int, width: int) -> int:
-    """Bytes, roughly, that restoring frames of ``height`` x ``width`` takes beyond the weights."""
-    adapted = pipe.unet.bytes_to_merge()
-    if limits.offload:  # everything but the UNet leaves, and its copies are kept elsewhere
-        adapted = 0
-    return (
-        adapted
-        + limits.batch_size * _vae_bytes(pipe, limits, height, width)
-        + limits.batch_size * _unet_bytes(pipe, limits, height, width)
-        - (0 if limits.keep_text else _bytes_of(pipe.text_encoder))
-    )
-
-
-def _vae_bytes(pipe: Any, limits: Limits, height: int, width: int) -> int:
-    vae = pipe.vae
-    if not isinstance(vae, AutoencoderKL):
-        return height * width * 64 * 4
-    if limits.vae_tile:
-        side = 8 * (limits.vae_tile + 2 * DECODER_MARGIN)
-        height, width = min(height, side), min(width, side)
-    widths = vae.config.block_out_channels
-    # Full size holds the second width on the way out, and the first on the way in.
-    widest = widths[0] if pipe.tiny_decoder else widths[min(1, len(widths) - 1)]
-    return int(VAE_FEATURES * height * width * widest * vae.dtype.itemsize)
-
-
-def _unet_bytes(pipe: Any, limits: Limits, height: int, width: int) -> int:
-    cells = height * width // 64
-    if limits.tile:
-        cells = min(cells, limits.tile**2)
-    return UNET_FEATURES * cells * pipe.unet.config.block_out_channels[0] * pipe.unet.dtype.itemsize
-
-
-def _bytes_of(module: torch.nn.Module | None) -> int:
-    return sum(p.numel() * p.itemsize for p in module.parameters()) if module is not None else 0
+def _lower(model: NeedsMemory, limits: Limits, height: int, width: int) -> Limits | None:
+    return limits.lower(max(height, width) // model.latent_stride, model.steps_down)
 
 
 def free_memory(device: torch.device) -> int:

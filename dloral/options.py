@@ -1,10 +1,11 @@
 """What a person may choose when a clip is restored: one frozen set that checks itself."""
 
+import re
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from dloral.errors import OptionError
+from dloral.errors import OptionError, Setting
 from dloral.frames.colour import COLOUR_FIXES
 
 SCALE_RANGE = (1.0, 4.0)
@@ -14,9 +15,28 @@ MAX_LORA_SCALE = 2.0
 WINDOWS = (0, 1, 3, 5)
 """How many earlier frames CFR may look at (Table A3)."""
 
-CODECS = ("h264", "h265", "vp9", "prores", "ffv1")
-BIT_DEPTHS = (8, 10)
+CODECS = ("h264", "h265", "av1", "vp9", "prores", "ffv1")
+HARDWARE_CODECS = (
+    *("h264-nvenc", "h265-nvenc", "av1-nvenc", "h264-qsv", "h265-qsv", "av1-qsv"),
+    *("h264-videotoolbox", "h265-videotoolbox"),
+)
+"""Encoders of graphics cards, where there are any."""
+
 AUTO = "auto"
+BIT_DEPTHS = (AUTO, 8, 10)
+"""Auto: 10 for a source of more than 8 bits, where the codec can."""
+
+DEINTERLACING = (AUTO, "off", "frame", "field", "film")
+"""Auto: a whole frame for each, where the clip is interlaced. Field: one for each field, at twice
+the rate. Film: an inverse telecine."""
+
+HDR = ("keep", "sdr")
+CHROMA = (AUTO, "420", "422", "444")
+AUDIO = (AUTO, "copy", "aac", "none")
+MAX_TARGET = 16384
+"""Pixels a side that can be asked for."""
+
+_SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
 
 SIZE_CHANGES = ("scale", "refuse")
 """What becomes of frames of another size than the first: scaled to it, or the clip is refused."""
@@ -47,7 +67,12 @@ class UpscaleOptions:
     ``bit_depth``: of the written video. ``resume``: keep finished parts beside the target until it
     is written, and go on from those that are there; ``"auto"`` for jobs of more than two minutes.
     ``size_changes``: ``"scale"`` frames of another size to the first one's, or ``"refuse"`` such a
-    clip.
+    clip. ``height``, ``width``, ``fit``: a target size in ``scale``'s place: the shape is kept, and
+    ``fit`` (``"3840x2160"``) is as large as fits inside. ``deinterlace``: auto, off, frame, field
+    or film. ``hdr``: ``"keep"`` PQ and HLG, or tone-map to ``"sdr"``. ``fps``: of a folder of
+    frames. ``preset``, ``encoder_options`` (``"name=value"``), ``chroma``: of the encoder.
+    ``audio``: ``"copy"`` it or refuse, all as ``"aac"``, ``"none"``, or ``"auto"``: copied where
+    possible. ``keep_names``: frames in a folder are named as the source's.
     """
 
     model: str = "compact"
@@ -69,9 +94,20 @@ class UpscaleOptions:
     duration: float | None = None
     codec: str = "h264"
     crf: int | None = None
-    bit_depth: int = 8
+    bit_depth: int | str = AUTO
     resume: bool | str = AUTO
     size_changes: str = "scale"
+    height: int | None = None
+    width: int | None = None
+    fit: str | None = None
+    deinterlace: str = AUTO
+    hdr: str = "keep"
+    fps: float | None = None
+    preset: str | None = None
+    encoder_options: tuple[str, ...] = ()
+    chroma: str = AUTO
+    audio: str = AUTO
+    keep_names: bool = True
 
     def __post_init__(self) -> None:
         _within("scale", self.scale, *SCALE_RANGE)
@@ -82,7 +118,7 @@ class UpscaleOptions:
         _one_of("color_fix", self.color_fix, (AUTO, *COLOUR_FIXES))
         _one_of("vae", self.vae, VAES)
         _one_of("tagger", self.tagger, TAGGERS)
-        _one_of("codec", self.codec, CODECS)
+        _one_of("codec", self.codec, (*CODECS, *HARDWARE_CODECS))
         _one_of("bit_depth", self.bit_depth, BIT_DEPTHS)
         _one_of("resume", self.resume, (AUTO, True, False))
         _one_of("size_changes", self.size_changes, SIZE_CHANGES)
@@ -95,6 +131,44 @@ class UpscaleOptions:
             _within("crf", self.crf, 0, 63)
         _whole("batch_size", self.batch_size, 1)
         self._check_tile()
+        self._check_output()
+
+    def _check_output(self) -> None:
+        _one_of("deinterlace", self.deinterlace, DEINTERLACING)
+        _one_of("hdr", self.hdr, HDR)
+        _one_of("chroma", self.chroma, CHROMA)
+        _one_of("audio", self.audio, AUDIO)
+        _one_of("keep_names", self.keep_names, (True, False))
+        if self.fps is not None:
+            _within("fps", self.fps, 0.001, 1000)
+        given = [name for name in ("height", "width", "fit") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise OptionError(
+                "{first} and {second} are both given",
+                remedy="give one of them: the clip keeps its shape",
+                first=Setting(given[0]),
+                second=Setting(given[1]),
+            )
+        for name in ("height", "width"):
+            if (side := getattr(self, name)) is not None:
+                _whole(name, side, 1)
+                _within(name, side, 1, MAX_TARGET)
+        if self.fit is not None and self.fit_size is None:
+            raise OptionError(
+                "{option} is {value!r}",
+                remedy="give width x height, such as 3840x2160",
+                option=Setting("fit"),
+                value=self.fit,
+            )
+
+    @property
+    def fit_size(self) -> tuple[int, int] | None:
+        """Width and height of ``fit``; None where there is none."""
+        found = _SIZE.fullmatch(self.fit) if isinstance(self.fit, str) else None
+        if found is None:
+            return None
+        width, height = int(found[1]), int(found[2])
+        return (width, height) if 0 < width <= MAX_TARGET and 0 < height <= MAX_TARGET else None
 
     def _check_tile(self) -> None:
         _whole("tile_overlap", self.tile_overlap, 0)

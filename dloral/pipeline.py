@@ -1,4 +1,4 @@
-"""The generator: low-quality frames in, restored frames out. No files, no codecs.
+"""The generator in torch: low-quality frames in, restored frames out. No files, no codecs.
 
 Four steps, each public, each on a batch of frames, each keeping gradients::
 
@@ -7,44 +7,38 @@ Four steps, each public, each on a batch of frames, each keeping gradients::
     restored = pipe.refine(aligned, retrieved, embeds) # one UNet step, both LoRAs at their scales
     frames = pipe.decode(restored, lq_frames)         # VAE; then colour fix
 
-``pipe(frames)`` is those four under ``no_grad`` with windows, tiles and colour fix, and
-:meth:`DLoRALPipeline.stream` the same for clips of any length.
+``pipe(frames)`` is those four under ``no_grad`` with windows, tiles and colour fix, ``pipe.stream``
+the same for clips of any length, ``pipe.prepare`` and ``pipe.finish`` the same in two halves; all
+from :class:`dloral.frame_generator.FrameGenerator`.
 
-Legend: T frames of a clip, B frames of a batch, K earlier frames in the window, H x W frame size,
-h x w = H/8 x W/8 latent size, C latent channels. Frames are RGB in [0, 1] throughout; only the
-networks see [-1, 1].
+Legend: B frames of a batch, K earlier frames in the window, H x W frame size, h x w = H/s x W/s
+latent size for a latent stride of s pixels, C latent channels. Frames are RGB in [0, 1]
+throughout; only the networks see [-1, 1].
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline
 from diffusers.utils import BaseOutput
-from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextModel
 
-from dloral.errors import OptionError
-from dloral.frames.clips import as_frames, as_output
-from dloral.frames.colour import COLOUR_FIXES, fix_colour
-from dloral.frames.resize import pad_to_latent_grid, shrink_for_flow
-from dloral.frames.tiles import blend_tiles
-from dloral.frames.window import Window
-from dloral.memory import Limits, fit, is_out_of_memory, release_memory, step_down
+from dloral.frame_generator import FrameGenerator, check_lora_scales
+from dloral.memory import Limits, release_memory
+from dloral.models import vae_kinds
 from dloral.models.cfr import CrossFrameRetrieval
 from dloral.models.flow import SPyNet, warp
-from dloral.models.tiled_vae import decode_in_tiles, encode_in_tiles
 from dloral.models.unet import TwoLoRAUNet
 from dloral.models.vae import CompactVAE
-from dloral.options import AUTO, WINDOWS
+from dloral.models.vae_kinds import kind_of
+from dloral.options import WINDOWS
 
-OUTPUT_TYPES = ("pt", "np", "pil", "latent")
+UNET_FEATURES = 60
+"""How many times the UNet's first width is held at a time, for each latent cell."""
 
 
 @dataclass
@@ -55,13 +49,16 @@ class DLoRALOutput(BaseOutput):
     frames: Any
 
 
-class DLoRALPipeline(DiffusionPipeline):
+class DLoRALPipeline(DiffusionPipeline, FrameGenerator):
     """One-step video super-resolution with C-LoRA (consistency) and D-LoRA (detail).
 
-    ``decoder_adds_input``: the VAE's decoder gives the difference to the low-quality frame (the
-    compact model) rather than the frame itself (Stable Diffusion's). ``color_fix``: what the model
-    is best used with (the full one: AdaIN, as released). ``tiny_decoder``: decodes in the VAE's
-    place where it is given.
+    What differs between models is in its configuration, ``model_index.json`` (where a key is
+    absent, its default is meant). ``decoder_adds_input``: the VAE's decoder gives the difference to
+    the low-quality frame (the compact model) rather than the frame itself (Stable Diffusion's).
+    ``color_fix``: what the model is best used with (the full one: AdaIN, as released).
+    ``scale_range``: the enlargements it is meant for, None for any. ``max_window``: the most
+    earlier frames it can use. Latent stride and channels are the VAE's. ``tiny_decoder``: decodes
+    in the VAE's place where it is given.
     """
 
     _optional_components = [  # noqa: RUF012 (diffusers)
@@ -84,6 +81,8 @@ class DLoRALPipeline(DiffusionPipeline):
         tiny_decoder: AutoencoderTiny | None = None,
         decoder_adds_input: bool = False,
         color_fix: str = "adain",
+        scale_range: tuple[float, float] | None = None,
+        max_window: int = max(WINDOWS),
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -96,24 +95,26 @@ class DLoRALPipeline(DiffusionPipeline):
             scheduler=scheduler,
             tiny_decoder=tiny_decoder,
         )
-        self.register_to_config(decoder_adds_input=decoder_adds_input, color_fix=color_fix)
+        self.register_to_config(
+            decoder_adds_input=decoder_adds_input,
+            color_fix=color_fix,
+            scale_range=scale_range,
+            max_window=max_window,
+        )
         # No bar unless asked for: every face of the software shows its own.
         self.set_progress_bar_config(disable=True)
 
     # The four steps --------------------------------------------------------------------------
 
     def encode(self, lq_frames: Tensor, vae_tile: int | None = None) -> Tensor:
-        """Frames (B,3,H,W) in [0, 1], H and W multiples of 8 -> latents (B,C,h,w).
+        """Frames (B,3,H,W) in [0, 1], sides multiples of the stride -> latents (B,C,h,w).
 
         The mean of the VAE's distribution times its scaling factor (notes, step 1). ``vae_tile``:
-        latent cells of a tile where memory is short (Stable Diffusion's VAE alone needs it).
+        latent cells of a tile where memory is short, for a VAE that has tiles.
         """
-        pictures = self._to_network(lq_frames)
-        if vae_tile and isinstance(self.vae, AutoencoderKL):
-            return encode_in_tiles(self.vae, pictures, vae_tile) * self.vae.config.scaling_factor
-        encoded = self.vae.encode(pictures)
-        latents = encoded.latent_dist.mode() if "latent_dist" in encoded else encoded[0]
-        return latents * self.vae.config.scaling_factor
+        # Contiguous, for arrays of pictures are channels-last when they come (see channels_last).
+        pictures = (2 * lq_frames - 1).to(self.vae.dtype).contiguous()
+        return vae_kinds.encode(self.vae, pictures, vae_tile)
 
     def retrieve(
         self,
@@ -146,61 +147,57 @@ class DLoRALPipeline(DiffusionPipeline):
         """Flow (B,2,h,w), in latent cells, from frames (B,3,h,w) to earlier ones (B,3,h,w)."""
         return self.flow(2 * small_frames - 1, 2 * previous_small_frames - 1)
 
-    def refine(
+    def predict(
         self, aligned_latents: Tensor, retrieved_latents: Tensor, prompt_embeds: Tensor | None
     ) -> Tensor:
-        """One UNet step with both LoRAs at their scales -> restored latents (B,C,h,w).
-
-        ``restored = retrieved - eps`` (notes, steps 5 and 6).
-        """
-        return retrieved_latents - self.unet.predict(
-            aligned_latents, retrieved_latents, prompt_embeds
-        )
-
-    def restore(
-        self,
-        lq_latents: Tensor,
-        small_frames: Tensor,
-        previous_latents: Tensor,
-        previous_small_frames: Tensor,
-        prompt_embeds: Tensor | None = None,
-        tile: int | None = None,
-        tile_overlap: int = 32,
-    ) -> Tensor:
-        """:meth:`retrieve` and :meth:`refine`, tile by tile where ``tile`` is given.
-
-        As in the reference, a tile estimates its own flow, and ``retrieved`` and ``eps`` are both
-        blended before they are subtracted.
-        """
-
-        def one_tile(rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
-            retrieved, aligned = self.retrieve(
-                lq_latents[..., rows, columns],
-                small_frames[..., rows, columns],
-                previous_latents[..., rows, columns],
-                previous_small_frames[..., rows, columns],
-            )
-            return retrieved, self.unet.predict(aligned, retrieved, prompt_embeds)
-
-        height, width = lq_latents.shape[-2:]
-        retrieved, eps = blend_tiles(one_tile, height, width, tile, tile_overlap)
-        return retrieved - eps
+        """One UNet step with both LoRAs at their scales -> eps (B,C,h,w) (notes, step 5)."""
+        return self.unet.predict(aligned_latents, retrieved_latents, prompt_embeds)
 
     def decode(
         self, restored_latents: Tensor, lq_frames: Tensor, vae_tile: int | None = None
     ) -> Tensor:
         """Latents (B,C,h,w) and the padded input (B,3,H,W) -> frames (B,3,H,W), unclamped."""
-        vae = self.tiny_decoder or self.vae
-        latents = restored_latents / vae.config.scaling_factor
-        if vae_tile and isinstance(vae, AutoencoderKL):
-            decoded = decode_in_tiles(vae, latents, vae_tile).float()
-        else:
-            decoded = vae.decode(latents).sample.float()
+        decoded = vae_kinds.decode(
+            self.tiny_decoder or self.vae, restored_latents, lq_frames, vae_tile
+        )
         if self.config.decoder_adds_input:
             return decoded / 2 + lq_frames
         return (decoded.clamp(-1, 1) + 1) / 2
 
-    # Around the steps ------------------------------------------------------------------------
+    # What callers must know ------------------------------------------------------------------
+
+    @property
+    def execution_device(self) -> torch.device:
+        return self._execution_device
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        return self.unet.dtype
+
+    @property
+    def latent_stride(self) -> int:
+        return kind_of(self.vae).stride(self.vae)
+
+    @property
+    def latent_channels(self) -> int:
+        return self.vae.config.latent_channels
+
+    @property
+    def max_window(self) -> int:
+        return self.config.max_window
+
+    @property
+    def default_color_fix(self) -> str:
+        return self.config.color_fix
+
+    @property
+    def scale_range(self) -> tuple[float, float] | None:
+        return self.config.scale_range and tuple(self.config.scale_range)
+
+    @property
+    def other_vaes(self) -> Collection[str]:
+        of_the_same_latents = kind_of(self.vae).latents == vae_kinds.STABLE_DIFFUSION
+        return ("tiny", "tiny-decoder") if of_the_same_latents else ()
 
     @property
     def reads_prompts(self) -> bool:
@@ -242,185 +239,61 @@ class DLoRALPipeline(DiffusionPipeline):
             dtype=torch.float32 if on_cpu else self.unet.dtype,
             local_files_only=True,
         )
-        self.text_encoder = text_encoder.requires_grad_(False).eval().to(self._execution_device)
+        self.text_encoder = text_encoder.requires_grad_(False).eval().to(self.execution_device)
 
     def set_scales(self, consistency: float = 1.0, detail: float = 1.0) -> None:
-        """How much of C-LoRA and D-LoRA is in the UNet's weights from now on; both at least 0."""
-        for name, scale in (("consistency", consistency), ("detail", detail)):
-            if not 0 <= scale < float("inf"):
-                raise OptionError(f"{name} is {scale}; give a scale of 0 or more, 1 is the usual")
+        """How much of C-LoRA and D-LoRA is in the UNet's weights from now on, each in
+        [0, MAX_LORA_SCALE]; raises :class:`OptionError` beyond."""
+        check_lora_scales(consistency, detail)
         self.unet.set_scales(consistency=consistency, detail=detail)
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        frames: Tensor | np.ndarray | list[Image.Image],
-        prompt: str = "",
-        consistency: float = 1.0,
-        detail: float = 1.0,
-        window: int = 1,
-        tile: int | None = None,
-        tile_overlap: int = 32,
-        color_fix: str = AUTO,
-        output_type: str = "pt",
-        batch_size: int = 1,
-    ) -> DLoRALOutput:
-        """Restore a clip that has been brought to its output size. T frames in, T frames out.
+    # Memory ----------------------------------------------------------------------------------
 
-        ``frames``: float (T,3,H,W) in [0, 1], uint8 (T,3,H,W) or (T,H,W,3), or PIL images, of any
-        size from 1 x 1 on. Frame 0 is its own predecessor. ``window`` is how many earlier frames
-        CFR looks at (0, 1, 3 or 5; 0: each frame alone). ``tile`` and ``tile_overlap`` are in
-        latent cells of 8 pixels (96 and 32 are the reference's); ``tile=None`` does not tile.
-        ``color_fix``: adain, wavelet, none, or auto for the model's own.
-        Raises :class:`OptionError` for a value outside its range.
-        """
-        if output_type not in OUTPUT_TYPES:
-            raise OptionError(
-                f"output_type is {output_type!r}; choose from {', '.join(OUTPUT_TYPES)}"
-            )
-        clip = as_frames(frames)
-        results = self.stream(
-            clip,
-            prompt=prompt,
-            consistency=consistency,
-            detail=detail,
-            window=window,
-            tile=tile,
-            tile_overlap=tile_overlap,
-            color_fix=color_fix,
-            batch_size=batch_size,
-            latents_only=output_type == "latent",
+    @property
+    def steps_down(self) -> Collection[str]:
+        can = {"tile"}
+        if kind_of(self.vae).has_tiles:
+            can.add("vae_tile")
+        if self.reads_prompts and self.folder is not None:
+            can.add("text")
+        if self.execution_device.type == "cuda":
+            can.add("offload")
+        return can
+
+    def needed_memory(self, limits: Limits, height: int, width: int) -> int:
+        """Bytes, roughly, that frames of ``height`` x ``width`` take beyond the weights."""
+        # With offloading everything but the UNet leaves, and its copies are kept elsewhere.
+        adapted = 0 if limits.offload else self.unet.bytes_to_merge()
+        vae = kind_of(self.vae).needed_memory(
+            self.vae, height, width, limits.vae_tile, self.tiny_decoder is not None
         )
-        restored = []
-        with self.progress_bar(total=len(clip)) as bar:
-            for frame in results:
-                restored.append(frame)
-                bar.update()
-        return DLoRALOutput(frames=as_output(torch.stack(restored), output_type))
+        cells = height * width // self.latent_stride**2
+        if limits.tile:
+            cells = min(cells, limits.tile**2)
+        unet = UNET_FEATURES * cells * self.unet.config.block_out_channels[0]
+        text = 0 if limits.keep_text else _bytes_of(self.text_encoder)
+        return adapted + limits.batch_size * (vae + unet * self.unet.dtype.itemsize) - text
 
-    @torch.no_grad()
-    def stream(
-        self,
-        frames: Iterable[Tensor],
-        prompt: str | Iterable[str] = "",
-        consistency: float = 1.0,
-        detail: float = 1.0,
-        window: int = 1,
-        tile: int | None = None,
-        tile_overlap: int = 32,
-        color_fix: str = AUTO,
-        batch_size: int = 1,
-        latents_only: bool = False,
-        on_note: Callable[[str], None] | None = None,
-    ) -> Iterator[Tensor]:
-        """Restored frames (3,H,W) in [0, 1], one for each of ``frames`` (3,H,W), as they are ready.
-
-        What is kept between frames is ``window`` latents and small frames, so memory does not
-        grow with the clip. Arguments as in :meth:`__call__`; ``prompt`` may be one for each frame,
-        read as frames are; ``latents_only`` yields restored latents (C,h,w).
-
-        Where memory is short, frames are restored in smaller steps than asked (see
-        :class:`dloral.memory.Limits`), from the start where that can be foreseen, and
-        ``on_note`` is told. Raises :class:`ResourceError` where the smallest do not fit.
-        """
-        _check(
-            window=window,
-            tile=tile,
-            tile_overlap=tile_overlap,
-            color_fix=color_fix,
-            batch_size=batch_size,
-        )
-        method = self.config.color_fix if color_fix == AUTO else color_fix
-        limits = Limits(batch_size, tile, tile_overlap)
-        prompts = repeat(prompt) if isinstance(prompt, str) else iter(prompt)
-        before = Window(window)
-        waiting: deque[tuple[Tensor, str]] = deque()  # read, not yet restored
-        source, known = iter(frames), {}  # type: ignore[var-annotated]
-        begun = False
-        while True:
-            room = max(0, limits.batch_size - len(waiting))
-            waiting.extend(zip(islice(source, room), prompts, strict=False))
-            if not waiting:
-                return
-            batch = [waiting[index] for index in range(min(limits.batch_size, len(waiting)))]
-            given = as_frames([frame for frame, _ in batch])
-            if not begun:
-                begun = True
-                if fitting := fit(self, limits, *given.shape[-2:]):
-                    limits = self._adopt(*fitting, on_note)
-                continue
-            # Every time, for another stream may have set others; costs nothing where none has.
-            try:
-                self.set_scales(consistency, detail)
-                embeds = self._embeds([text for _, text in batch], known, limits)
-                after = before.copy()
-                results = self._restore_batch(
-                    given.to(self._execution_device), after, embeds, limits, method, latents_only
-                )
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                results = None
-            if results is None:  # outside of the handler, which holds on to what it caught
-                release_memory()
-                limits = self._adopt(*step_down(self, limits, *given.shape[-2:]), on_note)
-                continue
-            before = after
-            for _ in batch:
-                waiting.popleft()
-            yield from results
-
-    def _restore_batch(
-        self,
-        given: Tensor,
-        before: Window,
-        prompt_embeds: Tensor | None,
-        limits: Limits,
-        method: str,
-        latents_only: bool,
-    ) -> Tensor:
-        """Frames (B,3,H,W) -> restored ones, or latents; ``before`` is brought up to date."""
-        lq_frames = pad_to_latent_grid(given)
-        lq_latents = self.encode(lq_frames, limits.vae_tile)
-        small_frames = shrink_for_flow(lq_frames)
-        previous = before.recall(lq_latents, small_frames)
-        restored = self.restore(
-            lq_latents, small_frames, *previous, prompt_embeds, limits.tile, limits.tile_overlap
-        )
-        if latents_only:
-            return restored.float().cpu()
-        height, width = given.shape[-2:]
-        decoded = self.decode(restored, lq_frames, limits.vae_tile)[..., :height, :width]
-        return fix_colour(decoded, given, method).cpu()
-
-    def _embeds(
-        self, prompts: list[str], known: dict[str, Tensor | None], limits: Limits
-    ) -> Tensor | None:
-        """Embeddings (B,tokens,D) of a batch's prompts, or (1,tokens,D) where they are one."""
-        for prompt in prompts:
-            if prompt not in known:
-                known[prompt] = self.encode_prompt(prompt)
+    def adopt(self, limits: Limits) -> None:
+        """Do to the parts what lower limits ask for."""
         if not limits.keep_text:
             self.unload_text_encoder()
-        distinct = [known[prompt] for prompt in dict.fromkeys(prompts)]
-        if len(distinct) == 1 or distinct[0] is None:
-            return distinct[0]
-        return torch.cat([known[prompt] for prompt in prompts])  # type: ignore[misc]
-
-    def _adopt(self, limits: Limits, note: str, on_note: Callable[[str], None] | None) -> Limits:
-        """Do to the parts what lower limits ask for, and say so."""
-        if not limits.keep_text:
-            self.unload_text_encoder()
-        if limits.offload:
+        if limits.offload and not self._is_offloaded:
             self.unet.keep_pristine_on("cpu")
-            self.enable_model_cpu_offload(device=self._execution_device)
-        if on_note is not None:
-            on_note(note)
-        return limits
+            self.enable_model_cpu_offload(device=self.execution_device)
 
-    def _to_network(self, frames: Tensor) -> Tensor:
-        # Contiguous, for arrays of pictures are channels-last when they come (see channels_last).
-        return (2 * frames - 1).to(self.vae.dtype).contiguous()
+    @property
+    def _is_offloaded(self) -> bool:
+        return bool(getattr(self, "_all_hooks", None))
+
+    def _watched(self, results: Iterator[Tensor], total: int) -> Iterable[Tensor]:
+        with self.progress_bar(total=total) as bar:
+            for result in results:
+                yield result
+                bar.update()
+
+    def _output(self, frames: Any) -> DLoRALOutput:
+        return DLoRALOutput(frames=frames)
 
     def channels_last(self) -> Self:
         """Lay out the convolutions' weights for the fastest CPU and GPU kernels.
@@ -440,20 +313,5 @@ def _has_group_norm(module: torch.nn.Module) -> bool:
     return any(isinstance(part, torch.nn.GroupNorm) for part in module.modules())
 
 
-def _check(
-    *, window: int, tile: int | None, tile_overlap: int, color_fix: str, batch_size: int
-) -> None:
-    if window not in WINDOWS:
-        raise OptionError(f"window is {window}; choose from {', '.join(map(str, WINDOWS))}")
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise OptionError(f"batch_size is {batch_size!r}; give a whole number of 1 or more")
-    if tile is not None and not isinstance(tile, int):
-        raise OptionError(f"tile is {tile!r}; give whole latent cells of 8 pixels, or None")
-    if tile is not None and not 0 <= tile_overlap < tile:
-        raise OptionError(
-            f"tile is {tile} with an overlap of {tile_overlap} latent cells; "
-            "the overlap must be smaller than the tile and not negative"
-        )
-    if color_fix not in (AUTO, *COLOUR_FIXES):
-        choices = ", ".join((AUTO, *COLOUR_FIXES))
-        raise OptionError(f"color_fix is {color_fix!r}; choose from {choices}")
+def _bytes_of(module: torch.nn.Module | None) -> int:
+    return sum(p.numel() * p.itemsize for p in module.parameters()) if module is not None else 0

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dloral.errors import OptionError, WeightsError
+from dloral.errors import OptionError, Setting, WeightsError
 from dloral.frames.scenes import CutDetector
 from dloral.options import AUTO, UpscaleOptions
 from dloral.video.probe import ClipInfo
 from dloral.video.reader import read_frames
 
 if TYPE_CHECKING:
+    from dloral.generator import Generator
     from dloral.models.tagger import Tagger
-    from dloral.pipeline import DLoRALPipeline
 
 NONE = "none"
 
@@ -44,7 +44,7 @@ def prompt_at(scenes: Sequence[Scene], time: Fraction) -> str:
     return told
 
 
-def find_scenes(clip: ClipInfo, options: UpscaleOptions, pipe: "DLoRALPipeline") -> Iterator[Scene]:
+def find_scenes(clip: ClipInfo, options: UpscaleOptions, pipe: "Generator") -> Iterator[Scene]:
     """The scenes of what will be restored, each as it is found.
 
     Without a tagger (``options.tagger``) the clip is one scene, and the prompt the person's alone.
@@ -70,15 +70,19 @@ def find_scenes(clip: ClipInfo, options: UpscaleOptions, pipe: "DLoRALPipeline")
         release_memory()
 
 
-def tagger_folder(options: UpscaleOptions, pipe: "DLoRALPipeline") -> Path | None:
+def tagger_folder(options: UpscaleOptions, pipe: "Generator") -> Path | None:
     """The tagger that a job will ask; None for none."""
     if options.tagger == NONE:
         return None
     if not pipe.reads_prompts:
         if options.tagger != AUTO:
             raise OptionError(
-                f"--tagger is {options.tagger}, but model {options.model} reads no prompts; use "
-                "--tagger auto or none"
+                "{option} is {value}, but the model {model} reads no prompts",
+                remedy="use {instead} or none",
+                option=Setting("tagger"),
+                value=options.tagger,
+                model=options.model,
+                instead=Setting("tagger", AUTO),
             )
         return None
     from dloral.weights.tagger import find_tagger  # with the libraries that run models
@@ -86,15 +90,21 @@ def tagger_folder(options: UpscaleOptions, pipe: "DLoRALPipeline") -> Path | Non
     folder = find_tagger(pipe.folder)
     if folder is None and options.tagger != AUTO:
         raise WeightsError(
-            "the tagger is not on this machine; fetch it (python -m dloral fetch tagger), or use "
-            "--tagger none"
+            "the tagger is not on this machine",
+            remedy="fetch it (python -m dloral fetch tagger), or use {instead}",
+            instead=Setting("tagger", NONE),
         )
     return folder
 
 
-def _load(folder: Path, options: UpscaleOptions, pipe: "DLoRALPipeline") -> "Tagger":
+def _load(folder: Path, options: UpscaleOptions, pipe: "Generator") -> "Tagger":
     from dloral.weights.tagger import load_tagger
 
-    on_cpu = pipe.device.type == "cpu"
-    dtype = torch.float32 if on_cpu else pipe.unet.dtype
-    return load_tagger(folder, pipe.device, dtype, dape=options.tagger != "ram")
+    place = pipe.execution_device
+    dtype = torch.float32 if place.type == "cpu" else pipe.compute_dtype
+    return load_tagger(folder, place, dtype, dape=options.tagger != "ram")
+
+
+def as_lists(scenes: Sequence[Scene]) -> list[list[str]]:
+    """Scenes as JSON holds them: [start, prompt] each."""
+    return [[str(scene.start), scene.prompt] for scene in scenes]

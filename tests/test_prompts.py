@@ -118,7 +118,7 @@ def test_tagger_that_is_not_there(
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
     bare = load_pipeline(converted, device="cpu", dtype="float32")
     assert tagger_folder(options(converted), bare) is None
-    with pytest.raises(WeightsError, match=r"python -m dloral fetch tagger.*--tagger none"):
+    with pytest.raises(WeightsError, match=r'python -m dloral fetch tagger.*tagger="none"'):
         tagger_folder(options(converted, tagger="dape"), bare)
 
 

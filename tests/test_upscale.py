@@ -13,7 +13,7 @@ import torch
 from dloral import DLoRALError, UpscaleOptions, load_pipeline, upscale_steps, upscale_video
 from dloral.errors import InputError, OptionError
 from dloral.models.adapters import add_adapters
-from dloral.training.compact import CompactSizes, build_pipeline
+from dloral.training.fresh import CompactSizes, build_pipeline
 from dloral.video.probe import probe
 from dloral.video.reader import read_frames
 

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dloral.engines.devices import DevicesEngine, named_devices
 from dloral.engines.launched import LaunchedEngine, is_launched
 from dloral.errors import OptionError, Setting
+from dloral.jobs.running import Engine
 from dloral.options import AUTO
-from dloral.upscale import Engine
 
 RAY = "ray"
 ENGINES = (AUTO, RAY)

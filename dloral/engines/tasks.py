@@ -11,7 +11,7 @@ from dloral.jobs.journal import Gap
 from dloral.jobs.spans import Job
 
 if TYPE_CHECKING:
-    from dloral.pipeline import DLoRALPipeline
+    from dloral.frame_generator import FrameGenerator
 
 MOST_SEGMENTS = 8
 """Segments a task at most: what a worker that dies loses."""
@@ -60,7 +60,7 @@ def task_without(task: Task, done: int) -> Task | None:
 
 
 @lru_cache(maxsize=1)
-def loaded(model: str, device: str, dtype: str, vae: str) -> "DLoRALPipeline":
+def loaded(model: str, device: str, dtype: str, vae: str) -> "FrameGenerator":
     """A pipeline that stays in this process for the next task."""
     from dloral.weights.loading import load_pipeline
     from dloral.weights.resolve import fetch_missing
@@ -70,7 +70,7 @@ def loaded(model: str, device: str, dtype: str, vae: str) -> "DLoRALPipeline":
     return load_pipeline(model, device, dtype, vae)
 
 
-def pipe_for(job: Job) -> "DLoRALPipeline":
+def pipe_for(job: Job) -> "FrameGenerator":
     options = job.options
     return loaded(options.model, options.device, options.dtype, options.vae)
 

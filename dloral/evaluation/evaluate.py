@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dloral.errors import DLoRALError, InputError
+from dloral.errors import PYTHON, DLoRALError, Face, InputError
 from dloral.evaluation.catalogue import MetricSuite, Settings, chosen_metrics
 from dloral.evaluation.measures import FrameSet, Measured, MetricSpec, measure_steps
 from dloral.evaluation.pairs import OpenPair, Pair, find_pairs, frame_sets_of, open_pair
@@ -29,13 +29,13 @@ class Profile:
         self._rows: dict[str, NDArray[np.uint8]] = {}
         self._seen = 0
 
-    def update(self, moment: FrameSet) -> None:
+    def update(self, frame_set: FrameSet) -> None:
         if self._seen == PROFILE_FRAMES:
             return
         for name, frame in (
-            ("input", moment.lq),
-            ("restored", moment.restored),
-            ("reference", moment.hq),
+            ("input", frame_set.lq),
+            ("restored", frame_set.restored),
+            ("reference", frame_set.hq),
         ):
             if frame is None:
                 continue
@@ -106,16 +106,18 @@ def evaluate(
     lq: str | Path | None = None,
     metrics: tuple[str, ...] = ("fast",),
     on_step: Callable[[Step], None] | None = None,
+    face: Face = PYTHON,
     **settings: object,
 ) -> Evaluation:
     """Measure a clip, or every clip of a folder; ``settings`` as :class:`Settings` takes them.
 
-    What cannot be measured is in the result: ``error`` of a pair, ``unavailable`` measures.
+    What cannot be measured is in the result, as ``face`` words it: ``error`` of a pair,
+    ``unavailable`` measures.
     Raises :class:`OptionError` for a wrong call and :class:`InputError` where there is no clip.
     """
     names = chosen_metrics(metrics, reference is not None)
     pairs = find_pairs(restored, reference, lq)
-    ready = MetricSuite(Settings(metrics=names, **settings))  # type: ignore[arg-type]
+    ready = MetricSuite(Settings(metrics=names, **settings), face)  # type: ignore[arg-type]
     done = Evaluation(ready.settings, ready.specs, unavailable=ready.unavailable)
     for number, pair in enumerate(pairs):
         result = ClipResult(pair)
@@ -125,7 +127,7 @@ def evaluate(
                 if on_step is not None:
                     on_step(Step(pair.name, number, len(pairs), frame, num_frames))
         except DLoRALError as error:
-            result.error = str(error)
+            result.error = error.render(face)
     return done
 
 
@@ -133,28 +135,32 @@ def _measure_pair(result: ClipResult, ready: MetricSuite) -> Iterator[tuple[int,
     """(frames done, frames in all) after each; fills ``result``."""
     opened = open_pair(result.pair)
     result.size = (opened.restored.height, opened.restored.width)
-    with frame_sets_of(opened) as moments:
-        watched = _watched(moments, result)
+    with frame_sets_of(opened) as frame_sets:
+        watched = _watched(frame_sets, result)
         for measured in measure_steps(watched, ready.measures(), ready.settings.every):
             result.measured = measured
             yield measured.num_frames, opened.num_frames
     if not result.measured.num_frames:
-        raise InputError(f"{result.pair.restored} has no frame; give a clip with one or more")
+        raise InputError(
+            "{path} has no frame",
+            remedy="give a clip with one or more",
+            path=result.pair.restored,
+        )
     if any(spec.name == "vmaf" for spec in ready.specs):
         result.measured.frames["vmaf"] = _vmaf_of(opened, result.measured.num_frames)
 
 
-def _watched(moments: Iterator[FrameSet], result: ClipResult) -> Iterator[FrameSet]:
-    """The same moments; the first frames and the profile are kept on the way."""
-    for moment in moments:
+def _watched(frame_sets: Iterator[FrameSet], result: ClipResult) -> Iterator[FrameSet]:
+    """The same frame_sets; the first frames and the profile are kept on the way."""
+    for frame_set in frame_sets:
         if not result.frames:
             result.frames = {
                 name: as_bytes(frame)
-                for name, frame in zip(("restored", "reference", "input"), moment, strict=True)
+                for name, frame in zip(("restored", "reference", "input"), frame_set, strict=True)
                 if frame is not None
             }
-        result.profile.update(moment)
-        yield moment
+        result.profile.update(frame_set)
+        yield frame_set
 
 
 def _vmaf_of(opened: OpenPair, num_frames: int) -> list[float | None]:
@@ -164,7 +170,10 @@ def _vmaf_of(opened: OpenPair, num_frames: int) -> list[float | None]:
     found = vmaf(opened.restored, opened.reference)
     if len(found) != num_frames:
         raise InputError(
-            f"VMAF counts {len(found)} frames in {opened.restored.path.name} "
-            f"and {num_frames} were read; it is damaged, or leave vmaf out"
+            "VMAF counts {value} frames in {path} and {count} were read",
+            remedy="it is damaged, or leave vmaf out",
+            path=opened.restored.path,
+            value=len(found),
+            count=num_frames,
         )
     return list(found)

@@ -20,6 +20,7 @@ SSIM_K = (0.01, 0.03)
 
 Y_WEIGHTS = (65.481 / 255, 128.553 / 255, 24.966 / 255)
 Y_OFFSET = 16 / 255
+LUMA_TEXT = "BT.601 studio-range luma, 16 to 235 of 255 (MATLAB's rgb2ycbcr), not rounded"
 
 
 def luma(frame: Tensor) -> Tensor:
@@ -77,16 +78,34 @@ class Fidelity(Measure):
         self.function: Callable[[Tensor, Tensor], float] = {"psnr": psnr, "ssim": ssim}[kind]
         self.crop = crop
 
-    def update(self, moment: FrameSet) -> dict[str, float]:
-        assert moment.hq is not None
+    def update(self, frame_set: FrameSet) -> dict[str, float]:
+        assert frame_set.hq is not None
         inner = slice(self.crop, -self.crop or None)
-        pair = [frame[:, inner, inner] for frame in (moment.restored, moment.hq)]
+        pair = [frame[:, inner, inner] for frame in (frame_set.restored, frame_set.hq)]
         if self.channel:
             pair = [luma(frame) for frame in pair]
         return {self.specs[0].name: self.function(*pair)}
 
     def conditions(self) -> dict[str, str]:
         return {"crop": f"{self.crop} pixels of each border, in PSNR and SSIM"}
+
+
+def gradient_energy(frame: Tensor) -> float:
+    """Mean absolute difference of horizontal plus of vertical neighbours, of (C,H,W) in [0, 1]."""
+    steps = [frame.diff(dim=axis).abs() for axis in (1, 2)]
+    return sum(step.double().mean().item() for step in steps if step.numel())
+
+
+class Sharpness(Measure):
+    """:func:`gradient_energy` over the ground truth's; none where the truth is flat."""
+
+    def __init__(self, spec: MetricSpec) -> None:
+        self.specs = (spec,)
+
+    def update(self, frame_set: FrameSet) -> dict[str, float]:
+        assert frame_set.hq is not None
+        truth = gradient_energy(frame_set.hq)
+        return {self.specs[0].name: gradient_energy(frame_set.restored) / truth} if truth else {}
 
 
 class LPIPSLikeDistance(Measure):
@@ -98,7 +117,7 @@ class LPIPSLikeDistance(Measure):
         self.distance = LPIPSLike().to(device)
 
     @torch.no_grad()
-    def update(self, moment: FrameSet) -> dict[str, float]:
-        assert moment.hq is not None
-        pair = [frame[None].to(self.device) for frame in (moment.restored, moment.hq)]
+    def update(self, frame_set: FrameSet) -> dict[str, float]:
+        assert frame_set.hq is not None
+        pair = [frame[None].to(self.device) for frame in (frame_set.restored, frame_set.hq)]
         return {self.specs[0].name: self.distance(*pair).item()}

@@ -94,10 +94,10 @@ class Grid(Measure):
     def __init__(self, specs: tuple[MetricSpec, ...]) -> None:
         self.specs = specs
 
-    def update(self, moment: FrameSet) -> dict[str, float]:
-        found = grid_power(_finished(moment.restored))
-        if moment.hq is not None:
-            true = grid_power(_finished(moment.hq))
+    def update(self, frame_set: FrameSet) -> dict[str, float]:
+        found = grid_power(_finished(frame_set.restored))
+        if frame_set.hq is not None:
+            true = grid_power(_finished(frame_set.hq))
             found = {k: v if k == LEVEL else v - true[k] for k, v in found.items()}
         names = [spec.name for spec in self.specs]
         return {name: found[name] for name in names if np.isfinite(found.get(name, np.nan))}

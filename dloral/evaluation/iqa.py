@@ -13,6 +13,7 @@ import torch
 from dloral.errors import WeightsError
 from dloral.evaluation.measures import FrameSet, Measure, MetricSpec
 
+WEIGHTS = "huggingface.co/chaofengc/IQA-PyTorch-Weights"
 INSTALL = "pip install pyiqa==0.1.16 (PolyForm Noncommercial licence: not for commercial use)"
 
 
@@ -26,7 +27,10 @@ class PyIQA(Measure):
         except ImportError as error:
             missing = getattr(error, "name", None) or "pyiqa"
             raise WeightsError(
-                f"{spec.title} needs the package pyiqa ({missing} is missing); {INSTALL}"
+                "{title} needs the package pyiqa ({missing} is missing)",
+                remedy=INSTALL,
+                title=spec.title,
+                missing=missing,
             ) from error
         self.version: str = pyiqa.__version__
         self.device = device
@@ -35,13 +39,17 @@ class PyIQA(Measure):
         except Exception as error:  # whatever its downloader and its checks raise
             reason = " ".join(str(error).split())[:120] or type(error).__name__
             raise WeightsError(
-                f"pyiqa cannot make {spec.title} ready ({type(error).__name__}: {reason}); "
-                "its weights come from the network at first use: connect once, or leave it out"
+                "pyiqa cannot make {title} ready ({kind}: {reason})",
+                remedy=f"its weights are fetched at first use, from {WEIGHTS}; give this machine "
+                "the network or the files, or leave it out",
+                title=spec.title,
+                kind=type(error).__name__,
+                reason=reason,
             ) from error
 
     @torch.no_grad()
-    def update(self, moment: FrameSet) -> dict[str, float]:
-        frames = [moment.restored] if self.specs[0].scope == "alone" else [*moment[:2]]
+    def update(self, frame_set: FrameSet) -> dict[str, float]:
+        frames = [frame_set.restored] if self.specs[0].scope == "alone" else [*frame_set[:2]]
         batch = [frame[None].to(self.device) for frame in frames if frame is not None]
         return {self.specs[0].name: float(self.metric(*batch))}
 

@@ -30,8 +30,9 @@ CAP_DB = 100.0
 class MetricSpec:
     """What is printed with a measure's figures.
 
-    ``better``: "lower" or "higher". ``scope``: what it compares with: "reference" (cannot do
-    without), "guide" (uses the reference, else the input, else the clip itself), "alone".
+    ``better``: "lower", "higher" or "near 1". ``scope``: what it compares with: "reference"
+    (cannot do without), "guide" (uses the reference, else the input, else the clip itself),
+    "alone".
     """
 
     name: str
@@ -46,6 +47,12 @@ class MetricSpec:
     """Decimals that a figure is printed with."""
     slow: bool = False
     """Whether a frame takes long on a CPU; ``every`` then leaves frames out."""
+
+    def badness(self, value: float) -> float:
+        """Lower is better, whichever way the figure itself goes."""
+        if self.better == "near 1":
+            return abs(value - 1)
+        return value if self.better == "lower" else -value
 
 
 class FrameSet(NamedTuple):
@@ -73,7 +80,7 @@ class Measure(ABC):
     specs: tuple[MetricSpec, ...]
 
     @abstractmethod
-    def update(self, moment: FrameSet) -> dict[str, float]:
+    def update(self, frame_set: FrameSet) -> dict[str, float]:
         """The next frame's values by spec name; a spec without a value here is left out."""
 
     def conditions(self) -> dict[str, str]:
@@ -101,7 +108,7 @@ class Measured:
 
 
 def measure_steps(
-    moments: Iterable[FrameSet], measures: Iterable[Measure], every: int = 1
+    frame_sets: Iterable[FrameSet], measures: Iterable[Measure], every: int = 1
 ) -> Iterator[Measured]:
     """Measure a clip; after each frame yields the same growing :class:`Measured`.
 
@@ -111,10 +118,10 @@ def measure_steps(
     measures = list(measures)
     measured = Measured({spec.name: [] for measure in measures for spec in measure.specs})
     with ThreadPoolExecutor(max(1, len(measures))) as pool:
-        for index, moment in enumerate(moments):
-            check_moment(moment)
+        for index, frame_set in enumerate(frame_sets):
+            check_frame_set(frame_set)
             seen = {
-                measure: pool.submit(measure.update, moment)
+                measure: pool.submit(measure.update, frame_set)
                 for measure in measures
                 if index % every == 0 or not measure.specs[0].slow
             }
@@ -155,7 +162,7 @@ def in_step(
         for name, frames in (("restored", restored_frames), ("hq", hq_frames), ("lq", lq_frames))
         if frames is not None
     }
-    said = {"restored": "the restored clip", "hq": "the reference", "lq": "the input"}
+    titles = {"restored": "the restored clip", "hq": "the reference", "lq": "the input"}
     for index in count():
         found = {name: next(frames, None) for name, frames in clips.items()}
         ended = [name for name, frame in found.items() if frame is None]
@@ -163,15 +170,19 @@ def in_step(
             return
         if ended:
             raise InputError(
-                f"{said[ended[0]]} ends after {index} frames and another clip goes on; "
-                "give clips of the same length"
+                "{what} ends after {value} frames and another clip goes on",
+                remedy="give clips of the same length",
+                what=titles[ended[0]],
+                value=index,
             )
         yield FrameSet(found["restored"], found.get("hq"), found.get("lq"))  # type: ignore[arg-type]
 
 
-def check_moment(moment: FrameSet) -> None:
-    """InputError where the frames of a moment are not of one size, (3,H,W)."""
-    sizes = {tuple(frame.shape) for frame in moment if frame is not None}
+def check_frame_set(frame_set: FrameSet) -> None:
+    """InputError where the frames of a frame_set are not of one size, (3,H,W)."""
+    sizes = {tuple(frame.shape) for frame in frame_set if frame is not None}
     if len(sizes) > 1 or any(len(size) != 3 or size[0] != 3 for size in sizes):
         found = " and ".join(f"{'x'.join(map(str, reversed(size)))}" for size in sorted(sizes))
-        raise InputError(f"frames are {found}; give frames (3,H,W) of one size")
+        raise InputError(
+            "frames are {value}", remedy="give frames (3,H,W) of one size", value=found
+        )

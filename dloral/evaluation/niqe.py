@@ -66,8 +66,10 @@ def block_features(frame: Tensor) -> Floats:
     rows, columns = (side // BLOCK for side in frame.shape[-2:])
     if rows * columns < 2:
         raise InputError(
-            f"NIQE needs frames of at least {2 * BLOCK}x{BLOCK} pixels, "
-            f"and these are {frame.shape[-1]}x{frame.shape[-2]}"
+            "frames are {value} and NIQE needs {least} pixels or more",
+            remedy="leave niqe out",
+            value=f"{frame.shape[-1]}x{frame.shape[-2]}",
+            least=f"{2 * BLOCK}x{BLOCK}",
         )
     grey = (255 * luma(frame.double().cpu())).round()[:, : rows * BLOCK, : columns * BLOCK]
     found = [_features_of(_normalised(picture), rows, columns) for picture in (grey, _half(grey))]
@@ -94,7 +96,8 @@ def _normalised(grey: Tensor) -> Floats:
 
     mean = blurred(picture)
     deviation = np.sqrt(np.abs(blurred(picture * picture) - mean * mean))
-    return (picture - mean) / (deviation + 1)
+    normalised: Floats = (picture - mean) / (deviation + 1)
+    return normalised
 
 
 def _features_of(normalised: Floats, rows: int, columns: int) -> Floats:
@@ -113,7 +116,7 @@ def _features_of(normalised: Floats, rows: int, columns: int) -> Floats:
 
 
 def _asymmetric_gaussian(blocks: Floats) -> tuple[Floats, Floats, Floats]:
-    """Shape, left and right scale of a generalised Gaussian fitted to each block by moments."""
+    """Shape, left and right scale of a generalised Gaussian fitted to each block by frame_sets."""
     values = blocks.reshape(len(blocks), -1)
     squares = values * values
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -142,6 +145,6 @@ class NIQE(Measure):
         self.specs = (spec,)
         photograph_model()  # now, not after an hour of other measures
 
-    def update(self, moment: FrameSet) -> dict[str, float]:
-        value = niqe(moment.restored)
+    def update(self, frame_set: FrameSet) -> dict[str, float]:
+        value = niqe(frame_set.restored)
         return {} if np.isnan(value) else {self.specs[0].name: value}

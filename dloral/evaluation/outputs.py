@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dloral.errors import OptionError, OutputError
@@ -22,26 +21,37 @@ def check_output(path: Path, sources: Iterable[str | Path | None] = ()) -> None:
     """
     try:
         if not path.parent.is_dir():
-            raise OutputError(f"{path.parent} is not a directory; make it first")
+            raise OutputError("{path} is not a directory", remedy="make it first", path=path.parent)
         if path.is_dir():
-            raise OutputError(f"{path} is a folder; give the name of a file in it")
+            raise OutputError(
+                "{path} is a folder", remedy="give the name of a file in it", path=path
+            )
         if not os.access(path.parent, os.W_OK):
-            raise OutputError(f"{path.parent} may not be written to; give another folder")
+            raise OutputError(
+                "{path} may not be written to", remedy="give another folder", path=path.parent
+            )
         for source in sources:
             if source is not None and Path(source).exists():
                 _check_apart(path, Path(source))
     except OSError as error:
         if isinstance(error, OutputError):
             raise
-        raise OutputError(f"{path} cannot be written: {reason(error)}") from error
+        raise OutputError(
+            "{path} cannot be written: {reason}", path=path, reason=reason(error)
+        ) from error
 
 
 def _check_apart(path: Path, source: Path) -> None:
     if path.exists() and any(path.samefile(file) for file in _files_of(source)):
-        raise OptionError(f"{path} is read as a source; write to another name")
+        raise OptionError("{path} is read as a source", remedy="write to another name", path=path)
     # A picture that is written into a folder of frames would be one of them the next time.
     if path.suffix.lower() in IMAGE_SUFFIXES and source.is_dir() and path.parent.samefile(source):
-        raise OptionError(f"{path} lies in the folder of frames {source}; write to another folder")
+        raise OptionError(
+            "{path} lies in the folder of frames {source}",
+            remedy="write to another folder",
+            path=path,
+            source=source,
+        )
 
 
 def _files_of(source: Path) -> Iterator[Path]:
@@ -52,17 +62,3 @@ def _files_of(source: Path) -> Iterator[Path]:
     for file in source.rglob("*"):
         if file.suffix.lower() in (*IMAGE_SUFFIXES, *CLIP_SUFFIXES) and file.exists():
             yield file
-
-
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """``write`` to a place beside the target, then into it: whole or not at all.
-
-    Raises :class:`OutputError` where that fails.
-    """
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".dloral-") as folder:
-            part = Path(folder) / path.name
-            write(part)
-            part.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {reason(error)}") from error

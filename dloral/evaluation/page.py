@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -41,8 +41,8 @@ class Curve:
     lines: tuple[str, ...]
 
 
-def page(evaluation: Evaluation) -> str:
-    """The whole page."""
+def template(name: str) -> Template:
+    """A template of this folder; text is escaped, unknown names are errors."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -50,8 +50,13 @@ def page(evaluation: Evaluation) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    return environment.get_template(name)
+
+
+def page(evaluation: Evaluation) -> str:
+    """The whole page."""
     measured = [result for result in evaluation.results if not result.error]
-    return environment.get_template(TEMPLATE).render(
+    return template(TEMPLATE).render(
         specs=evaluation.specs,
         arrow=arrow,
         number=number,
@@ -74,8 +79,8 @@ def _best(specs: tuple[MetricSpec, ...], measured: list[ClipResult]) -> dict[str
         values = {r.pair.name: r.measured.totals.get(spec.name) for r in measured}
         known = {name: value for name, value in values.items() if value is not None}
         if len(known) > 1:
-            choose = max if spec.better == "higher" else min
-            found[spec.name] = choose(known, key=lambda name: known[name])
+            badness = {name: spec.badness(value) for name, value in known.items()}
+            found[spec.name] = min(badness, key=lambda name: badness[name])
     return found
 
 

@@ -62,18 +62,20 @@ def find_pairs(
     places = [None if place is None else existing_path(place) for place in (reference, lq)]
     if not _is_set(first):
         return [Pair(first.name, first, places[0], places[1])]
-    clips = _clips_in(first)
+    clips = clips_in(first)
     if not clips:
         raise InputError(
-            f"{first} holds no clips; give a clip, a folder of frames "
-            f"({', '.join(IMAGE_SUFFIXES)}) or a folder of clips ({', '.join(CLIP_SUFFIXES)})"
+            "{path} holds no clips",
+            remedy=f"give a clip, a folder of frames ({', '.join(IMAGE_SUFFIXES)}) or a folder of "
+            f"clips ({', '.join(CLIP_SUFFIXES)})",
+            path=first,
         )
     pairs = []
     for name, path in clips.items():
         found: list[Path | None] = []
         missing = ""
         for what, place in (("reference", places[0]), ("input", places[1])):
-            other = None if place is None else _clips_in(place).get(name)
+            other = None if place is None else clips_in(place).get(name)
             if place is not None and other is None:
                 missing = f"no {what} named {name} in {place}; add it, or take {path.name} away"
             found.append(other)
@@ -88,10 +90,14 @@ def _is_set(path: Path) -> bool:
     )
 
 
-def _clips_in(folder: Path) -> dict[str, Path]:
+def clips_in(folder: Path) -> dict[str, Path]:
     """Clips and folders of frames by name without ending, in order of name."""
     if not folder.is_dir():
-        raise InputError(f"{folder} is one clip and not a folder of clips; give a folder for each")
+        raise InputError(
+            "{path} is one clip and not a folder of clips",
+            remedy="give a folder for each",
+            path=folder,
+        )
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
@@ -100,7 +106,11 @@ def _clips_in(folder: Path) -> dict[str, Path]:
             name = path.name if path.is_dir() else path.stem
             if name in found:
                 raise InputError(
-                    f"{folder} holds {found[name].name} and {path.name}; keep one clip of a name"
+                    "{path} holds {first} and {second}",
+                    remedy="keep one clip of a name",
+                    path=folder,
+                    first=found[name].name,
+                    second=path.name,
                 )
             found[name] = path
     return found
@@ -115,8 +125,11 @@ def open_pair(pair: Pair) -> OpenPair:
     lq = probe(pair.lq) if pair.lq else None
     if reference and (reference.width, reference.height) != (restored.width, restored.height):
         raise InputError(
-            f"{restored.path.name} is {restored.width}x{restored.height} and its reference "
-            f"{reference.width}x{reference.height}; give clips of one size"
+            "{path} is {size} and its reference {true}",
+            remedy="give clips of one size",
+            path=restored.path,
+            size=f"{restored.width}x{restored.height}",
+            true=f"{reference.width}x{reference.height}",
         )
     for what, other in (("reference", reference), ("input", lq)):
         if other and other.num_frames and restored.num_frames:
@@ -127,8 +140,12 @@ def open_pair(pair: Pair) -> OpenPair:
 def _check_lengths(restored: ClipInfo, what: str, other: ClipInfo) -> None:
     if other.num_frames != restored.num_frames:
         raise InputError(
-            f"{restored.path.name} has {restored.num_frames} frames and its {what} "
-            f"{other.num_frames}; give clips of the same length"
+            "{path} has {value} frames and its {what} {count}",
+            remedy="give clips of the same length",
+            path=restored.path,
+            value=restored.num_frames,
+            what=what,
+            count=other.num_frames,
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from dloral.errors import OutputError
 from dloral.evaluation.evaluate import ClipResult, Evaluation
 from dloral.evaluation.measures import MetricSpec
+from dloral.files import write_json, write_text
 
 FORMAT = 1
 
@@ -46,7 +46,7 @@ def row(cells: list[str]) -> str:
 
 def arrow(spec: MetricSpec) -> str:
     """Which way is better, for the head of a column."""
-    return "↑" if spec.better == "higher" else "↓"
+    return {"higher": "↑", "lower": "↓"}.get(spec.better, "→1")
 
 
 def number(spec: MetricSpec, value: float | None) -> str:
@@ -126,19 +126,6 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def write_text(path: Path, text: str) -> None:
-    """Whole or not at all; :class:`OutputError` where it cannot be."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path} cannot be written: {(error.strerror or str(error)).lower()}"
-        ) from error
-
-
 def write_reports(evaluation: Evaluation, paths: Iterable[Path]) -> OutputError | None:
     """Every report that can be written; the first error, for one must not cost the others."""
     errors = []
@@ -153,7 +140,7 @@ def write_reports(evaluation: Evaluation, paths: Iterable[Path]) -> OutputError 
 def write_report(evaluation: Evaluation, path: Path) -> None:
     """JSON, Markdown or HTML by the name's ending."""
     if path.suffix == ".json":
-        write_text(path, json.dumps(as_dict(evaluation), indent=1, allow_nan=False) + "\n")
+        write_json(path, as_dict(evaluation))
     elif path.suffix == ".md":
         write_text(path, markdown(evaluation) + "\n")
     else:

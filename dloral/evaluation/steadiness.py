@@ -34,7 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dloral.errors import WeightsError
+from dloral.errors import Setting, WeightsError
 from dloral.evaluation.fidelity import as_array
 from dloral.evaluation.measures import FrameSet, Measure, MetricSpec
 
@@ -65,8 +65,8 @@ class DISFlow:
     def _method(self) -> Any:
         """OpenCV's estimator keeps its buffers, so that each thread needs one of its own."""
         if not hasattr(self._of_thread, "method"):
-            kind: Any = cv2.DISOpticalFlow  # type: ignore[attr-defined]  # missing in its stubs
-            preset = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM  # type: ignore[attr-defined]
+            kind: Any = cv2.DISOpticalFlow
+            preset = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
             self._of_thread.method = kind.create(preset)
         return self._of_thread.method
 
@@ -95,14 +95,19 @@ class RAFTFlow:
             from torchvision.models.optical_flow import raft_large
         except ImportError as error:
             raise WeightsError(
-                "RAFT needs torchvision; install the one that goes with this torch, "
-                "or choose --flow dis"
+                "RAFT needs torchvision",
+                remedy="install the one that goes with this torch, or choose {instead}",
+                instead=Setting("flow", "dis"),
             ) from error
         path = weights or Path(torch.hub.get_dir()) / "checkpoints" / Path(RAFT_ADDRESS).name
         if not path.is_file():
             raise WeightsError(
-                f"{path} is not there; download {RAFT_ADDRESS} to it, "
-                "give another file with --flow-weights, or choose --flow dis"
+                "{path} does not exist",
+                remedy=f"download {RAFT_ADDRESS} to it, give another file by {{option}}, "
+                "or choose {instead}",
+                path=path,
+                option=Setting("flow_weights"),
+                instead=Setting("flow", "dis"),
             )
         self.weights = path.name
         self.device = device
@@ -111,7 +116,9 @@ class RAFTFlow:
             self.network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
         except Exception as error:  # damaged, not a state dict, or another network's
             raise WeightsError(
-                f"{path} holds no weights of RAFT (large); get {RAFT_ADDRESS}"
+                "{path} does not hold the weights of RAFT (large)",
+                remedy=f"get {RAFT_ADDRESS}",
+                path=path,
             ) from error
         self.network.to(device).eval()
 
@@ -189,37 +196,42 @@ def cell_changes(current: Tensor, aligned: Tensor, mask: Tensor) -> Tensor:
 class Steadiness(Measure):
     """The warping error and flicker of a clip, from one estimate of the motion a frame."""
 
-    def __init__(self, specs: tuple[MetricSpec, ...], flow: FlowEstimator) -> None:
+    def __init__(
+        self, specs: tuple[MetricSpec, ...], flow: FlowEstimator, on_restored: bool = False
+    ) -> None:
         self.specs = specs
         self.flow = flow
+        self.on_restored = on_restored
         self._before: FrameSet | None = None
         self._about: dict[str, str] = {}
         self._beside = ThreadPoolExecutor(1)
 
-    def update(self, moment: FrameSet) -> dict[str, float]:
-        before, self._before = self._before, moment
+    def update(self, frame_set: FrameSet) -> dict[str, float]:
+        before, self._before = self._before, frame_set
         if before is None:
             return {}
-        backwards = self._beside.submit(self.flow, before.guide, moment.guide)
-        flow = self.flow(moment.guide, before.guide)
+        guides = [s.restored if self.on_restored else s.guide for s in (frame_set, before)]
+        backwards = self._beside.submit(self.flow, guides[1], guides[0])
+        flow = self.flow(*guides)
         flow_back = backwards.result()
         parts = [flow_back, before.restored, *([] if before.hq is None else [before.hq])]
         sampled, inside = sample(torch.cat(parts), flow)
         mask = agreement_mask(flow, sampled[:2], inside)
-        self._about = self._conditions(moment, mask)
+        self._about = self._conditions(frame_set, mask)
         if not mask.any():
             return {}
-        values = {"warping_error": warping_error(moment.restored, sampled[2:5], mask)}
-        changes = cell_changes(moment.restored, sampled[2:5], mask)
-        if moment.hq is not None:
-            changes = changes - cell_changes(moment.hq, sampled[5:8], mask)
+        values = {"warping_error": warping_error(frame_set.restored, sampled[2:5], mask)}
+        changes = cell_changes(frame_set.restored, sampled[2:5], mask)
+        if frame_set.hq is not None:
+            changes = changes - cell_changes(frame_set.hq, sampled[5:8], mask)
         values["flicker"] = changes.abs().mean().item()
         return {spec.name: values[spec.name] for spec in self.specs}
 
-    def _conditions(self, moment: FrameSet, mask: Tensor) -> dict[str, str]:
+    def _conditions(self, frame_set: FrameSet, mask: Tensor) -> dict[str, str]:
         height, width = mask.shape
+        guide = "restored clip itself" if self.on_restored else frame_set.guide_name
         return {
-            "flow": f"{self.flow.name}, {width}x{height}, on the {moment.guide_name}",
+            "flow": f"{self.flow.name}, {width}x{height}, on the {guide}",
             "mask": f"forward-backward, {MASK_SLOPE} and {MASK_OFFSET}, and the picture's edges",
             "warping error": "RGB in [0, 1], mean squared difference of unmasked pixels, x 1e-3",
         }

@@ -21,15 +21,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dloral.errors import OptionError
+from dloral.data.packs import Pack
+from dloral.errors import PYTHON, Face, OptionError, Setting
 from dloral.evaluation.catalogue import MetricSuite, Settings, chosen_metrics
-from dloral.evaluation.measures import measure_clip
 from dloral.evaluation.published import A1_TEXT, TABLE_A1, TABLE_A2, TABLE_A3
-from dloral.evaluation.report import write_text
+from dloral.evaluation.restore import Scales, model_restorer, restore_and_measure
+from dloral.files import write_json
 from dloral.frames.clips import as_bytes
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.config import TrainConfig
-from dloral.training.packs import Pack
 from dloral.training.run import run_training
 
 CALIBRATION_STEPS = 6
@@ -56,6 +56,10 @@ class Variant:
     consistency: float = 1.0
     detail: float = 1.0
     window: int = 1
+
+    @property
+    def scales(self) -> Scales:
+        return Scales(self.consistency, self.detail, self.window)
 
 
 @dataclass(frozen=True)
@@ -145,28 +149,50 @@ class StudyOptions:
     seeds: int = 3
     budget: float | None = None
     steps: int | None = None
+    first_seed: int = 0
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
-            raise OptionError(f"seeds is {self.seeds}; give 1 or more")
+            raise OptionError(
+                "{option} is {value}",
+                remedy="give 1 or more",
+                option=Setting("seeds"),
+                value=self.seeds,
+            )
         if self.steps is None and self.budget is None:
-            raise OptionError("neither a budget nor steps are given; give --budget MINUTES")
+            raise OptionError(
+                "the length of the runs is not given",
+                remedy="give {budget} in minutes for the whole study, or {steps}",
+                budget=Setting("budget"),
+                steps=Setting("steps"),
+            )
         if self.budget is not None and not self.budget > 0:
-            raise OptionError(f"budget is {self.budget}; give more than 0 minutes")
+            raise OptionError(
+                "{option} is {value}",
+                remedy="give more than 0 minutes",
+                option=Setting("budget"),
+                value=self.budget,
+            )
 
 
 def train_study(
-    study: Study, options: StudyOptions, out: Path, tell: Callable[[str], None]
+    study: Study,
+    options: StudyOptions,
+    out: Path,
+    tell: Callable[[str], None],
+    face: Face = PYTHON,
 ) -> dict[str, Any]:
     """Train and measure every variant and seed; what was found, as ``OUT/study.json`` has it."""
-    ready = MetricSuite(Settings(metrics=chosen_metrics(options.metrics, has_reference=True)))
+    pack = Pack(options.held_out)
+    metrics = chosen_metrics(options.metrics, has_reference=True)
+    # Slow measures see a clip's first frame.
+    ready = MetricSuite(Settings(metrics=metrics, every=max(1, pack.hq.shape[1])), face)
     for name, why in ready.unavailable.items():
         tell(f"NOT AVAILABLE {name}: {why}")
-    pack = Pack(options.held_out)
     out.mkdir(parents=True, exist_ok=True)
     steps = _steps(study, options, out, partial(_figures, pack=pack, ready=ready), tell)
     runs = []
-    for seed in range(options.seeds):
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
         for variant in study.variants:
             run = out / "runs" / f"{variant.name}-{seed}"
             config = configured(options.config, variant, steps, seed)
@@ -177,7 +203,7 @@ def train_study(
                 figures = partial(_figures, pack=pack, ready=ready, variant=variant, run=run)
                 run_training(config, run, measure=figures)
                 found = _result(variant, seed, run, config, time.perf_counter() - started)
-                write_text(result, json.dumps(found, indent=1) + "\n")
+                write_json(result, found)
             runs.append(json.loads(result.read_text()))
     return {
         "study": study.name,
@@ -232,7 +258,11 @@ def _steps(
         known = int(json.loads(kept.read_text())["steps"])
         if options.steps not in (None, known):
             raise OptionError(
-                f"{out} holds a study of {known} steps a run; give --steps {known}, or a new folder"
+                "{path} holds a study of {value} steps a run",
+                remedy="give {option}, or a new folder",
+                path=out,
+                value=known,
+                option=Setting("steps", known),
             )
         return known
     steps = options.steps
@@ -245,7 +275,7 @@ def _steps(
             f"{seconds:.2f} s a step, {measuring:.1f} s a measurement: {steps} steps a run "
             f"fit into {options.budget:g} minutes"
         )
-    write_text(kept, json.dumps({"steps": steps}) + "\n")
+    write_json(kept, {"steps": steps})
     return steps
 
 
@@ -287,17 +317,16 @@ def _figures(
     """The held-out clips' mean figures; what was restored is kept in ``run`` for a sheet."""
     totals: list[dict[str, float]] = []
     shown = []
+    restorer = model_restorer(pipe, variant.scales)
     for index in range(min(len(pack.hq), MOST_CLIPS)):
-        hq_frames, lq_frames = pack.clip(index)
-        restored = pipe(
-            lq_frames,
-            consistency=variant.consistency,
-            detail=variant.detail,
-            window=variant.window,
-        ).frames.float()
-        measured = measure_clip(restored, ready.measures(), hq_frames, lq_frames, len(hq_frames))
-        totals.append(measured.totals)
-        shown.append(torch.cat([lq_frames[-1], restored[-1], hq_frames[-1]], dim=2))
+        hq_frames, _ = pack.clip(index)
+        small_frames = torch.from_numpy(np.array(pack.lq[index])).float() / 255
+        height, width = hq_frames.shape[-2:]
+        found = restore_and_measure(restorer, small_frames, (height, width), ready, hq_frames)
+        totals.append(found.measured.totals)
+        assert found.last.hq is not None
+        assert found.last.lq is not None
+        shown.append(torch.cat([found.last.lq, found.last.restored, found.last.hq], dim=2))
     pipe.unet.unmerge()  # training goes on with live LoRAs
     if run is not None:
         Image.fromarray(as_bytes(torch.cat(shown, dim=1))).save(run / SHOWN)

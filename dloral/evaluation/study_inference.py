@@ -7,24 +7,24 @@ are that model's own switches. The low-quality clips are enlarged four times and
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
-from dloral.errors import DLoRALError, InputError, OptionError
+from dloral.errors import PYTHON, DLoRALError, Face, InputError, OptionError, Setting
 from dloral.evaluation.catalogue import MetricSuite, Settings, chosen_metrics
-from dloral.evaluation.measures import FrameSet, Measured, measure_steps
+from dloral.evaluation.datasets import FileFrames, opened
+from dloral.evaluation.measures import Measured
 from dloral.evaluation.pairs import Pair, find_pairs
+from dloral.evaluation.restore import model_restorer, restore_and_measure
 from dloral.evaluation.studies import Study, Variant
-from dloral.frames.resize import resize_bicubic
-from dloral.options import AUTO_TILE
-from dloral.pipeline import DLoRALPipeline
-from dloral.video.probe import probe
-from dloral.video.reader import read_frames
+from dloral.frame_generator import FrameGenerator
+from dloral.frames.clips import as_bytes
 from dloral.weights.convert import convert
 from dloral.weights.loading import load_pipeline
 
@@ -36,13 +36,18 @@ SHEET_SIDE = 256
 @contextmanager
 def opened_model(
     model: str, base: Path | None, device: str, dtype: str
-) -> Iterator[DLoRALPipeline]:
+) -> Iterator[FrameGenerator]:
     """A model by name, or straight from the released ``model.pkl`` with its SD 2.1 ``base``."""
     if not model.endswith(".pkl"):
         yield load_pipeline(model, device, dtype)
         return
     if base is None:
-        raise OptionError(f"{model} needs its Stable Diffusion 2.1-base folder; give --base DIR")
+        raise OptionError(
+            "{path} needs its Stable Diffusion 2.1-base folder",
+            remedy="give {option}",
+            path=Path(model),
+            option=Setting("base"),
+        )
     with tempfile.TemporaryDirectory() as folder:
         converted = Path(folder) / "model"
         convert(Path(model), base, converted)
@@ -51,49 +56,49 @@ def opened_model(
 
 def measure_study(
     study: Study,
-    pipe: DLoRALPipeline,
+    pipe: FrameGenerator,
     data: Path,
     reference: Path | None,
     metrics: tuple[str, ...],
     out: Path,
     tell: Callable[[str], None],
     most_frames: int | None = None,
+    face: Face = PYTHON,
 ) -> dict[str, Any]:
     """Every variant on every clip of a folder; what was found, as ``OUT/study.json`` has it."""
     if study.name not in SWITCHED:
         raise OptionError(
-            f"study {study.name} compares trainings, which no switch of a trained model tells "
-            f"apart; train it with --model compact, or choose from {', '.join(SWITCHED)}"
+            "study {value} compares trainings, which no switch of a trained model tells apart",
+            remedy=f"train it, or choose from {', '.join(SWITCHED)}",
+            value=study.name,
         )
-    ready = MetricSuite(Settings(metrics=chosen_metrics(metrics, reference is not None)))
+    ready = MetricSuite(Settings(metrics=chosen_metrics(metrics, reference is not None)), face)
     for name, why in ready.unavailable.items():
         tell(f"NOT AVAILABLE {name}: {why}")
     pairs = find_pairs(data, reference)
     out.mkdir(parents=True, exist_ok=True)
-    runs: list[dict[str, Any]] = []
+    measured: dict[str, dict[str, Measured]] = {variant.name: {} for variant in study.variants}
     failed: dict[str, str] = {}
-    conditions: dict[str, str] = {}
     for variant in study.variants:
-        totals = []
         for pair in pairs:
             if pair.name in failed:
                 continue
             tell(f"{study.name}: {variant.title}, {pair.name}")
             try:
-                measured, last = _measured(pipe, pair, variant, ready, most_frames)
+                found, last = _measured(pipe, pair, variant, ready, most_frames)
             except DLoRALError as error:
-                failed[pair.name] = str(error)
+                failed[pair.name] = error.render(face)
                 continue
-            totals.append(measured.totals)
-            conditions |= measured.conditions
-            if len(totals) == 1:
+            measured[variant.name][pair.name] = found
+            if pair is pairs[0]:
                 Image.fromarray(last).save(out / f"shown-{variant.name}.png")
-        if not totals:
-            raise InputError(f"no clip of {data} could be measured: {next(iter(failed.values()))}")
-        final = {
-            name: float(np.mean([one[name] for one in totals if name in one])) for name in totals[0]
-        }
-        runs.append({"variant": variant.name, "seed": 0, "points": [], "final": final})
+    if len(failed) == len(pairs):
+        raise InputError(
+            "no clip of {path} could be measured: {first}",
+            path=data,
+            first=next(iter(failed.values())),
+        )
+    runs, conditions = _means(measured, failed)
     return {
         "study": study.name,
         "kind": "inference",
@@ -106,54 +111,44 @@ def measure_study(
     }
 
 
+def _means(
+    measured: Mapping[str, Mapping[str, Measured]], failed: Mapping[str, str]
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """(a run for each variant, its final figures the means over clips; what they depend on)."""
+    runs: list[dict[str, Any]] = []
+    conditions: dict[str, str] = {}
+    for name, by_pair in measured.items():
+        # A clip that failed by one variant is left out of all of them.
+        kept = [found for pair, found in by_pair.items() if pair not in failed]
+        totals = [found.totals for found in kept]
+        final = {
+            metric: float(np.mean([one[metric] for one in totals if metric in one]))
+            for metric in dict.fromkeys(metric for one in totals for metric in one)
+        }
+        runs.append({"variant": name, "seed": 0, "points": [], "final": final})
+        for found in kept:
+            conditions |= found.conditions
+    return runs, conditions
+
+
 def _measured(
-    pipe: DLoRALPipeline, pair: Pair, variant: Variant, ready: MetricSuite, most_frames: int | None
+    pipe: FrameGenerator, pair: Pair, variant: Variant, ready: MetricSuite, most_frames: int | None
 ) -> tuple[Measured, np.ndarray]:
     """(figures, the middle of the last frame: input and restored side by side)."""
     if pair.missing:
         raise InputError(pair.missing)
-    clip = probe(pair.restored)  # the low-quality clip stands where evaluate has the restored one
-    height, width = SCALE * clip.height, SCALE * clip.width
-    measured, last = Measured(), None
-    with read_frames(clip) as frames, _references(pair) as references:
-        kept = []
-
-        def enlarged() -> Iterator[Any]:
-            for frame in frames:
-                if most_frames is not None and frame.index >= most_frames:
-                    return
-                kept.append(resize_bicubic(frame.pixels[None], height, width)[0])
-                yield kept[-1]
-
-        restored = pipe.stream(
-            enlarged(),
-            consistency=variant.consistency,
-            detail=variant.detail,
-            window=variant.window,
-            tile=AUTO_TILE,
-        )
-
-        def moments() -> Iterator[FrameSet]:
-            nonlocal last
-            for frame in restored:
-                last = (kept.pop(0), frame)
-                reference = next(references).pixels if references is not None else None
-                yield FrameSet(frame, reference, last[0])
-
-        for measured in measure_steps(moments(), ready.measures()):  # noqa: B007
-            pass
-    if last is None:
-        raise InputError(f"{pair.restored} has no frame; give a clip with one or more")
-    side = min(SHEET_SIDE, height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    parts = [f[:, top : top + side, left : left + side].permute(1, 2, 0).numpy() for f in last]
-    return measured, (255 * np.concatenate(parts, axis=1).clip(0, 1)).round().astype(np.uint8)
-
-
-@contextmanager
-def _references(pair: Pair) -> Iterator[Any]:
-    if pair.reference is None:
-        yield None
-        return
-    with read_frames(pair.reference) as frames:
-        yield frames
+    # The low-quality clip stands where evaluate has the restored one.
+    lq = FileFrames(pair.restored)
+    hq = FileFrames(pair.reference) if pair.reference else None
+    height, width, _ = lq.about()
+    size = (SCALE * height, SCALE * width)
+    with opened(lq, most_frames) as small_frames, opened(hq, most_frames) as hq_frames:
+        restorer = model_restorer(pipe, variant.scales)
+        found = restore_and_measure(restorer, small_frames or (), size, ready, hq_frames)
+    side = min(SHEET_SIDE, *size)
+    top, left = (size[0] - side) // 2, (size[1] - side) // 2
+    assert found.last.lq is not None
+    parts = [
+        f[:, top : top + side, left : left + side] for f in (found.last.lq, found.last.restored)
+    ]
+    return found.measured, as_bytes(torch.cat(parts, dim=2))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from PIL import Image, ImageDraw
 from dloral.errors import WeightsError
 from dloral.evaluation.catalogue import METRIC_SPECS
 from dloral.evaluation.published import COLUMNS
-from dloral.evaluation.report import arrow, explained, number, row, write_text
+from dloral.evaluation.report import arrow, explained, number, row
 from dloral.evaluation.studies import SHOWN, Study
+from dloral.files import write_json, write_text
 
 QUALITY = ("musiq", "maniqa", "clipiqa", "lpips_like", "niqe", "psnr")
 """What stands for quality: the first that was measured."""
@@ -27,7 +27,7 @@ PROBABLE = 2.0
 
 def write_study(study: Study, found: dict[str, Any], out: Path, command: str) -> Path:
     """``OUT/study.json``, ``README.md``, ``curves.png`` and ``sheet.png``; returns the README."""
-    write_text(out / "study.json", json.dumps({**found, "command": command}, indent=1) + "\n")
+    write_json(out / "study.json", {**found, "command": command})
     pictures = []
     if found["kind"] == "training":
         draw_curves(study, found, out / "curves.png")
@@ -61,7 +61,7 @@ def _about(found: Found) -> str:
 def finals(found: Found, variant: str, metric: str) -> list[float]:
     """A variant's last figures, one a seed."""
     runs = [run["final"] for run in found["runs"] if run["variant"] == variant]
-    return [final[metric] for final in runs if metric in final]
+    return [final[metric] for final in runs if final.get(metric) is not None]
 
 
 def table(study: Study, found: Found) -> str:
@@ -143,7 +143,8 @@ def draw_curves(study: Study, found: Found, target: Path) -> None:
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise WeightsError(
-            "curves need matplotlib; pip install --no-deps -r requirements-metrics.txt"
+            "curves need matplotlib",
+            remedy="pip install --no-deps -r requirements-metrics.txt",
         ) from error
     quality = next((name for name in QUALITY if name in found["metrics"]), None)
     names = [name for name in (quality, "warping_error") if name in found["metrics"] and name]
@@ -159,15 +160,15 @@ def draw_curves(study: Study, found: Found, target: Path) -> None:
         for place, name in enumerate(names):
             side = axis if not place else axis.twinx()
             panels[name].append(side)
+            by_step: dict[int, list[float]] = {}
             for run in runs:
-                points = [(p["step"], p[name]) for p in run["points"] if name in p]
-                side.plot(*zip(*points, strict=True), color=colours[name], alpha=0.35, lw=1)
-            steps = sorted({point["step"] for run in runs for point in run["points"]})
-            means = [
-                np.mean([p[name] for r in runs for p in r["points"] if p["step"] == step])
-                for step in steps
-            ]
-            side.plot(steps, means, color=colours[name], lw=2, marker="o", ms=3)
+                points = [(p["step"], p[name]) for p in run["points"] if p.get(name) is not None]
+                steps, values = zip(*points, strict=True) if points else ((), ())
+                side.plot(steps, values, color=colours[name], alpha=0.35, lw=1)
+                for step, value in points:
+                    by_step.setdefault(step, []).append(value)
+            means = [np.mean(by_step[step]) for step in sorted(by_step)]
+            side.plot(sorted(by_step), means, color=colours[name], lw=2, marker="o", ms=3)
             side.set_ylabel(
                 f"{METRIC_SPECS[name].title} {arrow(METRIC_SPECS[name])}", color=colours[name]
             )

@@ -28,16 +28,18 @@ def find_ffmpeg() -> str:
     import imageio_ffmpeg
 
     try:
-        program = imageio_ffmpeg.get_ffmpeg_exe()
+        program: str = imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
         raise WeightsError(
-            "VMAF needs ffmpeg and imageio-ffmpeg has none for this system; "
-            "install ffmpeg with libvmaf and set IMAGEIO_FFMPEG_EXE"
+            "VMAF needs ffmpeg and imageio-ffmpeg has none for this system",
+            remedy="install ffmpeg with libvmaf and set IMAGEIO_FFMPEG_EXE",
         ) from error
     filters = _run([program, "-hide_banner", "-filters"]).stdout
     if "libvmaf" not in filters:
         raise WeightsError(
-            f"{program} was built without libvmaf; unset IMAGEIO_FFMPEG_EXE, or leave vmaf out"
+            "{path} was built without libvmaf",
+            remedy="unset IMAGEIO_FFMPEG_EXE, or leave vmaf out",
+            path=Path(program),
         )
     return program
 
@@ -62,10 +64,11 @@ def vmaf(restored: ClipInfo, reference: ClipInfo) -> list[float]:
         )
         log = Path(folder) / "vmaf.json"
         if done.returncode or not log.is_file():
-            said = " ".join(done.stderr.split())[-200:]
             raise InputError(
-                f"VMAF of {restored.path} could not be measured (ffmpeg: {said}); "
-                "leave vmaf out of --metrics, or convert the clip"
+                "VMAF of {path} could not be measured (ffmpeg: {reason})",
+                remedy="leave vmaf out, or convert the clip",
+                path=restored.path,
+                reason=" ".join(done.stderr.split())[-200:],
             )
         return [frame["metrics"]["vmaf"] for frame in json.loads(log.read_text())["frames"]]
 
@@ -87,6 +90,8 @@ def _run(command: list[str], folder: str | None = None) -> subprocess.CompletedP
         )
     except OSError as error:
         raise WeightsError(
-            f"{command[0]} cannot be run: {reason(error)}; "
-            "set IMAGEIO_FFMPEG_EXE to an ffmpeg or unset it, or leave vmaf out"
+            "{path} cannot be run: {reason}",
+            remedy="set IMAGEIO_FFMPEG_EXE to an ffmpeg or unset it, or leave vmaf out",
+            path=Path(command[0]),
+            reason=reason(error),
         ) from error

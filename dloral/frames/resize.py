@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LATENT_STRIDE = 8
-"""Pixels a side that one latent cell covers."""
+"""Pixels a side of a latent cell in both models that there are, and in packs of training data. Of a
+loaded model ask :attr:`dloral.generator.Generator.latent_stride`."""
 
 
 def resize_bicubic(frames: Tensor, height: int, width: int) -> Tensor:
@@ -18,23 +19,24 @@ def resize_bicubic(frames: Tensor, height: int, width: int) -> Tensor:
     if frames.shape[-2:] == (height, width):
         return frames
     resized = F.interpolate(frames, (height, width), mode="bicubic", align_corners=False)
-    return resized.clamp(0, 1)
+    return resized.clamp(0, 1) if resized.requires_grad else resized.clamp_(0, 1)
 
 
-def shrink_for_flow(frames: Tensor) -> Tensor:
-    """Frames (T,3,H,W), H and W multiples of 8, at latent resolution (T,3,H/8,W/8), unclamped.
+def shrink_for_flow(frames: Tensor, stride: int = LATENT_STRIDE) -> Tensor:
+    """Frames (T,3,H,W), H and W multiples of ``stride``, at latent resolution
+    (T,3,H/stride,W/stride), unclamped.
 
     Bicubic without antialiasing, as the released flow weights were trained (notes, step 2).
     """
-    return F.interpolate(
-        frames, scale_factor=1 / LATENT_STRIDE, mode="bicubic", align_corners=False
-    )
+    if stride == 1:
+        return frames
+    return F.interpolate(frames, scale_factor=1 / stride, mode="bicubic", align_corners=False)
 
 
-def pad_to_latent_grid(frames: Tensor) -> Tensor:
-    """Repeat the last row and column until H and W are multiples of the latent stride."""
+def pad_to_latent_grid(frames: Tensor, stride: int = LATENT_STRIDE) -> Tensor:
+    """Repeat the last row and column until H and W are multiples of ``stride``."""
     height, width = frames.shape[-2:]
-    bottom, right = -height % LATENT_STRIDE, -width % LATENT_STRIDE
+    bottom, right = -height % stride, -width % stride
     if not bottom and not right:
         return frames
     return F.pad(frames, (0, right, 0, bottom), mode="replicate")

@@ -37,6 +37,19 @@ def tile_window(height: int, width: int) -> Tensor:
     return torch.outer(*bells).float()
 
 
+def tiles_of(height: int, width: int, tile: int | None, overlap: int) -> list[tuple[slice, slice]]:
+    """(rows, columns) of every tile of height x width cells, row by row; the whole as one where
+    ``tile`` is None or has no fewer cells."""
+    if tile is None or height * width <= tile**2:
+        return [(slice(0, height), slice(0, width))]
+    rows, columns = tile_size(height, width, tile, overlap)
+    return [
+        (slice(top, top + rows), slice(left, left + columns))
+        for top in tile_starts(height, rows, overlap)
+        for left in tile_starts(width, columns, overlap)
+    ]
+
+
 def blend_tiles(
     compute: Callable[[slice, slice], Sequence[Tensor]],
     height: int,
@@ -49,22 +62,22 @@ def blend_tiles(
     ``tile`` and ``overlap`` are in latent cells. With ``tile=None``, or latents of no more cells
     than a tile has, ``compute`` is called once and nothing is blended.
     """
-    if tile is None or height * width <= tile**2:
-        return list(compute(slice(0, height), slice(0, width)))
-    rows, columns = tile_size(height, width, tile, overlap)
+    areas = tiles_of(height, width, tile, overlap)
+    if len(areas) == 1:
+        return list(compute(*areas[0]))
+    rows, columns = (side.stop - side.start for side in areas[0])
     window = tile_window(rows, columns)
     sums: list[Tensor] = []
     weight: Tensor | None = None
-    for top in tile_starts(height, rows, overlap):
-        for left in tile_starts(width, columns, overlap):
-            place = (..., slice(top, top + rows), slice(left, left + columns))
-            parts = compute(place[1], place[2])
-            if weight is None:
-                window = window.to(parts[0].device)
-                weight = window.new_zeros(height, width)
-                sums = [window.new_zeros(*part.shape[:-2], height, width) for part in parts]
-            weight[place] += window
-            for total, part in zip(sums, parts, strict=True):
-                total[place] += part.float() * window
+    for area in areas:
+        parts = compute(*area)
+        place = (..., *area)
+        if weight is None:
+            window = window.to(parts[0].device)
+            weight = window.new_zeros(height, width)
+            sums = [window.new_zeros(*part.shape[:-2], height, width) for part in parts]
+        weight[place] += window
+        for total, part in zip(sums, parts, strict=True):
+            total[place] += part.float() * window
     assert weight is not None
     return [(total / weight).to(parts[0].dtype) for total in sums]

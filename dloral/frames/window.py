@@ -26,6 +26,11 @@ class Window:
         other._frames.extend(self._frames)
         return other
 
+    def remember(self, lq_latents: Tensor, small_frames: Tensor) -> None:
+        """Take in frames that nothing is asked of: (B,C,h,w) and (B,3,h,w)."""
+        pairs = zip(lq_latents, small_frames, strict=True)
+        self._frames.extend(_Remembered(*pair) for pair in pairs)
+
     def recall(self, lq_latents: Tensor, small_frames: Tensor) -> tuple[Tensor, Tensor]:
         """Latents (K,B,C,h,w) and small frames (K,B,3,h,w) before each of B consecutive frames.
 

@@ -1,21 +1,22 @@
 """Spans to segments: what each worker of a job does, in whatever process it is."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from dloral.errors import OutputError
 from dloral.jobs.journal import Gap, Segment
+from dloral.jobs.progress import Progress
 from dloral.jobs.segments import SegmentFile
 from dloral.jobs.spans import Job, RestoredFrame, restore_span
 from dloral.video.encoding import SEGMENT_FRAMES, FrameEncoder
 from dloral.video.media import reason
 
 if TYPE_CHECKING:
-    from dloral.pipeline import DLoRALPipeline
+    from dloral.frame_generator import FrameGenerator
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,20 @@ class Made:
 
     segment: Segment
     path: Path
+
+
+class Engine(Protocol):
+    """Who restores spans, if not this process; :mod:`dloral.engines` has some."""
+
+    def run(
+        self, job: Job, origin: Fraction, gaps: Sequence[Gap], folder: Path
+    ) -> Generator[Made | Progress, None, None]:
+        """Every missing segment, in any order, each written to a file that may be moved.
+
+        Progress in between says what workers are at. Workers may write to ``folder``, the
+        journal's, where they share it.
+        """
+        ...
 
 
 class SegmentWriter:
@@ -54,7 +69,7 @@ class SegmentWriter:
             self._file = self._new_file(self._number)
         time, duration = restored.frame.time, restored.frame.duration
         try:
-            self._file.write(self._encoder.encode(restored.pixels, time, duration))
+            self._file.write(self._encoder.encode(restored.with_alpha, time, duration))
         except OSError as error:
             raise self._failed(error) from error
         self._frames += 1
@@ -96,7 +111,7 @@ class SegmentWriter:
 def restore_gap(
     job: Job,
     gap: Gap,
-    pipe: "DLoRALPipeline",
+    pipe: "FrameGenerator",
     on_note: Callable[[str], None] | None = None,
 ) -> Generator[RestoredFrame, None, None]:
     """The frames of the missing segments, in order."""
@@ -111,7 +126,7 @@ def make_segments(
     folder: Path,
     mark: str,
     origin: Fraction,
-    pipe: "DLoRALPipeline",
+    pipe: "FrameGenerator",
     on_note: Callable[[str], None] | None = None,
 ) -> Generator[Made, None, None]:
     """Restore the missing segments into files in ``folder``; each as soon as it is safe there.

@@ -14,9 +14,10 @@ from pathlib import Path
 from dloral.errors import InputError
 from dloral.video.encoding import CodedFrame
 
-_MAGIC = b"dloral segment 1\n"
-_RECORD = struct.Struct("<qqqBI")
-"""Before each frame's data: pts, dts, duration, whether it is a key frame, bytes of data."""
+_MAGIC = b"dloral segment 2\n"
+_RECORD = struct.Struct("<qqqBII")
+"""Before each frame's data: pts, dts, duration, whether it is a key frame, bytes of data and of
+alpha."""
 
 
 class SegmentFile:
@@ -38,8 +39,9 @@ class SegmentFile:
 
     def write(self, coded: Iterable[CodedFrame]) -> None:
         for frame in coded:
-            self._put(_RECORD.pack(*frame[1:], len(frame.data)))
-            self._put(frame.data)
+            sizes = len(frame.data), len(frame.alpha)
+            self._put(_RECORD.pack(frame.pts, frame.dts, frame.duration, frame.is_key, *sizes))
+            self._put(frame.data + frame.alpha)
             self.frames += 1
 
     @property
@@ -75,11 +77,11 @@ def read_segment(path: Path) -> Iterator[CodedFrame]:
         while head := file.read(_RECORD.size):
             if len(head) < _RECORD.size:
                 raise damaged
-            pts, dts, duration, is_key, size = _RECORD.unpack(head)
-            data = file.read(size)
-            if len(data) < size:
+            pts, dts, duration, is_key, size, alpha = _RECORD.unpack(head)
+            data = file.read(size + alpha)
+            if len(data) < size + alpha:
                 raise damaged
-            yield CodedFrame(data, pts, dts, duration, bool(is_key))
+            yield CodedFrame(data[:size], pts, dts, duration, bool(is_key), data[size:])
 
 
 def digest_of(path: Path) -> str:

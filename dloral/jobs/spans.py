@@ -22,14 +22,16 @@ from dloral.errors import OptionError
 from dloral.frames.resize import resize_bicubic
 from dloral.options import AUTO, AUTO_TILE, UpscaleOptions
 from dloral.prompts import Scene, find_scenes, prompt_at
+from dloral.video.alpha import with_alpha
 from dloral.video.encoding import OutputFormat
 from dloral.video.images import frame_files
 from dloral.video.probe import ClipInfo, probe
 from dloral.video.reader import Frame
 from dloral.video.seeking import read_frames_from
+from dloral.video.treatment import target_size
 
 if TYPE_CHECKING:
-    from dloral.pipeline import DLoRALPipeline
+    from dloral.frame_generator import FrameGenerator
 
 
 class RestoredFrame(NamedTuple):
@@ -40,6 +42,11 @@ class RestoredFrame(NamedTuple):
     frame: Frame
     lq_frame: Tensor
     pixels: Tensor
+
+    @property
+    def with_alpha(self) -> Tensor:
+        """What is written: ``pixels``, and where the source has transparency (4,H,W)."""
+        return with_alpha(self.pixels, self.frame.alpha)
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ def restore_span(
     first: int,
     last: int | None = None,
     options: UpscaleOptions | None = None,
-    pipe: "DLoRALPipeline | None" = None,
+    pipe: "FrameGenerator | None" = None,
     scenes: Sequence[Scene] | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> Generator[RestoredFrame, None, None]:
@@ -107,12 +114,12 @@ def _restore(
     frames: Iterator[Frame],
     clip: ClipInfo,
     options: UpscaleOptions,
-    pipe: "DLoRALPipeline",
+    pipe: "FrameGenerator",
     scenes: Sequence[Scene],
     on_note: Callable[[str], None] | None,
 ) -> Generator[tuple[Frame, Tensor, Tensor], None, None]:
     """(source frame, its bicubic enlargement, restored frame) for every frame, in order."""
-    height, width = output_size(clip, options.scale)
+    height, width = output_size(clip, options)
     waiting: deque[tuple[Frame, Tensor]] = deque()  # read, not yet restored: at most one batch
     shown: deque[Fraction] = deque()  # times of frames whose prompt is still to be given
 
@@ -142,9 +149,12 @@ def _restore(
         yield frame, lq_frame, restored_frame
 
 
-def output_size(clip: ClipInfo, scale: float) -> tuple[int, int]:
-    """Height and width of the result, in pixels: the source's times ``scale``, rounded."""
-    return max(1, round(clip.height * scale)), max(1, round(clip.width * scale))
+def output_size(clip: ClipInfo, size: float | UpscaleOptions) -> tuple[int, int]:
+    """Height and width of the result, in pixels: the source's times a scale, rounded, or what
+    options ask for."""
+    return target_size(
+        clip, size if isinstance(size, UpscaleOptions) else UpscaleOptions(scale=size)
+    )
 
 
 def expected_frames(clip: ClipInfo, options: UpscaleOptions) -> int | None:

@@ -13,16 +13,22 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from dloral.errors import InputError, OutputError
-
-WAITING, RUNNING, PAUSED = "waiting", "running", "paused"
-DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
-ENDED = (DONE, FAILED, CANCELLED)
+from dloral.jobs.records import (
+    CANCELLED,
+    COLUMNS,
+    ENDED,
+    FAILED,
+    PAUSED,
+    RUNNING,
+    WAITING,
+    JobRecord,
+    record_of,
+)
 
 VERSION = 1
 _SCHEMA = """
@@ -52,82 +58,7 @@ CREATE INDEX by_owner ON jobs (owner, position);
 """
 
 
-@dataclass(frozen=True)
-class JobRecord:
-    """A job as it was last committed.
-
-    ``owner``: the hash of a token. ``state``: waiting, running, paused, done, failed or cancelled.
-    ``position``: order among all
-    jobs, lower first. ``source``: the clip; ``folder``: where its result and its journal are.
-    ``settings``: JSON. ``frame`` of ``num_frames`` are done, ``rate`` of them a second. ``wish``:
-    paused or cancelled, what the owner wants of a running job. ``attempts``: how often it was
-    begun. ``result``: JSON of one that is done, ``error``: one line of one that failed.
-    ``created``, ``ended``, ``expires``: seconds since 1970; None where that is not so yet.
-    """
-
-    id: str
-    owner: str
-    state: str
-    position: int
-    name: str
-    source: Path
-    folder: Path
-    settings: dict[str, Any]
-    frame: int
-    num_frames: int | None
-    rate: float
-    wish: str
-    attempts: int
-    result: dict[str, Any] | None
-    error: str
-    created: float
-    ended: float | None
-    expires: float | None
-
-    @property
-    def has_ended(self) -> bool:
-        return self.state in ENDED
-
-    @property
-    def seconds_left(self) -> float | None:
-        if self.state != RUNNING or not self.num_frames or not self.rate:
-            return None
-        return max(self.num_frames - self.frame, 0) / self.rate
-
-    def as_dict(self) -> dict[str, Any]:
-        """For a page: no paths of this machine."""
-        return {
-            "id": self.id,
-            "state": self.state,
-            "wish": self.wish,
-            "name": self.name,
-            "frame": self.frame,
-            "frames": self.num_frames,
-            "rate": self.rate,
-            "left": self.seconds_left,
-            "error": self.error,
-            "settings": self.settings,
-            "result": self.result,
-            "expires": self.expires,
-        }
-
-
-_COLUMNS = (
-    *(
-        "id",
-        "owner",
-        "state",
-        "position",
-        "name",
-        "source",
-        "folder",
-        "settings",
-        "frame",
-        "num_frames",
-    ),
-    *("rate", "wish", "attempts", "result", "error", "created", "ended", "expires"),
-)
-_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM jobs"
+_SELECT = f"SELECT {', '.join(COLUMNS)} FROM jobs"
 
 
 class JobStore:
@@ -382,7 +313,7 @@ class JobStore:
     def _records(self, query: str, *values: object) -> list[JobRecord]:
         with self._lock:
             rows = self._database.execute(query, values).fetchall()
-        return [_record(dict(zip(_COLUMNS, row, strict=True))) for row in rows]
+        return [record_of(dict(zip(COLUMNS, row, strict=True))) for row in rows]
 
     def _owns(self, owner: str, job: str) -> bool:
         with self._lock:
@@ -407,12 +338,6 @@ class JobStore:
 def hashed(owner: str) -> str:
     """What is kept of an owner's token."""
     return sha256(owner.encode()).hexdigest()
-
-
-def _record(row: dict[str, Any]) -> JobRecord:
-    row["settings"] = json.loads(row["settings"])
-    row["result"] = json.loads(row["result"]) if row["result"] else None
-    return JobRecord(**row | {"source": Path(row["source"]), "folder": Path(row["folder"])})
 
 
 def _not_now(job: JobRecord) -> InputError:

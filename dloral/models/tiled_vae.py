@@ -1,6 +1,6 @@
 """Stable Diffusion's VAE in tiles, without seams: less memory, the same picture.
 
-Legend: B batch, H x W frame size, h x w = H/8 x W/8 latent cells, F features of the inner blocks.
+Legend: B batch, H x W frame size, h x w latent cells, F features of the inner blocks.
 
 What ties a pixel to the whole frame is the inner block's attention and the statistics of the group
 normalisations. The inner block works on cells, where memory is no matter, and is run whole. The
@@ -21,13 +21,16 @@ from diffusers import AutoencoderKL
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
-CELL = 8
-"""Pixels a side of a latent cell."""
-
 DECODER_MARGIN, ENCODER_MARGIN = 13, 9
-"""Cells that the outer blocks see on each side: their 3x3 convolutions, by their resolution."""
+"""Cells that the outer blocks see on each side: their 3x3 convolutions, by their resolution. The
+sums, 6 + 3 + 1.5 ... and 4 + 2 + 1 ..., stay below these for any number of resolutions."""
 
 Area = tuple[slice, slice]
+
+
+def cell_of(vae: AutoencoderKL) -> int:
+    """Pixels a side of a latent cell: each resolution but the last halves the frame."""
+    return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
 @apply_forward_hook  # for CPU offloading, as the VAE's own method has it
@@ -43,7 +46,7 @@ def decode_in_tiles(vae: AutoencoderKL, latents: Tensor, tile: int) -> Tensor:
         return decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(features)))
 
     norms = [*_norms(decoder.up_blocks), decoder.conv_norm_out]
-    return _tiled(outer, norms, inner, tile, DECODER_MARGIN, 1, CELL)
+    return _tiled(outer, norms, inner, tile, DECODER_MARGIN, 1, cell_of(vae))
 
 
 @apply_forward_hook
@@ -58,7 +61,7 @@ def encode_in_tiles(vae: AutoencoderKL, frames: Tensor, tile: int) -> Tensor:
         return features
 
     norms = _norms(encoder.down_blocks)
-    inner = _tiled(outer, norms, frames, tile, ENCODER_MARGIN, CELL, 1)
+    inner = _tiled(outer, norms, frames, tile, ENCODER_MARGIN, cell_of(vae), 1)
     inner = encoder.conv_act(encoder.conv_norm_out(encoder.mid_block(inner)))
     moments = encoder.conv_out(inner)
     if vae.quant_conv is not None:

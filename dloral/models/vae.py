@@ -40,7 +40,15 @@ class CompactVAE(ModelMixin, ConfigMixin):
 
     The decoder's output is the difference to the bicubic frame: the pipeline that holds this VAE
     has ``decoder_adds_input`` set and adds it (without that, training starts far below bicubic).
+
+    ``decoder_sees_input``: the decoder is also handed the bicubic frame, folded to 1/4 size, so
+    that latents need not carry what the input shows anyway. ``upsample``: the last enlargement is
+    shuffle by 2, convolution, nearest by 2, convolution instead of one shuffle by 4, so that less
+    of a grid is drawn, at less cost (both our decision).
     """
+
+    latent_stride = 2 * PATCH
+    """Pixels a side of a latent cell: two pixel-unshuffles, of ``PATCH`` and of 2."""
 
     @register_to_config
     def __init__(
@@ -51,6 +59,8 @@ class CompactVAE(ModelMixin, ConfigMixin):
         decoder_blocks: int = 4,
         finish_channels: int = 8,
         scaling_factor: float = 1.0,
+        decoder_sees_input: bool = False,
+        upsample: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = nn.Sequential(
@@ -60,22 +70,31 @@ class CompactVAE(ModelMixin, ConfigMixin):
             nn.PixelUnshuffle(2),
             nn.Conv2d(4 * width, latent_channels, 3, padding=1),
         )
+        shuffle = 2 if upsample else PATCH
         self.decoder = nn.Sequential(
             nn.Conv2d(latent_channels, 4 * width, 3, padding=1),
             nn.PixelShuffle(2),
             *(PlainBlock(width) for _ in range(decoder_blocks)),
             nn.SiLU(),
-            nn.Conv2d(width, finish_channels * PATCH**2, 3, padding=1),
-            nn.PixelShuffle(PATCH),
+            nn.Conv2d(width, finish_channels * shuffle**2, 3, padding=1),
+            nn.PixelShuffle(shuffle),
         )
-        # One small convolution across the shuffled pixels: it joins neighbours that came from
-        # different channels, where a bare pixel-shuffle leaves a dot grid.
-        self.finish = nn.Conv2d(finish_channels, 3, 5, padding=2)
+        if decoder_sees_input:
+            self.join = nn.Conv2d(3 * PATCH**2, width, 3, padding=1)
+        # Convolutions across the shuffled pixels: they join neighbours that came from different
+        # channels, where a bare pixel-shuffle leaves a dot grid.
+        last = nn.Conv2d(finish_channels, 3, *((3, 1, 1) if upsample else (5, 1, 2)))
+        self.finish: nn.Module = last
+        if upsample:
+            inner = nn.Conv2d(finish_channels, finish_channels, 3, padding=1)
+            self.finish = nn.Sequential(
+                nn.SiLU(), inner, nn.SiLU(), nn.Upsample(scale_factor=PATCH // shuffle), last
+            )
         shuffled = self.decoder[-2]
         assert isinstance(shuffled, nn.Conv2d)
-        _start_without_grid(shuffled, PATCH)
+        _start_without_grid(shuffled, shuffle)
         with torch.no_grad():
-            for parameter in self.finish.parameters():  # start near bicubic
+            for parameter in last.parameters():  # start near bicubic
                 parameter.mul_(0.1)
 
     # The two hooks: CPU offloading otherwise moves a module for its forward() alone.
@@ -86,13 +105,22 @@ class CompactVAE(ModelMixin, ConfigMixin):
         return EncoderOutput(latent=latent) if return_dict else (latent,)
 
     @apply_forward_hook
-    def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
-        """(B,C,h,w), no longer scaled -> (B,3,8h,8w), the difference to the bicubic frame."""
-        sample = self.finish(self.decoder(z))
+    def decode(
+        self, z: Tensor, return_dict: bool = True, lq_frames: Tensor | None = None
+    ) -> DecoderOutput | tuple[Tensor]:
+        """(B,C,h,w), no longer scaled -> (B,3,8h,8w), the difference to the bicubic frame.
+
+        ``lq_frames`` (B,3,8h,8w) in [-1,1] is that frame, for a decoder that sees it.
+        """
+        features = self.decoder[:2](z)
+        if self.config.decoder_sees_input:
+            assert lq_frames is not None, "this decoder sees the bicubic frame"
+            features = features + self.join(F.pixel_unshuffle(lq_frames.to(z.dtype), PATCH))
+        sample = self.finish(self.decoder[2:](features))
         return DecoderOutput(sample=sample) if return_dict else (sample,)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.finish(self.decoder(self.encoder(x)))
+        return self.decode(self.encoder(x), return_dict=False, lq_frames=x)[0]
 
 
 def _start_without_grid(conv: nn.Conv2d, factor: int) -> None:

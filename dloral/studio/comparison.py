@@ -11,8 +11,8 @@ from torch import Tensor
 
 from dloral.errors import InputError
 from dloral.frames.clips import as_bytes
-from dloral.studio.jobs import Result
 from dloral.studio.pictures import within
+from dloral.studio.records import Result
 from dloral.video.probe import probe
 from dloral.video.reader import read_frames
 from dloral.video.writer import open_writer

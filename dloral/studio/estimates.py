@@ -110,7 +110,7 @@ def plan(clip: ClipInfo, settings: Settings, model: Model) -> dict[str, Any]:
         "frames": num_frames,
         "seconds": seconds,
         "words": parts,
-        "warning": _warning(clip, settings, seconds[1] if seconds else None, height * width),
+        "warning": _warning(clip, settings, sum(seconds) / 2 if seconds else None, height * width),
     }
 
 

@@ -16,7 +16,7 @@ _WORDS = {
 }
 """Settings as the page's controls name them; others as they are."""
 
-_ABSOLUTE = re.compile(r"(?<![\w.:])(?:/[^\s/'\"]+){2,}/?|\b[A-Za-z]:\\[^\s'\"]+")
+_ABSOLUTE = re.compile(r"(?<![\w.:/])(?:/[^\s/'\"]+){2,}/?|\b[A-Za-z]:\\[^\s'\"]+")
 
 
 class Page(Face):

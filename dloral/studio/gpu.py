@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
-    from dloral.pipeline import DLoRALPipeline
+    from dloral.frame_generator import FrameGenerator
 
 
 JOB_SECONDS = 300
@@ -19,7 +19,7 @@ PREVIEW_SECONDS = 20
 
 _Call = TypeVar("_Call", bound=Callable[..., Any])
 
-_pipelines: WeakValueDictionary[tuple[str, str], "DLoRALPipeline"] = WeakValueDictionary()
+_pipelines: WeakValueDictionary[tuple[str, str], "FrameGenerator"] = WeakValueDictionary()
 
 
 def on_gpu(seconds: int) -> Callable[[_Call], _Call]:
@@ -34,11 +34,11 @@ def on_gpu(seconds: int) -> Callable[[_Call], _Call]:
     return spaces.GPU(duration=seconds)
 
 
-def keep(key: tuple[str, str], pipe: "DLoRALPipeline") -> None:
+def keep(key: tuple[str, str], pipe: "FrameGenerator") -> None:
     """Make a pipeline known to the processes that are forked from now on; its model holds it."""
     _pipelines[key] = pipe
 
 
-def kept(key: tuple[str, str]) -> "DLoRALPipeline":
+def kept(key: tuple[str, str]) -> "FrameGenerator":
     """The pipeline that :func:`keep` was given; ``KeyError`` if its model is gone."""
     return _pipelines[key]

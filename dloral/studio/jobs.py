@@ -11,7 +11,7 @@ import time
 import zipfile
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from dloral.studio.face import worded
 from dloral.studio.gpu import JOB_SECONDS, kept, on_gpu
 from dloral.studio.measures import Measures
 from dloral.studio.pictures import png_of, stacked, within
-from dloral.studio.records import JobRow, write_result
+from dloral.studio.records import JobRow, Result, write_result
 from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.settings import PNG_ZIP, Settings, result_path
 from dloral.studio.speeds import Run
@@ -34,10 +34,11 @@ from dloral.upscale import Progress, output_size, upscale_steps
 from dloral.video.encoders import FOR_VIEWING
 from dloral.video.probe import ClipInfo
 from dloral.video.reader import Frame, read_frames
-from dloral.video.writer import open_writer, remove_leftovers
+from dloral.video.targets import remove_leftovers
+from dloral.video.writer import open_writer
 
 if TYPE_CHECKING:
-    from dloral.pipeline import DLoRALPipeline
+    from dloral.frame_generator import FrameGenerator
 
 VIEWER_SIDE = 2048
 """Pixels: frames of the viewer's clip have no longer side; one that stands still is shown whole."""
@@ -48,34 +49,11 @@ OUR_MISTAKE = "That went wrong inside the software; its terminal says where. The
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a finished job left in its folder.
-
-    ``file`` is to be kept, ``settings_file`` beside it. ``viewer_file``: for an image a PNG, else
-    an H.264 clip, whose frames hold the bicubic picture above the restored one, so that no player
-    can show two different frames. ``times``: when each frame is shown in the source, in seconds.
-    ``size``: height and width of the result.
-    """
-
-    clip: ClipInfo
-    settings: Settings
-    file: Path
-    settings_file: Path
-    viewer_file: Path
-    profile_file: Path
-    times: tuple[Fraction, ...]
-    durations: tuple[Fraction, ...]
-    size: tuple[int, int]
-    measures: dict[str, list[float]]
-    notes: tuple[str, ...]
-
-
 def restore(
     clip: ClipInfo,
     folder: Path,
     settings: Settings,
-    pipe: "DLoRALPipeline",
+    pipe: "FrameGenerator",
     is_kept: bool = False,
 ) -> Generator[Progress | Result, None, None]:
     """Restore ``clip`` into ``folder`` with all that the viewer needs; the Result comes last.

@@ -17,14 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dloral.errors import CancelledError, InputError
-from dloral.frames.colour import fix_colour
-from dloral.frames.resize import (
-    LATENT_STRIDE,
-    pad_to_latent_grid,
-    resize_bicubic,
-    shrink_for_flow,
-)
-from dloral.options import AUTO, AUTO_TILE, UpscaleOptions
+from dloral.frames.resize import LATENT_STRIDE, resize_bicubic
+from dloral.options import AUTO_TILE, UpscaleOptions
 from dloral.studio.gpu import PREVIEW_SECONDS, kept, on_gpu
 from dloral.studio.pictures import jpeg_of, png_of, within
 from dloral.studio.runtime import Model
@@ -33,7 +27,7 @@ from dloral.video.probe import ClipInfo
 from dloral.video.reader import read_frames
 
 if TYPE_CHECKING:
-    from dloral.pipeline import DLoRALPipeline
+    from dloral.generator import Prepared
 
 FIRST_PIXELS = 256 * 256
 """Of the first preview, before it is known how fast this machine is."""
@@ -83,17 +77,6 @@ class Rendered:
     seconds: float
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """All that the scales do not change; kept on the CPU, for it is little."""
-
-    lq_frame: Tensor  # (1,3,H,W), padded to the latent grid
-    size: tuple[int, int]  # before it was padded
-    retrieved: Tensor
-    aligned: Tensor
-    prompt_embeds: Tensor | None
-
-
 class Preview:
     """The live preview of one clip, for one visitor.
 
@@ -107,7 +90,7 @@ class Preview:
         self._counting = threading.Lock()
         self._working = threading.Lock()
         self._frames: tuple[Any, list[Tensor]] = (None, [])  # output size, oldest first
-        self._prepared: tuple[Any, _Prepared | None] = (None, None)
+        self._prepared: tuple[Any, Prepared | None] = (None, None)
         self._pictures: OrderedDict[Any, bytes] = OrderedDict()
 
     def background(self, index: int, scale: float) -> bytes:
@@ -242,58 +225,20 @@ def source_frames(clip: ClipInfo, first: int, last: int) -> list[Tensor]:
 
 
 @on_gpu(PREVIEW_SECONDS)
-@torch.no_grad()
 def _restore_part(
-    model: tuple[str, str], lq_frames: Tensor, options: UpscaleOptions, prepared: _Prepared | None
-) -> tuple[Tensor, _Prepared, tuple[float, float]]:
+    model: tuple[str, str], lq_frames: Tensor, options: UpscaleOptions, prepared: "Prepared | None"
+) -> tuple[Tensor, "Prepared", tuple[float, float]]:
     """The last of ``lq_frames`` restored, what was prepared for it, and the seconds for preparing
     and for the rest."""
     pipe = kept(model)
     started = time.monotonic()
     if prepared is None:
-        prepared = prepare(pipe, lq_frames, options.window, options.prompt)
+        # Kept on the CPU, for it is little.
+        prepared = pipe.prepare(lq_frames, options.window, options.prompt, count=1).to("cpu")
     ready = time.monotonic()
-    restored = finish(pipe, prepared, options).cpu()
+    finished = pipe.finish(prepared, options.consistency, options.detail, options.color_fix)
+    restored = finished[0].cpu()
     return restored, prepared, (ready - started, time.monotonic() - ready)
-
-
-def prepare(pipe: "DLoRALPipeline", lq_frames: Tensor, window: int, prompt: str) -> _Prepared:
-    """The last of ``lq_frames`` (T,3,H,W) in [0, 1] and its predecessors, oldest first, up to
-    where the scales come in. The same steps as :meth:`DLoRALPipeline.stream`."""
-    given = pad_to_latent_grid(lq_frames.to(pipe._execution_device))
-    latents = torch.cat([pipe.encode(frame[None]) for frame in given])
-    small = shrink_for_flow(given)
-    # Nearest first; at the start of a clip the oldest frame stands in for those that never were.
-    earlier = [max(len(given) - 1 - offset, 0) for offset in range(1, window + 1)]
-    retrieved, aligned = pipe.retrieve(
-        latents[-1:], small[-1:], latents[earlier][:, None], small[earlier][:, None]
-    )
-    height, width = lq_frames.shape[-2:]
-    embeds = pipe.encode_prompt(prompt)
-    return _Prepared(
-        given[-1:].cpu(),
-        (height, width),
-        retrieved.cpu(),
-        aligned.cpu(),
-        embeds.cpu() if embeds is not None else None,
-    )
-
-
-def finish(pipe: "DLoRALPipeline", prepared: _Prepared, options: UpscaleOptions) -> Tensor:
-    """The restored frame (3,H,W) in [0, 1]."""
-    height, width = prepared.size
-    place = pipe._execution_device
-    lq_frame = prepared.lq_frame.to(place)
-    embeds = prepared.prompt_embeds
-    pipe.set_scales(options.consistency, options.detail)
-    restored = pipe.refine(
-        prepared.aligned.to(place),
-        prepared.retrieved.to(place),
-        embeds.to(place) if embeds is not None else None,
-    )
-    method = pipe.config.color_fix if options.color_fix == AUTO else options.color_fix
-    decoded = pipe.decode(restored, lq_frame)[..., :height, :width]
-    return fix_colour(decoded, lq_frame[..., :height, :width], method)[0]
 
 
 def part_of(height: int, width: int, most_pixels: int, centre: tuple[float, float]) -> Region:

@@ -6,22 +6,43 @@ server ended, however that was, goes on from its last segment when the next one 
 
 import json
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dloral.jobs.store import DONE, FAILED, JobRecord, JobStore
+from dloral.jobs.records import DONE, FAILED, JobRecord
+from dloral.jobs.store import JobStore
 from dloral.studio.settings import Settings, settings_from
 from dloral.upscale import Progress
 from dloral.video.probe import ClipInfo
 
-if TYPE_CHECKING:
-    from dloral.studio.jobs import Result
-
 RESULT = "result.json"
 REPORT_SECONDS = 1.0
 """How often a running job's progress is committed."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished job left in its folder.
+
+    ``file`` is to be kept, ``settings_file`` beside it. ``viewer_file``: for an image a PNG, else
+    an H.264 clip, whose frames hold the bicubic picture above the restored one, so that no player
+    can show two different frames. ``times``: when each frame is shown in the source, in seconds.
+    ``size``: height and width of the result.
+    """
+
+    clip: ClipInfo
+    settings: Settings
+    file: Path
+    settings_file: Path
+    viewer_file: Path
+    profile_file: Path
+    times: tuple[Fraction, ...]
+    durations: tuple[Fraction, ...]
+    size: tuple[int, int]
+    measures: dict[str, list[float]]
+    notes: tuple[str, ...]
 
 
 class JobRow:
@@ -87,7 +108,7 @@ def settings_of(record: JobRecord) -> Settings:
     return replace(settings, options=replace(settings.options, vae=vae))
 
 
-def write_result(result: "Result") -> None:
+def write_result(result: Result) -> None:
     """Keep a result's facts beside its files."""
     facts: dict[str, Any] = {
         "files": [
@@ -106,10 +127,8 @@ def write_result(result: "Result") -> None:
     part.replace(result.file.with_name(RESULT))
 
 
-def read_result(folder: Path, clip: ClipInfo, settings: Settings) -> "Result | None":
+def read_result(folder: Path, clip: ClipInfo, settings: Settings) -> Result | None:
     """What :func:`write_result` kept; None where it, or a file of the result, is not there."""
-    from dloral.studio.jobs import Result
-
     try:
         facts = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     except (OSError, ValueError):

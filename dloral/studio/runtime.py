@@ -19,7 +19,7 @@ from dloral.studio.gpu import keep
 from dloral.studio.speeds import Speeds
 
 if TYPE_CHECKING:
-    from dloral.pipeline import DLoRALPipeline
+    from dloral.frame_generator import FrameGenerator
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Model:
         self.seconds_per_pixel: float | None = None
         self.preview_seconds_per_pixel: float | None = None
         self.part_seconds_per_pixel: float | None = None
-        self._pipe: Future[DLoRALPipeline] = Future()
+        self._pipe: Future[FrameGenerator] = Future()
         self._loader = threading.Thread(target=self._load, name="load", daemon=True)
 
     @property
@@ -97,10 +97,10 @@ class Model:
 
     @property
     def takes_tiny_vae(self) -> bool:
-        """Whether it has Stable Diffusion's latents; no while it is still loading."""
+        """Whether another VAE may stand in for its own; no while it is still loading."""
         if not self.is_loaded or self._pipe.exception():
             return False
-        return type(self.pipe().vae).__name__ in ("AutoencoderKL", "AutoencoderTiny")
+        return bool(self.pipe().other_vaes)
 
     def start(self) -> None:
         self._loader.start()
@@ -113,11 +113,11 @@ class Model:
     def has_failed(self) -> bool:
         return self.is_loaded and self._pipe.exception() is not None
 
-    def pipe(self) -> "DLoRALPipeline":
+    def pipe(self) -> "FrameGenerator":
         """Waits until it is loaded; raises what loading raised."""
         return self._pipe.result()
 
-    def use(self, pipe: "DLoRALPipeline") -> None:
+    def use(self, pipe: "FrameGenerator") -> None:
         """Take a pipeline as this model's; done once."""
         keep(self.key, pipe)
         self._pipe.set_result(pipe)
@@ -150,7 +150,7 @@ class Model:
         except Exception as error:
             self._pipe.set_exception(error)
 
-    def _warm_up(self, pipe: "DLoRALPipeline") -> None:
+    def _warm_up(self, pipe: "FrameGenerator") -> None:
         frames = torch.full((3, 3, WARM_UP_SIDE, WARM_UP_SIDE), 0.5)
         with self.turns.take():
             times = [time.monotonic() for _ in pipe.stream(frames)]

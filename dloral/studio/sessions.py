@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dloral.errors import DLoRALError, InputError
-from dloral.jobs.store import DONE, FAILED, JobRecord, hashed
+from dloral.jobs.records import DONE, FAILED, JobRecord
+from dloral.jobs.store import hashed
 from dloral.options import UpscaleOptions
-from dloral.studio.jobs import Job, Result
+from dloral.studio.jobs import Job
 from dloral.studio.models import Models
 from dloral.studio.preview import Preview
-from dloral.studio.records import Records, read_result, settings_of
+from dloral.studio.records import Records, Result, read_result, settings_of
 from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.scenes import SceneSearch
 from dloral.studio.settings import Settings

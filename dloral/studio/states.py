@@ -6,8 +6,9 @@ from typing import Any
 from dloral.errors import DLoRALError
 from dloral.studio.estimates import described
 from dloral.studio.face import worded
-from dloral.studio.jobs import OUR_MISTAKE, Job, Result
+from dloral.studio.jobs import OUR_MISTAKE, Job
 from dloral.studio.models import Change
+from dloral.studio.records import Result
 from dloral.studio.runtime import shown_name
 from dloral.studio.sessions import Session
 from dloral.studio.settings import scenes_as_dicts

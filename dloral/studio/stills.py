@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dloral.frames.resize import resize_bicubic
-from dloral.studio.jobs import Result
 from dloral.studio.pictures import jpeg_of, png_of, stacked, within
+from dloral.studio.records import Result
 from dloral.video.images import load_image
 from dloral.video.probe import ClipInfo
 from dloral.video.reader import read_frames

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dloral.errors import Setting
+
 Commands = Any
 SHOWN = 20
 """Left-out files that are listed one by one; more are counted by reason."""
@@ -24,12 +26,18 @@ def add_train(commands: Commands) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="RUN", help="the run's folder"
     )
+    parser.add_argument(
+        "--budget",
+        metavar="TIME",
+        help="compact-cpu, compact-gpu: how long a new run may train in all, such as 9h or 25m",
+    )
     parser.set_defaults(command=_train)
 
 
-def add_data(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "data",
+def add_data_list(actions: Commands) -> None:
+    """``dloral data list``: here, for it knows configurations."""
+    parser = actions.add_parser(
+        "list",
         help="list what there is to train on, and what is left out and why",
         description="List what a configuration's places hold.",
     )
@@ -43,7 +51,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     add(
         "config",
         metavar="CONFIG",
-        help="compact, sd21, tiny, ..., a Python file, or a run's folder",
+        help="compact-cpu, compact-gpu, sd21, tiny, ..., a Python file, or a run's folder",
     )
     add(
         "--data",
@@ -51,7 +59,12 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
         metavar="KIND:PATH",
         help="places of both stages' clips, such as photos:DIR videos:DIR reds:DIR",
     )
-    add("--held-out", nargs="+", metavar="KIND:PATH", help="places of clips never trained on")
+    add(
+        "--held-out",
+        nargs="+",
+        metavar="KIND:PATH",
+        help="places of clips never trained on; of compact-cpu and compact-gpu a manifest",
+    )
     add("--steps", type=int, help="length of the run")
     add(
         "--set",
@@ -65,7 +78,8 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 def _configured(options: argparse.Namespace) -> Any:
     from dataclasses import replace
 
-    from dloral.training.config import SourceConfig, load_config, with_changes
+    from dloral.data.spec import ClipSpec
+    from dloral.training.config import load_config, with_changes
 
     config = load_config(options.config)
     data = config.data
@@ -74,7 +88,7 @@ def _configured(options: argparse.Namespace) -> Any:
         data = replace(data, consistency=replace(data.consistency, places=places), enhancement=None)
     if options.held_out:
         held_out = data.held_out or replace(data.consistency, places=())
-        assert isinstance(held_out, SourceConfig)
+        assert isinstance(held_out, ClipSpec)
         data = replace(data, held_out=replace(held_out, places=tuple(options.held_out)))
     config = replace(config, data=data)
     if options.steps is not None:
@@ -85,15 +99,97 @@ def _configured(options: argparse.Namespace) -> Any:
 def _train(options: argparse.Namespace) -> None:
     from accelerate import PartialState
 
+    from dloral.errors import OptionError
+    from dloral.training.recipes import CHAINS
     from dloral.training.run import run_training
 
-    trained = run_training(_configured(options), options.output)
+    if options.config in CHAINS:
+        trained = _train_chain(options)
+    elif options.budget is not None:
+        raise OptionError(
+            "{option} is a setting of {recipes}",
+            remedy="give {steps} instead",
+            option=Setting("budget"),
+            steps=Setting("steps"),
+            recipes=" and ".join(CHAINS),
+        )
+    else:
+        trained = run_training(_configured(options), options.output)
     if PartialState().is_main_process and trained.is_dir():
         print(f"trained: {trained}; use it with --model {trained}")
 
 
+def _train_chain(options: argparse.Namespace) -> Path:
+    """Every phase of the compact model; ``--held-out`` is a manifest here."""
+    from dataclasses import replace
+
+    from dloral.errors import OptionError
+    from dloral.training.chain import run_chain
+    from dloral.training.config import with_changes
+    from dloral.training.plan import check_budget
+    from dloral.training.recipes import CHAINS
+
+    if options.held_out and len(options.held_out) > 1:
+        raise OptionError(
+            "{option} is {value}",
+            remedy="give one list, as `dloral data manifest` writes it",
+            option=Setting("held_out"),
+            value=" ".join(options.held_out),
+        )
+    if options.budget is not None and options.steps is not None:
+        raise OptionError(
+            "{option} and {other} are mutually exclusive",
+            option=Setting("budget"),
+            other=Setting("steps"),
+        )
+    config = with_changes(CHAINS[options.config], options.set)
+    if options.data:
+        config = replace(config, clips=replace(config.clips, places=tuple(options.data)))
+    return run_chain(
+        config,
+        options.output,
+        budget=None if options.budget is None else check_budget(options.budget),
+        steps=options.steps,
+        manifest=Path(options.held_out[0]) if options.held_out else None,
+    )
+
+
+def add_embed(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "embed",
+        help="put a trained model into the package, in half precision",
+        description="Put the pipeline of a finished run where it is used from.",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a finished run, or its pipeline")
+    parser.add_argument("--to", type=Path, metavar="DIR", help="here instead of into the package")
+    parser.set_defaults(command=_embed)
+
+
+def _embed(options: argparse.Namespace) -> None:
+    from dloral.weights.embed import embed
+
+    print(f"embedded: {embed(options.run, options.to)}")
+
+
+def add_curve(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "curve",
+        help="draw what runs logged",
+        description="Draw losses and held-out figures of runs (needs matplotlib).",
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="PICTURE")
+    parser.set_defaults(command=_curve)
+
+
+def _curve(options: argparse.Namespace) -> None:
+    from dloral.training.curve import draw
+
+    draw(options.runs, options.output)
+
+
 def _data(options: argparse.Namespace) -> None:
-    from dloral.training.packs import Pack
+    from dloral.data.packs import Pack
     from dloral.training.run import list_data
 
     for name, sources in list_data(_configured(options)).items():

@@ -1,6 +1,6 @@
 """What a training is told: frozen dataclasses that check themselves, and where they come from.
 
-A configuration is a name (:mod:`dloral.training.configurations`) or a Python file that defines
+A configuration is a name (:mod:`dloral.training.recipes`) or a Python file that defines
 ``config = TrainConfig(...)``. The one a run was started with lies in it as such a file,
 ``RUN/config.py``, with everything resolved, so a run can be repeated from itself.
 """
@@ -9,17 +9,19 @@ import ast
 import runpy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from math import inf
 from pathlib import Path
 from pprint import pformat
 from textwrap import indent
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from dloral.data.spec import ClipSpec
 from dloral.errors import OptionError
-from dloral.training.algorithm1 import Algorithm1Config
+from dloral.training.phases.algorithm1 import Algorithm1Config
 from dloral.training.schedule import StageSchedule
 from dloral.training.trainer import LoopConfig
+
+Config = TypeVar("Config")
 
 PRECISIONS = ("float32", "bfloat16")
 WORDS = {
@@ -30,7 +32,6 @@ WORDS = {
     type(None): ("None", ""),
     StageSchedule: ("a schedule's name", ""),
 }
-LEAST_SPACING = 0.001  # seconds; sources are listed in thousandths
 
 
 @dataclass(frozen=True)
@@ -68,52 +69,15 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class SourceConfig:
-    """Where clips come from.
-
-    ``places``: ``KIND:PATH`` each, KIND one of ``photos``, ``videos``, ``list``, ``reds``,
-    ``lsdir``, ``pexels``, ``pack`` (:mod:`dloral.training.sources`). ``exclude``, ``only``: parts
-    of names. ``video_share`` of the samples are from videos, the others from photographs (None: as
-    there are files). Photographs are first made ``photo_reductions`` times smaller (one of them is
-    drawn), videos ``video_reduction`` times. A clip starts every ``video_spacing`` seconds of them.
-    """
-
-    places: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    only: tuple[str, ...] = ()
-    video_share: float | None = None
-    photo_reductions: tuple[float, ...] = (2.0, 3.2)
-    video_reduction: int = 2
-    video_spacing: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("places", "exclude", "only"):
-            if isinstance(value := getattr(self, name), str):
-                raise OptionError(f"{name} is {value!r}; give a tuple, such as ({value!r},)")
-        if not self.photo_reductions or min(self.photo_reductions) < 1:
-            raise OptionError(
-                f"photo_reductions is {self.photo_reductions}; give factors of 1 or more"
-            )
-        if self.video_reduction < 1:
-            raise OptionError(f"video_reduction is {self.video_reduction}; give 1 or more")
-        if self.video_share is not None and not 0 <= self.video_share <= 1:
-            raise OptionError(f"video_share is {self.video_share}; give a share from 0 to 1")
-        if not LEAST_SPACING <= self.video_spacing < inf:
-            raise OptionError(
-                f"video_spacing is {self.video_spacing}; give {LEAST_SPACING} seconds or more"
-            )
-
-
-@dataclass(frozen=True)
 class DataConfig:
     """``consistency`` is the paper's S_cons, ``enhancement`` its S_enh (None: the same places),
     ``held_out`` what figures and sample grids are made from (None: none are). ``workers``:
     processes that prepare clips; no number of them changes a sample. A ``joint`` stage takes its
     clips from S_cons."""
 
-    consistency: SourceConfig = field(default_factory=SourceConfig)
-    enhancement: SourceConfig | None = None
-    held_out: SourceConfig | None = None
+    consistency: ClipSpec = field(default_factory=ClipSpec)
+    enhancement: ClipSpec | None = None
+    held_out: ClipSpec | None = None
     held_out_clips: int = 4
     workers: int = 2
 
@@ -137,7 +101,7 @@ class TrainConfig:
 
 def load_config(name: str) -> TrainConfig:
     """A named configuration, or that of a Python file; raises :class:`OptionError`."""
-    from dloral.training.configurations import CONFIGURATIONS
+    from dloral.training.recipes import CONFIGURATIONS
 
     if name in CONFIGURATIONS:
         return CONFIGURATIONS[name]
@@ -164,12 +128,12 @@ def save_config(config: TrainConfig, path: Path) -> None:
     """As a Python file that :func:`load_config` reads."""
     path.write_text(
         '"""The configuration of this run, resolved."""\n\n'
-        "from dloral.training.configurations import *\n\n"
+        "from dloral.training.recipes import *\n\n"
         f"config = (\n{indent(pformat(config, width=92, sort_dicts=False), '    ')}\n)\n"
     )
 
 
-def with_changes(config: TrainConfig, changes: Sequence[str]) -> TrainConfig:
+def with_changes(config: Config, changes: Sequence[str]) -> Config:
     """``config`` with ``KEY=VALUE`` changes such as ``loop.steps=300`` or ``data.workers=0``.
 
     A value is a Python literal of the setting's type, or else taken as text. Raises

@@ -1,13 +1,11 @@
 """Draw the curves of one or more runs from their logs.
 
-    python -m dloral.training.curve RUNS/base RUNS/flow RUNS/algorithm1 -o curves.png
+    python -m dloral curve RUNS/base RUNS/flow RUNS/algorithm1 -o curves.png
 
 Needs matplotlib, which requirements-dev.txt brings.
 """
 
-import argparse
 import json
-import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -18,7 +16,7 @@ mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 
-from dloral.errors import InputError, exit_status
+from dloral.errors import InputError
 
 SMOOTHING = 5  # log entries a point of the loss curves
 
@@ -66,8 +64,15 @@ def smoothed(points: list[tuple[int, float]]) -> np.ndarray:
     return np.array(points[:usable]).reshape(-1, SMOOTHING, 2).mean(axis=1)
 
 
+def phases_of(run: Path) -> list[Path]:
+    """A run, or the runs of its phases in the order that they began."""
+    logs = sorted(run.glob("*/log.jsonl"), key=lambda log: log.stat().st_mtime)
+    return [run] if (run / "log.jsonl").is_file() or not logs else [log.parent for log in logs]
+
+
 def draw(runs: list[Path], target: Path) -> None:
-    """A row a run: its losses, then one panel for each kind of held-out figure."""
+    """A row a run or phase: its losses, then one panel for each kind of held-out figure."""
+    runs = [part for run in runs for part in phases_of(run)]
     panels = [read_log(run) for run in runs]
     columns = max(map(len, panels))
     figure, axes = plt.subplots(
@@ -87,15 +92,3 @@ def draw(runs: list[Path], target: Path) -> None:
             panel.axis("off")
     figure.tight_layout()
     figure.savefig(target, dpi=75)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    given = parser.parse_args()
-    draw(given.runs, given.output)
-
-
-if __name__ == "__main__":
-    sys.exit(exit_status(main, "curve"))

@@ -1,5 +1,7 @@
 """The losses. Frames are (B,3,H,W) in [0, 1]; every loss is one number a sample, (B,)."""
 
+from collections.abc import Callable, Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -57,6 +59,13 @@ def excess_detail(frames: Tensor, hq_frames: Tensor, cell: int = 8) -> Tensor:
     return (strength(frames) - strength(hq_frames)).clamp(min=0).mean(dim=(1, 2, 3))
 
 
+def gradient(frames: Tensor, hq_frames: Tensor) -> Tensor:
+    """l1 of the differences between neighbours, rows plus columns, (B,): edges as sharp as the
+    truth's, wherever their level is (our decision)."""
+    error = frames - hq_frames
+    return sum(error.diff(dim=dim).abs().mean(dim=(1, 2, 3)) for dim in (-1, -2))  # type: ignore[return-value]
+
+
 def temporal_difference(
     frames: Tensor,
     previous_frames: Tensor,
@@ -103,6 +112,17 @@ def flow_consistency(
         height, width = ours.shape[-2:]
         size = ours.new_tensor([width, height]).view(1, 2, 1, 1)
         return ((ours - theirs) / size).abs().mean(dim=(1, 2, 3))
+
+
+FRAME_LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l2": l2,
+    "charbonnier": charbonnier,
+    "psnr_loss": psnr_loss,
+    "gradient": gradient,
+    "grid": grid,
+    "excess_detail": excess_detail,
+}
+"""Losses of frames and the truth alone, by the names that a phase weighs."""
 
 
 class FeatureDistance(nn.Module):

@@ -5,8 +5,9 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from dloral.training.algorithm1 import Algorithm1Task, Clips, Restored
-from dloral.training.packs import psnr
+from dloral.data.clips import Clips
+from dloral.data.packs import psnr
+from dloral.training.phases.algorithm1 import Algorithm1Task, Restored
 
 DUAL_SETTINGS = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))
 ONE_SPACE_SETTINGS = ((0.0, 0.0), (1.0, 0.0))

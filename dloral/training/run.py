@@ -5,7 +5,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +13,22 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from torch import nn
 
+from dloral.data.clips import ClipSource
+from dloral.data.manifest import HeldOut as Manifest
+from dloral.data.packs import Pack, PackClips
+from dloral.data.sources import Sources, find_sources, pack_of
+from dloral.data.spec import ClipSpec
+from dloral.data.streams import StreamClips, draw_clips, enlarged
 from dloral.errors import OptionError, OutputError
 from dloral.models.adapters import CONSISTENCY, DETAIL
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.algorithm1 import Algorithm1Task, ClipSource, algorithm_1
-from dloral.training.config import DataConfig, SourceConfig, TrainConfig, save_config
-from dloral.training.data import SampleConfig
+from dloral.training.config import DataConfig, TrainConfig, save_config
 from dloral.training.monitor import check_run_folder, make_run_folder, writing
-from dloral.training.packs import Pack
 from dloral.training.perceptual import load_perceptual
+from dloral.training.phases.algorithm1 import Algorithm1Task, algorithm_1
 from dloral.training.preview import HeldOut
 from dloral.training.schedule import Stage
-from dloral.training.sources import Needs, Sources, VideoSpan, find_sources, split_place
 from dloral.training.start import Prompts, build_start
-from dloral.training.stream import (
-    ClipStream,
-    MicroBatches,
-    PackClips,
-    draw_clips,
-    enlarged,
-    on_device,
-)
 from dloral.training.trainer import Trainer, own_micro_batches, resolve_precision
 from dloral.weights.loading import AUTO, BROKEN, choose_device, first_line
 
@@ -172,15 +166,11 @@ def list_data(config: TrainConfig) -> Mapping[str, Sources | Pack]:
     wanted = {"both stages": data.consistency}
     if data.enhancement is not None:
         wanted = {"consistency": data.consistency, "enhancement": data.enhancement}
+    found = {name: _trained_on(_spec(spec, config), config) for name, spec in wanted.items()}
     if data.held_out is not None:
-        wanted["held out"] = data.held_out
-    found: dict[str, Sources | Pack] = {}
-    for name, source in wanted.items():
-        if pack := _pack_of(source):
-            crop = 0 if name == "held out" else algorithm.crop  # held-out clips are seen whole
-            found[name] = Pack(pack).check(algorithm.frames, crop)
-        else:
-            found[name] = find_sources(source.places, _needs(source, algorithm.crop))
+        folder = pack_of(data.held_out.places)
+        pack = Pack(folder).check(algorithm.frames) if folder else None  # clips are seen whole
+        found["held out"] = pack or find_sources(_spec(data.held_out, config))
     return found
 
 
@@ -232,85 +222,55 @@ def _sources(config: TrainConfig, state: PartialState) -> Mapping[Stage, ClipSou
     """For every stage of the schedule, where its clips come from."""
     algorithm, loop, data = config.algorithm, config.loop, config.data
     schedule = algorithm.plan()
-    of_stage = {stage: _source_config(data, stage) for stage in schedule.stages}
-    folders = {stage: _pack_of(source) for stage, source in of_stage.items()}
-    packs = {
-        stage: None if folder is None else Pack(folder).check(algorithm.frames, algorithm.crop)
-        for stage, folder in folders.items()
-    }
-    samples = {
-        stage: _samples(of_stage[stage], config, loop.seed)
-        for stage, pack in packs.items()
-        if pack is None
-    }
     own = own_micro_batches(loop.micro_batches, state.num_processes, state.process_index)
-    stream = ClipStream(
-        MicroBatches(samples, algorithm.clips),
-        schedule,
-        loop.steps,
-        loop.micro_batches,
-        own,
-        data.workers,
-        state.device,
-    )
-    return {
-        stage: stream.of(stage)
-        if pack is None
-        else PackClips(pack, algorithm.clips, algorithm.crop, state.device)
-        for stage, pack in packs.items()
-    }
+
+    def source(stage: Stage) -> ClipSource:
+        spec = _spec(_stage_spec(data, stage), config)
+        found = _trained_on(spec, config)
+        if isinstance(found, Pack):
+            return PackClips(found, algorithm.clips, algorithm.crop, state.device)
+        return StreamClips(
+            found,
+            spec,
+            algorithm.clips,
+            [step for step in range(loop.steps) if schedule.stage_at(step + 1) == stage],
+            loop.micro_batches,
+            own,
+            data.workers,
+            state.device,
+        )
+
+    return {stage: source(stage) for stage in schedule.stages}
 
 
-def _source_config(data: DataConfig, stage: Stage) -> SourceConfig:
+def _stage_spec(data: DataConfig, stage: Stage) -> ClipSpec:
     """A joint stage has one sample for all losses: S_cons, whose clips really move."""
     if stage == "enhancement" and data.enhancement is not None:
         return data.enhancement
     return data.consistency
 
 
-def _pack_of(source: SourceConfig) -> Path | None:
-    if len(source.places) == 1:
-        kind, path = split_place(source.places[0])
-        if kind == "pack":
-            return path
-    return None
-
-
-def _needs(source: SourceConfig, size: int) -> Needs:
-    return Needs(
-        size,
-        min(source.photo_reductions),
-        source.video_reduction,
-        source.exclude,
-        source.only,
-        VideoSpan(spacing=Fraction(source.video_spacing).limit_denominator(1000)),
-    )
-
-
-def _samples(source: SourceConfig, config: TrainConfig, seed: int) -> tuple[Sources, SampleConfig]:
-    algorithm = config.algorithm
-    found = find_sources(source.places, _needs(source, algorithm.crop))
-    share = source.video_share
-    if share is None:
-        share = 0.5 if found.photos and found.windows else float(not found.photos)
-    return found, SampleConfig(
-        frames=algorithm.frames,
-        size=algorithm.crop,
-        seed=seed,
-        video_share=share,
-        photo_reductions=source.photo_reductions,
-        video_reduction=source.video_reduction,
-        turned=True,
-    )
+def _trained_on(spec: ClipSpec, config: TrainConfig) -> Sources | Pack:
+    """What a stage's clips are from: places without what is held out; no pack that has some."""
+    algorithm, held_out = config.algorithm, Manifest.load()
+    if folder := pack_of(spec.places):
+        pack = Pack(folder).check(algorithm.frames, algorithm.crop)
+        held_out.refuse_pack(pack)
+        return pack
+    return held_out.exclude(find_sources(spec), algorithm.frames).checked(spec)
 
 
 def _held_out(task: Algorithm1Task, config: TrainConfig, device: torch.device) -> HeldOut | None:
-    source = config.data.held_out
-    if source is None:
+    spec, count = config.data.held_out, config.data.held_out_clips
+    if spec is None:
         return None
-    count = config.data.held_out_clips
-    if folder := _pack_of(source):
+    if folder := pack_of(spec.places):
         pack = Pack(folder).check(config.algorithm.frames)
-        return HeldOut(task, on_device(pack.clips(slice(count)), device))
-    sources, samples = _samples(source, config, config.loop.seed + HELD_OUT_SEED)
-    return HeldOut(task, enlarged(draw_clips(sources, samples, range(count)), device))
+        return HeldOut(task, pack.clips(slice(count)).to(device))
+    spec = _spec(spec, config, HELD_OUT_SEED)
+    return HeldOut(task, enlarged(draw_clips(find_sources(spec), spec, range(count)), device))
+
+
+def _spec(spec: ClipSpec, config: TrainConfig, seed: int = 0) -> ClipSpec:
+    algorithm = config.algorithm
+    return spec.for_training(algorithm.frames, algorithm.crop, config.loop.seed + seed)

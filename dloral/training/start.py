@@ -9,6 +9,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from dloral.data.clips import Clips
 from dloral.errors import OptionError, WeightsError
 from dloral.models.adapters import ADAPTERS, CONSISTENCY, DETAIL, adapter_parameters, add_adapters
 from dloral.models.cfr import CrossFrameRetrieval
@@ -16,11 +17,11 @@ from dloral.models.flow import SPyNet
 from dloral.models.tagger import make_prompt
 from dloral.models.unet import TwoLoRAUNet, cast, plain_state_dict, widen_conv_in
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.algorithm1 import Clips
-from dloral.training.compact import CompactSizes, build_pipeline
 from dloral.training.config import ModelConfig
-from dloral.weights.loading import BROKEN, first_line, load_pipeline, quiet_bars
+from dloral.training.fresh import CompactSizes, build_pipeline
+from dloral.weights.checkpoint_io import BROKEN, first_line, quiet_bars
 from dloral.weights.tagger import load_tagger
+from dloral.weights.torch_folder import load_torch_pipeline
 
 SD21_PREFIX = "sd21:"
 TINY_SIZES = CompactSizes(4, 8, 1, 1, (8, 8), 2, (4, 4, 4, 4), 1, 4)
@@ -70,7 +71,7 @@ def build_start(config: ModelConfig, device: torch.device, seed: int = 0) -> DLo
     elif config.start.startswith(SD21_PREFIX):
         pipe = _from_sd21(Path(config.start.removeprefix(SD21_PREFIX)), config.flow)
     else:
-        pipe = load_pipeline(config.start, device="cpu", dtype="float32")
+        pipe = load_torch_pipeline(config.start, device="cpu", dtype="float32")
         if config.fresh:
             _forget(pipe)
     if not pipe.unet.has_adapters:

@@ -1,7 +1,7 @@
 """The loop every training shares: micro-batches, AdamW, EMA, checkpoints, several processes.
 
 A :class:`Trainer` counts iterations and updates weights; what is learned, and from what, is said by
-whoever iterates (:func:`dloral.training.algorithm1.algorithm_1`), or by a :class:`Task` in
+whoever iterates (:func:`dloral.training.phases.algorithm1.algorithm_1`), or by a :class:`Phase` in
 :func:`train`. Whatever is random in micro-batch ``m`` of step ``i`` is drawn from ``(seed, i, m)``
 alone, so a run that was killed and resumed, or spread over several processes, sees exactly the
 batches of one that was not.
@@ -9,12 +9,13 @@ batches of one that was not.
 
 import signal
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from math import inf
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
+from dloral.data.clips import Draw
 from dloral.errors import CancelledError, DLoRALError, OptionError, OutputError
 from dloral.training.checkpoints import (
     check_settings,
@@ -106,30 +108,34 @@ class LoopConfig:
         return self.learning_rate * min(rising, falling)
 
 
-@dataclass(frozen=True)
-class Draw:
-    """One micro-batch: the step (from 0), its number in the step, and its own randomness."""
+class Phase(ABC):
+    """What :func:`train` trains. A checkpoint holds ``trainable()`` and ``buffers()``; steps count
+    from 0."""
 
-    step: int
-    micro: int
-    rng: np.random.Generator
-
-
-class Task(Protocol):
-    """What :func:`train` trains: of ``trainable()``, which a checkpoint holds, each step updates
-    what ``active(step)`` names."""
-
+    @abstractmethod
     def trainable(self) -> dict[str, nn.Parameter]:
         """Every parameter that any step may update, by a stable name."""
 
+    @abstractmethod
+    def losses(self, draw: Draw) -> dict[str, Tensor]:
+        """The weighted parts of the loss of one micro-batch; their sum is minimised."""
+
+    def buffers(self) -> dict[str, Tensor]:
+        """What else changes as training goes on."""
+        return {}
+
+    def begin(self, step: int) -> set[str]:
+        """Called before each step; names of parameters that it has set anew, whose averages start
+        again."""
+        return set()
+
     def active(self, step: int) -> set[str]:
         """Names of the parameters that this step updates."""
-
-    def losses(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """The weighted parts of the loss of one micro-batch; their sum is minimised."""
+        return set(self.trainable())
 
     def evaluate(self) -> dict[str, float]:
         """Figures on held-out data, with the weights as they are now."""
+        return {}
 
 
 class NotFiniteError(DLoRALError):
@@ -137,22 +143,31 @@ class NotFiniteError(DLoRALError):
 
 
 def train(
-    task: Task,
+    phase: Phase,
     config: LoopConfig,
     run: Path,
+    settings: Mapping[str, Any] | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> None:
-    """Run ``task`` to ``config.steps``, going on from the checkpoint in ``run`` where there is one.
+    """Run ``phase`` to ``config.steps``, resuming from the checkpoint in ``run`` if there is one.
 
     At the end (and while ``evaluate`` runs) the parameters hold their averages.
     """
-    trainer = Trainer(task.trainable(), config, run, evaluate=task.evaluate, on_step=on_step)
+    trainer = Trainer(
+        phase.trainable(),
+        config,
+        run,
+        buffers=phase.buffers(),
+        settings=settings,
+        evaluate=phase.evaluate,
+        on_step=on_step,
+    )
     for iteration in trainer.iterations():
-        step = iteration - 1
-        with trainer.update(task.active(step)) as update:
+        trainer.restart_averages(phase.begin(iteration - 1))
+        with trainer.update(phase.active(iteration - 1)) as update:
             for draw in update:
                 with trainer.autocast():
-                    losses = task.losses(step, draw.rng)
+                    losses = phase.losses(draw)
                 update.backward(losses)
 
 
@@ -271,6 +286,12 @@ class Trainer:
                 self.average[name].lerp_(self.parameters[name], 1 - factor)
         self.step += 1
         self._last_losses = losses
+
+    @torch.no_grad()
+    def restart_averages(self, names: set[str]) -> None:
+        """The averages of these parameters are what they are now."""
+        for name in names:
+            self.average[name].copy_(self.parameters[name])
 
     def check(self) -> dict[str, Any] | None:
         """The run's last checkpoint, if any; raises :class:`CheckpointError` if it is not of this

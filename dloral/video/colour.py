@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from av import VideoFrame
 from torch import Tensor
 
@@ -38,23 +39,30 @@ _REPACKED = {
     "uyvy422": "yuv422p",
     "p010le": "yuv420p10le",
 }
+_SEMI_PLANAR = {"nv12": "yuv420p", "p010le": "yuv420p10le"}
+"""What graphics cards take, and the planar format it is made from."""
+
 _CENTRED_CHROMA = {"mjpeg", "mpeg1video", "h263", "flv1"}
 """Codecs whose chroma sits between the luma samples; all others have it at the left one."""
 
 
-def frame_to_rgb(frame: VideoFrame, codec: str = "") -> Tensor:
+def frame_to_rgb(frame: VideoFrame, codec: str = "", keep_alpha: bool = False) -> Tensor:
     """A decoded frame as float32 (3,H,W) RGB in [0, 1], as stored (not yet turned upright).
+    With ``keep_alpha`` a frame that has transparency is (4,H,W), straight alpha last.
 
     Untagged YUV is BT.709 from 1280 columns or 577 lines on, else BT.601, and limited in range,
-    as players guess. Transparent pixels are shown over white, as on a page.
+    as players guess. Else transparent pixels are shown over white, as on a page.
     """
     name = frame.format.name
     match = _PLANAR.match(name)
+    if name.startswith("gbr") and "f32" in name:
+        return _float_rgb(frame, keep_alpha)
     if match is None:
         frame = frame.reformat(format=_readable_format(frame))
         if frame.format.name.startswith("rgba"):
-            return _packed_rgba(frame)
-        return frame_to_rgb(frame, codec)
+            rgba = _packed_rgba(frame)
+            return rgba if keep_alpha else over_white(rgba[:3], rgba[3]).contiguous()
+        return frame_to_rgb(frame, codec, keep_alpha)
     peak = float(2 ** frame.format.components[0].bits - 1)
     planes = [_plane(frame, index) for index in range(len(frame.planes))]
     family = match[1]
@@ -69,7 +77,9 @@ def frame_to_rgb(frame: VideoFrame, codec: str = "") -> Tensor:
         full = frame.color_range == FULL or family == "yuvj"
         rgb = _yuv_to_rgb(planes[:3], peak, full, matrix_of(frame), codec in _CENTRED_CHROMA)
     rgb.clamp_(0, 1)
-    return rgb if alpha is None else over_white(rgb, alpha)
+    if alpha is None:
+        return rgb
+    return torch.cat([rgb, alpha[None]]) if keep_alpha else over_white(rgb, alpha)
 
 
 def matrix_of(frame: VideoFrame) -> int:
@@ -89,23 +99,38 @@ def over_white(rgb: Tensor, alpha: Tensor) -> Tensor:
 
 def rgb_to_frame(rgb: Tensor, pixel_format: str, matrix: int) -> VideoFrame:
     """Float (3,H,W) in [0, 1] as a frame of ``pixel_format``: limited range YUV, or full RGB.
+    Formats with alpha take (4,H,W).
 
-    ``pixel_format``: yuv420p, yuv422p, yuv444p with or without ``10le``; bgr0 or gbrp10le.
+    ``pixel_format``: yuv420p, yuv422p, yuv444p, yuva420p, yuva444p with or without ``10le``; bgr0,
+    bgra, gbrp10le or gbrap10le; nv12 or p010le.
     """
+    if pixel_format in _SEMI_PLANAR:  # the same samples, in another order
+        planar = rgb_to_frame(rgb, _SEMI_PLANAR[pixel_format], matrix)
+        return planar.reformat(format=pixel_format)
     rgb = rgb.detach().to("cpu", torch.float32).clamp(0, 1)
     height, width = rgb.shape[-2:]
     frame = VideoFrame(width, height, pixel_format)
-    if pixel_format == "bgr0":
+    if pixel_format in ("bgr0", "bgra"):
         pixels = torch.zeros(height, width, 4)
-        pixels[..., :3] = rgb.flip(0).permute(1, 2, 0)
+        pixels[..., :3] = rgb[:3].flip(0).permute(1, 2, 0)
+        if pixel_format == "bgra":
+            pixels[..., 3] = rgb[3]
         _fill(frame, 0, pixels.reshape(height, -1).mul_(255), 255)
-    elif pixel_format == "gbrp10le":
-        for index, channel in enumerate((1, 2, 0)):
-            _fill(frame, index, rgb[channel] * 1023, 1023)
+        return frame
+    bits = 10 if "10" in pixel_format else 8
+    peak = 2**bits - 1
+    if pixel_format.startswith("gbr"):
+        planes = tuple(rgb[channel] * peak for channel in (1, 2, 0))
     else:
-        bits = 10 if "10" in pixel_format else 8
-        for index, plane in enumerate(_rgb_to_yuv(rgb, pixel_format, matrix, bits)):
-            _fill(frame, index, plane, 2**bits - 1)
+        even = F.pad(rgb[None, :3], (0, width % 2, 0, height % 2), mode="replicate")[0]
+        luma, *chroma = _rgb_to_yuv(even, pixel_format, matrix, bits)
+        planes = (luma[:height, :width], *chroma)
+        if "444" in pixel_format:
+            planes = tuple(plane[:height, :width] for plane in planes)
+    if pixel_format.startswith(("yuva", "gbra")):
+        planes = (*planes, rgb[3] * peak)
+    for index, plane in enumerate(planes):
+        _fill(frame, index, plane, peak)
     return frame
 
 
@@ -122,8 +147,24 @@ def _packed_rgba(frame: VideoFrame) -> Tensor:
     dtype: Any = np.uint16 if wide else np.uint8
     rows = np.frombuffer(memoryview(plane), dtype).reshape(frame.height, -1)[:, : frame.width * 4]
     pixels = rows.reshape(frame.height, frame.width, 4).astype(np.float32)
-    rgba = torch.from_numpy(pixels).permute(2, 0, 1).div_(65535.0 if wide else 255.0)
-    return over_white(rgba[:3], rgba[3]).contiguous()
+    return torch.from_numpy(pixels).permute(2, 0, 1).div_(65535.0 if wide else 255.0)
+
+
+def _float_rgb(frame: VideoFrame, keep_alpha: bool) -> Tensor:
+    """gbrpf32le or gbrapf32le, as in OpenEXR: linear light from 0 on, alpha premultiplied."""
+    planes = []
+    for plane in frame.planes:
+        rows = np.frombuffer(memoryview(plane), "<f4")[: plane.line_size // 4 * plane.height]
+        pixels = rows.reshape(plane.height, -1)[:, : plane.width].astype(np.float32)
+        planes.append(torch.from_numpy(np.nan_to_num(pixels, posinf=1e4)).clamp(0, 1e4))
+    green, blue, red, *alpha = planes
+    rgb = torch.stack([red, green, blue])
+    if not alpha:
+        return rgb
+    opacity = alpha[0].clamp(0, 1)
+    if not keep_alpha:
+        return rgb + (1 - opacity)
+    return torch.cat([rgb / opacity.clamp(min=1e-4), opacity[None]])
 
 
 def _plane(frame: VideoFrame, index: int) -> Tensor:

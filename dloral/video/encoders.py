@@ -3,81 +3,169 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cache
+from typing import Any, cast
 
 import av
+from av import VideoFrame
+from av.video.codeccontext import VideoCodecContext
 
-from dloral.errors import OptionError
+from dloral.errors import OptionError, Setting
+from dloral.video.hdr import Mastering
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 """File suffix -> FFmpeg's name of the container."""
+
+_MP4 = (".mp4", ".mkv", ".mov")
+_420 = {8: "yuv420p", 10: "yuv420p10le"}
+_444 = {8: "yuv444p", 10: "yuv444p10le"}
+_SPEEDS = (
+    *("ultrafast", "superfast", "veryfast", "faster", "fast", "medium"),
+    *("slow", "slower", "veryslow", "placebo"),
+)
+_LISTS = ("x264-params", "x265-params", "svtav1-params")
+"""Options that hold options of their own, with colons between them."""
 
 
 @dataclass(frozen=True)
 class Encoder:
     """One codec: FFmpeg's encoder, containers by suffix, pixel formats by depth, options.
 
-    ``default_crf`` is None where quality is not chosen by a constant rate factor. ``formats``:
-    bit depth -> format for even sizes; ``whole``: bit depth -> format that holds any size, with
-    chroma in every pixel.
+    ``quality``: the option that a constant quality goes to; ``default_crf`` is None where there is
+    none. ``formats``: bit depth -> format for even sizes; ``whole``: bit depth -> format that holds
+    any size, with chroma in every pixel; ``alpha``: bit depth -> format with transparency.
+    ``chroma``: what may be chosen instead. ``presets``: names of speeds, for ``preset_option``.
+    ``least``: pixels a side below which frames are padded.
     """
 
     library: str
     suffixes: tuple[str, ...]
     formats: dict[int, str]
     whole: dict[int, str]
+    alpha: dict[int, str] = field(default_factory=dict)
+    chroma: tuple[str, ...] = ("420", "444")
     default_crf: int | None = None
     max_crf: int = 51
+    quality: str = "crf"
     options: dict[str, str] = field(default_factory=dict)
+    presets: tuple[str, ...] = ()
+    preset_option: str = "preset"
     tag: str | None = None
+    least: int = 1
+    is_hardware: bool = False
 
-    def pixel_format(self, width: int, height: int, bit_depth: int) -> str:
+    def pixel_format(
+        self, width: int, height: int, bit_depth: int, chroma: str = "auto", alpha: bool = False
+    ) -> str:
+        if alpha:
+            return self.alpha[bit_depth]
+        if chroma != "auto":
+            return f"yuv{chroma}p" + ("10le" if bit_depth == 10 else "")
         even = width % 2 == 0 and height % 2 == 0
         return (self.formats if even else self.whole)[bit_depth]
 
 
+def _hardware(library: str, ten_bits: str, suffixes: tuple[str, ...] = _MP4, **own: Any) -> Encoder:
+    """An encoder of a graphics card; all hold 4:2:0 alone."""
+    formats = {8: "nv12"} if not ten_bits else {8: "nv12", 10: ten_bits}
+    whole: dict[int, str] = {}
+    return Encoder(library, suffixes, formats, whole, chroma=(), is_hardware=True, **own)
+
+
+_NVENC: dict[str, Any] = {
+    "default_crf": 19,
+    "quality": "cq",
+    "options": {"preset": "p5", "rc": "vbr", "b": "0", "bf": "0"},
+    "presets": ("p1", "p2", "p3", "p4", "p5", "p6", "p7"),
+}
+_QSV: dict[str, Any] = {
+    "default_crf": 19,
+    "quality": "global_quality",
+    "options": {"preset": "medium", "bf": "0"},
+    "presets": _SPEEDS[2:9],
+}
+_APPLE: dict[str, Any] = {"options": {"bf": "0", "b": "20000000", "allow_sw": "0"}}
+_AV1 = (".mp4", ".mkv", ".webm")
+
 ENCODERS = {
     "h264": Encoder(
         "libx264",
-        (".mp4", ".mkv", ".mov"),
-        {8: "yuv420p", 10: "yuv420p10le"},
-        {8: "yuv444p", 10: "yuv444p10le"},
+        _MP4,
+        _420,
+        _444,
+        chroma=("420", "422", "444"),
         default_crf=16,
         # No B-frames: MP4 keeps lengths in decoding order, so that with them the last frame of a
         # clip of variable rate is shown for as long as another.
         options={"preset": "medium", "bf": "0"},
+        presets=_SPEEDS,
     ),
     "h265": Encoder(
         "libx265",
-        (".mp4", ".mkv", ".mov"),
-        {8: "yuv420p", 10: "yuv420p10le"},
-        {8: "yuv444p", 10: "yuv444p10le"},
+        _MP4,
+        _420,
+        _444,
+        chroma=("420", "422", "444"),
         default_crf=18,
         options={"preset": "medium", "x265-params": "log-level=error:bframes=0"},
+        presets=_SPEEDS,
         tag="hvc1",
+        least=16,
+    ),
+    "av1": Encoder(
+        "libsvtav1",
+        _AV1,
+        _420,
+        _420,
+        chroma=("420",),
+        default_crf=24,
+        max_crf=63,
+        # no pictures that are never shown, so that every packet is a frame (as with B-frames)
+        options={"preset": "7", "svtav1-params": "pred-struct=1"},
+        presets=tuple(str(speed) for speed in range(14)),
     ),
     "vp9": Encoder(
         "libvpx-vp9",
         (".webm", ".mkv"),  # in MP4 the last frame's length would be lost
-        {8: "yuv420p", 10: "yuv420p10le"},
-        {8: "yuv444p", 10: "yuv444p10le"},
+        _420,
+        _444,
+        alpha={8: "yuva420p"},
+        chroma=("420", "422", "444"),
         default_crf=20,
         max_crf=63,
         options={"b": "0", "row-mt": "1", "deadline": "good", "cpu-used": "3"},
+        presets=tuple(str(speed) for speed in range(9)),
+        preset_option="cpu-used",
     ),
     "prores": Encoder(
         "prores_ks",
         (".mov", ".mkv"),
         {8: "yuv422p10le", 10: "yuv422p10le"},
         {8: "yuv444p10le", 10: "yuv444p10le"},
+        alpha={8: "yuva444p10le", 10: "yuva444p10le"},
+        chroma=("422", "444"),
         options={"profile": "hq", "vendor": "apl0"},
+        presets=("proxy", "lt", "standard", "hq", "4444", "4444xq"),
+        preset_option="profile",
     ),
     "ffv1": Encoder(
         "ffv1",
         (".mkv",),
         {8: "bgr0", 10: "gbrp10le"},
         {8: "bgr0", 10: "gbrp10le"},
+        alpha={8: "bgra", 10: "gbrap10le"},
+        chroma=("420", "422", "444"),
         options={"level": "3", "g": "1", "slicecrc": "1"},
     ),
+    "h264-nvenc": _hardware("h264_nvenc", "", **_NVENC),
+    "h265-nvenc": _hardware("hevc_nvenc", "p010le", tag="hvc1", **_NVENC),
+    "av1-nvenc": _hardware("av1_nvenc", "p010le", _AV1, **_NVENC),
+    "h264-qsv": _hardware("h264_qsv", "", **_QSV),
+    "h265-qsv": _hardware("hevc_qsv", "p010le", tag="hvc1", **_QSV),
+    "av1-qsv": _hardware("av1_qsv", "p010le", _AV1, **_QSV),
+    "h264-videotoolbox": _hardware("h264_videotoolbox", "", **_APPLE),
+    "h265-videotoolbox": _hardware("hevc_videotoolbox", "p010le", tag="hvc1", **_APPLE),
 }
 
 FOR_VIEWING = "h264-seek"
@@ -102,14 +190,20 @@ def choose_encoder(codec: str, suffix: str, bit_depth: int, crf: int | None) -> 
         raise OptionError(f"codec is {codec!r}; choose from {', '.join(ENCODERS)}")
     encoder = ENCODERS[codec]
     if suffix not in encoder.suffixes:
-        fitting = [name for name, other in ENCODERS.items() if suffix in other.suffixes]
+        fitting = [name for name, e in ENCODERS.items() if suffix in e.suffixes]
+        usual = [name for name in fitting if not ENCODERS[name].is_hardware]
         raise OptionError(
             f"{suffix} cannot hold {codec}; write {' or '.join(encoder.suffixes)}, "
-            f"or choose codec {' or '.join(fitting)}"
+            f"or choose codec {' or '.join(usual)}"
         )
-    if bit_depth not in encoder.formats:
+    if bit_depth not in (8, 10):
         raise OptionError(f"bit_depth is {bit_depth}; choose 8 or 10")
-    if encoder.formats[bit_depth] not in _writable_formats(encoder.library):
+    if encoder.is_hardware and not _is_present(encoder.library):
+        raise OptionError(
+            f"{codec} needs a graphics card that encodes it, and there is none here; "
+            f"choose {codec.partition('-')[0]}"
+        )
+    if not _holds_depth(encoder, bit_depth):
         raise OptionError(
             f"{codec} is written with 8 bits only by this installation; choose h265, h264 or ffv1"
         )
@@ -120,6 +214,129 @@ def choose_encoder(codec: str, suffix: str, bit_depth: int, crf: int | None) -> 
     return encoder
 
 
-def _writable_formats(library: str) -> set[str]:
-    formats = av.Codec(library, "w").video_formats
-    return {fmt.name for fmt in formats or ()}
+def check_choices(
+    codec: str, width: int, height: int, bit_depth: int, chroma: str, preset: str | None
+) -> None:
+    """OptionError where a codec cannot do what was asked of it."""
+    encoder = ENCODERS.get(codec, _FOR_VIEWING)
+    if chroma != "auto":
+        chosen = encoder.pixel_format(width, height, bit_depth, chroma)
+        if chroma not in encoder.chroma or chosen not in _writable_formats(encoder.library):
+            able = ", ".join(encoder.chroma) or "its own alone"
+            raise OptionError(
+                f"{codec} is not written with chroma {chroma}", remedy=f"choose auto or {able}"
+            )
+        if (chroma != "444" and width % 2) or (chroma == "420" and height % 2):
+            raise OptionError(
+                f"{width}x{height} is odd, and chroma {chroma} needs pairs of pixels",
+                remedy="choose 444 or auto",
+            )
+    elif encoder.is_hardware and (width % 2 or height % 2):
+        raise OptionError(
+            f"{width}x{height} is odd, and {codec} takes even sizes only",
+            remedy=f"choose {codec.partition('-')[0]} or another size",
+        )
+    if preset is not None and preset not in encoder.presets:
+        names = ", ".join(encoder.presets)
+        raise OptionError(
+            "{option} is {value!r}",
+            remedy=f"{codec} has {names}" if names else f"{codec} has none: leave it out",
+            option=Setting("preset"),
+            value=preset,
+        )
+
+
+def deepest(codec: str, alpha: bool = False) -> int:
+    """10 where this installation writes the codec with 10 bits, else 8."""
+    encoder = ENCODERS.get(codec, _FOR_VIEWING)
+    if alpha:
+        return 10 if 10 in encoder.alpha else 8
+    return 10 if _holds_depth(encoder, 10) else 8
+
+
+def encoder_options(
+    encoder: Encoder, crf: int | None, preset: str | None, extra: tuple[str, ...]
+) -> dict[str, str]:
+    """FFmpeg's options; ``extra`` are a person's own, ``name=value``. OptionError for a strange
+    name."""
+    options = dict(encoder.options)
+    if encoder.default_crf is not None:
+        options[encoder.quality] = str(encoder.default_crf if crf is None else crf)
+    if preset is not None:
+        options[encoder.preset_option] = preset
+    for text in extra:
+        name, equals, value = text.partition("=")
+        if not equals or name not in _option_names(encoder.library):
+            raise OptionError(
+                "{option} is {value!r}",
+                remedy=f"give name=value with an option that FFmpeg's {encoder.library} has",
+                option=Setting("encoder_option"),
+                value=text,
+            )
+        add_option(options, name, value)
+    return options
+
+
+def add_option(options: dict[str, str], name: str, value: str) -> None:
+    """Set an option; one that is a list of others grows."""
+    before = options.get(name) if name in _LISTS else None
+    options[name] = f"{before}:{value}" if before else value
+
+
+def mastering_options(library: str, mastering: Mastering) -> tuple[str, str] | None:
+    """Name and value of the option that puts ``mastering`` into the stream; None where an encoder
+    has none."""
+    steps = (1, 1) if library != "libsvtav1" else (50_000, 10_000)
+
+    def numbers(values: tuple[int, ...], step: int) -> str:
+        return ",".join(f"{value / step:.10g}" for value in values)
+
+    parts = []
+    if mastering.primaries and mastering.white and mastering.luminance:
+        red, green, blue = (numbers(mastering.primaries[at : at + 2], steps[0]) for at in (0, 2, 4))
+        white = numbers(mastering.white, steps[0])
+        light = numbers(mastering.luminance[::-1], steps[1])
+        name = "master-display" if library == "libx265" else "mastering-display"
+        parts.append(f"{name}=G({green})B({blue})R({red})WP({white})L({light})")
+    light = f"{mastering.max_cll},{mastering.max_fall}"
+    if library == "libx265":
+        parts += ["hdr10=1", f"max-cll={light}"]
+        return "x265-params", ":".join(parts)
+    if library == "libx264":
+        return "x264-params", ":".join([*parts, f"cll={light}"])
+    if library == "libsvtav1":
+        return "svtav1-params", ":".join([*parts, f"content-light={light}"])
+    return None
+
+
+def _holds_depth(encoder: Encoder, bit_depth: int) -> bool:
+    return encoder.formats.get(bit_depth) in _writable_formats(encoder.library)
+
+
+@cache
+def _writable_formats(library: str) -> frozenset[str]:
+    try:
+        formats = av.Codec(library, "w").video_formats
+    except av.codec.codec.UnknownCodecError:
+        return frozenset()
+    return frozenset(fmt.name for fmt in formats or ())
+
+
+@cache
+def _option_names(library: str) -> frozenset[str]:
+    found = av.CodecContext.create(library, "w").supported_options
+    return frozenset(option.name for option in (*found.private, *found.generic))
+
+
+@cache
+def _is_present(library: str) -> bool:
+    """Whether a hardware encoder takes a frame on this machine."""
+    try:
+        context = cast(VideoCodecContext, av.CodecContext.create(library, "w"))
+        context.width, context.height, context.pix_fmt = 256, 256, "nv12"
+        context.time_base = Fraction(1, 25)
+        frame = VideoFrame(256, 256, "nv12")
+        frame.pts, frame.time_base = 0, context.time_base
+        return bool([*context.encode(frame), *context.encode(None)])
+    except (av.FFmpegError, av.codec.codec.UnknownCodecError, ValueError):
+        return False

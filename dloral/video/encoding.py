@@ -7,25 +7,42 @@ several processes, before and after a crash, and the joined result is the same t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple, Protocol, cast
 
 import av
+import torch
+import torch.nn.functional as F
 from av import Packet
 from av.codec.context import Flags as CodecFlags
 from av.video.codeccontext import VideoCodecContext
 from torch import Tensor
 
 from dloral.video.colour import BT709, BT2020, FULL, LIMITED, RGB, rgb_to_frame
-from dloral.video.encoders import CONTAINERS, Encoder, choose_encoder
-from dloral.video.images import encode_image, encode_marked_png
+from dloral.video.encoders import (
+    CONTAINERS,
+    FOR_VIEWING,
+    Encoder,
+    add_option,
+    check_choices,
+    choose_encoder,
+    encoder_options,
+    mastering_options,
+)
+from dloral.video.filters import FIELD
+from dloral.video.hdr import from_restorable
+from dloral.video.picture_files import PictureFormat, encode_picture, marked
 from dloral.video.probe import ClipInfo
 
 SEGMENT_FRAMES = 48
 """Frames from one key frame to the next: what a crash costs at most. Part of what a result is, so
 that jobs run whole, resumed or on many machines give the same file (our decision)."""
+
+_SMALL = 128
+"""Pixels a side below which x265's cutree writes beyond its arrays."""
 
 _FINEST_UNIT = 1_000_000
 """Ticks a second beyond which a source's clock is rounded to MPEG's 90 kHz."""
@@ -42,14 +59,15 @@ class CodedFrame(NamedTuple):
     dts: int
     duration: int
     is_key: bool
+    alpha: bytes = b""  # VP9: the stream of transparency beside it
 
 
 class FrameEncoder(Protocol):
     """Encodes the frames of one segment, in order."""
 
     def encode(self, pixels: Tensor, time: Fraction, duration: Fraction) -> Iterator[CodedFrame]:
-        """Take a frame, float (3,H,W) in [0, 1]; ``time`` on the source's clock, in seconds.
-        What the encoder gives out meanwhile."""
+        """Take a frame, float (3,H,W) in [0, 1], with alpha (4,H,W); ``time`` on the source's
+        clock, in seconds. What the encoder gives out meanwhile."""
         ...
 
     def finish(self) -> Iterator[CodedFrame]:
@@ -68,6 +86,10 @@ class OutputFormat:
     codec: str = "h264"
     crf: int | None = None
     bit_depth: int = 8
+    chroma: str = "auto"
+    preset: str | None = None
+    options: tuple[str, ...] = ()
+    alpha: bool = False
 
     @property
     def is_video(self) -> bool:
@@ -78,9 +100,24 @@ class OutputFormat:
         """OptionError where the container cannot hold the codec and the like."""
         return choose_encoder(self.codec, self.suffix, self.bit_depth, self.crf)
 
+    def check(self) -> None:
+        """OptionError, before the work, for what the encoder cannot do."""
+        encoder, (width, height) = self.video_encoder, self.coded_size
+        check_choices(self.codec, width, height, self.bit_depth, self.chroma, self.preset)
+        encoder_options(encoder, self.crf, self.preset, self.options)
+
     @property
     def pixel_format(self) -> str:
-        return self.video_encoder.pixel_format(self.width, self.height, self.bit_depth)
+        width, height = self.coded_size
+        return self.video_encoder.pixel_format(
+            width, height, self.bit_depth, self.chroma, self.alpha
+        )
+
+    @property
+    def coded_size(self) -> tuple[int, int]:
+        """Width and height as they are written: padded where the encoder asks for more."""
+        least = self.video_encoder.least
+        return max(self.width, least), max(self.height, least)
 
     def new_encoder(self, source: ClipInfo, origin: Fraction) -> FrameEncoder:
         """For one segment; ``origin``, in seconds of the source, becomes 0 of the result."""
@@ -91,14 +128,14 @@ class OutputFormat:
 
 def time_unit(source: ClipInfo) -> Fraction:
     """A tick in which all of the source's times are whole numbers."""
-    ticks = source.time_base.denominator
+    ticks = source.time_base.denominator * (2 if source.deinterlace == FIELD else 1)
     return Fraction(1, ticks if ticks <= _FINEST_UNIT else 90_000)
 
 
 def set_up(context: VideoCodecContext, source: ClipInfo, chosen: OutputFormat) -> None:
     """Size, format, clock, colours and options of a video encoder that is not open yet."""
     encoder, pixel_format = chosen.video_encoder, chosen.pixel_format
-    context.width, context.height = chosen.width, chosen.height
+    context.width, context.height = chosen.coded_size
     context.pix_fmt = pixel_format
     context.time_base = time_unit(source)
     context.flags |= CodecFlags.frame_duration  # else the last frame's duration is lost
@@ -107,18 +144,34 @@ def set_up(context: VideoCodecContext, source: ClipInfo, chosen: OutputFormat) -
     context.colorspace = RGB if is_rgb else _matrix_of(source)
     context.color_range = FULL if is_rgb else LIMITED
     # Primaries and transfer are not converted, so the source's own are said of the result.
-    context.color_primaries = source.color_primaries or _matrix_of(source)
-    context.color_trc = source.color_transfer or BT709
-    options = dict(encoder.options)
-    if encoder.default_crf is not None:
-        options["crf"] = str(encoder.default_crf if chosen.crf is None else chosen.crf)
-    context.options = options
+    context.color_primaries = source.written_primaries or _matrix_of(source)
+    context.color_trc = source.written_transfer or BT709
+    context.options = _options(source, chosen)
     if encoder.tag and chosen.suffix != ".mkv":
         context.codec_tag = encoder.tag
 
 
+def _options(source: ClipInfo, chosen: OutputFormat) -> dict[str, str]:
+    encoder = chosen.video_encoder
+    if chosen.codec == FOR_VIEWING:
+        return encoder_options(encoder, chosen.crf, None, ())
+    options = encoder_options(encoder, chosen.crf, chosen.preset, chosen.options)
+    if encoder.library == "libx265" and min(chosen.coded_size) < _SMALL:
+        add_option(options, "x265-params", "no-cutree=1")
+    if chosen.alpha and encoder.library == "prores_ks":
+        options |= {"profile": "4444", "alpha_bits": "16"}
+    if chosen.alpha and encoder.library == "libvpx-vp9":
+        options["auto-alt-ref"] = "0"  # which libvpx cannot do with transparency
+    if source.keeps_hdr and source.mastering:
+        told = mastering_options(encoder.library, source.mastering)
+        if told:
+            add_option(options, *told)
+    return options
+
+
 def _matrix_of(source: ClipInfo) -> int:
-    return BT2020 if source.color_space == BT2020 else BT709
+    is_wide = source.color_space == BT2020 and source.hdr != "sdr"
+    return BT2020 if is_wide else BT709
 
 
 class _Clock:
@@ -139,9 +192,10 @@ class _Clock:
 
 class _VideoEncoder:
     def __init__(self, chosen: OutputFormat, source: ClipInfo, origin: Fraction) -> None:
-        self._chosen, self._matrix = chosen, _matrix_of(source)
+        self._chosen, self._source, self._matrix = chosen, source, _matrix_of(source)
         self._clock = _Clock(source, origin)
         self._durations: dict[int, int] = {}  # of frames inside the encoder, by pts
+        os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 tells the console its settings otherwise
         context = av.CodecContext.create(chosen.video_encoder.library, "w")
         self._context = cast(VideoCodecContext, context)
         self._context.framerate = source.fps
@@ -150,8 +204,16 @@ class _VideoEncoder:
         set_up(self._context, source, chosen)
 
     def encode(self, pixels: Tensor, time: Fraction, duration: Fraction) -> Iterator[CodedFrame]:
-        expected = (3, self._chosen.height, self._chosen.width)
-        assert tuple(pixels.shape) == expected, f"frame of {tuple(pixels.shape)}, not {expected}"
+        expected = (self._chosen.height, self._chosen.width)
+        assert pixels.shape[1:] == expected, f"frame of {tuple(pixels.shape)}, not {expected}"
+        pixels = pixels.detach().to("cpu", torch.float32)
+        if self._source.keeps_hdr and self._source.color_transfer is not None:
+            colour = from_restorable(pixels[:3], self._source.color_transfer)
+            pixels = torch.cat([colour, pixels[3:]])
+        width, height = self._chosen.coded_size
+        if (height, width) != expected:
+            right, bottom = width - expected[1], height - expected[0]
+            pixels = F.pad(pixels[None], (0, right, 0, bottom), mode="replicate")[0]
         frame = rgb_to_frame(pixels, self._chosen.pixel_format, self._matrix)
         context = self._context
         frame.colorspace, frame.color_range = context.colorspace, context.color_range
@@ -170,7 +232,15 @@ class _VideoEncoder:
             # Encoders give the last packet the length of the one before, or none.
             duration = self._durations.pop(pts, packet.duration or 1)
             dts = pts if packet.dts is None else packet.dts
-            yield CodedFrame(bytes(packet), pts, dts, duration, packet.is_keyframe)
+            alpha = _alpha_of(packet) if self._chosen.alpha else b""
+            yield CodedFrame(bytes(packet), pts, dts, duration, packet.is_keyframe, alpha)
+
+
+def _alpha_of(packet: Packet) -> bytes:
+    """What Matroska keeps beside the block (BlockAdditional): VP9's transparency."""
+    if not packet.has_sidedata("matroska_block_additional"):
+        return b""
+    return bytes(packet.get_sidedata("matroska_block_additional"))[8:]  # behind its number
 
 
 class _PictureEncoder:
@@ -178,14 +248,13 @@ class _PictureEncoder:
 
     def __init__(self, chosen: OutputFormat, source: ClipInfo, origin: Fraction) -> None:
         self._chosen = chosen
+        self._format = PictureFormat(chosen.suffix or ".png", chosen.bit_depth, source)
         self._clock = _Clock(source, origin)
 
     def encode(self, pixels: Tensor, time: Fraction, duration: Fraction) -> Iterator[CodedFrame]:
-        chosen = self._chosen
-        if chosen.suffix:
-            data = encode_image(pixels, chosen.suffix, chosen.bit_depth)
-        else:
-            data = encode_marked_png(pixels, chosen.bit_depth)
+        data = encode_picture(pixels, self._format)
+        if not self._chosen.suffix:
+            data = marked(data)
         pts, length = self._clock.ticks(time, duration)
         yield CodedFrame(data, pts, pts, length, True)
 

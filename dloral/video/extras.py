@@ -78,27 +78,27 @@ def attach(stream: AttachmentStream, output: OutputContainer) -> None:
 
 
 class Cover:
-    """A picture that stands for the file: one packet, written at the start."""
+    """A picture that stands for an MP4 or MOV file: one packet, written at the start."""
 
     def __init__(self, stream: Stream, output: OutputContainer) -> None:
         self._stream = output.add_stream_from_template(stream, opaque=True)
-        self.lost = 0
         label(self._stream, stream)
-        codec = stream.codec_context.codec.canonical_name
-        name, kind = _MIME[codec]
-        self._stream.metadata.setdefault("filename", name)
-        self._stream.metadata.setdefault("mimetype", kind)
-
-    @staticmethod
-    def fits(stream: Stream) -> bool:
-        return stream.codec_context is not None and (
-            stream.codec_context.codec.canonical_name in _MIME
-        )
 
     def take(self, packet: Packet) -> Packet:
         packet.pts = packet.dts = 0
         packet.stream = self._stream
         return packet
+
+
+def is_cover_codec(stream: Stream) -> bool:
+    context = stream.codec_context
+    return context is not None and context.codec.canonical_name in _MIME
+
+
+def attach_cover(stream: Stream, data: bytes, output: OutputContainer) -> None:
+    """In Matroska a cover is an attachment, known by its name."""
+    name, kind = _MIME[stream.codec_context.codec.canonical_name]
+    output.add_attachment(stream.metadata.get("filename", name), kind, data)
 
 
 def timecode_of(container: InputContainer, picture: Stream) -> str | None:

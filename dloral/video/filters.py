@@ -20,6 +20,9 @@ from av.filter import Graph
 
 OFF, FRAME, FIELD, FILM = "off", "frame", "field", "film"
 
+RATES = {FIELD: Fraction(2), FILM: Fraction(4, 5)}
+"""Frames that come out for one that goes in, where it is not one."""
+
 TOP_FIRST, BOTTOM_FIRST = "top first", "bottom first"
 
 LOOKED_AT = 24
@@ -62,9 +65,9 @@ def field_order(frames: Iterable[VideoFrame]) -> str | None:
         total += 1
         marked += frame.interlaced_frame
         before = [*before[-2:], _luma(frame)]
-        if len(before) == 3 and len({plane.shape for plane in before}) == 1:
-            if looks := _look(*before):
-                seen[looks] += 1
+        alike = len(before) == 3 and len({plane.shape for plane in before}) == 1
+        if alike and (looks := _look(*before)):
+            seen[looks] += 1
     top, bottom = seen[TOP_FIRST], seen[BOTTOM_FIRST]
     combed, first = max((top, TOP_FIRST), (bottom, BOTTOM_FIRST))
     if 2 * marked > total:
@@ -155,7 +158,8 @@ def _timed(
 
 def _film(frames: Iterable[ShownFrame], order: str, fps: Fraction) -> Iterator[ShownFrame]:
     """Fields are matched to the pictures they were made from; one in five, a repeat, is dropped."""
-    matching = f"fieldmatch=order={_PARITY[order]}:combmatch=full,bwdif=deint=interlaced,decimate"
+    matching = f"fieldmatch=order={_PARITY[order]}:combmatch=full"
+    matching += ",bwdif=mode=send_frame:deint=interlaced,decimate"
     chain = _Chain(matching, fps)
     step = Fraction(5, 4) / fps
     origin: Fraction | None = None
@@ -163,10 +167,12 @@ def _film(frames: Iterable[ShownFrame], order: str, fps: Fraction) -> Iterator[S
         origin = shown.time if origin is None else origin
         shown.frame.pts, shown.frame.time_base = round((shown.time - origin) / _UNIT), _UNIT
         for frame in chain.put(shown.frame, keep_time=True):
-            yield ShownFrame(frame, origin + (frame.pts or 0) * Fraction(frame.time_base), step)
+            yield ShownFrame(
+                frame, origin + (frame.pts or 0) * Fraction(frame.time_base or 0), step
+            )
     for frame in chain.finish():
         assert origin is not None
-        yield ShownFrame(frame, origin + (frame.pts or 0) * Fraction(frame.time_base), step)
+        yield ShownFrame(frame, origin + (frame.pts or 0) * Fraction(frame.time_base or 0), step)
 
 
 class _Chain:
@@ -213,7 +219,7 @@ class _Chain:
 
     def _pull(self) -> list[VideoFrame]:
         assert self._graph is not None
-        out = []
+        out: list[VideoFrame] = []
         while True:
             try:
                 frame = self._graph.vpull()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
 from zlib import crc32
 
 import cv2
@@ -17,23 +17,34 @@ from torch import Tensor
 
 from dloral.errors import InputError
 from dloral.video.colour import over_white
+from dloral.video.exr import exr_header, is_exr, load_exr
+from dloral.video.hdr import HLG, PQ
+from dloral.video.header import Header
 from dloral.video.media import MAX_INPUT_PIXELS, check_size, existing_path, first_bytes, reason
+from dloral.video.picture_kinds import RAW_SUFFIXES, SIGNATURES, check_not_raw, opened_picture
+from dloral.video.picture_tags import ORIENTATION
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-"""What counts as a frame in a folder; files of other names are passed over."""
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".tga", ".ppm", ".pgm"),
+    *(".avif", ".heic", ".heif", ".exr"),
+)
+"""What counts as a frame in a folder."""
 
-WRITABLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+WRITABLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".exr")
 FOLDER_FPS = Fraction(24)
 JPEG_QUALITY = 95
 
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
-_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
-_AFTER_IHDR = 33
+_UNREAD = (
+    *(".gif", ".psd", ".dpx", ".jp2", ".jxl", ".jxr", ".j2k", ".hdr", ".svg", ".pcx", ".sgi"),
+    *(".apng", ".mp4", ".mov", ".mkv", ".webm", ".avi"),
+)
+"""Pictures and clips that are no frames of a folder: they are named, not passed over."""
+
+AFTER_IHDR = 33
 _MARK_TEXT = b"tEXtSoftware\0dloral frame"
-_MARK = (len(_MARK_TEXT) - 4).to_bytes(4, "big") + _MARK_TEXT + crc32(_MARK_TEXT).to_bytes(4, "big")
+MARK = (len(_MARK_TEXT) - 4).to_bytes(4, "big") + _MARK_TEXT + crc32(_MARK_TEXT).to_bytes(4, "big")
 """A text chunk right behind the header chunk of a PNG (PNG specification, 11.3.3.2)."""
 
-_ORIENTATION = 0x0112
 _TURNED = {5, 6, 7, 8}
 """EXIF orientations that exchange width and height."""
 
@@ -41,67 +52,142 @@ _MIRRORED = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}
 """Axes of (3,H,W) that an EXIF orientation mirrors, after the exchange."""
 
 
-class Header(NamedTuple):
-    """Height and width as shown upright, kind (png, jpeg, ...), bits per channel, 8 or 16, and
-    the EXIF orientation that decoded pixels still have, 1 to 8."""
+def image_header(path: Path, page_fps: Fraction = FOLDER_FPS) -> Header:
+    """What a picture is; InputError in one line if it is damaged, too large or a camera's RAW.
 
-    height: int
-    width: int
-    kind: str
-    bits: int
-    orientation: int
-
-
-def looks_like_image(path: Path) -> bool:
-    """Whether the file's first bytes are those of a still picture (an animated PNG is a video)."""
-    start = first_bytes(path)
-    if start[:4] == b"RIFF":
-        return start[8:12] == b"WEBP"
-    if start.startswith(_SIGNATURES[0]):
-        return b"acTL" not in first_bytes(path, 4096)
-    return start.startswith(_SIGNATURES)
-
-
-def image_header(path: Path) -> Header:
-    """What a picture is; InputError in one line if it is damaged, too large or animated."""
+    ``page_fps``: how many pages of a TIFF are shown a second.
+    """
+    check_not_raw(path)
+    if is_exr(path):
+        return exr_header(path)
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with opened_picture(path) as image:
             check_size(path, image.height, image.width)
-            if getattr(image, "n_frames", 1) > 1 and image.format == "WEBP":
-                raise InputError(f"{path} is an animated WebP; convert it to GIF or MP4 first")
             width, height = image.size
             orientation = _orientation(image)
             if orientation in _TURNED:
                 width, height = height, width
             kind = str(image.format).lower()
             wide = image.mode.startswith(("I", "F")) or _is_wide_png(path) or _is_wide_tiff(image)
+            bits = 16 if wide else _heif_bits(image)
+            primaries, transfer = _coded_colours(path)
+            has_alpha = "A" in image.mode or "transparency" in image.info or _has_extra(image)
+            times, end = _page_times(path, image, page_fps)
     except InputError:
         raise
     except Image.DecompressionBombError as error:
         raise InputError(
-            f"{path} is too large; at most {MAX_INPUT_PIXELS} pixels are read; make it smaller"
+            f"{{path}} is too large; at most {MAX_INPUT_PIXELS} pixels are read",
+            remedy="make it smaller",
+            path=path,
         ) from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, RuntimeError, EOFError) as error:
         raise InputError(
-            f"{path} is not a readable image: damaged or cut off; get the whole file"
+            "{path} is not a readable image: damaged or cut off",
+            remedy="get the whole file",
+            path=path,
         ) from error
-    return Header(height, width, kind, 16 if wide else 8, orientation)
+    return Header(
+        height, width, kind, bits, orientation, has_alpha, primaries, transfer, times, end
+    )
 
 
-def load_image(source: str | Path) -> Tensor:
+def load_image(
+    source: str | Path, page: int = 0, keep_alpha: bool = False, keep_profile: bool = False
+) -> Tensor:
     """A still picture as float32 (3,H,W) RGB in [0, 1], upright, in sRGB, over white.
 
-    Raises InputError in one line where the file is missing, cut off or no picture.
+    ``keep_alpha``: (4,H,W) with straight alpha instead, if it has any; ``keep_profile``: in its own
+    colour space; ``page``: of a file of several. OpenEXR is linear light, from 0 on. Raises
+    InputError in one line where the file is missing, cut off or no picture.
     """
     path = existing_path(source)
     header = image_header(path)
     try:
-        pixels = _load_wide(path) if header.bits == 16 else _load_usual(path)
-    except (OSError, ValueError, SyntaxError, cv2.error) as error:
+        if header.kind == "exr":
+            return load_exr(path, keep_alpha)
+        if header.kind in ("heif", "heic") and header.bits > 8:
+            rgba = _load_deep_heif(path)
+        elif header.bits == 16:
+            rgba = _load_wide(path, page)
+        else:
+            rgba = _load_usual(path, page, keep_profile)
+    except (OSError, ValueError, SyntaxError, RuntimeError, EOFError, cv2.error) as error:
         raise InputError(
-            f"{path} cannot be decoded: damaged or cut off; get the whole file"
+            "{path} cannot be decoded: damaged or cut off", remedy="get the whole file", path=path
         ) from error
-    return _upright(pixels, header.orientation)
+    if len(rgba) == 4 and not keep_alpha:
+        rgba = over_white(rgba[:3], rgba[3])
+    return _upright(rgba.contiguous(), header.orientation)
+
+
+def load_pages(path: Path, count: int, keep_alpha: bool) -> Iterator[Tensor]:
+    """:func:`load_image` for each picture of a file, one after another."""
+    if image_header(path).bits > 8:
+        for page in range(count):
+            yield load_image(path, page, keep_alpha)
+        return
+    with opened_picture(path) as image:  # once: an animation is decoded from its first picture on
+        for page in range(count):
+            try:
+                image.seek(page)
+                rgba = _as_tensor(image, False)
+            except (OSError, ValueError, SyntaxError, EOFError) as error:
+                raise InputError(
+                    f"{{path}} cannot be decoded at picture {page + 1}: damaged or cut off",
+                    remedy="get the whole file",
+                    path=path,
+                ) from error
+            is_over = len(rgba) == 4 and not keep_alpha
+            yield over_white(rgba[:3], rgba[3]) if is_over else rgba
+
+
+def _heif_bits(image: Image.Image) -> int:
+    return int(image.info.get("bit_depth", 8)) if image.format == "HEIF" else 8
+
+
+def _has_extra(image: Image.Image) -> bool:
+    """TIFF of 16 bits, whose mode says nothing of alpha: ExtraSamples."""
+    extra = getattr(image, "tag_v2", {}).get(338, ())
+    return bool(extra) or (image.format == "PNG" and image.mode in ("LA", "RGBA"))
+
+
+def _coded_colours(path: Path) -> tuple[int | None, int | None]:
+    """Primaries and transfer that a PNG's cICP chunk says, where that is HDR."""
+    start = first_bytes(path, 4096)
+    at = start.find(b"cICP", AFTER_IHDR)
+    if not start.startswith(SIGNATURES[0]) or at < 0 or len(start) < at + 8:
+        return None, None
+    return (start[at + 4], start[at + 5]) if start[at + 5] in (PQ, HLG) else (None, None)
+
+
+def _page_times(
+    path: Path, image: Image.Image, fps: Fraction
+) -> tuple[tuple[Fraction, ...], Fraction]:
+    count = getattr(image, "n_frames", 1)
+    if count < 2 or image.format not in ("TIFF", "WEBP"):
+        return (), Fraction(0)
+    times, now, size = [], Fraction(0), image.size
+    for page in range(count):
+        image.seek(page)
+        if image.format == "TIFF":
+            tags = getattr(image, "tag_v2", {})
+            if page and tags.get(254, 0) & 1:  # NewSubfileType: a smaller version of another
+                break
+            if page and image.size != size:
+                raise InputError(
+                    f"{{path}} holds pages of different sizes: {size[0]}x{size[1]} and "
+                    f"{image.width}x{image.height}",
+                    remedy="save them as files of their own",
+                    path=path,
+                )
+            length = 1 / fps
+        else:
+            image.load()  # which tells how long it is shown
+            length = Fraction(max(int(image.info.get("duration") or 0), 0) or 100, 1000)
+        times.append(now)
+        now += length
+    return (tuple(times), now) if len(times) > 1 else ((), Fraction(0))
 
 
 def encode_image(pixels: Tensor, suffix: str, bit_depth: int = 8) -> bytes:
@@ -128,31 +214,56 @@ def encode_image(pixels: Tensor, suffix: str, bit_depth: int = 8) -> bytes:
 def encode_marked_png(pixels: Tensor, bit_depth: int) -> bytes:
     """A PNG that says who wrote it, so that it may be replaced later; see :func:`is_marked`."""
     png = encode_image(pixels, ".png", bit_depth)
-    return png[:_AFTER_IHDR] + _MARK + png[_AFTER_IHDR:]
+    return png[:AFTER_IHDR] + MARK + png[AFTER_IHDR:]
 
 
 def is_marked(path: Path) -> bool:
     """Whether this is a frame that :func:`encode_marked_png` made."""
-    return first_bytes(path, _AFTER_IHDR + len(_MARK))[_AFTER_IHDR:] == _MARK
+    return first_bytes(path, AFTER_IHDR + len(MARK))[AFTER_IHDR:] == MARK
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """The frames of a folder in natural order: ``f2.png`` comes before ``f10.png``."""
+    """The frames of a folder in natural order: ``f2.png`` comes before ``f10.png``.
+
+    InputError where other pictures lie between them; see also :func:`other_files`.
+    """
+    files = _listed(folder)
+    frames = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    for file in files if frames else ():
+        if file.suffix.lower() in (*_UNREAD, *RAW_SUFFIXES):
+            raise InputError(
+                "{path} holds {value}, which is not read as a frame",
+                remedy="convert it to PNG, or take it out of the folder",
+                path=folder,
+                value=file.name,
+            )
+    if not frames:
+        raise InputError(
+            "{path} holds no frames",
+            remedy=f"give a folder with {', '.join(IMAGE_SUFFIXES)} files",
+            path=folder,
+        )
+    return sorted(frames, key=lambda path: _natural(path.name))
+
+
+def other_files(folder: Path) -> list[str]:
+    """Names of files in a folder of frames that are no pictures."""
+    return sorted(
+        file.name
+        for file in _listed(folder)
+        if file.suffix.lower() not in IMAGE_SUFFIXES and file.name.lower() != "thumbs.db"
+    )
+
+
+def _listed(folder: Path) -> list[Path]:
     try:
-        files = [
-            path
-            for path in folder.iterdir()
-            if path.suffix.lower() in IMAGE_SUFFIXES
-            and not path.name.startswith(".")
-            and path.is_file()
+        return [
+            path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file()
         ]
     except OSError as error:  # a folder may be listed and yet not be entered
-        raise InputError(f"{folder} cannot be read: {reason(error)}") from error
-    if not files:
         raise InputError(
-            f"{folder} holds no frames; give a folder with {', '.join(IMAGE_SUFFIXES)} files"
-        )
-    return sorted(files, key=lambda path: _natural(path.name))
+            "{path} cannot be read: {value}", path=folder, value=reason(error)
+        ) from error
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
@@ -162,7 +273,7 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 
 def _is_wide_png(path: Path) -> bool:
     start = first_bytes(path, 26)  # IHDR: the bit depth is byte 24
-    return start.startswith(_SIGNATURES[0]) and len(start) > 24 and start[24] == 16
+    return start.startswith(SIGNATURES[0]) and len(start) > 24 and start[24] == 16
 
 
 def _is_wide_tiff(image: Image.Image) -> bool:
@@ -172,12 +283,12 @@ def _is_wide_tiff(image: Image.Image) -> bool:
 
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation still to be applied, 1 to 8; a broken EXIF block counts as none."""
-    if image.format == "TIFF":
-        return 1  # Pillow and OpenCV both turn these themselves
+    if image.format in ("TIFF", "HEIF"):
+        return 1  # Pillow and OpenCV turn TIFF themselves, libheif its own
     if image.format == "PNG":
         image.load()  # the block may come after the pixels; damaged pixels are an error, here
     try:
-        found = image.getexif().get(_ORIENTATION)
+        found = image.getexif().get(ORIENTATION)
     except Exception:  # damaged bytes can lead the parser into any error there is
         return 1
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
@@ -190,17 +301,36 @@ def _upright(pixels: Tensor, orientation: int) -> Tensor:
     return pixels.flip(mirrored).contiguous() if mirrored else pixels.contiguous()
 
 
-def _load_usual(path: Path) -> Tensor:
-    with Image.open(path, formats=_FORMATS) as opened:
-        opened.load()
-        image: Image.Image = opened
-        profile = opened.info.get("icc_profile")
-        transparent = "A" in image.mode or "transparency" in image.info
-        if profile and image.mode in ("RGB", "RGBA"):
-            image = _to_srgb(image, profile)
-        image = image.convert("RGBA" if transparent else "RGB")
-    codes = torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1).div_(255)
-    return over_white(codes[:3], codes[3]).contiguous() if transparent else codes.contiguous()
+def _load_usual(path: Path, page: int, keep_profile: bool) -> Tensor:
+    with opened_picture(path) as opened:
+        if page:
+            opened.seek(page)
+        return _as_tensor(opened, keep_profile)
+
+
+def _as_tensor(opened: Image.Image, keep_profile: bool) -> Tensor:
+    """(3,H,W) in [0, 1], with alpha (4,H,W)."""
+    opened.load()
+    image: Image.Image = opened
+    profile = opened.info.get("icc_profile")
+    transparent = "A" in image.mode or "transparency" in image.info
+    if profile and image.mode in ("RGB", "RGBA") and not keep_profile:
+        image = _to_srgb(image, profile)
+    image = image.convert("RGBA" if transparent else "RGB")
+    codes = torch.from_numpy(np.array(image, dtype=np.float32))
+    return codes.permute(2, 0, 1).div_(255).contiguous()
+
+
+def _load_deep_heif(path: Path) -> Tensor:
+    """Pictures of 10 or 12 bits, which Pillow would round to 8."""
+    import pillow_heif
+
+    heif = pillow_heif.open_heif(path, convert_hdr_to_8bit=False, bgr_mode=False)
+    array = np.asarray(heif[heif.primary_index if hasattr(heif, "primary_index") else 0])
+    peak = 65535.0 if array.dtype == np.uint16 else 255.0
+    codes = torch.from_numpy(array.astype(np.float32) / peak)
+    codes = codes[..., None].expand(-1, -1, 3) if codes.ndim == 2 else codes
+    return codes.permute(2, 0, 1).contiguous()
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
@@ -213,9 +343,14 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     return turned or image
 
 
-def _load_wide(path: Path) -> Tensor:
+def _load_wide(path: Path, page: int) -> Tensor:
     # Not imread: OpenCV 5's fails at a TIFF that must be turned by a quarter.
-    array = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    if page:
+        pages = cv2.imdecodemulti(data, cv2.IMREAD_UNCHANGED)[1]
+        array = pages[page] if page < len(pages) else None
+    else:
+        array = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     if array is None:
         raise ValueError("OpenCV cannot decode it")
     peak = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}.get(array.dtype, 1.0)
@@ -224,4 +359,4 @@ def _load_wide(path: Path) -> Tensor:
         return codes.expand(3, -1, -1).clone()
     codes = codes.permute(2, 0, 1)
     rgb = codes[:3].flip(0) if len(codes) >= 3 else codes[:1].expand(3, -1, -1)
-    return over_white(rgb, codes[-1]).contiguous() if len(codes) in (2, 4) else rgb.contiguous()
+    return torch.cat([rgb, codes[-1:]]) if len(codes) in (2, 4) else rgb.contiguous()

@@ -20,6 +20,8 @@ _BOXES = {
 }
 """What stands at the top level of an MP4 or MOV file; anything else is taken for padding."""
 
+_NESTED = {b"moov", b"trak", b"mdia", b"minf", b"stbl"}
+
 _AVI_SLACK = 64
 """Bytes by which writers of AVI get their own size wrong."""
 
@@ -32,6 +34,15 @@ def check_whole(path: Path) -> None:
     size = path.stat().st_size
     with path.open("rb") as file:
         promised = _promised_size(file, size)
+        claimed = _most_samples(file, size)
+    if claimed > size:
+        raise InputError(
+            "{path} is damaged: its tables claim {value} samples in {size} bytes",
+            remedy="get the file anew",
+            path=path,
+            value=claimed,
+            size=size,
+        )
     if promised > size:
         raise InputError(
             f"{path} is cut off: {size} bytes are there of {promised} or more; "
@@ -66,6 +77,33 @@ def _boxes_size(file: BinaryIO, size: int) -> int:
             return size  # padding, or a last box that reaches to the end of the file
         at += length
     return at
+
+
+def _most_samples(file: BinaryIO, size: int) -> int:
+    """Samples that the largest table of an MP4 or MOV claims (``stsz``): FFmpeg makes 30 bytes of
+    each before anything is decoded, and none of them takes less than one in the file."""
+    file.seek(4)
+    if file.read(4) not in _BOXES:
+        return 0
+    most = 0
+    spans = [(0, size)]
+    while spans:
+        at, end = spans.pop()
+        while at + 8 <= end:
+            file.seek(at)
+            header = file.read(20)
+            length, kind = int.from_bytes(header[:4], "big"), header[4:8]
+            begin = at + 8
+            if length == 1:
+                length, begin = int.from_bytes(header[8:16], "big"), at + 16
+            if length < 8:
+                break
+            if kind in _NESTED:
+                spans.append((begin, min(at + length, end)))
+            elif kind == b"stsz":
+                most = max(most, int.from_bytes(header[16:20], "big"))
+            at += length
+    return most
 
 
 def _gif_size(file: BinaryIO, size: int) -> int:

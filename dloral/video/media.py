@@ -20,6 +20,7 @@ from typing import cast
 import av
 from av.container import InputContainer
 from av.format import Flags
+from av.stream import Stream
 from av.video.stream import VideoStream
 
 from dloral.errors import InputError
@@ -136,7 +137,8 @@ def picture_stream(container: InputContainer, path: Path) -> VideoStream:
     stream = max(streams, key=lambda stream: (bool(stream.disposition & 1), -stream.index))
     if stream.codec_context is None:
         raise InputError(f"{path} holds a picture of an unknown codec; convert it to H.264 first")
-    stream.thread_type = "AUTO"
+    # Frames of threads come late, and one that is shown once more has to be there by then.
+    stream.thread_type = "SLICE" if repeats_frames(stream) else "AUTO"
     return stream
 
 
@@ -163,6 +165,12 @@ def forgives_damage(container: InputContainer) -> bool:
     """
     lossy = has_flag(container, Flags.ts_discont) or has_flag(container, Flags.no_timestamps)
     return lossy or container.format.name in _LOSSY
+
+
+def repeats_frames(stream: Stream) -> bool:
+    """Whether a packet without content shows the frame before once more (Theora, 7.1)."""
+    context = stream.codec_context
+    return context is not None and context.codec.canonical_name == "theora"
 
 
 def has_flag(container: InputContainer, flag: Flags) -> bool:

@@ -20,7 +20,7 @@ except ImportError:  # Windows, where a file that somebody writes cannot be dele
 _LONGEST = 100
 """Bytes of the target's name in a part's: file systems allow 255 in all."""
 
-FRAME_NAME = re.compile(r"^\d{8}\.png$")
+FRAME_NAME = re.compile(r"^[^.].*\.png$")
 
 
 def _prefix(path: Path, suffix: str) -> str:

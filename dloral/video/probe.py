@@ -6,9 +6,8 @@ number of frames is exact and a file that was cut off is found before hours of w
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -22,31 +21,33 @@ from av.video.stream import VideoStream
 
 from dloral.errors import InputError
 from dloral.video.clock import NO_JUMPS, Clock
+from dloral.video.durations import (
+    FASTEST_RATE,
+    average_rate,
+    check_duration,
+    lead_in,
+    picture_seconds,
+)
 from dloral.video.extras import tags_of
-from dloral.video.images import FOLDER_FPS, frame_files, image_header, looks_like_image
+from dloral.video.filters import FRAME, OFF, RATES
+from dloral.video.hdr import NAMES, Mastering
+from dloral.video.header import Header
+from dloral.video.images import FOLDER_FPS, frame_files, image_header
 from dloral.video.integrity import check_whole
+from dloral.video.looks import looks_of
 from dloral.video.media import (
-    MAX_DAYS,
     check_size,
     existing_path,
     forgives_damage,
     open_media,
     picture_stream,
 )
+from dloral.video.picture_kinds import looks_like_image
 from dloral.video.programmes import other_programmes
 from dloral.video.scan import Scan, SizeChange, scan_video
 
-_FASTEST = Fraction(1000)
-"""Frames a second; times that lie closer are damaged, and encoders refuse such a rate."""
-
-_LEAST_LEAD_IN = Fraction(1, 10)
-"""Seconds: less sound before the picture is an encoder's run-up."""
-
-_LONGEST_LEAD_IN = 60
-"""Seconds: more than that is a damaged time."""
-
-_LONGEST_LAST_FRAME = 10
-"""Seconds; a tag that says more than that is taken for stale."""
+_MOTION_JPEG = {".mjpeg", ".mjpg"}
+"""Pictures one behind another, which begin as one picture does."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,16 @@ class ClipInfo:
     degrees that the reader applies. ``color_*``: code points of ISO/IEC 23091-2, None where the
     source does not say. ``start_time``: when the first frame is shown, in seconds on the source's
     own clock; ``time_base``: the unit of its timestamps.
+
+    ``field_order``: which lines come first, None where frames are whole; ``mastering``: of HDR;
+    ``page_times``: when the pages of a file of several pictures are shown. What the reader does
+    (:func:`dloral.video.treatment.treated` sets it): ``deinterlace``: off, frame, field or film;
+    ``keep_alpha``: give transparency beside the colour, not a white page behind it;
+    ``keep_profile``: leave a picture in its own colour space; ``hdr``: keep or sdr.
     """
 
     path: Path
-    kind: Literal["video", "image", "folder"]
+    kind: Literal["video", "image", "folder", "pages"]
     width: int
     height: int
     num_frames: int | None
@@ -105,9 +112,42 @@ class ClipInfo:
     changing_sound: tuple[int, ...] = ()
     other_programmes: tuple[int, ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
+    field_order: str | None = None
+    has_alpha: bool = False
+    mastering: Mastering | None = None
+    page_times: tuple[Fraction, ...] = ()
+    deinterlace: str = OFF
+    keep_alpha: bool = False
+    keep_profile: bool = False
+    hdr: str = "keep"
+
+    @property
+    def is_hdr(self) -> bool:
+        """Whether its code values are PQ, HLG or linear light."""
+        return self.color_transfer in NAMES
+
+    @property
+    def keeps_hdr(self) -> bool:
+        """Whether frames that are read can be turned back into what the source has."""
+        return self.is_hdr and self.hdr != "sdr"
+
+    @property
+    def written_primaries(self) -> int | None:
+        """The primaries of the result, as ``color_primaries``."""
+        return 1 if self.is_hdr and self.hdr == "sdr" else self.color_primaries
+
+    @property
+    def written_transfer(self) -> int | None:
+        """The transfer characteristics of the result, as ``color_transfer``."""
+        return 1 if self.is_hdr and self.hdr == "sdr" else self.color_transfer
+
+    @property
+    def stored_fps(self) -> Fraction:
+        """The rate of the stored frames, which may be interlaced."""
+        return self.fps / RATES.get(self.deinterlace, 1)
 
 
-def probe(path: str | Path, folder_fps: Fraction | int | None = None) -> ClipInfo:
+def probe(path: str | Path, folder_fps: Fraction | float | None = None) -> ClipInfo:
     """What ``path`` is: a video, an image or a folder of frames (``folder_fps`` of them a second).
 
     Raises InputError in one line for everything that cannot be used: missing, unreadable, empty,
@@ -116,9 +156,9 @@ def probe(path: str | Path, folder_fps: Fraction | int | None = None) -> ClipInf
     """
     found = existing_path(path)
     if found.is_dir():
-        return _probe_folder(found, Fraction(folder_fps or FOLDER_FPS))
-    if looks_like_image(found):
-        return _probe_image(found)
+        return _probe_folder(found, exact_rate(folder_fps or FOLDER_FPS))
+    if looks_like_image(found) and found.suffix.lower() not in _MOTION_JPEG:
+        return _probe_image(found, exact_rate(folder_fps or FOLDER_FPS))
     return _probe_video(found)
 
 
@@ -136,33 +176,72 @@ def orientation_of(frame: VideoFrame) -> Orientation:
     return Orientation(True, c < 0, b < 0)
 
 
-def _probe_image(path: Path) -> ClipInfo:
-    height, width, kind, bits, _ = image_header(path)
-    return ClipInfo(
+def exact_rate(fps: Fraction | float) -> Fraction:
+    """23.976, 29.97 and the like mean a thousandth less than a whole number."""
+    rate = fps if isinstance(fps, Fraction) else Fraction(repr(float(fps)))
+    television = Fraction(round(rate * Fraction(1001, 1000)) * 1000, 1001)
+    return television if rate.denominator > 1 and abs(rate - television) < 0.005 else rate
+
+
+def _probe_image(path: Path, page_fps: Fraction) -> ClipInfo:
+    header = image_header(path, page_fps)
+    clip = ClipInfo(
         path=path,
         kind="image",
-        width=width,
-        height=height,
+        width=header.width,
+        height=header.height,
         num_frames=1,
         duration=Fraction(1),
         fps=Fraction(1),
-        codec=kind,
-        pixel_format="rgb48" if bits == 16 else "rgb24",
-        bit_depth=bits,
+        **_of_header(header),
     )
+    times, end = header.page_times, header.end
+    if len(times) < 2:
+        return clip
+    return replace(
+        clip,
+        kind="pages",
+        num_frames=len(times),
+        duration=end,
+        fps=min(len(times) / end, FASTEST_RATE).limit_denominator(1001),
+        page_times=times,
+    )
+
+
+def _of_header(header: Header) -> dict[str, Any]:
+    return {
+        "codec": header.kind,
+        "pixel_format": "rgb24" if header.bits == 8 else "rgb48",
+        "bit_depth": header.bits,
+        "has_alpha": header.has_alpha,
+        "color_primaries": header.primaries,
+        "color_transfer": header.transfer,
+    }
 
 
 def _probe_folder(path: Path, fps: Fraction) -> ClipInfo:
     files = frame_files(path)
-    height, width, kind, bits, _ = image_header(files[0])
-    for file in files[1:]:
-        other_height, other_width, *_ = image_header(file)
-        if (other_height, other_width) != (height, width):
+    header = image_header(files[0])
+    height, width = header.height, header.width
+    has_alpha = False
+    for file in files:
+        other = image_header(file)
+        has_alpha = has_alpha or other.has_alpha
+        if (other.height, other.width) != (height, width):
             raise InputError(
-                f"{path} holds frames of different sizes: {files[0].name} is {width}x{height}, "
-                f"{file.name} is {other_width}x{other_height}; make them the same"
+                f"{{path}} holds frames of different sizes: {files[0].name} is {width}x{height}, "
+                f"{file.name} is {other.width}x{other.height}",
+                remedy="make them the same",
+                path=path,
             )
-    _check_duration(path, len(files) / fps)
+        if other.transfer != header.transfer:
+            raise InputError(
+                f"{{path}} holds frames of different brightness: {files[0].name} and {file.name} "
+                "are not both SDR or HDR",
+                remedy="make them the same",
+                path=path,
+            )
+    check_duration(path, len(files) / fps)
     return ClipInfo(
         path=path,
         kind="folder",
@@ -171,9 +250,7 @@ def _probe_folder(path: Path, fps: Fraction) -> ClipInfo:
         num_frames=len(files),
         duration=len(files) / fps,
         fps=fps,
-        codec=kind,
-        pixel_format="rgb48" if bits == 16 else "rgb24",
-        bit_depth=bits,
+        **{**_of_header(header), "has_alpha": has_alpha},
         time_base=1 / fps,
     )
 
@@ -186,7 +263,8 @@ def _probe_video(path: Path) -> ClipInfo:
         frame = _first_frame(container, stream, path)
         check_size(path, frame.height, frame.width)
         scan = scan_video(path)
-        _check_duration(path, scan.end - scan.first)
+        _begin_with(scan, container, frame)
+        check_duration(path, scan.end - scan.first)
         for change in scan.changes:
             check_size(path, change.height, change.width)
         turn = orientation_of(frame)
@@ -194,8 +272,9 @@ def _probe_video(path: Path) -> ClipInfo:
         aspect = Fraction(stream.codec_context.sample_aspect_ratio or 1)
         if turn.transpose:
             width, height, aspect = height, width, 1 / aspect
-        fps = _average_rate(stream, scan)
+        fps = average_rate(stream, scan)
         strangers = other_programmes(path, container, stream)
+        looks = looks_of(path, stream, frame)
         audio = _codecs(s for s in container.streams.audio if s.index not in strangers)
         return ClipInfo(
             path=path,
@@ -203,7 +282,7 @@ def _probe_video(path: Path) -> ClipInfo:
             width=width,
             height=height,
             num_frames=scan.num_frames or None,
-            duration=_picture_seconds(stream, scan, 1 / fps),
+            duration=picture_seconds(stream, scan, 1 / fps),
             fps=fps,
             codec=stream.codec_context.codec.canonical_name,
             pixel_format=frame.format.name,
@@ -220,26 +299,16 @@ def _probe_video(path: Path) -> ClipInfo:
             start_time=scan.first,
             time_base=Fraction(stream.time_base or Fraction(1, 1000)),
             clock=scan.clock,
-            lead_in=_lead_in(scan),
+            lead_in=lead_in(scan),
             size_changes=tuple(_upright_change(change, turn) for change in scan.changes),
             changing_sound=scan.changing_sound,
             other_programmes=strangers,
             tags=tuple(tags_of(container).items()),
+            field_order=looks.field_order,
+            has_alpha=looks.has_alpha,
+            mastering=looks.mastering,
+            deinterlace=FRAME if looks.field_order else OFF,
         )
-
-
-def _picture_seconds(stream: VideoStream, scan: Scan, usual: Fraction) -> Fraction:
-    """How long the picture lasts; Matroska says in a tag how long its last frame is shown."""
-    if not scan.timed:
-        return max(scan.num_frames, 1) * usual
-    end = scan.end if scan.end > scan.last else scan.last + usual
-    told = re.fullmatch(r"(\d+):(\d\d):(\d\d\.\d+)", stream.metadata.get("DURATION", ""))
-    if told:
-        hours, minutes, rest = told.groups()
-        tagged = int(hours) * 3600 + int(minutes) * 60 + Fraction(rest)
-        if scan.last < tagged < end + _LONGEST_LAST_FRAME:
-            end = tagged
-    return end - scan.first
 
 
 def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
@@ -264,37 +333,19 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
     )
 
 
-def _average_rate(stream: VideoStream, scan: Scan) -> Fraction:
-    """The stream's own rate where its frames agree with it, else frames per second counted."""
-    told = Fraction(stream.average_rate or stream.guessed_rate or 0)
-    seconds = scan.end - scan.first
-    if not scan.timed:
-        return told or Fraction(25)
-    if told and abs(told * seconds - scan.num_frames) <= max(1, scan.num_frames // 100):
-        return told
-    if seconds > 0 and scan.num_frames:
-        counted = scan.num_frames / seconds
-        if counted < 1:  # a time lapse: the period is the plain number
-            return 1 / (1 / counted).limit_denominator(1001)
-        return min(counted.limit_denominator(1001), _FASTEST)
-    return told or Fraction(25)
-
-
-def _check_duration(path: Path, seconds: Fraction) -> None:
-    if seconds > MAX_DAYS * 86400:
-        raise InputError(
-            "{path} says it lasts {value:.0f} days",
-            remedy=f"at most {MAX_DAYS} are read: cut it into parts",
-            path=path,
-            value=float(seconds) / 86400,
+def _begin_with(scan: Scan, container: InputContainer, frame: VideoFrame) -> None:
+    """Leave out of ``scan`` what lies before ``frame``, the first that can be decoded."""
+    if not scan.timed or frame.pts is None or not forgives_damage(container):
+        return
+    skipped = frame.pts * Fraction(frame.time_base or 0) - scan.first
+    if 0 < skipped < scan.last - scan.first:
+        scan.num_frames -= round(scan.num_frames * skipped / (scan.end - scan.first))
+        scan.first += skipped
+        scan.changes = tuple(
+            change._replace(time=change.time - skipped)
+            for change in scan.changes
+            if change.time > skipped
         )
-
-
-def _lead_in(scan: Scan) -> Fraction:
-    if scan.sound_first is None or not scan.timed:
-        return Fraction(0)
-    lead = scan.first - scan.sound_first
-    return lead if _LEAST_LEAD_IN <= lead <= _LONGEST_LEAD_IN else Fraction(0)
 
 
 def _upright_change(change: SizeChange, turn: Orientation) -> SizeChange:

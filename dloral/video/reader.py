@@ -5,20 +5,25 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import av
+import torch
 from av import Packet, VideoFrame
 from av.video.stream import VideoStream
 from torch import Tensor
 
 from dloral.errors import InputError
-from dloral.video.colour import frame_to_rgb
+from dloral.video.alpha import fill_hidden
+from dloral.video.colour import BT2020, frame_to_rgb
+from dloral.video.filters import FILM, OFF, TOP_FIRST, ShownFrame, deinterlaced
+from dloral.video.hdr import Mastering, to_restorable, to_sdr
 from dloral.video.images import frame_files, load_image
+from dloral.video.looks import picture_decoder
 from dloral.video.media import (
     MAX_DAYS,
     can_seek,
@@ -28,13 +33,15 @@ from dloral.video.media import (
     open_media,
     picture_stream,
     reason,
+    repeats_frames,
     seconds,
 )
 from dloral.video.probe import ClipInfo, orientation_of, probe
 
 
 class _Timed(NamedTuple):
-    """A frame that is not yet turned into floats: its time, its own duration, and how to."""
+    """A frame that is not yet turned into floats: its time, its own duration, and how to: (3,H,W),
+    with alpha (4,H,W)."""
 
     time: Fraction
     duration: Fraction
@@ -45,14 +52,16 @@ class Frame(NamedTuple):
     """One frame of a source.
 
     ``index`` counts the frames of this reading from 0. ``pixels``: float32 (3,H,W) RGB in [0, 1],
-    upright. ``time``, ``duration``: seconds; times count from the first frame of the source clip,
-    also where reading starts later.
+    upright; PQ and linear light as :func:`dloral.video.hdr.to_restorable` has them. ``alpha``:
+    (H,W) in [0, 1] where the clip keeps it. ``time``, ``duration``: seconds; times
+    count from the first frame of the source clip, also where reading starts later.
     """
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which frames have no use for
     pixels: Tensor
     time: Fraction
     duration: Fraction
+    alpha: Tensor | None = None
 
 
 @contextmanager
@@ -110,33 +119,75 @@ def _finished(clip: ClipInfo, index: int, timed: _Timed, duration: Fraction) -> 
             f"{clip.path} changes its size at {float(timed.time):.2f} s: "
             f"{clip.width}x{clip.height} before, {found[1]}x{found[0]} there; cut it in two"
         )
-    return Frame(index, pixels, timed.time, duration)
+    if len(pixels) == 3:
+        return Frame(index, pixels, timed.time, duration)
+    return Frame(index, fill_hidden(pixels[:3], pixels[3]), timed.time, duration, pixels[3])
 
 
 def _still_frames(clip: ClipInfo) -> Generator[_Timed, None, None]:
+    if clip.kind == "pages":
+        ends = [*clip.page_times[1:], clip.duration or clip.page_times[-1]]
+        for index, (time, end) in enumerate(zip(clip.page_times, ends, strict=True)):
+            yield _Timed(time, end - time, partial(_picture, clip.path, clip, index))
+        return
     files = frame_files(clip.path) if clip.kind == "folder" else [clip.path]
     for index, file in enumerate(files):
-        yield _Timed(index / clip.fps, 1 / clip.fps, partial(load_image, file))
+        yield _Timed(index / clip.fps, 1 / clip.fps, partial(_picture, file, clip))
+
+
+def _picture(file: Path, clip: ClipInfo, page: int = 0) -> Tensor:
+    pixels = load_image(file, page, clip.keep_alpha, clip.keep_profile)
+    return _restorable(pixels, clip)
+
+
+def _restorable(pixels: Tensor, clip: ClipInfo) -> Tensor:
+    """HDR in an encoding that a model knows, or tone-mapped; other pixels as they are."""
+    transfer = clip.color_transfer
+    if not clip.is_hdr or transfer is None:
+        return pixels
+    if clip.keeps_hdr:
+        colour = to_restorable(pixels[:3], transfer)
+    else:
+        is_wide = clip.color_primaries in (None, BT2020)
+        peak = clip.mastering.peak if clip.mastering else Mastering().peak
+        colour = to_sdr(pixels[:3], transfer, is_wide, peak)
+    return torch.cat([colour, pixels[3:]])
 
 
 def _video_frames(
     clip: ClipInfo, first: Fraction, on_note: Callable[[str], None]
 ) -> Generator[_Timed, None, None]:
     """Every frame from the last key frame before ``first`` on, or from the start."""
-    if first > 0 and not clip.clock.jumps:
-        frames = _decoded(clip, first, on_note)
+    if first > 0 and not clip.clock.jumps and clip.deinterlace != FILM:
+        # filters look at the frame before the first one that counts
+        run_up = 0 if clip.deinterlace == OFF else 2 / clip.stored_fps
+        frames = _whole(clip, max(first - run_up, Fraction(0)), on_note)
         frame = next(frames, None)
         if frame is not None and frame.time <= first:
             yield frame
             yield from frames
             return
         frames.close()  # the container's index is wrong: go through the clip from its start
-    yield from _decoded(clip, None, on_note)
+    yield from _whole(clip, None, on_note)
+
+
+def _whole(
+    clip: ClipInfo, seek_to: Fraction | None, on_note: Callable[[str], None]
+) -> Generator[_Timed, None, None]:
+    """Decoded frames, without combs where the clip says so."""
+    decoded = _decoded(clip, seek_to, on_note)
+    with closing(decoded):
+        frames: Iterator[ShownFrame] = decoded
+        if clip.deinterlace != OFF:
+            order = clip.field_order or TOP_FIRST
+            frames = deinterlaced(decoded, clip.deinterlace, order, clip.stored_fps)
+        for frame, time, duration in frames:
+            yield _Timed(time, duration, partial(_upright, frame, clip))
 
 
 def _decoded(
     clip: ClipInfo, seek_to: Fraction | None, on_note: Callable[[str], None]
-) -> Generator[_Timed, None, None]:
+) -> Generator[ShownFrame, None, None]:
     with open_media(clip.path) as container:
         stream = picture_stream(container, clip.path)
         timed, ordered = has_times(container), not has_timestamps(container)
@@ -148,16 +199,22 @@ def _decoded(
         decoder = _Decoder(clip, stream, forgives_damage(container))
         stored: deque[int] = deque()  # AVI: the k-th frame shown has the k-th packet's time
         time: Fraction | None = None
+        shown: VideoFrame | None = None
         for packet in clip.clock.demux(container, stream):
             if not packet.size and packet.pts is not None:
-                continue  # Ogg: "the same again"; the frame before is shown for longer
+                # Nothing for the decoder, which takes it for the end.
+                if shown is not None and repeats_frames(stream):
+                    time = _time_of(clip, packet.pts, shown, time)
+                    yield ShownFrame(shown, time, Fraction(0))
+                continue
             if ordered and packet.size and packet.dts is not None:
                 stored.append(packet.dts)
             for frame in decoder.decode(packet, time):
                 ticks = stored.popleft() if stored else None if ordered else frame.pts
                 time = _time_of(clip, ticks if timed else None, frame, time)
                 own = (frame.duration or 0) * Fraction(frame.time_base or 0)
-                yield _Timed(time, own, partial(_upright, frame, clip))
+                shown = frame
+                yield ShownFrame(frame, time, own)
         if decoder.lost:
             on_note(f"{decoder.lost} damaged packets of the picture were left out")
 
@@ -166,13 +223,14 @@ class _Decoder:
     """Decodes packets; ``lost``: how many could not be, where that is to be expected."""
 
     def __init__(self, clip: ClipInfo, stream: VideoStream, forgives: bool) -> None:
-        self._clip, self._stream, self._forgives = clip, stream, forgives
+        self._clip, self._forgives = clip, forgives
+        self._decode = picture_decoder(stream)
         self.lost = 0
 
     def decode(self, packet: Packet, time: Fraction | None) -> list[VideoFrame]:
         """``time``: when the frame before is shown."""
         try:
-            return self._stream.decode(packet)
+            return self._decode(packet)
         except av.FFmpegError as error:
             if self._forgives and isinstance(error, av.InvalidDataError):
                 self.lost += 1
@@ -196,7 +254,7 @@ def _time_of(
     if before is None:
         return time if time is not None else Fraction(0)
     if time is None or time <= before:
-        return before + 1 / clip.fps
+        return before + 1 / clip.stored_fps
     return time
 
 
@@ -206,7 +264,7 @@ def _upright(frame: VideoFrame, clip: ClipInfo) -> Tensor:
     stored = (clip.height, clip.width) if turn.transpose else (clip.width, clip.height)
     if (frame.width, frame.height) != stored and clip.size_changes:
         frame = frame.reformat(*stored, interpolation="BICUBIC")
-    pixels = frame_to_rgb(frame, clip.codec)
+    pixels = _restorable(frame_to_rgb(frame, clip.codec, clip.keep_alpha), clip)
     if turn.transpose:
         pixels = pixels.transpose(1, 2)
     mirrored = [axis for axis, flip in ((2, turn.mirror_x), (1, turn.mirror_y)) if flip]

@@ -19,7 +19,13 @@ from av.video.stream import VideoStream
 
 from dloral.video.clock import NO_JUMPS, Clock, ClockFinder
 from dloral.video.headers import picture_header, sound_header
-from dloral.video.media import has_times, has_timestamps, open_media, picture_stream
+from dloral.video.media import (
+    has_times,
+    has_timestamps,
+    open_media,
+    picture_stream,
+    repeats_frames,
+)
 
 _MOST_CHANGES = 100
 """Key frames that are decoded to see whether their size is another."""
@@ -93,7 +99,7 @@ def scan_video(path: Path) -> Scan:
             ticks = _ticks(container, packet)
             if ticks is not None:
                 spans.setdefault(epoch, _Span(ticks, ticks, ticks)).add(ticks, packet.duration or 0)
-            if packet.is_keyframe:
+            if packet.is_keyframe and packet.size:
                 sizes.look(packet, epoch, ticks)
         result.clock = finder.finish()
         _place(result, spans, finder.shifts, unit)
@@ -118,8 +124,10 @@ def _walked(container: InputContainer, picture: Stream, finder: ClockFinder) -> 
         for stream in container.streams
         if stream.index == picture.index or (stream.type in kinds and stream.codec_context)
     ]
+    repeats = repeats_frames(picture)
     for packet in container.demux(*wanted):
-        if packet.size and not packet.is_discard:
+        again = repeats and packet.stream_index == picture.index and packet.pts is not None
+        if (packet.size or again) and not packet.is_discard:
             yield packet
 
 

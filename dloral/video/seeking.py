@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from itertools import chain, islice
 
+from dloral.video.filters import FIELD, FILM
 from dloral.video.media import can_seek, open_media, picture_stream, seconds
 from dloral.video.probe import ClipInfo
 from dloral.video.reader import Frame, read_frames
@@ -23,6 +24,10 @@ def frame_times(clip: ClipInfo) -> Sequence[Fraction] | None:
     """When each frame of the clip is shown, in seconds from the first, in order. None where the
     container has no index to jump by, or its clock jumps. Eight bytes a frame."""
     if clip.clock.jumps:
+        return None
+    if clip.kind == "pages":
+        return clip.page_times
+    if clip.deinterlace == FILM:  # which frames are left is known when they are decoded
         return None
     if clip.kind != "video":
         return [index / clip.fps for index in range(clip.num_frames or 0)]
@@ -35,7 +40,27 @@ def frame_times(clip: ClipInfo) -> Sequence[Fraction] | None:
             if packet.size and not packet.is_discard and packet.pts is not None:
                 ticks.append(packet.pts)
         unit = Fraction(stream.time_base or clip.time_base)
-    return _Ticks(array("q", sorted(ticks)), unit, clip.start_time)
+    times = _Ticks(array("q", sorted(ticks)), unit, clip.start_time)
+    return _FieldTimes(times, clip.duration) if clip.deinterlace == FIELD else times
+
+
+class _FieldTimes(Sequence[Fraction]):
+    """Twice as many times: of both fields of each frame."""
+
+    def __init__(self, frames: Sequence[Fraction], duration: Fraction | None) -> None:
+        self._frames, self._duration = frames, duration
+
+    def __len__(self) -> int:
+        return 2 * len(self._frames)
+
+    def __getitem__(self, index: int) -> Fraction:  # type: ignore[override]  # no slices
+        frame, field = divmod(index, 2)
+        time = self._frames[frame]
+        if not field:
+            return time
+        is_last = frame == len(self._frames) - 1
+        end = (self._duration or time) if is_last else self._frames[frame + 1]
+        return time + (end - time) / 2
 
 
 class _Ticks(Sequence[Fraction]):

@@ -19,6 +19,9 @@ _AAC_RATES = (
     *(44100, 48000, 32000, 24000, 22050, 16000, 11025, 12000, 8000),
     *(96000, 88200, 64000, 7350),
 )
+_FORMAT = "flt"
+"""Interleaved: PyAV 18 reads past the end of a planar frame of eight channels."""
+
 _OPUS_RATE = 48000
 _BITS_PER_CHANNEL = 96_000
 _GAP = Fraction(1, 10)
@@ -30,6 +33,9 @@ _SAME_SPEAKERS = {"5.1(side)": "5.1", "5.0(side)": "5.0", "quad(side)": "quad"}
 _BY_COUNT = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 _FALLBACKS = {"2.1": "3.0", "4.0": "quad"}
 """What an encoder without these layouts can hold without losing a channel."""
+
+_UNNAMED = {("aac", "6.1")}
+"""Read back, such sound is seven channels of no name; 7.1 has room for them all."""
 
 
 class NewSound:
@@ -85,7 +91,7 @@ class NewSound:
         found = (frame.format.name, frame.layout.name, frame.sample_rate)
         if found != self._input:
             yield from self._flushed()
-            self._resampler = AudioResampler(format="fltp", layout=self.layout, rate=self._rate)
+            self._resampler = AudioResampler(format=_FORMAT, layout=self.layout, rate=self._rate)
             self._input = found
         assert self._resampler is not None
         try:
@@ -112,28 +118,31 @@ class NewSound:
         if cut.is_lost(Fraction(at, self._rate), before):
             self.lost += 1
             return
-        samples = frame.to_ndarray()
+        samples = frame.to_ndarray().reshape(frame.samples, -1)
         if self._position is not None and abs(at - self._position) < _GAP * self._rate:
             at = self._position
         skipped = max((self._position or 0) - at, 0)
-        samples, at = samples[:, skipped:], at + skipped
+        samples, at = samples[skipped:], at + skipped
         if cut.end is not None:
-            samples = samples[:, : max(0, round((cut.end - cut.origin) * self._rate) - at)]
-        if not samples.shape[1]:
+            samples = samples[: max(0, round((cut.end - cut.origin) * self._rate) - at)]
+        if not len(samples):
             return
         while self._position is not None and at > self._position:
-            silence = np.zeros((len(samples), min(at - self._position, self._rate)), np.float32)
+            length = min(at - self._position, self._rate)
+            silence = np.zeros((length, samples.shape[1]), np.float32)
             yield from self._put(silence, self._position)
         yield from self._put(samples, at)
 
     def _put(self, samples: np.ndarray, at: int) -> Iterator[Packet]:
+        """``samples``: (samples, channels)."""
+        layout = self._stream.codec_context.layout.name
         frame = AudioFrame.from_ndarray(
-            np.ascontiguousarray(samples), "fltp", self._stream.codec_context.layout.name
+            np.ascontiguousarray(samples).reshape(1, -1), _FORMAT, layout
         )
         frame.sample_rate = self._rate
         frame.time_base = Fraction(1, self._rate)
         frame.pts = at
-        self._position = at + samples.shape[1]
+        self._position = at + len(samples)
         yield from self._stream.encode(frame)
 
 
@@ -141,6 +150,8 @@ def _layout(library: str, context: AudioCodecContext, rate: int) -> str:
     """The source's channels where the encoder has them, else the most that it has."""
     own = _SAME_SPEAKERS.get(context.layout.name, context.layout.name)
     count = context.channels
+    if (library, own) in _UNNAMED:
+        own = "7.1"
     choices = [own, _FALLBACKS.get(own), *(_BY_COUNT.get(n) for n in range(count, 0, -1))]
     for layout in choices:
         if layout is not None and _opens(library, layout, rate):

@@ -24,6 +24,7 @@ from av.stream import AttachmentStream, Stream
 from av.subtitles.stream import SubtitleStream
 from av.video.stream import VideoStream
 
+from dloral.errors import OptionError, Setting
 from dloral.video import extras
 from dloral.video.copied import Copied, Cut, Track, label
 from dloral.video.encoders import CONTAINERS
@@ -66,7 +67,9 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EPIPE, errno.EFBIG, errno.
 class Tracks:
     """All streams of ``clip`` in their order, added to ``output``. Use it in a ``with`` block.
 
-    ``add_picture`` is called where the restored picture's stream has its place, and returns it.
+    ``audio``: auto copies sound where possible, copy does so or refuses, aac encodes all of it
+    anew, none leaves it out. ``add_picture`` is called where the restored picture's stream has
+    its place, and returns it.
     """
 
     def __init__(
@@ -76,7 +79,9 @@ class Tracks:
         suffix: str,
         notes: list[str],
         add_picture: Callable[[], VideoStream],
+        audio: str = "auto",
     ) -> None:
+        self._audio = audio
         self._clip, self._output, self._suffix, self.notes = clip, output, suffix, notes
         self._cut: Cut | None = None
         self._tracks: dict[int, Track] = {}
@@ -109,23 +114,34 @@ class Tracks:
 
     def _add(self, stream: Stream) -> list[str]:
         """Carry a stream over; what is left out of it."""
+        if stream.type == "audio" and self._audio == "none":
+            return []
         if stream.type in ("audio", "subtitle"):
             track = self._make_track(stream)
             if track is not None:
                 self._tracks[stream.index] = track
         elif isinstance(stream, AttachmentStream):
             if self._suffix != _FONTS:
-                return [f"attachments (such as fonts): {self._suffix} cannot hold them;"]
+                return [f"attachments such as fonts, which {self._suffix} cannot hold,"]
             extras.attach(stream, self._output)
         elif stream.type == "video" and stream.disposition & av.stream.Disposition.attached_pic:
-            if self._suffix not in _COVERS or not extras.Cover.fits(stream):
-                return [f"cover picture: {self._suffix} cannot hold it;"]
-            self._covers[stream.index] = extras.Cover(stream, self._output)
+            if self._suffix not in _COVERS or not extras.is_cover_codec(stream):
+                return [f"cover picture, which {self._suffix} cannot hold,"]
+            if self._suffix == _FONTS:
+                extras.attach_cover(stream, self._cover_data(stream.index), self._output)
+            else:
+                self._covers[stream.index] = extras.Cover(stream, self._output)
         elif stream.type == "video":
             return ["a second picture track"]
         elif stream.name != "tmcd" and "timecode" not in stream.metadata:
             return ["a data track (telemetry and the like)"]
         return []
+
+    def _cover_data(self, index: int) -> bytes:
+        with open_media(self._clip.path) as container:
+            for packet in container.demux(container.streams[index]):
+                return bytes(packet)
+        return b""
 
     def __enter__(self) -> Tracks:
         return self
@@ -216,6 +232,13 @@ class Tracks:
         why = self._why_not_copied(stream, name)
         if why is None:
             return Copied(stream, self._output, hides_run_up=suffix in (".mp4", ".mov"))
+        if isinstance(stream, AudioStream) and self._audio == "copy":
+            raise OptionError(
+                "sound cannot be copied: {value}",
+                remedy="use {setting}",
+                value=why,
+                setting=Setting("audio", "auto"),
+            )
         if isinstance(stream, AudioStream):
             track = NewSound(stream, self._output, _NEW_SOUND[suffix])
             mixed = f", mixed to {track.layout}" if track.mixed else ""
@@ -230,6 +253,8 @@ class Tracks:
 
     def _why_not_copied(self, stream: Stream, name: str) -> str | None:
         suffix = self._suffix
+        if stream.type == "audio" and self._audio == "aac" and name != "aac":
+            return "that was asked for"
         if name not in (_SOUND if stream.type == "audio" else _SUBTITLES)[suffix]:
             return f"{suffix} cannot hold {name}"
         if stream.index in self._clip.changing_sound:

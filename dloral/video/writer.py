@@ -9,9 +9,8 @@ finished and then cannot be put in its place is it kept, and the error says wher
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-import re
+import itertools
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -24,8 +23,8 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 from torch import Tensor
 
-from dloral.errors import InputError, OptionError, OutputError
-from dloral.video.encoders import CONTAINERS
+from dloral.errors import OptionError, OutputError
+from dloral.video.encoders import CONTAINERS, mastering_options
 from dloral.video.encoding import (
     SEGMENT_FRAMES,
     CodedFrame,
@@ -35,14 +34,20 @@ from dloral.video.encoding import (
     time_unit,
 )
 from dloral.video.extras import needs_own_keys
-from dloral.video.images import WRITABLE_SUFFIXES, frame_files, is_marked
-from dloral.video.media import MAX_OUTPUT_PIXELS, MAX_SIDE, reason, seconds
-from dloral.video.parts import FRAME_NAME, Part, remove_frames
+from dloral.video.images import frame_files
+from dloral.video.media import seconds
+from dloral.video.parts import Part, remove_frames
 from dloral.video.probe import ClipInfo
+from dloral.video.targets import (
+    beside,
+    check_output_size,
+    checked_target,
+    left_notes,
+    move_in,
+    output_error,
+)
 from dloral.video.tracks import Tracks
-
-_PART_NAME = re.compile(r"^\..*\.[0-9a-f]{8}\.(part|old)$")
-"""New frames on their way into a folder, and the old ones on their way out."""
+from dloral.video.vp9_alpha import packet_with_alpha
 
 
 class Writer(Protocol):
@@ -81,30 +86,40 @@ def open_writer(
     codec: str = "h264",
     crf: int | None = None,
     bit_depth: int = 8,
+    chroma: str = "auto",
+    preset: str | None = None,
+    encoder_options: tuple[str, ...] = (),
+    audio: str = "auto",
+    keep_names: bool = True,
     start: Fraction | float = 0,
     duration: Fraction | float | None = None,
     overwrite: bool = True,
 ) -> contextlib.AbstractContextManager[Writer]:
     """A place to write the restored frames of ``source`` to, in a ``with`` block.
 
-    ``target``: .mp4, .mkv, .mov, .webm; .png, .jpg, .webp for a single picture; a folder (no
-    suffix, a trailing slash, or an existing folder) for 00000000.png, 00000001.png, ... (16 bits a
-    channel when ``bit_depth`` is 10). ``start``, ``duration``: which seconds of the source the
-    frames come from, so that sound and subtitles are cut alike.
+    ``target``: .mp4, .mkv, .mov, .webm; .png, .jpg, .webp, .tif, .exr for a single picture; a
+    folder (no suffix, a trailing slash, or an existing folder) for 00000000.png, 00000001.png, ...,
+    or with the names of the source's frames (``keep_names``); 16 bits a channel when ``bit_depth``
+    is 10. ``start``, ``duration``: which seconds of the source the frames come from, so that sound
+    and subtitles are cut alike. ``audio``: auto, copy, aac or none. A source that keeps its alpha
+    takes frames of four channels.
 
     An existing folder is filled only if it is empty or holds nothing but frames that this writer
     once wrote (they carry a mark, and go when the new ones are there); otherwise OutputError.
     OptionError for a wrong choice, such as a frame of the source; both raised here, before any
     work. OutputError in the block when the disk is full and the like.
     """
-    path, suffix = _checked_target(target, source, overwrite)
-    _check_size(path, width, height)
-    chosen = OutputFormat(suffix, width, height, codec, crf, bit_depth)
+    path, suffix = checked_target(target, source, overwrite)
+    check_output_size(path, width, height)
+    alpha = source.keep_alpha
+    chosen = OutputFormat(
+        suffix, width, height, codec, crf, bit_depth, chroma, preset, encoder_options, alpha
+    )
     if chosen.is_video:
-        chosen.video_encoder  # noqa: B018  # its OptionError is raised here
+        chosen.check()
         first = seconds(start)
         end = None if duration is None else first + seconds(duration)
-        return _write_video(path, source, chosen, end)
+        return _write_video(path, source, chosen, end, audio)
     if suffix:
         if source.num_frames != 1:
             raise OptionError(
@@ -112,149 +127,19 @@ def open_writer(
                 "give .mp4, .mkv, .mov or .webm, or a folder for frames"
             )
         return _write_picture(path, source, chosen)
-    return _write_folder(path, source, chosen)
+    return _write_folder(path, source, chosen, _frame_names(source, keep_names, start))
 
 
-def _checked_target(target: str | Path, source: ClipInfo, overwrite: bool) -> tuple[Path, str]:
-    """The target and its suffix (empty for a folder); OptionError or OutputError if unusable."""
-    text = os.fspath(target)
-    if not text or "\0" in text:
-        raise OptionError(f"{text!r} is not a file name; give a file to write")
-    if text == "-":
-        raise OptionError(
-            "{value} is no file: results are not written to standard output",
-            remedy="give the name of a file or a folder",
-            value=text,
-        )
-    path = Path(text)
-    try:
-        exists_as_folder = path.is_dir()
-    except OSError as error:  # a folder above it may not be entered
-        raise _output_error(path, error) from error
-    is_folder = exists_as_folder or text.endswith(("/", os.sep)) or not path.suffix
-    suffix = "" if is_folder else path.suffix.lower()
-    if suffix and suffix not in CONTAINERS and suffix not in WRITABLE_SUFFIXES:
-        raise OptionError(
-            f"{path.name}: {suffix} is not written; give {', '.join(CONTAINERS)}, "
-            f"{', '.join(WRITABLE_SUFFIXES)}, or a folder for PNG frames"
-        )
-    try:
-        if not path.absolute().parent.is_dir():
-            raise OutputError(f"{path} cannot be written: there is not a directory {path.parent}")
-        if path.exists():
-            _check_existing(path, source, overwrite, is_folder)
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        raise _output_error(path, error) from error
-    return path, suffix
-
-
-def _check_existing(path: Path, source: ClipInfo, overwrite: bool, is_folder: bool) -> None:
-    if path.samefile(source.path):
-        raise OptionError(f"{path} is the source itself; write to another name")
-    _check_spares_the_source(path, source, is_folder)
-    if is_folder and not path.is_dir():
-        raise OutputError(f"{path} is a file, not a folder; give another name")
-    if not is_folder and not path.is_file():
-        raise OutputError(f"{path} is a device or a pipe; give the name of a file")
-    if not overwrite and not (is_folder and not any(path.iterdir())):
-        raise OutputError(f"{path} exists already; give another name or allow overwriting")
-    if is_folder:
-        for file in path.iterdir():
-            if not (_is_our_frame(file) or _is_our_part(file)):
-                raise OutputError(
-                    f"{path} holds other files ({file.name}); give a new or an empty folder"
-                )
-
-
-def _check_spares_the_source(path: Path, source: ClipInfo, is_folder: bool) -> None:
-    """OptionError if the target, or a file of a target folder, is a file that is read."""
-    read = frame_files(source.path) if source.kind == "folder" else [source.path]
-    files = {_identity(file) for file in read}
-    for file in path.iterdir() if is_folder and path.is_dir() else [path]:
-        # what is gone or leads nowhere is not read either
-        with contextlib.suppress(FileNotFoundError):
-            if _identity(file) in files:
-                raise OptionError(f"{file} is part of the source; write to another name")
-
-
-def _identity(file: Path) -> tuple[int, int]:
-    status = file.stat()
-    return status.st_dev, status.st_ino
-
-
-def _is_our_frame(file: Path) -> bool:
-    try:
-        return bool(FRAME_NAME.match(file.name)) and file.is_file() and is_marked(file)
-    except InputError:  # empty, or not to be read
-        return False
-
-
-def _is_our_part(folder: Path) -> bool:
-    """Whether this is what a job that was killed left in its target folder."""
-    if not _PART_NAME.match(folder.name) or folder.is_symlink() or not folder.is_dir():
-        return False
-    return all(FRAME_NAME.match(file.name) for file in folder.iterdir())
-
-
-def _check_size(path: Path, width: int, height: int) -> None:
-    too_large = max(width, height) > MAX_SIDE or width * height > MAX_OUTPUT_PIXELS
-    if width < 1 or height < 1 or too_large:
-        raise OptionError(
-            f"{path.name} would be {width}x{height}; at most {MAX_SIDE} pixels a side can be "
-            "written; choose a smaller scale"
-        )
-
-
-def remove_leftovers(target: str | Path) -> None:
-    """Remove what killed runs for this target left beside or in it. Only for the target's only
-    writer: what another one is at would go too."""
-    path = Path(target).absolute()
-    if len(path.name) > 80:  # the names of parts are cut there, and might be another target's
+def _frame_names(source: ClipInfo, keep: bool, start: Fraction | float) -> Iterator[str]:
+    """Names of a folder's frames: as the source's where those go with it, else numbers."""
+    files = frame_files(source.path) if source.kind == "folder" and keep else []
+    names = [f"{file.stem}.png" for file in files]
+    if names and len({name.lower() for name in names}) == len(names):
+        first = math.ceil(seconds(start) * source.fps)
+        yield from names[first:]
         return
-    suffix = "" if path.is_dir() else path.suffix
-    stem = path.stem if suffix else path.name
-    part = re.compile(rf"^\.{re.escape(stem)}\.[0-9a-f]{{8}}\.part{re.escape(suffix)}$")
-    for folder in {path.parent, path} if path.is_dir() else {path.parent}:
-        with contextlib.suppress(OSError):
-            for file in [file for file in folder.iterdir() if part.match(file.name)]:
-                if _is_our_part(file):
-                    remove_frames(file)
-                elif file.is_file() and not file.is_symlink():
-                    file.unlink()
-
-
-def _output_error(path: Path, error: BaseException, kept: Path | None = None) -> OutputError:
-    """``kept``: where the finished result is, if only putting it in its place failed."""
-    where = f"; the result is in {kept}" if kept else ""
-    return OutputError(f"{path} cannot be written: {reason(error)}{where}")
-
-
-def _left_notes(part: Part) -> list[str]:
-    return [f"{name} is left of a job that was killed; it cannot be removed" for name in part.left]
-
-
-@contextmanager
-def _beside(path: Path, suffix: str) -> Iterator[Part]:
-    """A new file next to ``path`` that takes its place in the end, or goes without a trace."""
-    try:
-        made = Part(path, path.absolute().parent, suffix)
-    except OSError as error:
-        raise _output_error(path, error) from error
-    part, kept = made.path, False
-    try:
-        yield made
-        try:
-            part.replace(path)
-        except OSError as error:  # the target is a mount point, or has become a folder
-            kept = True
-            raise _output_error(path, error, part) from error
-    finally:
-        if not kept:
-            with contextlib.suppress(OSError):  # no reason to hide how the job itself went
-                part.unlink(missing_ok=True)
-        made.close()
+    for index in itertools.count():
+        yield f"{index:08d}.png"
 
 
 class _Writer:
@@ -313,22 +198,22 @@ class _Writer:
 
 @contextmanager
 def _write_video(
-    path: Path, source: ClipInfo, chosen: OutputFormat, end: Fraction | None
+    path: Path, source: ClipInfo, chosen: OutputFormat, end: Fraction | None, audio: str
 ) -> Iterator[Writer]:
     options = {}
     if chosen.suffix in (".mp4", ".mov"):
         named = "+use_metadata_tags" if needs_own_keys(dict(source.tags)) else ""
         options["movflags"] = "+faststart" + named
-    with _beside(path, chosen.suffix) as part:
+    with beside(path, chosen.suffix) as part:
         try:
             container = av.open(
                 str(part.path), "w", format=CONTAINERS[chosen.suffix], container_options=options
             )
-            notes = _left_notes(part)
+            notes = left_notes(part)
             try:
                 writer = _VideoWriter(container, source, chosen, end, notes)
                 add_picture = writer.add_stream
-                with Tracks(source, container, chosen.suffix, notes, add_picture) as tracks:
+                with Tracks(source, container, chosen.suffix, notes, add_picture, audio) as tracks:
                     writer.tracks = tracks
                     yield writer
                     writer.finish()
@@ -339,7 +224,7 @@ def _write_video(
                 raise
             container.close()
         except av.FFmpegError as error:
-            raise _output_error(path, error) from error
+            raise output_error(path, error) from error
 
 
 class _VideoWriter(_Writer):
@@ -363,7 +248,17 @@ class _VideoWriter(_Writer):
         self._last_pts = self._last_dts = -1 << 62
         self._unit = time_unit(source)
         encoder = chosen.video_encoder
-        if chosen.pixel_format != encoder.formats[chosen.bit_depth]:
+        if chosen.coded_size != (chosen.width, chosen.height):
+            width, height = chosen.coded_size
+            self.notes.append(
+                f"{chosen.width}x{chosen.height} is padded to {width}x{height}, the least that "
+                f"{chosen.codec} holds"
+            )
+        told = source.mastering if source.keeps_hdr else None
+        if told is not None and mastering_options(encoder.library, told) is None:
+            self.notes.append(f"mastering display and MaxCLL left out: {chosen.codec} has none")
+        usual = encoder.formats[chosen.bit_depth]
+        if chosen.chroma == "auto" and not chosen.alpha and chosen.pixel_format != usual:
             self.notes.append(
                 f"{chosen.width}x{chosen.height} is odd: written as {chosen.pixel_format}, "
                 "which some players lack"
@@ -376,6 +271,8 @@ class _VideoWriter(_Writer):
         stream = self._container.add_stream(encoder.library, rate=self._source.fps)
         self._stream = cast(VideoStream, stream)
         set_up(self._stream.codec_context, self._source, self.chosen)
+        if self.chosen.alpha and encoder.library == "libvpx-vp9":
+            self._stream.metadata["alpha_mode"] = "1"
         return self._stream
 
     def finish(self) -> None:
@@ -394,7 +291,7 @@ class _VideoWriter(_Writer):
         dts = max(coded.dts + self._lead, self._last_dts + 1)
         pts = max(coded.pts + self._lead, dts)
         self._last_dts = dts
-        packet = Packet(coded.data)
+        packet = packet_with_alpha(coded.data, coded.alpha) if coded.alpha else Packet(coded.data)
         packet.time_base, packet.pts, packet.dts = self._unit, pts, dts
         packet.duration, packet.is_keyframe = coded.duration, coded.is_key
         self.tracks.mux_until(dts * self._unit)
@@ -404,9 +301,9 @@ class _VideoWriter(_Writer):
 
 @contextmanager
 def _write_picture(path: Path, source: ClipInfo, chosen: OutputFormat) -> Iterator[Writer]:
-    with _beside(path, chosen.suffix) as part:
+    with beside(path, chosen.suffix) as part:
         writer = _PictureWriter(part.path, path, source, chosen)
-        writer.notes += _left_notes(part)
+        writer.notes += left_notes(part)
         if source.has_audio:
             writer.notes.append("a picture keeps no sound")
         yield writer
@@ -424,12 +321,14 @@ class _PictureWriter(_Writer):
         try:
             self._part.write_bytes(coded.data)
         except OSError as error:
-            raise _output_error(self._path, error) from error
+            raise output_error(self._path, error) from error
         self._written = True
 
 
 @contextmanager
-def _write_folder(path: Path, source: ClipInfo, chosen: OutputFormat) -> Iterator[Writer]:
+def _write_folder(
+    path: Path, source: ClipInfo, chosen: OutputFormat, names: Iterator[str]
+) -> Iterator[Writer]:
     path = path.resolve()
     # A folder that is there may be a mount point or somebody's working directory, which no other
     # folder can take the place of: it is filled from within.
@@ -437,23 +336,23 @@ def _write_folder(path: Path, source: ClipInfo, chosen: OutputFormat) -> Iterato
     try:
         made = Part(path, folder, is_folder=True)
     except OSError as error:
-        raise _output_error(path, error) from error
+        raise output_error(path, error) from error
     part, kept = made.path, False
     try:
-        writer = _FolderWriter(part, path, source, chosen)
-        writer.notes += _left_notes(made)
+        writer = _FolderWriter(part, path, source, chosen, names)
+        writer.notes += left_notes(made)
         if source.has_audio:
             writer.notes.append("a folder of frames keeps no sound")
         yield writer
         writer.finish()
         try:
             if folder == path:
-                _move_in(part, path)
+                move_in(part, path)
             else:
                 part.rename(path)
         except OSError as error:
             kept = True
-            raise _output_error(path, error, part) from error
+            raise output_error(path, error, part) from error
     finally:
         if not kept:
             remove_frames(part)
@@ -461,40 +360,15 @@ def _write_folder(path: Path, source: ClipInfo, chosen: OutputFormat) -> Iterato
 
 
 class _FolderWriter(_Writer):
-    def __init__(self, part: Path, path: Path, source: ClipInfo, chosen: OutputFormat) -> None:
+    def __init__(
+        self, part: Path, path: Path, source: ClipInfo, chosen: OutputFormat, names: Iterator[str]
+    ) -> None:
         super().__init__(source, chosen)
-        self._count = 0
+        self._names = names
         self._part, self._path = part, path
 
     def _put(self, coded: CodedFrame) -> None:
         try:
-            (self._part / f"{self._count:08d}.png").write_bytes(coded.data)
+            (self._part / next(self._names)).write_bytes(coded.data)
         except OSError as error:
-            raise _output_error(self._path, error) from error
-        self._count += 1
-
-
-def _move_in(part: Path, path: Path) -> None:
-    """Move the finished frames of ``part`` to ``path`` around it, in exchange for its old frames.
-
-    Where one cannot be moved, all go back to where they were. OSError for that.
-    """
-    old = part.with_suffix(".old")
-    moved: list[tuple[Path, Path]] = []
-    old.mkdir()
-    try:
-        frames = [(file, old / file.name) for file in path.iterdir() if _is_our_frame(file)]
-        frames += [(file, path / file.name) for file in part.iterdir()]
-        for file, place in frames:
-            if os.path.lexists(place):  # put there by somebody else since the job began
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-            moved.append((file, place))
-            file.rename(place)
-    except BaseException:
-        for file, place in reversed(moved):
-            with contextlib.suppress(OSError):
-                place.rename(file)
-        with contextlib.suppress(OSError):
-            old.rmdir()
-        raise
-    remove_frames(old)
+            raise output_error(self._path, error) from error

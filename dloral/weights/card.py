@@ -6,7 +6,7 @@ from httpx2 import HTTPError
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from dloral.errors import OptionError, OutputError
+from dloral.errors import OptionError, OutputError, Setting
 from dloral.weights.hub import reason_of
 
 CARD = """---
@@ -56,7 +56,8 @@ def write_card(folder: Path, name: str = "DIR", precision: str = "") -> None:
 def push(folder: Path, repo: str) -> str:
     """Upload a model's folder as ``repo``, which is made if it is not there; returns its address.
 
-    Raises :class:`OptionError` for what is no Hub id, :class:`OutputError` where the Hub refuses.
+    Raises :class:`OptionError` for what is not a Hub id, :class:`OutputError` where the Hub
+    refuses.
     """
     api = HfApi()
     try:
@@ -65,10 +66,18 @@ def push(folder: Path, repo: str) -> str:
             repo_id=repo, folder_path=folder, commit_message="DLoRAL weights as safetensors"
         )
     except HFValidationError as error:
-        raise OptionError(f"--push-to-hub is {repo!r}; give an id such as owner/name") from error
+        raise OptionError(
+            "{option} is {value!r}",
+            remedy="give an id such as owner/name",
+            option=Setting("push_to_hub"),
+            value=repo,
+        ) from error
     except (HfHubHTTPError, HTTPError, OSError) as error:
         raise OutputError(
-            f"{folder} is written, but could not be pushed: {repo} {reason_of(error)}; set "
-            f"HF_TOKEN to a token that may write, then: hf upload {repo} {folder}"
+            "{path} is written, but could not be pushed: {repo} {reason}",
+            remedy="set HF_TOKEN to a token that may write, then: hf upload {repo} {path}",
+            path=folder,
+            repo=repo,
+            reason=reason_of(error),
         ) from error
     return f"{constants.ENDPOINT}/{repo}"

@@ -26,7 +26,9 @@ def open_pickle(path: Path, wanted: str) -> Any:
     :class:`WeightsError`.
     """
     if not path.is_file():
-        raise WeightsError(f"{path} is not there; give the path of {wanted}")
+        raise WeightsError(
+            "{path} is not there", remedy="give the path of {wanted}", path=path, wanted=wanted
+        )
     try:
         with warnings.catch_warnings(action="ignore"):  # the error says it, in one line
             return torch.load(
@@ -34,13 +36,20 @@ def open_pickle(path: Path, wanted: str) -> Any:
             )
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{path} was refused: it is not a plain file of tensors, or wants to run code when "
-            f"opened ({_refusal(error)}); get {wanted} again from its source"
+            "{path} was refused: it is not a plain file of tensors, or wants to run code when "
+            "opened ({reason})",
+            remedy="get {wanted} again from its source",
+            path=path,
+            reason=_refusal(error),
+            wanted=wanted,
         ) from error
     except Exception as error:  # damaged bytes can lead the reader into any error there is
         raise WeightsError(
-            f"{path} is broken or cut short at {path.stat().st_size:,} bytes "
-            f"({first_line(error)}); download it again"
+            "{path} is broken or cut short at {value:,} bytes ({reason})",
+            remedy="download it again",
+            path=path,
+            value=path.stat().st_size,
+            reason=first_line(error),
         ) from error
 
 
@@ -86,7 +95,7 @@ def quiet_bars() -> Iterator[None]:
 
 @contextmanager
 def quiet_hub() -> Iterator[None]:
-    """The Hub's client tells each of its tries; ours is one line when they have all failed."""
+    """The Hub's client logs each of its tries; ours is one line when they have all failed."""
     verbosity = hub_logging.get_verbosity()
     hub_logging.set_verbosity_error()
     try:

@@ -1,7 +1,8 @@
 """The released checkpoint (a pickle) + a Stable Diffusion 2.1 folder -> a folder of safetensors.
 
-Format of the pickle: notes, "The released checkpoint". It is opened with ``weights_only=True``,
-which builds tensors and plain containers and runs no code.
+The pickle holds ``state_dict_unet`` (the whole UNet with its adapters, named as PEFT does),
+``state_dict_bpp`` (flow net and cross-frame retrieval) and the LoRAs' ranks. It is opened with
+``weights_only=True``, which builds tensors and plain containers and runs no code.
 """
 
 import shutil
@@ -37,6 +38,12 @@ RELEASED_RETRIEVAL = {
     "proj_out": "proj",
     "threshold_fc": "threshold",
 }
+RELEASED = "give the released model.pkl of DLoRAL"
+BASE_FOLDER = (
+    "give a Stable Diffusion 2.1-base folder in diffusers' layout (unet, vae, text_encoder, "
+    "tokenizer, scheduler)"
+)
+
 HEAD_DIM = 64  # of the released CFR; its tensors tell only heads * head_dim
 
 
@@ -48,7 +55,9 @@ def convert(checkpoint: Path, base: Path, target: Path, dtype: torch.dtype | Non
     :class:`OutputError` where ``target`` is in the way or cannot be written.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise OutputError(f"{target} exists already; give a new folder or remove it first")
+        raise OutputError(
+            "{path} exists already", remedy="give a new folder or remove it first", path=target
+        )
     pipe = build_released(read_checkpoint(checkpoint), base, checkpoint)
     for part in pipe.components.values():
         if dtype is not None and isinstance(part, nn.Module):
@@ -69,7 +78,10 @@ def convert(checkpoint: Path, base: Path, target: Path, dtype: torch.dtype | Non
     except BROKEN as error:
         free = shutil.disk_usage(target.parent).free if target.parent.exists() else 0
         raise OutputError(
-            f"{target} could not be written ({free / 1e9:.1f} GB free): {first_line(error)}"
+            "{path} could not be written ({free:.1f} GB free): {reason}",
+            path=target,
+            free=free / 1e9,
+            reason=first_line(error),
         ) from error
 
 
@@ -78,28 +90,42 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     checkpoint = open_pickle(path, "the released model.pkl")
     if not isinstance(checkpoint, dict):
         raise WeightsError(
-            f"{path} holds a {type(checkpoint).__name__}, not DLoRAL's dictionary; "
-            "give the released model.pkl"
+            "{path} holds a {value}, not DLoRAL's dictionary",
+            remedy=RELEASED,
+            path=path,
+            value=type(checkpoint).__name__,
         )
     for key in ("state_dict_unet", "state_dict_bpp"):
         tensors = checkpoint.get(key)
         if not isinstance(tensors, dict):
-            raise WeightsError(
-                f"{path} has no tensors {key!r}; give the released model.pkl of DLoRAL"
-            )
+            raise WeightsError("{path} has no tensors {key!r}", remedy=RELEASED, path=path, key=key)
         for name, tensor in tensors.items():
             if not isinstance(name, str):
-                raise WeightsError(f"{path}: {key}: {name!r} is not the name of a tensor")
+                raise WeightsError(
+                    "{path}: {key}: {value!r} is not the name of a tensor",
+                    remedy=RELEASED,
+                    path=path,
+                    key=key,
+                    value=name,
+                )
             if not isinstance(tensor, Tensor):
                 raise WeightsError(
-                    f"{path}: {key}: {name!r} is a {type(tensor).__name__}, not a tensor"
+                    "{path}: {key}: {name!r} is a {value}, not a tensor",
+                    remedy=RELEASED,
+                    path=path,
+                    key=key,
+                    name=name,
+                    value=type(tensor).__name__,
                 )
     for key in (f"lora_rank_unet_{theirs}" for theirs in RELEASED_ADAPTERS.values()):
         rank = checkpoint.get(key)
         if not isinstance(rank, int) or rank < 1:
             raise WeightsError(
-                f"{path}: {key!r} is {'missing' if rank is None else repr(rank)}; "
-                "give the released model.pkl of DLoRAL"
+                "{path}: {key!r} is {value}",
+                remedy=RELEASED,
+                path=path,
+                key=key,
+                value="missing" if rank is None else repr(rank),
             )
     return checkpoint
 
@@ -125,8 +151,7 @@ def build_released(checkpoint: Mapping[str, Any], base: Path, name: Path) -> DLo
 def _load_part(kind: Any, base: Path, part: str) -> Any:
     if not (base / part).is_dir():
         raise WeightsError(
-            f"{base} has no folder {part!r}; give a Stable Diffusion 2.1-base folder in "
-            "diffusers' layout (unet, vae, text_encoder, tokenizer, scheduler)"
+            "{path} has no folder {value!r}", remedy=BASE_FOLDER, path=base, value=part
         )
     try:
         if part == "tokenizer" and not any((base / part).glob("*.json")):
@@ -134,14 +159,17 @@ def _load_part(kind: Any, base: Path, part: str) -> Any:
             raise OSError("the folder has no vocabulary")
         return kind.from_pretrained(base / part)
     except BROKEN as error:
-        raise WeightsError(f"{base / part} cannot be loaded: {first_line(error)}") from error
+        raise WeightsError(
+            "{path} cannot be loaded: {reason}",
+            remedy=BASE_FOLDER,
+            path=base / part,
+            reason=first_line(error),
+        ) from error
 
 
 def _released_unet(checkpoint: Mapping[str, Any], base: Path, name: Path) -> TwoLoRAUNet:
     if not (base / "unet" / "config.json").is_file():
-        raise WeightsError(
-            f"{base} has no unet/config.json; give a Stable Diffusion 2.1-base folder"
-        )
+        raise WeightsError("{path} has no unet/config.json", remedy=BASE_FOLDER, path=base)
     try:
         config = dict(TwoLoRAUNet.load_config(base / "unet"))
         config["in_channels"] = 2 * config["out_channels"]
@@ -149,7 +177,10 @@ def _released_unet(checkpoint: Mapping[str, Any], base: Path, name: Path) -> Two
             unet = TwoLoRAUNet.from_config(config)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
-            f"{base / 'unet' / 'config.json'} describes no UNet: {first_line(error)}"
+            "{path} does not describe a UNet: {reason}",
+            remedy=BASE_FOLDER,
+            path=base / "unet" / "config.json",
+            reason=first_line(error),
         ) from error
     ranks = {
         ours: _checked_rank(checkpoint, theirs, name) for ours, theirs in RELEASED_ADAPTERS.items()
@@ -161,7 +192,7 @@ def _released_unet(checkpoint: Mapping[str, Any], base: Path, name: Path) -> Two
             for part in UNET_PARTS:
                 key = key.replace(f".default_{part}_{theirs}.", f".{ours}.")
         renamed[key] = tensor
-    _fill(unet, renamed, f"{name}: state_dict_unet")
+    _fill(unet, renamed, name, "state_dict_unet")
     return unet
 
 
@@ -177,8 +208,12 @@ def _checked_rank(checkpoint: Mapping[str, Any], adapter: str, name: Path) -> in
     if rank not in ranks:
         found = ", ".join(map(str, sorted(ranks))) or "none"
         raise WeightsError(
-            f"{name}: 'lora_rank_unet_{adapter}' is {rank}, its tensors have {found}; "
-            "give the released model.pkl of DLoRAL"
+            "{path}: 'lora_rank_unet_{adapter}' is {value}, its tensors have {found}",
+            remedy=RELEASED,
+            path=name,
+            adapter=adapter,
+            value=rank,
+            found=found,
         )
     return rank
 
@@ -196,8 +231,13 @@ def _released_flow(tensors: Mapping[str, Tensor], name: Path) -> SPyNet:
             case [_, statistic]:
                 renamed[statistic] = tensor
             case _:
-                raise WeightsError(f"{name}: tensor {key!r} belongs to another flow network")
-    _fill(flow, renamed, f"{name}: state_dict_bpp, spynet")
+                raise WeightsError(
+                    "{path}: tensor {value!r} belongs to another flow network",
+                    remedy=RELEASED,
+                    path=name,
+                    value=key,
+                )
+    _fill(flow, renamed, name, "state_dict_bpp, spynet")
     return flow
 
 
@@ -206,30 +246,49 @@ def _released_retrieval(tensors: Mapping[str, Tensor], name: Path) -> CrossFrame
     query = tensors.get(f"{prefix}query_conv.weight")
     if query is None or query.ndim != 4 or query.shape[0] % HEAD_DIM:
         found = "missing" if query is None else f"of shape {tuple(query.shape)}"
-        raise WeightsError(f"{name}: tensor '{prefix}query_conv.weight' is {found}")
+        raise WeightsError(
+            "{path}: tensor {tensor!r} is {found}",
+            remedy=RELEASED,
+            path=name,
+            tensor=f"{prefix}query_conv.weight",
+            found=found,
+        )
     retrieval = CrossFrameRetrieval(query.shape[1], query.shape[0] // HEAD_DIM, HEAD_DIM)
     renamed = {}
     for key, tensor in tensors.items():
         if key.startswith(prefix):
             theirs, dot, kind = key.removeprefix(prefix).partition(".")
             renamed[RELEASED_RETRIEVAL.get(theirs, theirs) + dot + kind] = tensor
-    _fill(retrieval, renamed, f"{name}: state_dict_bpp, cross_attn_module")
+    _fill(retrieval, renamed, name, "state_dict_bpp, cross_attn_module")
     return retrieval
 
 
-def _fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+def _fill(module: nn.Module, tensors: Mapping[str, Tensor], name: Path, part: str) -> None:
     """Load every tensor, or say in one line which is missing, misshapen or too many."""
     wanted = module.state_dict()
+    where: dict[str, Any] = {"path": name, "part": part}
     for key in wanted:
         if key not in tensors:
-            raise WeightsError(f"{where}: tensor {key!r} is missing")
+            raise WeightsError("{path}: {part}: tensor {value!r} is missing", value=key, **where)
         if wanted[key].shape != tensors[key].shape:
             raise WeightsError(
-                f"{where}: tensor {key!r} has shape {tuple(tensors[key].shape)}, this base needs "
-                f"{tuple(wanted[key].shape)}; the checkpoint was made for another base"
+                "{path}: {part}: tensor {value!r} has shape {found}, this base needs {wanted}",
+                remedy="the checkpoint was made for another base",
+                value=key,
+                found=tuple(tensors[key].shape),
+                wanted=tuple(wanted[key].shape),
+                **where,
             )
         if not torch.isfinite(tensors[key]).all():
-            raise WeightsError(f"{where}: tensor {key!r} holds values that are not finite")
+            raise WeightsError(
+                "{path}: {part}: tensor {value!r} holds values that are not finite",
+                value=key,
+                **where,
+            )
     if unknown := tensors.keys() - wanted.keys():
-        raise WeightsError(f"{where}: tensor {min(unknown)!r} has no place in this base")
+        raise WeightsError(
+            "{path}: {part}: tensor {value!r} has no place in this base",
+            value=min(unknown),
+            **where,
+        )
     module.load_state_dict(dict(tensors), assign=True)

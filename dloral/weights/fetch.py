@@ -1,7 +1,7 @@
 """Fetching a model: say what comes, download it, convert it once, keep the result.
 
 What is kept lies in ``models_home()``: a folder a model, safetensors only. Downloads lie beside it
-while they last, so that a broken fetch goes on where it stopped, and go when they are converted.
+while they last, so that a broken fetch can be resumed, and go when they are converted.
 """
 
 import sys
@@ -17,25 +17,28 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from dloral.errors import CancelledError, OptionError, OutputError
+from dloral.errors import CancelledError, OptionError, OutputError, Setting
 from dloral.weights.checkpoint_io import BROKEN, first_line
+from dloral.weights.fetch_plan import (
+    FetchPlan,
+    PlannedFile,
+    check_names,
+    downloads_folder,
+    plan_fetch,
+    sources_gave_nothing,
+)
 from dloral.weights.hub import (
     Found,
     Refused,
-    bytes_there,
     download,
     locate,
     no_space,
-    size_text,
-    sources_refuse,
 )
 from dloral.weights.registry import (
     MODELS,
     SD21,
     TAGGER,
     TINY_VAE,
-    Part,
-    RemoteFile,
     fetched,
     models_home,
 )
@@ -64,62 +67,6 @@ OnFetch = Callable[[FetchProgress], None]
 
 
 @dataclass(frozen=True)
-class PlannedFile:
-    """One file of a plan and where it will come from."""
-
-    model: str
-    part: str
-    file: RemoteFile
-    found: Found
-
-
-@dataclass(frozen=True)
-class FetchPlan:
-    """What a fetch would do. ``models``: those that are not here yet, in order."""
-
-    models: tuple[str, ...]
-    files: tuple[PlannedFile, ...]
-
-    @property
-    def total_bytes(self) -> int:
-        """Of all files, those that are here already too."""
-        return sum(planned.found.size for planned in self.files)
-
-    @property
-    def bytes_left(self) -> int:
-        """What is still to be downloaded at this moment."""
-        return self.total_bytes - sum(
-            bytes_there(planned.found, downloads_folder()) for planned in self.files
-        )
-
-    @property
-    def disk_needed(self) -> int:
-        """Downloads, and what they are converted to, which is no larger than they are."""
-        return self.bytes_left + sum(
-            min(MODELS[name].about, sum(f.found.size for f in self.files if f.model == name))
-            for name in self.models
-        )
-
-    def lines(self) -> list[str]:
-        """The plan for people: what comes from where, how large, under which licence."""
-        if not self.models:
-            return ["nothing to fetch: it is here already"]
-        lines = []
-        for name in self.models:
-            lines.append(f"{name}: {MODELS[name].text}")
-            for part, wanted in MODELS[name].parts.items():
-                files = [f.found for f in self.files if (f.model, f.part) == (name, part)]
-                repos = sorted({found.source.repo for found in files})
-                size = size_text(sum(found.size for found in files))
-                lines.append(f"  {size:>9}  {part} from {', '.join(repos)} ({wanted.licence})")
-        lines.append(
-            f"to download: {size_text(self.bytes_left)}; disk needed meanwhile: "
-            f"{size_text(self.disk_needed)}; kept in {models_home()}"
-        )
-        return lines
-
-
-@dataclass(frozen=True)
 class Offer:
     """A model as a menu shows it. ``download``: bytes, as far as the table knows; 0 if here."""
 
@@ -128,11 +75,6 @@ class Offer:
     is_here: bool
     download: int
     licences: tuple[str, ...]
-
-
-def downloads_folder() -> Path:
-    """Where downloads lie until they are converted; made by :func:`fetch`."""
-    return models_home() / "downloads"
 
 
 def offers() -> list[Offer]:
@@ -153,45 +95,6 @@ def offers() -> list[Offer]:
     return shown
 
 
-def plan_fetch(name: str, without: Collection[str] = ()) -> FetchPlan:
-    """What ``fetch(name)`` would download; asks the Hub for sizes. Raises as :func:`fetch`."""
-    _check_names(name, without)
-    wanted = [model for model in (name, *MODELS[name].companions) if model not in without]
-    models = tuple(model for model in wanted if not fetched(model))
-    files = [
-        PlannedFile(model, part, file, found)
-        for model in models
-        for part, entry in MODELS[model].parts.items()
-        for file, found in _located(name, part, entry)
-    ]
-    return FetchPlan(models, tuple(files))
-
-
-def _check_names(name: str, without: Collection[str]) -> None:
-    if name not in MODELS:
-        raise OptionError(f"{name!r} cannot be fetched; choose from {', '.join(MODELS)}")
-    if unknown := set(without) - set(MODELS[name].companions):
-        known = ", ".join(MODELS[name].companions) or "nothing"
-        raise OptionError(
-            f"{name} cannot be fetched without {min(unknown)!r}, only without {known}"
-        )
-
-
-def _located(name: str, part: str, entry: Part) -> Iterator[tuple[RemoteFile, Found]]:
-    reasons: dict[str, str] = {}
-    for file in entry.files:
-        found = locate(file, entry.sources, reasons)
-        if found is not None:
-            yield file, found
-        elif not file.optional:
-            raise sources_refuse(part, reasons, _remedy(name))
-
-
-def _remedy(name: str) -> str:
-    instead = {TAGGER: "--tagger none", TINY_VAE: "--vae auto"}.get(name, "--model compact")
-    return f"try again (python -m dloral fetch {name}), or use {instead}"
-
-
 def fetch(
     name: str,
     *,
@@ -204,12 +107,17 @@ def fetch(
     """The folder of the model ``name`` in :func:`models_home`, fetched if it is not there.
 
     ``without``: companions to leave out (sd21 comes with its tagger). ``dtype``: what its weights
-    are kept in. ``on_plan`` is told what will come before it comes. Raises :class:`WeightsError`
+    are kept in. ``on_plan`` is called with what will come, first. Raises :class:`WeightsError`
     where no source gives a file or it does not fit, :class:`OutputError` where the disk is full.
     """
     if dtype not in KEPT_DTYPES:
-        raise OptionError(f"--dtype is {dtype!r}; choose from {', '.join(KEPT_DTYPES)}")
-    _check_names(name, without)
+        raise OptionError(
+            "{option} is {value!r}",
+            remedy=f"choose from {', '.join(KEPT_DTYPES)}",
+            option=Setting("dtype"),
+            value=dtype,
+        )
+    check_names(name, without)
     with _alone(name, on_progress):
         plan = plan_fetch(name, without)
         if on_plan is not None:
@@ -241,8 +149,10 @@ def _fetch_one(
         raise
     except OSError as error:
         raise OutputError(
-            f"{models_home()} cannot be written: {error.strerror or first_line(error)}; make room, "
-            "or set HF_HOME to another disk"
+            "{path} cannot be written: {reason}",
+            remedy="make room, or set HF_HOME to another disk",
+            path=models_home(),
+            reason=error.strerror or first_line(error),
         ) from error
     if not keep_downloads:
         for path in paths:
@@ -265,7 +175,7 @@ def _get(name: str, planned: PlannedFile, counter: "_Counter") -> Path:
         except Refused as reason:
             reasons[found.source.repo] = str(reason)
             found = locate(planned.file, part.sources, reasons)
-    raise sources_refuse(planned.part, reasons, _remedy(name))
+    raise sources_gave_nothing(name, planned.part, reasons)
 
 
 def _convert(model: str, parts: Path, target: Path, dtype: torch.dtype | None) -> None:
@@ -300,7 +210,9 @@ def _copy_folder(source: Path, target: Path) -> None:
         unfinished.rename(target)
     except BROKEN as error:
         rmtree(unfinished, ignore_errors=True)
-        raise OutputError(f"{target} could not be written: {first_line(error)}") from error
+        raise OutputError(
+            "{path} could not be written: {reason}", path=target, reason=first_line(error)
+        ) from error
 
 
 def _place(path: Path, place: Path) -> None:
@@ -340,8 +252,11 @@ def _alone(name: str, on_progress: OnFetch | None) -> Iterator[None]:
                 rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise OutputError(
-            f"{home} cannot be written ({error.strerror or first_line(error)}); set HF_HOME to a "
-            "folder that can, or use --model compact"
+            "{path} cannot be written ({reason})",
+            remedy="set HF_HOME to a folder that can, or use {instead}",
+            path=home,
+            reason=error.strerror or first_line(error),
+            instead=Setting("model", "compact"),
         ) from error
     try:
         yield
@@ -358,7 +273,7 @@ def _acquired(lock: FileLock) -> bool:
 
 
 class _Counter:
-    """Adds up the bytes of a plan and tells ``on_progress``."""
+    """Adds up the bytes of a plan for ``on_progress``."""
 
     def __init__(self, plan: FetchPlan, on_progress: OnFetch | None) -> None:
         self.what = ""
@@ -382,11 +297,11 @@ class TerminalFetch:
         self._bar: tqdm | None = None
         self._has_waited = False
 
-    def show(self, told: FetchPlan | FetchProgress) -> None:
-        if isinstance(told, FetchPlan):
-            self.plan(told)
+    def show(self, step: FetchPlan | FetchProgress) -> None:
+        if isinstance(step, FetchPlan):
+            self.plan(step)
         else:
-            self.progress(told)
+            self.progress(step)
 
     def plan(self, plan: FetchPlan) -> None:
         if plan.models:
@@ -414,7 +329,7 @@ class TerminalFetch:
 
 def fetch_steps(name: str, without: Sequence[str] = ()) -> Iterator[FetchPlan | FetchProgress]:
     """A fetch as a generator: its plan, then progress; closing it stops the download."""
-    told: list[FetchPlan | FetchProgress] = []
+    waiting: list[FetchPlan | FetchProgress] = []
     changed, stopped, failed = threading.Condition(), threading.Event(), []
 
     def tell(value: FetchPlan | FetchProgress) -> None:
@@ -422,7 +337,7 @@ def fetch_steps(name: str, without: Sequence[str] = ()) -> Iterator[FetchPlan | 
             raise CancelledError("stopped; what was downloaded is kept for the next try")
         with changed:
             # only the newest progress matters
-            told[:] = [old for old in told if isinstance(old, FetchPlan)] + [value]
+            waiting[:] = [old for old in waiting if isinstance(old, FetchPlan)] + [value]
             changed.notify()
 
     def work() -> None:
@@ -434,10 +349,10 @@ def fetch_steps(name: str, without: Sequence[str] = ()) -> Iterator[FetchPlan | 
     thread = threading.Thread(target=work, name="fetch", daemon=True)
     thread.start()
     try:
-        while thread.is_alive() or told:
+        while thread.is_alive() or waiting:
             with changed:
-                changed.wait_for(lambda: told or not thread.is_alive(), timeout=0.2)
-                values, told[:] = list(told), []
+                changed.wait_for(lambda: waiting or not thread.is_alive(), timeout=0.2)
+                values, waiting[:] = list(waiting), []
             yield from values
         if failed:
             raise failed[0]

@@ -29,7 +29,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
 
-from dloral.errors import OutputError, WeightsError
+from dloral.errors import OutputError, Setting, WeightsError
 from dloral.weights.registry import RemoteFile, Source
 
 CHUNK = 2**20
@@ -39,7 +39,7 @@ HASHES = {64: "sha256", 40: "git"}
 OFFLINE = "HF_HUB_OFFLINE is set"
 
 Report = Callable[[int], None]
-"""Is told how many bytes more are there; negative where bytes had to be thrown away."""
+"""Called with how many bytes more are there; negative where bytes had to be thrown away."""
 
 
 @dataclass(frozen=True)
@@ -100,25 +100,25 @@ def _in_cache(file: RemoteFile, source: Source, name: str) -> Found | None:
 def _ask(file: RemoteFile, source: Source, name: str) -> Found:
     """What a source says of a file; :class:`Refused` or EntryNotFoundError if it has none."""
     try:
-        told = get_hf_file_metadata(_url(source, name))
+        answer = get_hf_file_metadata(_url(source, name))
     except EntryNotFoundError:
         raise
     except (HfHubHTTPError, HTTPError, OSError) as error:
         raise Refused(reason_of(error)) from error
     # The hash becomes a file's name: it must be one.
-    if told.size is None or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", told.etag or ""):
+    if answer.size is None or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", answer.etag or ""):
         raise Refused(f"does not say how large {name} is, or what its hash")
-    assert told.etag is not None
-    expected = file.sha256 or told.etag
-    if len(told.etag) == len(expected) and told.etag != expected:
-        raise Refused(f"holds another {name} (hash {told.etag[:8]}..., not {expected[:8]}...)")
-    if file.size not in (None, told.size):
-        raise Refused(f"holds another {name} ({told.size:,} bytes, not {file.size:,})")
-    return Found(source, name, told.size, expected)
+    assert answer.etag is not None
+    expected = file.sha256 or answer.etag
+    if len(answer.etag) == len(expected) and answer.etag != expected:
+        raise Refused(f"holds another {name} (hash {answer.etag[:8]}..., not {expected[:8]}...)")
+    if file.size not in (None, answer.size):
+        raise Refused(f"holds another {name} ({answer.size:,} bytes, not {file.size:,})")
+    return Found(source, name, answer.size, expected)
 
 
 def download(found: Found, folder: Path, report: Report) -> Path:
-    """The whole file in ``folder``, named by its hash; what an earlier call left is gone on with.
+    """The whole file in ``folder``, named by its hash; what an earlier call left is resumed.
 
     Raises :class:`Refused` where the source breaks off or sends other bytes (those are thrown
     away), and :class:`OutputError` where the disk is full or cannot be written.
@@ -152,7 +152,10 @@ def download(found: Found, folder: Path, report: Report) -> Path:
             raise no_space(folder, found.size - bytes_there(found, folder)) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise OutputError(
-                f"{folder} cannot be written ({error.strerror}); set HF_HOME to a folder that can"
+                "{path} cannot be written ({reason})",
+                remedy="set HF_HOME to a folder that can",
+                path=folder,
+                reason=error.strerror,
             ) from error
         raise Refused(reason_of(error)) from error
     if hash_of(part, found.etag) != found.etag:
@@ -189,8 +192,12 @@ def no_space(folder: Path, needed: int) -> OutputError:
     """What to say where ``needed`` bytes more do not fit the disk of ``folder``."""
     free = shutil.disk_usage(folder).free
     return OutputError(
-        f"the disk of {folder} has {size_text(free)} free, {size_text(needed)} are needed; "
-        "make room, set HF_HOME to a larger disk, or use --model compact"
+        "the disk of {path} has {value} free, {needed} are needed",
+        remedy="make room, set HF_HOME to a larger disk, or use {instead}",
+        path=folder,
+        value=size_text(free),
+        needed=size_text(needed),
+        instead=Setting("model", "compact"),
     )
 
 
@@ -221,7 +228,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def meter(report: Report) -> Any:
-    """A class that the client library takes for tqdm; it shows nothing and tells ``report``."""
+    """A class that the client library takes for tqdm; it shows nothing and calls ``report``."""
 
     class Meter:
         def __init__(self, *_: Any, **__: Any) -> None: ...
@@ -239,14 +246,18 @@ def meter(report: Report) -> Any:
     return Meter
 
 
-def sources_refuse(what: str, reasons: dict[str, str], remedy: str) -> WeightsError:
-    """One line on why no mirror gave ``what``."""
+def sources_refuse(
+    what: str, reasons: dict[str, str], remedy: str, **facts: object
+) -> WeightsError:
+    """One line on why no mirror gave ``what``; ``facts``: those that ``remedy`` names."""
     if len(set(reasons.values())) == 1:
         repos, reason = ", ".join(reasons), next(iter(reasons.values()))
-        told = reason if reason == OFFLINE else f"{repos} {reason}"
+        why = reason if reason == OFFLINE else f"{repos} {reason}"
     else:
-        told = "; ".join(f"{repo} {reason}" for repo, reason in reasons.items())
-    return WeightsError(f"{what} could not be fetched: {told}; {remedy}")
+        why = "; ".join(f"{repo} {reason}" for repo, reason in reasons.items())
+    return WeightsError(
+        "{what} could not be fetched: {reason}", remedy=remedy, what=what, reason=why, **facts
+    )
 
 
 def _url(source: Source, name: str) -> str:

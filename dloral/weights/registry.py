@@ -157,9 +157,9 @@ MODELS: dict[str, Model] = {
         {"ram": RAM, "dape": DAPE, "tag-lists": TAG_LISTS},
         about=480_000_000,
     ),
-    TINY_VAE: Model("the tiny autoencoder of --vae tiny: TAESD", {"taesd": TAESD}, about=9_800_000),
+    TINY_VAE: Model("the tiny autoencoder (vae tiny): TAESD", {"taesd": TAESD}, about=9_800_000),
 }
-"""By the names that ``--model`` and ``dloral fetch`` take."""
+"""By the names that ``model`` and ``dloral fetch`` take."""
 
 
 def models_home() -> Path:

@@ -19,22 +19,32 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
 )
 
-from dloral.errors import WeightsError
+from dloral.errors import Setting, WeightsError
 from dloral.weights.checkpoint_io import quiet_hub
-from dloral.weights.fetch import FetchPlan, FetchProgress, TerminalFetch, fetch, fetch_steps
+from dloral.weights.fetch import FetchProgress, TerminalFetch, fetch, fetch_steps
+from dloral.weights.fetch_plan import FetchPlan
 from dloral.weights.hub import no_space, reason_of
 from dloral.weights.registry import SD21, fetched
 
 EMBEDDED = {"compact": Path(__file__).parent / "compact"}
 """Models inside the package, by registry name."""
 
+BUILT_IN = {"bicubic": Path(__file__).parent / "bicubic"}
+"""Models without weights, by name."""
+
 FETCHED = (SD21,)
 """Models that are fetched when they are first asked for, by registry name."""
 
 WANTED_FILES = ["*.json", "*.safetensors", "*.txt"]
 INDEX = "model_index.json"
-PIPELINE = "DLoRALPipeline"
-"""The class that a model's index names."""
+COMPACT = Setting("model", "compact")
+USE_COMPACT = "use {instead}"
+
+RUNTIMES = {
+    "DLoRALPipeline": "dloral.weights.torch_folder",
+    "BicubicGenerator": "dloral.runtimes.bicubic",
+}
+"""By the kind that a model's index names: the module whose ``open_folder`` opens such a folder."""
 
 
 def fetch_missing(model: str) -> Iterator[FetchPlan | FetchProgress]:
@@ -47,8 +57,8 @@ def find_model(model: str) -> Path:
     """The folder of a model. What is not on this machine is downloaded once and kept: a registry
     name as :func:`dloral.weights.fetch.fetch` does (shown on stderr), a Hub id in the Hub's cache.
     """
-    if model in EMBEDDED:
-        return _checked(EMBEDDED[model], model)
+    if model in EMBEDDED or model in BUILT_IN:
+        return _checked({**EMBEDDED, **BUILT_IN}[model], model)
     if _is_folder(model):
         return _checked(Path(model), model)
     if model in FETCHED:
@@ -57,10 +67,14 @@ def find_model(model: str) -> Path:
         return _checked(folder, model)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not model.startswith("."):
         return _checked(_from_hub(model), model)
-    known = ", ".join([*EMBEDDED, *FETCHED])
+    known = ", ".join([*EMBEDDED, *BUILT_IN, *FETCHED])
     raise WeightsError(
-        f"model {model[:80]!r} is unknown: no name ({known}), no folder here, no Hub id "
-        "owner/name; use --model compact"
+        "model {value!r} is unknown: not a name ({known}), not a folder here, not a Hub id "
+        "owner/name",
+        remedy=USE_COMPACT,
+        value=model[:80],
+        known=known,
+        instead=COMPACT,
     )
 
 
@@ -76,18 +90,38 @@ def _checked(folder: Path, model: str) -> Path:
     index = folder / INDEX
     if not index.is_file():
         raise WeightsError(
-            f"model {model!r}: {folder} has no {INDEX}; give a folder that "
-            "`python -m dloral convert` wrote, or use --model compact"
+            "model {value!r}: {path} has no {index}",
+            remedy="give a folder that `python -m dloral convert` wrote, or use {instead}",
+            value=model,
+            path=folder,
+            index=INDEX,
+            instead=COMPACT,
         )
     try:
-        kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+        kind = index_kind(folder)
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise WeightsError(
-            f"model {model!r}: {index} is not readable JSON; use --model compact"
+            "model {value!r}: {path} is not readable JSON",
+            remedy=USE_COMPACT,
+            value=model,
+            path=index,
+            instead=COMPACT,
         ) from error
-    if kind != PIPELINE:
-        raise WeightsError(f"model {model!r} is a {kind}, not a {PIPELINE}; use --model compact")
+    if kind not in RUNTIMES:
+        raise WeightsError(
+            "model {value!r} is a {kind}, which this software does not run",
+            remedy=USE_COMPACT,
+            value=model,
+            kind=str(kind)[:80],
+            instead=COMPACT,
+        )
     return folder
+
+
+def index_kind(folder: Path) -> str:
+    """What the index of a model's folder says that it is; raises what reading it raises."""
+    kind: str = json.loads((folder / INDEX).read_text(encoding="utf-8")).get("_class_name")
+    return kind
 
 
 def _from_hub(model: str) -> Path:
@@ -99,23 +133,36 @@ def _from_hub(model: str) -> Path:
         return Path(snapshot_download(model, allow_patterns=WANTED_FILES))
     except HFValidationError as error:
         raise WeightsError(
-            f"model {model[:80]!r} is neither a directory nor a Hub id; use --model compact"
+            "model {value!r} is neither a directory nor a Hub id",
+            remedy=USE_COMPACT,
+            value=model[:80],
+            instead=COMPACT,
         ) from error
     except LocalEntryNotFoundError as error:
         offline = constants.HF_HUB_OFFLINE
         reason = "HF_HUB_OFFLINE is set" if offline else "the Hub cannot be reached"
         raise WeightsError(
-            f"model {model!r} is not on this machine and {reason}; use --model compact"
+            "model {value!r} is not on this machine and {reason}",
+            remedy=USE_COMPACT,
+            value=model,
+            reason=reason,
+            instead=COMPACT,
         ) from error
     except EntryNotFoundError as error:
         raise WeightsError(
-            f"model {model!r} on the Hub has no {INDEX}, so it is something else; give one that "
-            "`python -m dloral convert` made, or use --model compact"
+            "model {value!r} on the Hub has no {index}, so it is something else",
+            remedy="give one that `python -m dloral convert` made, or use {instead}",
+            value=model,
+            index=INDEX,
+            instead=COMPACT,
         ) from error
     except (HfHubHTTPError, HTTPError, OSError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise no_space(Path(constants.HF_HUB_CACHE), 0) from error
         raise WeightsError(
-            f"model {model!r} could not be fetched from the Hub: it {reason_of(error)}; use "
-            "--model compact"
+            "model {value!r} could not be fetched from the Hub: it {reason}",
+            remedy=USE_COMPACT,
+            value=model,
+            reason=reason_of(error),
+            instead=COMPACT,
         ) from error

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dloral.errors import OutputError, WeightsError
+from dloral.errors import OutputError, Setting, WeightsError
 from dloral.models.tagger import Tagger
 from dloral.models.unet import cast
 from dloral.weights.checkpoint_io import BROKEN, first_line, make_readable, open_pickle, quiet_bars
@@ -27,6 +27,8 @@ TAGGER_FOLDER = "tagger"
 """Where a model's folder keeps its tagger."""
 
 DAPE_FILE = "dape.safetensors"
+
+NO_TAGGER = Setting("tagger", "none")
 
 RELEASED_HEADS = 4
 """Attention heads of the tagging head; its tensors do not tell."""
@@ -74,7 +76,9 @@ def convert_tagger(
     :class:`OutputError` where ``target`` is in the way or cannot be written.
     """
     if target.exists():
-        raise OutputError(f"{target} exists already; give a new folder or remove it first")
+        raise OutputError(
+            "{path} exists already", remedy="give a new folder or remove it first", path=target
+        )
     tagger = read_released(ram, _read_lines(tags), _read_numbers(thresholds))
     lora = read_dape(dape, tagger) if dape else None
     if dtype is not None:
@@ -93,7 +97,9 @@ def convert_tagger(
             make_readable(unfinished)
             unfinished.rename(target)
     except BROKEN as error:
-        raise OutputError(f"{target} could not be written: {first_line(error)}") from error
+        raise OutputError(
+            "{path} could not be written: {reason}", path=target, reason=first_line(error)
+        ) from error
 
 
 def find_tagger(model: Path | None) -> Path | None:
@@ -116,8 +122,10 @@ def load_tagger(
     """
     if not (folder / "config.json").is_file():
         raise WeightsError(
-            f"{folder} holds no tagger; fetch it (python -m dloral fetch sd21), or use "
-            "--tagger none"
+            "{path} holds no tagger",
+            remedy="fetch it (python -m dloral fetch sd21), or use {instead}",
+            path=folder,
+            instead=NO_TAGGER,
         )
     try:
         with quiet_bars():
@@ -130,8 +138,11 @@ def load_tagger(
             tagger.merge_lora(load_file(folder / DAPE_FILE))
     except (*BROKEN, KeyError, TypeError, SafetensorError) as error:
         raise WeightsError(
-            f"the tagger in {folder} cannot be loaded: {first_line(error)}; "
-            f"{make_again(folder)}, or use --tagger none"
+            "the tagger in {path} cannot be loaded: {reason}",
+            remedy=f"{make_again(folder)}, or use {{instead}}",
+            path=folder,
+            reason=first_line(error),
+            instead=NO_TAGGER,
         ) from error
     return tagger.requires_grad_(False).eval().to(device)
 
@@ -141,21 +152,30 @@ def read_released(path: Path, tags: list[str], thresholds: list[float]) -> Tagge
     checkpoint = open_pickle(path, "RAM's released .pth")
     tensors = checkpoint.get("model") if isinstance(checkpoint, dict) else None
     if not isinstance(tensors, dict):
-        raise WeightsError(f"{path} has no 'model' in it; give RAM's ram_swin_large_14m.pth")
+        raise WeightsError(
+            "{path} has no 'model' in it", remedy="give RAM's ram_swin_large_14m.pth", path=path
+        )
     try:
         tagger = _empty_tagger(tensors, tags, thresholds)
     except (KeyError, AttributeError, ValueError) as error:
         raise WeightsError(
-            f"{path} does not fit ({type(error).__name__}: {first_line(error)}); give RAM's "
-            "ram_swin_large_14m.pth and its own lists of tags and thresholds"
+            "{path} does not fit ({kind}: {reason})",
+            remedy="give RAM's ram_swin_large_14m.pth and its own lists of tags and thresholds",
+            path=path,
+            kind=type(error).__name__,
+            reason=first_line(error),
         ) from error
     shapes = {name: tensor.shape for name, tensor in tagger.state_dict().items()}
     filled = _gather(tensors, {name: released_name(name) for name in shapes}, "qkv", path)
     for name, shape in shapes.items():
         if filled[name].shape != shape:
             raise WeightsError(
-                f"{path}: tensor {released_name(name)!r} has shape {tuple(filled[name].shape)} "
-                f"for {name}, this tagger needs {tuple(shape)}"
+                "{path}: tensor {value!r} has shape {found} for {name}, this tagger needs {wanted}",
+                path=path,
+                value=released_name(name),
+                found=tuple(filled[name].shape),
+                name=name,
+                wanted=tuple(shape),
             )
     tagger.load_state_dict(filled, assign=True)
     return tagger
@@ -165,7 +185,12 @@ def read_dape(path: Path, tagger: Tagger) -> dict[str, Tensor]:
     """DAPE's LoRA for ``tagger``: ``<layer>.lora_A.weight`` (r, in) and ``B`` (out, r)."""
     released = open_pickle(path, "DAPE's released .pth")
     if not isinstance(released, dict):
-        raise WeightsError(f"{path} holds a {type(released).__name__}, no LoRA; give DAPE.pth")
+        raise WeightsError(
+            "{path} holds a {value}, not a LoRA",
+            remedy="give DAPE.pth",
+            path=path,
+            value=type(released).__name__,
+        )
     layers = {name: part for name, part in tagger.named_modules() if LORA_LAYERS.fullmatch(name)}
     names = {
         f"{layer}.lora_{kind}.weight": released_name(f"{layer}.lora_{kind}")
@@ -186,8 +211,13 @@ def read_dape(path: Path, tagger: Tagger) -> dict[str, Tensor]:
                 continue
             if (len(up), down.shape[1]) != module.weight.shape or len(down) != up.shape[1]:
                 raise WeightsError(
-                    f"{path}: the LoRA of {layer} has shapes {tuple(down.shape)} and "
-                    f"{tuple(up.shape)}, which do not fit this RAM; give the DAPE.pth made for it"
+                    "{path}: the LoRA of {layer} has shapes {down} and {up}, which do not fit this "
+                    "RAM",
+                    remedy="give the DAPE.pth made for it",
+                    path=path,
+                    layer=layer,
+                    down=tuple(down.shape),
+                    up=tuple(up.shape),
                 )
     # RAM ties these weights to its tag encoder's, so the tag encoder's LoRA, merged into the same
     # tensors, counts too: two products of rank 8 are one of rank 16.
@@ -213,14 +243,18 @@ def _gather(
     """
     if missing := sorted({name for name in names.values() if name not in tensors}):
         raise WeightsError(
-            f"{path}: {len(missing)} tensors are missing: {', '.join(missing[:5])}"
-            f"{' ...' if len(missing) > 5 else ''}"
+            "{path}: {value} tensors are missing: {missing}",
+            path=path,
+            value=len(missing),
+            missing=", ".join(missing[:5]) + (" ..." if len(missing) > 5 else ""),
         )
     found = {}
     for ours, released in names.items():
         tensor = tensors[released]
         if not isinstance(tensor, Tensor) or not torch.isfinite(tensor).all():
-            raise WeightsError(f"{path}: {released!r} is not a tensor of finite values")
+            raise WeightsError(
+                "{path}: {value!r} is not a tensor of finite values", path=path, value=released
+            )
         if part := re.search(r"\.([qkv])_proj\.", ours):
             size = len(tensor) // len(thirds)
             tensor = tensor[thirds.index(part[1]) * size :][:size].clone()
@@ -269,7 +303,9 @@ def _read_lines(path: Path) -> list[str]:
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{path} cannot be read: {first_line(error)}") from error
+        raise WeightsError(
+            "{path} cannot be read: {reason}", path=path, reason=first_line(error)
+        ) from error
 
 
 def _read_numbers(path: Path) -> list[float]:
@@ -277,4 +313,6 @@ def _read_numbers(path: Path) -> list[float]:
     try:
         return [float(line) for line in lines]
     except ValueError as error:
-        raise WeightsError(f"{path} is not a list of thresholds: {first_line(error)}") from error
+        raise WeightsError(
+            "{path} is not a list of thresholds: {reason}", path=path, reason=first_line(error)
+        ) from error

@@ -8,7 +8,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from dloral.evaluation.catalogue import METRIC_SPECS
-from dloral.evaluation.fidelity import Fidelity, luma, psnr, ssim
+from dloral.evaluation.fidelity import Fidelity, Sharpness, gradient_energy, luma, psnr, ssim
 from dloral.evaluation.measures import FrameSet
 
 Pairs = list[tuple[Tensor, Tensor]]
@@ -44,12 +44,12 @@ def test_luma_is_scikit_images(picture_pairs: Pairs) -> None:
     for restored, true in picture_pairs:
         wanted = [rgb2ycbcr(array)[..., 0] / 255 for array in arrays((restored, true))]
         assert np.abs(luma(restored)[0].numpy() - wanted[0]).max() < 1e-6
-        moment = FrameSet(restored, true)
+        frame_set = FrameSet(restored, true)
         for name, value in (
             ("psnr_y", peak_signal_noise_ratio(wanted[1], wanted[0], data_range=1)),
             ("ssim_y", skimage_ssim(*wanted)),
         ):
-            assert Fidelity(METRIC_SPECS[name]).update(moment)[name] == pytest.approx(
+            assert Fidelity(METRIC_SPECS[name]).update(frame_set)[name] == pytest.approx(
                 value, abs=1e-4
             )
 
@@ -70,3 +70,15 @@ def test_equal_frames_are_100_db(pictures: list[Tensor]) -> None:
     assert psnr(pictures[0], pictures[0]) == 100
     assert ssim(pictures[0], pictures[0]) == pytest.approx(1)
     assert np.isnan(ssim(pictures[0][:, :8, :8], pictures[0][:, :8, :8]))
+
+
+def test_sharpness_is_gradient_energy_over_the_truths() -> None:
+    """Halved contrast halves it; a ramp's energy is known; a flat truth has no figure."""
+    ramp = torch.linspace(0, 1, 11).expand(3, 6, 11)
+    assert gradient_energy(ramp) == pytest.approx(0.1)
+    measure = Sharpness(METRIC_SPECS["sharpness"])
+    truth = torch.rand(3, 8, 9, generator=torch.Generator().manual_seed(0))
+    assert measure.update(FrameSet(truth, truth)) == {"sharpness": 1.0}
+    assert measure.update(FrameSet(truth / 2, truth))["sharpness"] == pytest.approx(0.5)
+    assert measure.update(FrameSet(truth, torch.zeros(3, 8, 9))) == {}
+    assert [METRIC_SPECS["sharpness"].badness(v) for v in (0.5, 1.0, 1.25)] == [0.5, 0.0, 0.25]

@@ -152,3 +152,26 @@ def test_a_frame_where_nothing_is_seen_has_no_value() -> None:
     measured = steadiness(frames, KnownFlow(100, 0))
     assert measured.frames["warping_error"] == [None, None]
     assert math.isnan(measured.totals.get("warping_error", math.nan))
+
+
+def test_motion_of_the_result_alone() -> None:
+    """DOVE's way: a still truth beside a moving result; each way follows its own guide."""
+    clip = torch.rand(3, 40, 48, generator=torch.Generator().manual_seed(0))
+    moved = [clip[:, :32, i : i + 32] for i in range(3)]
+    still = [clip[:, :32, :32]] * 3
+
+    class Remembering:
+        name = "remembering"
+
+        def __init__(self) -> None:
+            self.seen: list[Tensor] = []
+
+        def __call__(self, current: Tensor, previous: Tensor) -> Tensor:
+            self.seen += [current, previous]
+            return torch.zeros(2, 32, 32)
+
+    for on_restored, guide in ((True, moved), (False, still)):
+        flow = Remembering()
+        measured = measure_clip(moved, [Steadiness(STEADY, flow, on_restored)], still)
+        assert all(any(torch.equal(frame, one) for one in guide) for frame in flow.seen)
+        assert ("restored clip itself" in measured.conditions["flow"]) == on_restored

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from dloral.cli import main
+from dloral.data.packs import Pack
 from dloral.evaluation.studies import STUDIES, configured
 from dloral.evaluation.study_report import verdicts
-from dloral.training.configurations import COMPACT
-from dloral.training.packs import Pack
+from dloral.training.recipes import COMPACT
 from dloral.video.images import encode_image
 
 
@@ -34,7 +34,7 @@ def pack_of(pictures: list[torch.Tensor], folder: Path, frames: int) -> Path:
 
 def call(study: str, packs: tuple[Path, Path], out: Path, *more: str) -> list[str]:
     return [
-        *("study", study, "--model", "tiny", "--data", f"pack:{packs[0]}"),
+        *("study", "train", study, "--recipe", "tiny", "--data", f"pack:{packs[0]}"),
         *("--held-out", str(packs[1]), "--steps", "4", "--seeds", "1", "-o", str(out)),
         *("--metrics", "psnr", "warping_error", *more),
     ]
@@ -114,14 +114,22 @@ def test_a_trained_models_switches(
         out = tmp_path / study
         arguments = ["--model", str(converted), "--data", str(tmp_path / "data"), "-o", str(out)]
         arguments += ["--dtype", "float32", "--metrics", "warping_error", "grid_level"]
-        assert main(["study", study, *arguments]) == 0
+        assert main(["study", "measure", study, *arguments]) == 0
         text = (out / "README.md").read_text()
         assert "66.6174" in text
         assert "160x" in text or "192x160" in text
         finals = [run["final"] for run in json.loads((out / "study.json").read_text())["runs"]]
         assert finals[0] != finals[1]
     arguments[-4:] = []
-    wrong = ["study", "order", "--model", str(converted), "--data", str(tmp_path / "data")]
+    wrong = [
+        "study",
+        "measure",
+        "order",
+        "--model",
+        str(converted),
+        "--data",
+        str(tmp_path / "data"),
+    ]
     assert main([*wrong, "-o", str(tmp_path / "o")]) == 2
 
 

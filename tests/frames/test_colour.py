@@ -7,8 +7,10 @@ from torch import Tensor
 from dloral.frames.colour import (
     COLOUR_FIXES,
     fix_colour,
+    low_pass,
     match_low_frequencies,
     match_mean_and_std,
+    plain_low_pass,
 )
 
 
@@ -82,3 +84,17 @@ def test_flat_frame_stays_flat() -> None:
 def test_unknown_method() -> None:
     with pytest.raises(ValueError, match="sepia"):
         fix_colour(torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2), "sepia")
+
+
+@pytest.mark.parametrize("size", [(64, 128), (97, 130), (98, 67), (99, 201), (50, 80)])
+def test_reduced_low_pass_equals_the_plain_one(size: tuple[int, int]) -> None:
+    """For what a network adds: a slow drift of colours of 0.05 and noise of 0.02."""
+    draw = torch.Generator().manual_seed(0)
+    coarse = torch.rand(2, 3, 4, 4, generator=draw) * 0.1 - 0.05
+    drift = torch.nn.functional.interpolate(coarse, size, mode="bicubic")
+    frames = drift + 0.02 * torch.randn(2, 3, *size, generator=draw)
+    before = frames.clone()
+    difference = (low_pass(frames) - plain_low_pass(frames)).abs()
+    assert difference.max() < 2e-3
+    assert difference.mean() < 2e-4
+    assert torch.equal(frames, before)

@@ -8,10 +8,18 @@ import torch
 from dloral.models.vae import CompactVAE
 
 
-@pytest.fixture
-def vae() -> CompactVAE:
+@pytest.fixture(params=[False, True], ids=["plain", "sees its input, upsamples"])
+def vae(request: pytest.FixtureRequest) -> CompactVAE:
     torch.manual_seed(0)
-    return CompactVAE(latent_channels=6, width=8, encoder_blocks=1, decoder_blocks=2)
+    newer = request.param
+    return CompactVAE(
+        latent_channels=6,
+        width=8,
+        encoder_blocks=1,
+        decoder_blocks=2,
+        decoder_sees_input=newer,
+        upsample=newer,
+    )
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (8, 64), (40, 16)])
@@ -19,11 +27,11 @@ def test_latents_are_an_eighth(vae: CompactVAE, height: int, width: int) -> None
     frames = torch.rand(2, 3, height, width) * 2 - 1
     with torch.no_grad():
         latents = vae.encode(frames)[0]
-        decoded = vae.decode(latents).sample
+        decoded = vae.decode(latents, lq_frames=frames).sample
     assert latents.shape == (2, 6, height // 8, width // 8)
     assert decoded.shape == frames.shape
     assert torch.equal(vae.encode(frames, return_dict=False)[0], latents)
-    assert torch.equal(vae.decode(latents, return_dict=False)[0], decoded)
+    assert torch.equal(vae.decode(latents, return_dict=False, lq_frames=frames)[0], decoded)
     assert torch.equal(vae(frames), decoded)
 
 
@@ -35,10 +43,11 @@ def test_a_fresh_decoder_adds_next_to_nothing(vae: CompactVAE) -> None:
 
 
 def test_a_fresh_decoder_has_no_dot_grid(vae: CompactVAE) -> None:
-    """Before ``finish``, the 4 x 4 pixels of a shuffled cell are equal (ICNR)."""
+    """Before ``finish``, the pixels of a shuffled cell are equal (ICNR)."""
+    factor = 2 if vae.config.upsample else 4
     with torch.no_grad():
         shuffled = vae.decoder(torch.randn(1, 6, 4, 4))
-    cells = torch.nn.functional.pixel_unshuffle(shuffled, 4).unflatten(1, (-1, 16))
+    cells = torch.nn.functional.pixel_unshuffle(shuffled, factor).unflatten(1, (-1, factor**2))
     torch.testing.assert_close(cells, cells[:, :, :1].expand_as(cells), atol=1e-6, rtol=0)
     assert cells.std() > 0
 
@@ -55,3 +64,12 @@ def test_saved_and_loaded(vae: CompactVAE, tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.equal(vae(frames), loaded(frames))
     assert loaded.config.scaling_factor == 1.0
+
+
+def test_a_decoder_that_sees_its_input_uses_it() -> None:
+    torch.manual_seed(0)
+    vae = CompactVAE(6, 8, 1, 1, decoder_sees_input=True)
+    latents, frames = torch.randn(1, 6, 2, 2), torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        one, other = (vae.decode(latents, lq_frames=frame[None]).sample for frame in frames)
+    assert not torch.equal(one, other)

@@ -23,7 +23,7 @@ from dloral.models.adapters import add_adapters
 from dloral.pipeline import DLoRALPipeline
 from dloral.studio.models import Models
 from dloral.studio.runtime import Model
-from dloral.training.compact import CompactSizes, build_pipeline
+from dloral.training.fresh import CompactSizes, build_pipeline
 
 ROOT = Path(__file__).parents[2]
 
@@ -146,7 +146,10 @@ def serving(
     log = folder.with_suffix(".log")
     call = [sys.executable, str(program), "--model", str(model), "--port", str(port)]
     environment = os.environ | {"GRADIO_TEMP_DIR": str(folder), "PYTHONPATH": str(ROOT)}
-    environment |= {"DLORAL_DATA": str(folder.with_suffix(".data"))} | more
+    environment |= {
+        "DLORAL_DATA": str(folder.with_suffix(".data")),
+        "HF_HOME": str(folder.with_suffix(".home")),
+    } | more
     with log.open("w") as out:
         app = subprocess.Popen(
             [*call, *arguments], cwd=ROOT, env=environment, stdout=out, stderr=out

@@ -1,5 +1,6 @@
 """Driving the page in a real Chromium, for the tests that do."""
 
+import base64
 import os
 import re
 from pathlib import Path
@@ -21,14 +22,18 @@ SWITCHES = [
     *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
 ]
 PATIENCE = 60_000
-BICUBIC, RESTORED = 0, 1
+BICUBIC, RESTORED, PINNED = 0, 1, 2
 
 READ_HALVES = """() => {
-  const { halves } = window.studioPage.viewer;
-  return halves.map(canvas => {
+  const { halves, isPinned } = window.studioPage.viewer;
+  return halves.slice(0, isPinned ? 3 : 2).map(canvas => {
     const { width, height } = canvas;
     const data = canvas.getContext("2d").getImageData(0, 0, width, height).data;
-    return { width, height, data: Array.from(data) };
+    let bytes = "";
+    for (let at = 0; at < data.length; at += 32768) {
+      bytes += String.fromCharCode(...data.subarray(at, at + 32768));
+    }
+    return { width, height, data: btoa(bytes) };
   });
 }"""
 
@@ -54,9 +59,11 @@ def settle(page: Any) -> None:
 
 
 def halves(page: Any) -> list[np.ndarray]:
-    """The two pictures that the viewer draws, (H,W,3) each."""
+    """The pictures that the viewer draws, (H,W,3) each: before, after, and a pinned look."""
     return [
-        np.array(half["data"], np.uint8).reshape(half["height"], half["width"], 4)[..., :3]
+        np.frombuffer(base64.b64decode(half["data"]), np.uint8).reshape(
+            half["height"], half["width"], 4
+        )[..., :3]
         for half in page.evaluate(READ_HALVES)
     ]
 

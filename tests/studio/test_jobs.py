@@ -11,8 +11,9 @@ from PIL import Image
 from dloral.errors import CancelledError, InputError
 from dloral.frames.resize import resize_bicubic
 from dloral.studio.comparison import comparison_clip
-from dloral.studio.jobs import Job, Result, viewer_size
+from dloral.studio.jobs import Job, viewer_size
 from dloral.studio.models import Models
+from dloral.studio.records import Result
 from dloral.studio.runtime import JobQueue
 from dloral.studio.sessions import Session
 from dloral.studio.settings import settings_from

@@ -57,19 +57,57 @@ def test_a_lost_connection_is_said_and_recovered_from(open_page, clip: Path):
     page.context.set_offline(False)
     expect(page.locator("#lost")).to_be_hidden(timeout=10_000)
     page.wait_for_function(f"window.studioPage.preview.count > {count}", timeout=PATIENCE)
-    assert page.locator("output[for=detail]").inner_text() == "0.10"
+    assert page.locator("output[for=detail]").text_content() == "0.10"
 
 
-def test_a_closed_page_takes_its_files(open_page, folder: Path, long_clip: Path):
+def test_a_closed_page_takes_its_files_but_not_a_running_job(open_page, folder: Path, clip: Path):
     page = open_page()
-    before = set(folder.glob("*/sessions/*/*/long.mp4"))
-    upload(page, long_clip)
-    page.click("#run")
-    expect(page.locator("#said")).to_contain_text("Restoring", timeout=PATIENCE)
-    own = set(folder.glob("*/sessions/*/*/long.mp4")) - before
+    before = set(folder.glob("*/sessions/*/*/bar.mp4"))
+    upload(page, clip)
+    own = set(folder.glob("*/sessions/*/*/bar.mp4")) - before
     assert len(own) == 1
     page.close()
     wait_until(lambda: not any(path.exists() for path in own), 40)
+
+
+def test_a_job_outlives_its_page_and_is_found_again(open_page, tmp_path: Path):
+    """The page is closed while a clip is restored; one opened by its address shows it."""
+    page = open_page()
+    context = page.context
+    upload(page, write_clip(tmp_path / "bar.mp4", 300))
+    page.evaluate("window.studioPage.strip.set({start: 0, duration: null})")
+    page.click("#run")
+    expect(page.locator("#said")).to_contain_text("of 300", timeout=PATIENCE)
+    address = page.url
+    page.close()
+    again = context.new_page()
+    again.goto(address)
+    ready(again)
+    expect(again.locator("#clip-name")).to_have_text("bar.mp4", timeout=PATIENCE)
+    expect(again.locator("#results")).to_be_visible(timeout=PATIENCE)
+    again.wait_for_function("window.studioPage.player.result !== null", timeout=PATIENCE)
+    # another clip leaves it among the results
+    upload(again, tmp_path / "bar.mp4")
+    expect(again.locator("#tray-list li")).to_have_count(1, timeout=PATIENCE)
+    again.click("#close")
+    expect(again.locator("#message")).to_contain_text("is closed")
+    again.click("#undo")
+    expect(again.locator("#clip-name")).to_have_text("bar.mp4")
+
+
+def test_three_files_make_a_queue(open_page, tmp_path: Path):
+    page = open_page()
+    clips = [write_clip(tmp_path / f"file{index}.mp4", 8 + index) for index in range(3)]
+    page.set_input_files("#file", [str(clip) for clip in clips])
+    done = page.locator("#tray-list [data-act=download]")
+    expect(done).to_have_count(3, timeout=PATIENCE)
+    for clip in clips:
+        expect(page.locator("#tray-list")).to_contain_text(clip.name)
+    page.locator("#tray-list [data-act=open]").first.click()
+    page.wait_for_function("window.studioPage.player.result !== null", timeout=PATIENCE)
+    expect(page.locator("#tray-list li")).to_have_count(2)
+    page.locator("#tray-list [data-act=compare]").first.click()
+    expect(page.locator("#tag-a")).to_contain_text("Other: Natural", timeout=PATIENCE)
 
 
 def test_only_who_knows_the_password_gets_in(browser, tiny_model: Path, tmp_path: Path):

@@ -13,7 +13,7 @@ from PIL import Image
 from dloral.errors import CancelledError
 from dloral.frames.resize import resize_bicubic
 from dloral.options import UpscaleOptions
-from dloral.studio.preview import Preview, Region, part_of, source_frames
+from dloral.studio.preview import Preview, Region, busiest, part_of, source_frames
 from dloral.video.probe import probe
 from dloral.video.reader import read_frames
 
@@ -151,3 +151,12 @@ def test_source_frames_are_those_asked_for(clip):
         assert len(found) == last - first + 1
         for frame, expected in zip(found, everything[first:], strict=False):
             assert torch.equal(frame, expected)
+
+
+def test_the_busiest_part_is_where_brightness_changes_most():
+    frame = torch.full((3, 60, 100), 0.5)
+    frame[:, 40:52:2, 70:90] = 1
+    x, y = busiest(frame, 16, 24)
+    assert 0.65 < x < 0.95
+    assert 0.6 < y < 0.95
+    assert busiest(torch.full((3, 60, 100), 0.5), 16, 24) == (0.5, 0.5)

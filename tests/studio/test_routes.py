@@ -266,7 +266,10 @@ def test_a_part_beyond_the_frame_is_its_last_pixel(browser, token, clip):
     answer = browser.get(
         f"/{token}/bicubic?frame=0&scale=1&x=9999&y={10**30}&width={10**30}&height=5"
     )
-    assert Image.open(io.BytesIO(answer.content)).size == (1, 1)
+    whole = browser.get(f"/{token}/bicubic?frame=0&scale=1&x=0&y=0&width=48&height=32")
+    part, frame = (Image.open(io.BytesIO(got.content)) for got in (answer, whole))
+    assert (part.size, frame.size) == ((1, 1), (48, 32))
+    assert part.getpixel((0, 0)) == frame.getpixel((47, 31)) != frame.getpixel((0, 0))
 
 
 def test_where_the_model_lies_is_told_to_nobody(browser, token, studio, tiny_model):
@@ -313,3 +316,66 @@ def test_the_result_is_a_clip(browser, token, clip, tmp_path):
     (out := tmp_path / name).write_bytes(browser.get(f"/{token}/files/{name}").content)
     info = probe(out)
     assert (info.codec, info.bit_depth, info.width, info.has_audio) == ("hevc", 10, 96, True)
+
+
+def test_the_busiest_part_is_previewed_first_and_the_rest_can_be_filled(browser, token, cut_clip):
+    send(browser, token, cut_clip)
+    ask = {"frame": 0, "settings": {"scale": 2}, "pixels": 32 * 24, "busiest": True}
+    made = browser.post(f"/{token}/preview", json=ask)
+    x, y, width, height = map(int, made.headers["x-region"].split())
+    assert (width, height) == (32, 24)
+    assert 0 <= x <= 96
+    assert 0 <= y <= 72
+    box = {"x": 64, "y": 40, "width": 64, "height": 56}
+    part = browser.post(f"/{token}/fill", json={"frame": 0, "settings": {"scale": 2}, **box})
+    assert Image.open(io.BytesIO(part.content)).size == (64, 56)
+
+
+def test_a_second_of_a_part_is_a_clip_of_both(browser, token, clip, tmp_path):
+    send(browser, token, clip)
+    ask = {"frame": 5, "settings": {"scale": 2}, "x": 9, "y": 4, "width": 40, "height": 31}
+    made = browser.post(f"/{token}/motion", json=ask)
+    assert (made.headers["x-first"], made.headers["x-count"]) == ("2", "10")
+    (out := tmp_path / "motion.mp4").write_bytes(made.content)
+    info = probe(out)
+    assert (info.width, info.height, info.num_frames) == (40, 60, 10)
+    assert not list((tmp_path / "sessions").glob("*/*.mp4"))
+
+
+def test_a_visit_is_forked_so_that_its_result_stays(browser, token, clip):
+    send(browser, token, clip)
+    browser.post(f"/{token}/job", json={"settings": {"scale": 1}})
+    first = finish(browser, token)["result"]
+    other = browser.post(f"/{token}/fork", json={}).json()["token"]
+    assert browser.get(f"/{other}/state").json()["clip"]["name"] == "bar.mp4"
+    assert browser.get(f"/{other}/state").json()["result"] is None
+    browser.delete(f"/{other}/clip")
+    assert browser.get(f"/{token}/files/{first['file']}").status_code == 200
+    assert browser.get(f"/{token}/thumbnail").headers["content-type"] == "image/jpeg"
+
+
+@pytest.mark.parametrize("kept_as", ["gif", "webp"])
+def test_a_comparison_is_a_short_loop(browser, token, clip, kept_as):
+    send(browser, token, clip)
+    browser.post(f"/{token}/job", json={"settings": {"scale": 2}})
+    finish(browser, token)
+    made = browser.post(f"/{token}/comparison?layout=side&format={kept_as}").json()["file"]
+    with Image.open(io.BytesIO(browser.get(f"/{token}/files/{made}").content)) as loop:
+        assert loop.size == (192, 64)
+        assert loop.n_frames >= 10
+        assert loop.info["loop"] == 0
+
+
+def test_a_call_that_is_no_json_is_refused(browser, token, clip):
+    send(browser, token, clip)
+    answer = browser.post(
+        f"/{token}/plan", content='{"settings": {}}', headers={"content-type": "text/plain"}
+    )
+    assert "send application/json" in answer.json()["error"]
+
+
+def test_the_pages_modules_are_served_and_looked_at_anew(browser, token):
+    for name in ("page.js", "pictures/wipe.mp4"):
+        answer = browser.get(f"/web/{name}")
+        assert answer.status_code == 200
+    assert browser.get(f"/{token}/web/../page.py").status_code == 404

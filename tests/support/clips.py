@@ -8,7 +8,7 @@ import numpy as np
 
 from dloral import UpscaleOptions
 from dloral.models.adapters import add_adapters
-from dloral.training.compact import CompactSizes, build_pipeline
+from dloral.training.fresh import CompactSizes, build_pipeline
 from dloral.video.reader import read_frames
 
 

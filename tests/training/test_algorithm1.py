@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from dloral.data.clips import Clips
+from dloral.data.packs import Pack, PackClips
 from dloral.errors import OptionError
 from dloral.models.adapters import add_adapters
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.algorithm1 import Algorithm1Config, Algorithm1Task, algorithm_1
-from dloral.training.compact import CompactSizes, build_pipeline
-from dloral.training.packs import ClipBatch, Pack
+from dloral.training.fresh import CompactSizes, build_pipeline
+from dloral.training.phases.algorithm1 import Algorithm1Config, Algorithm1Task, algorithm_1
 from dloral.training.schedule import StageSchedule
-from dloral.training.stream import PackClips
 from dloral.training.trainer import LoopConfig, Trainer
 
 SIZES = CompactSizes(4, 8, 1, 1, (8, 8), 2, (4, 4, 4, 4), 1, 4)
@@ -96,8 +96,8 @@ def test_stopped_in_the_middle_and_resumed_equals_unbroken(clips: Pack, tmp_path
     for one, other in (
         (weights_of(resumed.pipe), weights_of(unbroken.pipe)),
         (
-            resumed.adversarial.discriminator.state_dict(),
-            unbroken.adversarial.discriminator.state_dict(),
+            resumed.objective.adversarial.discriminator.state_dict(),
+            unbroken.objective.adversarial.discriminator.state_dict(),
         ),
     ):
         assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
@@ -165,7 +165,7 @@ def test_training_sees_what_inference_gives(window: int, pipe: DLoRALPipeline):
     frames = torch.rand(7, 3, 32, 40, generator=draw)
     config = replace(CONFIG, window=window, outputs=2, schedule=StageSchedule(1, 1, 0, {"l2": 1.0}))
     task = Algorithm1Task(pipe, {}, config)
-    batch = ClipBatch(frames[None], frames[None], torch.zeros(1, 6, 2, 32, 40))
+    batch = Clips(frames[None], frames[None], torch.zeros(1, 6, 2, 32, 40))
     pipe.unet.set_scales(consistency=1.0, detail=1.0, merge=False)
     ours = task.restore(batch).frames[0].clamp(0, 1)
     theirs = pipe(frames, window=window, color_fix="none", output_type="pt").frames[-2:]
@@ -177,7 +177,7 @@ def test_a_share_of_the_clips_stands_alone(pipe: DLoRALPipeline):
     frames = torch.rand(1, 3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     config = replace(CONFIG, first_frame_share=1.0, schedule=StageSchedule(1, 1, 0, {"l2": 1.0}))
     task = Algorithm1Task(pipe, {}, config)
-    batch = ClipBatch(frames, frames, torch.zeros(1, 2, 2, 32, 32))
+    batch = Clips(frames, frames, torch.zeros(1, 2, 2, 32, 32))
     with torch.no_grad():
         alone = task.restore(batch, np.random.default_rng(0)).frames[0, 1]
         first = pipe.stream([frames[0, 2]], color_fix="none")

@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from dloral.errors import InputError
+
+pytest.importorskip("matplotlib", reason="requirements-metrics.txt brings matplotlib")
 from dloral.training.curve import draw, read_log
 
 

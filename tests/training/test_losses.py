@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dloral.data.motion import MotionConfig, sample_clip
 from dloral.errors import OptionError, WeightsError
 from dloral.models.adapters import add_adapters, lora_layers
 from dloral.models.flow import SPyNet, warp
@@ -27,7 +28,6 @@ from dloral.training.losses import (
     l2,
     temporal_difference,
 )
-from dloral.training.motion import MotionConfig, sample_clip
 from dloral.weights.resolve import EMBEDDED
 
 

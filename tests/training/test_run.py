@@ -21,10 +21,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import dloral
 from dloral.cli import main
+from dloral.data.spec import ClipSpec
 from dloral.errors import CancelledError, DLoRALError, OutputError
 from dloral.training.checkpoints import BEFORE, CHECKPOINT, load_checkpoint
-from dloral.training.config import DataConfig, SourceConfig, TrainConfig, load_config, with_changes
-from dloral.training.configurations import TINY
+from dloral.training.config import DataConfig, TrainConfig, load_config, with_changes
+from dloral.training.recipes import TINY
 from dloral.training.run import run_training
 from dloral.weights.loading import load_pipeline
 
@@ -38,7 +39,7 @@ def config(photos: Path) -> TrainConfig:
     return replace(
         TINY,
         algorithm=replace(TINY.algorithm, crop=32, schedule=schedule),
-        data=DataConfig(SourceConfig((f"photos:{photos}",)), workers=0),
+        data=DataConfig(ClipSpec((f"photos:{photos}",)), workers=0),
         loop=replace(TINY.loop, steps=6, checkpoint_every=1, log_every=1, evaluate_every=3),
     )
 
@@ -153,7 +154,7 @@ def test_loss_scaling_is_part_of_a_checkpoint(config: TrainConfig, tmp_path: Pat
 
 
 def test_a_run_leaves_all_that_was_promised(config: TrainConfig, photos: Path, tmp_path: Path):
-    held_out = SourceConfig((f"photos:{photos}",))
+    held_out = ClipSpec((f"photos:{photos}",))
     config = replace(config, data=replace(config.data, held_out=held_out, held_out_clips=2))
     seen: list[float] = []
 
@@ -195,7 +196,7 @@ def test_one_stage_from_a_pack_and_one_from_photographs(
     config: TrainConfig, packs: Path, tmp_path: Path
 ):
     """Consistency, enhancement, consistency: the streamed stage comes back after the pack's."""
-    pack = SourceConfig((f"pack:{packs / 'clips'}",))
+    pack = ClipSpec((f"pack:{packs / 'clips'}",))
     config = replace(config, data=replace(config.data, enhancement=pack))
     run_training(config, tmp_path / "unbroken")
     for steps in (3, 6):
@@ -261,7 +262,7 @@ def test_a_sample_grid_that_cannot_be_written_costs_no_progress(
     rarely_saved: TrainConfig, photos: Path, tmp_path: Path
 ):
     """What is saved are the weights, not the averages that the grid was made with."""
-    held_out = SourceConfig((f"photos:{photos}",))
+    held_out = ClipSpec((f"photos:{photos}",))
     data = replace(rarely_saved.data, held_out=held_out, held_out_clips=1)
     config = replace(rarely_saved, data=data)
     run_training(config, tmp_path / "unbroken")
@@ -297,7 +298,7 @@ def test_a_checkpoint_of_another_configuration_names_the_setting(
     run_training(config, tmp_path / "run")
     kept = (tmp_path / "run" / CHECKPOINT).read_bytes()
     told = (tmp_path / "run" / "config.py").read_text()
-    other_source = SourceConfig(config.data.consistency.places, exclude=("1",))
+    other_source = ClipSpec(config.data.consistency.places, exclude=("1",))
     others = {
         "data.enhancement": replace(config, data=replace(config.data, enhancement=other_source)),
         "algorithm.window": replace(config, algorithm=replace(config.algorithm, window=3)),
@@ -322,7 +323,7 @@ def test_a_broken_picture_in_the_middle_is_passed_over(
     middle = len(broken) // 2
     broken[middle : middle + 400] = os.urandom(400)
     (tmp_path / "0b.png").write_bytes(broken)
-    data = DataConfig(SourceConfig((f"photos:{tmp_path}",)), workers=0)
+    data = DataConfig(ClipSpec((f"photos:{tmp_path}",)), workers=0)
     run_training(replace(config, data=data), tmp_path / "run")
     assert [m for m in caplog.messages if "passed over" in m and "0b.png" in m]
     state = load_checkpoint(tmp_path / "run")
@@ -341,7 +342,7 @@ def test_a_folder_with_nothing_usable_is_one_line(
 ):
     (tmp_path / "notes.png").write_text("no picture")
     cv2.imwrite(str(tmp_path / "small.png"), np.zeros((20, 20, 3), np.uint8))
-    for command in (["data", "tiny"], ["train", "tiny", "--output", str(tmp_path / "run")]):
+    for command in (["data", "list", "tiny"], ["train", "tiny", "--output", str(tmp_path / "run")]):
         assert main([*command, "--data", f"photos:{tmp_path}"]) == 1
         line = one_line(capfd)
         assert str(tmp_path) in line
@@ -354,7 +355,7 @@ def test_a_folder_with_nothing_usable_is_one_line(
     [
         (["nothing"], 2, "neither a name"),
         (["tiny", "--data", "pictures:here"], 2, "KIND:PATH"),
-        (["tiny", "--data", "photos:/no/such/folder"], 1, "is not there"),
+        (["tiny", "--data", "photos:/no/such/folder"], 1, "does not exist"),
         (["tiny", "--set", "loop.speed=3"], 2, "is not a setting"),
         (["tiny", "--set", "loop.steps"], 2, "KEY=VALUE"),
         (["tiny", "--set", "loop.steps=many"], 2, "whole number"),
@@ -432,7 +433,7 @@ def test_a_pack_that_does_not_serve_is_one_line(
     if broken == "half":
         (pack / "flow.npy").write_bytes((pack / "flow.npy").read_bytes()[:500])
     places = [] if of == "--data" else ["--data", f"photos:{photos}"]
-    for command in (["data", "tiny"], ["train", "tiny", "--output", str(tmp_path / "run")]):
+    for command in (["data", "list", "tiny"], ["train", "tiny", "--output", str(tmp_path / "run")]):
         assert main([*command, *places, of, f"pack:{pack}"]) == 1
         assert str(pack) in one_line(capfd)
 
@@ -448,13 +449,13 @@ def test_a_pack_too_small_for_the_settings_is_one_line(
     setting: str, says: str, packs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     given = ["--data", f"pack:{packs / 'clips'}", "--set", setting]
-    for command in (["data", "tiny"], ["train", "tiny", "--output", str(tmp_path / "run")]):
+    for command in (["data", "list", "tiny"], ["train", "tiny", "--output", str(tmp_path / "run")]):
         assert main([*command, *given]) == 1
         assert says in one_line(capfd)
 
 
 def test_data_says_what_a_pack_holds(packs: Path, capfd: pytest.CaptureFixture[str]):
-    assert main(["data", "tiny", "--data", f"pack:{packs / 'clips'}"]) == 0
+    assert main(["data", "list", "tiny", "--data", f"pack:{packs / 'clips'}"]) == 0
     assert "both stages: a pack of 6 clips, 3 frames of 64 pixels a side" in capfd.readouterr().out
 
 
@@ -472,7 +473,7 @@ def test_a_configuration_file_that_is_none(tmp_path: Path, capfd: pytest.Capture
         "empty.py": ("", "defines no"),
         "raises.py": ("1 / 0", "ZeroDivisionError"),
         "wrong.py": (
-            "from dloral.training.configurations import *\nconfig = LoopConfig(steps=0)",
+            "from dloral.training.recipes import *\nconfig = LoopConfig(steps=0)",
             "steps is 0",
         ),
     }
@@ -488,7 +489,7 @@ def test_data_says_what_is_found_and_what_is_left_out(
     for path in photos.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "notes.png").write_text("no picture")
-    assert main(["data", "tiny", "--data", f"photos:{tmp_path}"]) == 0
+    assert main(["data", "list", "tiny", "--data", f"photos:{tmp_path}"]) == 0
     said = capfd.readouterr().out
     assert "both stages: 2 photographs, 0 videos with 0 places to start from, 1 left out" in said
     assert "notes.png: not a readable picture" in said

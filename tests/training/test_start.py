@@ -8,12 +8,12 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
+from dloral.data.clips import Clips
 from dloral.errors import WeightsError
 from dloral.models.adapters import adapter_parameters, add_adapters, lora_layers
 from dloral.models.unet import TwoLoRAUNet, widen_conv_in
-from dloral.training.algorithm1 import Algorithm1Config, Algorithm1Task
 from dloral.training.config import ModelConfig
-from dloral.training.packs import ClipBatch
+from dloral.training.phases.algorithm1 import Algorithm1Config, Algorithm1Task
 from dloral.training.schedule import StageSchedule
 from dloral.training.start import SD21_UNET, Prompts, build_start
 from dloral.weights.loading import load_pipeline
@@ -34,10 +34,10 @@ def base(reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def clips(batch: int = 2) -> ClipBatch:
+def clips(batch: int = 2) -> Clips:
     draw = torch.Generator().manual_seed(0)
     frames = torch.rand(batch, 3, 3, 64, 64, generator=draw)
-    return ClipBatch(frames, 0.9 * frames, torch.zeros(batch, 2, 2, 64, 64))
+    return Clips(frames, 0.9 * frames, torch.zeros(batch, 2, 2, 64, 64))
 
 
 def test_stable_diffusion_starts_as_itself_with_two_loras_and_no_retrieval(

@@ -7,23 +7,28 @@ import numpy as np
 import pytest
 import torch
 
+from dloral.data.clips import Draw
+from dloral.data.packs import Pack, PackClips
 from dloral.errors import DLoRALError
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.base import BaseConfig, BaseTask
-from dloral.training.compact import CompactSizes, build_pipeline
-from dloral.training.flow import FlowConfig, FlowTask, end_point_error
-from dloral.training.packs import Pack
+from dloral.training.fresh import CompactSizes, build_pipeline
+from dloral.training.phases.base import BaseConfig, BasePhase
+from dloral.training.phases.flow import FlowConfig, FlowPhase, end_point_error
 from dloral.training.trainer import LoopConfig, NotFiniteError, train
 
 SIZES = CompactSizes(4, 8, 1, 1, (8, 8), 2, (4, 4, 4, 4), 1, 4)
 LOOP = LoopConfig(steps=6, checkpoint_every=1, evaluate_every=100, warmup_steps=2, decay_steps=2)
 
 
-def base_task(stills: Pack) -> BaseTask:
-    return BaseTask(build_pipeline(SIZES), stills, stills, BaseConfig(32, 2, 1))
+BASE = BaseConfig(clips=2, frames=3, crop=32, reconstructed=2, reconstructed_weight=1.0)
 
 
-def weights(task: BaseTask) -> dict[str, torch.Tensor]:
+def base_phase(clips: Pack, sizes: CompactSizes = SIZES) -> BasePhase:
+    source, held_out = PackClips(clips, BASE.clips, BASE.crop), clips.clips(slice(None))
+    return BasePhase(build_pipeline(sizes), source, BASE, 6, held_out=held_out)
+
+
+def weights(task: BasePhase) -> dict[str, torch.Tensor]:
     return {
         f"{part}.{name}": tensor.clone()
         for part, module in task.pipe.components.items()
@@ -44,31 +49,31 @@ def killed_after(step: int):
     return on_step
 
 
-def test_killed_and_resumed_equals_unbroken(stills: Pack, tmp_path: Path):
-    unbroken = base_task(stills)
+def test_killed_and_resumed_equals_unbroken(clips: Pack, tmp_path: Path):
+    unbroken = base_phase(clips)
     train(unbroken, LOOP, tmp_path / "unbroken")
     with pytest.raises(KilledError):
-        train(base_task(stills), LOOP, tmp_path / "killed", on_step=killed_after(3))
-    resumed = base_task(stills)
+        train(base_phase(clips), LOOP, tmp_path / "killed", on_step=killed_after(3))
+    resumed = base_phase(clips)
     train(resumed, LOOP, tmp_path / "killed")
     expected = weights(unbroken)
     for name, tensor in weights(resumed).items():
         assert torch.equal(tensor, expected[name]), name
 
 
-def test_base_training_lowers_its_loss(stills: Pack, tmp_path: Path):
-    task = base_task(stills)
+def test_base_training_lowers_its_loss(clips: Pack, tmp_path: Path):
+    task = base_phase(clips)
     before = task.evaluate()["reconstruction_psnr"]
     train(task, replace(LOOP, steps=60, checkpoint_every=100, ema=0.9), tmp_path)
     assert task.evaluate()["reconstruction_psnr"] > before + 0.2
 
 
-def test_flow_training_learns_motion(clips: Pack, stills: Pack, tmp_path: Path):
+def test_flow_training_learns_motion(clips: Pack, tmp_path: Path):
     """On its own clips it comes nearer to their motion than no motion does; other seeds end at 0.67
     to 0.78 of that."""
     pipe = build_pipeline(replace(SIZES, flow_channels=(16, 16, 8, 8)))
-    config = FlowConfig(clip_pairs=4, moved_pairs=4, warm_up_steps=150)
-    task = FlowTask(pipe, clips, stills, clips, config)
+    config = FlowConfig(clips=2, frames=3, crop=64, moved_pairs=4, warm_up_share=150 / 350)
+    task = FlowPhase(pipe, PackClips(clips, 2, 64), config, 350, clips.clips(slice(None)))
     loop = LoopConfig(
         steps=350, learning_rate=1.5e-3, warmup_steps=2, decay_steps=100, ema=0.0, log_every=100
     )
@@ -78,10 +83,10 @@ def test_flow_training_learns_motion(clips: Pack, stills: Pack, tmp_path: Path):
 
 
 def test_the_finest_level_of_flow_learns_alone_at_first(
-    clips: Pack, stills: Pack, tiny_pipeline: DLoRALPipeline, tmp_path: Path
+    clips: Pack, tiny_pipeline: DLoRALPipeline, tmp_path: Path
 ):
-    config = FlowConfig(clip_pairs=2, moved_pairs=2, warm_up_steps=3)
-    task = FlowTask(tiny_pipeline, clips, stills, clips, config)
+    config = FlowConfig(clips=1, frames=3, crop=64, moved_pairs=2, warm_up_share=0.6)
+    task = FlowPhase(tiny_pipeline, PackClips(clips, 1, 64), config, 5)
     first = tiny_pipeline.flow.pyramid[0].state_dict()["0.weight"].clone()
     train(task, replace(LOOP, steps=3, ema=0.0), tmp_path)
     assert torch.equal(tiny_pipeline.flow.pyramid[0].state_dict()["0.weight"], first)
@@ -96,47 +101,46 @@ def test_end_point_error_counts_known_places_only():
     assert abs(end_point_error(flow, wanted, known).item() - 5) < 1e-4
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(stills: Pack, tmp_path: Path):
-    task = base_task(stills)
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(clips: Pack, tmp_path: Path):
+    task = base_phase(clips)
     train(task, replace(LOOP, steps=2), tmp_path)
     kept = (tmp_path / "checkpoint.pt").read_bytes()
-    broken = base_task(stills)
+    broken = base_phase(clips)
     original = broken.losses
-    broken.losses = lambda step, rng: {"nan": original(step, rng)["restored"] * float("nan")}
+    broken.losses = lambda draw: {"nan": original(draw)["charbonnier"] * float("nan")}
     with pytest.raises(NotFiniteError) as caught:
         train(broken, LOOP, tmp_path)
     assert "\n" not in str(caught.value)
     assert (tmp_path / "checkpoint.pt").read_bytes() == kept
 
 
-def test_what_was_learned_before_a_loss_that_is_not_finite_is_kept(stills: Pack, tmp_path: Path):
-    task = base_task(stills)
+def test_what_was_learned_before_a_loss_that_is_not_finite_is_kept(clips: Pack, tmp_path: Path):
+    task = base_phase(clips)
     original = task.losses
 
-    def breaks_at_step_3(step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        return {
-            n: loss * (float("nan") if step == 3 else 1) for n, loss in original(step, rng).items()
-        }
+    def breaks_at_step_3(draw: Draw) -> dict[str, torch.Tensor]:
+        factor = float("nan") if draw.step == 3 else 1
+        return {n: loss * factor for n, loss in original(draw).items()}
 
     task.losses = breaks_at_step_3
     rarely = replace(LOOP, checkpoint_every=100)
     with pytest.raises(NotFiniteError, match="the checkpoint of step 3 holds them"):
         train(task, rarely, tmp_path)
-    mended = base_task(stills)
+    mended = base_phase(clips)
     train(mended, rarely, tmp_path)
-    unbroken = base_task(stills)
+    unbroken = base_phase(clips)
     train(unbroken, rarely, tmp_path / "unbroken")
     expected = weights(unbroken)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(mended).items())
 
 
-def test_a_checkpoint_of_another_configuration_is_refused(stills: Pack, tmp_path: Path):
-    train(base_task(stills), replace(LOOP, steps=1), tmp_path)
-    wider = build_pipeline(replace(SIZES, vae_width=16))
+def test_a_checkpoint_of_another_configuration_is_refused(clips: Pack, tmp_path: Path):
+    train(base_phase(clips), replace(LOOP, steps=1), tmp_path)
+    wider = base_phase(clips, replace(SIZES, vae_width=16))
     with pytest.raises(DLoRALError, match=r"another configuration.*vae\."):
-        train(BaseTask(wider, stills, stills, BaseConfig(32, 2, 1)), LOOP, tmp_path)
+        train(wider, LOOP, tmp_path)
     with pytest.raises(DLoRALError, match=r"another configuration.*loop\.learning_rate"):
-        train(base_task(stills), replace(LOOP, learning_rate=1.0), tmp_path)
+        train(base_phase(clips), replace(LOOP, learning_rate=1.0), tmp_path)
 
 
 def test_learning_rate_rises_stays_and_falls():

@@ -218,9 +218,18 @@ def test_absurd_video_size_and_duration(ffmpeg, tmp_path):
     wide, long = tmp_path / "wide.mkv", tmp_path / "long.mkv"
     ffmpeg("-f", "lavfi", "-i", "color=s=16400x16:d=0.04", "-c:v", "ffv1", str(wide))
     assert "16400x16" in bad_line(wide)
-    slow = ["-vf", "setpts=N*50000/TB", "-fps_mode", "vfr"]
+    slow = ["-vf", "setpts=N*2000000/TB", "-fps_mode", "vfr"]
     ffmpeg("-f", "lavfi", "-i", "color=s=16x16:r=1:d=3", *slow, "-c:v", "ffv1", str(long))
-    assert "at most 24" in bad_line(long)
+    assert "at most 31 are read" in bad_line(long)
+
+
+def test_tables_that_claim_more_samples_than_there_are_bytes(clips, tmp_path):
+    data = bytearray(clips("plain.mp4").read_bytes())
+    at = data.index(b"stsz")
+    data[at + 8 : at + 16] = (1).to_bytes(4, "big") + (80_000_000).to_bytes(4, "big")
+    path = tmp_path / "a.mp4"
+    path.write_bytes(data)
+    assert "claim 80000000 samples" in bad_line(path)
 
 
 def test_devices_and_pipes(tmp_path):

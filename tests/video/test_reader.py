@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from dloral.errors import InputError
+from dloral.video.known import source_notes
 from dloral.video.probe import probe
 from dloral.video.reader import read_frames
 
@@ -146,18 +147,22 @@ def test_damaged_frame_is_named_by_its_time(clips, ffmpeg, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_change_of_size_is_an_error(clips, ffmpeg, tmp_path):
+def test_change_of_size_is_known_before_the_work(clips, ffmpeg, tmp_path):
     small, both = tmp_path / "small.ts", tmp_path / "both.ts"
     first = tmp_path / "first.ts"
     ffmpeg("-i", str(clips("plain.mp4")), "-c:v", "mpeg2video", str(first))
-    shift = ["-output_ts_offset", "1"]
+    shift = ["-output_ts_offset", "1.1"]
     ffmpeg("-i", str(clips("plain.mp4")), "-s", "32x32", "-c:v", "mpeg2video", *shift, str(small))
     both.write_bytes(first.read_bytes() + small.read_bytes())
-    with (
-        pytest.raises(InputError, match="64x48 before, 32x32 there"),
-        read_frames(both) as frames,
-    ):
-        list(frames)
+    clip = probe(both)
+    (change,) = clip.size_changes
+    assert (change.width, change.height) == (32, 32)
+    assert float(change.time) == pytest.approx(1.1, abs=0.05)
+    with pytest.raises(InputError, match="64x48 before, 32x32 there"):
+        source_notes(clip, 0, "refuse")
+    assert "scaled to the first size" in source_notes(clip, 0, "scale")[0]
+    with read_frames(both) as frames:
+        assert {tuple(frame.pixels.shape) for frame in frames} == {(3, 48, 64)}
 
 
 def test_file_is_closed_when_reading_stops_early(clips, tmp_path):

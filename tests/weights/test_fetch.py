@@ -163,7 +163,7 @@ def test_broken_for_good_then_gone_on_with(hub: Hub) -> None:
     line = refusal(without=["tagger"])
     assert f"{RELEASE} broke off at 3,000,000 of 9,702,699 bytes" in line
     assert "python -m dloral fetch sd21" in line
-    assert "--model compact" in line
+    assert 'model="compact"' in line
     release.break_after = []
     hub.log.clear()
     assert plan_fetch("sd21", ["tagger"]).bytes_left == 9_702_699 - 3_000_000
@@ -249,7 +249,7 @@ def test_no_network(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     line = refusal()
     assert "cannot be reached" in line
-    assert "--model compact" in line
+    assert 'model="compact"' in line
 
 
 def test_something_that_is_no_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,7 +262,7 @@ def test_offline_with_a_cold_cache(hub: Hub, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     line = refusal()
     assert "HF_HUB_OFFLINE is set" in line
-    assert "--model compact" in line
+    assert 'model="compact"' in line
     assert not hub.log
 
 

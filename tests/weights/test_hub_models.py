@@ -24,7 +24,7 @@ def refusal(model: str) -> str:
     assert "\n" not in line
     assert len(line) < 400
     assert repr(model) in line
-    assert "--model compact" in line
+    assert 'model="compact"' in line
     return line
 
 
@@ -107,5 +107,7 @@ def test_id_without_network(home: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_sd21_without_network(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(WeightsError, match=r"HF_HUB_OFFLINE is set; try again .* --model compact"):
+    with pytest.raises(
+        WeightsError, match=r"HF_HUB_OFFLINE is set; try again .* model=\"compact\""
+    ):
         load_pipeline("sd21")

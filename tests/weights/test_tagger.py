@@ -135,7 +135,7 @@ def test_half_precision_and_without_dape(tmp_path: Path, pictures: Tensor) -> No
     assert tagger.tags_of(pictures[:1])[0]
     with pytest.raises(DLoRALError, match=r"dape\.safetensors") as caught:
         load_tagger(tmp_path / "tagger", dape=True)
-    assert "--tagger none" in str(caught.value)
+    assert 'tagger="none"' in str(caught.value)
 
 
 # What does not fit ---------------------------------------------------------------------------

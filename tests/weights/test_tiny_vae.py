@@ -51,7 +51,7 @@ def test_decoder_alone(tiny: AutoencoderTiny, converted: Path) -> None:
 
 
 def test_not_for_other_latents(tiny: AutoencoderTiny) -> None:
-    with pytest.raises(OptionError, match="--vae auto"):
+    with pytest.raises(OptionError, match="latents"):
         load_pipeline("compact", device="cpu", vae="tiny")
 
 

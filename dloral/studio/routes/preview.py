@@ -10,7 +10,8 @@ from starlette.concurrency import run_in_threadpool
 
 from dloral.errors import CancelledError
 from dloral.options import UpscaleOptions
-from dloral.studio import motion as motions
+from dloral.studio.motion import MOST_PIXELS as MOST_MOTION_PIXELS
+from dloral.studio.motion import Motion, motion_steps
 from dloral.studio.preview import MOST_PIXELS, Preview, Region, Rendered
 from dloral.studio.routes.calls import (
     JPEG,
@@ -67,16 +68,28 @@ def preview_routes(studio: Studio) -> APIRouter:
             return answer({"superseded": True})
         return picture(made.png, PNG, _headers(made))
 
-    @router.post("/{token}/fill")
-    async def fill(token: str, request: Request) -> Response:
-        session = visitor(token, studio)
+    _add_parts(router, studio)
+    return router
+
+
+def _add_parts(router: APIRouter, studio: Studio) -> None:
+    """Calls for a part of a frame that the page names."""
+
+    async def asked_of(
+        session: Session, request: Request, most_pixels: int
+    ) -> tuple[int, UpscaleOptions, Region]:
         asked = await json_of(request)
         settings = settings_from(object_of(asked, "settings"), studio.model.name)
         index = frame_within(session, number_of(asked, "frame"))
         options = settings.at(index / clip_of(session).fps)
-        region = _region(asked, MOST_PIXELS)
+        return index, options, _region(asked, most_pixels)
+
+    @router.post("/{token}/fill")
+    async def fill(token: str, request: Request) -> Response:
+        session = visitor(token, studio)
+        asked = await asked_of(session, request, MOST_PIXELS)
         try:
-            made = await run_in_threadpool(_preview(session).fill, index, options, region)
+            made = await run_in_threadpool(_preview(session).fill, *asked)
         except CancelledError:
             return answer({"superseded": True})
         return picture(made, PNG)
@@ -84,14 +97,8 @@ def preview_routes(studio: Studio) -> APIRouter:
     @router.post("/{token}/motion")
     async def motion(token: str, request: Request) -> Response:
         session = visitor(token, studio)
-        asked = await json_of(request)
-        settings = settings_from(object_of(asked, "settings"), studio.model.name)
-        index = frame_within(session, number_of(asked, "frame"))
-        options = settings.at(index / clip_of(session).fps)
-        region = _region(asked, motions.MOST_PIXELS)
-        return await run_in_threadpool(_motion, session, studio, index, options, region)
-
-    return router
+        asked = await asked_of(session, request, MOST_MOTION_PIXELS)
+        return await run_in_threadpool(_motion, session, studio, *asked)
 
 
 def _motion(
@@ -101,16 +108,14 @@ def _motion(
     clip, own = clip_of(session), secrets.token_hex(8)
     session.motion = own
     file = session.folder / f"{own}.mp4"
-    made: int | motions.Motion | None = None
+    made: int | Motion | None = None
     try:
-        with closing(
-            motions.motion_steps(clip, studio.model, index, options, region, file)
-        ) as steps:
+        with closing(motion_steps(clip, studio.model, index, options, region, file)) as steps:
             for step in steps:
                 made = step
                 if session.motion != own or session.clip is not clip:
                     return answer({"superseded": True})
-        assert isinstance(made, motions.Motion), "the last step is the whole clip"
+        assert isinstance(made, Motion), "the last step is the whole clip"
         headers = _region_headers(made.region) | {
             "x-first": str(made.first),
             "x-count": str(made.count),

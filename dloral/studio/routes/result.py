@@ -7,7 +7,7 @@ from fastapi.responses import FileResponse, Response
 
 from dloral.errors import InputError
 from dloral.studio.comparison import FORMATS, LAYOUTS, comparison_clip
-from dloral.studio.jobs import Result
+from dloral.studio.records import Result
 from dloral.studio.routes.calls import JPEG, PNG, answer, picture, visitor
 from dloral.studio.sessions import Session
 from dloral.studio.stills import before_and_after, still

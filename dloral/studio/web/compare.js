@@ -7,9 +7,14 @@ import { AFTER, BEFORE, PINNED } from "./viewer.js";
 
 export class Compare {
   constructor(link, viewer, preview, { look, onError }) {
-    Object.assign(this, { link, viewer, preview, look, onError });
+    this.link = link;
+    this.viewer = viewer;
+    this.preview = preview;
+    this.look = look;
+    this.onError = onError;
     this.other = null;         // {token, result, video}: another result
     this.hasPinned = false;
+    this.canvas = document.createElement("canvas");  // the other result's frame
     this.isPreview = true;
     for (const [which, id] of ["#side-a", "#side-b"].entries()) {
       find(id).addEventListener("change", () => {
@@ -109,7 +114,7 @@ export class Compare {
 
   drawOther() {
     if (!this.other || this.isPreview) return;
-    const { video } = this.other, canvas = this.canvas ??= document.createElement("canvas");
+    const { video } = this.other, { canvas } = this;
     if (!video.videoWidth) return;
     canvas.width = video.videoWidth;
     canvas.height = video.videoHeight / 2;

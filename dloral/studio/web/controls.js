@@ -10,7 +10,14 @@ const PLAN_AFTER = 120;             // ms after the last change
 export class Controls {
   // ``look()``: {clip, model, frame, isRunning} of this moment.
   constructor(link, { steering, strip, scenes, size }, { look, onChange, onGone }) {
-    Object.assign(this, { link, steering, strip, scenes, size, look, onChange, onGone });
+    this.link = link;
+    this.steering = steering;
+    this.strip = strip;
+    this.scenes = scenes;
+    this.size = size;
+    this.look = look;
+    this.onChange = onChange;
+    this.onGone = onGone;
     for (const name of [...SELECTS, "prompt"]) find(`#${name}`).addEventListener("change", () => this.onChange());
   }
 

@@ -10,7 +10,9 @@ const CHANGED = ["done", "stopped", "failed"];
 
 export class ModelMenu {
   constructor(link, onChanged) {
-    Object.assign(this, { link, onChanged, asked: 0 });
+    this.link = link;
+    this.onChanged = onChanged;
+    this.asked = 0;
     this.select = find("#model");
     this.box = find("#offer");
     this.more = find("#offer-more input");
@@ -34,7 +36,11 @@ export class ModelMenu {
   get chosen() { return this.models.find((model) => model.name === this.select.value); }
 
   list({ in_use: inUse, vae, takes_tiny_vae: takesTinyVae, tiny_vae: tinyVae, models, change }) {
-    Object.assign(this, { inUse, vaeInUse: vae, tinyVae, models, change });
+    this.inUse = inUse;
+    this.vaeInUse = vae;
+    this.tinyVae = tinyVae;
+    this.models = models;
+    this.change = change;
     this.isChanging = Boolean(change) && !CHANGED.includes(change.stage);
     const kept = this.isChanging ? change.name : this.box.hidden ? inUse : this.select.value;
     this.select.replaceChildren(...models.map((model) => {
@@ -134,6 +140,7 @@ export class ModelMenu {
   }
 
   // ``bar``: 0 to 1, null while nobody knows, undefined for none. ``take``: null for no button.
+  /** @param {string} text @param {{take?: string | null, leave?: string, isSure?: boolean, hasMore?: boolean, bar?: number | null}} options */
   say(text, { take = "Download", leave = "Not now", isSure = true, hasMore = false, bar } = {}) {
     this.box.hidden = false;
     find("#offer-says").textContent = text;

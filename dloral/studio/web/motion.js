@@ -7,8 +7,14 @@ const SIDE = 256;  // pixels; the part is no larger, so that it is there soon
 
 export class Motion {
   constructor(link, viewer, video, { look, onError, onBusy }) {
-    Object.assign(this, { link, viewer, video, look, onError, onBusy });
+    this.link = link;
+    this.viewer = viewer;
+    this.video = video;
+    this.look = look;
+    this.onError = onError;
+    this.onBusy = onBusy;
     this.isPlaying = false;
+    this.onStop = () => {};
     find("#motion").addEventListener("click", () => (this.isPlaying ? this.stop() : this.start()));
   }
 
@@ -66,7 +72,7 @@ export class Motion {
     const button = find("#motion");
     button.textContent = "Play 1 s";
     button.setAttribute("aria-pressed", "false");
-    this.onStop?.();
+    this.onStop();
     return true;
   }
 }

@@ -3,7 +3,7 @@
 import { Compare } from "./compare.js";
 import { Controls } from "./controls.js";
 import { Curves } from "./curves.js";
-import { all, announce, check, cover, download, find, pictureFrom, radios } from "./dom.js";
+import { find, radios } from "./dom.js";
 import { Gestures } from "./gestures.js";
 import { GoneError, Link, LostError, RefusedError } from "./link.js";
 import { ModelMenu } from "./models.js";
@@ -18,10 +18,12 @@ import { Sheet } from "./sheet.js";
 import { Size } from "./size.js";
 import { Source } from "./source.js";
 import { Steering } from "./steering.js";
-import { Strip, THUMBNAILS } from "./strip.js";
+import { Strip } from "./strip.js";
 import { recallFolds, recallTheme, toggleTheme } from "./theme.js";
+import { fullScreen, play, playing, saveFrame, seek, show, step, toggleLoop, toggleSound, toSecond, where } from "./transport.js";
 import { Tray } from "./tray.js";
 import { Viewer } from "./viewer.js";
+import { back, close, compareWith, focusAfterOpening, keepResult, leaveClip, lost, lostVisitor, openVisit, takeFiles, thumb } from "./visiting.js";
 import { freeVisit, hold, letGo, ownToken } from "./visits.js";
 import { clamp, modelWords } from "./words.js";
 
@@ -30,13 +32,13 @@ export class StudioPage {
     this.state = { clip: null, job: null, result: null };
     this.frame = 0;           // of the source, that is previewed
     this.showing = "preview";
-    this.link = new Link((isOnline) => this.lost(isOnline), (state) => this.back(state));
+    this.link = new Link((isOnline) => lost(this, isOnline), (state) => back(this, state));
     this.viewer = new Viewer(find("#stage"));
     this.preview = new Preview(this.link, this.viewer);
     this.player = new Player(this.viewer, find("#player"), this.link);
     this.steering = new Steering(() => this.steered(), (strength) => this.mixed(strength));
     this.sheet = new Sheet(this.link, (scales) => this.steering.set(scales));
-    this.strip = new Strip(this.link, { onTrim: (second) => { this.controls.planSoon(); this.previewAt(second); }, onSeek: (second) => this.toSecond(second) });
+    this.strip = new Strip(this.link, { onTrim: (second) => { this.controls.planSoon(); this.previewAt(second); }, onSeek: (second) => toSecond(this, second) });
     this.scenes = new Scenes(this.link, {
       look: () => ({ clip: this.state.clip, settings: this.controls?.values ?? { start: 0, duration: null } }),
       onChange: () => this.settled(), onError: (error) => this.fail(error),
@@ -45,9 +47,9 @@ export class StudioPage {
     this.size = new Size(() => this.settled());
     this.controls = new Controls(this.link, { steering: this.steering, strip: this.strip, scenes: this.scenes, size: this.size }, {
       look: () => ({ ...this.state, frame: this.frame, isRunning: this.run?.isRunning }),
-      onChange: () => this.settled(), onGone: () => this.lostVisitor(),
+      onChange: () => this.settled(), onGone: () => lostVisitor(this),
     });
-    this.curves = new Curves(this.link, (index) => { this.show("result"); this.player.pause(); this.player.seek(index); });
+    this.curves = new Curves(this.link, (index) => { show(this, "result"); this.player.pause(); this.player.seek(index); });
     this.results = new Results(this.link, this.curves, {
       onError: (error) => this.fail(error),
       onBack: (settings) => { this.applySettings(settings); this.settled(); },
@@ -61,7 +63,7 @@ export class StudioPage {
     });
     this.motion.onStop = () => { if (this.showing === "preview") this.preview.present(); };
     this.tray = new Tray(this.link, {
-      onOpen: (token) => this.openVisit(token), onCompare: (token, state) => this.compareWith(token, state),
+      onOpen: (token) => openVisit(this, token), onCompare: (token, state) => compareWith(this, token, state),
       onError: (error) => this.fail(error), onSay: (text, undo) => this.say(text, "note", undo),
     });
     this.run = new Run(this.link, {
@@ -70,16 +72,16 @@ export class StudioPage {
       onError: (error) => this.fail(error),
     });
     this.source = new Source(this.link, {
-      onClip: (state) => { this.opened(state); this.focusAfterOpening(); },
-      onFiles: (files) => this.takeFiles(files),
+      onClip: (state) => { this.opened(state); focusAfterOpening(this); },
+      onFiles: (files) => takeFiles(this, files),
       onSettings: (settings, name) => { this.applySettings(settings); this.say(`Settings of ${name} are back.`, "note"); this.settled(); },
       onError: (error) => this.fail(error),
-      leaveClip: () => this.leaveClip(),
+      leaveClip: () => leaveClip(this),
     });
     this.gestures = new Gestures(this.viewer, {
-      step: (by) => this.step(by), seek: (index) => this.seek(index), play: () => this.play(),
-      full: () => this.fullScreen(), loop: () => this.toggleLoop(), sound: () => this.toggleSound(),
-      help: () => find("#help").showModal(), pin: () => this.compare.toggle(), save: () => this.saveFrame(),
+      step: (by) => step(this, by), seek: (index) => seek(this, index), play: () => play(this),
+      full: () => fullScreen(this), loop: () => toggleLoop(this), sound: () => toggleSound(this),
+      help: () => find("#help").showModal(), pin: () => this.compare.toggle(), save: () => saveFrame(this),
       restoreAt: (point) => { if (this.showing === "preview") { this.preview.moveTo(point); this.render(); } },
     });
     this.preview.onBusy = (words) => this.busy(words);
@@ -90,33 +92,33 @@ export class StudioPage {
     this.preview.mayFill = () => !this.run.isRunning && !this.motion.isPlaying && !this.sheet.isOpen;
     this.preview.onError = (error) => this.fail(error);
     this.viewer.onMove = () => this.followSoon();
-    this.player.onFrame = (index) => this.where(index, this.player.times.length, this.player.times[index], this.state.result.first_frame);
-    this.player.onState = (isPlaying) => this.playing(isPlaying);
+    this.player.onFrame = (index) => where(this, index, this.player.times.length, this.player.times[index], this.state.result.first_frame);
+    this.player.onState = (isPlaying) => playing(this, isPlaying);
     this.bind();
   }
 
   bind() {
     radios(find("#modes"), (button) => this.viewer.setMode(button.dataset.mode));
-    radios(find("#shown"), (button) => this.show(button.dataset.show));
+    radios(find("#shown"), (button) => show(this, button.dataset.show));
     const on = (id, what, name = "click") => find(`#${id}`).addEventListener(name, what);
     on("gain", () => { this.viewer.gain = Number(find("#gain").value); this.viewer.draw(); }, "change");
     on("zoom", () => this.viewer.toggleFit());
     on("zoom-in", () => this.gestures.zoom(1.25));
     on("zoom-out", () => this.gestures.zoom(0.8));
-    on("full", () => this.fullScreen());
+    on("full", () => fullScreen(this));
     on("help-open", () => find("#help").showModal());
     find("#help button").addEventListener("click", () => find("#help").close());
-    on("back", () => this.step(-1));
-    on("forth", () => this.step(1));
-    on("play", () => this.play());
-    on("loop", () => this.toggleLoop());
-    on("sound", () => this.toggleSound());
-    on("seek", () => this.seek(Number(find("#seek").value)), "input");
+    on("back", () => step(this, -1));
+    on("forth", () => step(this, 1));
+    on("play", () => play(this));
+    on("loop", () => toggleLoop(this));
+    on("sound", () => toggleSound(this));
+    on("seek", () => seek(this, Number(find("#seek").value)), "input");
     on("run", () => this.start());
-    on("close", () => this.close());
+    on("close", () => close(this));
     on("theme", () => toggleTheme(() => this.curves.draw()));
     on("sheet-open", () => this.openSheet());
-    on("save", () => this.saveFrame());
+    on("save", () => saveFrame(this));
     on("tray-all", () => this.tray.downloadAll());
     on("undo", () => { const { undo } = this; this.say(""); undo?.(); });
     find("#message-close").addEventListener("click", () => this.say(""));
@@ -157,26 +159,6 @@ export class StudioPage {
     this.scenes.follow(state);
   }
 
-  // A network that is gone and a server that was ended are two things.
-  lost(isOnline) {
-    find("#lost").hidden = false;
-    find("#lost").textContent = isOnline ? "The page's server does not answer; it may have been ended. Trying again …"
-      : "This device has no network. A running restoration goes on; trying again …";
-  }
-
-  async back(state) {
-    find("#lost").hidden = true;
-    if (!state) { await this.lostVisitor(); return; }
-    this.restored(state);
-  }
-
-  async lostVisitor() {
-    await this.link.open(true);
-    const state = await this.link.call("GET", "state"), isAnew = this.started !== undefined && state.started !== this.started;
-    this.opened(state);
-    this.say(isAnew ? "The page's server was started anew. Drop the clip again." : "This page was away for too long, and its files are gone. Drop the clip again.", "note");
-  }
-
   async beat() {
     if (this.run.isRunning || this.link.isLost) return;
     try {
@@ -185,7 +167,7 @@ export class StudioPage {
         this.forgetResult();
         this.say("The result has expired and is gone; restore the clip again.", "note");
       }
-    } catch (error) { if (error instanceof GoneError) this.lostVisitor(); }
+    } catch (error) { if (error instanceof GoneError) lostVisitor(this); }
   }
 
   // The state of this moment; a changed model is taken from it, and the rest left to the caller.
@@ -233,8 +215,8 @@ export class StudioPage {
     find("#run").disabled = find("#sheet-open").disabled = !clip;
     this.run.show(isSame ? state.job : null);
     find("#run").disabled = !clip;
-    this.strip.open(clip).then(() => this.thumb()).catch(() => {});
-    if (!clip) { this.where(0, 0); this.settled(); return; }
+    this.strip.open(clip).then(() => thumb(this)).catch(() => {});
+    if (!clip) { where(this, 0, 0); this.settled(); return; }
     find("#clip-name").textContent = clip.name;
     find("#clip-name").title = clip.name;
     find("#facts").textContent = clip.facts.join(" · ");
@@ -249,82 +231,11 @@ export class StudioPage {
       this.strip.set({ start: 0, duration: clip.suggested.duration });
     }
     this.frame = isSame ? clamp(this.controls.remembered?.frame ?? 0, 0, clip.frames - 1) : 0;
-    this.show("preview");
+    show(this, "preview");
     this.settled();
   }
 
-  thumb() {
-    const { clip } = this.state, canvas = find("#thumb");
-    if (!clip) return;
-    const strip = this.strip.canvas, context = canvas.getContext("2d");
-    context.clearRect(0, 0, canvas.width, canvas.height);
-    if (this.strip.root.hidden) {
-      this.link.call("GET", "thumbnails", { parameters: { count: 1 } }).then(async ({ blob }) => cover(context, await pictureFrom(blob))).catch(() => {});
-    } else cover(context, strip, strip.width / THUMBNAILS);
-  }
-
-  // Another clip takes this one's place: what was made of it stays among the results.
-  async leaveClip() {
-    const { clip, job } = this.state;
-    if (!clip || !job) return;
-    letGo(this.link.token);
-    await this.link.open(true);
-    this.tray.wake?.();
-  }
-
-  async close() {
-    const { clip } = this.state, { token } = this.link;
-    try {
-      letGo(token);
-      await this.link.open(true);
-      this.opened(await this.link.call("GET", "state"));
-      find("#file").focus();
-      this.tray.wake?.();
-      this.say(`${clip.name} is closed.`, "note", () => this.openVisit(token));
-    } catch (error) { this.fail(error); }
-  }
-
-  async openVisit(token) {
-    try {
-      const state = await this.link.call("GET", "state", { token });
-      letGo(this.link.token);
-      this.link.use(token);
-      this.tray.drop(token);
-      this.restored(state);
-      this.tray.wake?.();
-    } catch (error) { this.fail(error); }
-  }
-
-  // Several files: the first is shown if nothing else is, the others are restored one by one.
-  async takeFiles(files) {
-    this.say(`${files.length} files are restored one after another, with the settings of this moment.`, "note");
-    await this.tray.queue(files, this.settings(), (file, token) => this.source.send(file, token));
-  }
-
-  async compareWith(token, { result }) {
-    if (!this.state.result || this.state.result.image) { this.say("Open one result first; then compare another with it.", "note"); return; }
-    this.show("result");
-    await this.compare.withOther(token, result);
-    this.compare.at(this.state.result.start + this.player.times[this.player.index], false);
-    find("#stage").focus();
-  }
-
-  focusAfterOpening() {
-    announce(`${this.state.clip?.name ?? ""} is open`);
-    if ([document.body, null].includes(document.activeElement) || document.activeElement.closest("#choose, #others, #file")) find("#run").focus();
-  }
-
   busy(words) { find("#busy").textContent = words; }
-
-  async saveFrame() {
-    if (!this.viewer.source) return;
-    const blob = await this.viewer.snapshot(), address = URL.createObjectURL(blob);
-    const number = this.showing === "result" ? this.player.index : this.frame;
-    download(address, `${this.state.clip.name.replace(/\.[^.]*$/, "")}-frame-${number + 1}.png`);
-    setTimeout(() => URL.revokeObjectURL(address), 10000);
-  }
-
-  // Settings --------------------------------------------------------------------------------
 
   settings() { return this.controls.values; }
 
@@ -344,7 +255,7 @@ export class StudioPage {
 
   steered() {
     this.motion.stop();
-    this.show("preview");
+    show(this, "preview");
     this.results.compare(this.settings());
     this.controls.remember();
     this.render();
@@ -352,18 +263,16 @@ export class StudioPage {
 
   mixed(strength) {
     this.viewer.strength = this.showing === "preview" ? strength : 1;
-    if (this.showing !== "preview") this.show("preview");
+    if (this.showing !== "preview") show(this, "preview");
     this.viewer.draw();
     this.results.compare(this.settings());
     this.controls.remember();
   }
 
-  // Preview and result ----------------------------------------------------------------------
-
   render() {
     const { clip } = this.state;
     if (!clip) return;
-    if (this.showing === "preview") this.where(this.frame, clip.frames, this.frame / clip.fps, 0);
+    if (this.showing === "preview") where(this, this.frame, clip.frames, this.frame / clip.fps, 0);
     this.motion.stop();
     this.preview.want(clip, this.frame, this.settings()).then(() => {
       if (!this.state.model?.loaded) this.beat();
@@ -375,7 +284,7 @@ export class StudioPage {
   previewAt(second) {
     const { clip } = this.state;
     this.frame = clamp(Math.floor(second * clip.fps + 0.5), 0, clip.frames - 1);
-    this.show("preview");
+    show(this, "preview");
     this.render();
   }
 
@@ -387,102 +296,13 @@ export class StudioPage {
     }, 160);
   }
 
-  show(what) {
-    if (what === "result" && find("#shown [data-show=result]").disabled) return;
-    this.showing = what;
-    if (what === "result") this.motion.stop();
-    check(find("#shown"), find(`#shown [data-show=${what}]`));
-    find("#motion").disabled = what !== "preview";
-    const isPreview = what === "preview";
-    this.viewer.strength = isPreview ? this.steering.strength : 1;
-    const isPlayable = !isPreview && Boolean(this.state.result) && !this.state.result.image;
-    for (const name of ["play", "loop"]) find(`#${name}`).disabled = !isPlayable;
-    find("#sound").hidden = !isPlayable || !this.state.result.sound;
-    this.compare.shown(isPreview);
-    if (isPreview) this.preview.say();
-    this.player.shown(!isPreview && Boolean(this.state.result));
-    this.preview.shown(isPreview);
-    if (isPreview && this.state.clip) this.where(this.frame, this.state.clip.frames, this.frame / this.state.clip.fps, 0);
-    if (!isPreview && !this.state.result && this.newest) this.viewer.show(this.newest);
-  }
-
-  step(by) {
-    if (this.showing === "result") this.player.step(by);
-    else if (this.state.clip) this.seek(this.frame + by);
-  }
-
-  seek(index) {
-    if (this.showing === "result") { this.player.pause(); this.player.seek(Math.min(index, this.player.times.length - 1)); return; }
-    if (!this.state.clip) return;
-    this.frame = clamp(index, 0, this.state.clip.frames - 1);
-    this.controls.remember();
-    this.render();
-  }
-
-  toSecond(second) {
-    const { clip, result } = this.state;
-    if (this.showing !== "result" || !result) { this.previewAt(second); return; }
-    this.player.pause();
-    this.player.seek(this.player.indexAt(second - result.start));
-  }
-
-  play() { if (this.showing === "result") this.player.toggle(); else if (this.state.result) { this.show("result"); this.player.play(); } }
-
-  playing(isPlaying) {
-    find("#play").classList.toggle("playing", isPlaying);
-    find("#play").setAttribute("aria-label", isPlaying ? "Pause" : "Play");
-  }
-
-  toggleLoop() {
-    const loops = !this.player.video.loop;
-    this.player.video.loop = loops;
-    find("#loop").setAttribute("aria-pressed", String(loops));
-  }
-
-  toggleSound() {
-    const { video } = this.player;
-    video.muted = !video.muted;
-    find("#sound").setAttribute("aria-pressed", String(!video.muted));
-  }
-
-  fullScreen() {
-    if (document.fullscreenElement) document.exitFullscreen();
-    else find("#viewer").requestFullscreen?.();
-  }
-
-  where(index, count, time = 0, first = 0) {
-    const seek = find("#seek");
-    seek.max = String(Math.max(count - 1, 0));
-    seek.value = String(index);
-    seek.disabled = count < 2;
-    seek.setAttribute("aria-valuetext", count ? `frame ${index + 1} of ${count}, ${time.toFixed(1)} seconds` : "");
-    find("#where").textContent = count ? `Frame ${index + 1} of ${count} · ${time.toFixed(2)} s` : "";
-    for (const name of ["back", "forth"]) find(`#${name}`).disabled = count < 2;
-    if (this.state.clip) this.strip.now((index + first) / this.state.clip.fps);
-    if (this.showing === "result" && this.state.result) {
-      this.curves.at(index);
-      this.compare.at(this.state.result.start + time, this.player.isPlaying);
-    }
-  }
-
-  // Runs ------------------------------------------------------------------------------------
-
   async start() {
     this.say("");
     this.motion.stop();
-    try { await this.keepResult(); } catch (error) { this.fail(error); return; }
+    try { await keepResult(this); } catch (error) { this.fail(error); return; }
     this.compare.forgetOther();
     this.forgetResult();
     await this.run.start(this.settings());
-  }
-
-  // A result that is there stays among the results: the clip goes on in a visit of its own.
-  async keepResult() {
-    if (!this.state.result) return;
-    const { token } = await this.link.call("POST", "fork", { body: {} }), { name } = this.state.clip;
-    letGo(this.link.token);
-    this.link.use(token, name);
-    this.tray.wake?.();
   }
 
   latest(picture, frame, job) {
@@ -494,10 +314,10 @@ export class StudioPage {
       fullWidth: Math.round(clip.width * scale), fullHeight: Math.round(clip.height * scale),
     };
     const result = find("#shown [data-show=result]");
-    if (result.disabled) { result.disabled = false; result.textContent = "Running"; this.show("result"); }
+    if (result.disabled) { result.disabled = false; result.textContent = "Running"; show(this, "result"); }
     if (this.showing !== "result") return;
     this.viewer.show(this.newest);
-    this.where(frame - 1, job.frames ?? frame, (frame - 1) / clip.fps, Math.round((job.settings.start ?? 0) * clip.fps));
+    where(this, frame - 1, job.frames ?? frame, (frame - 1) / clip.fps, Math.round((job.settings.start ?? 0) * clip.fps));
     find("#seek").disabled = find("#back").disabled = find("#forth").disabled = true;
   }
 
@@ -525,7 +345,7 @@ export class StudioPage {
     const button = find("#shown [data-show=result]");
     button.disabled = false;
     button.textContent = "Result";
-    this.show("result");
+    show(this, "result");
     this.curves.load(state.result).catch(() => {});
   }
 
@@ -538,21 +358,19 @@ export class StudioPage {
     const button = find("#shown [data-show=result]");
     button.disabled = true;
     button.textContent = "Result";
-    this.show("preview");
+    show(this, "preview");
   }
 
   async openSheet() {
-    this.show("preview");
+    show(this, "preview");
     const seen = this.viewer.source && !this.viewer.fits ? this.viewer.seen() : null;
     try {
       await this.sheet.open(this.frame, this.settings(), seen && { x: seen.x + seen.width / 2, y: seen.y + seen.height / 2 });
     } catch (error) { this.sheet.dialog.close(); this.fail(error); }
   }
 
-  // Words -----------------------------------------------------------------------------------
-
   fail(error) {
-    if (error instanceof GoneError) { this.lostVisitor().catch(() => {}); return; }
+    if (error instanceof GoneError) { lostVisitor(this).catch(() => {}); return; }
     if (error instanceof LostError) return;  // the banner says so
     if (!(error instanceof RefusedError) && typeof error !== "string") console.error(error);
     this.say(typeof error === "string" ? error : error.message, "error");

@@ -14,8 +14,8 @@ export class Player {
     this.times = [0];
     this.index = 0;
     this.isShown = false;    // whether the viewer shows the result
-    this.onFrame = () => {};
-    this.onState = () => {};
+    this.onFrame = (_index) => {};
+    this.onState = (_isPlaying) => {};
     video.loop = true;
     video.addEventListener("play", () => this.state());
     video.addEventListener("pause", () => { this.state(); this.exactSoon(); });
@@ -38,7 +38,10 @@ export class Player {
       });
     }
     if (this.loading !== result) return;  // unloaded meanwhile
-    Object.assign(this, { result, picture, times: result.times, index: 0 });
+    this.result = result;
+    this.picture = picture;
+    this.times = result.times;
+    this.index = 0;
   }
 
   unload() {

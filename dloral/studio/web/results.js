@@ -8,7 +8,9 @@ const COMPARED = ["scale", "consistency", "detail", "strength", "window", "color
 
 export class Results {
   constructor(link, curves, { onError, onBack }) {
-    Object.assign(this, { link, curves, onError });
+    this.link = link;
+    this.curves = curves;
+    this.onError = onError;
     this.result = null;
     find("#measures-open").addEventListener("click", () => this.toggleMeasures());
     find("#share").addEventListener("click", (event) => this.share(event.currentTarget));
@@ -47,6 +49,7 @@ export class Results {
     button.setAttribute("aria-expanded", String(isOpen));
     find("#measures").hidden = !isOpen;
     this.curves.draw();
+    if (isOpen) find("#measures").scrollIntoView({ block: "nearest" });
   }
 
   async share(button) {

@@ -12,7 +12,10 @@ const TITLE = document.title;
 
 export class Run {
   constructor(link, { onLatest, onEnd, onError }) {
-    Object.assign(this, { link, onLatest, onEnd, onError });
+    this.link = link;
+    this.onLatest = onLatest;
+    this.onEnd = onEnd;
+    this.onError = onError;
     this.job = null;
     this.latest = -1;
     find("#cancel").addEventListener("click", () => this.cancel());

@@ -8,7 +8,10 @@ const SCENES_POLL = 400;  // ms
 export class Scenes {
   // ``look()``: {clip, settings} of this moment.
   constructor(link, { look, onChange, onError }) {
-    Object.assign(this, { link, look, onChange, onError });
+    this.link = link;
+    this.look = look;
+    this.onChange = onChange;
+    this.onError = onError;
     this.starts = [];
     find("#scenes-find").addEventListener("click", () => (this.isLooking ? this.stop() : this.find()));
     find("#scenes-forget").addEventListener("click", () => { this.put([]); this.onChange(); });

@@ -12,7 +12,12 @@ const EXAMPLE_WORDS = {
 
 export class Source {
   constructor(link, { onClip, onFiles, onSettings, onError, leaveClip }) {
-    Object.assign(this, { link, onClip, onFiles, onSettings, onError, leaveClip });
+    this.link = link;
+    this.onClip = onClip;
+    this.onFiles = onFiles;
+    this.onSettings = onSettings;
+    this.onError = onError;
+    this.leaveClip = leaveClip;
     const input = find("#file");
     input.addEventListener("change", () => {
       this.takeAll([...input.files]);

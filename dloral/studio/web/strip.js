@@ -1,7 +1,7 @@
 // The strip of thumbnails: which part is restored, and where the shown frame lies.
 
 import { find, pictureFrom } from "./dom.js";
-import { clamp, timeWords } from "./words.js";
+import { clamp, partWords } from "./words.js";
 
 export const THUMBNAILS = 12;
 const HANDLE = 12;  // CSS pixels, how wide one is
@@ -96,7 +96,7 @@ export class Strip {
       number.max = seconds.toFixed(2);
       number.step = "any";
     });
-    find("#part-words").textContent = isWhole ? "the whole clip" : `${timeWords(length)} of ${timeWords(seconds)} will be restored`;
+    find("#part-words").textContent = isWhole ? "the whole clip" : `${partWords(length)} of ${partWords(seconds)} will be restored`;
     find("#part-all").hidden = isWhole;
     // Handles of a short part stand beside it, never on each other.
     this.root.classList.toggle("short", length / seconds * (this.root.clientWidth || 600) < 2 * HANDLE);

@@ -13,7 +13,7 @@ export const boxesAround = (full, first, stride) => {
     .sort((a, b) => apart(centre(a), middle) - apart(centre(b), middle));
 };
 
-/** @param {{x: number, y: number}} point @param {Box[]} boxes */
+/** @param {Box[]} boxes @param {{x: number, y: number}} point */
 export const covers = (boxes, { x, y }) => boxes.some((box) =>
   x >= box.x && y >= box.y && x < box.x + box.width && y < box.y + box.height);
 

@@ -12,7 +12,11 @@ const POLL_RESTING = 15000;
 
 export class Tray {
   constructor(link, { onOpen, onCompare, onError, onSay }) {
-    Object.assign(this, { link, onOpen, onCompare, onError, onSay });
+    this.link = link;
+    this.onOpen = onOpen;
+    this.onCompare = onCompare;
+    this.onError = onError;
+    this.onSay = onSay;
     this.states = new Map();   // token -> its state, as the server told last
     this.files = [];           // of the queue, not sent yet: {file, settings}
     this.list = find("#tray-list");
@@ -59,8 +63,8 @@ export class Tray {
     const key = JSON.stringify([known.map(({ token }) => [token, this.states.get(token).job?.stage, this.states.get(token).job?.frame, this.states.get(token).job?.before]), this.files.length, this.sending]);
     if (key === this.drawn) return;
     this.drawn = key;
-    const held = document.activeElement?.closest?.("#tray-list [data-act]");
-    const focus = held && [held.dataset.act, held.closest("li").dataset.token];
+    const held = /** @type {HTMLElement | null} */ (document.activeElement?.closest("#tray-list [data-act]") ?? null);
+    const focus = held && [held.dataset.act, /** @type {HTMLElement} */ (held.closest("li")).dataset.token];
     find("#tray").hidden = !known.length && !this.files.length;
     this.list.replaceChildren(
       ...known.map(({ token }) => this.entry(token, this.states.get(token))),

@@ -2,6 +2,7 @@
 // picture, the pinned look, may take the place of either.
 
 import { check, find } from "./dom.js";
+import { frameBox, hatched } from "./paint.js";
 import { covers } from "./tiles.js";
 import { clamp } from "./words.js";
 
@@ -17,9 +18,11 @@ export class Viewer {
     this.canvas = stage.querySelector("canvas");
     this.context = this.canvas.getContext("2d", { willReadFrequently: true });
     this.scratch = document.createElement("canvas");
+    this.hatch = null;     // the pattern of the mark
     this.veil = document.createElement("canvas");
     // Each half by itself: scaling the whole would mix rows of one into the other where they meet.
     this.halves = [0, 1, 2].map(() => document.createElement("canvas"));
+    this.isPinned = false;
     this.pair = [BEFORE, AFTER];
     this.names = ["Before (plain enlargement)", "Restored", "Pinned look"];
     this.handle = find("#handle");
@@ -307,10 +310,10 @@ export class Viewer {
       context.fillRect(box.x, top, side, side);
       this.paint(context, half, at);
       context.restore();
-      frame(context, box, ratio);
+      frameBox(context, box, ratio);
     });
     const seen = side * place.scale / scale;
-    frame(context, { x: x - seen / 2, y: y - seen / 2, width: seen, height: seen }, ratio);
+    frameBox(context, { x: x - seen / 2, y: y - seen / 2, width: seen, height: seen }, ratio);
     this.loupeBox = { x: left, y: top, side };
   }
 
@@ -362,58 +365,4 @@ export class Viewer {
     const { scale } = this.source ? this.place(this.panes()[0]) : { scale: 1 };
     find("#zoom").textContent = this.source ? `${Math.round(100 * scale)} %` : "";
   }
-
-  // What the stage shows, with its labels, as a PNG.
-  snapshot() {
-    const { canvas } = this, copy = document.createElement("canvas");
-    copy.width = canvas.width;
-    copy.height = canvas.height;
-    const context = copy.getContext("2d"), ratio = canvas.width / this.stage.clientWidth;
-    context.fillStyle = "#101418";
-    context.fillRect(0, 0, copy.width, copy.height);
-    context.drawImage(canvas, 0, 0);
-    if (this.mode.startsWith("wipe")) {
-      context.fillStyle = "#fff";
-      if (this.mode === "wipe") context.fillRect(this.line * copy.width - ratio, 0, 2 * ratio, copy.height);
-      else context.fillRect(0, this.line * copy.height - ratio, copy.width, 2 * ratio);
-    }
-    const corner = this.stage.getBoundingClientRect();
-    context.font = `${12 * ratio}px system-ui, sans-serif`;
-    context.textBaseline = "middle";
-    for (const tag of [find("#tag-a"), find("#tag-b")]) {
-      if (tag.hidden) continue;
-      const box = tag.getBoundingClientRect(), x = (box.left - corner.left) * ratio, y = (box.top - corner.top) * ratio;
-      context.fillStyle = "#000a";
-      context.fillRect(x, y, box.width * ratio, box.height * ratio);
-      context.fillStyle = "#fff";
-      context.fillText(tag.textContent, x + 8 * ratio, y + box.height * ratio / 2);
-    }
-    return new Promise((resolve) => copy.toBlob(resolve, "image/png"));
-  }
 }
-
-const frame = (context, { x, y, width, height }, ratio) => {
-  context.lineWidth = 3 * ratio;
-  context.strokeStyle = "#000a";
-  context.strokeRect(x, y, width, height);
-  context.lineWidth = 1.5 * ratio;
-  context.strokeStyle = "#fff";
-  context.strokeRect(x, y, width, height);
-};
-
-const hatched = (context) => {
-  const tile = document.createElement("canvas");
-  tile.width = tile.height = 10;
-  const pen = tile.getContext("2d");
-  pen.fillStyle = "#0008";
-  pen.fillRect(0, 0, 10, 10);
-  pen.strokeStyle = "#fff6";
-  pen.lineWidth = 1.2;
-  for (const at of [-10, 0, 10]) {
-    pen.beginPath();
-    pen.moveTo(at, 10);
-    pen.lineTo(at + 10, 0);
-    pen.stroke();
-  }
-  return context.createPattern(tile, "repeat");
-};

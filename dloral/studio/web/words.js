@@ -16,6 +16,10 @@ export const timeWords = (seconds) => {
   return minutes < 100 ? `${minutes} min` : `${(minutes / 60).toFixed(1)} h`;
 };
 
+// The length of a part of a clip, which may be a fraction of a second.
+/** @param {number} seconds */
+export const partWords = (seconds) => (seconds < 10 ? `${Math.round(seconds * 100) / 100} s` : timeWords(seconds));
+
 // Frames a second, or seconds a frame where one takes longer than that.
 /** @param {number} rate */
 export const rateWords = (rate) => {

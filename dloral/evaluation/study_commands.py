@@ -1,0 +1,170 @@
+"""``dloral study train`` and ``study measure``: arguments, parsed. Importing costs nothing."""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from dloral.errors import COMMAND_LINE, DLoRALError, OptionError, Setting
+
+Commands = Any
+
+
+def add_study(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "study",
+        help="the paper's studies: strategies, branches, order, windows",
+        description="The paper's studies: train their variants, or measure a trained model's "
+        "switches. Writes a table with the paper's numbers beside, curves and a sheet of crops.",
+        epilog="docs/evaluation.md",
+    )
+    kinds = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_train(kinds)
+    _add_measure(kinds)
+
+
+def _add_train(kinds: Commands) -> None:
+    parser = kinds.add_parser(
+        "train",
+        help="train every variant of a study and measure it along the way",
+        description="Train the variants of a study by configuration and measure them along the "
+        "way. A study that was stopped can be resumed.",
+    )
+    add = parser.add_argument
+    add("study", metavar="STUDY", help="strategies, branches, order or windows")
+    add("--recipe", default="compact", help="a configuration of `dloral train` (compact)")
+    add(
+        "--data",
+        nargs="+",
+        required=True,
+        metavar="KIND:PATH",
+        help="places to train on, as `dloral train` takes them",
+    )
+    add("--held-out", type=Path, required=True, metavar="PACK", help="a pack never trained on")
+    add("--seeds", type=int, default=3, help="trainings of each variant (3)")
+    add("--seed", type=int, default=0, help="the first of them (0)")
+    add("--budget", type=float, metavar="MINUTES", help="for the whole study; sets the steps")
+    add("--steps", type=int, help="steps a run, instead of a budget")
+    add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="other settings of the training")
+    _add_shared(parser)
+    parser.set_defaults(command=_train)
+
+
+def _add_measure(kinds: Commands) -> None:
+    parser = kinds.add_parser(
+        "measure",
+        help="measure a trained model's switches: branches (LoRA scales) or windows",
+        description="Restore low-quality clips with a trained model's LoRA scales or windows.",
+    )
+    add = parser.add_argument
+    add("study", metavar="STUDY", help="branches or windows")
+    add("--model", default="compact", help="compact, sd21, a folder, a Hub id, or model.pkl")
+    add("--base", type=Path, metavar="DIR", help="Stable Diffusion 2.1-base, for a model.pkl")
+    add("--data", type=Path, required=True, metavar="DIR", help="a folder of low-quality clips")
+    add("--reference", type=Path, metavar="DIR", help="their ground truth")
+    add("--frames", type=int, help="of each clip, the first so many")
+    add("--device", default="auto", help="auto, cpu, cuda, mps")
+    add("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+    _add_shared(parser)
+    parser.set_defaults(command=_measure)
+
+
+def _add_shared(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--metrics", nargs="+", metavar="NAME", help="measures; what can be had offline by default")
+    add("--resume", action="store_true", help="continue the study that is in OUT")
+    add("-o", "--output", type=Path, required=True, metavar="OUT", help="the study's folder")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from dloral.evaluation.studies import METRICS, train_study
+
+    study = _study(options)
+    if not (options.held_out / "hq.npy").is_file():
+        raise OptionError(
+            "{option} is {path}, which is not a pack",
+            remedy="give one of clips that are not trained on, as `dloral data pack` makes it",
+            option=Setting("held_out"),
+            path=options.held_out,
+        )
+    chosen = _study_options(options, tuple(options.metrics or METRICS))
+    _finish(study, train_study(study, chosen, options.output, _tell, COMMAND_LINE), options)
+
+
+def _measure(options: argparse.Namespace) -> None:
+    from dloral.evaluation.study_inference import measure_study, opened_model
+
+    study = _study(options)
+    metrics = options.metrics or ["paper", "niqe", "flicker", "grid_level"]
+    if options.reference is not None and not options.metrics:
+        metrics += ["psnr", "lpips_like"]
+    with opened_model(options.model, options.base, options.device, options.dtype) as pipe:
+        found = measure_study(
+            study,
+            pipe,
+            options.data,
+            options.reference,
+            tuple(metrics),
+            options.output,
+            _tell,
+            options.frames,
+            COMMAND_LINE,
+        )
+    _finish(study, found, options)
+
+
+def _study(options: argparse.Namespace) -> Any:
+    """The study by name, its folder free or to be resumed."""
+    from dloral.evaluation.studies import STUDIES
+
+    if options.study not in STUDIES:
+        raise OptionError(
+            "there is no study {value!r}",
+            remedy=f"choose from {', '.join(STUDIES)}",
+            value=options.study,
+        )
+    if options.output.is_dir() and any(options.output.iterdir()) and not options.resume:
+        raise OptionError(
+            "{path} is not empty",
+            remedy="give {option} or a new folder",
+            path=options.output,
+            option=Setting("resume"),
+        )
+    return STUDIES[options.study]
+
+
+def _study_options(options: argparse.Namespace, metrics: tuple[str, ...]) -> Any:
+    from dataclasses import replace
+
+    from dloral.evaluation.studies import StudyOptions
+    from dloral.training.config import load_config, with_changes
+
+    config = load_config(options.recipe)
+    data = config.data
+    source = replace(data.consistency, places=tuple(options.data))
+    data = replace(data, consistency=source, enhancement=None, held_out=None)
+    config = with_changes(replace(config, data=data), options.set)
+    return StudyOptions(
+        config,
+        options.held_out,
+        metrics,
+        options.seeds,
+        options.budget,
+        options.steps,
+        options.seed,
+    )
+
+
+def _finish(study: Any, found: dict[str, Any], options: argparse.Namespace) -> None:
+    from dloral.evaluation.study_report import write_study
+
+    command = shlex.join(["dloral", *sys.argv[1:]])
+    print(write_study(study, found, options.output, command).read_text())
+    missed = {**found["unavailable"], **found.get("failed", {})}
+    if missed:
+        raise DLoRALError("not measured: " + "; ".join(f"{k}: {why}" for k, why in missed.items()))
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -1,0 +1,48 @@
+"""Files that appear whole or not at all: written beside their place, then moved into it."""
+
+import json
+import math
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dloral.errors import OutputError
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Call ``write`` with a place beside ``path``, of the same name, then move that into it.
+
+    What was at ``path`` stays until then. Raises :class:`OutputError` where it cannot be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".dloral-") as folder:
+            part = Path(folder) / path.name
+            write(part)
+            part.replace(path)
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(
+            "{path} cannot be written: {reason}",
+            path=path,
+            reason=(error.strerror or str(error)).lower(),
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """UTF-8 text, as :func:`write_whole`."""
+    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Indented JSON, as :func:`write_whole`; numbers that are not finite are null."""
+    write_text(path, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,389 @@
+"""Clips of any length, windows, tiles, previews and lower limits, for whatever has the four steps.
+
+Legend: T frames of a clip, the rest as in :mod:`dloral.generator`.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice, repeat
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dloral.errors import OptionError, Setting
+from dloral.frames.clips import as_frames, as_output
+from dloral.frames.colour import COLOUR_FIXES, fix_colour
+from dloral.frames.resize import pad_to_latent_grid, shrink_for_flow
+from dloral.frames.tiles import blend_tiles, tiles_of
+from dloral.frames.window import Window
+from dloral.generator import Generator, Prepared
+from dloral.memory import Limits, fit, is_out_of_memory, release_memory, step_down
+from dloral.options import AUTO, MAX_LORA_SCALE, WINDOWS
+
+OUTPUT_TYPES = ("pt", "np", "pil", "latent")
+
+Parts = Sequence[tuple[Tensor, Tensor]]
+"""(retrieved, aligned) latents of each tile, in the order of :func:`tiles_of`."""
+
+
+@dataclass(frozen=True)
+class RestoredFrames:
+    """``frames``, in the form that was asked for."""
+
+    frames: Any
+
+
+class FrameGenerator(Generator):
+    """Whole clips, windows, tiles, previews and lower limits for whatever has the four steps."""
+
+    def refine(
+        self, aligned_latents: Tensor, retrieved_latents: Tensor, prompt_embeds: Tensor | None
+    ) -> Tensor:
+        """Restored latents (B,C,h,w): ``retrieved - eps`` (notes, steps 5 and 6)."""
+        return retrieved_latents - self.predict(aligned_latents, retrieved_latents, prompt_embeds)
+
+    def restore(
+        self,
+        lq_latents: Tensor,
+        small_frames: Tensor,
+        previous_latents: Tensor,
+        previous_small_frames: Tensor,
+        prompt_embeds: Tensor | None = None,
+        tile: int | None = None,
+        tile_overlap: int = 32,
+    ) -> Tensor:
+        """:meth:`retrieve` and :meth:`refine`, tile by tile where ``tile`` is given."""
+        seen = (lq_latents, small_frames, previous_latents, previous_small_frames)
+        parts = self._retrieve_tiles(seen, tile, tile_overlap)
+        height, width = lq_latents.shape[-2:]
+        return self._refine_tiles(parts, (height, width), prompt_embeds, tile, tile_overlap)
+
+    @torch.no_grad()
+    def prepare(
+        self,
+        frames: Tensor,
+        window: int = 1,
+        prompt: str = "",
+        count: int | None = None,
+        tile: int | None = None,
+        tile_overlap: int = 32,
+    ) -> Prepared:
+        """The last ``count`` (default: all) of consecutive frames (T,3,H,W) in [0, 1], with all
+        that does not depend on the LoRA scales: latents, flow, retrieval, the prompt.
+
+        The frames before those are only looked at. ``finish(prepare(frames))`` is what
+        :meth:`stream` gives for frames that begin a clip. Raises :class:`OptionError`.
+        """
+        _check_layout(window, tile, tile_overlap)
+        clip = as_frames(frames).to(self.execution_device)
+        chosen = len(clip) if count is None else count
+        if not 0 < chosen <= len(clip):
+            raise OptionError(
+                "{option} is {value!r}", remedy=f"give 1 to {len(clip)}, the number of frames",
+                option="count", value=count,
+            )  # fmt: skip
+        before, first = Window(min(window, self.max_window)), len(clip) - chosen
+        for frame in clip[:first]:
+            before.remember(*self._encoded(frame[None], None))
+        encoded = [self._encoded(frame[None], None) for frame in clip[first:]]
+        latents, small = (torch.cat(tensors) for tensors in zip(*encoded, strict=True))
+        limits = Limits(chosen, tile, tile_overlap)
+        embeds = self.encode_prompt(prompt)
+        return self._prepare(clip[first:], latents, small, before, embeds, limits)
+
+    @torch.no_grad()
+    def finish(
+        self,
+        prepared: Prepared,
+        consistency: float = 1.0,
+        detail: float = 1.0,
+        color_fix: str = AUTO,
+    ) -> Tensor:
+        """The restored frames (B,3,H,W) in [0, 1] at these scales of the LoRAs, on the model's
+        device. May be asked any number of times. Raises :class:`OptionError`."""
+        _check_look(consistency, detail, color_fix)
+        prepared = prepared.to(self.execution_device)
+        return self._decode(prepared, self._refine(prepared, consistency, detail), color_fix)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        frames: Tensor | np.ndarray | list[Image.Image],
+        prompt: str = "",
+        consistency: float = 1.0,
+        detail: float = 1.0,
+        window: int = 1,
+        tile: int | None = None,
+        tile_overlap: int = 32,
+        color_fix: str = AUTO,
+        output_type: str = "pt",
+        batch_size: int = 1,
+    ) -> Any:
+        """Restore a clip that has been brought to its output size. T frames in, T frames out.
+
+        ``frames``: float (T,3,H,W) in [0, 1], uint8 (T,3,H,W) or (T,H,W,3), or PIL images, of any
+        size from 1 x 1 on. Frame 0 is its own predecessor. ``window`` is how many earlier frames
+        CFR looks at (0, 1, 3 or 5; 0: each frame alone). ``tile`` and ``tile_overlap`` are in
+        latent cells (96 and 32 are the reference's); ``tile=None`` does not tile.
+        ``color_fix``: adain, wavelet, none, or auto for the model's own.
+        Raises :class:`OptionError` for a value outside its range.
+        """
+        if output_type not in OUTPUT_TYPES:
+            raise OptionError(
+                f"output_type is {output_type!r}; choose from {', '.join(OUTPUT_TYPES)}"
+            )
+        clip = as_frames(frames)
+        results = self.stream(
+            clip,
+            prompt=prompt,
+            consistency=consistency,
+            detail=detail,
+            window=window,
+            tile=tile,
+            tile_overlap=tile_overlap,
+            color_fix=color_fix,
+            batch_size=batch_size,
+            latents_only=output_type == "latent",
+        )
+        restored = torch.stack(list(self._watched(results, len(clip))))
+        return self._output(as_output(restored, output_type))
+
+    @torch.no_grad()
+    def stream(
+        self,
+        frames: Iterable[Tensor],
+        prompt: str | Iterable[str] = "",
+        consistency: float = 1.0,
+        detail: float = 1.0,
+        window: int = 1,
+        tile: int | None = None,
+        tile_overlap: int = 32,
+        color_fix: str = AUTO,
+        batch_size: int = 1,
+        latents_only: bool = False,
+        on_note: Callable[[str], None] | None = None,
+    ) -> Iterator[Tensor]:
+        """Restored frames (3,H,W) in [0, 1], one for each of ``frames`` (3,H,W), as they are ready.
+
+        What is kept between frames is ``window`` latents and small frames, so memory does not
+        grow with the clip. Arguments as in :meth:`__call__`; ``prompt`` may be one for each frame,
+        read as frames are; ``latents_only`` yields restored latents (C,h,w).
+
+        Where memory is short, frames are restored in smaller steps than asked (see
+        :class:`dloral.memory.Limits`), from the start where that can be foreseen, and
+        ``on_note`` is told. Raises :class:`ResourceError` where the smallest do not fit.
+        """
+        look = _Look(consistency, detail, color_fix, latents_only)
+        _check_look(consistency, detail, color_fix)
+        _check_layout(window, tile, tile_overlap, batch_size)
+        limits = Limits(batch_size, tile, tile_overlap)
+        before = Window(min(window, self.max_window))
+        waiting = _Waiting(frames, prompt)
+        embeds: dict[str, Tensor | None] = {}
+        begun = False
+        while waiting.fill(limits.batch_size):
+            height, width = waiting.frames(1).shape[-2:]
+            if not begun:
+                begun = True
+                if fitting := fit(self, limits, height, width):
+                    limits = self._adopt(*fitting, on_note)
+            after = before.copy()
+            results = self._attempt(waiting, after, embeds, limits, look)
+            if results is None:
+                release_memory()
+                limits = self._adopt(*step_down(self, limits, height, width), on_note)
+                continue
+            before = after
+            waiting.drop(len(results))
+            yield from results
+
+    def _attempt(
+        self,
+        waiting: "_Waiting",
+        before: Window,
+        known: dict[str, Tensor | None],
+        limits: Limits,
+        look: "_Look",
+    ) -> Tensor | None:
+        """The next batch restored, on the CPU; None where memory ran out."""
+        count = limits.batch_size
+        try:
+            embeds = self._embeds(waiting.prompts(count), known, limits)
+            given = waiting.frames(count).to(self.execution_device)
+            latents, small = self._encoded(given, limits.vae_tile)
+            prepared = self._prepare(given, latents, small, before, embeds, limits)
+            del latents, small
+            restored = self._refine(prepared, look.consistency, look.detail)
+            if look.latents_only:
+                return restored.float().cpu()
+            return self._decode(prepared, restored, look.color_fix).cpu()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        return None  # outside of the handler, which holds on to what it caught
+
+    def _encoded(self, frames: Tensor, vae_tile: int | None) -> tuple[Tensor, Tensor]:
+        """Frames (B,3,H,W) -> latents (B,C,h,w) and small frames (B,3,h,w) for the flow."""
+        padded = pad_to_latent_grid(frames, self.latent_stride)
+        return self.encode(padded, vae_tile), shrink_for_flow(padded, self.latent_stride)
+
+    def _prepare(
+        self,
+        frames: Tensor,
+        lq_latents: Tensor,
+        small_frames: Tensor,
+        before: Window,
+        prompt_embeds: Tensor | None,
+        limits: Limits,
+    ) -> Prepared:
+        """``before`` is brought up to date."""
+        seen = (lq_latents, small_frames, *before.recall(lq_latents, small_frames))
+        parts = self._retrieve_tiles(seen, limits.tile, limits.tile_overlap)
+        height, width = lq_latents.shape[-2:]
+        return Prepared(frames, tuple(parts), (height, width), prompt_embeds, limits)
+
+    def _retrieve_tiles(
+        self, seen: tuple[Tensor, Tensor, Tensor, Tensor], tile: int | None, tile_overlap: int
+    ) -> Parts:
+        """:meth:`retrieve` tile by tile; as in the reference, a tile estimates its own flow."""
+        height, width = seen[0].shape[-2:]
+        areas = tiles_of(height, width, tile, tile_overlap)
+        return [
+            self.retrieve(*(whole[..., rows, columns] for whole in seen)) for rows, columns in areas
+        ]
+
+    def _refine_tiles(
+        self,
+        parts: Parts,
+        cells: tuple[int, int],
+        prompt_embeds: Tensor | None,
+        tile: int | None,
+        tile_overlap: int,
+    ) -> Tensor:
+        """:meth:`refine` tile by tile. As in the reference, ``retrieved`` and ``eps`` are both
+        blended before they are subtracted."""
+        if len(parts) == 1:
+            ((retrieved, aligned),) = parts
+            return self.refine(aligned, retrieved, prompt_embeds)
+        coming = iter(parts)
+
+        def one_tile(rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+            retrieved, aligned = next(coming)
+            return retrieved, self.predict(aligned, retrieved, prompt_embeds)
+
+        blended, eps = blend_tiles(one_tile, *cells, tile, tile_overlap)
+        return blended - eps
+
+    def _refine(self, prepared: Prepared, consistency: float, detail: float) -> Tensor:
+        # Every time, for another stream may have set others; costs nothing where none has.
+        self.set_scales(consistency, detail)
+        limits, embeds = prepared.limits, prepared.prompt_embeds
+        return self._refine_tiles(
+            prepared.parts, prepared.cells, embeds, limits.tile, limits.tile_overlap
+        )
+
+    def _decode(self, prepared: Prepared, restored_latents: Tensor, color_fix: str) -> Tensor:
+        height, width = prepared.frames.shape[-2:]
+        padded = pad_to_latent_grid(prepared.frames, self.latent_stride)
+        decoded = self.decode(restored_latents, padded, prepared.limits.vae_tile)
+        method = self.default_color_fix if color_fix == AUTO else color_fix
+        return fix_colour(decoded[..., :height, :width], prepared.frames, method)
+
+    def _embeds(
+        self, prompts: list[str], known: dict[str, Tensor | None], limits: Limits
+    ) -> Tensor | None:
+        """Embeddings (B,tokens,D) of a batch's prompts, or (1,tokens,D) where they are one."""
+        for prompt in prompts:
+            if prompt not in known:
+                known[prompt] = self.encode_prompt(prompt)
+        if not limits.keep_text:
+            self.adopt(limits)  # reading a prompt has brought the text encoder back
+        distinct = [known[prompt] for prompt in dict.fromkeys(prompts)]
+        if len(distinct) == 1 or distinct[0] is None:
+            return distinct[0]
+        return torch.cat([known[prompt] for prompt in prompts])  # type: ignore[misc]
+
+    def _adopt(self, limits: Limits, note: str, on_note: Callable[[str], None] | None) -> Limits:
+        self.adopt(limits)
+        if on_note is not None:
+            on_note(note)
+        return limits
+
+    def _watched(self, results: Iterator[Tensor], total: int) -> Iterable[Tensor]:
+        """``results`` as they come, for an implementation that shows how far it is."""
+        return results
+
+    def _output(self, frames: Any) -> Any:
+        return RestoredFrames(frames)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a result looks like, apart from how it is computed."""
+
+    consistency: float
+    detail: float
+    color_fix: str
+    latents_only: bool
+
+
+class _Waiting:
+    """Frames that were read and not yet restored, each with its prompt; read when needed."""
+
+    def __init__(self, frames: Iterable[Tensor], prompt: str | Iterable[str]) -> None:
+        prompts = repeat(prompt) if isinstance(prompt, str) else iter(prompt)
+        self._source = zip(frames, prompts, strict=False)
+        self._pairs: deque[tuple[Tensor, str]] = deque()
+
+    def fill(self, most: int) -> bool:
+        """Read until ``most`` are here, as far as there are any; whether one is."""
+        self._pairs.extend(islice(self._source, max(0, most - len(self._pairs))))
+        return bool(self._pairs)
+
+    def frames(self, most: int) -> Tensor:
+        """The first ``most`` of those that are here: float (B,3,H,W) in [0, 1]."""
+        return as_frames([frame for frame, _ in islice(self._pairs, most)])
+
+    def prompts(self, most: int) -> list[str]:
+        return [prompt for _, prompt in islice(self._pairs, most)]
+
+    def drop(self, count: int) -> None:
+        for _ in range(count):
+            self._pairs.popleft()
+
+
+def check_lora_scales(consistency: float, detail: float) -> None:
+    """Raise :class:`OptionError` for a scale outside [0, MAX_LORA_SCALE]."""
+    for name, scale in (("consistency", consistency), ("detail", detail)):
+        if not 0 <= scale <= MAX_LORA_SCALE:
+            raise OptionError(
+                "{option} is {value}",
+                remedy=f"give a scale from 0 to {MAX_LORA_SCALE:g}, 1 is the usual",
+                option=Setting(name),
+                value=scale,
+            )
+
+
+def _check_layout(window: int, tile: int | None, tile_overlap: int, batch_size: int = 1) -> None:
+    if window not in WINDOWS:
+        raise OptionError(f"window is {window}; choose from {', '.join(map(str, WINDOWS))}")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise OptionError(f"batch_size is {batch_size!r}; give a whole number of 1 or more")
+    if tile is not None and not isinstance(tile, int):
+        raise OptionError(f"tile is {tile!r}; give whole latent cells, or None")
+    if tile is not None and not 0 <= tile_overlap < tile:
+        raise OptionError(
+            f"tile is {tile} with an overlap of {tile_overlap} latent cells; "
+            "the overlap must be smaller than the tile and not negative"
+        )
+
+
+def _check_look(consistency: float, detail: float, color_fix: str) -> None:
+    check_lora_scales(consistency, detail)
+    if color_fix not in (AUTO, *COLOUR_FIXES):
+        choices = ", ".join((AUTO, *COLOUR_FIXES))
+        raise OptionError(f"color_fix is {color_fix!r}; choose from {choices}")

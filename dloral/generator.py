@@ -1,0 +1,113 @@
+"""The generator as a seam: what a model is asked, and what it declares of itself.
+
+:class:`Generator` is the protocol: four steps on a batch of frames, and what a caller must know of
+the model (latents, memory, prompts, colour fix). :class:`dloral.frame_generator.FrameGenerator`
+builds clips of any length, windows, tiles and lower limits on those, so an implementation writes
+the steps alone. :mod:`dloral.pipeline` implements them in torch, :mod:`dloral.runtimes` otherwise.
+
+Legend: B frames of a batch, K earlier frames in the window, H x W frame size, h x w = H/s x W/s
+latent size for a latent stride of s pixels, C latent channels. Frames are RGB in [0, 1].
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dloral.memory import Limits, NeedsMemory
+
+
+class Generator(NeedsMemory, Protocol):
+    """What a model declares of itself, and its steps; all from its own configuration."""
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """The precision that its largest part computes in."""
+
+    @property
+    def latent_channels(self) -> int: ...
+
+    @property
+    def max_window(self) -> int:
+        """The most earlier frames that it can use."""
+
+    @property
+    def reads_prompts(self) -> bool: ...
+
+    @property
+    def default_color_fix(self) -> str:
+        """What ``color_fix="auto"`` stands for."""
+
+    @property
+    def scale_range(self) -> tuple[float, float] | None:
+        """The enlargements that it is meant for; None for any."""
+
+    @property
+    def other_vaes(self) -> Collection[str]:
+        """Which of :data:`dloral.options.VAES` may stand in for its own."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where it was loaded from; None for one that was built in memory."""
+
+    def adopt(self, limits: Limits) -> None:
+        """Do to the parts what lower limits ask for."""
+
+    def encode_prompt(self, prompt: str) -> Tensor | None:
+        """Embeddings (1, tokens, D); None for a model that reads no prompts."""
+
+    def set_scales(self, consistency: float = 1.0, detail: float = 1.0) -> None:
+        """The scales of both LoRAs from now on, each in [0, MAX_LORA_SCALE]."""
+
+    def encode(self, lq_frames: Tensor, vae_tile: int | None = None) -> Tensor:
+        """Step 1: frames (B,3,H,W), sides multiples of the stride -> latents (B,C,h,w)."""
+
+    def retrieve(
+        self,
+        lq_latents: Tensor,
+        small_frames: Tensor,
+        previous_latents: Tensor,
+        previous_small_frames: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Step 2: (B,C,h,w), (B,3,h,w) and the same of K earlier frames, nearest first
+        (K,B,.,h,w) -> (retrieved, aligned), each (B,C,h,w)."""
+
+    def predict(
+        self, aligned_latents: Tensor, retrieved_latents: Tensor, prompt_embeds: Tensor | None
+    ) -> Tensor:
+        """Step 3: what is wrong with the retrieved latents, eps (B,C,h,w). The only step that the
+        LoRA scales change."""
+
+    def decode(
+        self, restored_latents: Tensor, lq_frames: Tensor, vae_tile: int | None = None
+    ) -> Tensor:
+        """Step 4: latents (B,C,h,w) and padded input (B,3,H,W) -> frames (B,3,H,W), unclamped."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """B consecutive frames up to where the LoRA scales come in; see
+    :meth:`dloral.frame_generator.FrameGenerator.prepare`.
+
+    ``frames``: the input (B,3,H,W). ``parts``: (retrieved, aligned) latents of each tile, in the
+    order of :func:`dloral.frames.tiles.tiles_of`; one pair without tiles. ``cells``: h and w.
+    """
+
+    frames: Tensor
+    parts: tuple[tuple[Tensor, Tensor], ...]
+    cells: tuple[int, int]
+    prompt_embeds: Tensor | None
+    limits: Limits
+
+    def to(self, device: torch.device | str) -> "Prepared":
+        """The same on ``device``; a CPU is a good place to keep many."""
+        embeds = self.prompt_embeds
+        return replace(
+            self,
+            frames=self.frames.to(device),
+            parts=tuple((kept.to(device), near.to(device)) for kept, near in self.parts),
+            prompt_embeds=embeds.to(device) if embeds is not None else None,
+        )

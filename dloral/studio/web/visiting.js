@@ -1,0 +1,96 @@
+// What this browser has open: another clip, another visit, a lost connection; nothing is thrown away.
+
+import { announce, cover, find, pictureFrom } from "./dom.js";
+import { THUMBNAILS } from "./strip.js";
+import { show } from "./transport.js";
+import { letGo } from "./visits.js";
+
+// A network that is gone and a server that was ended are two things.
+export const lost = (page, isOnline) => {
+  find("#lost").hidden = false;
+  find("#lost").textContent = isOnline ? "The page's server does not answer; it may have been ended. Trying again …"
+    : "This device has no network. A running restoration goes on; trying again …";
+};
+
+export const back = async (page, state) => {
+  find("#lost").hidden = true;
+  if (!state) { await lostVisitor(page); return; }
+  page.restored(state);
+};
+
+export const lostVisitor = async (page) => {
+  await page.link.open(true);
+  const state = await page.link.call("GET", "state"), isAnew = page.started !== undefined && state.started !== page.started;
+  page.opened(state);
+  page.say(isAnew ? "The page's server was started anew. Drop the clip again." : "This page was away for too long, and its files are gone. Drop the clip again.", "note");
+};
+
+// Another clip takes this one's place: what was made of it stays among the results.
+export const leaveClip = async (page) => {
+  const { clip, job } = page.state;
+  if (!clip || !job) return;
+  letGo(page.link.token);
+  await page.link.open(true);
+  page.tray.wake?.();
+};
+
+export const close = async (page) => {
+  const { clip } = page.state, { token } = page.link;
+  try {
+    letGo(token);
+    await page.link.open(true);
+    page.opened(await page.link.call("GET", "state"));
+    find("#file").focus();
+    page.tray.wake?.();
+    page.say(`${clip.name} is closed.`, "note", () => openVisit(page, token));
+  } catch (error) { page.fail(error); }
+};
+
+export const openVisit = async (page, token) => {
+  try {
+    const state = await page.link.call("GET", "state", { token });
+    letGo(page.link.token);
+    page.link.use(token);
+    page.tray.drop(token);
+    page.restored(state);
+    page.tray.wake?.();
+  } catch (error) { page.fail(error); }
+};
+
+// Several files: the first is shown if nothing else is, the others are restored one by one.
+export const takeFiles = async (page, files) => {
+  page.say(`${files.length} files are restored one after another, with the settings of this moment.`, "note");
+  await page.tray.queue(files, page.settings(), (file, token) => page.source.send(file, token));
+};
+
+export const compareWith = async (page, token, { result }) => {
+  if (!page.state.result || page.state.result.image) { page.say("Open one result first; then compare another with it.", "note"); return; }
+  show(page, "result");
+  await page.compare.withOther(token, result);
+  page.compare.at(page.state.result.start + page.player.times[page.player.index], false);
+  find("#stage").focus();
+};
+
+// A result that is there stays among the results: the clip goes on in a visit of its own.
+export const keepResult = async (page) => {
+  if (!page.state.result) return;
+  const { token } = await page.link.call("POST", "fork", { body: {} }), { name } = page.state.clip;
+  letGo(page.link.token);
+  page.link.use(token, name);
+  page.tray.wake?.();
+};
+
+export const focusAfterOpening = (page) => {
+  announce(`${page.state.clip?.name ?? ""} is open`);
+  if (!document.activeElement || document.activeElement === document.body || document.activeElement?.closest("#choose, #others, #file")) find("#run").focus();
+};
+
+export const thumb = (page) => {
+  const { clip } = page.state, canvas = find("#thumb");
+  if (!clip) return;
+  const strip = page.strip.canvas, context = canvas.getContext("2d");
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  if (page.strip.root.hidden) {
+    page.link.call("GET", "thumbnails", { parameters: { count: 1 } }).then(async ({ blob }) => cover(context, await pictureFrom(blob))).catch(() => {});
+  } else cover(context, strip, strip.width / THUMBNAILS);
+};

@@ -1,0 +1,66 @@
+"""A compact pipeline with fresh weights: its sizes, and how it starts."""
+
+from dataclasses import dataclass
+
+import torch
+
+from dloral.models.cfr import CrossFrameRetrieval
+from dloral.models.flow import SPyNet
+from dloral.models.unet import TwoLoRAUNet
+from dloral.models.vae import CompactVAE
+from dloral.pipeline import DLoRALPipeline
+
+
+@dataclass(frozen=True)
+class CompactSizes:
+    """Widths of the compact model (our decision; measured in docs/decisions.md)."""
+
+    latent_channels: int = 32
+    vae_width: int = 64
+    encoder_blocks: int = 3
+    decoder_blocks: int = 6
+    unet_channels: tuple[int, ...] = (128, 192)
+    flow_levels: int = 5
+    flow_channels: tuple[int, ...] = (24, 32, 24, 16)
+    retrieval_heads: int = 2
+    retrieval_head_dim: int = 32
+    finish_channels: int = 8
+    decoder_sees_input: bool = False
+    upsample: bool = False
+
+
+def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
+    """A compact pipeline with fresh weights and no LoRAs yet; it starts as bicubic, nearly."""
+    torch.manual_seed(seed)
+    channels = sizes.latent_channels
+    unet = TwoLoRAUNet(
+        in_channels=2 * channels,
+        out_channels=channels,
+        down_block_types=("DownBlock2D",) * len(sizes.unet_channels),
+        up_block_types=("UpBlock2D",) * len(sizes.unet_channels),
+        mid_block_type="UNetMidBlock2D",
+        block_out_channels=sizes.unet_channels,
+        layers_per_block=1,
+        norm_num_groups=8,
+    )
+    torch.nn.init.zeros_(unet.conv_out.weight)
+    torch.nn.init.zeros_(unet.conv_out.bias)
+    pipe = DLoRALPipeline(
+        vae=CompactVAE(
+            channels,
+            sizes.vae_width,
+            sizes.encoder_blocks,
+            sizes.decoder_blocks,
+            sizes.finish_channels,
+            decoder_sees_input=sizes.decoder_sees_input,
+            upsample=sizes.upsample,
+        ),
+        unet=unet,
+        flow=SPyNet(sizes.flow_levels, sizes.flow_channels),
+        retrieval=CrossFrameRetrieval(
+            channels, sizes.retrieval_heads, sizes.retrieval_head_dim, temperature=None
+        ),
+        decoder_adds_input=True,
+        color_fix="wavelet",
+    )
+    return pipe.channels_last()

@@ -1,0 +1,214 @@
+"""The losses by name, weighed: what every phase minimises.
+
+A phase names losses and weights; what a name computes stands here once. A loss of frames may also
+be taken towards a teacher's answer instead of the truth (``teacher_charbonnier``, ...): what a
+deterministic teacher makes of an input is a function of it, so such a loss does not blur (our
+decision).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from dloral.errors import OptionError
+from dloral.pipeline import DLoRALPipeline
+from dloral.training.adversarial import AdversarialConfig, AdversarialLoss
+from dloral.training.csd import CSDConfig, ScoreDistillation
+from dloral.training.losses import FRAME_LOSSES, flow_consistency, temporal_difference
+
+TEACHER = "teacher_"
+FEATURES = ("perceptual", "lpips", "feature")
+"""Losses of a frozen network; ``perceptual`` is whichever of the other two can be had."""
+
+LOSSES = (
+    *FRAME_LOSSES,
+    *FEATURES,
+    *(TEACHER + name for name in (*FRAME_LOSSES, "feature")),
+    *("flow", "temporal", "csd", "adversarial"),
+)
+"""Every name that a phase may weigh; docs/training.md says what each is."""
+
+PAIR_LOSSES = ("flow", "temporal")
+"""Of two consecutive outputs: of one alone they would be the mean of nothing."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """The last n frames of B clips: frames, hq_frames (B,n,3,H,W) in [0, 1]; latents (B,n,C,h,w);
+    flow between them (B,n-1,2,H,W) in pixels, or None; prompt embeddings (B*n, tokens, D) or None;
+    small_frames (B,n,3,h,w): the low-quality frames before they were enlarged, or None."""
+
+    frames: Tensor
+    hq_frames: Tensor
+    latents: Tensor
+    flow: Tensor | None
+    prompt_embeds: Tensor | None = None
+    small_frames: Tensor | None = None
+
+
+class Objective:
+    """Computes the losses that ``names`` lists, for one pipeline.
+
+    ``feature_distance``: the network of ``feature`` and ``lpips``, frames (B,3,H,W) twice -> (B,).
+    ``teacher``: small frames (B,3,h,w) -> what the teacher makes of them (B,3,H,W).
+    ``flow_reduction``: the flow loss sees frames so many times smaller. ``checkpointing``: compute
+    losses frame by frame, and again for their gradient, where memory counts.
+    """
+
+    def __init__(
+        self,
+        pipe: DLoRALPipeline,
+        names: set[str],
+        *,
+        feature_distance: nn.Module | None = None,
+        teacher: nn.Module | None = None,
+        adversarial: AdversarialConfig | None = None,
+        csd: CSDConfig | None = None,
+        flow_reduction: int = 1,
+        checkpointing: bool = False,
+        seed: int = 0,
+    ) -> None:
+        check_names(names)
+        self.pipe, self.names = pipe, names
+        self.feature_distance, self.teacher = feature_distance, teacher
+        self.flow_reduction, self.checkpointing = flow_reduction, checkpointing
+        self.csd = ScoreDistillation(pipe, csd or CSDConfig()) if "csd" in names else None
+        self.adversarial = None
+        if "adversarial" in names:
+            self.adversarial = AdversarialLoss(adversarial or AdversarialConfig(), seed)
+            self.adversarial.discriminator.to(pipe.unet.device)
+        if teacher is None and any(name.startswith(TEACHER) for name in names):
+            raise OptionError(
+                "{name} needs a teacher",
+                remedy="give the file of realesr-general-x4v3 as {teacher}",
+                name=min(name for name in names if name.startswith(TEACHER)),
+                teacher="model.teacher",
+            )
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The discriminator's, by name; empty without one."""
+        if self.adversarial is None:
+            return {}
+        found = self.adversarial.discriminator.named_parameters()
+        return {f"discriminator.{name}": parameter for name, parameter in found}
+
+    def buffers(self) -> dict[str, Tensor]:
+        """What else changes as training goes on: the discriminator's spectral norms."""
+        if self.adversarial is None:
+            return {}
+        found = self.adversarial.discriminator.named_buffers()
+        return {f"discriminator.{name}": buffer for name, buffer in found}
+
+    def weighed(
+        self,
+        restored: Restored,
+        weights: Mapping[str, float],
+        rng: np.random.Generator | None = None,
+        discriminate: bool = True,
+    ) -> dict[str, Tensor]:
+        """Every loss that weighs anything, times its weight; with an adversary also the
+        discriminator's own, unless ``discriminate`` is False."""
+        found = {
+            name: weight * self.loss(name, restored, rng).mean()
+            for name, weight in sorted(weights.items())
+            if weight
+        }
+        if self.adversarial is not None and discriminate:
+            frames, hq_frames = restored.frames.flatten(0, 1), restored.hq_frames.flatten(0, 1)
+            found["discriminator"] = self.adversarial.critic(frames, hq_frames).mean()
+        return found
+
+    def loss(self, name: str, restored: Restored, rng: np.random.Generator | None = None) -> Tensor:
+        """One loss by its name, (N,) for N frames or pairs of frames."""
+        frames = restored.frames.flatten(0, 1)
+        if name.startswith(TEACHER):
+            wanted, name = self._answers(restored), name.removeprefix(TEACHER)
+        else:
+            wanted = restored.hq_frames.flatten(0, 1)
+        if name in FRAME_LOSSES:
+            return FRAME_LOSSES[name](frames, wanted)
+        if name in FEATURES:
+            return self._each(self._features, frames, wanted)
+        losses: dict[str, Callable[[], Tensor]] = {
+            "flow": lambda: self._each(self._flow, *_pairs(restored)),
+            "temporal": lambda: self._temporal(restored),
+            "csd": lambda: self._csd(restored, rng),
+            "adversarial": lambda: self._adversarial(frames),
+        }
+        return losses[name]()
+
+    @torch.no_grad()
+    def _answers(self, restored: Restored) -> Tensor:
+        assert self.teacher is not None
+        if restored.small_frames is None:
+            raise OptionError(
+                "a teacher answers to small frames, which packs do not hold; "
+                "train on photographs and videos"
+            )
+        answers = self.teacher(restored.small_frames.flatten(0, 1)).clamp(0, 1)
+        if answers.shape[-2:] != restored.frames.shape[-2:]:
+            raise OptionError(
+                f"the teacher enlarges frames to {answers.shape[-1]}x{answers.shape[-2]}, which "
+                f"are {restored.frames.shape[-1]}x{restored.frames.shape[-2]} here; train at its "
+                "own scale"
+            )
+        return answers
+
+    def _each(self, loss: Callable[..., Tensor], *frames: Tensor) -> Tensor:
+        """A loss of frames (N,...) -> (N,); one by one and computed again for its gradient, where
+        memory counts."""
+        if not self.checkpointing:
+            return loss(*frames)
+        parts = zip(*(part.split(1) for part in frames), strict=True)
+        return torch.cat([checkpoint(loss, *part, use_reentrant=False) for part in parts])
+
+    def _features(self, frames: Tensor, hq_frames: Tensor) -> Tensor:
+        assert self.feature_distance is not None, "a phase names a loss without its network"
+        return self.feature_distance(frames, hq_frames)
+
+    def _flow(self, now: Tensor, before: Tensor, true_now: Tensor, true_before: Tensor) -> Tensor:
+        reduction = self.flow_reduction
+        return flow_consistency(self.pipe.flow, now, before, true_now, true_before, reduction)
+
+    def _temporal(self, restored: Restored) -> Tensor:
+        """Only of clips whose flow is known; of film it is not."""
+        if restored.flow is None:
+            raise OptionError(
+                "the loss 'temporal' needs exact flow, which clips from videos do not have; weigh "
+                "the loss 'flow' instead, or train on photographs"
+            )
+        flow = restored.flow.flatten(0, 1)
+        known = torch.isfinite(flow).flatten(1).all(dim=1)
+        if known.all():
+            return temporal_difference(*_pairs(restored), flow)
+        found = temporal_difference(*_pairs(restored), flow.nan_to_num())
+        # the mean over all is the mean over those that are known
+        return found * known * len(known) / known.sum().clamp(min=1)
+
+    def _csd(self, restored: Restored, rng: np.random.Generator | None) -> Tensor:
+        assert self.csd is not None
+        assert restored.prompt_embeds is not None
+        assert rng is not None
+        return self.csd(restored.latents.flatten(0, 1), restored.prompt_embeds, rng)
+
+    def _adversarial(self, frames: Tensor) -> Tensor:
+        assert self.adversarial is not None
+        return self.adversarial.generator(frames)
+
+
+def check_names(names: set[str]) -> None:
+    """Raise :class:`OptionError` for a loss that there is not."""
+    if unknown := names - set(LOSSES):
+        raise OptionError(f"there is no loss {min(unknown)!r}; choose from {', '.join(LOSSES)}")
+
+
+def _pairs(restored: Restored) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(frames, previous, hq, previous hq) of consecutive outputs, (B*(n-1),3,H,W) each."""
+    both = (restored.frames, restored.hq_frames)
+    current, true = (part[:, 1:].flatten(0, 1) for part in both)
+    previous, true_previous = (part[:, :-1].flatten(0, 1) for part in both)
+    return current, previous, true, true_previous

@@ -1,0 +1,198 @@
+"""The compact base: a VAE and a UNet that restore clips, trained before any LoRA.
+
+It takes the place that Stable Diffusion has in the full model: a prior that can draw. A step
+restores two consecutive frames of each clip. In a share of the clips the UNet's aligned half holds
+the predecessor, warped by the flow net, as it will in use; in the others the frame's own latents,
+as for the first frame of a clip. A few clean frames go through the VAE alone, so that the decoder
+can draw detail which the degraded input never held: D-LoRA needs that later.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from dloral.data.clips import Clips, ClipSource, Draw
+from dloral.data.packs import psnr
+from dloral.data.spec import check
+from dloral.frames.resize import LATENT_STRIDE, shrink_for_flow
+from dloral.models.flow import warp
+from dloral.pipeline import DLoRALPipeline
+from dloral.training.adversarial import AdversarialConfig
+from dloral.training.losses import charbonnier
+from dloral.training.objective import Objective, Restored, check_names
+from dloral.training.trainer import Phase
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """A step: ``clips`` clips of ``frames`` frames and ``crop`` pixels, every frame restored, and
+    ``reconstructed`` clean frames through the VAE alone, by Charbonnier's loss.
+
+    ``weights``: of the losses by name until ``late_from`` (a share of the steps, 0 to 1),
+    ``late_weights`` from there on; empty: the same. ``aligned_share`` of the clips see their warped
+    predecessor. With an adversary, the discriminator learns from ``late_from`` on too.
+    """
+
+    clips: int = 4
+    frames: int = 2
+    crop: int = 128
+    reconstructed: int = 1
+    reconstructed_weight: float = 0.25
+    aligned_share: float = 0.5
+    weights: Mapping[str, float] = field(default_factory=lambda: {"charbonnier": 1.0})
+    late_weights: Mapping[str, float] = field(default_factory=dict)
+    late_from: float = 0.15
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            {
+                "clips": (self.clips >= 1, "1 or more"),
+                "frames": (self.frames >= 1, "1 or more"),
+                "crop": (
+                    self.crop >= 1 and self.crop % LATENT_STRIDE == 0,
+                    f"a multiple of {LATENT_STRIDE}",
+                ),
+                "reconstructed": (self.reconstructed >= 0, "0 or more"),
+                "aligned_share": (0 <= self.aligned_share <= 1, "a share from 0 to 1"),
+                "late_from": (0 <= self.late_from <= 1, "a share from 0 to 1"),
+                "weights": (bool(self.weights), "at least one loss and its weight"),
+            },
+        )
+        check_names(self.loss_names())
+
+    def loss_names(self) -> set[str]:
+        """Every loss that is weighed at some time."""
+        return {*self.weights, *self.late_weights}
+
+
+class BasePhase(Phase):
+    """Trains the VAE and the UNet of a pipeline without adapters; the flow net is frozen.
+
+    ``steps``: of the whole phase. ``held_out``: clips that figures are measured on.
+    """
+
+    def __init__(
+        self,
+        pipe: DLoRALPipeline,
+        source: ClipSource,
+        config: BaseConfig,
+        steps: int,
+        *,
+        held_out: Clips | None = None,
+        feature_distance: nn.Module | None = None,
+        teacher: nn.Module | None = None,
+    ) -> None:
+        self.pipe, self.source, self.config, self.held_out = pipe, source, config, held_out
+        self.late_step = round(config.late_from * steps)
+        self.objective = Objective(
+            pipe,
+            config.loss_names(),
+            feature_distance=feature_distance,
+            teacher=teacher,
+            adversarial=config.adversarial,
+        )
+        pipe.flow.requires_grad_(False)
+        pipe.retrieval.requires_grad_(False)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        parts: Mapping[str, nn.Module] = {"vae": self.pipe.vae, "unet": self.pipe.unet}
+        found = {f"{p}.{n}": w for p, module in parts.items() for n, w in module.named_parameters()}
+        return found | self.objective.parameters()
+
+    def buffers(self) -> dict[str, Tensor]:
+        return self.objective.buffers()
+
+    def active(self, step: int) -> set[str]:
+        late = step >= self.late_step
+        return {n for n in self.trainable() if late or not n.startswith("discriminator.")}
+
+    def losses(self, draw: Draw) -> dict[str, Tensor]:
+        late = draw.step >= self.late_step
+        clips = self.source.draw(draw)
+        aligned = torch.from_numpy(draw.rng.random(len(clips.hq_frames)))
+        restored = self.restore(clips, aligned < self.config.aligned_share)
+        weights = (late and self.config.late_weights) or self.config.weights
+        found = self.objective.weighed(restored, weights, draw.rng, discriminate=late)
+        if self.config.reconstructed:
+            hq, lq = (
+                part[: self.config.reconstructed, -1] for part in (clips.hq_frames, clips.lq_frames)
+            )
+            copies = self.pipe.decode(self.pipe.encode(_channels_last(hq)), lq)
+            found["reconstructed"] = (
+                self.config.reconstructed_weight * charbonnier(copies, hq).mean()
+            )
+        return found
+
+    def restore(self, clips: Clips, aligned: Tensor | None = None) -> Restored:
+        """Every frame of the clips; ``aligned`` (B,) bool: which of them see their warped
+        predecessor (None: all). CFR, which is untrained, is left out."""
+        pipe, shape = self.pipe, clips.lq_frames.shape[:2]
+        lq_frames = clips.lq_frames.flatten(0, 1)
+        latents = pipe.encode(_channels_last(lq_frames))
+        before = latents
+        if shape[1] > 1:
+            warped = self._warped(latents.unflatten(0, shape), lq_frames.unflatten(0, shape))
+            if aligned is not None:
+                keep = aligned.to(latents.device)[:, None, None, None, None]
+                warped = torch.where(keep, warped, latents.unflatten(0, shape))
+            before = warped.flatten(0, 1)
+        refined = pipe.refine(before, latents, None)
+        frames = pipe.decode(refined, lq_frames)
+        return Restored(
+            frames=frames.unflatten(0, shape),
+            hq_frames=clips.hq_frames,
+            latents=refined.unflatten(0, shape),
+            flow=clips.flow if shape[1] > 1 else None,
+            small_frames=clips.small_frames,
+        )
+
+    def _warped(self, latents: Tensor, lq_frames: Tensor) -> Tensor:
+        """Each frame's predecessor (B,T,C,h,w), warped to it; the first frame is its own."""
+        shape = latents.shape[:2]
+        with torch.no_grad():
+            small = shrink_for_flow(lq_frames.flatten(0, 1)).unflatten(0, shape)
+            flow = self.pipe.estimate_flow(small[:, 1:].flatten(0, 1), small[:, :-1].flatten(0, 1))
+        warped = warp(latents[:, :-1].flatten(0, 1), flow).unflatten(0, (shape[0], shape[1] - 1))
+        return torch.cat([latents[:, :1], warped], dim=1)
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """PSNR gain over bicubic in dB, sharpness over the truth's, reconstruction's PSNR, and what
+        moves otherwise than the truth, where its flow is known."""
+        if self.held_out is None:
+            return {}
+        found: dict[str, list[float]] = {}
+        clips = self.held_out
+        for index in range(len(clips.hq_frames)):
+            one = _clip(clips, index)
+            restored = self.restore(one)
+            frames, hq = restored.frames.flatten(0, 1), one.hq_frames.flatten(0, 1)
+            copies = self.pipe.decode(self.pipe.encode(hq), one.lq_frames.flatten(0, 1))
+            figures = {
+                "psnr_gain": psnr(frames, hq) - psnr(one.lq_frames.flatten(0, 1), hq),
+                "sharpness": _edges(frames) / _edges(hq),
+                "reconstruction_psnr": psnr(copies, hq),
+            }
+            if restored.flow is not None and torch.isfinite(restored.flow).all():
+                figures["temporal"] = self.objective.loss("temporal", restored)
+            for name, values in figures.items():
+                found.setdefault(name, []).append(values.mean().item())
+        return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def _clip(clips: Clips, index: int) -> Clips:
+    parts = (clips.hq_frames, clips.lq_frames, clips.flow, clips.small_frames)
+    return Clips(*(None if part is None else part[index : index + 1] for part in parts))  # type: ignore[arg-type]
+
+
+def _edges(frames: Tensor) -> Tensor:
+    """Mean absolute difference of horizontal plus vertical neighbours (B,)."""
+    return sum(frames.diff(dim=dim).abs().mean(dim=(1, 2, 3)) for dim in (-1, -2))  # type: ignore[return-value]
+
+
+def _channels_last(frames: Tensor) -> Tensor:
+    return frames.contiguous(memory_format=torch.channels_last)

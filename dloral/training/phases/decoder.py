@@ -1,0 +1,105 @@
+"""A decoder without a grid: it keeps its pictures, and nothing else learns.
+
+On smooth ground nothing hides what a decoder with pixel-shuffles draws of itself, so that is where
+it is taught (our decision). What it drew before is its teacher elsewhere: figures stay, which a
+grid penalty in a longer training does not grant.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dloral.data.clips import Clips, ClipSource, Draw
+from dloral.data.pool import smooth_pairs
+from dloral.data.spec import check
+from dloral.models import vae_kinds
+from dloral.pipeline import DLoRALPipeline
+from dloral.training.losses import grid
+from dloral.training.trainer import Phase
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """A step: ``clips`` crops of ``crop`` pixels that are kept as they are, ``smooth`` smooth ones,
+    half of them degraded, that are freed of the grid. ``keep``, ``penalty``: weights of both."""
+
+    clips: int = 4
+    crop: int = 128
+    smooth: int = 6
+    keep: float = 8.0
+    penalty: float = 300.0
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            {
+                "clips": (self.clips >= 1, "1 or more"),
+                "smooth": (self.smooth >= 2, "2 or more"),
+                "keep": (self.keep >= 0, "0 or more"),
+                "penalty": (self.penalty >= 0, "0 or more"),
+            },
+        )
+
+
+class DecoderPhase(Phase):
+    """Trains the decoder of a compact VAE alone; the rest of the pipeline stays, to the bit."""
+
+    def __init__(
+        self,
+        pipe: DLoRALPipeline,
+        source: ClipSource,
+        config: DecoderConfig,
+        held_out: Clips | None = None,
+    ) -> None:
+        self.pipe, self.source, self.config, self.held_out = pipe, source, config, held_out
+        for module in (pipe.vae, pipe.unet, pipe.flow, pipe.retrieval):
+            module.requires_grad_(False)
+        self.teacher = copy.deepcopy(pipe.vae)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        return {
+            f"vae.{name}": weight
+            for name, weight in self.pipe.vae.named_parameters()
+            if not name.startswith("encoder.")
+        }
+
+    def losses(self, draw: Draw) -> dict[str, Tensor]:
+        found = self.measured(self.source.draw(draw).lq_frames[:, -1], draw)
+        return {
+            "kept": self.config.keep * found["kept"],
+            "grid": self.config.penalty * (found["clean"] + found["degraded"]) / 2,
+        }
+
+    def measured(self, lq_frames: Tensor, draw: Draw) -> dict[str, Tensor]:
+        """``kept``: how far the pictures are from the teacher's; ``clean``, ``degraded``: the grid
+        on smooth ground as it is and lightly degraded."""
+        config, pipe, kept = self.config, self.pipe, len(lq_frames)
+        device = lq_frames.device
+        smooth, degraded = smooth_pairs(config.smooth, config.crop, draw.rng, device)
+        clean = config.smooth // 2
+        inputs = torch.cat([lq_frames, smooth[:clean], degraded[clean:]])
+        with torch.no_grad():
+            latents = pipe.encode(inputs.contiguous(memory_format=torch.channels_last))
+            latents = pipe.refine(latents, latents, None)
+            wanted = vae_kinds.decode(self.teacher, latents[:kept], inputs[:kept])
+        drawn = vae_kinds.decode(pipe.vae, latents, inputs)
+        frames = inputs[kept:] + drawn[kept:] / 2  # what a pipeline's decode adds
+        patterns = grid(frames, smooth)
+        return {
+            "kept": (drawn[:kept] - wanted).abs().mean(),
+            "clean": patterns[:clean].mean(),
+            "degraded": patterns[clean:].mean(),
+        }
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """The grid on smooth ground, in grey levels, and how far held-out pictures have moved."""
+        if self.held_out is None:
+            return {}
+        lq_frames = self.held_out.lq_frames[: self.config.clips, -1]
+        lq_frames = lq_frames[..., : self.config.crop, : self.config.crop]
+        draw = Draw(0, 0, np.random.default_rng(0))
+        return {n: 255 * v.item() for n, v in self.measured(lq_frames, draw).items()}

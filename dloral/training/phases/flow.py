@@ -1,0 +1,232 @@
+"""The compact flow net: SPyNet on small low-quality frames, taught by exact flow.
+
+The full model's comes with its weights. Here photographs in motion give pairs whose flow is known
+(``dloral.data.motion``), and the net sees what it will see in use: degraded frames, brought to
+latent resolution.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dloral.data.clips import Clips, ClipSource, Draw
+from dloral.data.spec import check
+from dloral.errors import OptionError
+from dloral.frames.resize import LATENT_STRIDE, shrink_for_flow
+from dloral.models.flow import warp
+from dloral.pipeline import DLoRALPipeline
+from dloral.training.trainer import Phase
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """A step: the pairs of ``clips`` clips of ``frames`` frames and ``crop`` pixels, flipped and
+    turned, and ``moved_pairs`` pairs of their frames moved by ``most_shift`` cells at most: a net
+    that must learn to match needs many pictures and motions. Every pyramid level is taught, each
+    coarser one with ``coarser_weight`` times the weight of the next finer.
+
+    For the first ``warm_up_share`` of the steps one level learns alone, on motion of
+    ``warm_up_shift`` cells; then all levels start as it. Taught together from the start they stay
+    at "no motion"."""
+
+    clips: int = 8
+    frames: int = 3
+    crop: int = 256
+    moved_pairs: int = 32
+    warm_up_share: float = 0.25
+    warm_up_shift: float = 1.0
+    most_shift: float = 5.0
+    coarser_weight: float = 0.7
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            {
+                "clips": (self.clips >= 1, "1 or more"),
+                "frames": (self.frames >= 2, "2 or more"),
+                "crop": (
+                    self.crop >= 1 and self.crop % LATENT_STRIDE == 0,
+                    f"a multiple of {LATENT_STRIDE}",
+                ),
+                "moved_pairs": (self.moved_pairs >= 1, "1 or more"),
+                "warm_up_share": (0 <= self.warm_up_share < 1, "a share from 0 to less than 1"),
+            },
+        )
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """current, previous (N,3,h,w) small frames and flow (N,2,h,w) between them, in cells;
+    ``known`` (N,1,h,w) is 1 where the flow is, 0 where it leaves the picture."""
+
+    current: Tensor
+    previous: Tensor
+    flow: Tensor
+    known: Tensor
+
+    def __getitem__(self, which: Tensor) -> "Pairs":
+        return Pairs(*(part[which] for part in self.parts()))
+
+    def __add__(self, other: "Pairs") -> "Pairs":
+        return Pairs(*map(torch.cat, zip(self.parts(), other.parts(), strict=True)))
+
+    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.current, self.previous, self.flow, self.known
+
+
+class FlowPhase(Phase):
+    """Trains ``pipe.flow`` alone on the end-point error. ``steps``: of the whole phase."""
+
+    def __init__(
+        self,
+        pipe: DLoRALPipeline,
+        source: ClipSource,
+        config: FlowConfig,
+        steps: int,
+        held_out: Clips | None = None,
+    ) -> None:
+        self.pipe, self.source, self.config = pipe, source, config
+        halvings = len(pipe.flow.pyramid) - 1
+        if config.crop % (LATENT_STRIDE << halvings):
+            raise OptionError(
+                "{option} is {value}, which the flow net's {levels} levels do not halve evenly",
+                remedy=f"give a multiple of {LATENT_STRIDE << halvings}",
+                option="flow.crop",
+                value=config.crop,
+                levels=halvings + 1,
+            )
+        self.warm_up_steps = round(config.warm_up_share * steps)
+        self.held_out = None if held_out is None else known_pairs(held_out)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        return {f"flow.{name}": p for name, p in self.pipe.flow.named_parameters()}
+
+    def begin(self, step: int) -> set[str]:
+        """After the warm-up every level starts as the one that learned."""
+        if step != self.warm_up_steps or not step:
+            return set()
+        learned = self.pipe.flow.pyramid[-1].state_dict()
+        for level in self.pipe.flow.pyramid[:-1]:
+            level.load_state_dict(learned)
+        return set(self.trainable())
+
+    def active(self, step: int) -> set[str]:
+        everything = self.trainable()
+        if step >= self.warm_up_steps:
+            return set(everything)
+        finest = f"flow.pyramid.{len(self.pipe.flow.pyramid) - 1}."
+        return {name for name in everything if name.startswith(finest)}
+
+    def losses(self, draw: Draw) -> dict[str, Tensor]:
+        rng, clips = draw.rng, self.source.draw(draw)
+        stills = F.interpolate(
+            clips.lq_frames.flatten(0, 1), scale_factor=0.25, mode="bicubic", antialias=True
+        )
+        chosen = torch.from_numpy(rng.integers(len(stills), size=self.config.moved_pairs))
+        stills = stills[chosen.to(stills.device)]
+        if draw.step < self.warm_up_steps:
+            return {"end_point_error": self._taught_alone(stills, rng)}
+        pairs = moved_pairs(stills, self.config.most_shift, rng)
+        if clips.flow is not None:
+            pairs = pairs + turned(known_pairs(clips), rng)
+        return {"end_point_error": self._taught(pairs)}
+
+    def _taught_alone(self, stills: Tensor, rng: np.random.Generator) -> Tensor:
+        pairs = moved_pairs(stills, self.config.warm_up_shift, rng)
+        net = self.pipe.flow
+        current, previous = (
+            net.normalise(2 * part - 1) for part in (pairs.current, pairs.previous)
+        )
+        flow = net.correct(net.pyramid[-1], current, previous, torch.zeros_like(pairs.flow))
+        return end_point_error(flow, pairs.flow, pairs.known)
+
+    def _taught(self, pairs: Pairs) -> Tensor:
+        flows = self.pipe.flow.coarse_to_fine(2 * pairs.current - 1, 2 * pairs.previous - 1)
+        wanted, known, weight = pairs.flow, pairs.known, 1.0
+        total = wanted.new_zeros(())
+        for flow in reversed(flows):
+            total = total + weight * end_point_error(flow, wanted, known)
+            # A cell of the next level is twice as large.
+            wanted, known = F.avg_pool2d(wanted, 2) / 2, F.avg_pool2d(known, 2)
+            weight *= self.config.coarser_weight
+        return total
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """The end-point error in cells of the latents, and what no flow at all would have."""
+        pairs = self.held_out
+        if pairs is None:
+            return {}
+        flow = self.pipe.estimate_flow(pairs.current, pairs.previous)
+        nothing = torch.zeros_like(flow)
+        return {
+            "end_point_error": end_point_error(flow, pairs.flow, pairs.known).item(),
+            "of_no_flow": end_point_error(nothing, pairs.flow, pairs.known).item(),
+        }
+
+
+def known_pairs(clips: Clips) -> Pairs:
+    """Every pair of consecutive frames; of film, whose flow is NaN, nothing is known."""
+    shape = clips.lq_frames.shape[:2]
+    small = shrink_for_flow(clips.lq_frames.flatten(0, 1)).unflatten(0, shape)
+    assert clips.flow is not None, "flow is learned from clips whose flow is known"
+    flow = F.avg_pool2d(clips.flow.flatten(0, 1), LATENT_STRIDE) / LATENT_STRIDE
+    known = torch.isfinite(flow[:, :1]).float()
+    flow = flow.nan_to_num()
+    return Pairs(small[:, 1:].flatten(0, 1), small[:, :-1].flatten(0, 1), flow, known)
+
+
+def turned(pairs: Pairs, rng: np.random.Generator) -> Pairs:
+    """The same pairs, all mirrored or transposed in one of eight ways; the flow follows."""
+    current, previous, flow = pairs.current, pairs.previous, pairs.flow
+    for axis, sign in ((-1, (-1.0, 1.0)), (-2, (1.0, -1.0))):
+        if rng.integers(2):
+            current, previous, flow = (part.flip(axis) for part in (current, previous, flow))
+            flow = flow * flow.new_tensor(sign).view(2, 1, 1)
+    if rng.integers(2):
+        current, previous = current.transpose(-1, -2), previous.transpose(-1, -2)
+        flow = flow.transpose(-1, -2).flip(1)
+    known = pairs.known  # of a clip: all of it or nothing, so it turns into itself
+    return Pairs(current.contiguous(), previous.contiguous(), flow.contiguous(), known)
+
+
+def moved_pairs(stills: Tensor, most_shift: float, rng: np.random.Generator) -> Pairs:
+    """Low-quality stills (N,3,2h,2w) and themselves, shifted, zoomed, turned and sheared a little.
+
+    A low-quality picture has two pixels a latent cell (at the usual scale of 4), so moving it and
+    halving both is nearly what :func:`shrink_for_flow` makes of enlarged frames.
+    """
+    count, _, height, width = stills.shape
+    matrices = np.eye(2) + rng.normal(0, 0.03, (count, 2, 2))
+    distance = 2 * most_shift * rng.random(count) ** 2
+    angle = rng.uniform(-np.pi, np.pi, count)
+    shift = distance[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    y, x = torch.meshgrid(
+        torch.arange(height) - (height - 1) / 2,
+        torch.arange(width) - (width - 1) / 2,
+        indexing="ij",
+    )
+    places = torch.stack([x, y])
+    device = stills.device
+    places = places.to(device)
+    matrix, offset = (torch.from_numpy(part).float().to(device) for part in (matrices, shift))
+    source = torch.einsum("nij,jhw->nihw", matrix, places) + offset[:, :, None, None]
+    moved = warp(stills, source - places, padding="border")
+    limits = stills.new_tensor([(width - 1) / 2, (height - 1) / 2]).view(2, 1, 1)
+    known = (source.abs() <= limits).all(dim=1, keepdim=True).float()
+    noise = torch.from_numpy(rng.normal(0, 0.01, moved.shape)).float().to(device)
+    current, previous = (
+        F.interpolate(part, scale_factor=0.5, mode="bicubic", align_corners=False)
+        for part in (moved + noise, stills)
+    )
+    flow = F.avg_pool2d(source - places, 2) / 2
+    return Pairs(current, previous, flow, F.avg_pool2d(known, 2))
+
+
+def end_point_error(flow: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
+    """Mean length of the flow's error (N,2,h,w) where it is known (N,1,h,w), in its cells."""
+    lengths = ((flow - wanted).square().sum(dim=1, keepdim=True) + 1e-6).sqrt()
+    return (known * lengths).sum() / known.sum().clamp(min=1e-6)

@@ -1,0 +1,180 @@
+"""What a training of all phases is told, and on what."""
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from dloral.data.manifest import HeldOut as Manifest
+from dloral.data.pool import PoolConfig
+from dloral.data.sources import Sources, find_sources, pack_of, sha256
+from dloral.data.spec import ClipSpec
+from dloral.errors import OptionError, WeightsError
+from dloral.training.checkpoints import CheckpointError
+from dloral.training.fresh import CompactSizes
+from dloral.training.phases.algorithm1 import Algorithm1Config
+from dloral.training.phases.base import BaseConfig
+from dloral.training.phases.decoder import DecoderConfig
+from dloral.training.phases.flow import FlowConfig
+from dloral.training.trainer import LoopConfig
+
+PHASES = ("flow", "base", "decoder", "algorithm1")
+PLAN = "plan.json"
+
+FREE = ("workers", "teacher", "held_out_clips", *(f"{p}_loop.{n}" for p in PHASES for n in (
+    "checkpoint_every", "evaluate_every", "log_every")))  # fmt: skip
+"""Settings that may change between two calls of one run. ``teacher`` is where its file lies, which
+is known by its contents."""
+
+
+@dataclass(frozen=True)
+class ChainConfig:
+    """What each phase does and how long: ``PHASE_loop.steps``, or its share of a time budget.
+
+    ``pool``: clips are made on the device and kept there (a GPU); without one, ``workers``
+    processes make each clip when it is needed. ``film_shots``: of film that a pool holds at most.
+    ``rank``: of C-LoRA and D-LoRA. ``teacher``: a file of realesr-general-x4v3 for the losses
+    ``teacher_*`` of ``base`` and ``algorithm1``.
+    """
+
+    sizes: CompactSizes = field(default_factory=CompactSizes)
+    rank: int = 8
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    flow_loop: LoopConfig = field(default_factory=LoopConfig)
+    base: BaseConfig = field(default_factory=BaseConfig)
+    base_loop: LoopConfig = field(default_factory=LoopConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    decoder_loop: LoopConfig = field(default_factory=LoopConfig)
+    algorithm1: Algorithm1Config = field(default_factory=Algorithm1Config)
+    algorithm1_loop: LoopConfig = field(default_factory=LoopConfig)
+    shares: tuple[float, float, float, float] = (0.06, 0.54, 0.1, 0.3)
+    clips: ClipSpec = field(default_factory=ClipSpec)
+    pool: PoolConfig | None = None
+    film_shots: int = 1600
+    workers: int = 1
+    held_out_clips: int = 4
+    teacher: str = ""
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.workers < 0 or self.held_out_clips < 0 or self.film_shots < 1:
+            raise OptionError(
+                "rank and film_shots are 1 or more, workers and held_out_clips 0 or more"
+            )
+        if min(self.shares) < 0 or sum(self.shares) <= 0:
+            raise OptionError(f"shares is {self.shares}; give 0 or more for each phase")
+
+    def loop(self, phase: str) -> LoopConfig:
+        """The loop of a phase, by its name."""
+        loop: LoopConfig = getattr(self, f"{phase}_loop")
+        return loop
+
+    def with_steps(self, steps: dict[str, int]) -> "ChainConfig":
+        """With so many steps a phase. Where they are not the configuration's own, warm-up and
+        decay keep their share of the steps."""
+        loops = {}
+        for name, count in steps.items():
+            loop = self.loop(name)
+            factor = count / loop.steps
+            loops[f"{name}_loop"] = replace(
+                loop,
+                steps=count,
+                warmup_steps=min(loop.warmup_steps, round(loop.warmup_steps * max(factor, 0.02))),
+                decay_steps=round(loop.decay_steps * factor),
+            )
+        return replace(self, **loops)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is trained on, what is held out of the same places, and where it is computed."""
+
+    sources: Sources
+    held_out: Sources
+    state: PartialState
+
+    def digest(self) -> list[str]:
+        """SHA-256 of every source, sorted: the same on every machine."""
+        return sorted(sha256(path) for path in self.sources.files())
+
+
+def find_material(config: ChainConfig, manifest: Path | None, state: PartialState) -> Material:
+    """The sources without what is held out; raises :class:`InputError` where nothing is left."""
+    if pack_of(config.clips.places):
+        raise OptionError(
+            "a pack of clips cannot train every phase", remedy="give photos: and videos: places"
+        )
+    held_out, frames = Manifest.load(manifest), config.algorithm1.frames
+    size = max(config.flow.crop, config.base.crop, config.algorithm1.crop)
+    found = find_sources(config.clips.for_training(frames, size, config.base_loop.seed))
+    sources = held_out.exclude(found, frames).checked(config.clips)
+    held_out.refuse(sources, frames)
+    return Material(sources, held_out.only(found, frames), state)
+
+
+def check_same(run: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raise :class:`CheckpointError`, in one line, where settings or data are not the run's."""
+    before, now = stored["settings"], wanted["settings"]
+    for name in sorted(before.keys() | now.keys()):
+        was, given = before.get(name, "not a setting"), now.get(name, "not a setting")
+        if was != given:
+            raise CheckpointError(
+                "{path} was started with {name} {was}, now it is {given}",
+                remedy="give the same settings, or another run folder",
+                path=run,
+                name=name,
+                was=repr(was),
+                given=repr(given),
+            )
+    had, has = set(stored["sources"]), set(wanted["sources"])
+    if had != has:
+        raise CheckpointError(
+            "{path} was started on other data: {gone} of its {count} sources are gone and {new} "
+            "are new",
+            remedy="give the same data, or another run folder",
+            path=run,
+            gone=len(had - has),
+            count=len(had),
+            new=len(has - had),
+        )
+
+
+def settings_of(config: ChainConfig) -> dict[str, Any]:
+    """By dotted name, what would change the weights; places are known by their contents."""
+    flat = _flat(asdict(config), "")
+    teacher = sha256(teacher_file(config.teacher)) if config.teacher else ""
+    left_out = (*FREE, "clips.places")
+    return {n: v for n, v in flat.items() if n not in left_out} | {"teacher_sha256": teacher}
+
+
+def _flat(part: dict[str, Any], prefix: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in part.items():
+        inner = isinstance(value, dict) and value
+        found |= _flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
+    return found
+
+
+def teacher_file(name: str) -> Path:
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise WeightsError(
+            "{path} does not exist", remedy="give the file of realesr-general-x4v3", path=path
+        )
+    return path
+
+
+def check_budget(text: str) -> float:
+    """Seconds of ``9h``, ``25m``, ``90s`` or a plain number; raises :class:`OptionError`."""
+    units = {"h": 3600.0, "m": 60.0, "s": 1.0}
+    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1.0)
+    try:
+        seconds = float(number) * unit
+    except ValueError:
+        seconds = float("nan")
+    if not 0 < seconds < float("inf"):
+        raise OptionError(
+            "{option} is {value!r}", remedy="give a time such as 9h, 25m or 600s",
+            option="budget", value=text,
+        )  # fmt: skip
+    return seconds

@@ -1,0 +1,193 @@
+"""Configurations by name, and all that a configuration file needs:
+
+from dloral.training.recipes import *
+
+config = replace(SD21, data=DataConfig(ClipSpec(("reds:/data/REDS",))))
+"""
+
+from dataclasses import replace
+
+from dloral.data.pool import PoolConfig
+from dloral.data.spec import ClipSpec
+from dloral.training.adversarial import AdversarialConfig
+from dloral.training.config import DataConfig, ModelConfig, TrainConfig
+from dloral.training.csd import CSDConfig
+from dloral.training.fresh import CompactSizes
+from dloral.training.phases.algorithm1 import Algorithm1Config
+from dloral.training.phases.base import BaseConfig
+from dloral.training.phases.decoder import DecoderConfig
+from dloral.training.phases.flow import FlowConfig
+from dloral.training.plan import ChainConfig
+from dloral.training.schedule import StageSchedule, named_schedule
+from dloral.training.trainer import LoopConfig
+
+__all__ = [
+    "COMPACT",
+    "COMPACT_CPU",
+    "COMPACT_GPU",
+    "SD21",
+    "SD21_RANDOM",
+    "TINY",
+    "AdversarialConfig",
+    "Algorithm1Config",
+    "CSDConfig",
+    "ClipSpec",
+    "DataConfig",
+    "LoopConfig",
+    "ModelConfig",
+    "StageSchedule",
+    "TrainConfig",
+    "named_schedule",
+    "replace",
+]
+
+LORA_RANK = 8
+"""Twice the paper's 4: the compact UNet's layers are narrow and few (our decision)."""
+
+COMPACT_SCHEDULE = StageSchedule(
+    consistency_steps=200,
+    enhancement_steps=200,
+    transition_steps=50,
+    consistency_weights={"psnr_loss": 1.0, "temporal": 0.15},
+    enhancement_weights={"charbonnier": 0.5, "feature": 0.5, "grid": 20.0},
+)
+
+ALGORITHM1_LOOP = LoopConfig(
+    steps=1200,
+    learning_rate=6e-4,
+    decay_steps=200,
+    evaluate_every=100,
+    ema=0.99,
+    mixed_precision="auto",
+)
+
+DRAWN = {"teacher_charbonnier": 0.7, "teacher_gradient": 0.5, "charbonnier": 0.3}
+"""A teacher's answer is a function of the input, so its l1 does not blur; the truth keeps fidelity
+(our decision)."""
+
+COMPACT_CPU = ChainConfig(
+    sizes=CompactSizes(finish_channels=24, decoder_sees_input=True, upsample=True),
+    rank=32,
+    flow=FlowConfig(clips=4, crop=256),
+    flow_loop=LoopConfig(
+        steps=4000,
+        learning_rate=1e-3,
+        decay_steps=1000,
+        evaluate_every=500,
+        mixed_precision="auto",
+    ),
+    base=BaseConfig(
+        clips=4,
+        frames=2,
+        crop=128,
+        weights=DRAWN,
+        late_weights={**DRAWN, "temporal": 0.1},
+    ),
+    base_loop=LoopConfig(
+        steps=40_000,
+        learning_rate=6e-4,
+        decay_steps=20_000,
+        evaluate_every=1000,
+        mixed_precision="auto",
+    ),
+    decoder=DecoderConfig(),
+    decoder_loop=LoopConfig(
+        steps=1000, learning_rate=1e-4, decay_steps=500, ema=0.99, mixed_precision="auto"
+    ),
+    algorithm1=Algorithm1Config(
+        clips=4,
+        crop=128,
+        schedule=replace(
+            COMPACT_SCHEDULE,
+            consistency_weights={"psnr_loss": 1.0, "temporal": 0.3},
+            enhancement_weights={**DRAWN, "grid": 5.0},
+        ),
+    ),
+    algorithm1_loop=replace(ALGORITHM1_LOOP, steps=4000, decay_steps=1000),
+)
+"""The compact model from nothing, on two cores: flow net, base, decoder, Algorithm 1. The base and
+D-LoRA learn to draw from a teacher (``teacher``: its file); C-LoRA pulls towards the truth."""
+
+COMPACT_GPU = replace(
+    COMPACT_CPU,
+    flow=FlowConfig(clips=32, crop=256),
+    base=replace(COMPACT_CPU.base, clips=48, crop=192),
+    decoder=DecoderConfig(crop=192),
+    algorithm1=replace(COMPACT_CPU.algorithm1, clips=24, crop=192),
+    pool=PoolConfig(held=6000, at_a_time=48),
+)
+"""The same on one GPU, with clips made there."""
+
+CHAINS = {"compact-cpu": COMPACT_CPU, "compact-gpu": COMPACT_GPU}
+
+COMPACT = TrainConfig(
+    model=ModelConfig("compact", consistency_rank=LORA_RANK, detail_rank=LORA_RANK),
+    algorithm=Algorithm1Config(clips=4, crop=128, schedule=COMPACT_SCHEDULE),
+    loop=ALGORITHM1_LOOP,
+)
+"""New LoRAs and CFR on the embedded model's base: minutes on two CPU cores."""
+
+SD21 = TrainConfig(
+    model=ModelConfig("sd21:stable-diffusion-2-1-base", gradient_checkpointing=True),
+    algorithm=Algorithm1Config(
+        clips=1,
+        crop=512,
+        first_frame_share=0.0,
+        scale_choices=(1.0,),
+        schedule=named_schedule("public"),
+    ),
+    data=DataConfig(
+        consistency=ClipSpec(("reds:REDS", "pexels:Pexels"), video_reduction=1),
+        enhancement=ClipSpec(("lsdir:LSDIR",), photo_reductions=(1.0,)),
+        workers=8,
+    ),
+    loop=LoopConfig(
+        steps=20_000,
+        learning_rate=5e-5,
+        betas=(0.9, 0.999),
+        weight_decay=1e-2,
+        warmup_steps=0,
+        ema=0.0,
+        micro_batches=16,
+        mixed_precision="fp16",
+    ),
+)
+"""The paper's, with the public script's values: one clip a micro-batch, 16 a step."""
+
+SD21_RANDOM = replace(
+    SD21,
+    model=replace(SD21.model, start="random-sd21"),
+    algorithm=replace(
+        SD21.algorithm,
+        schedule=replace(
+            named_schedule("public"), consistency_steps=1, enhancement_steps=1, transition_steps=0
+        ),
+    ),
+    loop=replace(SD21.loop, steps=2, micro_batches=1, mixed_precision="auto", log_every=1),
+    save_pipeline=False,
+)
+"""The same sizes with random weights, for one step of each stage: does it fit this machine?"""
+
+TINY = TrainConfig(
+    model=ModelConfig("random-tiny", consistency_rank=2, detail_rank=2),
+    algorithm=Algorithm1Config(
+        clips=2,
+        crop=64,
+        flow_reduction=2,
+        schedule=StageSchedule(
+            10, 10, 4, {"l2": 1.0, "flow": 20.0}, {"l2": 1.0, "flow": 10.0, "grid": 1.0}
+        ),
+    ),
+    data=DataConfig(workers=0),
+    loop=LoopConfig(
+        steps=30, warmup_steps=5, checkpoint_every=10, evaluate_every=15, log_every=5, ema=0.9
+    ),
+)
+"""Random weights, seconds: to see that a folder of clips and a machine work."""
+
+CONFIGURATIONS = {
+    "compact": COMPACT,
+    "sd21": SD21,
+    "sd21-random": SD21_RANDOM,
+    "tiny": TINY,
+}

@@ -1,0 +1,25 @@
+"""What is known of a picture before it is decoded."""
+
+from fractions import Fraction
+from typing import NamedTuple
+
+
+class Header(NamedTuple):
+    """Height and width as shown upright, kind (png, jpeg, ...), bits per channel, 8 or more, and
+    the EXIF orientation that decoded pixels still have, 1 to 8.
+
+    ``has_alpha``: it has a channel of transparency; ``primaries``, ``transfer``: code points of
+    ISO/IEC 23091-2 where the file says so; ``page_times``: when each of its pictures is shown, if
+    there are several, ``end``: until when the last one is, in seconds.
+    """
+
+    height: int
+    width: int
+    kind: str
+    bits: int = 8
+    orientation: int = 1
+    has_alpha: bool = False
+    primaries: int | None = None
+    transfer: int | None = None
+    page_times: tuple[Fraction, ...] = ()
+    end: Fraction = Fraction(0)

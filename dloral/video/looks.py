@@ -1,0 +1,115 @@
+"""What a clip's first frames look like: combed by interlacing, transparent, graded for HDR."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+from av import Packet, VideoFrame
+from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
+
+from dloral.video.filters import LOOKED_AT, field_order
+from dloral.video.hdr import Mastering, mastering_of
+from dloral.video.media import open_media, picture_stream
+
+_NEVER_INTERLACED = {"vp8", "vp9", "av1", "gif", "apng", "png", "webp", "hevc", "theora", "flv1"}
+
+
+@dataclass(frozen=True)
+class Looks:
+    """``field_order``: which lines come first, None for whole frames. ``has_alpha``: something is
+    seen through."""
+
+    field_order: str | None = None
+    has_alpha: bool = False
+    mastering: Mastering | None = None
+
+
+def looks_of(path: Path, stream: VideoStream, first: VideoFrame) -> Looks:
+    """``first``: the clip's first frame. A few more are decoded only where that can matter."""
+    mastering = mastering_of(first)
+    codec = stream.codec_context.codec.canonical_name
+    may_comb = first.interlaced_frame or codec not in _NEVER_INTERLACED
+    may_alpha = _alpha_plane(first) is not None or is_vp9_with_alpha(stream)
+    if not may_comb and not may_alpha:
+        return Looks(mastering=mastering)
+    seen_through = [False]
+    with open_media(path) as container:
+        frames = _frames(container, picture_stream(container, path), seen_through, may_alpha)
+        order = field_order(frames) if may_comb else None
+        if may_alpha:
+            for _ in zip(range(LOOKED_AT), frames, strict=False):
+                pass
+    return Looks(order, seen_through[0], mastering)
+
+
+def picture_decoder(stream: VideoStream) -> Callable[[Packet], list[VideoFrame]]:
+    """What turns the stream's packets into frames: its own decoder, but for VP9 with transparency,
+    which FFmpeg's own leaves out."""
+    if not is_vp9_with_alpha(stream):
+        return stream.decode
+    context = cast(VideoCodecContext, av.CodecContext.create("libvpx-vp9", "r"))
+    context.extradata = stream.codec_context.extradata
+    unit = stream.time_base
+
+    def decode(packet: Packet) -> list[VideoFrame]:
+        frames = context.decode(packet)
+        for frame in frames:
+            frame.time_base = unit
+        return frames
+
+    return decode
+
+
+def is_vp9_with_alpha(stream: VideoStream) -> bool:
+    """Whether Matroska says that transparency comes beside the picture."""
+    tags = {key.lower(): value for key, value in stream.metadata.items()}
+    is_vpx = stream.codec_context.codec.canonical_name == "vp9"
+    return is_vpx and tags.get("alpha_mode") == "1"
+
+
+def _frames(
+    container: av.container.InputContainer,
+    stream: VideoStream,
+    seen_through: list[bool],
+    may_alpha: bool,
+) -> Iterator[VideoFrame]:
+    """Frames as far as they can be decoded; ``seen_through`` is set where one is."""
+    decode = picture_decoder(stream)
+    for packet in container.demux(stream):
+        if not packet.size and packet.pts is not None:
+            continue
+        try:
+            frames = decode(packet)
+        except av.InvalidDataError:
+            continue
+        for frame in frames:
+            if may_alpha and not seen_through[0]:
+                seen_through[0] = _is_seen_through(frame)
+            yield frame
+
+
+def _alpha_plane(frame: VideoFrame) -> str | None:
+    """The format in which the frame's transparency is read; None for a format without."""
+    name = frame.format.name
+    if name.startswith(("yuva", "gbra", "ya", "rgba", "bgra", "argb", "abgr")) or (
+        frame.format.has_palette
+    ):
+        return "rgba64le" if frame.format.components[0].bits > 8 else "rgba"
+    return None
+
+
+def _is_seen_through(frame: VideoFrame) -> bool:
+    packed = _alpha_plane(frame)
+    if packed is None:
+        return False
+    rgba = frame.reformat(format=packed)
+    wide = packed == "rgba64le"
+    rows: Any = np.frombuffer(memoryview(rgba.planes[0]), np.uint16 if wide else np.uint8)
+    alpha = rows.reshape(rgba.height, -1)[:, 3 : rgba.width * 4 : 4]
+    return bool((alpha < (65535 if wide else 255) * 0.99).any())

@@ -1,0 +1,87 @@
+"""What kind of picture a file is, by its first bytes and its name; and how each is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from dloral.errors import InputError
+from dloral.video.media import first_bytes
+
+RAW_SUFFIXES = (
+    *(".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".dng", ".orf", ".rw2"),
+    *(".raf", ".pef", ".srw", ".x3f", ".3fr", ".iiq", ".rwl", ".erf", ".kdc", ".mrw"),
+)
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "TGA", "PPM", "AVIF")
+SIGNATURES = (
+    *(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"\x76\x2f\x31\x01"),
+    *(b"P5\n", b"P6\n", b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0"),
+)
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif", b"crx ")
+"""ISO/IEC 23008-12 and the AVIF specification; crx is Canon's RAW."""
+
+
+def looks_like_image(path: Path) -> bool:
+    """Whether the first bytes are those of a still picture (an animated PNG is a video)."""
+    start = first_bytes(path)
+    if path.suffix.lower() in (
+        ".tga",
+        *RAW_SUFFIXES,
+    ):  # TGA has no signature; RAW is refused by name
+        return True
+    if start[:4] == b"RIFF":
+        return start[8:12] == b"WEBP"
+    if start[4:8] == b"ftyp":
+        return start[8:12] in _HEIF_BRANDS
+    if start.startswith(SIGNATURES[0]):
+        return b"acTL" not in first_bytes(path, 4096)
+    return start.startswith(SIGNATURES)
+
+
+@contextmanager
+def opened_picture(path: Path) -> Iterator[Image.Image]:
+    start = first_bytes(path, 12)
+    if start[4:8] == b"ftyp" and start[8:12] != b"avif" and not _is_avif(path):
+        import pillow_heif  # loads a codec of 10 MB
+
+        with pillow_heif.HeifImageFile(path) as image:
+            yield image
+        return
+    with Image.open(path, formats=_FORMATS) as image:
+        yield image
+
+
+def _is_avif(path: Path) -> bool:
+    """A file of the brand mif1 says among the others what its pictures are coded in."""
+    start = first_bytes(path, 64)
+    size = int.from_bytes(start[:4], "big")
+    return b"avif" in start[16 : max(size, 16)]
+
+
+def check_not_raw(path: Path) -> None:
+    start = first_bytes(path)
+    is_tiff = start.startswith((b"II*\0", b"MM\0*"))
+    is_raw = (
+        path.suffix.lower() in RAW_SUFFIXES
+        or (is_tiff and start[8:10] == b"CR")
+        or start[4:12] == b"ftypcrx "
+        or start.startswith((b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0"))
+        or (is_tiff and _is_dng(path))
+    )
+    if is_raw:
+        raise InputError(
+            "{path} is a camera's RAW file",
+            remedy="develop it to TIFF or PNG first, with darktable or RawTherapee for example",
+            path=path,
+        )
+
+
+def _is_dng(path: Path) -> bool:
+    try:
+        with Image.open(path, formats=("TIFF",)) as image:
+            return 50706 in getattr(image, "tag_v2", {})  # DNGVersion
+    except (OSError, ValueError, SyntaxError):
+        return False

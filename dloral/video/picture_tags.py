@@ -1,0 +1,67 @@
+"""What a picture says beside its pixels: EXIF, XMP, colour profile."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from dloral.video.exr import is_exr
+from dloral.video.picture_kinds import opened_picture
+
+ORIENTATION = 0x0112
+_EXIF_IFD, _GPS_IFD, _PREVIEW_IFD = 0x8769, 0x8825, 1
+_OF_THE_PIXELS = (
+    *(ORIENTATION, 0x0100, 0x0101, 0x0102, 0x0103, 0x0106, 0x0111, 0x0115, 0x0116, 0x0117, 0x011C),
+    *(0x0153, 0x0152, 0x013D, 0x0201, 0x0202, 0x02BC, 0x8773, 0x0142, 0x0143, 0x0144, 0x0145),
+)
+"""TIFF's own tags of how the source's pixels are stored, and those that are kept apart."""
+
+
+class PictureTags(NamedTuple):
+    """EXIF (upright, without a preview), XMP and colour profile of a picture, each may be empty."""
+
+    exif: bytes
+    xmp: bytes
+    profile: bytes
+
+
+@lru_cache(maxsize=4)
+def picture_tags(path: Path) -> PictureTags:
+    """What a picture says beside its pixels, as far as that can be read."""
+    nothing = PictureTags(b"", b"", b"")
+    if is_exr(path):
+        return nothing
+    try:
+        with opened_picture(path) as image:
+            exif = image.getexif()
+            xmp = image.info.get("xmp") or getattr(image, "tag_v2", {}).get(700) or b""
+            profile = image.info.get("icc_profile") or b""
+            keeps_profile = image.mode in ("RGB", "RGBA", "P", "RGBX")
+    except (OSError, ValueError, SyntaxError, RuntimeError):
+        return nothing
+    return PictureTags(
+        _upright_exif(exif),
+        xmp.encode() if isinstance(xmp, str) else bytes(xmp),
+        bytes(profile) if keeps_profile else b"",
+    )
+
+
+def _upright_exif(exif: Image.Exif) -> bytes:
+    """EXIF without what is no longer true: the turn, the size, the preview."""
+    try:
+        for tag in _OF_THE_PIXELS:
+            exif.pop(tag, None)
+        if _EXIF_IFD in exif:
+            details = exif.get_ifd(_EXIF_IFD)
+            for tag in (0xA002, 0xA003):  # PixelXDimension, PixelYDimension
+                details.pop(tag, None)
+        if _GPS_IFD in exif:
+            exif.get_ifd(_GPS_IFD)
+        for own in (getattr(exif, "_ifds", {}), exif):
+            own.pop(_PREVIEW_IFD, None)
+        return exif.tobytes() if len(exif) else b""
+    except Exception:  # damaged bytes can lead the parser into any error there is
+        return b""

@@ -1,0 +1,73 @@
+"""Putting a trained model where it is used from: half precision, and figures for its card."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from dloral.errors import InputError
+from dloral.files import write_json
+from dloral.models.unet import cast
+from dloral.pipeline import DLoRALPipeline
+from dloral.weights.resolve import EMBEDDED
+
+CARD = "card-figures.json"
+
+
+def embed(run: Path, target: Path | None = None) -> Path:
+    """Put the pipeline of a finished run (or a pipeline's own folder) into the package, or into
+    ``target``, in half precision; other files there stay. Returns the folder.
+
+    ``card-figures.json`` beside the weights says how many parameters and bytes each part has, and
+    what the run logged of each phase. Raises :class:`InputError` where ``run`` is not finished.
+    """
+    target = EMBEDDED["compact"] if target is None else target
+    found = [
+        folder for folder in (run / "pipeline", run) if (folder / "model_index.json").is_file()
+    ]
+    if not found:
+        raise InputError(
+            "{path} holds no pipeline", remedy="give the folder of a finished run", path=run
+        )
+    pipe = DLoRALPipeline.from_pretrained(found[0])
+    parts = {n: p for n, p in pipe.components.items() if isinstance(p, torch.nn.Module)}
+    for part in parts.values():
+        cast(part, torch.float16)
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target, prefix=".embed-") as folder:
+        made = Path(folder)
+        pipe.save_pretrained(made)
+        for path in made.rglob("*.json"):
+            # diffusers notes where a part was loaded from: a folder of whoever trained it.
+            config = json.loads(path.read_text())
+            config.pop("_name_or_path", None)
+            path.write_text(json.dumps(config, indent=2) + "\n")
+        for path in sorted(p for p in made.rglob("*") if p.is_file()):
+            place = target / path.relative_to(made)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(place)
+    write_json(target / CARD, card_figures(run, parts, target))
+    return target
+
+
+def card_figures(
+    run: Path, parts: Mapping[str, torch.nn.Module], target: Path
+) -> dict[str, object]:
+    """``parameters`` by part, ``bytes`` of the weights' files, and of a run its ``plan`` and the
+    last held-out figures of each phase."""
+    figures: dict[str, object] = {
+        "parameters": {n: sum(p.numel() for p in part.parameters()) for n, part in parts.items()},
+        "bytes": sum(path.stat().st_size for path in target.rglob("*.safetensors")),
+    }
+    plan = run / "plan.json"
+    if plan.is_file():
+        figures["plan"] = json.loads(plan.read_text())
+        figures["held_out"] = {log.parent.name: _last(log) for log in run.glob("*/log.jsonl")}
+    return figures
+
+
+def _last(log: Path) -> dict[str, float]:
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    return next((entry["held_out"] for entry in reversed(entries) if "held_out" in entry), {})

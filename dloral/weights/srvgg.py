@@ -1,0 +1,57 @@
+"""Loading Real-ESRGAN's small networks, a baseline and a teacher, from a file of one's own."""
+
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dloral.errors import WeightsError
+from dloral.models.srvgg import SRVGG, srvgg_from_tensors
+from dloral.weights.checkpoint_io import BROKEN, first_line, open_pickle
+
+RELEASED_KEYS = ("params_ema", "params")
+"""Where the released ``.pth`` files keep their tensors."""
+
+REMEDY = "give realesr-general-x4v3 as .pth or .safetensors"
+
+
+def load_srvgg(path: Path) -> SRVGG:
+    """The network of a safetensors file or of a released ``.pth``, float32, for inference.
+
+    A ``.pth`` is opened with ``weights_only=True``. Raises :class:`WeightsError` for a file that
+    is missing, broken, hostile, or of another architecture.
+    """
+    tensors = _tensors(path)
+    if not all(
+        isinstance(tensor, Tensor) and tensor.isfinite().all() for tensor in tensors.values()
+    ):
+        raise WeightsError(
+            "{path} has entries that are not tensors of finite values", remedy=REMEDY, path=path
+        )
+    try:
+        return srvgg_from_tensors(tensors)
+    except ValueError as error:
+        raise WeightsError(
+            "{path} is not an SRVGGNetCompact ({found})",
+            remedy=REMEDY,
+            path=path,
+            found=first_line(error),
+        ) from error
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    if path.suffix != ".safetensors":
+        stored = open_pickle(path, "realesr-general-x4v3.pth")
+        inner = [stored[key] for key in RELEASED_KEYS if isinstance(stored, dict) and key in stored]
+        found = inner[0] if inner else stored
+        if not isinstance(found, dict):
+            raise WeightsError("{path} does not hold named tensors", remedy=REMEDY, path=path)
+        return found
+    if not path.is_file():
+        raise WeightsError("{path} does not exist", remedy=REMEDY, path=path)
+    try:
+        return load_file(path)
+    except BROKEN as error:
+        raise WeightsError(
+            "{path} is broken ({found})", remedy="get it again", path=path, found=first_line(error)
+        ) from error

@@ -1,0 +1,34 @@
+"""How the page words errors: names of files, no folders, no flags."""
+
+from pathlib import Path
+
+import pytest
+
+from dloral.errors import InputError, OptionError, Setting
+from dloral.studio.face import worded
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            InputError(
+                "{path} is empty", remedy="get it anew", path=Path("/home/ann b/x/clip.mp4")
+            ),
+            "clip.mp4 is empty; get it anew",
+        ),
+        (
+            OptionError("{option} is {value}", option=Setting("tile_overlap"), value=9),
+            "the tiles' overlap is 9",
+        ),
+        (InputError("/tmp/page/ab/clip.mp4 cannot be read"), "clip.mp4 cannot be read"),
+        (InputError("'/srv/models/mine' is broken"), "'mine' is broken"),
+        (
+            InputError("4/3 of https://hub.example/a/b is here"),
+            "4/3 of https://hub.example/a/b is here",
+        ),
+        (InputError("choose and/or leave it"), "choose and/or leave it"),
+    ],
+)
+def test_errors_are_worded_for_visitors(error: Exception, words: str):
+    assert worded(error) == words

@@ -1,0 +1,123 @@
+"""Headers, hosts, sizes and logins, whatever the page behind does."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from dloral.studio.health import health_routes
+from dloral.studio.hygiene import (
+    LOGIN_TRIES,
+    MOST_CALL_BYTES,
+    Hygiene,
+    Logins,
+    framed_by,
+    host_of,
+)
+from dloral.studio.models import Models
+from dloral.studio.runtime import JobQueue
+from dloral.studio.sessions import Sessions
+from dloral.studio.studio import Limits, Studio
+
+
+@pytest.fixture
+def studio(tmp_path: Path, models: Models) -> Iterator[Studio]:
+    queue = JobQueue()
+    made = Studio(Sessions(tmp_path / "s", models, queue), models, queue, Limits(10**6), {})
+    yield made
+    made.sessions.close_all()
+
+
+def client_for(**rules) -> TestClient:
+    async def echo(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(str(len(await request.body())))
+
+    async def login(request: Request) -> PlainTextResponse:
+        is_right = (await request.body()) == b"right"
+        return PlainTextResponse("", 200 if is_right else 400)
+
+    routes = [
+        Route("/call", echo, methods=["GET", "POST"]),
+        Route("/studio/token/clip", echo, methods=["POST"]),
+        Route("/login", login, methods=["POST"]),
+    ]
+    app = Starlette(routes=routes, middleware=[Middleware(Hygiene, **rules)])
+    return TestClient(app, base_url="http://127.0.0.1:7860", raise_server_exceptions=False)
+
+
+def test_every_answer_carries_the_headers():
+    headers = client_for().get("/call").headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert "default-src 'self'" in headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+
+
+def test_a_space_may_be_shown_in_hugging_faces_frame(monkeypatch):
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    assert framed_by(False) == "'none'"
+    monkeypatch.setenv("SPACE_ID", "ann/page")
+    headers = client_for(may_be_framed_by=framed_by(False)).get("/call").headers
+    assert "frame-ancestors https://huggingface.co" in headers["content-security-policy"]
+    assert "x-frame-options" not in headers
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:7860", 200),
+        ("LOCALHOST", 200),
+        ("[::1]:7860", 200),
+        ("evil.example", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("", 421),
+    ],
+)
+def test_only_known_names_are_answered(host: str, status: int):
+    client = client_for(hosts=["127.0.0.1", "localhost", "::1"])
+    assert client.get("/call", headers={"host": host}).status_code == status
+
+
+def test_a_name_that_is_none_is_no_error():
+    assert host_of("[::1") == ""
+    assert host_of("a.example:99999999") == "a.example"
+
+
+def test_large_calls_are_refused_and_uploads_are_not():
+    client, large = client_for(), b"x" * (MOST_CALL_BYTES + 1)
+    assert client.post("/call", content=large).status_code == 413
+    assert client.post("/studio/token/clip", content=large).text == str(len(large))
+    assert client.post("/call", content=iter([large])).text != str(len(large))
+
+
+def test_wrong_passwords_are_limited_by_address():
+    client = client_for()
+    assert client.post("/login", content=b"right").status_code == 200
+    for _ in range(LOGIN_TRIES):
+        assert client.post("/login", content=b"wrong").status_code == 400
+    assert client.post("/login", content=b"right").status_code == 429
+
+
+def test_after_a_while_passwords_are_looked_at_again():
+    logins = Logins()
+    for _ in range(LOGIN_TRIES):
+        logins.tried("1.2.3.4", False, now=0)
+    assert not logins.may_try("1.2.3.4", now=599)
+    assert logins.may_try("5.6.7.8", now=1)
+    assert logins.may_try("1.2.3.4", now=601)
+
+
+def test_health_and_metrics_are_counts(studio):
+    client = TestClient(Starlette(routes=health_routes(studio)))
+    assert client.get("/healthz").json() == {"status": "ok", "model": "ready"}
+    studio.sessions.open()
+    text = client.get("/metrics").text
+    assert "\ndloral_sessions 1\n" in text
+    assert "# TYPE dloral_runs_total counter" in text
+    assert client.get("/metrics").headers["content-type"].startswith("text/plain; version=0.0.4")

@@ -1,0 +1,207 @@
+"""All phases of the compact model in turn: one command, killed and resumed, mistaken."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import dloral
+from dloral.cli import main
+from dloral.data.manifest import list_files, save_manifest
+from dloral.errors import DLoRALError, OptionError
+from dloral.training.chain import run_chain
+from dloral.training.config import with_changes
+from dloral.training.plan import PHASES, ChainConfig, check_budget
+from dloral.training.recipes import CHAINS, COMPACT_CPU
+from dloral.weights.loading import load_pipeline
+
+TINY = (
+    "sizes.latent_channels=4 sizes.vae_width=8 sizes.encoder_blocks=1 sizes.decoder_blocks=1 "
+    "sizes.unet_channels=(8,8) sizes.flow_levels=2 sizes.flow_channels=(4,4,4,4) "
+    "sizes.retrieval_heads=1 sizes.retrieval_head_dim=4 rank=2 workers=0 shares=(1,1,1,1) "
+    "flow.clips=1 flow.crop=64 flow.moved_pairs=2 base.clips=1 base.crop=32 decoder.clips=1 "
+    "decoder.crop=32 decoder.smooth=2 algorithm1.clips=1 algorithm1.crop=32 held_out_clips=1 "
+    "algorithm1.schedule.consistency_steps=2 algorithm1.schedule.enhancement_steps=1 "
+    "algorithm1.schedule.transition_steps=0 "
+    "algorithm1.schedule.enhancement_weights={'charbonnier':1.0} "
+    "base.weights={'charbonnier':1.0} base.late_weights={'charbonnier':1.0,'temporal':0.1} "
+    + " ".join(f"{phase}_loop.checkpoint_every=1" for phase in PHASES)
+).split()
+
+
+def tiny(photos: Path, *more: str) -> ChainConfig:
+    return with_changes(COMPACT_CPU, [*TINY, f"clips.places=('photos:{photos}',)", *more])
+
+
+@pytest.fixture(scope="module")
+def unbroken(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve steps, three a phase, by the command line."""
+    run = tmp_path_factory.mktemp("chain") / "run"
+    words = ["train", "compact-cpu", "--data", f"photos:{photos}", "--steps", "12"]
+    assert main([*words, "-o", str(run), "--set", *TINY]) in (None, 0)
+    return run
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_one_command_from_photographs_to_an_embedded_folder(unbroken: Path, tmp_path: Path) -> None:
+    assert main(["embed", str(unbroken), "--to", str(tmp_path / "used")]) in (None, 0)
+    used = load_pipeline(tmp_path / "used", device="cpu", dtype="float16")
+    assert used.unet.has_adapters
+    trained = load_pipeline(unbroken / "pipeline", device="cpu", dtype="float32")
+    for ours, theirs in zip(used.vae.parameters(), trained.vae.parameters(), strict=True):
+        assert torch.equal(ours, theirs.half())
+    assert "_name_or_path" not in json.loads((tmp_path / "used/unet/config.json").read_text())
+    figures = json.loads((tmp_path / "used/card-figures.json").read_text())
+    assert figures["plan"]["steps"] == dict.fromkeys(PHASES, 3)
+    assert figures["parameters"]["vae"] == sum(p.numel() for p in trained.vae.parameters())
+    assert not list(unbroken.glob("*/checkpoint*.pt"))
+    assert str(unbroken.parent) not in (unbroken / "plan.json").read_text()
+
+
+def test_killed_in_each_phase_and_resumed_elsewhere_equals_unbroken(
+    unbroken: Path, photos: Path, tmp_path: Path
+) -> None:
+    config, run = tiny(photos), tmp_path / "run"
+    for killed in PHASES:
+
+        def on_step(phase: str, step: int, losses: dict[str, float], killed: str = killed) -> None:
+            if (phase, step) == (killed, 3):  # the checkpoint is of step 2
+                raise KilledError
+
+        with pytest.raises(KilledError):
+            run_chain(config, run, steps=12, on_step=on_step)
+        elsewhere = tmp_path / f"moved-{killed}"
+        shutil.move(run, elsewhere)
+        run = elsewhere
+    run_chain(config, run)
+    expected = load_file(unbroken / "algorithm1.safetensors")
+    found = load_file(run / "algorithm1.safetensors")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+
+
+@pytest.mark.slow
+def test_kill_9_in_each_phase(unbroken: Path, photos: Path, tmp_path: Path) -> None:
+    """The same with processes that die; ten seconds and more for each to start."""
+    run = tmp_path / "run"
+    words = [
+        sys.executable,
+        "-m",
+        "dloral",
+        "train",
+        "compact-cpu",
+        "--steps",
+        "12",
+        "-o",
+        str(run),
+    ]
+    words += ["--data", f"photos:{photos}", "--set", *TINY]
+    root = str(Path(dloral.__file__).parents[1])
+    for phase in PHASES:
+        process = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": root})
+        while not (run / phase / "checkpoint.pt").is_file():
+            assert process.poll() is None, f"ended before {phase} could be killed"
+            time.sleep(0.002)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        assert not (run / "pipeline").exists()
+    subprocess.run(words, env={**os.environ, "PYTHONPATH": root}, check=True)
+    expected = load_file(unbroken / "algorithm1.safetensors")
+    found = load_file(run / "algorithm1.safetensors")
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+
+
+def test_each_phase_changes_its_own_parts_alone(unbroken: Path) -> None:
+    after = [load_file(unbroken / f"{phase}.safetensors") for phase in PHASES]
+    parts = {"flow": {"flow"}, "base": {"unet", "vae"}, "decoder": {"vae"}}
+    for number, phase in enumerate(PHASES[1:3], start=1):
+        before, now = after[number - 1], after[number]
+        changed = {n.split(".")[0] for n in now if not torch.equal(now[n], before[n])}
+        assert changed == parts[phase]
+    decoder = {n for n in after[2] if not torch.equal(after[2][n], after[1][n])}
+    assert all(n.startswith(("vae.decoder.", "vae.finish.", "vae.join.")) for n in decoder)
+    assert all(torch.equal(after[3][n], t) for n, t in after[2].items() if n.startswith("vae."))
+
+
+def test_other_data_or_settings_are_one_line(unbroken: Path, photos: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(unbroken / "plan.json", run)
+    with pytest.raises(DLoRALError, match=r"base\.crop 32, now it is 64") as caught:
+        run_chain(tiny(photos, "base.crop=64"), run)
+    assert "\n" not in str(caught.value)
+    other = tmp_path / "photos"
+    shutil.copytree(photos, other)
+    (other / "0.png").unlink()
+    with pytest.raises(DLoRALError, match="1 of its 2 sources are gone and 0 are new"):
+        run_chain(tiny(other), run)
+    (run / "plan.json").write_text("{")
+    with pytest.raises(DLoRALError, match=r"plan\.json is damaged"):
+        run_chain(tiny(photos), run)
+
+
+def test_held_out_sources_are_not_trained_on(photos: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "held.json"
+    save_manifest(list_files([photos]), manifest)
+    with pytest.raises(DLoRALError, match=r"no usable source.*held out"):
+        run_chain(tiny(photos), tmp_path / "run", manifest=manifest)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_budget_becomes_step_counts_that_are_written_once(photos: Path, tmp_path: Path) -> None:
+    def on_step(phase: str, step: int, losses: dict[str, float]) -> None:
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        run_chain(tiny(photos), tmp_path, budget=60, on_step=on_step)
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    for phase in PHASES:
+        assert plan["steps"][phase] * plan["seconds"][phase] <= 60 / 4
+        assert plan["steps"][phase] >= 1
+    with pytest.raises(KilledError):
+        run_chain(tiny(photos), tmp_path, budget=1e6, on_step=on_step)
+    assert json.loads((tmp_path / "plan.json").read_text()) == plan
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("9h", 32400), ("25m", 1500), ("90", 90)])
+def test_a_budget_in_words(text: str, seconds: float) -> None:
+    assert check_budget(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "h", "-1h", "nan", "soon", "0"])
+def test_no_budget(text: str) -> None:
+    with pytest.raises(OptionError, match="budget"):
+        check_budget(text)
+
+
+def test_a_missing_teacher_is_one_line(photos: Path, tmp_path: Path) -> None:
+    weights = "base.weights={'teacher_charbonnier':1.0}"
+    with pytest.raises(DLoRALError, match="teacher is needed") as caught:
+        run_chain(tiny(photos, weights), tmp_path / "a")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(DLoRALError, match="does not exist"):
+        run_chain(tiny(photos, weights, "teacher=ABSENT"), tmp_path / "b")
+
+
+def test_a_flow_crop_that_the_pyramid_cannot_halve_is_one_line(
+    photos: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(OptionError, match=r"flow\.crop is 40") as caught:
+        run_chain(tiny(photos, "flow.crop=40"), tmp_path / "run", steps=4)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_recipes_crops_fit_their_flow_nets() -> None:
+    for recipe in CHAINS.values():
+        assert recipe.flow.crop % (8 << (recipe.sizes.flow_levels - 1)) == 0
