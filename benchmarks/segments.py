@@ -20,7 +20,7 @@ _HERE = Path(__file__).parents[1]
 sys.path[:0] = [str(_HERE), str(_HERE / "tests" / "support")]
 
 _RUN = """
-import json, os, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from dloral import UpscaleOptions, upscale_steps
 from dloral.weights.loading import load_pipeline
@@ -32,12 +32,13 @@ steps = upscale_steps(source, target, options, pipe)
 for progress in steps:
     if progress.stage == "restoring" and first is None:
         first = time.monotonic() - begun
-    if progress.frame == int(stop):
+    if int(stop) and progress.frame == int(stop):
         break
 steps.close()
 print(json.dumps({
     "seconds": time.monotonic() - begun, "cpu": time.process_time() - used, "first": first,
-    "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    # Not ru_maxrss: that begins with the peak of the process that started this one.
+    "peak": int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024,
 }))
 """
 

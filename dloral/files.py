@@ -10,12 +10,15 @@ from typing import Any
 from dloral.errors import OutputError
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object], parents: bool = False) -> None:
     """Call ``write`` with a place beside ``path``, of the same name, then move that into it.
 
-    What was at ``path`` stays until then. Raises :class:`OutputError` where it cannot be written.
+    What was at ``path`` stays until then. ``parents``: make the folders that it lies in. Raises
+    :class:`OutputError` where it cannot be written.
     """
     try:
+        if parents:
+            path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".dloral-") as folder:
             part = Path(folder) / path.name
             write(part)

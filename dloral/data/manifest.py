@@ -15,6 +15,7 @@ from typing import Self
 from dloral.data.packs import Pack
 from dloral.data.sources import PHOTO_SUFFIXES, VIDEO_SUFFIXES, Sources, Window, sha256
 from dloral.errors import InputError, OptionError, OutputError
+from dloral.files import write_whole
 from dloral.video.probe import probe
 
 PROJECT = Path(__file__).with_name("held_out.json")
@@ -173,16 +174,5 @@ def save_manifest(entries: Sequence[Entry], path: Path) -> None:
         )
     rows = [{k: v for k, v in asdict(entry).items() if v is not None} for entry in entries]
     lines = ",\n  ".join(json.dumps(row) for row in rows)
-    unfinished = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(f'{{"held_out": [\n  {lines}\n]}}\n', encoding="utf-8")
-        unfinished.replace(path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise OutputError(
-            "{path} cannot be written ({why})",
-            remedy="give another place",
-            path=path,
-            why=error.strerror,
-        ) from error
+    text = f'{{"held_out": [\n  {lines}\n]}}\n'
+    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"), parents=True)

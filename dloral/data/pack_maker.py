@@ -5,7 +5,6 @@ The pack's ``manifest.json`` lists its sources with their SHA-256, what was left
 """
 
 import json
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,6 +20,7 @@ from dloral.data.samples import Sample, draw_sample, source_of, video_share
 from dloral.data.sources import Sources, sha256
 from dloral.data.spec import ClipSpec
 from dloral.errors import OptionError, OutputError
+from dloral.files import write_whole
 from dloral.frames.resize import LATENT_STRIDE
 
 
@@ -42,30 +42,27 @@ def make_pack(sources: Sources, spec: ClipSpec, count: int, folder: Path, worker
         raise OutputError(
             "{path} exists already", remedy="remove it or give another folder", path=folder
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    shapes = _shapes(spec, has_flow=not sources.windows)
+    write_whole(folder, lambda part: _write_pack(sources, spec, count, part, workers), parents=True)
+
+
+def _write_pack(sources: Sources, spec: ClipSpec, count: int, folder: Path, workers: int) -> None:
     # Source by source, so that each is decoded once in one worker.
     by_source: dict[tuple[str, int], list[int]] = defaultdict(list)
     for index in range(count):
         by_source[source_of(sources, spec, index)].append(index)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".pack-") as place:
-        unfinished = Path(place, "pack")
-        unfinished.mkdir()
-        arrays = {
-            name: np.lib.format.open_memmap(
-                unfinished / f"{name}.npy", "w+", dtype, (count, *shape)
-            )
-            for name, (shape, dtype) in shapes.items()
-        }
-        made = _made(sources, list(by_source.values()), spec, workers)
-        for samples in tqdm(made, total=len(by_source), unit="source"):
-            for index, sample in samples:
-                for name, value in sample.items():
-                    arrays[name][index] = value
-        for array in arrays.values():
-            array.flush()
-        (unfinished / "manifest.json").write_text(_manifest(sources, spec, count))
-        unfinished.replace(folder)
+    folder.mkdir()
+    arrays = {
+        name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (count, *shape))
+        for name, (shape, dtype) in _shapes(spec, has_flow=not sources.windows).items()
+    }
+    made = _made(sources, list(by_source.values()), spec, workers)
+    for samples in tqdm(made, total=len(by_source), unit="source"):
+        for index, sample in samples:
+            for name, value in sample.items():
+                arrays[name][index] = value
+    for array in arrays.values():
+        array.flush()
+    (folder / "manifest.json").write_text(_manifest(sources, spec, count))
 
 
 def _made(

@@ -47,8 +47,8 @@ class PoolConfig:
 
 
 class PoolClips:
-    """A pool as a :class:`~dloral.data.clips.ClipSource`: ``clips`` of ``frames`` frames a
-    micro-batch, ``crop`` pixels a side.
+    """The newest clips as a :class:`~dloral.data.clips.ClipSource`: a micro-batch is ``clips`` of
+    them, ``frames`` frames each, cut to ``crop`` pixels a side.
 
     Refill ``k`` is drawn from ``(seed, k)`` alone, and a draw at a step sees the refills that are
     due by then, first in, first out. So a resumed run, which makes again those that are still in
@@ -65,93 +65,30 @@ class PoolClips:
         config: PoolConfig | None = None,
     ) -> None:
         self.config = config = config or PoolConfig()
+        self.pictures, self.frames = pictures, frames
         self.clips, self.crop, self.seed = clips, crop, seed
-        bank = DegradationBank(config.draws, seed, pictures.device)
-        self.pool = PairPool(
-            pictures, bank, frames, config.held, config.at_a_time, config.light_share
-        )
-
-    def draw(self, draw: Draw) -> Clips:
-        self._refill_until(draw.step)
-        return self.pool.draw(self.clips, self.crop, draw.rng, self._generator(draw.rng))
-
-    def _refill_until(self, step: int) -> None:
-        due = self.config.warm_refills + 1 + step // self.config.refill_every
-        if due < self.pool.refills:  # an earlier step again: what came later is not there yet
-            self.pool.refills = 0
-        for number in range(max(self.pool.refills, due - self.pool.slots), due):
-            self.pool.refills = number
-            rng = np.random.default_rng((self.seed, number))
-            self.pool.refill(rng, self._generator(rng))
-
-    def _generator(self, rng: np.random.Generator) -> Generator:
-        device = self.pool.pictures.device
-        return Generator(device).manual_seed(int(rng.integers(2**62)))
-
-
-class PairPool:
-    """The newest ``capacity`` degraded clips of T frames; the oldest make room for new ones.
-
-    ``light_share`` of the clips are made smaller and lightly compressed, no more: what is hardly
-    degraded must not be spoilt.
-    """
-
-    def __init__(
-        self,
-        pictures: Pictures,
-        bank: DegradationBank,
-        num_frames: int,
-        capacity: int,
-        at_a_time: int,
-        light_share: float = 0.0,
-    ) -> None:
         size, device = pictures.size, pictures.device
-        self.pictures, self.bank = pictures, bank
-        self.num_frames, self.at_a_time = num_frames, at_a_time
-        self.light_share = light_share
-        self.slots = capacity // at_a_time
-        shape, cells = (self.slots * at_a_time, num_frames), size // LATENT_STRIDE
+        self.bank = DegradationBank(config.draws, seed, device)
+        self.slots = config.held // config.at_a_time
+        shape = (self.slots * config.at_a_time, frames)
+        small, cells = size // 4, size // LATENT_STRIDE
         self.hq = torch.empty(*shape, 3, size, size, dtype=torch.uint8, device=device)
-        self.lq = torch.empty(*shape, 3, size // 4, size // 4, dtype=torch.uint8, device=device)
+        self.lq = torch.empty(*shape, 3, small, small, dtype=torch.uint8, device=device)
         self.flow = torch.zeros(
-            shape[0], num_frames - 1, 2, cells, cells, dtype=torch.float16, device=device
+            shape[0], frames - 1, 2, cells, cells, dtype=torch.float16, device=device
         )
         self.refills = 0
 
-    @property
-    def filled(self) -> int:
-        """How many clips there are."""
-        return min(self.refills, self.slots) * self.at_a_time
-
-    @torch.no_grad()
-    def refill(self, rng: np.random.Generator, generator: Generator | None = None) -> None:
-        """Make ``at_a_time`` new clips; ``generator`` (torch's own without one) draws noise."""
-        if self.num_frames == 1:
-            hq, flow = self.pictures.stills(self.at_a_time, rng), None
-        else:
-            hq, flow = self.pictures.clips(self.at_a_time, self.num_frames, rng)
-        lq = self.bank.degrade(hq, rng, generator)
-        light = int(rng.binomial(self.at_a_time, self.light_share))
-        if light:
-            lq[:light] = lightly_degraded(hq[:light], rng)
-        start = self.refills % self.slots * self.at_a_time
-        rows = slice(start, start + self.at_a_time)
-        self.hq[rows] = (255 * hq).round().byte()
-        self.lq[rows] = (255 * lq).round().byte()
-        if flow is not None:
-            self.flow[rows] = flow.half()
-        self.refills += 1
-
-    def draw(
-        self, count: int, crop: int, rng: np.random.Generator, generator: Generator | None = None
-    ) -> Clips:
-        """``count`` random clips, each cut to ``crop`` pixels somewhere on the latent grid, all of
-        them turned and mirrored in the same one of eight ways. Flow is in pixels at full size."""
-        device = self.hq.device
+    def draw(self, draw: Draw) -> Clips:
+        """Random clips, cut somewhere on the latent grid, all of them turned and mirrored in the
+        same one of eight ways."""
+        self._refill_until(draw.step)
+        device, crop, generator = self.hq.device, self.crop, self._generator(draw.rng)
+        filled = min(self.refills, self.slots) * self.config.at_a_time
         # On the device, so that a step never waits for a copy of a few numbers.
-        rows = torch.randint(self.filled, (count,), device=device, generator=generator)
+        rows = torch.randint(filled, (self.clips,), device=device, generator=generator)
         steps = (self.hq.shape[-1] - crop) // LATENT_STRIDE
-        offsets = torch.randint(steps + 1, (2, count), device=device, generator=generator)
+        offsets = torch.randint(steps + 1, (2, self.clips), device=device, generator=generator)
         parts = [
             _cut(tensor, rows, unit * offsets, side)
             for tensor, unit, side in (
@@ -160,14 +97,44 @@ class PairPool:
                 (self.flow, 1, crop // LATENT_STRIDE),
             )
         ]
-        hq, lq, flow = _turned(parts[0], parts[1], parts[2], rng)
+        hq, lq, flow = _turned(parts[0], parts[1], parts[2], draw.rng)
         small = lq.flatten(0, 1).float() / 255
         enlarged = resize_bicubic(small, crop, crop).unflatten(0, lq.shape[:2])
         full = flow.flatten(0, 1).float()
-        if self.num_frames > 1:
+        if self.frames > 1:
             full = LATENT_STRIDE * F.interpolate(full, (crop, crop), mode="bilinear")
-        full = full.reshape(count, self.num_frames - 1, 2, crop, crop)
+        full = full.reshape(self.clips, self.frames - 1, 2, crop, crop)
         return Clips(hq.float() / 255, enlarged, full, small.unflatten(0, lq.shape[:2]))
+
+    def _refill_until(self, step: int) -> None:
+        due = self.config.warm_refills + 1 + step // self.config.refill_every
+        if due < self.refills:  # an earlier step again: what came later is not there yet
+            self.refills = 0
+        for number in range(max(self.refills, due - self.slots), due):
+            self._refill(number)
+            self.refills = number + 1
+
+    @torch.no_grad()
+    def _refill(self, number: int) -> None:
+        rng, count = np.random.default_rng((self.seed, number)), self.config.at_a_time
+        generator = self._generator(rng)
+        if self.frames == 1:
+            hq, flow = self.pictures.stills(count, rng), None
+        else:
+            hq, flow = self.pictures.clips(count, self.frames, rng)
+        lq = self.bank.degrade(hq, rng, generator)
+        light = int(rng.binomial(count, self.config.light_share))
+        if light:
+            lq[:light] = lightly_degraded(hq[:light], rng)
+        start = number % self.slots * count
+        rows = slice(start, start + count)
+        self.hq[rows] = (255 * hq).round().byte()
+        self.lq[rows] = (255 * lq).round().byte()
+        if flow is not None:
+            self.flow[rows] = flow.half()
+
+    def _generator(self, rng: np.random.Generator) -> Generator:
+        return Generator(self.hq.device).manual_seed(int(rng.integers(2**62)))
 
 
 def lightly_degraded(hq_frames: Tensor, rng: np.random.Generator) -> Tensor:

@@ -1,6 +1,6 @@
 """What is wanted of the places that clips come from: one description, for whoever draws clips."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from math import inf
@@ -95,10 +95,16 @@ class ClipSpec:
 
 def check(config: Any, rules: Mapping[str, tuple[bool, str]]) -> None:
     """Raise :class:`OptionError` at the first setting that does not fit; ``rules``: by its name,
-    whether it fits, and what to give."""
+    whether it fits, and what to give (or :func:`one_of`)."""
     for name, (fits, wanted) in rules.items():
         if not fits:
-            raise OptionError(f"{name} is {getattr(config, name)!r}; give {wanted}")
+            remedy = wanted if wanted.startswith("choose") else f"give {wanted}"
+            raise OptionError(f"{name} is {getattr(config, name)!r}; {remedy}")
+
+
+def one_of(names: Iterable[str]) -> str:
+    """What to do about a name that is not one of ``names``."""
+    return f"choose from {', '.join(names)}"
 
 
 def thousandths(seconds: float) -> Fraction:

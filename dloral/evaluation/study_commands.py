@@ -138,7 +138,8 @@ def _study_options(options: argparse.Namespace, metrics: tuple[str, ...]) -> Any
     from dataclasses import replace
 
     from dloral.evaluation.studies import StudyOptions
-    from dloral.training.config import load_config, with_changes
+    from dloral.training.config import with_changes
+    from dloral.training.recipes import load_config
 
     config = load_config(options.recipe)
     data = config.data

@@ -26,14 +26,14 @@ PROBABLE = 2.0
 
 
 def write_study(study: Study, found: dict[str, Any], out: Path, command: str) -> Path:
-    """``OUT/study.json``, ``README.md``, ``curves.png`` and ``sheet.png``; returns the README."""
+    """``OUT/study.json``, ``README.md``, ``curves.png`` and ``sheet.jpg``; returns the README."""
     write_json(out / "study.json", {**found, "command": command})
     pictures = []
     if found["kind"] == "training":
         draw_curves(study, found, out / "curves.png")
         pictures.append("![Quality and warping error over the steps](curves.png)")
     if draw_sheet(study, found, out):
-        pictures.append("![The same crops by every variant](sheet.png)")
+        pictures.append("![The same crops by every variant](sheet.jpg)")
     lines = [f"# {study.title}", "", f"    {command}", "", _about(found), "", table(study, found)]
     lines += ["", *verdicts(study, found)]
     lines += ["", "\n\n".join(pictures), ""] if pictures else [""]
@@ -219,7 +219,7 @@ def _draw_finals(axis: Any, study: Study, found: Found, names: list[str]) -> Non
 
 
 def draw_sheet(study: Study, found: Found, out: Path) -> bool:
-    """``OUT/sheet.png``: crops of the input, every variant (first seed) and the truth, labelled."""
+    """``OUT/sheet.jpg``: crops of the input, every variant (first seed) and the truth, labelled."""
     training = found["kind"] == "training"
     shown = {
         variant.title: out / f"runs/{variant.name}-0/{SHOWN}"
@@ -245,5 +245,5 @@ def draw_sheet(study: Study, found: Found, out: Path) -> bool:
     for place, (title, column) in enumerate(columns.items()):
         canvas.paste(column, (place * side, label))
         draw.text((place * side + 4, 3), title[: side // 6], fill="black")
-    canvas.save(out / "sheet.png")
+    canvas.save(out / "sheet.jpg", quality=90)
     return True

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from dloral.errors import OptionError
+from dloral.data.spec import check, one_of
 
 KINDS = ("hinge", "softplus")
 LAYOUTS = ("unet", "strided")
@@ -33,17 +33,15 @@ class AdversarialConfig:
     layout: str = "unet"
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise OptionError(f"adversarial kind is {self.kind!r}; choose from {', '.join(KINDS)}")
-        if self.layout not in LAYOUTS:
-            raise OptionError(
-                f"adversarial layout is {self.layout!r}; choose from {', '.join(LAYOUTS)}"
-            )
-        if self.width < 1 or self.levels < 1:
-            raise OptionError(
-                f"the discriminator has width {self.width} and {self.levels} levels; "
-                "give 1 or more of each"
-            )
+        check(
+            self,
+            {
+                "kind": (self.kind in KINDS, one_of(KINDS)),
+                "layout": (self.layout in LAYOUTS, one_of(LAYOUTS)),
+                "width": (self.width >= 1, "1 or more"),
+                "levels": (self.levels >= 1, "1 or more"),
+            },
+        )
 
 
 class PatchDiscriminator(nn.Module):

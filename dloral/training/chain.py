@@ -14,8 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -29,6 +27,7 @@ from dloral.models.adapters import add_adapters
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.checkpoints import BEFORE, CHECKPOINT, CheckpointError
 from dloral.training.fresh import build_pipeline
+from dloral.training.loop import LoopConfig, own_micro_batches, process_state
 from dloral.training.monitor import check_run_folder, make_run_folder
 from dloral.training.objective import FEATURES, TEACHER
 from dloral.training.perceptual import load_perceptual
@@ -36,6 +35,7 @@ from dloral.training.phases.algorithm1 import Algorithm1Task, algorithm_1
 from dloral.training.phases.base import BasePhase
 from dloral.training.phases.decoder import DecoderPhase
 from dloral.training.phases.flow import FlowPhase
+from dloral.training.phases.phase import Phase, train
 from dloral.training.plan import (
     PHASES,
     PLAN,
@@ -46,10 +46,10 @@ from dloral.training.plan import (
     settings_of,
     teacher_file,
 )
-from dloral.training.preview import HeldOut
+from dloral.training.preview import Preview
+from dloral.training.run import save_pipeline
 from dloral.training.schedule import Stage
-from dloral.training.trainer import LoopConfig, Phase, Trainer, own_micro_batches, train
-from dloral.weights.loading import AUTO, choose_device
+from dloral.training.trainer import Trainer
 from dloral.weights.srvgg import load_srvgg
 
 TRIAL_STEPS = 8
@@ -75,8 +75,7 @@ def run_chain(
     the project's own list). A run that was stopped is resumed. Raises :class:`DLoRALError`.
     """
     check_run_folder(run)
-    asked = parse_flag_from_env("ACCELERATE_USE_CPU")
-    state = PartialState(cpu=asked or choose_device(AUTO).type == "cpu")
+    state = process_state()
     material = find_material(config, manifest, state)
     make_run_folder(run)
     config = _planned(config, run, material, budget, steps)
@@ -94,11 +93,7 @@ def run_chain(
             for checkpoint in (CHECKPOINT, BEFORE):
                 (run / name / checkpoint).unlink(missing_ok=True)
     if state.is_main_process:
-        with tempfile.TemporaryDirectory(dir=run, prefix=".pipeline-") as folder:
-            chain.pipe.save_pretrained(Path(folder, "pipeline"))
-            if (run / "pipeline").exists():
-                (run / "pipeline").rename(Path(folder, "before"))
-            Path(folder, "pipeline").rename(run / "pipeline")
+        save_pipeline(chain.pipe, run / "pipeline")
     state.wait_for_everyone()
     return run / "pipeline"
 
@@ -253,7 +248,7 @@ class Chain:
             source = self._source(1, decoder.clips, decoder.crop, loop)
             return DecoderPhase(self.pipe, source, decoder, held_out)
         base = config.base
-        source = self._source(base.frames, base.clips, base.crop, loop)
+        source = self._source(base.frames, base.drawn, base.crop, loop)
         return BasePhase(
             self.pipe,
             source,
@@ -275,7 +270,7 @@ class Chain:
         source = self._source(config.frames, config.clips, config.crop, loop)
         sources: dict[Stage, ClipSource] = dict.fromkeys(config.plan().stages, source)
         task = Algorithm1Task(self.pipe, sources, config, self.features, teacher=self.teacher)
-        shown = HeldOut(task, held_out) if held_out is not None else None
+        shown = Preview(task, held_out) if held_out is not None else None
         trainer = Trainer(
             task.trainable(),
             loop,

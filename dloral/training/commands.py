@@ -79,7 +79,8 @@ def _configured(options: argparse.Namespace) -> Any:
     from dataclasses import replace
 
     from dloral.data.spec import ClipSpec
-    from dloral.training.config import load_config, with_changes
+    from dloral.training.config import with_changes
+    from dloral.training.recipes import load_config
 
     config = load_config(options.config)
     data = config.data

@@ -6,7 +6,6 @@ A configuration is a name (:mod:`dloral.training.recipes`) or a Python file that
 """
 
 import ast
-import runpy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -15,11 +14,12 @@ from textwrap import indent
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from dloral.data.spec import ClipSpec
+from dloral.data.spec import ClipSpec, check, one_of
 from dloral.errors import OptionError
+from dloral.files import write_text
+from dloral.training.loop import LoopConfig
 from dloral.training.phases.algorithm1 import Algorithm1Config
 from dloral.training.schedule import StageSchedule
-from dloral.training.trainer import LoopConfig
 
 Config = TypeVar("Config")
 
@@ -59,13 +59,14 @@ class ModelConfig:
     tagger: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("consistency_rank", "detail_rank"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name} is {getattr(self, name)}; give 1 or more")
-        if self.frozen_dtype not in PRECISIONS:
-            raise OptionError(
-                f"frozen_dtype is {self.frozen_dtype!r}; choose from {', '.join(PRECISIONS)}"
-            )
+        check(
+            self,
+            {
+                "consistency_rank": (self.consistency_rank >= 1, "1 or more"),
+                "detail_rank": (self.detail_rank >= 1, "1 or more"),
+                "frozen_dtype": (self.frozen_dtype in PRECISIONS, one_of(PRECISIONS)),
+            },
+        )
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,13 @@ class DataConfig:
     workers: int = 2
 
     def __post_init__(self) -> None:
-        for name, least in (("held_out_clips", 1), ("workers", 0)):
-            if getattr(self, name) < least:
-                raise OptionError(f"{name} is {getattr(self, name)}; give {least} or more")
+        check(
+            self,
+            {
+                "held_out_clips": (self.held_out_clips >= 1, "1 or more"),
+                "workers": (self.workers >= 0, "0 or more"),
+            },
+        )
 
 
 @dataclass(frozen=True)
@@ -99,37 +104,13 @@ class TrainConfig:
     save_pipeline: bool = True
 
 
-def load_config(name: str) -> TrainConfig:
-    """A named configuration, or that of a Python file; raises :class:`OptionError`."""
-    from dloral.training.recipes import CONFIGURATIONS
-
-    if name in CONFIGURATIONS:
-        return CONFIGURATIONS[name]
-    path = Path(name)
-    if path.is_dir() and (path / "config.py").is_file():
-        path = path / "config.py"
-    if path.suffix != ".py" or not path.is_file():
-        raise OptionError(
-            f"configuration {name!r} is neither a name ({', '.join(CONFIGURATIONS)}) nor a Python "
-            "file; give one of them"
-        )
-    try:
-        found = runpy.run_path(str(path)).get("config")
-    except OptionError as error:
-        raise OptionError(f"{path}: {error}") from error
-    except Exception as error:  # a person's file may raise anything
-        raise OptionError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
-    if not isinstance(found, TrainConfig):
-        raise OptionError(f"{path} defines no `config = TrainConfig(...)`; see docs/training.md")
-    return found
-
-
 def save_config(config: TrainConfig, path: Path) -> None:
-    """As a Python file that :func:`load_config` reads."""
-    path.write_text(
+    """As a Python file that :func:`dloral.training.recipes.load_config` reads."""
+    write_text(
+        path,
         '"""The configuration of this run, resolved."""\n\n'
         "from dloral.training.recipes import *\n\n"
-        f"config = (\n{indent(pformat(config, width=92, sort_dicts=False), '    ')}\n)\n"
+        f"config = (\n{indent(pformat(config, width=92, sort_dicts=False), '    ')}\n)\n",
     )
 
 

@@ -1,23 +1,24 @@
 """What a training of all phases is told, and on what."""
 
+import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 
-from dloral.data.manifest import HeldOut as Manifest
+from dloral.data.manifest import HeldOut
 from dloral.data.pool import PoolConfig
 from dloral.data.sources import Sources, find_sources, pack_of, sha256
 from dloral.data.spec import ClipSpec
 from dloral.errors import OptionError, WeightsError
 from dloral.training.checkpoints import CheckpointError
 from dloral.training.fresh import CompactSizes
+from dloral.training.loop import LoopConfig
 from dloral.training.phases.algorithm1 import Algorithm1Config
 from dloral.training.phases.base import BaseConfig
 from dloral.training.phases.decoder import DecoderConfig
 from dloral.training.phases.flow import FlowConfig
-from dloral.training.trainer import LoopConfig
 
 PHASES = ("flow", "base", "decoder", "algorithm1")
 PLAN = "plan.json"
@@ -104,7 +105,7 @@ def find_material(config: ChainConfig, manifest: Path | None, state: PartialStat
         raise OptionError(
             "a pack of clips cannot train every phase", remedy="give photos: and videos: places"
         )
-    held_out, frames = Manifest.load(manifest), config.algorithm1.frames
+    held_out, frames = HeldOut.load(manifest), config.algorithm1.frames
     size = max(config.flow.crop, config.base.crop, config.algorithm1.crop)
     found = find_sources(config.clips.for_training(frames, size, config.base_loop.seed))
     sources = held_out.exclude(found, frames).checked(config.clips)
@@ -113,9 +114,12 @@ def find_material(config: ChainConfig, manifest: Path | None, state: PartialStat
 
 
 def check_same(run: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raise :class:`CheckpointError`, in one line, where settings or data are not the run's."""
-    before, now = stored["settings"], wanted["settings"]
-    for name in sorted(before.keys() | now.keys()):
+    """Raise :class:`CheckpointError`, in one line, where settings or data are not the run's.
+
+    A setting that there was not when the run was started is left to its default."""
+    defaults = json.loads(json.dumps(settings_of(ChainConfig())))
+    before, now = defaults | stored["settings"], wanted["settings"]
+    for name in sorted(stored["settings"].keys() | now.keys()):
         was, given = before.get(name, "not a setting"), now.get(name, "not a setting")
         if was != given:
             raise CheckpointError(

@@ -17,7 +17,7 @@ MOST_SHOWN = 4  # clips in a sample grid
 CAPTION = 14  # pixels
 
 
-class HeldOut:
+class Preview:
     """Clips that training never sees, kept in memory."""
 
     def __init__(self, task: Algorithm1Task, clips: Clips) -> None:

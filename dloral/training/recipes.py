@@ -5,21 +5,24 @@ from dloral.training.recipes import *
 config = replace(SD21, data=DataConfig(ClipSpec(("reds:/data/REDS",))))
 """
 
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 from dloral.data.pool import PoolConfig
 from dloral.data.spec import ClipSpec
+from dloral.errors import OptionError
 from dloral.training.adversarial import AdversarialConfig
 from dloral.training.config import DataConfig, ModelConfig, TrainConfig
 from dloral.training.csd import CSDConfig
 from dloral.training.fresh import CompactSizes
+from dloral.training.loop import LoopConfig
 from dloral.training.phases.algorithm1 import Algorithm1Config
 from dloral.training.phases.base import BaseConfig
 from dloral.training.phases.decoder import DecoderConfig
 from dloral.training.phases.flow import FlowConfig
 from dloral.training.plan import ChainConfig
 from dloral.training.schedule import StageSchedule, named_schedule
-from dloral.training.trainer import LoopConfig
 
 __all__ = [
     "COMPACT",
@@ -191,3 +194,26 @@ CONFIGURATIONS = {
     "sd21-random": SD21_RANDOM,
     "tiny": TINY,
 }
+
+
+def load_config(name: str) -> TrainConfig:
+    """A named configuration, or that of a Python file; raises :class:`OptionError`."""
+    if name in CONFIGURATIONS:
+        return CONFIGURATIONS[name]
+    path = Path(name)
+    if path.is_dir() and (path / "config.py").is_file():
+        path = path / "config.py"
+    if path.suffix != ".py" or not path.is_file():
+        raise OptionError(
+            f"configuration {name!r} is neither a name ({', '.join(CONFIGURATIONS)}) nor a Python "
+            "file; give one of them"
+        )
+    try:
+        found = runpy.run_path(str(path)).get("config")
+    except OptionError as error:
+        raise OptionError(f"{path}: {error}") from error
+    except Exception as error:  # a person's file may raise anything
+        raise OptionError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
+    if not isinstance(found, TrainConfig):
+        raise OptionError(f"{path} defines no `config = TrainConfig(...)`; see docs/training.md")
+    return found

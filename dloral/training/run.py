@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -10,27 +9,28 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
 from torch import nn
 
 from dloral.data.clips import ClipSource
-from dloral.data.manifest import HeldOut as Manifest
+from dloral.data.manifest import HeldOut
 from dloral.data.packs import Pack, PackClips
 from dloral.data.sources import Sources, find_sources, pack_of
 from dloral.data.spec import ClipSpec
 from dloral.data.streams import StreamClips, draw_clips, enlarged
 from dloral.errors import OptionError, OutputError
+from dloral.files import write_text, write_whole
 from dloral.models.adapters import CONSISTENCY, DETAIL
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.config import DataConfig, TrainConfig, save_config
-from dloral.training.monitor import check_run_folder, make_run_folder, writing
+from dloral.training.loop import own_micro_batches, process_state, resolve_precision
+from dloral.training.monitor import check_run_folder, make_run_folder
 from dloral.training.perceptual import load_perceptual
 from dloral.training.phases.algorithm1 import Algorithm1Task, algorithm_1
-from dloral.training.preview import HeldOut
+from dloral.training.preview import Preview
 from dloral.training.schedule import Stage
 from dloral.training.start import Prompts, build_start
-from dloral.training.trainer import Trainer, own_micro_batches, resolve_precision
-from dloral.weights.loading import AUTO, BROKEN, choose_device, first_line
+from dloral.training.trainer import Trainer
+from dloral.weights.loading import BROKEN, first_line
 
 Measure = Callable[[DLoRALPipeline], Mapping[str, float]]
 
@@ -55,15 +55,11 @@ def run_training(
     time the run evaluates, and logged with the held-out figures. Raises :class:`DLoRALError`.
     """
     check_run_folder(run)
-    # Said plainly, for accelerate joins several processes on CPUs only where it is.
-    asked = parse_flag_from_env("ACCELERATE_USE_CPU")  # accelerate launch --cpu
-    state = PartialState(cpu=asked or choose_device(AUTO).type == "cpu")
+    state = process_state()
     pipe = build_start(config.model, state.device, config.loop.seed)
-    config, distance = _with_distance(config)
+    config, distance = _with_distance(config, state.device)
     precision = resolve_precision(config.loop.mixed_precision, state.device)
     config = replace(config, loop=replace(config.loop, mixed_precision=precision))
-    if distance is not None:
-        distance.to(state.device)
     task = Algorithm1Task(
         pipe,
         _sources(config, state),
@@ -90,36 +86,41 @@ def run_training(
     )
     if state.is_main_process:
         make_run_folder(run)
-        report = describe_trainable(task)
-        with writing(run / "trainable.txt"):
-            (run / "trainable.txt").write_text(report + "\n" + list_trainable(task))
-        own = len(trainer.own_micro_batches)
-        print(
-            f"{report}\non {state.num_processes} x {state.device.type} in precision "
-            f"{config.loop.mixed_precision!r}: {own} micro-batches of {config.algorithm.clips} "
-            "clips each a step",
-            file=sys.stderr,
-        )
+        _announce(task, trainer, config, state)
     trainer.check()
     if state.is_main_process:
-        with writing(run / "config.py"):
-            save_config(config, run / "config.py")
+        save_config(config, run / "config.py")
     algorithm_1(task, trainer)
     if state.is_main_process and config.save_pipeline:
-        _save(pipe, run / "pipeline")
+        save_pipeline(pipe, run / "pipeline")
     state.wait_for_everyone()
     return run / "pipeline"
 
 
-def _save(pipe: DLoRALPipeline, target: Path) -> None:
+def _announce(
+    task: Algorithm1Task, trainer: Trainer, config: TrainConfig, state: PartialState
+) -> None:
+    """What learns, and on what: to ``trainable.txt`` and stderr."""
+    report, own = trainable_report(task), len(trainer.own_micro_batches)
+    write_text(trainer.run / "trainable.txt", report + "\n" + _trainable_tensors(task))
+    print(
+        f"{report}\non {state.num_processes} x {state.device.type} in precision "
+        f"{config.loop.mixed_precision!r}: {own} micro-batches of {config.algorithm.clips} "
+        "clips each a step",
+        file=sys.stderr,
+    )
+
+
+def save_pipeline(pipe: DLoRALPipeline, target: Path) -> None:
     """The model folder, whole or not at all; an earlier one of the same run gives way."""
+
+    def write(part: Path) -> None:
+        pipe.save_pretrained(part)
+        if target.exists():
+            target.rename(part.with_name("before"))
+
     try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".pipeline-") as folder:
-            unfinished = Path(folder, "pipeline")
-            pipe.save_pretrained(unfinished)
-            if target.exists():
-                target.rename(Path(folder, "before"))
-            unfinished.rename(target)
+        write_whole(target, write)
     except BROKEN as error:
         free = shutil.disk_usage(target.parent).free
         raise OutputError(
@@ -128,7 +129,7 @@ def _save(pipe: DLoRALPipeline, target: Path) -> None:
         ) from error
 
 
-def describe_trainable(task: Algorithm1Task) -> str:
+def trainable_report(task: Algorithm1Task) -> str:
     """What learns, part by part, in numbers; then what is frozen."""
     parts = {
         "C-LoRA (theta_1)": [p for n, p in task.trainable().items() if f".{CONSISTENCY}." in n],
@@ -151,7 +152,7 @@ def describe_trainable(task: Algorithm1Task) -> str:
     return "\n".join(lines)
 
 
-def list_trainable(task: Algorithm1Task) -> str:
+def _trainable_tensors(task: Algorithm1Task) -> str:
     """Every tensor that learns: its name, shape and count."""
     return "".join(
         f"{name}  {'x'.join(map(str, p.shape))}  {p.numel()}\n"
@@ -192,7 +193,9 @@ def _flat(part: Any, prefix: str) -> dict[str, Any]:
     return found
 
 
-def _with_distance(config: TrainConfig) -> tuple[TrainConfig, nn.Module | None]:
+def _with_distance(
+    config: TrainConfig, device: torch.device
+) -> tuple[TrainConfig, nn.Module | None]:
     """The network of the perceptual loss, and the configuration with that loss named after it."""
     schedule = config.algorithm.schedule
     named = [name for name in DISTANCES if name in config.algorithm.plan().loss_names()]
@@ -215,7 +218,9 @@ def _with_distance(config: TrainConfig) -> tuple[TrainConfig, nn.Module | None]:
         enhancement_weights=renamed(schedule.enhancement_weights) or {},
         first_weights=renamed(schedule.first_weights),
     )
-    return replace(config, algorithm=replace(config.algorithm, schedule=schedule)), network
+    return replace(config, algorithm=replace(config.algorithm, schedule=schedule)), network.to(
+        device
+    )
 
 
 def _sources(config: TrainConfig, state: PartialState) -> Mapping[Stage, ClipSource]:
@@ -252,7 +257,7 @@ def _stage_spec(data: DataConfig, stage: Stage) -> ClipSpec:
 
 def _trained_on(spec: ClipSpec, config: TrainConfig) -> Sources | Pack:
     """What a stage's clips are from: places without what is held out; no pack that has some."""
-    algorithm, held_out = config.algorithm, Manifest.load()
+    algorithm, held_out = config.algorithm, HeldOut.load()
     if folder := pack_of(spec.places):
         pack = Pack(folder).check(algorithm.frames, algorithm.crop)
         held_out.refuse_pack(pack)
@@ -260,15 +265,15 @@ def _trained_on(spec: ClipSpec, config: TrainConfig) -> Sources | Pack:
     return held_out.exclude(find_sources(spec), algorithm.frames).checked(spec)
 
 
-def _held_out(task: Algorithm1Task, config: TrainConfig, device: torch.device) -> HeldOut | None:
+def _held_out(task: Algorithm1Task, config: TrainConfig, device: torch.device) -> Preview | None:
     spec, count = config.data.held_out, config.data.held_out_clips
     if spec is None:
         return None
     if folder := pack_of(spec.places):
         pack = Pack(folder).check(config.algorithm.frames)
-        return HeldOut(task, pack.clips(slice(count)).to(device))
+        return Preview(task, pack.clips(slice(count)).to(device))
     spec = _spec(spec, config, HELD_OUT_SEED)
-    return HeldOut(task, enlarged(draw_clips(find_sources(spec), spec, range(count)), device))
+    return Preview(task, enlarged(draw_clips(find_sources(spec), spec, range(count)), device))
 
 
 def _spec(spec: ClipSpec, config: TrainConfig, seed: int = 0) -> ClipSpec:

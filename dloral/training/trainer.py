@@ -1,19 +1,17 @@
 """The loop every training shares: micro-batches, AdamW, EMA, checkpoints, several processes.
 
 A :class:`Trainer` counts iterations and updates weights; what is learned, and from what, is said by
-whoever iterates (:func:`dloral.training.phases.algorithm1.algorithm_1`), or by a :class:`Phase` in
-:func:`train`. Whatever is random in micro-batch ``m`` of step ``i`` is drawn from ``(seed, i, m)``
-alone, so a run that was killed and resumed, or spread over several processes, sees exactly the
-batches of one that was not.
+whoever iterates (:func:`dloral.training.phases.algorithm1.algorithm_1`, or
+:func:`dloral.training.phases.phase.train` for a phase). Whatever is random in micro-batch ``m`` of
+step ``i`` is drawn from ``(seed, i, m)`` alone, so a run that was killed and resumed, or spread
+over several processes, sees exactly the batches of one that was not.
 """
 
 import signal
 import threading
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field
-from math import inf
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,144 +29,20 @@ from dloral.training.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
+from dloral.training.loop import (
+    FREE_SETTINGS,
+    LoopConfig,
+    own_micro_batches,
+    resolve_precision,
+)
 from dloral.training.monitor import Monitor, make_run_folder
-from dloral.weights.loading import choose_dtype
-
-PRECISIONS = ("no", "auto", "bf16", "fp16")
-FREE_SETTINGS = ("steps", "checkpoint_every", "evaluate_every", "log_every")
-"""Settings of a loop that a run may change when it goes on."""
-
-MOST_SEED = 2**62  # held-out clips are drawn from a seed a little larger, and torch takes 2 ** 63
 
 MOST_SKIPPED = 20
 """Steps in a row that fp16's loss scaling may skip while it looks for its scale."""
 
 
-@dataclass(frozen=True)
-class LoopConfig:
-    """``steps`` in all; the learning rate rises over ``warmup_steps``, stays, and falls linearly
-    to zero over the last ``decay_steps``. ``ema`` is the averaging factor a step (0: none).
-
-    A step's gradient is the mean over ``micro_batches``. They are dealt out over the processes of
-    ``accelerate launch``, and a process that has several adds them up (gradient accumulation); so
-    one configuration trains the same model on any number of processes that divides it.
-    ``rate_factors``: other learning rates for parameters by the start of their names, as a factor;
-    their gradients are clipped on their own. ``mixed_precision``: no, bf16, fp16, or auto for what
-    the device multiplies natively.
-    """
-
-    steps: int = 20_000
-    learning_rate: float = 5e-4
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.0
-    warmup_steps: int = 100
-    decay_steps: int = 0
-    gradient_clip: float = 1.0
-    ema: float = 0.999
-    seed: int = 0
-    checkpoint_every: int = 200
-    evaluate_every: int = 1000
-    log_every: int = 20
-    micro_batches: int = 1
-    mixed_precision: str = "no"
-    rate_factors: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "checkpoint_every", "evaluate_every", "log_every", "micro_batches"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise OptionError(f"{name} is {value!r}; give a whole number of 1 or more")
-        if self.mixed_precision not in PRECISIONS:
-            raise OptionError(
-                f"mixed_precision is {self.mixed_precision!r}; choose from {', '.join(PRECISIONS)}"
-            )
-        for name, (fits, wanted) in self._ranges().items():
-            if not fits:
-                raise OptionError(f"{name} is {getattr(self, name)!r}; give {wanted}")
-
-    def _ranges(self) -> dict[str, tuple[bool, str]]:
-        """By name, whether a setting is in its range, and what would be."""
-        seeds = isinstance(self.seed, int) and 0 <= self.seed < MOST_SEED
-        factors = self.rate_factors.values()
-        return {
-            "learning_rate": (0 <= self.learning_rate < inf, "0 or more"),
-            "rate_factors": (all(0 <= f < inf for f in factors), "factors of 0 or more"),
-            "betas": (all(0 <= b < 1 for b in self.betas), "factors from 0 to less than 1"),
-            "weight_decay": (0 <= self.weight_decay < inf, "0 or more"),
-            "warmup_steps": (self.warmup_steps >= 0, "0 or more"),
-            "decay_steps": (self.decay_steps >= 0, "0 or more"),
-            "gradient_clip": (self.gradient_clip > 0, "more than 0"),
-            "ema": (0 <= self.ema < 1, "a factor from 0 to less than 1"),
-            "seed": (seeds, "a whole number from 0 to less than 2 ** 62"),
-        }
-
-    def learning_rate_at(self, step: int) -> float:
-        rising = min(1.0, (step + 1) / max(self.warmup_steps, 1))
-        falling = min(1.0, (self.steps - step) / max(self.decay_steps, 1))
-        return self.learning_rate * min(rising, falling)
-
-
-class Phase(ABC):
-    """What :func:`train` trains. A checkpoint holds ``trainable()`` and ``buffers()``; steps count
-    from 0."""
-
-    @abstractmethod
-    def trainable(self) -> dict[str, nn.Parameter]:
-        """Every parameter that any step may update, by a stable name."""
-
-    @abstractmethod
-    def losses(self, draw: Draw) -> dict[str, Tensor]:
-        """The weighted parts of the loss of one micro-batch; their sum is minimised."""
-
-    def buffers(self) -> dict[str, Tensor]:
-        """What else changes as training goes on."""
-        return {}
-
-    def begin(self, step: int) -> set[str]:
-        """Called before each step; names of parameters that it has set anew, whose averages start
-        again."""
-        return set()
-
-    def active(self, step: int) -> set[str]:
-        """Names of the parameters that this step updates."""
-        return set(self.trainable())
-
-    def evaluate(self) -> dict[str, float]:
-        """Figures on held-out data, with the weights as they are now."""
-        return {}
-
-
 class NotFiniteError(DLoRALError):
     """The loss stopped being finite; the checkpoints are still good."""
-
-
-def train(
-    phase: Phase,
-    config: LoopConfig,
-    run: Path,
-    settings: Mapping[str, Any] | None = None,
-    on_step: Callable[[int, dict[str, float]], None] | None = None,
-) -> None:
-    """Run ``phase`` to ``config.steps``, resuming from the checkpoint in ``run`` if there is one.
-
-    At the end (and while ``evaluate`` runs) the parameters hold their averages.
-    """
-    trainer = Trainer(
-        phase.trainable(),
-        config,
-        run,
-        buffers=phase.buffers(),
-        settings=settings,
-        evaluate=phase.evaluate,
-        on_step=on_step,
-    )
-    for iteration in trainer.iterations():
-        trainer.restart_averages(phase.begin(iteration - 1))
-        with trainer.update(phase.active(iteration - 1)) as update:
-            for draw in update:
-                with trainer.autocast():
-                    losses = phase.losses(draw)
-                update.backward(losses)
 
 
 class Update:
@@ -473,17 +347,6 @@ class Trainer:
                 signal.signal(kind, handler)
 
 
-def own_micro_batches(total: int, processes: int, index: int) -> range:
-    """The micro-batches of every step that process ``index`` computes."""
-    if total % processes:
-        raise OptionError(
-            f"micro_batches is {total}, which {processes} processes cannot share evenly; give a "
-            f"multiple of {processes}"
-        )
-    each = total // processes
-    return range(each * index, each * (index + 1))
-
-
 def _accelerator(config: LoopConfig, device: torch.device) -> Accelerator:
     # One process may train several times (the studies do), each time in its own precision;
     # accelerate otherwise insists on the first one's.
@@ -496,17 +359,6 @@ def _accelerator(config: LoopConfig, device: torch.device) -> Accelerator:
             f"mixed_precision {config.mixed_precision!r} does not run on {device.type}: "
             f"{str(error).splitlines()[0]}"
         ) from error
-
-
-def resolve_precision(name: str, device: torch.device) -> str:
-    """``auto`` on this device; other names stay. Raises :class:`OptionError` for fp16 on a CPU,
-    where accelerate would compute in float32 and not say so."""
-    if name == "fp16" and device.type == "cpu":
-        raise OptionError("mixed_precision 'fp16' is a GPU's; give auto, bf16 or no on a CPU")
-    if name != "auto":
-        return name
-    dtype = choose_dtype("auto", device)
-    return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "no")
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:

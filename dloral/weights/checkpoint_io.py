@@ -31,9 +31,7 @@ def open_pickle(path: Path, wanted: str) -> Any:
         )
     try:
         with warnings.catch_warnings(action="ignore"):  # the error says it, in one line
-            return torch.load(
-                path, weights_only=True, map_location="cpu", mmap=zipfile.is_zipfile(path)
-            )
+            return torch.load(path, weights_only=True, map_location="cpu", mmap=_is_mappable(path))
     except pickle.UnpicklingError as error:
         raise WeightsError(
             "{path} was refused: it is not a plain file of tensors, or wants to run code when "
@@ -51,6 +49,14 @@ def open_pickle(path: Path, wanted: str) -> Any:
             value=path.stat().st_size,
             reason=first_line(error),
         ) from error
+
+
+def _is_mappable(path: Path) -> bool:
+    """Whether tensors lie in the file as they are. torch maps compressed ones too, as garbage."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
 
 
 def _refusal(error: pickle.UnpicklingError) -> str:

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from dloral.data.batch_degradation import DegradationBank
 from dloral.data.clips import Clips, Draw
 from dloral.data.motion import MotionConfig, sample_cameras
 from dloral.data.pictures import Pictures, batch_cameras, film_clips
-from dloral.data.pool import PairPool, PoolClips, PoolConfig, lightly_degraded
+from dloral.data.pool import PoolClips, PoolConfig, lightly_degraded
 from dloral.data.sources import find_sources
 from dloral.data.spec import ClipSpec
 from dloral.errors import InputError, OptionError
@@ -65,33 +64,15 @@ def test_cameras_move_as_the_one_clip_ones_do():
 
 def test_what_is_drawn_belongs_together(pictures: Pictures):
     """Enlarged low-quality crops lie nearer to their own crop than to the others'."""
-    rng = np.random.default_rng(1)
-    pool = PairPool(pictures, DegradationBank(8, 0), 1, 16, 16)
-    pool.refill(rng)
-    torch.manual_seed(0)
-    batch = pool.draw(6, 32, rng)
+    config = PoolConfig(held=16, at_a_time=16, warm_refills=0, light_share=0.0, draws=8)
+    pool = PoolClips(pictures, frames=1, clips=6, crop=32, seed=1, config=config)
+    batch = drawn(pool, 0)
     assert batch.hq_frames.shape == batch.lq_frames.shape == (6, 1, 3, 32, 32)
+    assert batch.flow is not None
     assert batch.flow.shape == (6, 0, 2, 32, 32)
     distance = torch.cdist(batch.lq_frames.flatten(1), batch.hq_frames.flatten(1))
     own = distance.diagonal().mean()
     assert own < 0.8 * distance.mean()
-
-
-def test_the_oldest_make_room(pictures: Pictures):
-    rng = np.random.default_rng(2)
-    pool = PairPool(pictures, DegradationBank(4, 0), 3, 6, 3)
-    pool.refill(rng)
-    first = pool.hq[:3].clone()
-    pool.refill(rng)
-    assert pool.filled == 6
-    assert torch.equal(pool.hq[:3], first)
-    second = pool.hq[3:].clone()
-    pool.refill(rng)
-    assert pool.filled == 6
-    assert not any(torch.equal(clip, old) for clip, old in zip(pool.hq[:3], first, strict=True))
-    assert torch.equal(pool.hq[3:], second)
-    pool.refill(rng)
-    assert not any(torch.equal(clip, old) for clip, old in zip(pool.hq[3:], second, strict=True))
 
 
 def test_film_has_no_flow(photographs: list[Path]):
@@ -181,12 +162,12 @@ def test_a_draw_sees_the_refills_that_are_due(pictures: Pictures):
     source = pool_clips(pictures)
     for step, refills in ((0, 3), (1, 3), (2, 4), (9, 7), (4, 5)):
         drawn(source, step)
-        assert source.pool.refills == refills, step
-    kept = {tuple(clip.flatten()[:50].tolist()) for clip in source.pool.hq}
+        assert source.refills == refills, step
+    kept = {tuple(clip.flatten()[:50].tolist()) for clip in source.hq}
     again = pool_clips(pictures)
     for step in range(5):
         drawn(again, step)
-    assert kept == {tuple(clip.flatten()[:50].tolist()) for clip in again.pool.hq}
+    assert kept == {tuple(clip.flatten()[:50].tolist()) for clip in again.hq}
 
 
 @pytest.mark.parametrize("wrong", [{"held": 2}, {"refill_every": 0}, {"light_share": 1.1}])

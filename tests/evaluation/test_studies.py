@@ -57,7 +57,7 @@ def test_a_study_runs_to_its_table(study: str, packs: tuple[Path, Path], tmp_pat
     if study == "branches":
         assert "66.6174" in text
     assert (out / "curves.png").is_file()
-    assert (out / "sheet.png").is_file()
+    assert (out / "sheet.jpg").is_file()
     stages = {run["variant"]: [stage for stage, _ in run["stages"]] for run in found["runs"]}
     if study == "strategies":
         assert stages["joint"] == ["joint"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dloral.errors import InputError, OutputError
-from dloral.jobs.store import (
+from dloral.jobs.records import (
     CANCELLED,
     DONE,
     FAILED,
@@ -19,8 +19,8 @@ from dloral.jobs.store import (
     RUNNING,
     WAITING,
     JobRecord,
-    JobStore,
 )
+from dloral.jobs.store import JobStore
 
 ME, YOU = "my token", "your token"
 

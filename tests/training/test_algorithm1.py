@@ -14,9 +14,10 @@ from dloral.errors import OptionError
 from dloral.models.adapters import add_adapters
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.fresh import CompactSizes, build_pipeline
+from dloral.training.loop import LoopConfig
 from dloral.training.phases.algorithm1 import Algorithm1Config, Algorithm1Task, algorithm_1
 from dloral.training.schedule import StageSchedule
-from dloral.training.trainer import LoopConfig, Trainer
+from dloral.training.trainer import Trainer
 
 SIZES = CompactSizes(4, 8, 1, 1, (8, 8), 2, (4, 4, 4, 4), 1, 4)
 SCHEDULE = StageSchedule(

@@ -19,7 +19,7 @@ from dloral.data.manifest import list_files, save_manifest
 from dloral.errors import DLoRALError, OptionError
 from dloral.training.chain import run_chain
 from dloral.training.config import with_changes
-from dloral.training.plan import PHASES, ChainConfig, check_budget
+from dloral.training.plan import PHASES, ChainConfig, check_budget, check_same
 from dloral.training.recipes import CHAINS, COMPACT_CPU
 from dloral.weights.loading import load_pipeline
 
@@ -141,6 +141,13 @@ def test_other_data_or_settings_are_one_line(unbroken: Path, photos: Path, tmp_p
     with pytest.raises(DLoRALError, match=r"base\.crop 32, now it is 64") as caught:
         run_chain(tiny(photos, "base.crop=64"), run)
     assert "\n" not in str(caught.value)
+    older = json.loads((run / "plan.json").read_text())
+    now = json.loads(json.dumps(older))
+    assert older["settings"].pop("base.own_reconstructed") is False
+    check_same(run, older, now)  # a setting that came later, at its default
+    now["settings"]["base.own_reconstructed"] = True
+    with pytest.raises(DLoRALError, match=r"own_reconstructed False, now it is True"):
+        check_same(run, older, now)
     other = tmp_path / "photos"
     shutil.copytree(photos, other)
     (other / "0.png").unlink()

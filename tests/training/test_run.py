@@ -24,8 +24,8 @@ from dloral.cli import main
 from dloral.data.spec import ClipSpec
 from dloral.errors import CancelledError, DLoRALError, OutputError
 from dloral.training.checkpoints import BEFORE, CHECKPOINT, load_checkpoint
-from dloral.training.config import DataConfig, TrainConfig, load_config, with_changes
-from dloral.training.recipes import TINY
+from dloral.training.config import DataConfig, TrainConfig, with_changes
+from dloral.training.recipes import TINY, load_config
 from dloral.training.run import run_training
 from dloral.weights.loading import load_pipeline
 
@@ -86,6 +86,7 @@ def wait_for_steps(run: Path, steps: int, process: subprocess.Popen) -> None:
 def test_killed_at_any_moment_and_resumed_equals_unbroken(photos: Path, tmp_path: Path):
     """A real SIGKILL of a real process, then the same call again."""
     more = ("--steps", "14", "--set", "loop.checkpoint_every=1", "loop.log_every=1")
+    more += ("algorithm.crop=32",)
     arguments = ["train", "tiny", "--data", f"photos:{photos}", *more]
     assert main([*arguments, "--output", str(tmp_path / "unbroken")]) == 0
 
@@ -122,7 +123,7 @@ def test_a_polite_stop_saves_the_step_it_is_in(
 
 def test_two_processes_train_what_one_does(photos: Path, tmp_path: Path):
     """Gloo, the same global batch of four micro-batches."""
-    more = ("--steps", "6", "--set", *SETTINGS)
+    more = ("--steps", "4", "--set", *SETTINGS)
     arguments = ["train", "tiny", "--data", f"photos:{photos}", *more]
     assert main([*arguments, "--output", str(tmp_path / "one")]) == 0
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
@@ -186,7 +187,7 @@ def test_a_run_leaves_all_that_was_promised(config: TrainConfig, photos: Path, t
 
 
 def test_the_number_of_workers_changes_nothing(config: TrainConfig, tmp_path: Path):
-    config = replace(config, loop=replace(config.loop, steps=3))
+    config = replace(config, loop=replace(config.loop, steps=2))  # of one stage: one worker
     run_training(config, tmp_path / "none")
     run_training(replace(config, data=replace(config.data, workers=1)), tmp_path / "one")
     assert_equal(tmp_path / "one", tmp_path / "none")

@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from dloral.data.clips import Draw
+from dloral.data.clips import Clips, Draw
 from dloral.data.packs import Pack, PackClips
-from dloral.errors import DLoRALError
+from dloral.errors import DLoRALError, OptionError
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.fresh import CompactSizes, build_pipeline
+from dloral.training.loop import LoopConfig
+from dloral.training.losses import charbonnier
 from dloral.training.phases.base import BaseConfig, BasePhase
 from dloral.training.phases.flow import FlowConfig, FlowPhase, end_point_error
-from dloral.training.trainer import LoopConfig, NotFiniteError, train
+from dloral.training.phases.phase import train
+from dloral.training.trainer import NotFiniteError
 
 SIZES = CompactSizes(4, 8, 1, 1, (8, 8), 2, (4, 4, 4, 4), 1, 4)
 LOOP = LoopConfig(steps=6, checkpoint_every=1, evaluate_every=100, warmup_steps=2, decay_steps=2)
@@ -149,3 +152,35 @@ def test_learning_rate_rises_stays_and_falls():
     assert rates[0] == pytest.approx(0.1)
     assert (rates[9:81] == 1).all()
     assert rates[-1] == pytest.approx(0.05)
+
+
+class _Given:
+    """The same clips at every step."""
+
+    def __init__(self, clips: Clips) -> None:
+        self.clips = clips
+
+    def draw(self, draw: Draw) -> Clips:
+        return self.clips
+
+
+def test_the_vae_may_reconstruct_clips_of_its_own():
+    """Two clips are restored, the third only goes through the VAE: both losses by hand."""
+    pipe = build_pipeline(SIZES)
+    clips = Clips(torch.rand(3, 1, 3, 32, 32), torch.rand(3, 1, 3, 32, 32), None)
+    config = BaseConfig(clips=2, frames=1, crop=32, reconstructed=1, own_reconstructed=True)
+    assert config.drawn == 3
+    losses = BasePhase(pipe, _Given(clips), config, 6).losses(Draw(0, 0, np.random.default_rng(0)))
+    hq, lq = clips.hq_frames[:, 0], clips.lq_frames[:, 0]
+    latents = pipe.encode(lq[:2])
+    restored = pipe.decode(pipe.refine(latents, latents, None), lq[:2])
+    copied = pipe.decode(pipe.encode(hq[2:]), lq[2:])
+    expected = {
+        "charbonnier": charbonnier(restored, hq[:2]).mean(),
+        "reconstructed": 0.25 * charbonnier(copied, hq[2:]).mean(),
+    }
+    assert losses.keys() == expected.keys()
+    for name, loss in losses.items():
+        torch.testing.assert_close(loss, expected[name])
+    with pytest.raises(OptionError, match="reconstructed is 3"):
+        replace(config, reconstructed=3, own_reconstructed=False)

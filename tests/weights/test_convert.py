@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 
 from dloral.errors import DLoRALError, OutputError
 from dloral.weights import loading
+from dloral.weights.checkpoint_io import open_pickle
 from dloral.weights.convert import convert
 from dloral.weights.loading import load_pipeline
 
@@ -308,3 +310,15 @@ def test_empty_target_folder_is_taken_and_dtype_kept(
             kept = native or isinstance(module, loading.LARGE)
             for parameter in module.parameters(recurse=False):
                 assert parameter.dtype == (torch.bfloat16 if kept else torch.float32)
+
+
+def test_a_compressed_checkpoint_is_read_as_a_stored_one(reference: Path, tmp_path: Path) -> None:
+    """torch maps deflated tensors into memory as if they were plain."""
+    stored = torch.load(reference / "model.pkl", weights_only=True)
+    with zipfile.ZipFile(reference / "model.pkl") as archive:
+        assert any(entry.compress_type == zipfile.ZIP_DEFLATED for entry in archive.infolist())
+    torch.save(stored, tmp_path / "stored.pkl")
+    found = [open_pickle(path, "it") for path in (reference / "model.pkl", tmp_path / "stored.pkl")]
+    for name, tensor in stored["state_dict_bpp"].items():
+        assert torch.equal(found[0]["state_dict_bpp"][name], tensor)
+        assert torch.equal(found[1]["state_dict_bpp"][name], tensor)

@@ -9,6 +9,7 @@ can draw detail which the degraded input never held: D-LoRA needs that later.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +23,14 @@ from dloral.pipeline import DLoRALPipeline
 from dloral.training.adversarial import AdversarialConfig
 from dloral.training.losses import charbonnier
 from dloral.training.objective import Objective, Restored, check_names
-from dloral.training.trainer import Phase
+from dloral.training.phases.phase import Phase
 
 
 @dataclass(frozen=True)
 class BaseConfig:
     """A step: ``clips`` clips of ``frames`` frames and ``crop`` pixels, every frame restored, and
-    ``reconstructed`` clean frames through the VAE alone, by Charbonnier's loss.
+    ``reconstructed`` clean frames through the VAE alone, by Charbonnier's loss. They are the last
+    ones of the first clips; with ``own_reconstructed``, of clips drawn for them alone.
 
     ``weights``: of the losses by name until ``late_from`` (a share of the steps, 0 to 1),
     ``late_weights`` from there on; empty: the same. ``aligned_share`` of the clips see their warped
@@ -40,6 +42,7 @@ class BaseConfig:
     crop: int = 128
     reconstructed: int = 1
     reconstructed_weight: float = 0.25
+    own_reconstructed: bool = False
     aligned_share: float = 0.5
     weights: Mapping[str, float] = field(default_factory=lambda: {"charbonnier": 1.0})
     late_weights: Mapping[str, float] = field(default_factory=dict)
@@ -56,13 +59,21 @@ class BaseConfig:
                     self.crop >= 1 and self.crop % LATENT_STRIDE == 0,
                     f"a multiple of {LATENT_STRIDE}",
                 ),
-                "reconstructed": (self.reconstructed >= 0, "0 or more"),
+                "reconstructed": (
+                    0 <= self.reconstructed <= (inf if self.own_reconstructed else self.clips),
+                    "0 or more, and at most as many as there are clips",
+                ),
                 "aligned_share": (0 <= self.aligned_share <= 1, "a share from 0 to 1"),
                 "late_from": (0 <= self.late_from <= 1, "a share from 0 to 1"),
                 "weights": (bool(self.weights), "at least one loss and its weight"),
             },
         )
         check_names(self.loss_names())
+
+    @property
+    def drawn(self) -> int:
+        """Clips that a micro-batch needs."""
+        return self.clips + self.own_reconstructed * self.reconstructed
 
     def loss_names(self) -> set[str]:
         """Every loss that is weighed at some time."""
@@ -111,20 +122,20 @@ class BasePhase(Phase):
         return {n for n in self.trainable() if late or not n.startswith("discriminator.")}
 
     def losses(self, draw: Draw) -> dict[str, Tensor]:
-        late = draw.step >= self.late_step
-        clips = self.source.draw(draw)
+        config, late = self.config, draw.step >= self.late_step
+        drawn = self.source.draw(draw)
+        clips = _part(drawn, slice(config.clips))
         aligned = torch.from_numpy(draw.rng.random(len(clips.hq_frames)))
-        restored = self.restore(clips, aligned < self.config.aligned_share)
-        weights = (late and self.config.late_weights) or self.config.weights
+        restored = self.restore(clips, aligned < config.aligned_share)
+        weights = (late and config.late_weights) or config.weights
         found = self.objective.weighed(restored, weights, draw.rng, discriminate=late)
-        if self.config.reconstructed:
-            hq, lq = (
-                part[: self.config.reconstructed, -1] for part in (clips.hq_frames, clips.lq_frames)
-            )
+        if config.reconstructed:
+            first = config.clips if config.own_reconstructed else 0
+            rows = slice(first, first + config.reconstructed)
+            hq, lq = (part[rows, -1] for part in (drawn.hq_frames, drawn.lq_frames))
             copies = self.pipe.decode(self.pipe.encode(_channels_last(hq)), lq)
-            found["reconstructed"] = (
-                self.config.reconstructed_weight * charbonnier(copies, hq).mean()
-            )
+            error = charbonnier(copies, hq).mean()
+            found["reconstructed"] = config.reconstructed_weight * error
         return found
 
     def restore(self, clips: Clips, aligned: Tensor | None = None) -> Restored:
@@ -168,7 +179,7 @@ class BasePhase(Phase):
         found: dict[str, list[float]] = {}
         clips = self.held_out
         for index in range(len(clips.hq_frames)):
-            one = _clip(clips, index)
+            one = _part(clips, slice(index, index + 1))
             restored = self.restore(one)
             frames, hq = restored.frames.flatten(0, 1), one.hq_frames.flatten(0, 1)
             copies = self.pipe.decode(self.pipe.encode(hq), one.lq_frames.flatten(0, 1))
@@ -184,9 +195,9 @@ class BasePhase(Phase):
         return {name: sum(values) / len(values) for name, values in found.items()}
 
 
-def _clip(clips: Clips, index: int) -> Clips:
+def _part(clips: Clips, rows: slice) -> Clips:
     parts = (clips.hq_frames, clips.lq_frames, clips.flow, clips.small_frames)
-    return Clips(*(None if part is None else part[index : index + 1] for part in parts))  # type: ignore[arg-type]
+    return Clips(*(None if part is None else part[rows] for part in parts))  # type: ignore[arg-type]
 
 
 def _edges(frames: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from dloral.data.spec import check
 from dloral.models import vae_kinds
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.losses import grid
-from dloral.training.trainer import Phase
+from dloral.training.phases.phase import Phase
 
 
 @dataclass(frozen=True)

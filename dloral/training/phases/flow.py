@@ -18,7 +18,7 @@ from dloral.errors import OptionError
 from dloral.frames.resize import LATENT_STRIDE, shrink_for_flow
 from dloral.models.flow import warp
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.trainer import Phase
+from dloral.training.phases.phase import Phase
 
 
 @dataclass(frozen=True)
