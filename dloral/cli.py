@@ -164,7 +164,7 @@ def _add_encoder_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="one of FFmpeg's options for the encoder; may be given again",
     )
-    add("--audio", default="auto", help="copy, aac (encode anew), none, or auto: as it must be")
+    add("--audio", default="auto", help="copy, aac (other sound encoded anew), none, or auto")
     add(
         "--keep-names",
         action=argparse.BooleanOptionalAction,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dloral.errors import DLoRALError, InputError, OutputError, Setting, Terminated
+from dloral.jobs.admission import admitted_size
 from dloral.jobs.batches import Item
 from dloral.jobs.journal import JOURNAL, Gap, Journal, journal_folder
 from dloral.jobs.locks import lock_target
@@ -27,7 +28,6 @@ from dloral.video.known import source_notes
 from dloral.video.probe import ClipInfo, probe
 from dloral.video.reader import read_frames
 from dloral.video.seeking import count_frames
-from dloral.video.targets import remove_leftovers
 from dloral.video.treatment import chosen_depth, target_suffix, treated, treatment_notes
 from dloral.video.writer import Writer, open_writer
 from dloral.weights.resolve import fetch_missing
@@ -77,7 +77,7 @@ def upscale_steps(
     clip = treated(probe(source, options.fps), options, suffix)
     notes = source_notes(clip, options.start, options.size_changes)
     notes += treatment_notes(clip, options, suffix)
-    height, width = output_size(clip, options)
+    height, width = admitted_size(clip, options)
     writing = open_writer(
         target,
         width=width,
@@ -96,7 +96,6 @@ def upscale_steps(
     )
     run = _Run(clip, options, Path(target), notes)
     with lock_target(Path(target)):
-        remove_leftovers(target)
         with run.keeping(), writing as writer:
             yield from run.prepare(writer, pipe, scenes, engine)
             yield from run.restore() if engine is None else run.restore_by(engine)
@@ -348,7 +347,7 @@ class _Run:
         if not self._frames:
             raise InputError(
                 "{path} has no frame from {value:g} s on",
-                remedy="give an earlier {start} or a longer {duration}",
+                remedy="change {start} or {duration}",
                 path=self._clip.path,
                 value=self._options.start,
                 start=Setting("start"),

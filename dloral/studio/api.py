@@ -78,9 +78,9 @@ KEEPING = (
     Parameter("start", float, 0.0, "first second to restore"),
     Parameter("duration", float, None, "seconds to restore; all that is left if not given"),
     Parameter(
-        "format", str, "h264", "h264, h265, vp9, prores, ffv1, or png for frames in a zip file"
+        "format", str, "h264", "h264, h265, av1, vp9, prores, ffv1, or png for frames in a zip file"
     ),
-    Parameter("bit_depth", int, 8, "8 or 10"),
+    Parameter("bit_depth", str, AUTO, "8, 10, or auto: 10 for a source of more than 8 bits"),
     Parameter("crf", int, None, "quality of the video, lower is better"),
 )
 """Which part of a clip is restored, and what it is kept as."""

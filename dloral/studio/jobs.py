@@ -34,7 +34,6 @@ from dloral.upscale import Progress, output_size, upscale_steps
 from dloral.video.encoders import FOR_VIEWING
 from dloral.video.probe import ClipInfo
 from dloral.video.reader import Frame, read_frames
-from dloral.video.targets import remove_leftovers
 from dloral.video.writer import open_writer
 
 if TYPE_CHECKING:
@@ -122,7 +121,6 @@ class _Pairs:
         self.durations: list[Fraction] = []
         self.measures = Measures()
         self._height, self._width = viewer_size(*size, clip.kind == "image")
-        remove_leftovers(file)
         self._writing = open_writer(
             file,
             width=self._width,

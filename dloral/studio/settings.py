@@ -19,7 +19,10 @@ PNG_ZIP = "png"
 FORMATS = (*CODECS, PNG_ZIP)
 """What a restored clip may be kept as: a codec, or PNG frames in a zip file."""
 
-SUFFIXES = {"h264": ".mp4", "h265": ".mp4", "vp9": ".webm", "prores": ".mov", "ffv1": ".mkv"}
+SUFFIXES = {
+    **{"h264": ".mp4", "h265": ".mp4", "av1": ".mp4", "vp9": ".webm"},
+    **{"prores": ".mov", "ffv1": ".mkv"},
+}
 
 MOST_BYTES = 100_000
 """Of a settings file; ours have a few hundred."""
@@ -94,7 +97,9 @@ def settings_from(values: dict[str, Any], model: str) -> Settings:
     if not isinstance(chosen.get("prompt", ""), str):
         raise OptionError("prompt is not text; give a few words or leave it out")
     codec = "h264" if kept_as == PNG_ZIP else kept_as
-    if kept_as not in ("h264", "h265", "vp9"):
+    if chosen.get("bit_depth") in ("8", "10"):  # from callers whose type has to hold "auto" too
+        chosen["bit_depth"] = int(chosen["bit_depth"])
+    if kept_as not in ("h264", "h265", "av1", "vp9"):
         chosen.pop("crf", None)
     return Settings(UpscaleOptions(model=model, codec=codec, **chosen), kept_as, scenes)
 

@@ -88,7 +88,11 @@ def matrix_of(frame: VideoFrame) -> int:
     if matrix in _LUMA:
         return matrix
     if matrix not in (RGB, UNSPECIFIED, 3):
-        raise InputError(f"colour matrix number {matrix} is not supported; convert to BT.709 first")
+        raise InputError(
+            "colour matrix number {value} is not supported",
+            remedy="convert it to BT.709 first",
+            value=matrix,
+        )
     return BT709 if frame.width >= 1280 or frame.height > 576 else 6
 
 

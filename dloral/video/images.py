@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
@@ -16,12 +16,20 @@ from PIL import Image, ImageCms
 from torch import Tensor
 
 from dloral.errors import InputError
+from dloral.video.alpha import fill_hidden
 from dloral.video.colour import over_white
 from dloral.video.exr import exr_header, is_exr, load_exr
 from dloral.video.hdr import HLG, PQ
 from dloral.video.header import Header
-from dloral.video.media import MAX_INPUT_PIXELS, check_size, existing_path, first_bytes, reason
-from dloral.video.picture_kinds import RAW_SUFFIXES, SIGNATURES, check_not_raw, opened_picture
+from dloral.video.media import existing_path, first_bytes, reason
+from dloral.video.picture_kinds import (
+    RAW_SUFFIXES,
+    SIGNATURES,
+    check_not_raw,
+    check_picture_size,
+    opened_picture,
+    reading_picture,
+)
 from dloral.video.picture_tags import ORIENTATION
 
 IMAGE_SUFFIXES = (
@@ -45,6 +53,9 @@ _MARK_TEXT = b"tEXtSoftware\0dloral frame"
 MARK = (len(_MARK_TEXT) - 4).to_bytes(4, "big") + _MARK_TEXT + crc32(_MARK_TEXT).to_bytes(4, "big")
 """A text chunk right behind the header chunk of a PNG (PNG specification, 11.3.3.2)."""
 
+_JUST_OVER = 1.001
+"""Floats up to here are white with a rounding error."""
+
 _TURNED = {5, 6, 7, 8}
 """EXIF orientations that exchange width and height."""
 
@@ -60,86 +71,70 @@ def image_header(path: Path, page_fps: Fraction = FOLDER_FPS) -> Header:
     check_not_raw(path)
     if is_exr(path):
         return exr_header(path)
-    try:
-        with opened_picture(path) as image:
-            check_size(path, image.height, image.width)
-            width, height = image.size
-            orientation = _orientation(image)
-            if orientation in _TURNED:
-                width, height = height, width
-            kind = str(image.format).lower()
-            wide = image.mode.startswith(("I", "F")) or _is_wide_png(path) or _is_wide_tiff(image)
-            bits = 16 if wide else _heif_bits(image)
-            primaries, transfer = _coded_colours(path)
-            has_alpha = "A" in image.mode or "transparency" in image.info or _has_extra(image)
-            times, end = _page_times(path, image, page_fps)
-    except InputError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise InputError(
-            f"{{path}} is too large; at most {MAX_INPUT_PIXELS} pixels are read",
-            remedy="make it smaller",
-            path=path,
-        ) from error
-    except (OSError, ValueError, SyntaxError, RuntimeError, EOFError) as error:
-        raise InputError(
-            "{path} is not a readable image: damaged or cut off",
-            remedy="get the whole file",
-            path=path,
-        ) from error
+    with reading_picture(path, "is not a readable image"), opened_picture(path) as image:
+        width, height = image.size
+        check_picture_size(path, width, height)
+        orientation = _orientation(image)
+        if orientation in _TURNED:
+            width, height = height, width
+        kind = str(image.format).lower()
+        wide = image.mode.startswith(("I", "F")) or _is_wide_png(path) or _is_wide_tiff(image)
+        bits = 16 if wide else _heif_bits(image)
+        primaries, transfer = _coded_colours(path)
+        has_alpha = "A" in image.mode or "transparency" in image.info or _has_extra(image)
+        times, end = _page_times(path, image, page_fps)
     return Header(
         height, width, kind, bits, orientation, has_alpha, primaries, transfer, times, end
     )
 
 
 def load_image(
-    source: str | Path, page: int = 0, keep_alpha: bool = False, keep_profile: bool = False
+    source: str | Path,
+    page: int = 0,
+    keep_alpha: bool = False,
+    keep_profile: bool = False,
+    on_note: Callable[[str], None] | None = None,
 ) -> Tensor:
     """A still picture as float32 (3,H,W) RGB in [0, 1], upright, in sRGB, over white.
 
     ``keep_alpha``: (4,H,W) with straight alpha instead, if it has any; ``keep_profile``: in its own
-    colour space; ``page``: of a file of several. OpenEXR is linear light, from 0 on. Raises
-    InputError in one line where the file is missing, cut off or no picture.
+    colour space; ``page``: of a file of several. OpenEXR is linear light, from 0 on. ``on_note`` is
+    told of pixels that are no numbers. Raises InputError in one line where the file is missing, cut
+    off or no picture, or holds values beyond 1.
     """
     path = existing_path(source)
     header = image_header(path)
-    try:
+    with reading_picture(path, "cannot be decoded"):
         if header.kind == "exr":
             return load_exr(path, keep_alpha)
         if header.kind in ("heif", "heic") and header.bits > 8:
             rgba = _load_deep_heif(path)
         elif header.bits == 16:
-            rgba = _load_wide(path, page)
+            rgba = _load_wide(path, page, on_note)
         else:
             rgba = _load_usual(path, page, keep_profile)
-    except (OSError, ValueError, SyntaxError, RuntimeError, EOFError, cv2.error) as error:
-        raise InputError(
-            "{path} cannot be decoded: damaged or cut off", remedy="get the whole file", path=path
-        ) from error
     if len(rgba) == 4 and not keep_alpha:
         rgba = over_white(rgba[:3], rgba[3])
     return _upright(rgba.contiguous(), header.orientation)
 
 
-def load_pages(path: Path, count: int, keep_alpha: bool) -> Iterator[Tensor]:
+def load_pages(
+    path: Path, count: int, keep_alpha: bool, on_note: Callable[[str], None] | None = None
+) -> Iterator[Tensor]:
     """:func:`load_image` for each picture of a file, one after another."""
-    if image_header(path).bits > 8:
+    header = image_header(path)
+    if header.bits > 8:
         for page in range(count):
-            yield load_image(path, page, keep_alpha)
+            yield load_image(path, page, keep_alpha, on_note=on_note)
         return
     with opened_picture(path) as image:  # once: an animation is decoded from its first picture on
         for page in range(count):
-            try:
+            with reading_picture(path, f"cannot be decoded at picture {page + 1}"):
                 image.seek(page)
                 rgba = _as_tensor(image, False)
-            except (OSError, ValueError, SyntaxError, EOFError) as error:
-                raise InputError(
-                    f"{{path}} cannot be decoded at picture {page + 1}: damaged or cut off",
-                    remedy="get the whole file",
-                    path=path,
-                ) from error
-            is_over = len(rgba) == 4 and not keep_alpha
-            yield over_white(rgba[:3], rgba[3]) if is_over else rgba
+            if len(rgba) == 4 and not keep_alpha:
+                rgba = over_white(rgba[:3], rgba[3])
+            yield _upright(rgba.contiguous(), header.orientation)
 
 
 def _heif_bits(image: Image.Image) -> int:
@@ -211,14 +206,8 @@ def encode_image(pixels: Tensor, suffix: str, bit_depth: int = 8) -> bytes:
     return buffer.getvalue()
 
 
-def encode_marked_png(pixels: Tensor, bit_depth: int) -> bytes:
-    """A PNG that says who wrote it, so that it may be replaced later; see :func:`is_marked`."""
-    png = encode_image(pixels, ".png", bit_depth)
-    return png[:AFTER_IHDR] + MARK + png[AFTER_IHDR:]
-
-
 def is_marked(path: Path) -> bool:
-    """Whether this is a frame that :func:`encode_marked_png` made."""
+    """Whether a writer made this frame (:func:`dloral.video.picture_files.marked`)."""
     return first_bytes(path, AFTER_IHDR + len(MARK))[AFTER_IHDR:] == MARK
 
 
@@ -321,6 +310,28 @@ def _as_tensor(opened: Image.Image, keep_profile: bool) -> Tensor:
     return codes.permute(2, 0, 1).div_(255).contiguous()
 
 
+def _finite(path: Path, rgba: Tensor, on_note: Callable[[str], None] | None) -> Tensor:
+    """Floats as they can be restored: colours from around where a pixel is no number.
+
+    InputError for values beyond 1, of which nobody says what is white.
+    """
+    known = rgba.isfinite().all(0)
+    most = float(rgba[:, known].max()) if bool(known.any()) else 0.0
+    if most > _JUST_OVER:
+        raise InputError(
+            f"{{path}} holds values up to {most:g}, and 1 is white",
+            remedy="scale them to 0 to 1, or save it as OpenEXR, which may be brighter",
+            path=path,
+        )
+    if bool(known.all()):
+        return rgba.clamp(0, 1)
+    if on_note is not None:
+        on_note(f"{int((~known).sum())} pixels are no numbers: filled with what is around them")
+    seen = known.float()
+    rgba = torch.where(known, rgba, 0).clamp(0, 1)
+    return torch.cat([fill_hidden(rgba[:3], seen), torch.where(known, rgba[3:], 1)])
+
+
 def _load_deep_heif(path: Path) -> Tensor:
     """Pictures of 10 or 12 bits, which Pillow would round to 8."""
     import pillow_heif
@@ -343,7 +354,7 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     return turned or image
 
 
-def _load_wide(path: Path, page: int) -> Tensor:
+def _load_wide(path: Path, page: int, on_note: Callable[[str], None] | None) -> Tensor:
     # Not imread: OpenCV 5's fails at a TIFF that must be turned by a quarter.
     data = np.frombuffer(path.read_bytes(), np.uint8)
     if page:
@@ -354,9 +365,8 @@ def _load_wide(path: Path, page: int) -> Tensor:
     if array is None:
         raise ValueError("OpenCV cannot decode it")
     peak = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}.get(array.dtype, 1.0)
-    codes = torch.from_numpy(array.astype(np.float32) / peak)
-    if codes.ndim == 2:
-        return codes.expand(3, -1, -1).clone()
-    codes = codes.permute(2, 0, 1)
+    codes = torch.from_numpy((array / peak).astype(np.float32))
+    codes = codes[None] if codes.ndim == 2 else codes.permute(2, 0, 1)
     rgb = codes[:3].flip(0) if len(codes) >= 3 else codes[:1].expand(3, -1, -1)
-    return torch.cat([rgb, codes[-1:]]) if len(codes) in (2, 4) else rgb.contiguous()
+    rgba = torch.cat([rgb, codes[-1:]]) if len(codes) in (2, 4) else rgb.contiguous()
+    return _finite(path, rgba, on_note) if peak == 1 else rgba

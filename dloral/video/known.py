@@ -14,7 +14,7 @@ def source_notes(clip: ClipInfo, start: float, size_changes: str) -> list[str]:
     if clip.duration is not None and clip.kind != "image" and start >= clip.duration:
         raise InputError(
             "{path} lasts {length:g} s, and {start} is {value:g}",
-            remedy="give an earlier {start}",
+            remedy="begin earlier",
             path=clip.path,
             length=round(float(clip.duration), 3),
             value=start,

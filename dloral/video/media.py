@@ -59,10 +59,14 @@ def existing_path(source: str | Path) -> Path:
     """``source`` as a path to something that exists and may be read; InputError if not."""
     text = os.fspath(source)
     if _NETWORK.match(text):
-        raise InputError(f"{text} is an address, not a local file; download it first")
+        raise InputError(
+            "{value} is an address, not a local file", remedy="download it first", value=text
+        )
     if not text or "\0" in text:
         raise InputError(
-            f"{text!r} is not a file name; give a video, an image or a folder of frames"
+            "{value!r} is not a file name",
+            remedy="give a video, an image or a folder of frames",
+            value=text,
         )
     path = Path(text)
     try:
@@ -73,9 +77,15 @@ def existing_path(source: str | Path) -> Path:
             with path.open("rb"):
                 pass
         else:
-            raise InputError(f"{path} is a device or a pipe; give a file or a folder of frames")
+            raise InputError(
+                "{path} is a device or a pipe",
+                remedy="give a file or a folder of frames",
+                path=path,
+            )
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {reason(error)}") from error
+        raise InputError(
+            "{path} cannot be read: {value}", path=path, value=reason(error)
+        ) from error
     return path
 
 
@@ -85,9 +95,15 @@ def first_bytes(path: Path, count: int = 64) -> bytes:
         with path.open("rb") as file:
             start = file.read(count)
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {reason(error)}") from error
+        raise InputError(
+            "{path} cannot be read: {value}", path=path, value=reason(error)
+        ) from error
     if not start:
-        raise InputError(f"{path} is empty (0 bytes); give a video, an image or a folder of frames")
+        raise InputError(
+            "{path} is empty (0 bytes)",
+            remedy="give a video, an image or a folder of frames",
+            path=path,
+        )
     return start
 
 
@@ -103,14 +119,18 @@ def open_media(path: Path) -> Iterator[InputContainer]:
         )
     except (av.FFmpegError, UnicodeError) as error:
         raise InputError(
-            f"{path} is not a readable video or image: it holds {_kind_of_content(path)}; "
-            "give mp4, mov, mkv, webm, avi, mpg, gif, an image or a folder of frames"
+            "{path} is not a readable video or image: it holds {value}",
+            remedy="give mp4, mov, mkv, webm, avi, mpg, gif, an image or a folder of frames",
+            path=path,
+            value=_kind_of_content(path),
         ) from error
     try:
         with container:
             yield container
     except av.FFmpegError as error:
-        raise InputError(f"{path} cannot be decoded ({reason(error)}); it is damaged") from error
+        raise InputError(
+            "{path} cannot be decoded ({value}); it is damaged", path=path, value=reason(error)
+        ) from error
 
 
 def _kind_of_content(path: Path) -> str:
@@ -133,10 +153,19 @@ def picture_stream(container: InputContainer, path: Path) -> VideoStream:
     ]
     if not streams:
         found = "sound only" if container.streams.audio else "no picture"
-        raise InputError(f"{path} holds {found}; give a video, an image or a folder of frames")
+        raise InputError(
+            "{path} holds {value}",
+            remedy="give a video, an image or a folder of frames",
+            path=path,
+            value=found,
+        )
     stream = max(streams, key=lambda stream: (bool(stream.disposition & 1), -stream.index))
     if stream.codec_context is None:
-        raise InputError(f"{path} holds a picture of an unknown codec; convert it to H.264 first")
+        raise InputError(
+            "{path} holds a picture of an unknown codec",
+            remedy="convert it to H.264 first",
+            path=path,
+        )
     # Frames of threads come late, and one that is shown once more has to be there by then.
     stream.thread_type = "SLICE" if repeats_frames(stream) else "AUTO"
     return stream
@@ -178,14 +207,18 @@ def has_flag(container: InputContainer, flag: Flags) -> bool:
     return bool(container.format.flags & cast(int, flag.value))
 
 
-def check_size(what: object, height: int, width: int, most: int = MAX_INPUT_PIXELS) -> None:
+def check_size(path: Path, height: int, width: int, most: int = MAX_INPUT_PIXELS) -> None:
     """InputError if a picture of this size is empty or absurdly large."""
     if height < 1 or width < 1:
-        raise InputError(f"{what} has no picture size ({width}x{height}); it is damaged")
+        raise InputError(
+            f"{{path}} has no picture size ({width}x{height}); it is damaged", path=path
+        )
     if max(height, width) > MAX_SIDE or height * width > most:
         raise InputError(
-            f"{what} is {width}x{height}; at most {MAX_SIDE} pixels a side and "
-            f"{most} pixels in all can be read; make it smaller first"
+            f"{{path}} is {width}x{height}; at most {MAX_SIDE} pixels a side and "
+            f"{most} pixels in all can be read",
+            remedy="make it smaller first",
+            path=path,
         )
 
 

@@ -105,7 +105,13 @@ def _usual(codes: np.ndarray, suffix: str, source: ClipInfo) -> bytes:
     elif suffix == ".webp":
         image.save(buffer, "WEBP", lossless=True, exact=True, **kept)
     elif suffix in TIFFS:
-        if "xmp" in kept:
+        if "xmp" in kept and "exif" in kept:
+            # One directory holds both, and Pillow takes it from one argument.
+            directory = Image.Exif()
+            directory.load(kept["exif"])
+            directory[700] = kept.pop("xmp")
+            kept["exif"] = directory
+        elif "xmp" in kept:
             kept["tiffinfo"] = {700: kept.pop("xmp")}
         # libtiff, which compresses, writes no EXIF.
         packing = {} if "exif" in kept else {"compression": "tiff_adobe_deflate"}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
 
-from dloral.errors import InputError
-from dloral.video.media import first_bytes
+from dloral.errors import DLoRALError, InputError
+from dloral.video.media import MAX_INPUT_PIXELS, check_size, first_bytes
+
+# What Pillow makes of damaged bytes is said in our one line, or did no harm.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 RAW_SUFFIXES = (
     *(".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".dng", ".orf", ".rw2"),
@@ -20,6 +24,10 @@ SIGNATURES = (
     *(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"\x76\x2f\x31\x01"),
     *(b"P5\n", b"P6\n", b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0"),
 )
+_LARGE = 2**24
+_MOST_PIXELS_A_BYTE = 4096
+"""What no picture with anything in it needs: a white page of 600 dots an inch has fewer."""
+
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif", b"crx ")
 """ISO/IEC 23008-12 and the AVIF specification; crx is Canon's RAW."""
 
@@ -54,6 +62,42 @@ def opened_picture(path: Path) -> Iterator[Image.Image]:
         yield image
 
 
+@contextmanager
+def reading_picture(path: Path, problem: str) -> Iterator[None]:
+    """Whatever a decoder raises in the block is an InputError: ``{path} <problem>``.
+
+    Damaged bytes lead Pillow, libheif and OpenCV into every error there is, TypeError and
+    ZeroDivisionError among them.
+    """
+    try:
+        yield
+    except (DLoRALError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise InputError(
+            f"{{path}} is too large; at most {MAX_INPUT_PIXELS} pixels are read",
+            remedy="make it smaller",
+            path=path,
+        ) from error
+    except Exception as error:
+        raise InputError(
+            f"{{path}} {problem}: damaged or cut off", remedy="get the whole file", path=path
+        ) from error
+
+
+def check_picture_size(path: Path, width: int, height: int) -> None:
+    """InputError, before anything is decoded, where a picture is empty, absurdly large, or so much
+    larger than its file that next to nothing can be in it."""
+    check_size(path, height, width)
+    size = path.stat().st_size
+    if width * height > max(_LARGE, _MOST_PIXELS_A_BYTE * size):
+        raise InputError(
+            f"{{path}} is {width}x{height} in {size} bytes, which is an empty surface at best",
+            remedy="make it smaller first",
+            path=path,
+        )
+
+
 def _is_avif(path: Path) -> bool:
     """A file of the brand mif1 says among the others what its pictures are coded in."""
     start = first_bytes(path, 64)
@@ -83,5 +127,5 @@ def _is_dng(path: Path) -> bool:
     try:
         with Image.open(path, formats=("TIFF",)) as image:
             return 50706 in getattr(image, "tag_v2", {})  # DNGVersion
-    except (OSError, ValueError, SyntaxError):
+    except Exception:  # damaged: said where it is read
         return False

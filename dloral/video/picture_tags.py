@@ -40,7 +40,7 @@ def picture_tags(path: Path) -> PictureTags:
             xmp = image.info.get("xmp") or getattr(image, "tag_v2", {}).get(700) or b""
             profile = image.info.get("icc_profile") or b""
             keeps_profile = image.mode in ("RGB", "RGBA", "P", "RGBX")
-    except (OSError, ValueError, SyntaxError, RuntimeError):
+    except Exception:  # damaged bytes can lead the parser into any error there is
         return nothing
     return PictureTags(
         _upright_exif(exif),

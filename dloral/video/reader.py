@@ -17,12 +17,12 @@ from av import Packet, VideoFrame
 from av.video.stream import VideoStream
 from torch import Tensor
 
-from dloral.errors import InputError
+from dloral.errors import InputError, Setting
 from dloral.video.alpha import fill_hidden
 from dloral.video.colour import BT2020, frame_to_rgb
 from dloral.video.filters import FILM, OFF, TOP_FIRST, ShownFrame, deinterlaced
 from dloral.video.hdr import Mastering, to_restorable, to_sdr
-from dloral.video.images import frame_files, load_image
+from dloral.video.images import frame_files, load_image, load_pages
 from dloral.video.looks import picture_decoder
 from dloral.video.media import (
     MAX_DAYS,
@@ -84,7 +84,7 @@ def read_frames(
     if clip.kind == "video":
         frames = _video_frames(clip, first, on_note or (lambda note: None))
     else:
-        frames = _still_frames(clip)
+        frames = _still_frames(clip, on_note)
     chosen = _chosen(frames, clip, first, end)
     try:
         yield chosen
@@ -116,27 +116,32 @@ def _finished(clip: ClipInfo, index: int, timed: _Timed, duration: Fraction) -> 
     found = (pixels.shape[1], pixels.shape[2])
     if found != (clip.height, clip.width):
         raise InputError(
-            f"{clip.path} changes its size at {float(timed.time):.2f} s: "
-            f"{clip.width}x{clip.height} before, {found[1]}x{found[0]} there; cut it in two"
+            f"{{path}} changes its size at {float(timed.time):.2f} s: "
+            f"{clip.width}x{clip.height} before, {found[1]}x{found[0]} there",
+            remedy="cut it in two",
+            path=clip.path,
         )
     if len(pixels) == 3:
         return Frame(index, pixels, timed.time, duration)
     return Frame(index, fill_hidden(pixels[:3], pixels[3]), timed.time, duration, pixels[3])
 
 
-def _still_frames(clip: ClipInfo) -> Generator[_Timed, None, None]:
+def _still_frames(
+    clip: ClipInfo, on_note: Callable[[str], None] | None
+) -> Generator[_Timed, None, None]:
     if clip.kind == "pages":
         ends = [*clip.page_times[1:], clip.duration or clip.page_times[-1]]
-        for index, (time, end) in enumerate(zip(clip.page_times, ends, strict=True)):
-            yield _Timed(time, end - time, partial(_picture, clip.path, clip, index))
+        pages = load_pages(clip.path, len(ends), clip.keep_alpha, on_note)
+        for time, end, pixels in zip(clip.page_times, ends, pages, strict=True):
+            yield _Timed(time, end - time, partial(_restorable, pixels, clip))
         return
     files = frame_files(clip.path) if clip.kind == "folder" else [clip.path]
     for index, file in enumerate(files):
-        yield _Timed(index / clip.fps, 1 / clip.fps, partial(_picture, file, clip))
+        yield _Timed(index / clip.fps, 1 / clip.fps, partial(_picture, file, clip, on_note))
 
 
-def _picture(file: Path, clip: ClipInfo, page: int = 0) -> Tensor:
-    pixels = load_image(file, page, clip.keep_alpha, clip.keep_profile)
+def _picture(file: Path, clip: ClipInfo, on_note: Callable[[str], None] | None) -> Tensor:
+    pixels = load_image(file, 0, clip.keep_alpha, clip.keep_profile, on_note)
     return _restorable(pixels, clip)
 
 
@@ -238,9 +243,11 @@ class _Decoder:
             after = f"after {float(time):.2f} s" if time is not None else "at its start"
             raise InputError(
                 f"{{path}} cannot be decoded {after} ({reason(error)})",
-                remedy="it is damaged there: choose a part before or behind that with start and "
-                "duration",
+                remedy="it is damaged there: choose a part before or behind that with {start} and "
+                "{duration}",
                 path=self._clip.path,
+                start=Setting("start"),
+                duration=Setting("duration"),
             ) from error
 
 

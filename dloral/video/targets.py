@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dloral.errors import InputError, OptionError, OutputError
+from dloral.errors import InputError, OptionError, OutputError, Setting
 from dloral.video.encoders import CONTAINERS
 from dloral.video.images import WRITABLE_SUFFIXES, frame_files, is_marked
 from dloral.video.media import MAX_OUTPUT_PIXELS, MAX_SIDE, reason
@@ -44,12 +44,18 @@ def checked_target(target: str | Path, source: ClipInfo, overwrite: bool) -> tup
     suffix = "" if is_folder else path.suffix.lower()
     if suffix and suffix not in CONTAINERS and suffix not in WRITABLE_SUFFIXES:
         raise OptionError(
-            f"{path.name}: {suffix} is not written; give {', '.join(CONTAINERS)}, "
-            f"{', '.join(WRITABLE_SUFFIXES)}, or a folder for PNG frames"
+            f"{{path}}: {suffix} is not written",
+            remedy=f"give {', '.join(CONTAINERS)}, {', '.join(WRITABLE_SUFFIXES)}, or a folder for "
+            "PNG frames",
+            path=path,
         )
     try:
         if not path.absolute().parent.is_dir():
-            raise OutputError(f"{path} cannot be written: {path.parent} is not a directory")
+            raise OutputError(
+                "{path} cannot be written: {folder} is not a directory",
+                path=path,
+                folder=path.parent,
+            )
         if path.exists():
             _check_existing(path, source, overwrite, is_folder)
     except OSError as error:
@@ -61,19 +67,26 @@ def checked_target(target: str | Path, source: ClipInfo, overwrite: bool) -> tup
 
 def _check_existing(path: Path, source: ClipInfo, overwrite: bool, is_folder: bool) -> None:
     if path.samefile(source.path):
-        raise OptionError(f"{path} is the source itself; write to another name")
+        raise OptionError("{path} is the source itself", remedy="write to another name", path=path)
     _check_spares_the_source(path, source, is_folder)
     if is_folder and not path.is_dir():
-        raise OutputError(f"{path} is a file, not a folder; give another name")
+        raise OutputError("{path} is a file, not a folder", remedy="give another name", path=path)
     if not is_folder and not path.is_file():
-        raise OutputError(f"{path} is a device or a pipe; give the name of a file")
+        raise OutputError(
+            "{path} is a device or a pipe", remedy="give the name of a file", path=path
+        )
     if not overwrite and not (is_folder and not any(path.iterdir())):
-        raise OutputError(f"{path} exists already; give another name or allow overwriting")
+        raise OutputError(
+            "{path} exists already", remedy="give another name or allow overwriting", path=path
+        )
     if is_folder:
         for file in path.iterdir():
             if not (_is_our_frame(file) or _is_our_part(file)):
                 raise OutputError(
-                    f"{path} holds other files ({file.name}); give a new or an empty folder"
+                    "{path} holds other files ({value})",
+                    remedy="give a new or an empty folder",
+                    path=path,
+                    value=file.name,
                 )
 
 
@@ -85,7 +98,9 @@ def _check_spares_the_source(path: Path, source: ClipInfo, is_folder: bool) -> N
         # what is gone or leads nowhere is not read either
         with contextlib.suppress(FileNotFoundError):
             if _identity(file) in files:
-                raise OptionError(f"{file} is part of the source; write to another name")
+                raise OptionError(
+                    "{path} is part of the source", remedy="write to another name", path=file
+                )
 
 
 def _identity(file: Path) -> tuple[int, int]:
@@ -112,33 +127,20 @@ def check_output_size(path: Path, width: int, height: int) -> None:
     too_large = max(width, height) > MAX_SIDE or width * height > MAX_OUTPUT_PIXELS
     if width < 1 or height < 1 or too_large:
         raise OptionError(
-            f"{path.name} would be {width}x{height}; at most {MAX_SIDE} pixels a side can be "
-            "written; choose a smaller scale"
+            f"{{path}} would be {width}x{height}; at most {MAX_SIDE} pixels a side can be written",
+            remedy="choose a smaller {scale}",
+            path=path,
+            scale=Setting("scale"),
         )
-
-
-def remove_leftovers(target: str | Path) -> None:
-    """Remove what killed runs for this target left beside or in it. Only for the target's only
-    writer: what another one is at would go too."""
-    path = Path(target).absolute()
-    if len(path.name) > 80:  # the names of parts are cut there, and might be another target's
-        return
-    suffix = "" if path.is_dir() else path.suffix
-    stem = path.stem if suffix else path.name
-    part = re.compile(rf"^\.{re.escape(stem)}\.[0-9a-f]{{8}}\.part{re.escape(suffix)}$")
-    for folder in {path.parent, path} if path.is_dir() else {path.parent}:
-        with contextlib.suppress(OSError):
-            for file in [file for file in folder.iterdir() if part.match(file.name)]:
-                if _is_our_part(file):
-                    remove_frames(file)
-                elif file.is_file() and not file.is_symlink():
-                    file.unlink()
 
 
 def output_error(path: Path, error: BaseException, kept: Path | None = None) -> OutputError:
     """``kept``: where the finished result is, if only putting it in its place failed."""
-    where = f"; the result is in {kept}" if kept else ""
-    return OutputError(f"{path} cannot be written: {reason(error)}{where}")
+    where = "; the result is in {kept}" if kept else ""
+    told = reason(error)
+    return OutputError(
+        f"{{path}} cannot be written: {{value}}{where}", path=path, value=told, kept=kept
+    )
 
 
 def left_notes(part: Part) -> list[str]:

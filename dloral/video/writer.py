@@ -123,8 +123,9 @@ def open_writer(
     if suffix:
         if source.num_frames != 1:
             raise OptionError(
-                f"{path.name} holds one picture, the source has more; "
-                "give .mp4, .mkv, .mov or .webm, or a folder for frames"
+                "{path} holds one picture, the source has more",
+                remedy="give .mp4, .mkv, .mov or .webm, or a folder for frames",
+                path=path,
             )
         return _write_picture(path, source, chosen)
     return _write_folder(path, source, chosen, _frame_names(source, keep_names, start))

@@ -58,7 +58,7 @@ def test_a_previewed_frame_is_the_runs_frame(address, clip):
         ({"scale": 9.0}, "scale is 9"),
         ({"format": "avi"}, "format is 'avi'"),
         ({"window": 2}, "window is 2"),
-        ({"start": 99.0}, "no frame from 99 s on"),
+        ({"start": 99.0}, "the first second is 99; begin earlier"),
     ],
 )
 def test_mistakes_are_answered_in_one_line(address, clip, chosen, said):

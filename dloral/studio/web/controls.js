@@ -28,7 +28,7 @@ export class Controls {
       scale: this.size.scale, ...this.steering.values, ...this.strip.values,
       window: Number(choice("window")), color_fix: choice("color_fix"),
       tile: ["auto", "none"].includes(tile) ? tile : Number(tile),
-      crf: choice("crf") === "" ? null : Number(choice("crf")), bit_depth: Number(choice("bit_depth")),
+      crf: choice("crf") === "" ? null : Number(choice("crf")), bit_depth: choice("bit_depth") === "auto" ? "auto" : Number(choice("bit_depth")),
       format: choice("format"), ...(this.look().model?.prompts ? { prompt: find("#prompt").value, ...this.scenes.values } : { prompt: "" }),
     };
   }

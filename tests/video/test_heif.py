@@ -1,0 +1,132 @@
+"""HEIC as telephones write it: grids of tiles, turned, cut, with transparency, of 10 bits."""
+
+import struct
+
+import av
+import numpy as np
+import pillow_heif
+import pytest
+import torch
+from PIL import Image
+
+from dloral.video.images import load_image
+from dloral.video.probe import probe
+
+COLOURS = ("red", "lime", "blue", "yellow")
+TILE, WIDTH, HEIGHT = 64, 120, 100
+
+
+def box(kind: bytes, *parts: bytes, full: int | None = None) -> bytes:
+    """A box of ISO/IEC 14496-12; ``full``: version and flags."""
+    body = (b"" if full is None else struct.pack(">I", full)) + b"".join(parts)
+    return struct.pack(">I", 8 + len(body)) + kind + body
+
+
+def coded_tile(ffmpeg, colour: str, folder) -> tuple[bytes, bytes]:
+    """hvcC record and the one picture of a flat tile."""
+    path = folder / f"{colour}.mp4"
+    ffmpeg(
+        *["-f", "lavfi", "-i", f"color={colour}:s={TILE}x{TILE}:r=25", "-frames:v", "1"],
+        *["-pix_fmt", "yuv420p", "-c:v", "libx265", "-x265-params", "log-level=error:info=0"],
+        *["-tag:v", "hvc1", str(path)],
+    )
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        picture = next(bytes(packet) for packet in container.demux(stream) if packet.size)
+        return bytes(stream.codec_context.extradata), picture
+
+
+def grid(tiles: list[bytes], hvcc: bytes) -> bytes:
+    """ISO/IEC 23008-12: two by two tiles, shown as far as WIDTH x HEIGHT, item 5 the whole."""
+    count, whole = len(tiles), len(tiles) + 1
+    layout = struct.pack(">BBBBHH", 0, 0, 1, 1, WIDTH, HEIGHT)
+    entries = [
+        box(b"infe", struct.pack(">HH", item, 0), b"hvc1\0", full=0x02000001)
+        for item in range(1, whole)
+    ]
+    entries.append(box(b"infe", struct.pack(">HH", whole, 0), b"grid\0", full=0x02000000))
+    items = struct.pack(f">{count}H", *range(1, whole))
+    parts = box(b"dimg", struct.pack(">HH", whole, count), items)
+    properties = box(
+        b"ipco",
+        box(b"hvcC", hvcc),
+        box(b"ispe", struct.pack(">II", TILE, TILE), full=0),
+        box(b"ispe", struct.pack(">II", WIDTH, HEIGHT), full=0),
+    )
+    used = [struct.pack(">HBBB", item, 2, 0x81, 2) for item in range(1, whole)]
+    used.append(struct.pack(">HBB", whole, 1, 3))
+
+    def meta(at: int) -> bytes:
+        places = []
+        for item, tile in enumerate(tiles, 1):
+            places.append(struct.pack(">HHHHII", item, 0, 0, 1, at, len(tile)))
+            at += len(tile)
+        places.append(struct.pack(">HHHHII", whole, 1, 0, 1, 0, len(layout)))
+        return box(
+            b"meta",
+            box(b"hdlr", bytes(4), b"pict", bytes(13), full=0),
+            box(b"pitm", struct.pack(">H", whole), full=0),
+            box(b"iloc", b"\x44\0", struct.pack(">H", whole), *places, full=0x01000000),
+            box(b"iinf", struct.pack(">H", whole), *entries, full=0),
+            box(b"iref", parts, full=0),
+            box(b"iprp", properties, box(b"ipma", struct.pack(">I", whole), *used, full=0)),
+            box(b"idat", layout),
+            full=0,
+        )
+
+    head = box(b"ftyp", b"heic", bytes(4), b"mif1heic")
+    return head + meta(len(head) + len(meta(0)) + 8) + box(b"mdat", *tiles)
+
+
+def test_a_grid_is_one_picture(ffmpeg, tmp_path):
+    made = [coded_tile(ffmpeg, colour, tmp_path) for colour in COLOURS]
+    path = tmp_path / "a.heic"
+    path.write_bytes(grid([picture for _, picture in made], made[0][0]))
+    clip = probe(path)
+    assert (clip.kind, clip.width, clip.height) == ("image", WIDTH, HEIGHT)
+    pixels = (load_image(path) * 255).round()
+    found = [pixels[:, y, x].tolist() for y in (10, 90) for x in (10, 110)]
+    expected = [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]]
+    assert np.abs(np.subtract(found, expected)).max() <= 3
+
+
+def stored(mode: str) -> Image.Image:
+    """Red above, blue below; in RGBA the lower half is half transparent."""
+    pixels = np.zeros((64, 96, len(mode)), np.uint8)
+    pixels[:32, :, 0], pixels[32:, :, 2] = 255, 255
+    if mode == "RGBA":
+        pixels[..., 3] = 255
+        pixels[32:, :, 3] = 128
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(1, (96, 64)), (3, (96, 64)), (6, (64, 96))])
+def test_a_turned_picture_stands_upright(tmp_path, orientation, size):
+    pillow_heif.register_heif_opener()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored("RGB").save(tmp_path / "a.heic", quality=95, exif=exif.tobytes())
+    clip, pixels = probe(tmp_path / "a.heic"), load_image(tmp_path / "a.heic")
+    assert (clip.width, clip.height) == size == (pixels.shape[2], pixels.shape[1])
+    red = {1: pixels[:, 5, 50], 3: pixels[:, -5, 50], 6: pixels[:, 50, -5]}[orientation]
+    assert torch.allclose(red, torch.tensor([1.0, 0, 0]), atol=0.03)
+
+
+def test_transparency_is_read(tmp_path):
+    pillow_heif.register_heif_opener()
+    stored("RGBA").save(tmp_path / "a.heic", quality=95)
+    assert probe(tmp_path / "a.heic").has_alpha
+    pixels = load_image(tmp_path / "a.heic", keep_alpha=True)
+    assert pixels[3, 5, 5] == pytest.approx(1, abs=0.02)
+    assert pixels[3, -5, 5] == pytest.approx(128 / 255, abs=0.02)
+    assert torch.allclose(
+        load_image(tmp_path / "a.heic")[:, -5, 5], torch.tensor([0.5, 0.5, 1]), atol=0.03
+    )
+
+
+def test_ten_bits_are_read_as_such(tmp_path):
+    codes = np.full((64, 64, 3), 40_000, np.uint16)
+    heif = pillow_heif.from_bytes("RGB;16", (64, 64), codes.tobytes())
+    heif.save(tmp_path / "a.heic", quality=-1)
+    assert probe(tmp_path / "a.heic").bit_depth > 8
+    assert load_image(tmp_path / "a.heic").mean() == pytest.approx(40_000 / 65_535, abs=1 / 1023)
