@@ -14,7 +14,8 @@ from clips import write_clip as write_long_clip
 
 from dloral import upscale_video
 from dloral.jobs.journal import JOURNAL
-from dloral.jobs.store import DONE, JobStore
+from dloral.jobs.records import DONE
+from dloral.jobs.store import JobStore
 from tests.studio.conftest import ROOT, wait_until
 from tests.studio.pages import PATIENCE, ready, set_range, upload
 
