@@ -171,7 +171,8 @@ def test_a_job_that_is_ended_early_keeps_a_playable_part(
     job.stop()
     assert job.wait(20)
     result = session.result
-    assert result is not None and result.is_part
+    assert result is not None
+    assert result.is_part
     count = len(result.times)
     assert 60 <= count < 390
     assert f"stopped early: this is a part, {count} of 390 frames" in result.notes
