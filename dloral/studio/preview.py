@@ -69,7 +69,7 @@ class Region:
 @dataclass(frozen=True)
 class Rendered:
     """``png`` of the restored ``region``; ``is_whole``: that is the whole frame; ``could_grow``: a
-    larger part would still be lively, and the size was left to us; ``seconds`` that the networks took."""
+    larger part would still be lively; ``seconds`` that the networks took."""
 
     png: bytes
     region: Region
@@ -178,7 +178,7 @@ class Preview:
             png=self._pictures[part, look],
             region=region,
             is_whole=is_whole,
-            could_grow=most_pixels is None and best.pixels > 1.3 * region.pixels,
+            could_grow=not is_whole and best.pixels > 1.3 * region.pixels,
             seconds=seconds,
         )
 

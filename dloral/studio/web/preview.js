@@ -89,7 +89,7 @@ export class Preview {
     this.count += 1;
     element.dataset.previews = String(this.count);
     this.say();
-    return found.headers.get("x-could-grow") === "1";
+    return !this.pixels && found.headers.get("x-could-grow") === "1";  // of an asked size it would, again and again
   }
 
   async background(key, frame, { scale, deinterlace }, size, generation) {
