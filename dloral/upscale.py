@@ -17,6 +17,7 @@ from dloral.errors import DLoRALError, InputError, OutputError, Setting, Termina
 from dloral.jobs.admission import admitted_size
 from dloral.jobs.batches import Item
 from dloral.jobs.journal import JOURNAL, Gap, Journal, journal_folder
+from dloral.jobs.loading import load_steps
 from dloral.jobs.locks import lock_target
 from dloral.jobs.progress import Clock, Progress, time_in_words
 from dloral.jobs.running import Engine, Made, SegmentWriter, restore_gap
@@ -30,7 +31,6 @@ from dloral.video.reader import read_frames
 from dloral.video.seeking import count_frames
 from dloral.video.treatment import chosen_depth, target_suffix, treated, treatment_notes
 from dloral.video.writer import Writer, open_writer
-from dloral.weights.resolve import fetch_missing
 
 if TYPE_CHECKING:
     from dloral.frame_generator import FrameGenerator
@@ -70,8 +70,10 @@ def upscale_steps(
     pipe: "FrameGenerator | None" = None,
     scenes: Sequence[Scene] | None = None,
     engine: Engine | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Generator[Progress, None, None]:
-    """The job as a generator; see :func:`upscale_video`."""
+    """The job as a generator; see :func:`upscale_video`. ``stop``: asked after each frame that is
+    restored in this process; once it says so, the frames that are done become the result."""
     options = options or UpscaleOptions()
     suffix = target_suffix(target)
     clip = treated(probe(source, options.fps), options, suffix)
@@ -98,7 +100,7 @@ def upscale_steps(
     with lock_target(Path(target)):
         with run.keeping(), writing as writer:
             yield from run.prepare(writer, pipe, scenes, engine)
-            yield from run.restore() if engine is None else run.restore_by(engine)
+            yield from run.restore(stop) if engine is None else run.restore_by(engine)
             yield from run.join()
         yield run.done()
 
@@ -116,18 +118,6 @@ def shared_runs(
         yield from upscale_steps(item.source, item.target, options, pipe, engine=engine)
 
     return run
-
-
-def load_steps(
-    options: UpscaleOptions, message: str = "", total: int | None = None
-) -> Generator[Progress, None, "FrameGenerator"]:
-    """The pipeline of ``options``, fetched where it is not here."""
-    for told in fetch_missing(options.model):
-        yield Progress("fetching", num_frames=total, fetched=told)
-    yield Progress("loading", num_frames=total, message=message)
-    from dloral.weights.loading import load_pipeline  # seconds, which the page has not
-
-    return load_pipeline(options.model, options.device, options.dtype, options.vae)
 
 
 class _Run:
@@ -239,19 +229,25 @@ class _Run:
 
     # Restoring -------------------------------------------------------------------------------
 
-    def restore(self) -> Generator[Progress, None, None]:
-        """Every missing frame, in this process, in order."""
+    def restore(self, stop: Callable[[], bool] | None) -> Generator[Progress, None, None]:
+        """Every missing frame, in this process, in order, until it is to stop."""
         self._clock = Clock()
         if self._journal:
             self._keep_segments()
         gaps = self._journal.gaps() if self._journal else [Gap(0, None)]
+        is_stopped = False
         for gap in gaps:
             with closing(restore_gap(self._job, gap, self._pipe, self._notes.append)) as frames:
                 for restored in frames:
                     self._frames += 1
                     yield self._progress(restored, self._take(restored))
+                    if is_stopped := stop is not None and stop():
+                        break
             if self._segments:
                 self._enter(self._segments.finish())
+            if is_stopped:
+                self._leave_the_rest(restored.number + 1)
+                break
         if not self._is_decided:
             self._release()
         self._end()
@@ -284,7 +280,7 @@ class _Run:
         if self._segments:
             self._enter(self._segments.write(restored))
         elif self._is_decided:
-            self._write(restored)
+            self._writer.write(restored.with_alpha, restored.frame.time, restored.frame.duration)
         else:
             self._held.append(restored)
             self._held_since.append(self._clock.seconds)
@@ -333,10 +329,6 @@ class _Run:
             self._take(restored)
         self._held.clear()
 
-    def _write(self, restored: RestoredFrame) -> None:
-        frame = restored.frame
-        self._writer.write(restored.with_alpha, frame.time, frame.duration)
-
     def _enter(self, made: Made | None) -> None:
         if made is not None:
             assert self._journal is not None
@@ -356,6 +348,14 @@ class _Run:
         self._total = self._frames
         if self._journal and self._journal.total is None:
             self._journal.end(self._frames)
+
+    def _leave_the_rest(self, frames: int) -> None:
+        """The job was stopped after so many frames: they are the result, and it says so."""
+        self._frames = frames if self._journal is None else self._journal.cut_short(frames)
+        if self._frames != self._total:
+            of = "" if self._total is None else f" of {self._total}"
+            self._notes.append(f"stopped early: this is a part, {self._frames}{of} frames")
+            self._writer.cut_short()
 
     def _progress(self, restored: RestoredFrame | None = None, message: str = "") -> Progress:
         kept = self._journal.folder if self._journal else None

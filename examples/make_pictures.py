@@ -25,7 +25,6 @@ DETAILS = {
     "butterfly": (20, (0.62, 0.45)),
     "film": (30, (0.72, 0.28)),
     "city": (10, (0.55, 0.55)),
-    "cars": (40, (0.25, 0.35)),
 }
 """Which frame of each clip, and where in it, its thumbnail shows."""
 

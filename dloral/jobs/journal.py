@@ -242,6 +242,14 @@ class Journal:
             raise self._failed(error) from error
         self.segments[segment.number] = segment
 
+    def cut_short(self, frames: int) -> int:
+        """The job ends after its first ``frames``, which are returned, up to the end of a segment:
+        those that were done behind a gap are left out."""
+        count = -(-frames // SEGMENT_FRAMES)
+        for number in [number for number in self.segments if number >= count]:
+            del self.segments[number]
+        return self.frames
+
     def end(self, total: int) -> None:
         """The whole job has ``total`` frames, and none comes after them."""
         try:

@@ -7,8 +7,10 @@ from dloral.frames.resize import LATENT_STRIDE
 from dloral.jobs.spans import chosen_tile, expected_frames, output_size
 from dloral.options import UpscaleOptions
 from dloral.studio.runtime import Model
-from dloral.studio.settings import PNG_ZIP, Settings
+from dloral.studio.settings import PNG_ZIP, Settings, as_restored, suffix_of
+from dloral.video.hdr import NAMES
 from dloral.video.probe import ClipInfo
+from dloral.video.treatment import treatment_notes
 
 COMFORTABLE_PIXELS = 2560 * 1440
 """Output pixels a frame, beyond which twice is suggested instead of four times."""
@@ -52,7 +54,7 @@ def suggested_seconds(clip: ClipInfo, most: float | None = None) -> float | None
 
 
 def clip_facts(clip: ClipInfo) -> list[str]:
-    """Size, frames, rate, length, codec and sound."""
+    """Size, frames, rate, length, codec, what is unusual of the picture, and sound."""
     parts = [f"{clip.width} × {clip.height}"]
     if clip.kind == "video":
         if clip.num_frames is not None:
@@ -61,6 +63,14 @@ def clip_facts(clip: ClipInfo) -> list[str]:
         if clip.duration is not None:
             parts.append(time_in_words(float(clip.duration)))
     parts.append(_CODEC_NAMES.get(clip.codec, clip.codec.upper()))
+    if clip.field_order:
+        parts.append("interlaced")
+    if clip.is_hdr and clip.color_transfer is not None:
+        parts.append(f"HDR ({NAMES[clip.color_transfer]})")
+    elif clip.bit_depth > 8:
+        parts.append(f"{clip.bit_depth} bits")
+    if clip.has_alpha:
+        parts.append("transparency")
     if clip.kind == "video":
         parts.append("with sound" if clip.has_audio else "no sound")
     return parts
@@ -87,9 +97,10 @@ def described(clip: ClipInfo, most_seconds: float | None) -> dict[str, Any]:
 
 def plan(clip: ClipInfo, settings: Settings, model: Model) -> dict[str, Any]:
     """What a run will make, between how many seconds it takes, once that is known, and with about
-    how much memory."""
+    how much memory. ``notes``: what is done about an unusual picture, as the result says it."""
+    clip = as_restored(clip, settings)
     options = replace(settings.options, model=model.name, vae=model.vae)
-    height, width = output_size(clip, options.scale)
+    height, width = output_size(clip, options)
     num_frames = 1 if clip.kind == "image" else expected_frames(clip, options)
     seconds = None
     if num_frames is not None:
@@ -110,6 +121,7 @@ def plan(clip: ClipInfo, settings: Settings, model: Model) -> dict[str, Any]:
         "frames": num_frames,
         "seconds": seconds,
         "words": parts,
+        "notes": treatment_notes(clip, options, suffix_of(clip, settings)),
         "warning": _warning(clip, settings, sum(seconds) / 2 if seconds else None, height * width),
     }
 

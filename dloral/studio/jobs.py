@@ -28,9 +28,9 @@ from dloral.studio.measures import Measures
 from dloral.studio.pictures import png_of, stacked, within
 from dloral.studio.records import JobRow, Result, write_result
 from dloral.studio.runtime import JobQueue, Model
-from dloral.studio.settings import PNG_ZIP, Settings, result_path
+from dloral.studio.settings import PNG_ZIP, Settings, as_restored, result_path
 from dloral.studio.speeds import Run
-from dloral.upscale import Progress, output_size, upscale_steps
+from dloral.upscale import Progress, expected_frames, output_size, upscale_steps
 from dloral.video.encoders import FOR_VIEWING
 from dloral.video.probe import ClipInfo
 from dloral.video.reader import Frame, read_frames
@@ -42,7 +42,11 @@ if TYPE_CHECKING:
 VIEWER_SIDE = 2048
 """Pixels: frames of the viewer's clip have no longer side; one that stands still is shown whole."""
 
-STOPPED = "Stopped; nothing was kept."
+STOP = "stop"
+"""A file in a job's folder: the job ends with the frames that are done. A file, since the job may
+be run in another process (ZeroGPU), or be taken up by the next server."""
+
+STOPPED = "Stopped before a frame was done; nothing was kept."
 OUR_MISTAKE = "That went wrong inside the software; its terminal says where. The page goes on."
 
 _log = logging.getLogger(__name__)
@@ -58,19 +62,22 @@ def restore(
     """Restore ``clip`` into ``folder`` with all that the viewer needs; the Result comes last.
 
     Closing the generator stops the job and leaves no result in the folder. ``is_kept``: then it
-    leaves the segments that are done, and the next call goes on from them.
+    leaves the segments that are done, and the next call goes on from them. A file :data:`STOP` in
+    the folder ends it with the frames that are done, as a result that says so.
     """
-    height, width = output_size(clip, settings.options.scale)
+    height, width = output_size(clip, settings.options)
     file = result_path(folder, clip, settings.format)
     as_zip = settings.format == PNG_ZIP and clip.kind != "image"
     target = folder / "frames" if as_zip else file
+    clip = as_restored(clip, settings)
     viewer_file = folder / ("viewer.png" if clip.kind == "image" else "viewer.mp4")
     options = replace(settings.options, resume=is_kept)
     is_resumed = is_kept and (journal_folder(target) / JOURNAL).is_file()
     pairs = _Pairs(viewer_file, clip, settings, (height, width))
     last = Progress("loading")
     with ExitStack() as stack:
-        steps = upscale_steps(clip.path, target, options, pipe, settings.scenes)
+        stop = (folder / STOP).exists
+        steps = upscale_steps(clip.path, target, options, pipe, settings.scenes, stop=stop)
         stack.enter_context(closing(steps))
         if not is_resumed:
             stack.enter_context(pairs)
@@ -85,6 +92,8 @@ def restore(
             for lq_frame, frame in _read_pairs(clip, target, settings, (height, width)):
                 pairs.add(lq_frame, frame.pixels, frame.time, frame.duration)
                 yield told
+    total = expected_frames(clip, options)
+    is_part = (folder / STOP).exists() and total is not None and len(pairs.times) < total
     if as_zip:
         _zip(target, file)
     if pipe.reads_prompts:
@@ -105,6 +114,7 @@ def restore(
         size=(height, width),
         measures=pairs.measures.as_lists(),
         notes=last.notes,
+        is_part=is_part,
     )
     if is_kept:
         write_result(result)
@@ -154,7 +164,7 @@ def _read_pairs(
         read_frames(clip, options.start, options.duration) as frames,
         read_frames(result) as restored,
     ):
-        for frame, finished in zip(frames, restored, strict=True):
+        for frame, finished in zip(frames, restored, strict=False):  # a part has fewer
             lq_frame = resize_bicubic(frame.pixels[None], *size)[0]
             yield lq_frame, frame._replace(pixels=finished.pixels)
 
@@ -197,8 +207,8 @@ class Job:
     """A queued or running :func:`restore`.
 
     ``stage``: waiting, loading, looking (for scenes), restoring, writing, done, stopped or failed;
-    ``error`` is one line where it failed. ``newest`` is what it said last. ``cancel`` returns at
-    once; the job ends within a frame.
+    ``error`` is one line where it failed. ``newest`` is what it said last. ``stop`` and ``cancel``
+    return at once; the job ends within a frame.
     """
 
     def __init__(
@@ -235,6 +245,15 @@ class Job:
         self._stopped.set()
         if self._queue.remove(self):
             self._end("stopped", CancelledError(STOPPED))
+
+    def stop(self) -> None:
+        """End within a frame, and keep the frames that are done as a result; where there are none
+        yet, as :meth:`cancel`."""
+        newest = self.newest
+        if newest is None or newest.frame < 1:
+            self.cancel()
+        else:
+            (self.folder / STOP).touch()
 
     def suspend(self) -> None:
         """Stop within a frame and leave everything to the next server that starts."""

@@ -13,7 +13,7 @@ from dloral.frames.resize import resize_bicubic
 from dloral.options import UpscaleOptions
 from dloral.studio.gpu import JOB_SECONDS, kept, on_gpu
 from dloral.studio.pictures import stacked
-from dloral.studio.preview import Region, cut, inside, source_frames, with_context
+from dloral.studio.preview import Region, cut, inside, read_as, source_frames, with_context
 from dloral.studio.runtime import Model
 from dloral.upscale import output_size
 from dloral.video.encoders import FOR_VIEWING
@@ -51,7 +51,7 @@ def motion_steps(
     before = max(first - options.window, 0)
     frames = [
         cut(resize_bicubic(frame[None], height, width)[0], seen)
-        for frame in source_frames(clip, before, first + count - 1)
+        for frame in source_frames(read_as(clip, options.deinterlace), before, first + count - 1)
     ]
     count = len(frames) - (first - before)
     if count < 1:

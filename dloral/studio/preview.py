@@ -18,11 +18,12 @@ from torch import Tensor
 
 from dloral.errors import CancelledError, InputError
 from dloral.frames.resize import LATENT_STRIDE, resize_bicubic
-from dloral.options import AUTO_TILE, UpscaleOptions
+from dloral.options import AUTO, AUTO_TILE, UpscaleOptions
 from dloral.studio.gpu import PREVIEW_SECONDS, kept, on_gpu
 from dloral.studio.pictures import jpeg_of, png_of, within
 from dloral.studio.runtime import Model
 from dloral.upscale import output_size
+from dloral.video.filters import FRAME, OFF
 from dloral.video.probe import ClipInfo
 from dloral.video.reader import read_frames
 
@@ -93,15 +94,16 @@ class Preview:
         self._prepared: tuple[Any, Prepared | None] = (None, None)
         self._pictures: OrderedDict[Any, bytes] = OrderedDict()
 
-    def background(self, index: int, scale: float) -> bytes:
+    def background(self, index: int, scale: float, deinterlace: str = AUTO) -> bytes:
         """The whole bicubic frame as a JPEG, to be looked at around the previewed part."""
         with self._working:
-            return jpeg_of(self._enlarged(index, scale, 0)[-1], MOST_BACKGROUND)
+            frame = self._enlarged(index, scale, 0, deinterlace)[-1]
+            return jpeg_of(frame, MOST_BACKGROUND)
 
-    def bicubic(self, index: int, scale: float, region: Region) -> bytes:
+    def bicubic(self, index: int, scale: float, region: Region, deinterlace: str = AUTO) -> bytes:
         """The bicubic part as a PNG; a corner beyond the frame is moved to its last pixel."""
         with self._working:
-            frame = self._enlarged(index, scale, 0)[-1]
+            frame = self._enlarged(index, scale, 0, deinterlace)[-1]
             height, width = frame.shape[1:]
             return png_of(cut(frame, _within_frame(region, height, width)))
 
@@ -113,7 +115,8 @@ class Preview:
             region = part_of(*size, MOST_PIXELS, (0.5, 0.5))
             restored, _ = self._restore(None, options, region, index)
             if options.strength < 1:
-                lq_frame = cut(self._enlarged(index, options.scale, 0)[-1], region)
+                enlarged = self._enlarged(index, options.scale, 0, options.deinterlace)
+                lq_frame = cut(enlarged[-1], region)
                 restored = torch.lerp(lq_frame, restored, options.strength)
             return png_of(restored)
 
@@ -155,9 +158,11 @@ class Preview:
         most = min(most_pixels or lively, MOST_PIXELS)
         if centre is None:
             box = part_of(*size, most, (0.5, 0.5))
-            centre = busiest(self._enlarged(index, options.scale, 0)[-1], box.height, box.width)
+            enlarged = self._enlarged(index, options.scale, 0, options.deinterlace)
+            centre = busiest(enlarged[-1], box.height, box.width)
         region = part_of(*size, most, centre)
-        part = (index, options.scale, options.window, options.prompt, region)
+        source = (index, options.scale, options.window, options.deinterlace)
+        part = (*source, options.prompt, region)
         look = (options.consistency, options.detail, options.color_fix)
         seconds = 0.0
         if self._prepared[0] != part:
@@ -182,7 +187,7 @@ class Preview:
     ) -> tuple[Tensor, float]:
         """The restored region, (3,h,w) in [0, 1], and the seconds it took. What the scales do not
         change is kept under the name ``part``, for the next call that gives it."""
-        frames = self._enlarged(index, options.scale, options.window)
+        frames = self._enlarged(index, options.scale, options.window, options.deinterlace)
         self.model.pipe()  # waits until it is loaded
         seen = with_context(region, *frames[0].shape[1:])
         given = torch.stack([cut(frame, seen) for frame in frames])
@@ -196,14 +201,14 @@ class Preview:
             self.model.frame_timed(sum(seconds), seen.pixels)
         return cut(wide, inside(region, seen)), sum(seconds)
 
-    def _enlarged(self, index: int, scale: float, window: int) -> list[Tensor]:
+    def _enlarged(self, index: int, scale: float, window: int, deinterlace: str) -> list[Tensor]:
         """Frame ``index`` and up to ``window`` before it at output size, oldest first."""
-        key = (index, scale)
+        key = (index, scale, deinterlace)
         known, frames = self._frames
         first = max(index - window, 0)
         if known != key or len(frames) < index - first + 1:
             height, width = output_size(self._clip, scale)
-            small = source_frames(self._clip, first, index)
+            small = source_frames(read_as(self._clip, deinterlace), first, index)
             frames = [resize_bicubic(frame[None], height, width)[0] for frame in small]
             self._frames = key, frames
         return frames[-(index - first + 1) :]
@@ -211,6 +216,14 @@ class Preview:
     def _lively_pixels(self) -> int:
         cost = self.model.preview_seconds_per_pixel
         return FIRST_PIXELS if cost is None else max(FIRST_PIXELS, int(LIVELY_SECONDS / cost))
+
+
+def read_as(clip: ClipInfo, deinterlace: str) -> ClipInfo:
+    """The clip with its frames as a run with ``deinterlace`` sees them. Their number stays, so
+    where that makes more or fewer of them (field, film) the nearest whole frame is shown."""
+    if clip.kind != "video" or deinterlace == AUTO:
+        return clip  # the probe has decided
+    return replace(clip, deinterlace=OFF if deinterlace == OFF else FRAME)
 
 
 def source_frames(clip: ClipInfo, first: int, last: int) -> list[Tensor]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from dloral.jobs.records import DONE, FAILED, JobRecord
 from dloral.jobs.store import JobStore
-from dloral.studio.settings import Settings, settings_from
+from dloral.studio.settings import Settings, as_restored, settings_from
 from dloral.upscale import Progress
 from dloral.video.probe import ClipInfo
 
@@ -29,7 +29,7 @@ class Result:
     ``file`` is to be kept, ``settings_file`` beside it. ``viewer_file``: for an image a PNG, else
     an H.264 clip, whose frames hold the bicubic picture above the restored one, so that no player
     can show two different frames. ``times``: when each frame is shown in the source, in seconds.
-    ``size``: height and width of the result.
+    ``size``: height and width of the result. ``is_part``: the run was stopped before its end.
     """
 
     clip: ClipInfo
@@ -43,6 +43,7 @@ class Result:
     size: tuple[int, int]
     measures: dict[str, list[float]]
     notes: tuple[str, ...]
+    is_part: bool = False
 
 
 class JobRow:
@@ -120,6 +121,7 @@ def write_result(result: Result) -> None:
         "size": result.size,
         "measures": result.measures,
         "notes": result.notes,
+        "is_part": result.is_part,
         "scenes": result.settings.as_dict().get("scenes"),
     }
     part = result.file.with_name(f"{RESULT}.part")
@@ -141,7 +143,7 @@ def read_result(folder: Path, clip: ClipInfo, settings: Settings) -> Result | No
     file, settings_file, viewer_file, profile_file = files
     height, width = facts["size"]
     return Result(
-        clip=clip,
+        clip=as_restored(clip, settings),
         settings=replace(settings, scenes=found.scenes),
         file=file,
         settings_file=settings_file,
@@ -152,4 +154,5 @@ def read_result(folder: Path, clip: ClipInfo, settings: Settings) -> Result | No
         size=(height, width),
         measures=facts["measures"],
         notes=tuple(facts["notes"]),
+        is_part=facts["is_part"],
     )

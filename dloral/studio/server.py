@@ -210,17 +210,15 @@ def build_page(studio: Studio) -> gr.Blocks:
     return blocks.queue(api_open=False)
 
 
+EXAMPLES = ("people", "butterfly", "film", "city")
+"""Clips that the page offers, those that show most first."""
+
+
 def example_clips() -> dict[str, Path]:
     """The clips beside the package, where there are any (an installed package brings none)."""
     folder = Path(dloral.__file__).parents[1] / "examples"
-    found = {path.stem: path for path in sorted(folder.glob("*.mp4"))}
-    return {name: found[name] for name in sorted(found, key=_place)}
-
-
-def _place(name: str) -> tuple[int, str]:
-    """Those that show most come first."""
-    order = ("people", "butterfly", "film", "city")
-    return (order.index(name) if name in order else len(order), name)
+    found = {name: folder / f"{name}.mp4" for name in EXAMPLES}
+    return {name: path for name, path in found.items() if path.is_file()}
 
 
 def launch_page(blocks: gr.Blocks, studio: Studio, options: argparse.Namespace) -> None:

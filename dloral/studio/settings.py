@@ -14,6 +14,7 @@ from dloral.options import AUTO, CODECS, UpscaleOptions
 from dloral.prompts import Scene, prompt_at
 from dloral.studio.runtime import shown_name
 from dloral.video.probe import ClipInfo
+from dloral.video.treatment import target_suffix, treated
 
 PNG_ZIP = "png"
 FORMATS = (*CODECS, PNG_ZIP)
@@ -34,7 +35,7 @@ _NO_SCENES = "scenes are no list of {start, prompt}; leave them out, or find the
 _KIND = "dloral settings"
 _CHOSEN = (
     *("scale", "consistency", "detail", "strength", "window", "prompt", "color_fix", "tile"),
-    *("start", "duration", "crf", "bit_depth"),
+    *("start", "duration", "crf", "bit_depth", "deinterlace", "fit"),
 )
 """Options that a person sets on the page; ``format`` stands for ``codec``."""
 
@@ -148,6 +149,19 @@ def result_name(clip: ClipInfo, kept_as: str) -> str:
     if clip.kind == "image":
         return f"{clip.path.stem}-restored.png"
     return f"{clip.path.stem}-restored{SUFFIXES.get(kept_as, '.zip')}"
+
+
+def as_restored(clip: ClipInfo, settings: Settings) -> ClipInfo:
+    """The clip as a run with these settings reads it: deinterlaced, tone-mapped and so on.
+    OptionError where a choice does not go with the clip."""
+    return treated(clip, settings.options, suffix_of(clip, settings))
+
+
+def suffix_of(clip: ClipInfo, settings: Settings) -> str:
+    """Of the file that is written; empty for a folder of frames, which the zip file is made of."""
+    if settings.format == PNG_ZIP and clip.kind != "image":
+        return ""
+    return target_suffix(result_name(clip, settings.format))
 
 
 def result_path(folder: Path, clip: ClipInfo, kept_as: str) -> Path:

@@ -97,6 +97,7 @@ def _result_state(result: Result) -> dict[str, Any]:
         "end": round(float(result.times[-1] + result.durations[-1] - first), 6),
         "first_frame": round(first * result.clip.fps),
         "notes": list(result.notes),
+        "part": result.is_part,
         "measures": result.measures,
         "sound": result.clip.has_audio,
         "scenes": scenes_as_dicts(result.settings.scenes),

@@ -186,12 +186,14 @@ class Tracks:
             elif time is not None and (cut.end is None or time < cut.end):
                 self._mux(self._tracks[packet.stream_index].take(packet, cut))
 
-    def finish(self, seconds: Fraction) -> None:
+    def finish(self, seconds: Fraction, is_short: bool = False) -> None:
         """Write the rest. A part that was cut out ends no sooner than its last frame does,
-        at ``seconds`` of the result."""
+        at ``seconds`` of the result; ``is_short``: nothing comes after that frame."""
         cut = self._cut
         assert cut is not None, "begin() comes first"
-        if cut.end is not None:
+        if is_short:
+            cut = self._cut = replace(cut, end=cut.origin + seconds)
+        elif cut.end is not None:
             cut = self._cut = replace(cut, end=max(cut.end, cut.origin + seconds))
         self.mux_until(None)
         for track in self._tracks.values():

@@ -76,6 +76,10 @@ class Writer(Protocol):
         """
         ...
 
+    def cut_short(self) -> None:
+        """No more frames come, though the source has some: sound and subtitles end there too."""
+        ...
+
 
 def open_writer(
     target: str | Path,
@@ -153,6 +157,10 @@ class _Writer:
         self._encoder: FrameEncoder | None = None
         self._in_segment = 0
         self._origin: Fraction | None = None
+        self._is_short = False
+
+    def cut_short(self) -> None:
+        self._is_short = True
 
     def write(self, pixels: Tensor, time: Fraction, duration: Fraction) -> None:
         if self._origin is None:
@@ -278,7 +286,7 @@ class _VideoWriter(_Writer):
 
     def finish(self) -> None:
         super().finish()
-        self.tracks.finish(self._end + self._lead * self._unit)
+        self.tracks.finish(self._end + self._lead * self._unit, self._is_short)
 
     def _begin(self, origin: Fraction) -> None:
         super()._begin(origin)

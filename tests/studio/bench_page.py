@@ -1,7 +1,8 @@
 """How fast the page is, in a real Chromium, with the compact model; run it on a quiet machine.
 
 python -m tests.studio.bench_page            # page ready, first preview, 20 moves of a scale
-python -m tests.studio.bench_page memory     # peaks that ``dloral/studio/facts.py`` is fitted to
+python -m tests.studio.bench_page memory     # peaks, for ``dloral/studio/estimates.py``
+python -m tests.studio.bench_page estimates  # the page's estimates beside the real times
 """
 
 import os
@@ -75,5 +76,58 @@ def bench_memory() -> None:
         print(f"{side} x {side}: {peak / 1e9:.2f} GB")
 
 
+RUNS = (
+    *(("butterfly", 1.0, 0.4), ("butterfly", 2.0, 0.2), ("film", 1.0, 0.3), ("city", 1.5, 0.2)),
+    *(("people", 1.0, 0.4), ("city", 1.0, 0.3), ("people", 1.5, 0.2), ("film", 1.5, 0.2)),
+)
+"""Clips of ``examples/``, enlargements, and seconds of them."""
+
+
+def bench_estimates() -> None:
+    """Before each run: what its own preview tells, and what the runs before it tell."""
+    from dloral.studio.estimates import plan
+    from dloral.studio.models import Models
+    from dloral.studio.runtime import JobQueue, Model
+    from dloral.studio.sessions import Session
+    from dloral.studio.settings import settings_from
+    from dloral.studio.speeds import Speeds
+
+    model = Model("compact")
+    model.start()
+    past = model.speeds
+    with tempfile.TemporaryDirectory() as place:
+        for number, (name, scale, seconds) in enumerate(RUNS):
+            session = Session(Path(place) / str(number), Models(model), JobQueue())
+            source = Path("examples") / f"{name}.mp4"
+            clip = session.open_clip(
+                source.name, lambda copy, s=source: copy.write_bytes(s.read_bytes())
+            )
+            settings = settings_from({"scale": scale, "duration": seconds}, "compact")
+            assert session.preview is not None
+            model.part_seconds_per_pixel = None
+            for detail in (1.0, 0.7):  # as the page does before anybody presses Restore
+                chosen = settings_from({"scale": scale, "detail": detail}, "compact")
+                session.preview.render(0, chosen.options)
+                session.preview.fill(
+                    0, chosen.options, session.preview.render(0, chosen.options).region
+                )
+            model.seconds_per_pixel = None
+            model.speeds = Speeds()
+            of_preview = plan(clip, settings, model)
+            model.speeds = past
+            of_runs = plan(clip, settings, model)["seconds"]
+            started = time.monotonic()
+            job = session.start_job(settings)
+            job.wait()
+            took = time.monotonic() - started
+            size = f"{of_preview['width']} x {of_preview['height']}, {of_preview['frames']} frames"
+            told = [
+                f"{least:.1f} to {most:.1f} s" for least, most in (of_preview["seconds"], of_runs)
+            ]
+            print(f"{name} | {size} | {told[0]} | {told[1]} | {took:.1f} s", flush=True)
+            session.close()
+
+
 if __name__ == "__main__":
-    bench_memory() if sys.argv[1:] == ["memory"] else bench_page()
+    benches = {"memory": bench_memory, "estimates": bench_estimates}
+    benches.get("".join(sys.argv[1:]), bench_page)()

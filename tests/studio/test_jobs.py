@@ -4,6 +4,7 @@ import json
 import zipfile
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,7 +14,7 @@ from dloral.frames.resize import resize_bicubic
 from dloral.studio.comparison import comparison_clip
 from dloral.studio.jobs import Job, viewer_size
 from dloral.studio.models import Models
-from dloral.studio.records import Result
+from dloral.studio.records import Result, read_result, write_result
 from dloral.studio.runtime import JobQueue
 from dloral.studio.sessions import Session
 from dloral.studio.settings import settings_from
@@ -21,6 +22,7 @@ from dloral.studio.stills import still, thumbnails
 from dloral.video.images import load_image
 from dloral.video.probe import probe
 from dloral.video.reader import read_frames
+from tests.studio.conftest import write_clip
 
 
 @pytest.fixture
@@ -154,6 +156,43 @@ def test_a_stopped_job_ends_soon_and_leaves_nothing(session, long_clip):
     assert everything_in(session.folder) == ["long.mp4"]
 
 
+@pytest.mark.parametrize("kept_as", ["h264", "png"])
+def test_a_job_that_is_ended_early_keeps_a_playable_part(
+    session, tmp_path, models, tiny_pipe, kept_as
+):
+    """Stopped behind the first segment, in the middle of the next: all frames that are done, the
+    sound up to there, and the result says so, also to the next server."""
+    give(session, write_clip(tmp_path / "sound.mp4", 400, sound=True))
+    settings = {"scale": 1, "format": kept_as, "start": 1}
+    job = session.start_job(settings_from(settings, "compact"))
+    job.row = None
+    while job.newest is None or job.newest.frame < 60:
+        assert not job.wait(0.005)
+    job.stop()
+    assert job.wait(20)
+    result = session.result
+    assert result is not None
+    assert result.is_part
+    count = len(result.times)
+    assert 60 <= count < 390
+    assert f"stopped early: this is a part, {count} of 390 frames" in result.notes
+    assert probe(result.viewer_file).num_frames == count
+    assert {len(values) for values in result.measures.values()} == {count}
+    if kept_as == "png":
+        with zipfile.ZipFile(result.file) as archive:
+            assert len(archive.namelist()) == count
+        return
+    info = probe(result.file)
+    assert (info.num_frames, info.has_audio) == (count, True)
+    with av.open(str(result.file)) as container:
+        sound = container.streams.audio[0]
+        last = max(packet.pts + packet.duration for packet in container.demux(sound) if packet.size)
+        assert float(last * sound.time_base) == pytest.approx(count / 10, abs=0.15)
+    write_result(result)
+    again = read_result(result.file.parent, session.clip, result.settings)
+    assert again == result
+
+
 def test_a_job_that_waits_can_be_stopped(tmp_path, models, clip, long_clip):
     queue = JobQueue()
     first, second = (Session(tmp_path / name, models, queue) for name in "ab")
@@ -180,7 +219,7 @@ def test_a_failed_job_says_why_and_leaves_nothing(session, clip):
 def test_a_mistake_of_ours_ends_the_job_and_not_the_queue(session, clip, monkeypatch):
     give(session, clip)
     with monkeypatch.context() as patch:
-        patch.setattr("dloral.studio.jobs.upscale_steps", lambda *_: 1 / 0)
+        patch.setattr("dloral.studio.jobs.upscale_steps", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(session)
     assert run(session, scale=1).file.exists()

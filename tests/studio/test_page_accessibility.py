@@ -70,7 +70,7 @@ def test_each_group_is_one_stop_of_the_tab_key_and_focus_is_kept(page: Page, cli
         assert page.locator(f"#{group} [tabindex='0']").count() == 1
     page.focus("#modes [tabindex='0']")
     page.keyboard.press("ArrowRight")
-    expect(page.locator("[data-mode=wipe-h]")).to_be_focused()
+    expect(page.locator("#modes [data-mode=wipe-h]")).to_be_focused()
     expect(page.locator("#stage")).to_have_attribute("data-mode", "wipe-h")
     assert (
         page.locator("#handle")

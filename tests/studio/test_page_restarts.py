@@ -56,15 +56,18 @@ def test_three_jobs_outlive_tabs_and_server(
     visit = browser.new_context(viewport={"width": 1200, "height": 800})
     clips = [
         write_long_clip(tmp_path / f"{n}.mp4", frames, 48, 32)
-        for n, frames in (("long", 200), ("mid", 60), ("short", 20))
+        for n, frames in (("long", 400), ("mid", 60), ("short", 20))
     ]
-    tokens = {}
+    tokens, pages = {}, []
     for clip in clips:
         page = visit.new_page()
         page.goto(address)
         ready(page)
         upload(page, clip)
         set_range(page, "scale", 1.5)
+        page.evaluate("window.studioPage.strip.set({start: 0, duration: null})")
+        pages.append(page)
+    for clip, page in zip(clips, pages, strict=True):  # at once: the first must not end before
         page.click("#run")
         page.wait_for_function("window.studioPage.run.isRunning", timeout=PATIENCE)
         tokens[clip.name] = page.evaluate("window.studioPage.link.token")

@@ -62,9 +62,9 @@ def test_a_lost_connection_is_said_and_recovered_from(open_page, clip: Path):
 
 def test_a_closed_page_takes_its_files_but_not_a_running_job(open_page, folder: Path, clip: Path):
     page = open_page()
-    before = set(folder.glob("*/sessions/*/*/bar.mp4"))
+    before = set(folder.with_suffix(".data").glob("sessions/*/*/bar.mp4"))
     upload(page, clip)
-    own = set(folder.glob("*/sessions/*/*/bar.mp4")) - before
+    own = set(folder.with_suffix(".data").glob("sessions/*/*/bar.mp4")) - before
     assert len(own) == 1
     page.close()
     wait_until(lambda: not any(path.exists() for path in own), 40)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from dloral.errors import InputError
+from dloral.options import AUTO
 from dloral.studio.sessions import Session
 from dloral.studio.settings import MOST_BYTES, Settings, settings_from
 from dloral.studio.studio import Studio
@@ -93,7 +95,10 @@ async def allowed_settings(request: Request, session: Session, studio: Studio) -
     """The body's ``settings`` for the visitor's clip; InputError or OptionError for what is wrong,
     and beyond what may be asked at once."""
     settings = settings_from(object_of(await json_of(request), "settings"), studio.model.name)
-    studio.limits.check(clip_of(session), settings.options)
+    clip = clip_of(session)
+    if clip.kind != "video":  # the page's choice stands for its next clip
+        settings = replace(settings, options=replace(settings.options, deinterlace=AUTO))
+    studio.limits.check(clip, settings.options)
     return settings
 
 

@@ -24,10 +24,11 @@ def job_routes(studio: Studio) -> APIRouter:
         return answer(state_of(session, studio))
 
     @router.delete("/{token}/job")
-    def cancel_job(token: str) -> Response:
+    def stop_job(token: str) -> Response:
+        """What is done becomes the result."""
         session = visitor(token, studio)
         if session.job is not None:
-            session.job.cancel()
+            session.job.stop()
         return answer(state_of(session, studio))
 
     @router.post("/{token}/scenes")

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from dloral.errors import CancelledError
-from dloral.options import UpscaleOptions
+from dloral.options import AUTO, UpscaleOptions
 from dloral.studio.motion import MOST_PIXELS as MOST_MOTION_PIXELS
 from dloral.studio.motion import Motion, motion_steps
 from dloral.studio.preview import MOST_PIXELS, Preview, Region, Rendered
@@ -34,21 +34,28 @@ def preview_routes(studio: Studio) -> APIRouter:
     router = APIRouter()
 
     @router.get("/{token}/background")
-    def background(token: str, frame: int, scale: float) -> Response:
+    def background(token: str, frame: int, scale: float, deinterlace: str = AUTO) -> Response:
         session = visitor(token, studio)
-        options = UpscaleOptions(scale=scale)
-        preview = _preview(session)
-        return picture(preview.background(frame_within(session, frame), options.scale), JPEG)
+        options = UpscaleOptions(scale=scale, deinterlace=deinterlace)
+        index = frame_within(session, frame)
+        return picture(_preview(session).background(index, options.scale, deinterlace), JPEG)
 
     @router.get("/{token}/bicubic")
     def bicubic(
-        token: str, frame: int, scale: float, x: int, y: int, width: int, height: int
+        token: str,
+        frame: int,
+        scale: float,
+        x: int,
+        y: int,
+        width: int,
+        height: int,
+        deinterlace: str = AUTO,
     ) -> Response:
         session = visitor(token, studio)
         region = Region(max(x, 0), max(y, 0), max(width, 1), max(height, 1))
-        options = UpscaleOptions(scale=scale)
-        preview = _preview(session)
-        return picture(preview.bicubic(frame_within(session, frame), options.scale, region), PNG)
+        options = UpscaleOptions(scale=scale, deinterlace=deinterlace)
+        index = frame_within(session, frame)
+        return picture(_preview(session).bicubic(index, options.scale, region, deinterlace), PNG)
 
     @router.post("/{token}/preview")
     async def preview(token: str, request: Request) -> Response:

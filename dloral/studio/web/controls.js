@@ -3,7 +3,7 @@
 import { find } from "./dom.js";
 import { GoneError, RefusedError } from "./link.js";
 
-const SELECTS = ["format", "bit_depth", "window", "color_fix", "tile", "crf"];
+const SELECTS = ["format", "bit_depth", "window", "color_fix", "tile", "crf", "deinterlace"];
 const MEMORY = "dloral-settings";   // of this tab, so that a reload finds the controls as they were
 const PLAN_AFTER = 120;             // ms after the last change
 
@@ -25,10 +25,11 @@ export class Controls {
     const choice = (name) => find(`#${name}`).value;
     const tile = choice("tile");
     return {
-      scale: this.size.scale, ...this.steering.values, ...this.strip.values,
+      scale: this.size.scale, fit: this.size.fit, ...this.steering.values, ...this.strip.values,
       window: Number(choice("window")), color_fix: choice("color_fix"),
       tile: ["auto", "none"].includes(tile) ? tile : Number(tile),
       crf: choice("crf") === "" ? null : Number(choice("crf")), bit_depth: choice("bit_depth") === "auto" ? "auto" : Number(choice("bit_depth")),
+      deinterlace: choice("deinterlace"),
       format: choice("format"), ...(this.look().model?.prompts ? { prompt: find("#prompt").value, ...this.scenes.values } : { prompt: "" }),
     };
   }
@@ -71,8 +72,8 @@ export class Controls {
   async plan() {
     if (!this.look().clip) { this.planned("", null); return; }
     try {
-      const { words, warning } = await this.link.call("POST", "plan", { body: { settings: this.values } });
-      this.planned(words.join(" · "), warning);
+      const { words, warning, notes } = await this.link.call("POST", "plan", { body: { settings: this.values } });
+      this.planned(words.join(" · "), warning, notes);
       find("#run").disabled = this.look().isRunning;
     } catch (error) {
       if (!(error instanceof RefusedError)) { if (error instanceof GoneError) this.onGone(); return; }
@@ -81,7 +82,9 @@ export class Controls {
     }
   }
 
-  planned(words, warning) {
+  planned(words, warning, notes = []) {
+    find("#treatment").textContent = notes.join("; ");
+    find("#treatment").hidden = !notes.length;
     find("#plan").textContent = words;
     find("#warning").textContent = warning ?? "";
     find("#warning").hidden = !warning;

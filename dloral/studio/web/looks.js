@@ -36,6 +36,13 @@ export const scaleOf = (name, clip, [least, most]) => {
   return scale < least || scale > most ? null : scale;
 };
 
+// The box of a named size for a clip, which upright clips take upright; null where it is none.
+/** @param {string} name @param {{width: number, height: number} | null} clip */
+export const fitOf = (name, clip) => {
+  const box = BOXES[name];
+  return box && clip ? (clip.width >= clip.height ? box : [...box].reverse()).join("x") : null;
+};
+
 /** @param {number} scale @param {{width: number, height: number}} clip @param {[number, number]} range */
 export const sizeOf = (scale, clip, range) => ["2", "4", ...Object.keys(BOXES)].find((name) => {
   const meant = scaleOf(name, clip, range);

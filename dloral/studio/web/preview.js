@@ -65,8 +65,8 @@ export class Preview {
   async make(wish, generation) {
     const { clip, frame, settings } = wish;
     const size = { width: Math.max(1, Math.round(clip.width * settings.scale)), height: Math.max(1, Math.round(clip.height * settings.scale)) };
-    const key = `${frame} ${settings.scale}`;
-    if (this.drawn !== key) await this.background(key, frame, settings.scale, size, generation);
+    const key = `${frame} ${settings.scale} ${settings.deinterlace}`;
+    if (this.drawn !== key) await this.background(key, frame, settings, size, generation);
     const found = await this.link.call("POST", "preview", {
       body: { frame, settings: ofFrame(settings), pixels: this.pixels, ...(this.centre ?? { busiest: true }) },
     });
@@ -76,7 +76,7 @@ export class Preview {
     const isNew = this.region?.key !== place;
     const [restored, bicubic] = await Promise.all([
       pictureFrom(found.blob),
-      isNew ? this.bicubic(frame, settings.scale, region) : null,
+      isNew ? this.bicubic(frame, settings, region) : null,
     ]);
     if (generation !== this.generation) return false;
     this.region = { ...region, key: place };
@@ -89,11 +89,11 @@ export class Preview {
     this.count += 1;
     element.dataset.previews = String(this.count);
     this.say();
-    return found.headers.get("x-could-grow") === "1";
+    return !this.pixels && found.headers.get("x-could-grow") === "1";  // of an asked size it would, again and again
   }
 
-  async background(key, frame, scale, size, generation) {
-    const { blob } = await this.link.call("GET", "background", { parameters: { frame, scale } });
+  async background(key, frame, { scale, deinterlace }, size, generation) {
+    const { blob } = await this.link.call("GET", "background", { parameters: { frame, scale, deinterlace } });
     const picture = await pictureFrom(blob);
     if (generation !== this.generation) return;
     const ratio = Math.min(1, MOST_CANVAS / size.width, MOST_CANVAS / size.height);
@@ -111,8 +111,8 @@ export class Preview {
     this.present();
   }
 
-  async bicubic(frame, scale, { x, y, width, height }) {
-    const { blob } = await this.link.call("GET", "bicubic", { parameters: { frame, scale, x, y, width, height } });
+  async bicubic(frame, { scale, deinterlace }, { x, y, width, height }) {
+    const { blob } = await this.link.call("GET", "bicubic", { parameters: { frame, scale, deinterlace, x, y, width, height } });
     return pictureFrom(blob);
   }
 
@@ -164,7 +164,7 @@ export class Preview {
         const found = await this.link.call("POST", "fill", { body: { frame: last.frame, settings: ofFrame(last.settings), ...box } });
         if (found.superseded || !isWanted()) return;
         const restored = await pictureFrom(found.blob);
-        const bicubic = await this.bicubic(last.frame, last.settings.scale, box);
+        const bicubic = await this.bicubic(last.frame, last.settings, box);
         if (this.pinned) await this.fillPinned(last, box);
         if (!isWanted()) return;
         this.done.push(box);
@@ -210,7 +210,7 @@ export class Preview {
   }
 
   pinKey({ frame, settings }, region) {
-    return JSON.stringify([frame, settings.scale, settings.window, settings.prompt, settings.color_fix, region.x, region.y, region.width, region.height]);
+    return JSON.stringify([frame, settings.scale, settings.deinterlace, settings.window, settings.prompt, settings.color_fix, region.x, region.y, region.width, region.height]);
   }
 
   async makePinned(wish, region, generation) {

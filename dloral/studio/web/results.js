@@ -29,7 +29,7 @@ export class Results {
     settings.href = this.link.url(`files/${result.settings_file}`, { download: 1 });
     settings.download = result.settings_file;
     find(".share").hidden = find("#measures-open").hidden = result.image;
-    find("#made-with").textContent = `Made with: ${settingsWords(result.settings)}, ${result.width} × ${result.height}`;
+    find("#made-with").textContent = `${result.part ? `A part, ${result.times.length} frames. ` : ""}Made with: ${settingsWords(result.settings)}, ${result.width} × ${result.height}`;
     find("#notes").textContent = result.notes.join("; ");
     find("#notes").hidden = !result.notes.length;
   }

@@ -75,12 +75,12 @@ export class Run {
 
   async cancel() {
     find("#cancel").disabled = true;
-    find("#said").textContent = "Stopping …";
+    find("#said").textContent = "Stopping, and keeping what is done …";
     try { await this.link.call("DELETE", "job"); } catch (error) { this.onError(error); }
   }
 
   ended(state) {
-    const words = state.result ? `${state.result.clip} is restored` : "The restoration has ended";
+    const words = state.result ? `${state.result.clip} is restored${state.result.part ? " in part" : ""}` : "The restoration has ended";
     announce(words);
     document.title = document.hidden ? `Done: ${TITLE}` : TITLE;
     if (document.hidden) notify(words);

@@ -1,7 +1,7 @@
 // How large the result becomes: an enlargement, or a named size that the clip is fitted into.
 
 import { all, check, find, radios } from "./dom.js";
-import { scaleOf, sizeOf } from "./looks.js";
+import { fitOf, scaleOf, sizeOf } from "./looks.js";
 import { CONFIG } from "./mount.js";
 import { clamp } from "./words.js";
 
@@ -31,6 +31,9 @@ export class Size {
   }
 
   opened(clip) { this.clip = clip; }
+
+  // Met to the pixel in a run, with even sides; null where the enlargement alone counts.
+  get fit() { return fitOf(this.name, this.clip); }
 
   words() {
     const { clip, scale } = this, times = `${Math.round(100 * scale) / 100} ×`;

@@ -7,7 +7,7 @@ import { CONFIG, element } from "./mount.js";
 const WEBCAM_SECONDS = 3;
 
 const EXAMPLE_WORDS = {
-  people: "People", butterfly: "An animal and leaves", film: "An old film", city: "A city at night", cars: "Cars",
+  people: "People", butterfly: "An animal and leaves", film: "An old film", city: "A city at night",
 };
 
 export class Source {
