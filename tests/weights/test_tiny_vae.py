@@ -59,4 +59,4 @@ def test_not_there(converted: Path, home: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(WeightsError, match=r"python -m dloral fetch taesd") as caught:
         load_pipeline(converted, device="cpu", vae="tiny")
-    assert "--vae auto" in str(caught.value)
+    assert 'vae="auto"' in str(caught.value)
