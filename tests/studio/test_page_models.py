@@ -73,7 +73,7 @@ def test_a_model_is_fetched_and_its_prompts_are_edited(
     expect(page.locator("#offer-take")).to_have_text("Download 17.0 MB")
     before = halves(page)[RESTORED]
     page.click("#offer-take")
-    expect(page.locator("#model-name")).to_have_text("sd21", timeout=PATIENCE)
+    expect(page.locator("#model-name")).to_have_text("Model: sd21 (large)", timeout=PATIENCE)
     expect(offer).to_be_hidden()
     expect(page.locator("#scenes")).to_be_visible()
     settle(page)
@@ -102,6 +102,6 @@ def test_a_model_is_fetched_and_its_prompts_are_edited(
     assert page.locator("#scene-list input").first.input_value() == "a cat, at night,"
     page.click("#advanced summary")
     page.select_option("#model", "compact")
-    expect(page.locator("#model-name")).to_have_text("compact", timeout=PATIENCE)
+    expect(page.locator("#model-name")).to_have_text("Model: compact (fast)", timeout=PATIENCE)
     expect(page.locator("#scenes")).to_be_hidden()
     settle(page)
