@@ -104,7 +104,7 @@ def test_a_new_clip_removes_the_old_one_and_a_bad_one_does_not(
     assert session.start_job(settings_from({"scale": 1}, "compact")).wait(60)
     with pytest.raises(InputError) as caught:
         give(session, no_clip)
-    assert worded(caught.value).startswith("letter.mp4 is not a video or image")
+    assert worded(caught.value).startswith("letter.mp4 is not a readable video or image")
     assert session.clip is not None
     assert session.result is not None
     give(session, picture)

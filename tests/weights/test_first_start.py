@@ -61,7 +61,7 @@ def test_first_and_second_start(hub: Hub, home: Path, clip: Path, tmp_path: Path
     first = call("upscale", clip, "-o", tmp_path / "first", *wanted)
     assert first.returncode == 0, first.stderr
     # what comes is said first, and from where
-    assert "to download: 17.0 MB" in first.stderr
+    assert "to download: 15.7 MB" in first.stderr
     assert first.stderr.index("sd21-base from " + BASES[2]) < first.stderr.index("from 0.00 s: ")
     assert "2 frames" in first.stdout
     assert hub.asked("GET", "/cdn/")
@@ -102,7 +102,7 @@ def read(folder: Path) -> torch.Tensor:
 def test_dry_run_brings_nothing(hub: Hub, home: Path, call) -> None:
     told = call("fetch", "sd21", "--without", "tagger", "--dry-run")
     assert told.returncode == 0, told.stderr
-    assert "to download: 11.9 MB" in told.stdout
+    assert "to download: 11.0 MB" in told.stdout
     assert not hub.asked("GET", "/resolve/")
     assert not home.exists()
 
