@@ -73,7 +73,7 @@ def test_a_model_is_fetched_and_its_prompts_are_edited(
     expect(page.locator("#offer-take")).to_have_text("Download 15.7 MB")
     before = halves(page)[RESTORED]
     page.click("#offer-take")
-    expect(page.locator("#model-name")).to_have_text("sd21", timeout=PATIENCE)
+    expect(page.locator("#model-name")).to_have_text("Model: sd21 (large)", timeout=PATIENCE)
     expect(offer).to_be_hidden()
     expect(page.locator("#scenes")).to_be_visible()
     settle(page)
@@ -100,8 +100,8 @@ def test_a_model_is_fetched_and_its_prompts_are_edited(
     page.reload()
     page.wait_for_function("window.studioPage?.scenes.starts.length === 2", timeout=PATIENCE)
     assert page.locator("#scene-list input").first.input_value() == "a cat, at night,"
-    page.click("#advanced summary")
+    expect(page.locator("#model")).to_be_visible()  # folds stay as they were left
     page.select_option("#model", "compact")
-    expect(page.locator("#model-name")).to_have_text("compact", timeout=PATIENCE)
+    expect(page.locator("#model-name")).to_have_text("Model: compact (fast)", timeout=PATIENCE)
     expect(page.locator("#scenes")).to_be_hidden()
     settle(page)
