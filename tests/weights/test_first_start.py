@@ -77,7 +77,7 @@ def test_first_and_second_start(hub: Hub, home: Path, clip: Path, tmp_path: Path
     for study in ("branches", "windows"):
         out = tmp_path / study
         chosen = (*wanted[:-2], "--data", tmp_path / "clips", "--metrics", "warping_error")
-        measured = call("study", study, *chosen, "-o", out)
+        measured = call("study", "measure", study, *chosen, "-o", out)
         assert measured.returncode == 0, measured.stderr
         assert "paper: " in (out / "README.md").read_text()
     assert not hub.log
