@@ -43,8 +43,8 @@ class CompactVAE(ModelMixin, ConfigMixin):
 
     ``decoder_sees_input``: the decoder is also handed the bicubic frame, folded to 1/4 size, so
     that latents need not carry what the input shows anyway. ``upsample``: the last enlargement is
-    shuffle by 2, convolution, nearest by 2, convolution instead of one shuffle by 4, so that less
-    of a grid is drawn, at less cost (both our decision).
+    shuffle by 2, convolution, nearest by 2, convolution instead of one shuffle by 4, which is
+    meant to draw less of a grid (not measured yet) and computes less (both our decision).
     """
 
     latent_stride = 2 * PATCH
