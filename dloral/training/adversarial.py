@@ -125,19 +125,6 @@ class AdversarialLoss:
         return loss.mean(dim=(1, 2, 3))
 
 
-def balanced_gradient(frames: Tensor, others: Tensor, adversarial: Tensor, share: float) -> Tensor:
-    """d (others + w adversarial) / d frames, with w such that the adversarial part has ``share`` of
-    the norm of the rest.
-
-    A fixed weight means something else at every moment of a training; this does not (in the manner
-    of VQGAN's adaptive weight, Esser et al., 2021, but at the output). For ``frames.backward``.
-    """
-    rest, part = (
-        torch.autograd.grad(loss, frames, retain_graph=True)[0] for loss in (others, adversarial)
-    )
-    return rest + share * rest.norm() / part.norm().clamp(min=1e-12) * part
-
-
 @contextmanager
 def _frozen(module: nn.Module) -> Iterator[None]:
     learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
