@@ -37,7 +37,7 @@ def corpus(tmp_path_factory, request) -> Path:
     asked = {
         item.callspec.params["kind"].name
         for item in request.session.items
-        if "kind" in getattr(getattr(item, "callspec", None), "params", {})
+        if getattr(item, "originalname", None) == test_kind.__name__
     }
     make_all([kind for kind in KINDS if kind.name in asked], folder)
     return folder
