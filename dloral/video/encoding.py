@@ -43,8 +43,8 @@ SEGMENT_FRAMES = 48
 that jobs run whole, resumed or on many machines give the same file (our decision)."""
 
 _SMALL = 128
-"""Pixels a side below which x265's cutree writes beyond its arrays. And where a row or column is one
-coding unit of 64, x265 reads memory that it never wrote, so that two runs differ (found with
+"""Pixels a side below which x265's cutree writes beyond its arrays. Where a row or column is one
+coding unit of 64, it also reads memory that nobody wrote, so that two runs differ (found with
 MALLOC_PERTURB_); with units of 16 that is left for sides of exactly 16."""
 
 _ROWS_A_THREAD = {"libx264": 128, "libx265": 256}

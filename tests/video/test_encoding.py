@@ -78,7 +78,7 @@ def test_small_h265_does_not_depend_on_what_was_in_memory(source, width, height)
 @pytest.mark.parametrize("number", [errno.ENOMEM, errno.EAGAIN])
 def test_memory_that_runs_out_is_not_called_a_damaged_file(source, number):
     with (
-        pytest.raises(ResourceError, match="^memory has run out, or no more threads"),
+        pytest.raises(ResourceError, match="memory has run out"),
         open_media(Path(source.path)),
     ):
         av.error.err_check(-number)
