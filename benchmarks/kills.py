@@ -140,7 +140,7 @@ def fail_allocations(child: int) -> bool:
 
 
 class MemoryGroup:
-    """A cgroup whose processes are ended by the kernel when they touch more than a megabyte."""
+    """A cgroup whose processes are ended by the kernel when they touch more than 128 KB."""
 
     def __init__(self, folder: Path) -> None:
         self._root, self._group = folder, folder / MARK
@@ -150,7 +150,7 @@ class MemoryGroup:
         call = ["mount", "-t", "cgroup", "-o", "memory", "none", str(self._root)]
         subprocess.run(call, check=True, capture_output=True)
         self._group.mkdir()
-        (self._group / "memory.limit_in_bytes").write_text(str(1 << 20))
+        (self._group / "memory.limit_in_bytes").write_text(str(1 << 17))
         return self
 
     def __exit__(self, *error: object) -> None:
