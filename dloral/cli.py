@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from dloral import __version__
 from dloral.data.commands import add_data
+from dloral.doctor import add_doctor
 from dloral.errors import OptionError, Terminated, exit_status
 from dloral.evaluation.benchmark_commands import add_baseline, add_benchmark
 from dloral.evaluation.commands import add_compare, add_evaluate
@@ -57,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_fetch(commands)
     _add_convert(commands)
     _add_bench(commands)
+    add_doctor(commands)
     _add_app(commands)
     add_train(commands)
     add_embed(commands)
@@ -179,7 +181,11 @@ def _bit_depth(text: str) -> int | str:
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="compact", help="compact, sd21, a folder, or a Hub id")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="auto, cpu, cuda, rocm, xpu, mps, directml, or cuda:1",
+    )
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
 
 

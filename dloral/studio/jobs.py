@@ -16,9 +16,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
+from dloral.devices import empty_caches
 from dloral.errors import CancelledError, DLoRALError
 from dloral.frames.resize import resize_bicubic
 from dloral.jobs.journal import JOURNAL, journal_folder
@@ -343,8 +343,8 @@ class Job:
             self.newest = self.result = None
         if error is not None and not self._is_suspended:
             shutil.rmtree(self.folder, ignore_errors=True)
-        if error is None and self.newest is not None and torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        if error is None and self.newest is not None:
+            empty_caches()
         self.stage = stage
         self._ended.set()
 
