@@ -155,7 +155,7 @@ def test_no_import_cycles() -> None:
 
 LONG_FUNCTIONS = {
     "dloral.pipeline.stream",
-    "dloral.studio.jobs.restore",
+    "dloral.studio.restoration.restore",
     "dloral.upscale.upscale_steps",
 }
 LONG_FILES = {
