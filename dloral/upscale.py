@@ -64,7 +64,7 @@ def upscale_video(
 
 
 def upscale_steps(
-    source: str | Path,
+    source: ClipInfo | str | Path,
     target: str | Path,
     options: UpscaleOptions | None = None,
     pipe: "FrameGenerator | None" = None,
@@ -76,7 +76,7 @@ def upscale_steps(
     restored in this process; once it says so, the frames that are done become the result."""
     options = options or UpscaleOptions()
     suffix = target_suffix(target)
-    clip = treated(probe(source, options.fps), options, suffix)
+    clip = treated(_known(source, options.fps), options, suffix)
     notes = source_notes(clip, options.start, options.size_changes)
     notes += treatment_notes(clip, options, suffix)
     height, width = admitted_size(clip, options)
@@ -103,6 +103,13 @@ def upscale_steps(
             yield from run.restore(stop) if engine is None else run.restore_by(engine)
             yield from run.join()
         yield run.done()
+
+
+def _known(source: ClipInfo | str | Path, fps: float | None) -> ClipInfo:
+    """What the source is, looked at once."""
+    if not isinstance(source, ClipInfo):
+        return probe(source, fps)
+    return source if fps is None else probe(source.path, fps, source.isolated)
 
 
 def shared_runs(

@@ -34,6 +34,7 @@ from dloral.upscale import Progress, expected_frames, output_size, upscale_steps
 from dloral.video.encoders import FOR_VIEWING
 from dloral.video.probe import ClipInfo
 from dloral.video.reader import Frame, read_frames
+from dloral.video.worker import stopped_by
 from dloral.video.writer import open_writer
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def restore(
     file = result_path(folder, clip, settings.format)
     as_zip = settings.format == PNG_ZIP and clip.kind != "image"
     target = folder / "frames" if as_zip else file
-    clip = as_restored(clip, settings)
+    source, clip = clip, as_restored(clip, settings)
     viewer_file = folder / ("viewer.png" if clip.kind == "image" else "viewer.mp4")
     options = replace(settings.options, resume=is_kept)
     is_resumed = is_kept and (journal_folder(target) / JOURNAL).is_file()
@@ -77,7 +78,7 @@ def restore(
     last = Progress("loading")
     with ExitStack() as stack:
         stop = (folder / STOP).exists
-        steps = upscale_steps(clip.path, target, options, pipe, settings.scenes, stop=stop)
+        steps = upscale_steps(source, target, options, pipe, settings.scenes, stop=stop)
         stack.enter_context(closing(steps))
         if not is_resumed:
             stack.enter_context(pairs)
@@ -290,7 +291,7 @@ class Job:
             self.row.begins()
         self._model.pipe()  # waits until it is loaded
         begun = time.monotonic()
-        with closing(self._steps()) as steps:
+        with stopped_by(self._stopped), closing(self._steps()) as steps:
             while True:
                 self._check()
                 with self._model.turns.take():

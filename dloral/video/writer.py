@@ -35,6 +35,7 @@ from dloral.video.encoding import (
 )
 from dloral.video.extras import needs_own_keys
 from dloral.video.images import frame_files
+from dloral.video.isolated_writer import isolated_writer
 from dloral.video.media import seconds
 from dloral.video.parts import Part, remove_frames
 from dloral.video.probe import ClipInfo
@@ -113,6 +114,7 @@ def open_writer(
     OptionError for a wrong choice, such as a frame of the source; both raised here, before any
     work. OutputError in the block when the disk is full and the like.
     """
+    named = {name: value for name, value in locals().items() if name != "target"}
     path, suffix = checked_target(target, source, overwrite)
     check_output_size(path, width, height)
     alpha = source.keep_alpha
@@ -121,6 +123,8 @@ def open_writer(
     )
     if chosen.is_video:
         chosen.check()
+        if source.isolated:
+            return isolated_writer(path, suffix, chosen, named)
         first = seconds(start)
         end = None if duration is None else first + seconds(duration)
         return _write_video(path, source, chosen, end, audio)
@@ -131,7 +135,11 @@ def open_writer(
                 remedy="give .mp4, .mkv, .mov or .webm, or a folder for frames",
                 path=path,
             )
+        if source.isolated:
+            return isolated_writer(path, suffix, chosen, named)
         return _write_picture(path, source, chosen)
+    if source.isolated:
+        return isolated_writer(path, suffix, chosen, named)
     return _write_folder(path, source, chosen, _frame_names(source, keep_names, start))
 
 
