@@ -26,7 +26,7 @@ from dloral.jobs.spans import Job, RestoredFrame, expected_frames, identity_of, 
 from dloral.options import UpscaleOptions
 from dloral.prompts import Scene, as_lists, find_scenes
 from dloral.video.known import source_notes
-from dloral.video.probe import ClipInfo, probe
+from dloral.video.probe import ClipInfo, probed
 from dloral.video.reader import read_frames
 from dloral.video.seeking import count_frames
 from dloral.video.treatment import chosen_depth, target_suffix, treated, treatment_notes
@@ -76,7 +76,7 @@ def upscale_steps(
     restored in this process; once it says so, the frames that are done become the result."""
     options = options or UpscaleOptions()
     suffix = target_suffix(target)
-    clip = treated(_known(source, options.fps), options, suffix)
+    clip = treated(probed(source, options.fps), options, suffix)
     notes = source_notes(clip, options.start, options.size_changes)
     notes += treatment_notes(clip, options, suffix)
     height, width = admitted_size(clip, options)
@@ -103,13 +103,6 @@ def upscale_steps(
             yield from run.restore(stop) if engine is None else run.restore_by(engine)
             yield from run.join()
         yield run.done()
-
-
-def _known(source: ClipInfo | str | Path, fps: float | None) -> ClipInfo:
-    """What the source is, looked at once."""
-    if not isinstance(source, ClipInfo):
-        return probe(source, fps)
-    return source if fps is None else probe(source.path, fps, source.isolated)
 
 
 def shared_runs(

@@ -176,6 +176,13 @@ def probe(
     return _probe_video(found)
 
 
+def probed(source: ClipInfo | str | Path, folder_fps: float | None = None) -> ClipInfo:
+    """What a source is, which may be known already. Raises what :func:`probe` does."""
+    if not isinstance(source, ClipInfo):
+        return probe(source, folder_fps)
+    return source if folder_fps is None else probe(source.path, folder_fps, source.isolated)
+
+
 def orientation_of(frame: VideoFrame) -> Orientation:
     """How the frame's display matrix (ISO/IEC 14496-12, 6.2.2) turns it, to quarter turns."""
     sides: Any = frame.side_data  # PyAV's type hint names another class

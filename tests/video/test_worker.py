@@ -74,13 +74,11 @@ def test_frames_are_those_of_this_process(clip):
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])
 def test_a_reader_that_dies_is_one_line(clip, number):
     isolated = probe(clip, isolated=True)
-    with (
-        pytest.raises(InputError, match=r"a\.mp4 cannot be read: its decoder crashed") as caught,
-        read_frames(isolated) as frames,
-    ):
+    with read_frames(isolated) as frames:
         next(frames)
         os.kill(the_worker(), number)
-        list(frames)
+        with pytest.raises(InputError, match=r"a\.mp4 cannot be read: its decoder") as caught:
+            list(frames)
     assert "\n" not in str(caught.value)
     assert probe(clip, isolated=True) == isolated  # the next one lives
 
@@ -88,13 +86,11 @@ def test_a_reader_that_dies_is_one_line(clip, number):
 def test_a_reader_that_hangs_is_given_up(clip, monkeypatch):
     monkeypatch.setattr(reader, "_ANSWER_SECONDS", 0.4)
     isolated = probe(clip, isolated=True)
-    with (
-        pytest.raises(InputError, match=r"takes more than \S+ s to be read"),
-        read_frames(isolated) as frames,
-    ):
+    with read_frames(isolated) as frames:
         next(frames)
         os.kill(the_worker(), signal.SIGSTOP)
-        list(frames)
+        with pytest.raises(InputError, match=r"takes more than \S+ s to be read"):
+            list(frames)
     assert not workers()
 
 
@@ -116,15 +112,12 @@ def test_who_is_stopped_ends_the_worker_at_once(clip):
     stop = threading.Event()
     isolated = probe(clip, isolated=True)
     begin = time.monotonic()
-    with (
-        worker.stopped_by(stop),
-        pytest.raises(CancelledError),
-        read_frames(isolated) as frames,
-    ):
+    with worker.stopped_by(stop), read_frames(isolated) as frames:
         next(frames)
         os.kill(the_worker(), signal.SIGSTOP)
         threading.Timer(0.1, stop.set).start()
-        list(frames)
+        with pytest.raises(CancelledError):
+            list(frames)
     assert time.monotonic() - begin < 10
     assert not workers()
 
