@@ -50,7 +50,7 @@ class SceneSearch:
         try:
             pipe = self._model.pipe()
             with (
-                stopped_by(self._stopped),
+                stopped_by(self._stopped.is_set),
                 _one_at_a_time,
                 closing(find_scenes(self._clip, self._options, pipe)) as found,  # type: ignore[type-var]
             ):

@@ -7,7 +7,7 @@ number of frames is exact and a file that was cut off is found before hours of w
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -44,6 +44,7 @@ from dloral.video.media import (
     picture_stream,
 )
 from dloral.video.picture_kinds import looks_like_image
+from dloral.video.pipe_stream import FrameStream
 from dloral.video.programmes import other_programmes
 from dloral.video.scan import Scan, SizeChange, scan_video
 
@@ -83,13 +84,13 @@ class ClipInfo:
     ``page_times``: when the pages of a file of several pictures are shown. What the reader does
     (:func:`dloral.video.treatment.treated` sets it): ``deinterlace``: off, frame, field or film;
     ``keep_alpha``: give transparency beside the colour, not a white page behind it;
-    ``keep_profile``: leave a picture in its own colour space; ``hdr``: keep or sdr.
-    ``isolated``: it is a stranger's, read and written by a process with limits
-    (:mod:`dloral.video.worker`).
+    ``keep_profile``: leave a picture in its own colour space; ``hdr``: keep or sdr. ``stream``:
+    where the frames of a pipe come from, once. ``isolated``: it is a stranger's, read and written
+    by a process with limits (:mod:`dloral.video.worker`).
     """
 
     path: Path
-    kind: Literal["video", "image", "folder", "pages"]
+    kind: Literal["video", "image", "folder", "pages", "pipe"]
     width: int
     height: int
     num_frames: int | None
@@ -123,6 +124,7 @@ class ClipInfo:
     keep_alpha: bool = False
     keep_profile: bool = False
     hdr: str = "keep"
+    stream: FrameStream | None = field(default=None, repr=False, compare=False)
     isolated: bool = False
 
     @property
@@ -174,13 +176,6 @@ def probe(
     if looks_like_image(found) and found.suffix.lower() not in _MOTION_JPEG:
         return _probe_image(found, exact_rate(folder_fps or FOLDER_FPS))
     return _probe_video(found)
-
-
-def probed(source: ClipInfo | str | Path, folder_fps: float | None = None) -> ClipInfo:
-    """What a source is, which may be known already. Raises what :func:`probe` does."""
-    if not isinstance(source, ClipInfo):
-        return probe(source, folder_fps)
-    return source if folder_fps is None else probe(source.path, folder_fps, source.isolated)
 
 
 def orientation_of(frame: VideoFrame) -> Orientation:

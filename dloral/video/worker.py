@@ -25,7 +25,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -72,7 +72,7 @@ _VALUES = {
 """The classes whose values are taken from a worker, besides numbers, texts, lists and the like."""
 
 _log = logging.getLogger(__name__)
-_stopped: ContextVar[threading.Event | None] = ContextVar("stopped", default=None)
+_stopped: ContextVar[Callable[[], bool] | None] = ContextVar("stopped", default=None)
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,10 @@ class Task:
 
 
 @contextmanager
-def stopped_by(event: threading.Event) -> Iterator[None]:
-    """Whoever waits for a worker in this block gets CancelledError soon after ``event`` is set,
-    and the worker is ended, whatever it is at."""
-    before = _stopped.set(event)
+def stopped_by(is_stopped: Callable[[], bool]) -> Iterator[None]:
+    """Whoever waits for a worker in this block gets CancelledError soon after ``is_stopped`` says
+    so, and the worker is ended, whatever it is at."""
+    before = _stopped.set(is_stopped)
     try:
         yield
     finally:
@@ -234,7 +234,7 @@ class Worker:
         stopped, end = _stopped.get(), time.monotonic() + seconds
         try:
             while not self._connection.poll(LOOK_SECONDS):
-                if stopped is not None and stopped.is_set():
+                if stopped is not None and stopped():
                     raise CancelledError("Stopped.")
                 if time.monotonic() > end:
                     self.kill()

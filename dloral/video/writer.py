@@ -38,6 +38,8 @@ from dloral.video.images import frame_files
 from dloral.video.isolated_writer import isolated_writer
 from dloral.video.media import seconds
 from dloral.video.parts import Part, remove_frames
+from dloral.video.pipe_formats import Y4M
+from dloral.video.pipes import STANDARD_OUTPUT, check_pipe_choices, is_pipe, write_output
 from dloral.video.probe import ClipInfo
 from dloral.video.targets import (
     beside,
@@ -99,6 +101,7 @@ def open_writer(
     start: Fraction | float = 0,
     duration: Fraction | float | None = None,
     overwrite: bool = True,
+    pipe_format: str = Y4M,
 ) -> contextlib.AbstractContextManager[Writer]:
     """A place to write the restored frames of ``source`` to, in a ``with`` block.
 
@@ -106,7 +109,8 @@ def open_writer(
     folder (no suffix, a trailing slash, or an existing folder) for 00000000.png, 00000001.png, ...,
     or with the names of the source's frames (``keep_names``); 16 bits a channel when ``bit_depth``
     is 10. ``start``, ``duration``: which seconds of the source the frames come from, so that sound
-    and subtitles are cut alike. ``audio``: auto, copy, aac or none. A source that keeps its alpha
+    and subtitles are cut alike. ``-`` is standard output, which takes uncompressed frames as
+    ``pipe_format`` says. ``audio``: auto, copy, aac or none. A source that keeps its alpha
     takes frames of four channels.
 
     An existing folder is filled only if it is empty or holds nothing but frames that this writer
@@ -115,6 +119,12 @@ def open_writer(
     work. OutputError in the block when the disk is full and the like.
     """
     named = {name: value for name, value in locals().items() if name != "target"}
+    if is_pipe(target):
+        check_output_size(STANDARD_OUTPUT, width, height)
+        piped = OutputFormat("", width, height, bit_depth=bit_depth, chroma=chroma)
+        encoding = {"codec": codec if codec != "h264" else None, "crf": crf, "preset": preset}
+        check_pipe_choices({**encoding, "encoder_option": encoder_options}, piped)
+        return write_output(source, piped, pipe_format)
     path, suffix = checked_target(target, source, overwrite)
     check_output_size(path, width, height)
     alpha = source.keep_alpha
@@ -123,24 +133,21 @@ def open_writer(
     )
     if chosen.is_video:
         chosen.check()
-        if source.isolated:
-            return isolated_writer(path, suffix, chosen, named)
-        first = seconds(start)
-        end = None if duration is None else first + seconds(duration)
-        return _write_video(path, source, chosen, end, audio)
-    if suffix:
-        if source.num_frames != 1:
-            raise OptionError(
-                "{path} holds one picture, the source has more",
-                remedy="give .mp4, .mkv, .mov or .webm, or a folder for frames",
-                path=path,
-            )
-        if source.isolated:
-            return isolated_writer(path, suffix, chosen, named)
-        return _write_picture(path, source, chosen)
+    elif suffix and source.num_frames != 1:
+        raise OptionError(
+            "{path} holds one picture, the source has more",
+            remedy="give .mp4, .mkv, .mov or .webm, or a folder for frames",
+            path=path,
+        )
     if source.isolated:
         return isolated_writer(path, suffix, chosen, named)
-    return _write_folder(path, source, chosen, _frame_names(source, keep_names, start))
+    if suffix and not chosen.is_video:
+        return _write_picture(path, source, chosen)
+    if not suffix:
+        return _write_folder(path, source, chosen, _frame_names(source, keep_names, start))
+    first = seconds(start)
+    end = None if duration is None else first + seconds(duration)
+    return _write_video(path, source, chosen, end, audio)
 
 
 def _frame_names(source: ClipInfo, keep: bool, start: Fraction | float) -> Iterator[str]:

@@ -112,7 +112,7 @@ def test_who_is_stopped_ends_the_worker_at_once(clip):
     stop = threading.Event()
     isolated = probe(clip, isolated=True)
     begin = time.monotonic()
-    with worker.stopped_by(stop), read_frames(isolated) as frames:
+    with worker.stopped_by(stop.is_set), read_frames(isolated) as frames:
         next(frames)
         os.kill(the_worker(), signal.SIGSTOP)
         threading.Timer(0.1, stop.set).start()
