@@ -13,7 +13,7 @@ from av import Packet, VideoFrame
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from dloral.video.filters import LOOKED_AT, field_order
+from dloral.video.combs import LOOKED_AT, Combs, find_combs
 from dloral.video.hdr import Mastering, mastering_of
 from dloral.video.media import open_media, picture_stream
 
@@ -22,10 +22,9 @@ _NEVER_INTERLACED = {"vp8", "vp9", "av1", "gif", "apng", "png", "webp", "hevc", 
 
 @dataclass(frozen=True)
 class Looks:
-    """``field_order``: which lines come first, None for whole frames. ``has_alpha``: something is
-    seen through."""
+    """``has_alpha``: something is seen through."""
 
-    field_order: str | None = None
+    combs: Combs = Combs()
     has_alpha: bool = False
     mastering: Mastering | None = None
 
@@ -41,11 +40,11 @@ def looks_of(path: Path, stream: VideoStream, first: VideoFrame) -> Looks:
     seen_through = [False]
     with open_media(path) as container:
         frames = _frames(container, picture_stream(container, path), seen_through, may_alpha)
-        order = field_order(frames) if may_comb else None
+        combs = find_combs(frames) if may_comb else Combs()
         if may_alpha:
             for _ in zip(range(LOOKED_AT), frames, strict=False):
                 pass
-    return Looks(order, seen_through[0], mastering)
+    return Looks(combs, seen_through[0], mastering)
 
 
 def picture_decoder(stream: VideoStream) -> Callable[[Packet], list[VideoFrame]]:

@@ -78,7 +78,8 @@ class ClipInfo:
     source does not say. ``start_time``: when the first frame is shown, in seconds on the source's
     own clock; ``time_base``: the unit of its timestamps.
 
-    ``field_order``: which lines come first, None where frames are whole; ``mastering``: of HDR;
+    ``field_order``: which lines come first, None where frames are whole; ``is_telecined``: film
+    at 24 frames a second was made into it; ``mastering``: of HDR;
     ``page_times``: when the pages of a file of several pictures are shown. What the reader does
     (:func:`dloral.video.treatment.treated` sets it): ``deinterlace``: off, frame, field or film;
     ``keep_alpha``: give transparency beside the colour, not a white page behind it;
@@ -113,6 +114,7 @@ class ClipInfo:
     other_programmes: tuple[int, ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
     field_order: str | None = None
+    is_telecined: bool = False
     has_alpha: bool = False
     mastering: Mastering | None = None
     page_times: tuple[Fraction, ...] = ()
@@ -304,10 +306,11 @@ def _probe_video(path: Path) -> ClipInfo:
             changing_sound=scan.changing_sound,
             other_programmes=strangers,
             tags=tuple(tags_of(container).items()),
-            field_order=looks.field_order,
+            field_order=looks.combs.order,
+            is_telecined=looks.combs.is_film,
             has_alpha=looks.has_alpha,
             mastering=looks.mastering,
-            deinterlace=FRAME if looks.field_order else OFF,
+            deinterlace=FRAME if looks.combs.order else OFF,
         )
 
 
