@@ -37,8 +37,8 @@ _LEAST_MOVED = 1 / 500
 """Of a frame: less motion shows no combs."""
 
 _SMOOTH, _ROUGH = 0.85, 1.3
-"""Bounds of :func:`_combing`: whole film has 0.36 to 0.65, whole drawings up to 0.91 and noise up to
-1.25; combed film has 0.75 to 15, and less where little moves."""
+"""Bounds of :func:`_combing`: whole film has 0.36 to 0.65, whole drawings up to 0.91 and noise up
+to 1.25; combed film has 0.75 to 15, and less where little moves."""
 
 _FILM_PHASES = 5
 _FILM_SHARE = 0.8
@@ -50,6 +50,9 @@ class Combs(NamedTuple):
 
     order: str | None = None
     is_film: bool = False
+
+
+WHOLE = Combs()
 
 
 def find_combs(frames: Iterable[VideoFrame]) -> Combs:
@@ -73,14 +76,14 @@ def find_combs(frames: Iterable[VideoFrame]) -> Combs:
     combed, first = max((top, TOP_FIRST), (bottom, BOTTOM_FIRST))
     if 2 * marked > total:
         if whole > max(3 * combed, _LEAST_SURE) and not is_film:
-            return Combs()
+            return WHOLE
         is_sure = combed >= max(_LEAST_SURE, 4 * min(top, bottom))
         return Combs(first if is_sure else marked_order, is_film)
     least = max(_LEAST_SURE, 4 * min(top, bottom))
     if not is_film:
         least = max(least, 3 * whole, total // 3)
     is_combed = combed >= least and bool(before) and len(before[0]) >= _LEAST_LINES
-    return Combs(first, is_film) if is_combed else Combs()
+    return Combs(first, is_film) if is_combed else WHOLE
 
 
 def _marked_order(frame: VideoFrame) -> str:

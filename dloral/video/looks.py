@@ -13,7 +13,7 @@ from av import Packet, VideoFrame
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from dloral.video.combs import LOOKED_AT, Combs, find_combs
+from dloral.video.combs import LOOKED_AT, WHOLE, Combs, find_combs
 from dloral.video.hdr import Mastering, mastering_of
 from dloral.video.media import open_media, picture_stream
 
@@ -24,7 +24,7 @@ _NEVER_INTERLACED = {"vp8", "vp9", "av1", "gif", "apng", "png", "webp", "hevc", 
 class Looks:
     """``has_alpha``: something is seen through."""
 
-    combs: Combs = Combs()
+    combs: Combs = WHOLE
     has_alpha: bool = False
     mastering: Mastering | None = None
 
@@ -40,7 +40,7 @@ def looks_of(path: Path, stream: VideoStream, first: VideoFrame) -> Looks:
     seen_through = [False]
     with open_media(path) as container:
         frames = _frames(container, picture_stream(container, path), seen_through, may_alpha)
-        combs = find_combs(frames) if may_comb else Combs()
+        combs = find_combs(frames) if may_comb else WHOLE
         if may_alpha:
             for _ in zip(range(LOOKED_AT), frames, strict=False):
                 pass
