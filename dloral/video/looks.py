@@ -19,6 +19,8 @@ from dloral.video.media import open_media, picture_stream
 
 _NEVER_INTERLACED = {"vp8", "vp9", "av1", "gif", "apng", "png", "webp", "hevc", "theora", "flv1"}
 
+_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+
 
 @dataclass(frozen=True)
 class Looks:
@@ -34,7 +36,7 @@ def looks_of(path: Path, stream: VideoStream, first: VideoFrame) -> Looks:
     mastering = mastering_of(first)
     codec = stream.codec_context.codec.canonical_name
     may_comb = first.interlaced_frame or codec not in _NEVER_INTERLACED
-    may_alpha = _alpha_plane(first) is not None or is_vp9_with_alpha(stream)
+    may_alpha = _alpha_plane(first) is not None or _decoder_of_alpha(stream) is not None
     if not may_comb and not may_alpha:
         return Looks(mastering=mastering)
     seen_through = [False]
@@ -48,11 +50,12 @@ def looks_of(path: Path, stream: VideoStream, first: VideoFrame) -> Looks:
 
 
 def picture_decoder(stream: VideoStream) -> Callable[[Packet], list[VideoFrame]]:
-    """What turns the stream's packets into frames: its own decoder, but for VP9 with transparency,
-    which FFmpeg's own leaves out."""
-    if not is_vp9_with_alpha(stream):
+    """What turns the stream's packets into frames: its own decoder, but for VP8 and VP9 with
+    transparency, which FFmpeg's own leaves out."""
+    library = _decoder_of_alpha(stream)
+    if library is None:
         return stream.decode
-    context = cast(VideoCodecContext, av.CodecContext.create("libvpx-vp9", "r"))
+    context = cast(VideoCodecContext, av.CodecContext.create(library, "r"))
     context.extradata = stream.codec_context.extradata
     unit = stream.time_base
 
@@ -65,11 +68,11 @@ def picture_decoder(stream: VideoStream) -> Callable[[Packet], list[VideoFrame]]
     return decode
 
 
-def is_vp9_with_alpha(stream: VideoStream) -> bool:
-    """Whether Matroska says that transparency comes beside the picture."""
+def _decoder_of_alpha(stream: VideoStream) -> str | None:
+    """The decoder of what Matroska says is transparent: of a second stream beside the picture."""
     tags = {key.lower(): value for key, value in stream.metadata.items()}
-    is_vpx = stream.codec_context.codec.canonical_name == "vp9"
-    return is_vpx and tags.get("alpha_mode") == "1"
+    decoder = _WITH_ALPHA.get(stream.codec_context.codec.canonical_name)
+    return decoder if tags.get("alpha_mode") == "1" else None
 
 
 def _frames(
