@@ -39,7 +39,8 @@ def fill_hidden(rgb: Tensor, alpha: Tensor) -> Tensor:
 def fill_hidden_chroma(chroma: Tensor, alpha: Tensor) -> Tensor:
     """Chroma (2,h,w) of fewer samples than ``alpha`` (H,W) has: what is hidden gives way to what is
     seen, before interpolation would mix them."""
-    weight = _trust(F.adaptive_avg_pool2d(alpha[None, None], chroma.shape[-2:]))
+    height, width = chroma.shape[-2:]
+    weight = _trust(F.adaptive_avg_pool2d(alpha[None, None], (height, width)))
     return _filled(chroma[None] * weight, weight)[0] if bool(weight.any()) else chroma
 
 
