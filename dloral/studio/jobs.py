@@ -26,6 +26,7 @@ from dloral.studio.settings import Settings
 from dloral.studio.speeds import Run
 from dloral.upscale import Progress
 from dloral.video.probe import ClipInfo
+from dloral.video.worker import stopped_by
 
 STOPPED = "Stopped before a frame was done; nothing was kept."
 OUR_MISTAKE = "That went wrong inside the software; its terminal says where. The page goes on."
@@ -250,7 +251,7 @@ class Job:
             self.row.begins()
         self.model.pipe()  # waits until it is loaded
         begun = time.monotonic()
-        with closing(self._steps()) as steps:
+        with stopped_by(lambda: bool(self.halt)), closing(self._steps()) as steps:
             while True:
                 self._check()
                 with self.model.turns.take():

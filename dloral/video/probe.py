@@ -20,6 +20,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from dloral.errors import InputError
+from dloral.video import worker
 from dloral.video.clock import NO_JUMPS, Clock
 from dloral.video.durations import (
     FASTEST_RATE,
@@ -84,7 +85,8 @@ class ClipInfo:
     (:func:`dloral.video.treatment.treated` sets it): ``deinterlace``: off, frame, field or film;
     ``keep_alpha``: give transparency beside the colour, not a white page behind it;
     ``keep_profile``: leave a picture in its own colour space; ``hdr``: keep or sdr. ``stream``:
-    where the frames of a pipe come from, once.
+    where the frames of a pipe come from, once. ``isolated``: it is a stranger's, read and written
+    by a process with limits (:mod:`dloral.video.worker`).
     """
 
     path: Path
@@ -123,6 +125,7 @@ class ClipInfo:
     keep_profile: bool = False
     hdr: str = "keep"
     stream: FrameStream | None = field(default=None, repr=False, compare=False)
+    isolated: bool = False
 
     @property
     def is_hdr(self) -> bool:
@@ -150,14 +153,24 @@ class ClipInfo:
         return self.fps / RATES.get(self.deinterlace, 1)
 
 
-def probe(path: str | Path, folder_fps: Fraction | float | None = None) -> ClipInfo:
+def probe(
+    path: str | Path, folder_fps: Fraction | float | None = None, isolated: bool = False
+) -> ClipInfo:
     """What ``path`` is: a video, an image or a folder of frames (``folder_fps`` of them a second).
+
+    ``isolated``: it is a stranger's; see :class:`ClipInfo`.
 
     Raises InputError in one line for everything that cannot be used: missing, unreadable, empty,
     no known kind, without a picture, cut off, mixed in size, too large (16384 pixels a side,
     8192 x 8192 in all) or too long (31 days).
     """
     found = existing_path(path)
+    if isolated and worker.IS_POSSIBLE:
+        memory, seconds = worker.memory_to_probe(found), worker.seconds_to_probe(found)
+        asked = worker.Task("probe", found, (found.absolute(), folder_fps), {}, memory, seconds)
+        told = worker.call(asked)
+        assert isinstance(told, ClipInfo)
+        return replace(told, path=found, isolated=True)
     if found.is_dir():
         return _probe_folder(found, exact_rate(folder_fps or FOLDER_FPS))
     if looks_like_image(found) and found.suffix.lower() not in _MOTION_JPEG:
