@@ -42,6 +42,7 @@ def add_upscale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     add("--tagger", default="auto", help="dape, ram, none, or auto: dape where it is fetched")
     add("--vae", default="auto", help="tiny, tiny-decoder, or auto: the model's own")
     add("--color-fix", default="auto", help="adain, wavelet, none, or auto: the model's own")
+    add("--bicubic", default="torch", help="kernel of the model's input: torch, or pil (Pillow's)")
     add(
         "--tile",
         type=_tile,

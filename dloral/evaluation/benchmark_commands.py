@@ -31,8 +31,9 @@ def add_benchmark(commands: Commands) -> None:
         "--settings",
         nargs="+",
         default=["1,1"],
-        metavar="C,D[,W]",
-        help="LoRA scales, consistency and detail, of every model, and the window (1,1)",
+        metavar="C,D[,W[,BICUBIC]]",
+        help="LoRA scales, consistency and detail, of every model, the window, and the "
+        "bicubic (1,1)",
     )
     add("--baselines", nargs="*", default=[], metavar="NAME", help="bicubic is always there")
     _add_network(parser)
@@ -101,18 +102,19 @@ def _scales(text: str) -> Any:
 
     parts = text.split(",")
     try:
-        if len(parts) not in (2, 3):
+        if len(parts) not in (2, 3, 4):
             raise ValueError
         consistency, detail = map(float, parts[:2])
         window = int(parts[2]) if parts[2:] else 1
     except ValueError as error:
         raise OptionError(
             "{option} is {value!r}",
-            remedy="give two numbers and, if you like, a window: 1,1 or 0.5,1 or 1,1,3",
+            remedy="give two numbers and, if you like, a window and a bicubic: 1,1 or 0.5,1 or "
+            "1,1,3 or 1,1,1,pil",
             option=Setting("settings"),
             value=text,
         ) from error
-    return Scales(consistency, detail, window)
+    return Scales(consistency, detail, window, *parts[3:])
 
 
 def _benchmark(options: argparse.Namespace) -> None:
