@@ -78,9 +78,11 @@ class ClipInfo:
     told, images: 1). ``sample_aspect_ratio``: of the upright picture. ``rotation``: clockwise
     degrees that the reader applies. ``color_*``: code points of ISO/IEC 23091-2, None where the
     source does not say. ``start_time``: when the first frame is shown, in seconds on the source's
-    own clock; ``time_base``: the unit of its timestamps.
+    own clock; ``time_base``: the unit of its timestamps. ``missing``: seconds that the file says
+    it has beyond all that can be read.
 
-    ``field_order``: which lines come first, None where frames are whole; ``mastering``: of HDR;
+    ``field_order``: which lines come first, None where frames are whole; ``is_telecined``: film
+    at 24 frames a second was made into it; ``mastering``: of HDR;
     ``page_times``: when the pages of a file of several pictures are shown. What the reader does
     (:func:`dloral.video.treatment.treated` sets it): ``deinterlace``: off, frame, field or film;
     ``keep_alpha``: give transparency beside the colour, not a white page behind it;
@@ -112,11 +114,13 @@ class ClipInfo:
     time_base: Fraction = Fraction(1, 1000)
     clock: Clock = NO_JUMPS
     lead_in: Fraction = Fraction(0)
+    missing: Fraction = Fraction(0)
     size_changes: tuple[SizeChange, ...] = ()
     changing_sound: tuple[int, ...] = ()
     other_programmes: tuple[int, ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
     field_order: str | None = None
+    is_telecined: bool = False
     has_alpha: bool = False
     mastering: Mastering | None = None
     page_times: tuple[Fraction, ...] = ()
@@ -316,14 +320,16 @@ def _probe_video(path: Path) -> ClipInfo:
             time_base=Fraction(stream.time_base or Fraction(1, 1000)),
             clock=scan.clock,
             lead_in=lead_in(scan),
+            missing=scan.missing,
             size_changes=tuple(_upright_change(change, turn) for change in scan.changes),
             changing_sound=scan.changing_sound,
             other_programmes=strangers,
             tags=tuple(tags_of(container).items()),
-            field_order=looks.field_order,
+            field_order=looks.combs.order,
+            is_telecined=looks.combs.is_film,
             has_alpha=looks.has_alpha,
             mastering=looks.mastering,
-            deinterlace=FRAME if looks.field_order else OFF,
+            deinterlace=FRAME if looks.combs.order else OFF,
         )
 
 
