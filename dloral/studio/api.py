@@ -184,7 +184,7 @@ class Calls:
         clip, frame = values.pop("clip"), values.pop("frame")
         try:
             settings = settings_from(values, self._studio.model.name)
-            info = probe(_given(clip))
+            info = probe(_given(clip), isolated=True)
             index = max(0, min(int(frame or 0), (info.num_frames or 1) - 1))
             preview = Preview(info, self._studio.model)
             png = preview.whole(index, settings.options)

@@ -31,6 +31,7 @@ from dloral.studio.sessions import Patience, Sessions
 from dloral.studio.speeds import Speeds
 from dloral.studio.studio import Limits, Studio
 from dloral.studio.theme import build_theme
+from dloral.video.worker import warm_up
 from dloral.weights.registry import models_home
 from dloral.weights.resolve import find_model
 
@@ -81,6 +82,7 @@ def serve(folder: Path, arguments: Sequence[str] | None = None, name: str | None
     find_model(options.model)  # a wrong name is said now, not to the first visitor
     # So that the folder goes when a service manager or a container ends us.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    warm_up()
     with kept_folder(options) as data:
         studio = build_studio((data or folder) / "sessions", options, data is not None)
         blocks = build_page(studio)
@@ -215,8 +217,10 @@ EXAMPLES = ("people", "butterfly", "film", "city")
 
 
 def example_clips() -> dict[str, Path]:
-    """The clips beside the package, where there are any (an installed package brings none)."""
-    folder = Path(dloral.__file__).parents[1] / "examples"
+    """The clips that the page offers: inside an installed package, beside it in a clone."""
+    package = Path(dloral.__file__).parent
+    inside = package / "examples"
+    folder = inside if inside.is_dir() else package.parent / "examples"
     found = {name: folder / f"{name}.mp4" for name in EXAMPLES}
     return {name: path for name, path in found.items() if path.is_file()}
 

@@ -83,7 +83,7 @@ class Session:
             try:
                 copy = place / checked_name(name)
                 fill(copy)
-                clip = probe(copy)
+                clip = probe(copy, isolated=True)
             except BaseException:
                 shutil.rmtree(place)
                 raise
@@ -139,7 +139,7 @@ class Session:
         its clip is not there."""
         assert self._records is not None
         with self.lock:
-            self.clip = probe(record.source)
+            self.clip = probe(record.source, isolated=True)
             settings = settings_of(record)
             job = Job(self.clip, record.folder, settings, model, self._queue)
             job.row = self._records.row(record)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
 
+import av
 from av import Packet
+from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.stream import Stream
 
@@ -71,7 +73,7 @@ def label(target: Stream, source: Stream) -> None:
 
 
 class Copied:
-    """A stream whose packets go over as they are.
+    """A stream whose packets go over as they are, but for sound that cannot be decoded.
 
     MP4 and MOV hide what lies before time 0 by an edit list. Matroska would move the picture
     instead, so there such packets are left out, but for those that its own codec delay hides.
@@ -82,6 +84,8 @@ class Copied:
         self._hides_run_up = hides_run_up
         self._has_codec_delay = stream.container.format.name == "matroska,webm"
         self._sparse = stream.type == "subtitle"
+        self._sound = stream if isinstance(stream, AudioStream) else None
+        self._is_heard = False  # the decoder is there, and took a packet
         self._codec = stream.codec_context.codec.canonical_name
         self._header: SoundHeader | None = None
         self._last: int | None = None  # of the packets written
@@ -103,7 +107,12 @@ class Copied:
             return
         dts = begin if packet.dts is None else packet.dts - shift
         again = self._last is not None and dts <= self._last
-        if again or not self._is_whole(packet) or cut.is_lost(begin * unit, self._end):
+        if (
+            again
+            or not self._is_whole(packet)
+            or not self._can_be_heard(packet)
+            or cut.is_lost(begin * unit, self._end)
+        ):
             self.lost += 1
             return
         self._last, self._end = dts, (begin + length) * unit
@@ -120,6 +129,19 @@ class Copied:
         if self._header is None:
             self._header = header
         return header is not None and header == self._header and adts_length(start) == packet.size
+
+    def _can_be_heard(self, packet: Packet) -> bool:
+        """Whether sound can be decoded, which takes next to no time beside the picture's work."""
+        if self._sound is None:
+            return True
+        try:
+            self._sound.decode(packet)
+        except av.PatchWelcomeError:  # the decoder's own limit
+            return True
+        except av.FFmpegError:  # AC-3's has numbers of its own for it
+            return not self._is_heard
+        self._is_heard = True
+        return True
 
     def _is_run_up(self, packet: Packet, end: Fraction, cut: Cut) -> bool:
         """Whether a packet that begins before time 0 and ends at ``end`` is to be kept."""

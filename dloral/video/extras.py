@@ -13,7 +13,7 @@ from av.stream import AttachmentStream, Stream
 from dloral.video.copied import Cut, label
 
 _OF_THE_FILE = {
-    *("major_brand", "minor_version", "compatible_brands", "encoder", "duration"),
+    *("major_brand", "minor_version", "compatible_brands", "encoder", "software", "duration"),
     *("timecode", "location-eng"),
 }
 """Tags that describe the source's own file; the time code is placed apart, a place comes twice."""

@@ -50,7 +50,7 @@ class PictureFormat:
 
 def lost_tags(source: ClipInfo, suffix: str, bit_depth: int) -> list[str]:
     """What a picture says beside its pixels and a file of this suffix will not."""
-    tags = picture_tags(source.path) if source.kind == "image" else None
+    tags = picture_tags(source.path, source.isolated) if source.kind == "image" else None
     if tags is None:
         return []
     none_kept = suffix == ".exr" or (suffix in TIFFS and bit_depth > 8)
@@ -94,7 +94,7 @@ def _wide(codes: np.ndarray, suffix: str) -> bytes:
 def _usual(codes: np.ndarray, suffix: str, source: ClipInfo) -> bytes:
     image = Image.fromarray(codes)
     kept: dict[str, Any] = {}
-    tags = picture_tags(source.path) if source.kind == "image" else None
+    tags = picture_tags(source.path, source.isolated) if source.kind == "image" else None
     if tags is not None:
         profile = tags.profile if source.keep_profile else b""
         kept = {"exif": tags.exif, "icc_profile": profile, "xmp": tags.xmp}
@@ -148,7 +148,7 @@ def _with_chunks(png: bytes, source: ClipInfo) -> bytes:
         chunks += _chunk(b"cICP", bytes((primaries, source.color_transfer, 0, 1)))
         if source.mastering is not None:
             chunks += _light_chunks(source.mastering)
-    tags = picture_tags(source.path) if source.kind == "image" else None
+    tags = picture_tags(source.path, source.isolated) if source.kind == "image" else None
     if tags is not None:
         if tags.profile and source.keep_profile:
             chunks += _chunk(b"iCCP", b"ICC profile\0\0" + compress(tags.profile))

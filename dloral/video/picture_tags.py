@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from dloral.errors import InputError
+from dloral.video import worker
 from dloral.video.exr import is_exr
 from dloral.video.picture_kinds import opened_picture
 
@@ -29,9 +31,17 @@ class PictureTags(NamedTuple):
 
 
 @lru_cache(maxsize=4)
-def picture_tags(path: Path) -> PictureTags:
-    """What a picture says beside its pixels, as far as that can be read."""
+def picture_tags(path: Path, isolated: bool = False) -> PictureTags:
+    """What a picture says beside its pixels, as far as that can be read. ``isolated``: as in
+    :class:`dloral.video.probe.ClipInfo`."""
     nothing = PictureTags(b"", b"", b"")
+    if isolated:
+        try:
+            memory = worker.memory_to_probe(path)
+            told = worker.call(worker.Task("picture_tags", path, (path.absolute(),), {}, memory))
+        except InputError:
+            return nothing
+        return told if isinstance(told, PictureTags) else nothing
     if is_exr(path):
         return nothing
     try:
