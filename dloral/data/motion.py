@@ -106,7 +106,7 @@ def sample_cameras(
     centre = np.array(
         [rng.uniform(edge, side - edge) for edge, side in zip(margin, (width, height), strict=True)]
     )
-    time = np.arange(num_frames) - (num_frames - 1) / 2
+    time = np.arange(num_frames, dtype=np.float64) - (num_frames - 1) / 2
     shake = 0.1 * speed * rng.normal(size=(num_frames, 2))
     places = centre + time[:, None] * velocity + shake
     return camera_maps(places, np.exp(time * zoom), time * turn, time[:, None] * tilt, size)

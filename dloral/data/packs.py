@@ -88,7 +88,7 @@ class Pack:
         lq = resize_bicubic(lq.flatten(0, 1), self.size, self.size).unflatten(0, hq.shape[:2])
         return hq, lq, _full_size_flow(flow)
 
-    def _place(self, rng: np.random.Generator, crop: int) -> tuple:
+    def _place(self, rng: np.random.Generator, crop: int) -> tuple[Any, ...]:
         """Where to crop: on the latent grid, so that latents of crop and whole agree."""
         top, left = LATENT_STRIDE * rng.integers(self._steps(crop) + 1, size=2)
         return (..., slice(top, top + crop), slice(left, left + crop))

@@ -30,7 +30,7 @@ from dloral.training.preview import Preview
 from dloral.training.schedule import Stage
 from dloral.training.start import Prompts, build_start
 from dloral.training.trainer import Trainer
-from dloral.weights.loading import BROKEN, first_line
+from dloral.weights.checkpoint_io import BROKEN, first_line
 
 Measure = Callable[[DLoRALPipeline], Mapping[str, float]]
 
