@@ -27,6 +27,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 from transformers import CLIPTextModel
 
+from dloral.devices import can_offload
 from dloral.frame_generator import FrameGenerator, check_lora_scales
 from dloral.hub_pipeline import HubPipeline
 from dloral.memory import Limits, release_memory
@@ -306,7 +307,7 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
             can.add("vae_tile")
         if self.reads_prompts and self.folder is not None:
             can.add("text")
-        if self.execution_device.type == "cuda":
+        if can_offload(self.execution_device):
             can.add("offload")
         return can
 

@@ -133,7 +133,9 @@ def _bit_depth(text: str) -> int | str:
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="compact", help="compact, sd21, a folder, or a Hub id")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, rocm, xpu, mps, directml, or cuda:1"
+    )
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
 
 

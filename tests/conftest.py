@@ -23,7 +23,7 @@ from dloral.data.pack_maker import make_pack
 from dloral.data.packs import Pack
 from dloral.data.sources import find_sources
 from dloral.data.spec import ClipSpec
-from dloral.errors import WeightsError
+from dloral.errors import MissingPackageError, WeightsError
 from dloral.models.adapters import add_adapters
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.fresh import CompactSizes, build_pipeline
@@ -183,7 +183,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """A test that wants an optional package is skipped where that is not installed."""
     try:
         return (yield)
-    except WeightsError as error:
-        if "is not installed" not in str(error):
+    except (WeightsError, MissingPackageError) as error:
+        if isinstance(error, WeightsError) and "is not installed" not in str(error):
             raise
         pytest.skip(str(error))

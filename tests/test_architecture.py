@@ -22,6 +22,7 @@ FLOORS = {
     "jobs": 1,
     "terminal": 1,  # shows the progress of jobs; the command line uses it
     "bench": 1,
+    "doctor": 1,
     "training": 1,
     "evaluation": 1,
     "prompts": 2,
@@ -39,10 +40,11 @@ FLOORS = {
     "models": 7,
     "frames": 7,
     "video": 7,
+    "devices": 8,
 }
 """Room -> floor, 0 on top. Imports point down, or stay on their floor where SAME_FLOOR says so."""
 
-OPEN_TO_ALL = {"options", "errors", "files", "__init__"}
+OPEN_TO_ALL = {"options", "errors", "files", "packages", "__init__"}
 
 SAME_FLOOR = {
     ("__main__", "cli"),

@@ -50,7 +50,7 @@ def add_benchmark(commands: Commands) -> None:
     add("--clips-are", default="auto", help="truth or lq, where clips have no partner (auto)")
     add("--degradation", default="realesrgan", help="realesrgan (default) or bicubic")
     add("--seed", type=int, default=0, help="of the degradation (0)")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, xpu, mps, ...")
     add("--dtype", default="auto", help="auto, float32, bfloat16, float16")
     add("--quiet", action="store_true", help="no progress bar and no table")
     parser.set_defaults(command=_benchmark)
@@ -67,7 +67,7 @@ def add_baseline(commands: Commands) -> None:
     add("source", metavar="IN", help="a clip, an image, or a folder of frames")
     add("-o", "--output", type=Path, required=True, metavar="OUT", help="a video, or a folder")
     _add_network(parser)
-    add("--device", default="auto", help="of networks from files: auto, cpu, cuda, mps")
+    add("--device", default="auto", help="of networks from files: auto, cpu, cuda, xpu, mps")
     add("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(command=_baseline)
 

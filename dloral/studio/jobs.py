@@ -13,8 +13,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
+from dloral.devices import empty_caches
 from dloral.errors import CancelledError, DLoRALError, InputError
 from dloral.jobs.records import FAILED, PAUSED, JobRecord
 from dloral.studio.face import worded
@@ -313,8 +312,8 @@ class Job:
             self.newest = self.result = None
         if error is not None and not is_suspended and not self._can_be_retried(stage):
             shutil.rmtree(self.folder, ignore_errors=True)
-        if error is None and self.newest is not None and torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        if error is None and self.newest is not None:
+            empty_caches()
         self.stage = stage
         self._ended.set()
 

@@ -217,8 +217,10 @@ EXAMPLES = ("people", "butterfly", "film", "city")
 
 
 def example_clips() -> dict[str, Path]:
-    """The clips beside the package, where there are any (an installed package brings none)."""
-    folder = Path(dloral.__file__).parents[1] / "examples"
+    """The clips that the page offers: inside an installed package, beside it in a clone."""
+    package = Path(dloral.__file__).parent
+    inside = package / "examples"
+    folder = inside if inside.is_dir() else package.parent / "examples"
     found = {name: folder / f"{name}.mp4" for name in EXAMPLES}
     return {name: path for name, path in found.items() if path.is_file()}
 

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from dloral.errors import OutputError
 from dloral.frames.clips import as_bytes
+from dloral.packages import install_command
 
 log = logging.getLogger(__name__)
 
@@ -164,8 +165,8 @@ def _curves(folder: Path, first_step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         log.warning(
-            "no TensorBoard curves: `pip install -r requirements-train.txt` brings them; "
-            "log.jsonl has the same figures"
+            "no TensorBoard curves: `%s` brings them; log.jsonl has the same figures",
+            install_command("train"),
         )
         return None
     return SummaryWriter(str(folder), purge_step=first_step + 1)

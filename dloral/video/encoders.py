@@ -254,6 +254,16 @@ def deepest(codec: str, alpha: bool = False) -> int:
     return 10 if _holds_depth(encoder, 10) else 8
 
 
+def present_codecs() -> list[str]:
+    """Names in ``ENCODERS`` that this machine writes, those of its graphics cards among them."""
+    return [
+        name
+        for name, encoder in ENCODERS.items()
+        if _writable_formats(encoder.library)
+        and (not encoder.is_hardware or _is_present(encoder.library))
+    ]
+
+
 def encoder_options(
     encoder: Encoder, crf: int | None, preset: str | None, extra: tuple[str, ...]
 ) -> dict[str, str]:
