@@ -120,7 +120,8 @@ def _add_fetch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _fetch(options: argparse.Namespace) -> None:
-    from dloral.weights.fetch import TerminalFetch, fetch, plan_fetch
+    from dloral.weights.fetch import TerminalFetch, fetch
+    from dloral.weights.fetch_plan import plan_fetch
     from dloral.weights.resolve import find_model
 
     if "/" in options.name:

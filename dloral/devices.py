@@ -170,7 +170,7 @@ def device_title(place: torch.device) -> str:
 def takes_bfloat16(place: torch.device) -> bool | None:
     """Whether a GPU multiplies bfloat16 itself; None for the CPU, whose capabilities say."""
     if place.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     if place.type == "xpu":
         return torch.xpu.is_bf16_supported()
     return None if place.type == CPU else False
@@ -204,7 +204,7 @@ def free_on_device(place: torch.device) -> int | None:
         return int(free + module.memory_reserved(place) - module.memory_allocated(place))
     if place.type == "mps":
         left = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-        return max(0, min(left, psutil.virtual_memory().available))
+        return int(max(0, min(left, psutil.virtual_memory().available)))
     return None
 
 

@@ -157,9 +157,9 @@ def free_memory(device: torch.device) -> int:
     on_device = free_on_device(device)
     if on_device is not None:
         return on_device
-    free = psutil.virtual_memory().available
+    available: int = psutil.virtual_memory().available
     left = _left_in_container()
-    return free if left is None else min(free, left)
+    return available if left is None else min(available, left)
 
 
 def _left_in_container(control: Path = Path("/sys/fs/cgroup")) -> int | None:

@@ -224,7 +224,7 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
             return None
         if self.text_encoder is None:
             self._load_text_encoder()
-        tokens = self.tokenizer(  # type: ignore[misc]
+        tokens = self.tokenizer(
             prompt,
             padding="max_length",
             max_length=self.tokenizer.model_max_length,

@@ -89,7 +89,7 @@ class TwoLoRAUNet(UNet2DConditionModel):
             self._merged.restore()
             self._merged = None
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """The plain UNet's files, then ``consistency.safetensors`` and ``detail.safetensors``."""
         self.unmerge()
         with init_empty_weights():  # it shares this one's tensors
@@ -105,7 +105,7 @@ class TwoLoRAUNet(UNet2DConditionModel):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> Self:
         """A folder that :meth:`save_pretrained` wrote, LoRAs included where they are beside it."""
         unet = super().from_pretrained(pretrained_model_name_or_path, **kwargs)

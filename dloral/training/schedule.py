@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
+from dloral.data.spec import check
 from dloral.errors import OptionError
 
 Stage = Literal["consistency", "enhancement", "joint"]
@@ -33,9 +34,8 @@ class StageSchedule:
     switches: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("consistency_steps", "enhancement_steps", "transition_steps"):
-            if getattr(self, name) < 0:
-                raise OptionError(f"{name} is {getattr(self, name)}; give 0 or more")
+        counts = ("consistency_steps", "enhancement_steps", "transition_steps")
+        check(self, {name: (getattr(self, name) >= 0, "0 or more") for name in counts})
         if not self._cycle():
             raise OptionError("both stages have 0 steps; give at least one of them some")
 

@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
-from typing import Any, cast
+from typing import Any
 from zlib import compress, crc32
 
 import av
@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 import torch
 from av import VideoFrame
-from av.video.codeccontext import VideoCodecContext
 from PIL import Image
 from torch import Tensor
 
@@ -127,7 +126,7 @@ def _exr(pixels: Tensor) -> bytes:
     if len(pixels) == 4:
         pixels = torch.cat([pixels[:3] * pixels[3], pixels[3:]])
     form = "gbrapf32le" if len(pixels) == 4 else "gbrpf32le"
-    context = cast(VideoCodecContext, av.CodecContext.create("exr", "w"))
+    context = av.CodecContext.create("exr", "w")
     context.width, context.height, context.pix_fmt = width, height, form
     context.time_base = Fraction(1, 25)
     context.options = {"compression": "zip16", "format": "float"}

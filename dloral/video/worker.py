@@ -204,7 +204,7 @@ class Worker:
         answer = self._receive(self._task.seconds if seconds is None else seconds)
         kind = answer[0] if isinstance(answer, tuple) and answer else None
         if kind in kinds:
-            return answer
+            return tuple(answer)
         if kind == ERROR:
             raise _error_of(answer, self._task.path)
         if kind == FULL:
