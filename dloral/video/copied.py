@@ -14,17 +14,13 @@ from av.container import OutputContainer
 from av.stream import Stream
 
 from dloral.video.headers import SoundHeader, adts_length, sound_header
+from dloral.video.labels import label
 
 _PREROLL = Fraction(1, 10)
 """Seconds of sound kept before a cut, hidden by an MP4 edit list: decoders need a run-up."""
 
 _LOST_TIME = 10
 """Seconds: sound that comes so long after all else ended has a damaged time."""
-
-_STALE = ("duration", "bps", "number_of_", "_statistics", "encoder", "vendor_id", "rotate")
-"""Tags that say of a stream what is not true of the new one, by their beginning."""
-
-_USUAL_NAMES = {"videohandler", "soundhandler", "subtitlehandler", "core media video"}
 
 
 @dataclass(frozen=True)
@@ -60,16 +56,6 @@ class Track(Protocol):
     def take(self, packet: Packet, cut: Cut) -> Iterator[Packet]: ...
 
     def rest(self, cut: Cut) -> Iterator[Packet]: ...
-
-
-def label(target: Stream, source: Stream) -> None:
-    """Tags, language, title and the marks of a stream (default, forced, for the deaf, ...)."""
-    for key, value in source.metadata.items():
-        name = key.lower()
-        usual = name == "handler_name" and value.lower() in _USUAL_NAMES
-        if not usual and name != "timecode" and not name.startswith(_STALE):
-            target.metadata[key] = value
-    target.disposition = source.disposition
 
 
 class Copied:

@@ -121,6 +121,7 @@ ENCODERS = {
         chroma=("420",),
         default_crf=24,
         max_crf=63,
+        least=4,
         # no pictures that are never shown, so that every packet is a frame (as with B-frames)
         options={"preset": "7", "svtav1-params": "pred-struct=1"},
         presets=tuple(str(speed) for speed in range(14)),

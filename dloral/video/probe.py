@@ -29,7 +29,7 @@ from dloral.video.durations import (
     lead_in,
     picture_seconds,
 )
-from dloral.video.extras import tags_of
+from dloral.video.extras import has_cover, tags_of
 from dloral.video.filters import FRAME, OFF, RATES
 from dloral.video.hdr import NAMES, Mastering
 from dloral.video.header import Header
@@ -119,6 +119,7 @@ class ClipInfo:
     changing_sound: tuple[int, ...] = ()
     other_programmes: tuple[int, ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
+    has_cover: bool = False
     field_order: str | None = None
     is_telecined: bool = False
     has_alpha: bool = False
@@ -325,6 +326,7 @@ def _probe_video(path: Path) -> ClipInfo:
             changing_sound=scan.changing_sound,
             other_programmes=strangers,
             tags=tuple(tags_of(container).items()),
+            has_cover=has_cover(container),
             field_order=looks.combs.order,
             is_telecined=looks.combs.is_film,
             has_alpha=looks.has_alpha,

@@ -31,7 +31,7 @@ from dloral.video.encoding import (
     set_up,
     time_unit,
 )
-from dloral.video.extras import needs_own_keys
+from dloral.video.extras import own_keys
 from dloral.video.isolated_writer import isolated_writer
 from dloral.video.media import seconds
 from dloral.video.parts import Part, remove_frames
@@ -218,7 +218,9 @@ def _write_video(
 ) -> Iterator[Writer]:
     options = {}
     if chosen.suffix in (".mp4", ".mov"):
-        named = "+use_metadata_tags" if needs_own_keys(dict(source.tags)) else ""
+        shows_cover = source.has_cover and chosen.suffix == ".mp4"
+        by_name = own_keys(dict(source.tags)) and not shows_cover
+        named = "+use_metadata_tags" if by_name else ""
         options["movflags"] = "+faststart" + named
     with beside(path, chosen.suffix) as part:
         try:
