@@ -7,6 +7,7 @@ from typing import Any
 
 from dloral.errors import OptionError, Setting
 from dloral.frames.colour import COLOUR_FIXES
+from dloral.frames.resize import BICUBICS
 
 SCALE_RANGE = (1.0, 4.0)
 MAX_LORA_SCALE = 2.0
@@ -33,6 +34,7 @@ the rate. Film: an inverse telecine."""
 HDR = ("keep", "sdr")
 CHROMA = (AUTO, "420", "422", "444")
 AUDIO = (AUTO, "copy", "aac", "none")
+PIPE_FORMATS = ("y4m", "rawvideo")
 MAX_TARGET = 16384
 """Pixels a side that can be asked for."""
 
@@ -62,17 +64,21 @@ class UpscaleOptions:
     ``"tiny-decoder"`` in its decoder's alone. ``prompt``: what the clip shows, added to what
     ``tagger`` sees in each scene: dape, ram, none, or ``"auto"`` for DAPE where it is there.
     ``tile``: latent cells a side, None for no tiles, ``"auto"`` for tiles only where a frame has
-    more cells than the reference's 96 x 96. ``color_fix``: adain, wavelet, none, or ``"auto"`` for
-    the model's own. ``start``, ``duration``: seconds of the source. ``codec``, ``crf``,
-    ``bit_depth``: of the written video. ``resume``: keep finished parts beside the target until it
-    is written, and go on from those that are there; ``"auto"`` for jobs of more than two minutes.
+    more cells than the reference's 96 x 96. ``color_fix``: one of :data:`COLOUR_FIXES`, or
+    ``"auto"`` for the model's own. ``bicubic``: the kernel of the enlargement that the model is
+    given, torch's or Pillow's (``"pil"``). ``start``, ``duration``: seconds of the source.
+    ``codec``, ``crf``, ``bit_depth``: of the written video. ``resume``: keep finished parts beside
+    the target until it is written, and go on from those that are there; ``"auto"`` for jobs of more
+    than two minutes.
     ``size_changes``: ``"scale"`` frames of another size to the first one's, or ``"refuse"`` such a
     clip. ``height``, ``width``, ``fit``: a target size in ``scale``'s place: the shape is kept, and
     ``fit`` (``"3840x2160"``) is as large as fits inside. ``deinterlace``: auto, off, frame, field
     or film. ``hdr``: ``"keep"`` PQ and HLG, or tone-map to ``"sdr"``. ``fps``: of a folder of
     frames. ``preset``, ``encoder_options`` (``"name=value"``), ``chroma``: of the encoder.
     ``audio``: ``"copy"`` it or refuse, all as ``"aac"``, ``"none"``, or ``"auto"``: copied where
-    possible. ``keep_names``: frames in a folder are named as the source's.
+    possible. ``keep_names``: frames in a folder are named as the source's. ``size``
+    (``"640x360"``), ``pixel_format`` (FFmpeg's name) and ``fps``: of raw video on standard input.
+    ``pipe_format``: y4m or rawvideo on standard output.
     """
 
     model: str = "compact"
@@ -85,6 +91,7 @@ class UpscaleOptions:
     prompt: str = ""
     tagger: str = AUTO
     color_fix: str = AUTO
+    bicubic: str = "torch"
     device: str = AUTO
     dtype: str = AUTO
     tile: int | str | None = AUTO
@@ -108,6 +115,9 @@ class UpscaleOptions:
     chroma: str = AUTO
     audio: str = AUTO
     keep_names: bool = True
+    size: str | None = None
+    pixel_format: str | None = None
+    pipe_format: str = "y4m"
 
     def __post_init__(self) -> None:
         _within("scale", self.scale, *SCALE_RANGE)
@@ -116,6 +126,7 @@ class UpscaleOptions:
         _within("strength", self.strength, 0, 1)
         _one_of("window", self.window, WINDOWS)
         _one_of("color_fix", self.color_fix, (AUTO, *COLOUR_FIXES))
+        _one_of("bicubic", self.bicubic, BICUBICS)
         _one_of("vae", self.vae, VAES)
         _one_of("tagger", self.tagger, TAGGERS)
         _one_of("codec", self.codec, (*CODECS, *HARDWARE_CODECS))
@@ -139,6 +150,7 @@ class UpscaleOptions:
         _one_of("chroma", self.chroma, CHROMA)
         _one_of("audio", self.audio, AUDIO)
         _one_of("keep_names", self.keep_names, (True, False))
+        _one_of("pipe_format", self.pipe_format, PIPE_FORMATS)
         if self.fps is not None:
             _within("fps", self.fps, 0.001, 1000)
         given = [name for name in ("height", "width", "fit") if getattr(self, name) is not None]
@@ -153,22 +165,25 @@ class UpscaleOptions:
             if (side := getattr(self, name)) is not None:
                 _whole(name, side, 1)
                 _within(name, side, 1, MAX_TARGET)
-        if self.fit is not None and self.fit_size is None:
-            raise OptionError(
-                "{option} is {value!r}",
-                remedy="give width x height, such as 3840x2160",
-                option=Setting("fit"),
-                value=self.fit,
-            )
+        for name, example in (("fit", "3840x2160"), ("size", "640x360")):
+            value = getattr(self, name)
+            if value is not None and _sides(value) is None:
+                raise OptionError(
+                    "{option} is {value!r}",
+                    remedy=f"give width x height, such as {example}",
+                    option=Setting(name),
+                    value=value,
+                )
 
     @property
     def fit_size(self) -> tuple[int, int] | None:
         """Width and height of ``fit``; None where there is none."""
-        found = _SIZE.fullmatch(self.fit) if isinstance(self.fit, str) else None
-        if found is None:
-            return None
-        width, height = int(found[1]), int(found[2])
-        return (width, height) if 0 < width <= MAX_TARGET and 0 < height <= MAX_TARGET else None
+        return _sides(self.fit)
+
+    @property
+    def raw_size(self) -> tuple[int, int] | None:
+        """Width and height of ``size``; None where there is none."""
+        return _sides(self.size)
 
     def _check_tile(self) -> None:
         _whole("tile_overlap", self.tile_overlap, 0)
@@ -182,6 +197,15 @@ class UpscaleOptions:
                 f"tile_overlap is {self.tile_overlap} with a tile of {tile} latent cells; "
                 "the overlap must be smaller than the tile"
             )
+
+
+def _sides(text: Any) -> tuple[int, int] | None:
+    """Width and height of ``WxH``; None for what is none."""
+    found = _SIZE.fullmatch(text) if isinstance(text, str) else None
+    if found is None:
+        return None
+    width, height = int(found[1]), int(found[2])
+    return (width, height) if 0 < width <= MAX_TARGET and 0 < height <= MAX_TARGET else None
 
 
 NO_NUMBER = 1e15

@@ -35,7 +35,7 @@ def add_evaluate(commands: Commands) -> None:
     add("--crop", type=int, default=0, help="pixels of each border that PSNR and SSIM leave out")
     add_flow(parser)
     parser.set_defaults(flow="dis", motion="guide")
-    add("--device", default="auto", help="for networks: auto (default), cpu, cuda, mps")
+    add("--device", default="auto", help="for networks: auto (default), cpu, cuda, xpu, mps")
     add(
         "-o",
         "--output",
@@ -58,6 +58,9 @@ def add_flow(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    from dloral.evaluation.torchvision_ops import make_torchvision_importable
+
+    make_torchvision_importable()
     from dloral.evaluation.evaluate import evaluate
     from dloral.evaluation.outputs import check_output
     from dloral.evaluation.report import markdown, write_reports

@@ -64,7 +64,7 @@ def _add_measure(kinds: Commands) -> None:
     add("--data", type=Path, required=True, metavar="DIR", help="a folder of low-quality clips")
     add("--reference", type=Path, metavar="DIR", help="their ground truth")
     add("--frames", type=int, help="of each clip, the first so many")
-    add("--device", default="auto", help="auto, cpu, cuda, mps")
+    add("--device", default="auto", help="auto, cpu, cuda, xpu, mps")
     add("--dtype", default="auto", help="auto, float32, bfloat16, float16")
     _add_shared(parser)
     parser.set_defaults(command=_measure)
@@ -78,6 +78,9 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    from dloral.evaluation.torchvision_ops import make_torchvision_importable
+
+    make_torchvision_importable()
     from dloral.evaluation.studies import METRICS, train_study
 
     study = _study(options)
@@ -93,6 +96,9 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _measure(options: argparse.Namespace) -> None:
+    from dloral.evaluation.torchvision_ops import make_torchvision_importable
+
+    make_torchvision_importable()
     from dloral.evaluation.study_inference import measure_study, opened_model
 
     study = _study(options)

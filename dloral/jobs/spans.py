@@ -127,7 +127,7 @@ def _restore(
 
     def enlarged() -> Iterator[Tensor]:
         for frame in frames:
-            lq_frame = resize_bicubic(frame.pixels[None], height, width)[0]
+            lq_frame = resize_bicubic(frame.pixels[None], height, width, options.bicubic)[0]
             waiting.append((frame, lq_frame))
             shown.append(frame.time)
             yield lq_frame
@@ -185,6 +185,8 @@ def identity_of(
 
 def _source_of_job(clip: ClipInfo) -> dict[str, Any]:
     """What tells a source from another one, or from itself before it was written anew."""
+    if clip.kind == "pipe":
+        return {}
     if clip.kind != "folder":
         status = clip.path.stat()
         return {"source_bytes": status.st_size, "source_time": status.st_mtime_ns}

@@ -53,6 +53,9 @@ height and not from the machine's cores: every machine makes the same file (our 
 
 _MOST_THREADS = 16
 
+_SLICED = 4
+"""Pixels a side from which FFV1 can be cut into slices."""
+
 _FINEST_UNIT = 1_000_000
 """Ticks a second beyond which a source's clock is rounded to MPEG's 90 kHz."""
 
@@ -177,6 +180,8 @@ def _options(source: ClipInfo, chosen: OutputFormat) -> dict[str, str]:
     options = encoder_options(encoder, chosen.crf, chosen.preset, chosen.options)
     if encoder.library == "libx265" and min(chosen.coded_size) < _SMALL:
         add_option(options, "x265-params", "no-cutree=1:ctu=16")
+    if encoder.library == "ffv1" and min(chosen.coded_size) < _SLICED:
+        options["slices"] = "1"
     if chosen.alpha and encoder.library == "prores_ks":
         options |= {"profile": "4444", "alpha_bits": "16"}
     if chosen.alpha and encoder.library == "libvpx-vp9":

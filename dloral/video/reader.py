@@ -6,10 +6,12 @@ import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import torch
@@ -18,6 +20,7 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from dloral.errors import InputError, Setting
+from dloral.video import worker
 from dloral.video.alpha import fill_hidden
 from dloral.video.colour import BT2020, frame_to_rgb
 from dloral.video.filters import FILM, OFF, TOP_FIRST, ShownFrame, deinterlaced
@@ -38,6 +41,10 @@ from dloral.video.media import (
     shortage_of,
 )
 from dloral.video.probe import ClipInfo, orientation_of, probe
+
+_ANSWER_SECONDS = 60
+_SECONDS_PER_PIXEL = 1e-7
+"""For each pixel of frames that are decoded only to come to the first one that counts."""
 
 
 class _Timed(NamedTuple):
@@ -80,9 +87,13 @@ def read_frames(
     that cannot be decoded; broadcasts and raw streams go on behind it, and ``on_note`` is told.
     """
     clip = source if isinstance(source, ClipInfo) else probe(source)
+    if clip.isolated:
+        with read_isolated("read_frames", clip, (start, duration), start, on_note) as received:
+            yield received
+        return
     first = seconds(start)
     end = None if duration is None else first + seconds(duration)
-    if clip.kind == "video":
+    if clip.kind in ("video", "pipe"):
         frames = _video_frames(clip, first, on_note or (lambda note: None))
     else:
         frames = _still_frames(clip, on_note)
@@ -94,10 +105,74 @@ def read_frames(
         frames.close()
 
 
+@contextmanager
+def read_isolated(
+    name: str,
+    clip: ClipInfo,
+    arguments: tuple[Any, ...],
+    start: Fraction | float,
+    on_note: Callable[[str], None] | None,
+) -> Iterator[Iterator[Frame]]:
+    """What the reader ``name`` gives for ``clip`` and ``arguments``, read by a worker.
+
+    ``start``: seconds of the clip that may have to be decoded before the first frame comes.
+    """
+    pixels = clip.height * clip.width
+    skipped = float(start * clip.stored_fps)
+    task = worker.Task(
+        name,
+        clip.path,
+        (replace(clip, path=clip.path.absolute(), isolated=False), *arguments),
+        memory=worker.memory_to_read(clip.height, clip.width),
+        seconds=_ANSWER_SECONDS + skipped * pixels * _SECONDS_PER_PIXEL,
+        frame_bytes=4 * 4 * pixels,
+    )
+    with closing(worker.Worker(task)) as reading:
+        received = _received(reading, on_note or (lambda note: None))
+        with closing(received):
+            yield received
+
+
+def _received(
+    reading: worker.Worker, on_note: Callable[[str], None]
+) -> Generator[Frame, None, None]:
+    assert reading.slots is not None
+    while True:
+        kind, *rest = reading.expect(worker.FRAME, worker.NOTE, worker.END)
+        if kind == worker.END:
+            return
+        if kind == worker.NOTE:
+            on_note(str(rest[0]))
+            continue
+        slot, shape, (index, time, duration, has_alpha) = rest
+        pixels = reading.slots.take(slot, shape)
+        reading.send(slot)
+        if has_alpha:
+            yield Frame(index, pixels[:3], time, duration, pixels[3])
+        else:
+            yield Frame(index, pixels, time, duration)
+
+
+def first_frame(clip: ClipInfo) -> Tensor | None:
+    """The next frame of a pipe, float (3,H,W) in [0, 1], which is still to be read after that."""
+    assert clip.stream is not None
+    frame = clip.stream.peek()
+    return None if frame is None else _upright(frame, clip)[:3]
+
+
 def _chosen(
     timed: Iterator[_Timed], clip: ClipInfo, first: Fraction, end: Fraction | None
 ) -> Generator[Frame, None, None]:
-    """The frames of the reading; each waits for its successor, which ends it."""
+    """The frames of the reading; each waits for its successor, which ends it.
+
+    Those of a pipe have a rate that is known, and are given as they come.
+    """
+    if clip.stream:
+        part = takewhile(lambda one: end is None or one.time < end, timed)
+        wanted = (one for one in part if one.time >= first)
+        for index, one in enumerate(wanted):
+            yield _finished(clip, index, one, one.duration)
+        return
     index = 0
     held: _Timed | None = None
     for following in timed:
@@ -164,7 +239,7 @@ def _video_frames(
     clip: ClipInfo, first: Fraction, on_note: Callable[[str], None]
 ) -> Generator[_Timed, None, None]:
     """Every frame from the last key frame before ``first`` on, or from the start."""
-    if first > 0 and not clip.clock.jumps and clip.deinterlace != FILM:
+    if first > 0 and not clip.stream and not clip.clock.jumps and clip.deinterlace != FILM:
         # filters look at the frame before the first one that counts
         run_up = 0 if clip.deinterlace == OFF else 2 / clip.stored_fps
         frames = _whole(clip, max(first - run_up, Fraction(0)), on_note)
@@ -181,7 +256,7 @@ def _whole(
     clip: ClipInfo, seek_to: Fraction | None, on_note: Callable[[str], None]
 ) -> Generator[_Timed, None, None]:
     """Decoded frames, without combs where the clip says so."""
-    decoded = _decoded(clip, seek_to, on_note)
+    decoded = clip.stream.frames() if clip.stream else _decoded(clip, seek_to, on_note)
     with closing(decoded):
         frames: Iterator[ShownFrame] = decoded
         if clip.deinterlace != OFF:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
+import math
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -18,7 +21,7 @@ import av
 from dloral.errors import InputError, OptionError, OutputError, Setting
 from dloral.video.encoders import CONTAINERS
 from dloral.video.images import WRITABLE_SUFFIXES, frame_files, is_marked
-from dloral.video.media import MAX_OUTPUT_PIXELS, MAX_SIDE, reason
+from dloral.video.media import MAX_OUTPUT_PIXELS, MAX_SIDE, reason, seconds
 from dloral.video.parts import FRAME_NAME, Part, remove_frames
 from dloral.video.probe import ClipInfo
 
@@ -31,12 +34,6 @@ def checked_target(target: str | Path, source: ClipInfo, overwrite: bool) -> tup
     text = os.fspath(target)
     if not text or "\0" in text:
         raise OptionError(f"{text!r} is not a file name; give a file to write")
-    if text == "-":
-        raise OptionError(
-            "{value} is not a file: results are not written to standard output",
-            remedy="give the name of a file or a folder",
-            value=text,
-        )
     path = Path(text)
     try:
         exists_as_folder = path.is_dir()
@@ -68,14 +65,19 @@ def checked_target(target: str | Path, source: ClipInfo, overwrite: bool) -> tup
 
 
 def _check_existing(path: Path, source: ClipInfo, overwrite: bool, is_folder: bool) -> None:
-    if path.samefile(source.path):
-        raise OptionError("{path} is the source itself", remedy="write to another name", path=path)
-    _check_spares_the_source(path, source, is_folder)
+    if source.kind != "pipe":
+        if path.samefile(source.path):
+            raise OptionError(
+                "{path} is the source itself", remedy="write to another name", path=path
+            )
+        _check_spares_the_source(path, source, is_folder)
     if is_folder and not path.is_dir():
         raise OutputError("{path} is a file, not a folder", remedy="give another name", path=path)
     if not is_folder and not path.is_file():
         raise OutputError(
-            "{path} is a device or a pipe", remedy="give the name of a file", path=path
+            "{path} is a device or a pipe",
+            remedy="give the name of a file, or - for standard output",
+            path=path,
         )
     if not overwrite and not (is_folder and not any(path.iterdir())):
         raise OutputError(
@@ -150,6 +152,18 @@ def output_error(path: Path, error: BaseException, kept: Path | None = None) -> 
 def left_notes(part: Part) -> list[str]:
     """What could not be removed of a killed job, a line each."""
     return [f"{name} is left of a job that was killed; it cannot be removed" for name in part.left]
+
+
+def frame_names(source: ClipInfo, keep: bool, start: Fraction | float) -> Iterator[str]:
+    """Names of a folder's frames: as the source's where those go with it, else numbers."""
+    files = frame_files(source.path) if source.kind == "folder" and keep else []
+    names = [f"{file.stem}.png" for file in files]
+    if names and len({name.lower() for name in names}) == len(names):
+        first = math.ceil(seconds(start) * source.fps)
+        yield from names[first:]
+        return
+    for index in itertools.count():
+        yield f"{index:08d}.png"
 
 
 @contextmanager
