@@ -13,14 +13,15 @@ from typing import Any
 import gradio as gr
 
 from dloral.errors import DLoRALError, InputError
+from dloral.frames.colour import COLOUR_FIXES
 from dloral.options import AUTO
 from dloral.studio.face import worded
 from dloral.studio.jobs import OUR_MISTAKE
 from dloral.studio.preview import Preview
 from dloral.studio.runtime import shown_name
-from dloral.studio.sessions import link_or_copy
 from dloral.studio.settings import settings_from
 from dloral.studio.studio import Studio
+from dloral.studio.uploads import link_or_copy
 from dloral.video.probe import probe
 from dloral.weights.resolve import EMBEDDED, FETCHED
 
@@ -70,6 +71,7 @@ LOOKS = (
     ),
     Parameter("window", int, 1, "earlier frames that each frame looks at: 0, 1, 3 or 5"),
     Parameter("prompt", str, "", "what the clip shows, for models that read it"),
+<<<<<<< HEAD
     Parameter("color_fix", str, AUTO, "adain, wavelet, none, or auto for the model's own"),
     Parameter(
         "deinterlace",
@@ -77,6 +79,9 @@ LOOKS = (
         AUTO,
         "off, frame, field (twice the rate), film (inverse telecine), or auto: what is interlaced",
     ),
+=======
+    Parameter("color_fix", str, AUTO, f"{', '.join(COLOUR_FIXES)}, or auto for the model's own"),
+>>>>>>> main
 )
 """What decides how a frame looks, by the names of the page's settings."""
 
@@ -165,7 +170,7 @@ class Calls:
             info = session.open_clip(
                 _given(clip).name, lambda copy: link_or_copy(_given(clip), copy)
             )
-            studio.limits.check(info, settings.options)
+            studio.limits.check(info, settings.options, settings.format)
             job = session.start_job(settings)
             while not job.wait(LOOK_SECONDS):
                 studio.sessions.find(token)  # somebody is still here
@@ -194,6 +199,7 @@ class Calls:
             settings = settings_from(values, self._studio.model.name)
             info = probe(_given(clip), isolated=True)
             index = max(0, min(int(frame or 0), (info.num_frames or 1) - 1))
+            self._studio.limits.check_frame(info, settings.options)
             preview = Preview(info, self._studio.model)
             png = preview.whole(index, settings.options)
             return _published_bytes(png, f"{info.path.stem}-frame-{index}.png")
