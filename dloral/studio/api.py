@@ -71,17 +71,13 @@ LOOKS = (
     ),
     Parameter("window", int, 1, "earlier frames that each frame looks at: 0, 1, 3 or 5"),
     Parameter("prompt", str, "", "what the clip shows, for models that read it"),
-<<<<<<< HEAD
-    Parameter("color_fix", str, AUTO, "adain, wavelet, none, or auto for the model's own"),
+    Parameter("color_fix", str, AUTO, f"{', '.join(COLOUR_FIXES)}, or auto for the model's own"),
     Parameter(
         "deinterlace",
         str,
         AUTO,
         "off, frame, field (twice the rate), film (inverse telecine), or auto: what is interlaced",
     ),
-=======
-    Parameter("color_fix", str, AUTO, f"{', '.join(COLOUR_FIXES)}, or auto for the model's own"),
->>>>>>> main
 )
 """What decides how a frame looks, by the names of the page's settings."""
 

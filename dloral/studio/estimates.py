@@ -108,13 +108,9 @@ def described(clip: ClipInfo, most_seconds: float | None) -> dict[str, Any]:
 
 def plan(clip: ClipInfo, settings: Settings, model: Model) -> dict[str, Any]:
     """What a run will make, between how many seconds it takes, once that is known, and with about
-<<<<<<< HEAD
     how much memory. ``notes``: what is unusual of the source and what is done about it, as the
     result says it."""
-=======
-    how much memory. ``notes``: what is done about an unusual picture, as the result says it."""
     seconds = run_seconds(clip, settings, model)
->>>>>>> main
     clip = as_restored(clip, settings)
     options = replace(settings.options, model=model.name, vae=model.vae)
     height, width = output_size(clip, options)
