@@ -22,6 +22,7 @@ from av.codec.context import Flags as CodecFlags
 from av.video.codeccontext import VideoCodecContext
 from torch import Tensor
 
+from dloral.errors import OptionError, Setting
 from dloral.video.colour import BT709, BT2020, FULL, LIMITED, RGB, rgb_to_frame
 from dloral.video.encoders import (
     CONTAINERS,
@@ -119,7 +120,25 @@ class OutputFormat:
         """OptionError, before the work, for what the encoder cannot do."""
         encoder, (width, height) = self.video_encoder, self.coded_size
         check_choices(self.codec, width, height, self.bit_depth, self.chroma, self.preset)
-        encoder_options(encoder, self.crf, self.preset, self.options)
+        options = encoder_options(encoder, self.crf, self.preset, self.options)
+        if self.options:
+            self._try(encoder, options)
+
+    def _try(self, encoder: Encoder, options: dict[str, str]) -> None:
+        """OptionError where a person's own options keep the encoder from starting."""
+        context = cast(VideoCodecContext, av.CodecContext.create(encoder.library, "w"))
+        context.width, context.height = self.coded_size
+        context.pix_fmt, context.time_base = self.pixel_format, Fraction(1, 25)
+        context.options = options
+        try:
+            context.open()
+        except (av.FFmpegError, ValueError) as error:
+            raise OptionError(
+                "{option} is {value!r}",
+                remedy=f"{encoder.library} does not start with that: give other values",
+                option=Setting("encoder_option"),
+                value=", ".join(self.options),
+            ) from error
 
     @property
     def pixel_format(self) -> str:
