@@ -6,6 +6,7 @@ model and VAE) and not handed over.
 """
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -32,6 +33,11 @@ def on_gpu(seconds: int) -> Callable[[_Call], _Call]:
     except ImportError:
         return lambda call: call
     return spaces.GPU(duration=seconds)
+
+
+def may_be_lent() -> bool:
+    """Whether decorated calls may run in other processes, which share no locks with this one."""
+    return find_spec("spaces") is not None
 
 
 def keep(key: tuple[str, str], pipe: "FrameGenerator") -> None:
