@@ -288,15 +288,12 @@ def open_to_all(host: str, is_shared: bool, has_password: bool) -> str | None:
     they cannot."""
     if not is_shared and host in LOCAL_HOSTS:
         return None
+    if has_password and is_shared:  # the link is HTTPS
+        return None
     if has_password:
         return (
-            None
-            if is_shared
-            # the link is HTTPS
-            else (
-                f"WARNING: the password for {host} goes over plain HTTP, where others of that network "
-                "can read it. Put a proxy with HTTPS in front and listen at 127.0.0.1."
-            )
+            f"WARNING: the password for {host} goes over plain HTTP, where others of that network "
+            "can read it. Put a proxy with HTTPS in front and listen at 127.0.0.1."
         )
     where = "the internet" if is_shared else f"every network that reaches {host}"
     return (
