@@ -8,17 +8,11 @@ import ast
 import re
 from collections import defaultdict
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 from dloral import __version__
 
-MODULES = (
-    "errors",
-    *("frames.clips", "frames.colour", "frames.resize", "frames.tiles", "frames.window"),
-    *("options", "memory", "generator", "frame_generator"),
-    *("models.flow", "models.cfr", "models.adapters", "models.tiled_vae", "models.vae"),
-    *("models.vae_kinds", "models.unet", "hub_folder", "hub_pipeline", "pipeline"),
-)
-"""In an order in which each has what it needs before it."""
+_ROOT = "pipeline"
 
 _HEAD = '''"""DLoRAL's pipeline for diffusers: one-step diffusion video super-resolution.
 
@@ -38,7 +32,7 @@ def pipeline_source() -> str:
     plain: set[str] = set()
     chosen: dict[str, set[str]] = defaultdict(set)
     bodies = []
-    for name in MODULES:
+    for name in modules():
         text = read_module(name)
         tree = ast.parse(text)
         for module, alias in _imports(tree):
@@ -50,10 +44,38 @@ def pipeline_source() -> str:
     return head + "\n\n\n" + "\n\n\n".join(bodies) + "\n"
 
 
+def modules() -> list[str]:
+    """Every module that the pipeline needs, in an order in which each has what it needs before it:
+    ``errors``, ``models.unet``."""
+    found: list[str] = []
+
+    def add(name: str) -> None:
+        if name in found:
+            return
+        for node in ast.parse(read_module(name)).body:
+            if isinstance(node, ast.ImportFrom) and _is_ours(node):
+                for alias in node.names:
+                    add(_module_of(node, alias.name))
+        found.append(name)
+
+    add(_ROOT)
+    return found
+
+
+def _module_of(node: ast.ImportFrom, name: str) -> str:
+    """``models.vae_kinds``, where that itself or something in it is imported."""
+    package = str(node.module).removeprefix("dloral").removeprefix(".")
+    inner = f"{package}.{name}".removeprefix(".")
+    return inner if _file(inner).is_file() else package
+
+
+def _file(name: str) -> Traversable:
+    return files("dloral").joinpath(*f"{name.replace('.', '/')}.py".split("/"))
+
+
 def read_module(name: str) -> str:
     """The source of a module of this package."""
-    path = files("dloral").joinpath(*f"{name.replace('.', '/')}.py".split("/"))
-    return path.read_text(encoding="utf-8")
+    return _file(name).read_text(encoding="utf-8")
 
 
 def _imports(tree: ast.Module) -> list[tuple[str, str]]:
@@ -85,8 +107,7 @@ def _body(text: str, tree: ast.Module) -> str:
                 lines[number] = None
         if isinstance(node, ast.ImportFrom) and _is_ours(node):
             for alias in node.names:
-                module = f"{node.module}.{alias.name}".removeprefix("dloral.")
-                if module in MODULES:
+                if _module_of(node, alias.name).endswith(f".{alias.name}"):
                     lines = [
                         line and re.sub(rf"\b{alias.name}\.(?!py\b)", "", line) for line in lines
                     ]

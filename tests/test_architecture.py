@@ -18,6 +18,7 @@ FLOORS = {
     "cli": 0,
     "upscale_command": 0,
     "studio": 0,
+    "integrations": 0,
     "engines": 1,
     "jobs": 1,
     "terminal": 1,  # shows the progress of jobs; the command line uses it

@@ -13,6 +13,7 @@ from typing import Any
 import gradio as gr
 
 from dloral.errors import DLoRALError, InputError
+from dloral.frames.colour import COLOUR_FIXES
 from dloral.options import AUTO
 from dloral.studio.face import worded
 from dloral.studio.jobs import OUR_MISTAKE
@@ -70,7 +71,7 @@ LOOKS = (
     ),
     Parameter("window", int, 1, "earlier frames that each frame looks at: 0, 1, 3 or 5"),
     Parameter("prompt", str, "", "what the clip shows, for models that read it"),
-    Parameter("color_fix", str, AUTO, "adain, wavelet, none, or auto for the model's own"),
+    Parameter("color_fix", str, AUTO, f"{', '.join(COLOUR_FIXES)}, or auto for the model's own"),
 )
 """What decides how a frame looks, by the names of the page's settings."""
 

@@ -1,7 +1,7 @@
 """What the page says of a clip and of a run before it is started, in plain words."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
 from dloral.frames.resize import LATENT_STRIDE
 from dloral.jobs.spans import chosen_tile, expected_frames, output_size
@@ -98,15 +98,11 @@ def described(clip: ClipInfo, most_seconds: float | None) -> dict[str, Any]:
 def plan(clip: ClipInfo, settings: Settings, model: Model) -> dict[str, Any]:
     """What a run will make, between how many seconds it takes, once that is known, and with about
     how much memory. ``notes``: what is done about an unusual picture, as the result says it."""
+    seconds = run_seconds(clip, settings, model)
     clip = as_restored(clip, settings)
     options = replace(settings.options, model=model.name, vae=model.vae)
     height, width = output_size(clip, options)
     num_frames = 1 if clip.kind == "image" else expected_frames(clip, options)
-    seconds = None
-    if num_frames is not None:
-        cost = model.part_seconds_per_pixel or model.seconds_per_pixel
-        pixels = height * width
-        seconds = model.speeds.estimate(options, settings.format, pixels, num_frames, cost)
     parts = [f"{width} × {height}"]
     if num_frames is not None and clip.kind == "video":
         of = "" if num_frames == clip.num_frames else f" of {clip.num_frames}"
@@ -124,6 +120,31 @@ def plan(clip: ClipInfo, settings: Settings, model: Model) -> dict[str, Any]:
         "notes": treatment_notes(clip, options, suffix_of(clip, settings)),
         "warning": _warning(clip, settings, sum(seconds) / 2 if seconds else None, height * width),
     }
+
+
+@overload
+def run_seconds(
+    clip: ClipInfo, settings: Settings, model: Model, cost: float, unknown_frames: int
+) -> tuple[float, float]: ...
+@overload
+def run_seconds(clip: ClipInfo, settings: Settings, model: Model) -> tuple[float, float] | None: ...
+def run_seconds(
+    clip: ClipInfo,
+    settings: Settings,
+    model: Model,
+    cost: float | None = None,
+    unknown_frames: int | None = None,
+) -> tuple[float, float] | None:
+    """Between how many seconds a run takes. None while that is not known; ``cost`` (seconds an
+    output pixel, instead of what this model's frames took) and ``unknown_frames`` stand in."""
+    clip = as_restored(clip, settings)
+    options = replace(settings.options, model=model.name, vae=model.vae)
+    height, width = output_size(clip, options)
+    frames = 1 if clip.kind == "image" else expected_frames(clip, options) or unknown_frames
+    if frames is None:
+        return None
+    cost = cost or model.part_seconds_per_pixel or model.seconds_per_pixel
+    return model.speeds.estimate(options, settings.format, height * width, frames, cost)
 
 
 def memory(height: int, width: int, options: UpscaleOptions) -> float:

@@ -8,8 +8,9 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext
+from contextvars import copy_context
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from dloral.devices import empty_caches
 from dloral.errors import CancelledError, DLoRALError, InputError
 from dloral.jobs.records import FAILED, PAUSED, JobRecord
 from dloral.studio.face import worded
-from dloral.studio.gpu import JOB_SECONDS, kept, may_be_lent, on_gpu
-from dloral.studio.records import JobRow, Result
+from dloral.studio.gpu import QuotaError, kept, may_be_lent, on_gpu
+from dloral.studio.lending import job_seconds
+from dloral.studio.records import JobRow, Result, write_result
 from dloral.studio.restoration import STOP, has_segments, restore
 from dloral.studio.runtime import JobQueue, Model, TakingTurns
 from dloral.studio.settings import Settings
@@ -37,7 +39,7 @@ CANCEL, PAUSE, SUSPEND = "cancel", "pause", "suspend"
 _log = logging.getLogger(__name__)
 
 
-@on_gpu(JOB_SECONDS)
+@on_gpu(job_seconds)
 def _lent(
     clip: ClipInfo, folder: Path, settings: Settings, model: tuple[str, str]
 ) -> Generator[Progress | Result, None, None]:
@@ -54,7 +56,13 @@ class Job:
     """
 
     def __init__(
-        self, clip: ClipInfo, folder: Path, settings: Settings, model: Model, queue: JobQueue
+        self,
+        clip: ClipInfo,
+        folder: Path,
+        settings: Settings,
+        model: Model,
+        queue: JobQueue,
+        without_gpu: Callable[[], Model] | None = None,
     ) -> None:
         self.clip = clip
         self.folder = folder
@@ -66,6 +74,8 @@ class Job:
         self.result: Result | None = None
         self.error: Exception | None = None
         self._queue = queue
+        self._without_gpu = without_gpu
+        self._context = copy_context()  # whose request this is: their quota counts (gpu.py)
         self.row: JobRow | None = None  # where the job is kept for the next server, if it is
         self._lock = threading.RLock()
         self._ended = threading.Event()
@@ -162,6 +172,7 @@ class Job:
             if self.model.has_failed:
                 self.model = model
             self._queue.leave(self)
+            self._context = copy_context()
             self._take(settings or self.settings)
             self.folder.mkdir(exist_ok=True)
             self._ended.clear()
@@ -233,7 +244,10 @@ class Job:
 
     def run(self) -> None:
         try:
-            self._run()
+            try:
+                self._context.run(self._run)
+            except QuotaError as error:
+                self._run_without_gpu(error)
         except CancelledError as error:
             self._halted(error)
         except DLoRALError as error:
@@ -254,7 +268,7 @@ class Job:
         with stopped_by(lambda: bool(self.halt)), closing(self._steps()) as steps:
             while True:
                 self._check()
-                with self.model.turns.take() if may_be_lent() else nullcontext():
+                with self.model.turns.take() if may_be_lent(_lent) else nullcontext():
                     started = time.monotonic()
                     step = next(steps, None)
                     seconds = time.monotonic() - started
@@ -272,8 +286,20 @@ class Job:
                 if step.restored_frame is not None and step.frame > 1:
                     self.model.timed(seconds, step.restored_frame[0].numel())
 
+    def _run_without_gpu(self, error: QuotaError) -> None:
+        """With the compact model, which says so; raises ``error`` where there is no other."""
+        if self._without_gpu is None:
+            raise error
+        self.model = self._without_gpu()
+        self._take(self.settings)
+        self._run()
+        if self.result is not None:
+            why = f"{error.value}: restored by the compact model instead, on the processor"
+            self.result = replace(self.result, notes=(why, *self.result.notes))
+            write_result(self.result)
+
     def _steps(self) -> Generator[Progress | Result, None, None]:
-        if may_be_lent():
+        if may_be_lent(_lent):
             return _lent(self.clip, self.folder, self.settings, self.model.key)
         pipe: Any = TakingTurns(self.model.pipe(), self.model.turns)
         return restore(self.clip, self.folder, self.settings, pipe)
