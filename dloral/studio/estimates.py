@@ -9,6 +9,7 @@ from dloral.options import UpscaleOptions
 from dloral.studio.runtime import Model
 from dloral.studio.settings import PNG_ZIP, Settings, as_restored, suffix_of
 from dloral.video.hdr import NAMES
+from dloral.video.known import source_notes
 from dloral.video.probe import ClipInfo
 from dloral.video.treatment import treatment_notes
 
@@ -37,6 +38,16 @@ _CODEC_NAMES = {
     "png": "PNG",
     "gif": "GIF",
     "jpeg": "JPEG",
+    "mjpeg": "Motion JPEG",
+    "prores": "ProRes",
+    "dvvideo": "DV",
+    "theora": "Theora",
+    "webp": "WebP",
+    "cfhd": "CineForm",
+    "dnxhd": "DNxHD",
+    "vc1": "VC-1",
+    "qtrle": "QuickTime Animation",
+    "rawvideo": "uncompressed",
 }
 
 
@@ -97,7 +108,8 @@ def described(clip: ClipInfo, most_seconds: float | None) -> dict[str, Any]:
 
 def plan(clip: ClipInfo, settings: Settings, model: Model) -> dict[str, Any]:
     """What a run will make, between how many seconds it takes, once that is known, and with about
-    how much memory. ``notes``: what is done about an unusual picture, as the result says it."""
+    how much memory. ``notes``: what is unusual of the source and what is done about it, as the
+    result says it."""
     seconds = run_seconds(clip, settings, model)
     clip = as_restored(clip, settings)
     options = replace(settings.options, model=model.name, vae=model.vae)
@@ -117,7 +129,10 @@ def plan(clip: ClipInfo, settings: Settings, model: Model) -> dict[str, Any]:
         "frames": num_frames,
         "seconds": seconds,
         "words": parts,
-        "notes": treatment_notes(clip, options, suffix_of(clip, settings)),
+        "notes": [
+            *source_notes(clip, 0, options.size_changes),
+            *treatment_notes(clip, options, suffix_of(clip, settings)),
+        ],
         "warning": _warning(clip, settings, sum(seconds) / 2 if seconds else None, height * width),
     }
 

@@ -24,7 +24,8 @@ def thumbnails(clip: ClipInfo, count: int) -> bytes:
     width = max(1, min(round(THUMBNAIL_HEIGHT * clip.width / clip.height), 4 * THUMBNAIL_HEIGHT))
     pictures: list[Tensor] = []
     for index in range(count if clip.kind == "video" else 1):
-        time = (clip.duration or Fraction(0)) * Fraction(2 * index + 1, 2 * count)
+        length = Fraction(0) if clip.kind == "image" else clip.duration or Fraction(0)
+        time = length * Fraction(2 * index + 1, 2 * count)
         with read_frames(clip, start=time) as frames:
             frame = next(frames, None)
         if frame is not None:
