@@ -71,11 +71,11 @@ DRAWN = {"teacher_charbonnier": 0.7, "teacher_gradient": 0.5, "charbonnier": 0.3
 COMPACT_CPU = ChainConfig(
     sizes=CompactSizes(finish_channels=24, decoder_sees_input=True, upsample=True),
     rank=32,
-    flow=FlowConfig(clips=4, crop=256),
+    flow=FlowConfig(clips=1, frames=2, moved_pairs=24, warm_up_share=0.55),
     flow_loop=LoopConfig(
-        steps=4000,
+        steps=3500,
         learning_rate=1e-3,
-        decay_steps=1000,
+        decay_steps=800,
         evaluate_every=500,
         mixed_precision="auto",
     ),
@@ -113,7 +113,7 @@ D-LoRA learn to draw from a teacher (``teacher``: its file); C-LoRA pulls toward
 
 COMPACT_GPU = replace(
     COMPACT_CPU,
-    flow=FlowConfig(clips=32, crop=256),
+    flow=FlowConfig(clips=32, warm_up_share=0.5),
     base=replace(COMPACT_CPU.base, clips=48, crop=192),
     decoder=DecoderConfig(crop=192),
     algorithm1=replace(COMPACT_CPU.algorithm1, clips=24, crop=192),
