@@ -38,7 +38,7 @@ FLOORS = {
 }
 """Room -> floor, 0 on top. Imports point down, or stay on their floor where SAME_FLOOR says so."""
 
-OPEN_TO_ALL = {"options", "errors", "files", "__init__"}
+OPEN_TO_ALL = {"options", "errors", "files", "threads", "__init__"}
 
 SAME_FLOOR = {
     ("__main__", "cli"),

@@ -102,11 +102,7 @@ def plan(clip: ClipInfo, settings: Settings, model: Model) -> dict[str, Any]:
     options = replace(settings.options, model=model.name, vae=model.vae)
     height, width = output_size(clip, options)
     num_frames = 1 if clip.kind == "image" else expected_frames(clip, options)
-    seconds = None
-    if num_frames is not None:
-        cost = model.part_seconds_per_pixel or model.seconds_per_pixel
-        pixels = height * width
-        seconds = model.speeds.estimate(options, settings.format, pixels, num_frames, cost)
+    seconds = run_seconds(model, options, settings.format, (height, width), num_frames)
     parts = [f"{width} × {height}"]
     if num_frames is not None and clip.kind == "video":
         of = "" if num_frames == clip.num_frames else f" of {clip.num_frames}"
@@ -124,6 +120,19 @@ def plan(clip: ClipInfo, settings: Settings, model: Model) -> dict[str, Any]:
         "notes": treatment_notes(clip, options, suffix_of(clip, settings)),
         "warning": _warning(clip, settings, sum(seconds) / 2 if seconds else None, height * width),
     }
+
+
+def run_seconds(
+    model: Model,
+    options: UpscaleOptions,
+    kept_as: str,
+    size: tuple[int, int],
+    num_frames: int | None,
+) -> tuple[float, float] | None:
+    """Between how many seconds a run takes; None while nobody knows."""
+    if num_frames is None:
+        return None
+    return model.speeds.estimate(options, kept_as, size, num_frames, model.cost)
 
 
 def memory(height: int, width: int, options: UpscaleOptions) -> float:

@@ -22,6 +22,7 @@ from torch import Tensor
 from dloral.errors import CancelledError, DLoRALError
 from dloral.frames.resize import resize_bicubic
 from dloral.jobs.journal import JOURNAL, journal_folder
+from dloral.studio.estimates import run_seconds
 from dloral.studio.face import worded
 from dloral.studio.gpu import JOB_SECONDS, kept, on_gpu
 from dloral.studio.measures import Measures
@@ -29,7 +30,7 @@ from dloral.studio.pictures import png_of, stacked, within
 from dloral.studio.records import JobRow, Result, write_result
 from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.settings import PNG_ZIP, Settings, as_restored, result_path
-from dloral.studio.speeds import Run
+from dloral.studio.speeds import FIRST_FRAMES, Effort, Forecast, Run, Watch, work_of
 from dloral.upscale import Progress, expected_frames, output_size, upscale_steps
 from dloral.video.encoders import FOR_VIEWING
 from dloral.video.probe import ClipInfo
@@ -219,6 +220,7 @@ class Job:
         self.settings = settings
         self.stage = "waiting"
         self.newest: Progress | None = None
+        self.forecast = Forecast(None, None)
         self.result: Result | None = None
         self.error: Exception | None = None
         self._model = model
@@ -289,33 +291,43 @@ class Job:
         if self.row:
             self.row.begins()
         self._model.pipe()  # waits until it is loaded
-        begun = time.monotonic()
+        watch = Watch()
+        self._foresee()
         with closing(self._steps()) as steps:
             while True:
                 self._check()
                 with self._model.turns.take():
-                    started = time.monotonic()
+                    frame_watch = Watch()
                     step = next(steps, None)
-                    seconds = time.monotonic() - started
                 if step is None:
                     return
                 if isinstance(step, Result):
                     self.result = step
-                    self._remember(step, time.monotonic() - begun)
+                    self._remember(step, watch.effort)
                     continue
                 if step.stage == "done":
                     continue  # the clip is; what the viewer needs is not yet
                 self.stage, self.newest = step.stage, step
                 if self.row:
                     self.row.report(step)
-                if step.restored_frame is not None and step.frame > 1:
-                    self._model.timed(seconds, step.restored_frame[0].numel())
+                if step.restored_frame is not None:
+                    self._model.speeds.paced(frame_watch.effort)
+                    self.forecast.frame(step.frame, time.monotonic())
 
     def _steps(self) -> Generator[Progress | Result, None, None]:
         is_kept = self.row is not None
         return _lent(self.clip, self.folder, self.settings, self._model.key, is_kept)
 
-    def _remember(self, result: Result, seconds: float) -> None:
+    def _foresee(self) -> None:
+        """How long it will take, before its first frame."""
+        options = self.settings.options
+        clip = as_restored(self.clip, self.settings)
+        frames = 1 if clip.kind == "image" else expected_frames(clip, options)
+        size = output_size(clip, options)
+        seconds = run_seconds(self._model, options, self.settings.format, size, frames)
+        self.forecast = Forecast(frames, seconds)
+
+    def _remember(self, result: Result, effort: Effort) -> None:
         """For the estimates of later runs."""
         options, (height, width) = self.settings.options, result.size
         frames = len(result.times)
@@ -327,7 +339,9 @@ class Job:
                 self.settings.format,
                 height * width,
                 frames,
-                seconds,
+                effort.seconds,
+                work_of(options, result.size) * (frames + FIRST_FRAMES),
+                effort.processor,
             )
         )
 

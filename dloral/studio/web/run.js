@@ -2,7 +2,7 @@
 
 import { announce, fillBar, find, pictureFrom } from "./dom.js";
 import { LostError } from "./link.js";
-import { rateWords, timeWords } from "./words.js";
+import { rangeWords, rateWords } from "./words.js";
 
 const POLL = 250;                  // ms between two looks at a running job
 const SAID_EACH = 30000;           // ms between two words to screen readers
@@ -120,7 +120,7 @@ export const runWords = (job) => {
   if (job.stage === "writing") return "Writing the last frames and the sound …";
   const parts = [`Restoring ${job.frame}${job.frames ? ` of ${job.frames}` : ""}`];
   if (job.rate) parts.push(rateWords(job.rate));
-  if (job.left !== null) parts.push(`about ${timeWords(job.left)} left`);
+  if (job.left) parts.push(`${rangeWords(...job.left)} left`);
   return parts.join(" · ");
 };
 
