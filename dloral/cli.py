@@ -21,6 +21,7 @@ from dloral.evaluation.commands import add_compare, add_evaluate
 from dloral.evaluation.study_commands import add_study
 from dloral.threads import let_threads_sleep
 from dloral.training.commands import add_curve, add_data_list, add_embed, add_train
+from dloral.upscale_command import add_model_options, add_upscale
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dloral {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _add_upscale(commands)
+    add_upscale(commands)
     _add_fetch(commands)
     _add_convert(commands)
     _add_bench(commands)
@@ -70,187 +71,6 @@ def build_parser() -> argparse.ArgumentParser:
     add_benchmark(commands)
     add_baseline(commands)
     return parser
-
-
-def _add_upscale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser(
-        "upscale",
-        help="restore clips, images and folders of frames",
-        description="Restore clips and write them larger, with their sound. Several sources, a "
-        "folder of clips, a pattern or a list are a batch: OUT is then a folder for the results.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("sources", metavar="IN", nargs="*", help="a video, a GIF, an image, or a folder of frames")
-    add(
-        "-o",
-        "--output",
-        metavar="OUT",
-        required=True,
-        help=".mp4, .mkv, .mov or .webm; an image for an image; a folder for PNG frames; a folder "
-        "for the results of a batch",
-    )
-    _add_batch_options(parser)
-    _add_engine_options(parser)
-    _add_model_options(parser)
-    _add_size_options(parser)
-    add("--consistency", type=float, default=1.0, help="C-LoRA: steadiness in time, 0 to 2")
-    add("--detail", type=float, default=1.0, help="D-LoRA: fine detail, 0 to 2")
-    add("--strength", type=float, default=1.0, help="restored in the result, 0 (bicubic) to 1")
-    add("--window", type=int, default=1, help="earlier frames looked at: 0, 1, 3 or 5")
-    add("--prompt", default="", help="what the clip shows, added to what the tagger sees")
-    add("--tagger", default="auto", help="dape, ram, none, or auto: dape where it is fetched")
-    add("--vae", default="auto", help="tiny, tiny-decoder, or auto: the model's own")
-    add("--color-fix", default="auto", help="adain, wavelet, none, or auto: the model's own")
-    add(
-        "--tile",
-        type=_tile,
-        default="auto",
-        help="latent cells (8 pixels) a tile side; auto, or none",
-    )
-    add("--tile-overlap", type=int, default=32, help="latent cells that tiles share")
-    add("--batch-size", type=int, default=1, help="frames restored at a time")
-    add("--start", type=_seconds, default=0.0, help="first second to restore, or HH:MM:SS")
-    add("--duration", type=_seconds, help="seconds or HH:MM:SS; all that is left by default")
-    add("--size-changes", default="scale", help="scale frames of another size, or refuse them")
-    _add_source_options(parser)
-    _add_encoder_options(parser)
-    add(
-        "--resume",
-        action=argparse.BooleanOptionalAction,
-        default="auto",
-        help="keep finished parts beside OUT until it is written, and go on from those there; "
-        "auto: for jobs of more than two minutes",
-    )
-    add("--quiet", action="store_true", help="no progress bar")
-    parser.set_defaults(command=_upscale)
-
-
-def _add_size_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_mutually_exclusive_group().add_argument
-    add("--scale", type=float, default=4.0, help="enlargement, 1 to 4")
-    add("--height", type=int, help="target height in pixels, in the place of --scale")
-    add("--width", type=int, help="target width in pixels")
-    add("--fit", metavar="WxH", help="as large as fits into this, such as 3840x2160")
-
-
-def _add_source_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("what is done with the source").add_argument
-    add(
-        "--deinterlace",
-        default="auto",
-        help="off, frame, field (twice the rate), film (inverse telecine), or auto: frame where "
-        "the clip is interlaced",
-    )
-    add("--hdr", default="keep", help="keep PQ and HLG, or tone-map to sdr")
-    add("--fps", type=float, help="of a folder of frames; 24 by default")
-
-
-def _add_encoder_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("how the result is written").add_argument
-    add(
-        "--codec",
-        default="h264",
-        help="h264, h265, av1, vp9, prores or ffv1; h264-nvenc, h265-qsv, h265-videotoolbox and "
-        "the like on graphics cards that have it",
-    )
-    add("--crf", type=int, help="quality of the written video, lower is better")
-    add("--bit-depth", type=_bit_depth, default="auto", help="8, 10, or auto: as the source")
-    add("--preset", help="the encoder's speed: slow for h264, 4 for av1, p7 for nvenc, ...")
-    add("--chroma", default="auto", help="420, 422, 444, or auto: 420 for even sizes")
-    add(
-        "--encoder-option",
-        dest="encoder_options",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        help="one of FFmpeg's options for the encoder; may be given again",
-    )
-    add("--audio", default="auto", help="copy, aac (other sound encoded anew), none, or auto")
-    add(
-        "--keep-names",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="frames in a folder have the names of the source's frames",
-    )
-
-
-def _bit_depth(text: str) -> int | str:
-    return text if text == "auto" else int(text)
-
-
-def _add_model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="compact", help="compact, sd21, a folder, or a Hub id")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
-
-
-def _tile(text: str) -> int | str | None:
-    if text in ("auto", "none"):
-        return "auto" if text == "auto" else None
-    return int(text)
-
-
-def _add_batch_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("batches").add_argument
-    add("--list", metavar="FILE", help="a text file with one more IN a line")
-    add("--recursive", action="store_true", help="look for clips in subfolders too")
-    add("--name", default="{stem}", help="of each result: {stem}, {name}, {index}, {scale}, ...")
-    add("--overwrite", action="store_true", help="restore again what is there already")
-
-
-def _seconds(text: str) -> float:
-    """Seconds, or [HH:]MM:SS with a fraction of a second."""
-    found = re.fullmatch(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:\.\d*)?)", text)
-    try:
-        if found is None:
-            return float(text)
-        hours, minutes, seconds = int(found[1] or 0), int(found[2]), float(found[3])
-        if seconds >= 60 or (minutes >= 60 and found[1]):
-            raise ValueError(text)
-    except ValueError:
-        message = f"{text!r} is not a time; give seconds (90.5) or HH:MM:SS (00:01:30.5)"
-        raise argparse.ArgumentTypeError(message) from None
-    return hours * 3600 + minutes * 60 + seconds
-
-
-def _add_engine_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("several devices and machines").add_argument
-    add("--devices", help="all, or cuda:0,cuda:1: one process for each of them")
-    add("--engine", default="auto", help="ray, or auto: accelerate's processes, --devices, or here")
-    add("--ray-address", metavar="HOST:PORT", help="of a Ray cluster; one is started here if not")
-
-
-def _upscale(options: argparse.Namespace) -> int:
-    from dloral.engines import engine_of
-    from dloral.jobs.batches import FAILED, is_batch, plan_batch, run_batch
-    from dloral.options import UpscaleOptions
-    from dloral.terminal import show_batch, show_progress
-    from dloral.upscale import shared_runs, upscale_steps
-
-    chosen = vars(options)
-    fields = UpscaleOptions.__dataclass_fields__
-    chosen["encoder_options"] = tuple(chosen["encoder_options"])
-    upscale = UpscaleOptions(**{name: chosen[name] for name in fields})
-    with engine_of(options.engine, options.devices, options.ray_address) as (engine, is_first):
-        if not is_first:
-            return 0
-        if not is_batch(options.sources, options.list):
-            steps = upscale_steps(options.sources[0], options.output, upscale, engine=engine)
-            show_progress(steps, quiet=options.quiet)
-            return 0
-        items = plan_batch(
-            options.sources,
-            Path(options.output),
-            upscale,
-            options.name,
-            options.recursive,
-            options.list,
-        )
-        run = shared_runs(upscale, engine)
-        batch = run_batch(items, upscale, run, options.overwrite)
-        outcomes = show_batch(batch, quiet=options.quiet)
-    return int(any(outcome.state == FAILED for outcome in outcomes))
 
 
 def _add_convert(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -332,7 +152,7 @@ def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         description="Time one restored frame, and say on what machine.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    _add_model_options(parser)
+    add_model_options(parser)
     parser.add_argument("--size", default="128x128", help="input width x height")
     parser.add_argument("--scale", type=float, default=4.0, help="enlargement, 1 to 4")
     parser.add_argument("--frames", type=int, default=20, help="frames timed, after 3 to warm up")

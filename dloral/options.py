@@ -33,6 +33,7 @@ the rate. Film: an inverse telecine."""
 HDR = ("keep", "sdr")
 CHROMA = (AUTO, "420", "422", "444")
 AUDIO = (AUTO, "copy", "aac", "none")
+PIPE_FORMATS = ("y4m", "rawvideo")
 MAX_TARGET = 16384
 """Pixels a side that can be asked for."""
 
@@ -72,7 +73,9 @@ class UpscaleOptions:
     or film. ``hdr``: ``"keep"`` PQ and HLG, or tone-map to ``"sdr"``. ``fps``: of a folder of
     frames. ``preset``, ``encoder_options`` (``"name=value"``), ``chroma``: of the encoder.
     ``audio``: ``"copy"`` it or refuse, all as ``"aac"``, ``"none"``, or ``"auto"``: copied where
-    possible. ``keep_names``: frames in a folder are named as the source's.
+    possible. ``keep_names``: frames in a folder are named as the source's. ``size``
+    (``"640x360"``), ``pixel_format`` (FFmpeg's name) and ``fps``: of raw video on standard input.
+    ``pipe_format``: y4m or rawvideo on standard output.
     """
 
     model: str = "compact"
@@ -108,6 +111,9 @@ class UpscaleOptions:
     chroma: str = AUTO
     audio: str = AUTO
     keep_names: bool = True
+    size: str | None = None
+    pixel_format: str | None = None
+    pipe_format: str = "y4m"
 
     def __post_init__(self) -> None:
         _within("scale", self.scale, *SCALE_RANGE)
@@ -139,6 +145,7 @@ class UpscaleOptions:
         _one_of("chroma", self.chroma, CHROMA)
         _one_of("audio", self.audio, AUDIO)
         _one_of("keep_names", self.keep_names, (True, False))
+        _one_of("pipe_format", self.pipe_format, PIPE_FORMATS)
         if self.fps is not None:
             _within("fps", self.fps, 0.001, 1000)
         given = [name for name in ("height", "width", "fit") if getattr(self, name) is not None]
@@ -153,22 +160,25 @@ class UpscaleOptions:
             if (side := getattr(self, name)) is not None:
                 _whole(name, side, 1)
                 _within(name, side, 1, MAX_TARGET)
-        if self.fit is not None and self.fit_size is None:
-            raise OptionError(
-                "{option} is {value!r}",
-                remedy="give width x height, such as 3840x2160",
-                option=Setting("fit"),
-                value=self.fit,
-            )
+        for name, example in (("fit", "3840x2160"), ("size", "640x360")):
+            value = getattr(self, name)
+            if value is not None and _sides(value) is None:
+                raise OptionError(
+                    "{option} is {value!r}",
+                    remedy=f"give width x height, such as {example}",
+                    option=Setting(name),
+                    value=value,
+                )
 
     @property
     def fit_size(self) -> tuple[int, int] | None:
         """Width and height of ``fit``; None where there is none."""
-        found = _SIZE.fullmatch(self.fit) if isinstance(self.fit, str) else None
-        if found is None:
-            return None
-        width, height = int(found[1]), int(found[2])
-        return (width, height) if 0 < width <= MAX_TARGET and 0 < height <= MAX_TARGET else None
+        return _sides(self.fit)
+
+    @property
+    def raw_size(self) -> tuple[int, int] | None:
+        """Width and height of ``size``; None where there is none."""
+        return _sides(self.size)
 
     def _check_tile(self) -> None:
         _whole("tile_overlap", self.tile_overlap, 0)
@@ -182,6 +192,15 @@ class UpscaleOptions:
                 f"tile_overlap is {self.tile_overlap} with a tile of {tile} latent cells; "
                 "the overlap must be smaller than the tile"
             )
+
+
+def _sides(text: Any) -> tuple[int, int] | None:
+    """Width and height of ``WxH``; None for what is none."""
+    found = _SIZE.fullmatch(text) if isinstance(text, str) else None
+    if found is None:
+        return None
+    width, height = int(found[1]), int(found[2])
+    return (width, height) if 0 < width <= MAX_TARGET and 0 < height <= MAX_TARGET else None
 
 
 NO_NUMBER = 1e15

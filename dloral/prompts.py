@@ -17,7 +17,7 @@ from dloral.errors import OptionError, Setting, WeightsError
 from dloral.frames.scenes import CutDetector
 from dloral.options import AUTO, UpscaleOptions
 from dloral.video.probe import ClipInfo
-from dloral.video.reader import read_frames
+from dloral.video.reader import first_frame, read_frames
 
 if TYPE_CHECKING:
     from dloral.generator import Generator
@@ -59,6 +59,11 @@ def find_scenes(clip: ClipInfo, options: UpscaleOptions, pipe: "Generator") -> I
 
     tagger = _load(folder, options, pipe)
     try:
+        if clip.kind == "pipe":  # read once, so it is looked at by its first frame
+            pixels = first_frame(clip)
+            tags = tagger.tags_of(pixels[None])[0] if pixels is not None else []
+            yield Scene(Fraction(0), make_prompt(tags, options.prompt))
+            return
         cuts = CutDetector()
         with read_frames(clip, start=options.start, duration=options.duration) as frames:
             for frame in frames:

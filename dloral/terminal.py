@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -12,8 +13,11 @@ from dloral.jobs.progress import Progress, ending, time_in_words
 from dloral.weights.fetch import TerminalFetch
 
 
-def show_progress(steps: Generator[Progress, None, None], quiet: bool = False) -> None:
-    """Run a job to its end and show it on stderr; a closing line on stdout says what was written.
+def show_progress(
+    steps: Generator[Progress, None, None], quiet: bool = False, closing: TextIO | None = None
+) -> None:
+    """Run a job to its end and show it on stderr; a closing line on stdout, or where ``closing``
+    says, tells what was written.
 
     However it ends, the job is closed, so that it takes away what it had half written. A SIGTERM
     is handed to the job, which then keeps its finished parts.
@@ -29,7 +33,8 @@ def show_progress(steps: Generator[Progress, None, None], quiet: bool = False) -
     for note in last.notes:
         print(f"note: {note}", file=sys.stderr)
     if not quiet:
-        print(f"{last.target}: {last.frame} frames, {last.frames_per_second:.1f} frames/s")
+        line = f"{last.target}: {last.frame} frames, {last.frames_per_second:.1f} frames/s"
+        print(line, file=closing)
 
 
 def show_batch(

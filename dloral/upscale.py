@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dloral.errors import DLoRALError, InputError, OutputError, Setting, Terminated
-from dloral.jobs.admission import admitted_size
+from dloral.jobs.admission import admitted_size, open_source, settled
 from dloral.jobs.batches import Item
 from dloral.jobs.journal import JOURNAL, Gap, Journal, journal_folder
 from dloral.jobs.loading import load_steps
@@ -26,7 +26,8 @@ from dloral.jobs.spans import Job, RestoredFrame, expected_frames, identity_of, 
 from dloral.options import UpscaleOptions
 from dloral.prompts import Scene, as_lists, find_scenes
 from dloral.video.known import source_notes
-from dloral.video.probe import ClipInfo, probe
+from dloral.video.pipes import STANDARD_OUTPUT, is_pipe
+from dloral.video.probe import ClipInfo
 from dloral.video.reader import read_frames
 from dloral.video.seeking import count_frames
 from dloral.video.treatment import chosen_depth, target_suffix, treated, treatment_notes
@@ -52,10 +53,10 @@ def upscale_video(
 ) -> Path:
     """Restore a clip, an image or a folder of frames, and write it to ``target``; returns that.
 
-    ``pipe``: a loaded pipeline to use instead of loading ``options.model``. ``scenes``: prompts to
-    use instead of asking the tagger (:func:`dloral.prompts.find_scenes` gives some to edit).
-    ``engine``: who restores, None for this process. Raises :class:`dloral.DLoRALError` with one
-    line for whatever the caller can mend.
+    ``-`` is standard input or output. ``pipe``: a loaded pipeline instead of ``options.model``.
+    ``scenes``: prompts to use instead of asking the tagger (:func:`dloral.prompts.find_scenes`
+    gives some to edit). ``engine``: who restores, None for this process. Raises
+    :class:`dloral.DLoRALError` with one line for whatever the caller can mend.
     """
     for progress in upscale_steps(source, target, options, pipe, scenes, engine):
         if on_progress is not None:
@@ -74,9 +75,9 @@ def upscale_steps(
 ) -> Generator[Progress, None, None]:
     """The job as a generator; see :func:`upscale_video`. ``stop``: asked after each frame that is
     restored in this process; once it says so, the frames that are done become the result."""
-    options = options or UpscaleOptions()
+    options = settled(options or UpscaleOptions(), source, target, engine is not None)
     suffix = target_suffix(target)
-    clip = treated(probe(source, options.fps), options, suffix)
+    clip = treated(open_source(source, options), options, suffix)
     notes = source_notes(clip, options.start, options.size_changes)
     notes += treatment_notes(clip, options, suffix)
     height, width = admitted_size(clip, options)
@@ -95,9 +96,10 @@ def upscale_steps(
         keep_names=options.keep_names,
         start=options.start,
         duration=options.duration,
+        pipe_format=options.pipe_format,
     )
-    run = _Run(clip, options, Path(target), notes)
-    with lock_target(Path(target)):
+    run = _Run(clip, options, STANDARD_OUTPUT if is_pipe(target) else Path(target), notes)
+    with lock_target(target):
         with run.keeping(), writing as writer:
             yield from run.prepare(writer, pipe, scenes, engine)
             yield from run.restore(stop) if engine is None else run.restore_by(engine)
@@ -141,7 +143,7 @@ class _Run:
         self._segments: SegmentWriter | None = None
         self._held: list[RestoredFrame] = []  # until it is known whether the job is long
         self._held_since: list[float] = []
-        self._is_decided = False
+        self._is_decided = options.resume is False
 
     # Before the first frame ------------------------------------------------------------------
 

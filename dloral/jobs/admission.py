@@ -1,12 +1,49 @@
-"""Whether a job's frames fit the machine, known from the source's header alone."""
+"""What is known before a job begins: where its frames come from and go, and whether they fit."""
+
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 
-from dloral.errors import ResourceError, Setting
+from dloral.errors import OptionError, ResourceError, Setting
 from dloral.jobs.spans import output_size
 from dloral.memory import free_memory
 from dloral.options import UpscaleOptions
-from dloral.video.probe import ClipInfo
+from dloral.video.pipes import is_pipe, probe_input
+from dloral.video.probe import ClipInfo, exact_rate, probe
+
+
+def settled(
+    options: UpscaleOptions, source: str | Path, target: str | Path, has_engine: bool = False
+) -> UpscaleOptions:
+    """The options of this job: one from or into a pipe runs once, here, and keeps no parts.
+
+    OptionError where they ask for more than that, or tell of raw video that is none.
+    """
+    for name in ("size", "pixel_format"):
+        if getattr(options, name) is not None and not is_pipe(source):
+            raise OptionError(
+                "{option} is of raw video on standard input, and the source is a file",
+                remedy="leave it out",
+                option=Setting(name),
+            )
+    if not (is_pipe(source) or is_pipe(target)):
+        return options
+    if options.resume is True or has_engine:
+        raise OptionError(
+            "a pipe is read and written once, from its start",
+            remedy="leave out {option}, or give files",
+            option=Setting("devices" if has_engine else "resume"),
+        )
+    return replace(options, resume=False)
+
+
+def open_source(source: str | Path, options: UpscaleOptions) -> ClipInfo:
+    """What the source is: a file or folder, or with ``-`` what comes on standard input."""
+    if is_pipe(source):
+        fps = None if options.fps is None else exact_rate(options.fps)
+        return probe_input(options.raw_size, options.pixel_format, fps)
+    return probe(source, options.fps)
 
 
 def admitted_size(clip: ClipInfo, options: UpscaleOptions) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from dloral.jobs.progress import Clock, Progress, ending
 from dloral.jobs.spans import expected_frames
 from dloral.options import UpscaleOptions
 from dloral.video.images import IMAGE_SUFFIXES, WRITABLE_SUFFIXES
+from dloral.video.pipes import is_pipe
 from dloral.video.probe import probe
 
 CLIP_SUFFIXES = (
@@ -77,7 +78,7 @@ def is_batch(sources: Sequence[str], list_file: str | None = None) -> bool:
 
 def plan_batch(
     sources: Sequence[str],
-    folder: Path,
+    folder: str | Path,
     options: UpscaleOptions,
     name: str = "{stem}",
     recursive: bool = False,
@@ -93,6 +94,11 @@ def plan_batch(
     """
     if list_file is not None:
         sources = [*sources, *_listed(Path(list_file))]
+    if any(map(is_pipe, [*sources, folder])):
+        raise OptionError(
+            "standard input and output are for one clip, and the call is a batch",
+            remedy="give - alone",
+        )
     found: dict[Path, Path] = {}  # source -> its folder below the target's
     for text in sources:
         for source, below in _expand(text, recursive):
@@ -106,7 +112,7 @@ def plan_batch(
     items: list[Item] = []
     taken: set[Path] = set()
     for index, (source, below) in enumerate(found.items()):
-        target = folder / below / _name_of(source, name, index + 1, options)
+        target = Path(folder) / below / _name_of(source, name, index + 1, options)
         if target in taken:  # a.mov beside a.avi
             kind = source.suffix[1:] or "folder"
             target = target.with_name(f"{target.stem}-{kind}{target.suffix}")

@@ -8,17 +8,21 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dloral.errors import OutputError
+from dloral.video.pipes import is_pipe
 
 
 @contextmanager
-def lock_target(target: Path) -> Iterator[None]:
+def lock_target(target: str | Path) -> Iterator[None]:
     """Hold ``.NAME.lock`` beside the target; OutputError if another run, of this machine or of one
     that shares the disk, holds it. The system takes the lock away from a process that dies.
 
-    Where no file can be made beside the target (a mount point in a folder of somebody else's) there
-    is no lock.
+    Where no file can be made beside the target (a mount point in a folder of somebody else's, a
+    pipe) there is no lock.
     """
-    place = target.absolute()
+    if is_pipe(target):
+        yield
+        return
+    place = Path(target).absolute()
     if not place.parent.is_dir():  # the lock would make it; the writer says that it is missing
         yield
         return
@@ -29,7 +33,7 @@ def lock_target(target: Path) -> Iterator[None]:
         raise OutputError(
             "{path} is being written by another run",
             remedy="wait for that, or give another target",
-            path=target,
+            path=Path(target),
         ) from error
     except OSError:
         yield

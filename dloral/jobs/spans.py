@@ -181,6 +181,8 @@ def identity_of(clip: ClipInfo, options: UpscaleOptions, chosen: OutputFormat) -
 
 def _source_of_job(clip: ClipInfo) -> dict[str, Any]:
     """What tells a source from another one, or from itself before it was written anew."""
+    if clip.kind == "pipe":
+        return {}
     if clip.kind != "folder":
         status = clip.path.stat()
         return {"source_bytes": status.st_size, "source_time": status.st_mtime_ns}

@@ -11,7 +11,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -179,16 +179,14 @@ class JobStore:
 
         Jobs of others keep their places: the owner's exchange theirs among themselves.
         """
-        with self._change() as database:
+        with self._change():
             order = [record.id for record in self.of(owner)]
-            places = [record.position for record in self.of(owner)]
             for named in (job, before):
                 if named is not None and named not in order:
                     self.get(named, owner)  # raises
             order.remove(job)
             order.insert(len(order) if before is None else order.index(before), job)
-            for named, position in zip(order, places, strict=True):
-                database.execute("UPDATE jobs SET position = ? WHERE id = ?", (position, named))
+            self.arrange(order)
         return self.of(owner)
 
     def remove(self, job: str, owner: str) -> JobRecord:
@@ -219,6 +217,34 @@ class JobStore:
             database.execute(
                 "UPDATE jobs SET state = ?, worker = ?, attempts = attempts + 1 WHERE id = ?",
                 (RUNNING, worker, job),
+            )
+
+    def arrange(self, jobs: Sequence[str]) -> None:
+        """Let jobs exchange their places so that they are in this order; others keep theirs."""
+        with self._change() as database:
+            known = {record.id: record.position for record in self.all()}
+            order = [job for job in dict.fromkeys(jobs) if job in known]
+            places = sorted(known[job] for job in order)
+            database.executemany(
+                "UPDATE jobs SET position = ? WHERE id = ?", zip(places, order, strict=True)
+            )
+
+    def wait(self, job: str, settings: dict[str, Any], is_last: bool = False) -> None:
+        """A job waits (again) where its turn is decided elsewhere: in its place, or behind all
+        others."""
+        place = "(SELECT MAX(position) + 1 FROM jobs)" if is_last else "position"
+        with self._change() as database:
+            database.execute(
+                "UPDATE jobs SET state = ?, wish = '', error = '', ended = NULL, expires = NULL,"
+                f" settings = ?, position = {place} WHERE id = ?",
+                (WAITING, json.dumps(settings), job),
+            )
+
+    def change(self, job: str, settings: dict[str, Any]) -> None:
+        """Other settings, before a job is begun; what was done with the earlier ones is void."""
+        with self._change() as database:
+            database.execute(
+                "UPDATE jobs SET settings = ?, frame = 0 WHERE id = ?", (json.dumps(settings), job)
             )
 
     def forget(self, job: str) -> None:

@@ -6,12 +6,13 @@ server ended, however that was, goes on from its last segment when the next one 
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from dloral.jobs.records import DONE, FAILED, JobRecord
+from dloral.jobs.records import DONE, FAILED, PAUSED, JobRecord
 from dloral.jobs.store import JobStore
 from dloral.studio.settings import Settings, as_restored, settings_from
 from dloral.upscale import Progress
@@ -50,27 +51,39 @@ class JobRow:
     """One job's row. ``keep_seconds``: how long a result is kept."""
 
     def __init__(self, store: JobStore, job: str, keep_seconds: float) -> None:
-        self._store, self._job, self._keep_seconds = store, job, keep_seconds
+        self._store, self.job, self._keep_seconds = store, job, keep_seconds
         self._reported = 0.0
 
     def begins(self) -> None:
-        self._store.begin(self._job)
+        self._store.begin(self.job)
 
     def report(self, progress: Progress) -> None:
         now = time.monotonic()
         if now - self._reported >= REPORT_SECONDS:
             self._reported = now
             rate = progress.frames_per_second
-            self._store.report(self._job, progress.frame, progress.num_frames, rate)
+            self._store.report(self.job, progress.frame, progress.num_frames, rate)
+
+    def paused(self, progress: Progress | None) -> None:
+        if progress is not None:
+            self._reported = 0.0
+            self.report(progress)
+        self._store.end(self.job, PAUSED)
+
+    def waits(self, settings: Settings, is_last: bool = False) -> None:
+        self._store.wait(self.job, kept_settings(settings), is_last)
+
+    def changed(self, settings: Settings) -> None:
+        self._store.change(self.job, kept_settings(settings))
 
     def done(self) -> None:
-        self._store.end(self._job, DONE, keep_seconds=self._keep_seconds)
+        self._store.end(self.job, DONE, keep_seconds=self._keep_seconds)
 
     def failed(self, error: str) -> None:
-        self._store.end(self._job, FAILED, error=error, keep_seconds=self._keep_seconds)
+        self._store.end(self.job, FAILED, error=error, keep_seconds=self._keep_seconds)
 
     def forget(self) -> None:
-        self._store.forget(self._job)
+        self._store.forget(self.job)
 
 
 class Records:
@@ -80,8 +93,7 @@ class Records:
         self._store, self._keep_seconds = store, keep_seconds
 
     def add(self, token: str, clip: ClipInfo, folder: Path, settings: Settings) -> JobRow:
-        options = settings.options
-        kept = settings.as_dict() | {"model": options.model, "vae": options.vae}
+        kept = kept_settings(settings)
         row = self._store.add(token, clip.path.name, clip.path, folder, kept)
         return self.row(row)
 
@@ -94,11 +106,21 @@ class Records:
         self._store.recover()
         return self._store.all()
 
+    def arrange(self, rows: Sequence[JobRow]) -> None:
+        """See :meth:`dloral.jobs.store.JobStore.arrange`."""
+        self._store.arrange([row.job for row in rows])
+
     def forget(self, record: JobRecord) -> None:
         self._store.forget(record.id)
 
     def close(self) -> None:
         self._store.close()
+
+
+def kept_settings(settings: Settings) -> dict[str, Any]:
+    """As :func:`settings_of` reads them."""
+    options = settings.options
+    return settings.as_dict() | {"model": options.model, "vae": options.vae}
 
 
 def settings_of(record: JobRecord) -> Settings:

@@ -2,12 +2,14 @@
 
 import logging
 import threading
-from collections import deque
-from collections.abc import Iterator
+from bisect import insort
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -169,26 +171,39 @@ class Runnable(Protocol):
 
 
 class JobQueue:
-    """Jobs in the order they came, one at a time. ``most``: how many may wait, None: any number."""
+    """Jobs one at a time, in the order of their places: that in which they came, until
+    :meth:`arrange` changes it. A job that left keeps its place until :meth:`leave`.
+
+    ``most``: how many may wait, None: any number.
+    """
 
     def __init__(self, most: int | None = None) -> None:
         self._most = most
         self._changed = threading.Condition()
-        self._waiting: deque[Runnable] = deque()
+        self._places: WeakKeyDictionary[Runnable, int] = WeakKeyDictionary()
+        self._numbers = count()
+        self._waiting: list[Runnable] = []
         self._running: Runnable | None = None
         self._worker = threading.Thread(target=self._work, name="jobs", daemon=True)
         self._worker.start()
 
     def add(self, job: Runnable) -> None:
-        """Behind all others; InputError if too many wait already."""
+        """To its place, or behind all others; InputError if too many wait already."""
         with self._changed:
             if self._most is not None and self._running and len(self._waiting) >= self._most:
                 raise InputError(
                     f"{len(self._waiting) + 1} clips are before yours, and no more may wait; "
                     "try again in a few minutes"
                 )
-            self._waiting.append(job)
+            self.reserve(job)
+            insort(self._waiting, job, key=self.place)
             self._changed.notify_all()
+
+    def reserve(self, job: Runnable) -> None:
+        """A place, for when it comes."""
+        with self._changed:
+            if job not in self._places:
+                self._places[job] = next(self._numbers)
 
     def remove(self, job: Runnable) -> bool:
         """Whether it was waiting and now is not."""
@@ -198,8 +213,28 @@ class JobQueue:
             self._waiting.remove(job)
             return True
 
+    def leave(self, job: Runnable) -> None:
+        """Give up its place: when it comes again, it is behind all others."""
+        with self._changed:
+            self.remove(job)
+            self._places.pop(job, None)
+
+    def place(self, job: Runnable) -> int:
+        """Its place, lower first; only the order means something."""
+        with self._changed:
+            return self._places.get(job, -1)
+
+    def arrange(self, jobs: Sequence[Runnable]) -> None:
+        """Let ``jobs`` exchange their places so that they are run in this order; those of others
+        stay as they are."""
+        with self._changed:
+            placed = [job for job in dict.fromkeys(jobs) if job in self._places]
+            places = sorted(self._places[job] for job in placed)
+            self._places.update(zip(placed, places, strict=True))
+            self._waiting.sort(key=self.place)
+
     def before(self, job: Runnable) -> int:
-        """How many are run before it; 0 when it runs, or has."""
+        """How many are run before it; 0 when it runs, has, or does not wait."""
         with self._changed:
             if job not in self._waiting:
                 return 0
@@ -213,7 +248,7 @@ class JobQueue:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting)
-                self._running = self._waiting.popleft()
+                self._running = self._waiting.pop(0)
             self._running.run()
             with self._changed:
                 self._running = None

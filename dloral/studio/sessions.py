@@ -11,12 +11,12 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dloral.errors import DLoRALError, InputError
-from dloral.jobs.records import DONE, FAILED, JobRecord
+from dloral.jobs.records import DONE, JobRecord
 from dloral.jobs.store import hashed
 from dloral.options import UpscaleOptions
 from dloral.studio.jobs import Job
@@ -143,17 +143,34 @@ class Session:
             settings = settings_of(record)
             job = Job(self.clip, record.folder, settings, model, self._queue)
             job.row = self._records.row(record)
-            if record.state == FAILED:
-                job.has_had(None, InputError(record.error))
-            elif record.state == DONE:
+            result = None
+            if record.state == DONE:
                 result = read_result(record.folder, self.clip, settings)
                 if result is None:
                     raise InputError("the result is not there any more")
-                job.has_had(result, None)
-            else:
-                record.folder.mkdir(exist_ok=True)
-                job.start()
+            job.take_up(record, result)
             self.job = job
+
+    def a_job(self) -> Job:
+        """The visitor's job; InputError if there is none."""
+        if self.job is None:
+            raise InputError("There is no job; press Restore first.")
+        return self.job
+
+    def resume_job(self) -> None:
+        with self.lock:
+            self.a_job().resume()
+            self.ended_at = None
+
+    def retry_job(self, settings: Settings | None = None) -> None:
+        """The failed or cancelled job once more, with other settings if they are given."""
+        with self.lock:
+            job = self.a_job()
+            if job.stage == "stopped":  # nothing is left of it
+                self.start_job(settings or job.settings)
+                return
+            job.retry(settings, self._models.current)
+            self.ended_at = None
 
     def suspend(self) -> None:
         """The server ends: what is at work is left to the next one, all else goes."""
@@ -198,9 +215,9 @@ class Session:
         return self.job.result if self.job is not None and self.job.stage == "done" else None
 
     def forget_old_result(self, seconds: float, now: float) -> None:
-        """Remove a result that is older than ``seconds``."""
+        """Remove a job that ended, or was paused, longer than ``seconds`` ago."""
         with self.lock:
-            if self.job is None or not self.job.has_ended:
+            if self.job is None or not (self.job.has_ended or self.job.is_paused):
                 return
             self.ended_at = self.ended_at or now
             if now - self.ended_at > seconds:
@@ -217,9 +234,11 @@ class Session:
 
     @property
     def is_at_work(self) -> bool:
-        """Whether a job of it waits, runs, or has left a result: then it is kept without a page."""
+        """Whether a job of it waits, runs, is paused, or has left a result or the reason of its
+        failure: then it is kept without a page."""
         with self.lock:
-            return self.job is not None and (not self.job.has_ended or self.result is not None)
+            job = self.job
+            return job is not None and (not job.has_ended or job.has_failed or bool(job.result))
 
     def fork_into(self, other: "Session") -> None:
         """Give another session the same clip, without copying it where the disk can."""
@@ -288,6 +307,14 @@ class Sessions:
             found[0].is_of(token)
             self._open[key] = found[0], time.monotonic() + self.patience.silent
             return found[0]
+
+    def arrange(self, tokens: Sequence[str]) -> None:
+        """Let the jobs of these visitors, which are one person's, be run in this order."""
+        sessions = [session for token in tokens if (session := self.find(token))]
+        jobs = [session.job for session in sessions if session.job and not session.job.has_ended]
+        self._queue.arrange(jobs)
+        if self._records:
+            self._records.arrange([job.row for job in jobs if job.row])
 
     def leaving(self, token: str) -> None:
         """The page closes, or is loaded anew and will be here again in a moment."""

@@ -241,12 +241,14 @@ class Forecast:
     def __init__(self, frames: int | None, estimate: tuple[float, float] | None) -> None:
         self._frames, self._estimate = frames, estimate
         self._done = 0
+        self._first: int | None = None
         self._last: float | None = None
         self._seconds = self._weight = self._all = 0.0
         self._taken: list[float] = []
 
     def frame(self, done: int, now: float) -> None:
         """``done`` frames are restored at ``now``."""
+        self._first = done if self._first is None else self._first
         new = done - self._done
         if self._last is not None and new > 0:
             each = (now - self._last) / new
@@ -256,6 +258,11 @@ class Forecast:
             self._seconds = fading * self._seconds + (1 - fading) * each
             self._weight = fading * self._weight + (1 - fading)
         self._done, self._last = done, now
+
+    @property
+    def is_of_all(self) -> bool:
+        """Whether the run began with its first frame."""
+        return self._first == 1
 
     def left(self, now: float) -> tuple[float, float] | None:
         """Between how many seconds it still takes; None where nobody knows."""

@@ -35,6 +35,21 @@ def state_of(session: Session, studio: Studio) -> dict[str, Any]:
     }
 
 
+def brief_of(session: Session) -> dict[str, Any]:
+    """What a list of many visits shows of one: as :func:`state_of`, without a result's curves."""
+    clip, job, result = session.clip, session.job, session.result
+    told = None
+    if result is not None:
+        told = _result_state(result)
+        for name in ("times", "measures", "scenes"):
+            del told[name]
+    return {
+        "clip": {"name": clip.path.name, "kind": clip.kind} if clip else None,
+        "job": _job_state(job) if job else None,
+        "result": told,
+    }
+
+
 def change_of(change: Change | None) -> dict[str, Any] | None:
     """A change of model, for who may make it: names and errors hold places of this machine."""
     if change is None:
@@ -69,7 +84,9 @@ def _job_state(job: Job) -> dict[str, Any]:
     return {
         "id": job.folder.name,
         "stage": job.stage,
+        "halt": job.halt,
         "before": job.before,
+        "place": job.place,
         "frame": newest.frame if newest else 0,
         "frames": newest.num_frames if newest else None,
         "rate": newest.frames_per_second if newest else 0,

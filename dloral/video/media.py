@@ -79,7 +79,7 @@ def existing_path(source: str | Path) -> Path:
         else:
             raise InputError(
                 "{path} is a device or a pipe",
-                remedy="give a file or a folder of frames",
+                remedy="give a file, a folder of frames, or - for standard input",
                 path=path,
             )
     except OSError as error:

@@ -7,7 +7,7 @@ number of frames is exact and a file that was cut off is found before hours of w
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +43,7 @@ from dloral.video.media import (
     picture_stream,
 )
 from dloral.video.picture_kinds import looks_like_image
+from dloral.video.pipe_stream import FrameStream
 from dloral.video.programmes import other_programmes
 from dloral.video.scan import Scan, SizeChange, scan_video
 
@@ -82,11 +83,12 @@ class ClipInfo:
     ``page_times``: when the pages of a file of several pictures are shown. What the reader does
     (:func:`dloral.video.treatment.treated` sets it): ``deinterlace``: off, frame, field or film;
     ``keep_alpha``: give transparency beside the colour, not a white page behind it;
-    ``keep_profile``: leave a picture in its own colour space; ``hdr``: keep or sdr.
+    ``keep_profile``: leave a picture in its own colour space; ``hdr``: keep or sdr. ``stream``:
+    where the frames of a pipe come from, once.
     """
 
     path: Path
-    kind: Literal["video", "image", "folder", "pages"]
+    kind: Literal["video", "image", "folder", "pages", "pipe"]
     width: int
     height: int
     num_frames: int | None
@@ -120,6 +122,7 @@ class ClipInfo:
     keep_alpha: bool = False
     keep_profile: bool = False
     hdr: str = "keep"
+    stream: FrameStream | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_hdr(self) -> bool:

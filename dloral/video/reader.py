@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from fractions import Fraction
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,7 +82,7 @@ def read_frames(
     clip = source if isinstance(source, ClipInfo) else probe(source)
     first = seconds(start)
     end = None if duration is None else first + seconds(duration)
-    if clip.kind == "video":
+    if clip.kind in ("video", "pipe"):
         frames = _video_frames(clip, first, on_note or (lambda note: None))
     else:
         frames = _still_frames(clip, on_note)
@@ -93,10 +94,26 @@ def read_frames(
         frames.close()
 
 
+def first_frame(clip: ClipInfo) -> Tensor | None:
+    """The next frame of a pipe, float (3,H,W) in [0, 1], which is still to be read after that."""
+    assert clip.stream is not None
+    frame = clip.stream.peek()
+    return None if frame is None else _upright(frame, clip)[:3]
+
+
 def _chosen(
     timed: Iterator[_Timed], clip: ClipInfo, first: Fraction, end: Fraction | None
 ) -> Generator[Frame, None, None]:
-    """The frames of the reading; each waits for its successor, which ends it."""
+    """The frames of the reading; each waits for its successor, which ends it.
+
+    Those of a pipe have a rate that is known, and are given as they come.
+    """
+    if clip.stream:
+        part = takewhile(lambda one: end is None or one.time < end, timed)
+        wanted = (one for one in part if one.time >= first)
+        for index, one in enumerate(wanted):
+            yield _finished(clip, index, one, one.duration)
+        return
     index = 0
     held: _Timed | None = None
     for following in timed:
@@ -163,7 +180,7 @@ def _video_frames(
     clip: ClipInfo, first: Fraction, on_note: Callable[[str], None]
 ) -> Generator[_Timed, None, None]:
     """Every frame from the last key frame before ``first`` on, or from the start."""
-    if first > 0 and not clip.clock.jumps and clip.deinterlace != FILM:
+    if first > 0 and not clip.stream and not clip.clock.jumps and clip.deinterlace != FILM:
         # filters look at the frame before the first one that counts
         run_up = 0 if clip.deinterlace == OFF else 2 / clip.stored_fps
         frames = _whole(clip, max(first - run_up, Fraction(0)), on_note)
@@ -180,7 +197,7 @@ def _whole(
     clip: ClipInfo, seek_to: Fraction | None, on_note: Callable[[str], None]
 ) -> Generator[_Timed, None, None]:
     """Decoded frames, without combs where the clip says so."""
-    decoded = _decoded(clip, seek_to, on_note)
+    decoded = clip.stream.frames() if clip.stream else _decoded(clip, seek_to, on_note)
     with closing(decoded):
         frames: Iterator[ShownFrame] = decoded
         if clip.deinterlace != OFF:

@@ -29,12 +29,6 @@ def checked_target(target: str | Path, source: ClipInfo, overwrite: bool) -> tup
     text = os.fspath(target)
     if not text or "\0" in text:
         raise OptionError(f"{text!r} is not a file name; give a file to write")
-    if text == "-":
-        raise OptionError(
-            "{value} is not a file: results are not written to standard output",
-            remedy="give the name of a file or a folder",
-            value=text,
-        )
     path = Path(text)
     try:
         exists_as_folder = path.is_dir()
@@ -66,14 +60,19 @@ def checked_target(target: str | Path, source: ClipInfo, overwrite: bool) -> tup
 
 
 def _check_existing(path: Path, source: ClipInfo, overwrite: bool, is_folder: bool) -> None:
-    if path.samefile(source.path):
-        raise OptionError("{path} is the source itself", remedy="write to another name", path=path)
-    _check_spares_the_source(path, source, is_folder)
+    if source.kind != "pipe":
+        if path.samefile(source.path):
+            raise OptionError(
+                "{path} is the source itself", remedy="write to another name", path=path
+            )
+        _check_spares_the_source(path, source, is_folder)
     if is_folder and not path.is_dir():
         raise OutputError("{path} is a file, not a folder", remedy="give another name", path=path)
     if not is_folder and not path.is_file():
         raise OutputError(
-            "{path} is a device or a pipe", remedy="give the name of a file", path=path
+            "{path} is a device or a pipe",
+            remedy="give the name of a file, or - for standard output",
+            path=path,
         )
     if not overwrite and not (is_folder and not any(path.iterdir())):
         raise OutputError(

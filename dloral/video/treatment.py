@@ -17,7 +17,11 @@ from dloral.video.filters import FIELD, FILM, FRAME, OFF, RATES
 from dloral.video.hdr import LINEAR, NAMES
 from dloral.video.images import other_files
 from dloral.video.picture_files import DEEP, WITH_ALPHA, lost_tags
+from dloral.video.pipes import is_pipe
 from dloral.video.probe import ClipInfo
+
+PIPED = "a pipe"
+"""In the place of a suffix: standard output."""
 
 _HOW = {
     FRAME: "deinterlaced, a whole frame for each",
@@ -28,7 +32,9 @@ _LARGEST_SCALE, _SMALLEST_SCALE = 4.0, 1.0
 
 
 def target_suffix(target: str | Path) -> str:
-    """The suffix by which a target is written; empty for a folder of frames."""
+    """The suffix by which a target is written; empty for a folder of frames, PIPED for a pipe."""
+    if is_pipe(target):
+        return PIPED
     path = Path(target)
     is_folder = path.is_dir() or str(target).endswith("/") or not path.suffix
     return "" if is_folder else path.suffix.lower()
@@ -42,7 +48,7 @@ def treated(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> ClipInfo:
     method = options.deinterlace
     if method == AUTO:
         method = FRAME if clip.field_order else OFF
-    if method != OFF and clip.kind != "video":
+    if method != OFF and clip.kind not in ("video", "pipe"):
         raise OptionError(
             "{path} is not a video, and {option} is {value}",
             remedy="leave it out",
@@ -71,7 +77,7 @@ def chosen_depth(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> int:
         return 8
     if suffix in CONTAINERS:
         return deepest(options.codec, clip.keep_alpha)
-    return 10 if suffix in ("", *DEEP) else 8
+    return 10 if suffix in ("", PIPED, *DEEP) else 8
 
 
 def treatment_notes(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> list[str]:
@@ -173,6 +179,8 @@ def _holds_profile(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> bool
 def _lacks(options: UpscaleOptions, suffix: str) -> str:
     if options.bit_depth == 8:
         return "8 bits hold too little for it"
+    if suffix == PIPED:
+        return "frames in a pipe do not say that they are HDR"
     if suffix in CONTAINERS:
         return f"{options.codec} is written with 8 bits here"
     return f"{suffix} holds 8 bits"

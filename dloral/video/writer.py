@@ -37,6 +37,8 @@ from dloral.video.extras import needs_own_keys
 from dloral.video.images import frame_files
 from dloral.video.media import seconds
 from dloral.video.parts import Part, remove_frames
+from dloral.video.pipe_formats import Y4M
+from dloral.video.pipes import STANDARD_OUTPUT, check_pipe_choices, is_pipe, write_output
 from dloral.video.probe import ClipInfo
 from dloral.video.targets import (
     beside,
@@ -98,6 +100,7 @@ def open_writer(
     start: Fraction | float = 0,
     duration: Fraction | float | None = None,
     overwrite: bool = True,
+    pipe_format: str = Y4M,
 ) -> contextlib.AbstractContextManager[Writer]:
     """A place to write the restored frames of ``source`` to, in a ``with`` block.
 
@@ -105,7 +108,8 @@ def open_writer(
     folder (no suffix, a trailing slash, or an existing folder) for 00000000.png, 00000001.png, ...,
     or with the names of the source's frames (``keep_names``); 16 bits a channel when ``bit_depth``
     is 10. ``start``, ``duration``: which seconds of the source the frames come from, so that sound
-    and subtitles are cut alike. ``audio``: auto, copy, aac or none. A source that keeps its alpha
+    and subtitles are cut alike. ``-`` is standard output, which takes uncompressed frames as
+    ``pipe_format`` says. ``audio``: auto, copy, aac or none. A source that keeps its alpha
     takes frames of four channels.
 
     An existing folder is filled only if it is empty or holds nothing but frames that this writer
@@ -113,6 +117,12 @@ def open_writer(
     OptionError for a wrong choice, such as a frame of the source; both raised here, before any
     work. OutputError in the block when the disk is full and the like.
     """
+    if is_pipe(target):
+        check_output_size(STANDARD_OUTPUT, width, height)
+        piped = OutputFormat("", width, height, bit_depth=bit_depth, chroma=chroma)
+        encoding = {"codec": codec if codec != "h264" else None, "crf": crf, "preset": preset}
+        check_pipe_choices({**encoding, "encoder_option": encoder_options}, piped)
+        return write_output(source, piped, pipe_format)
     path, suffix = checked_target(target, source, overwrite)
     check_output_size(path, width, height)
     alpha = source.keep_alpha

@@ -12,9 +12,10 @@ from PIL import Image
 from dloral.errors import CancelledError, InputError
 from dloral.frames.resize import resize_bicubic
 from dloral.studio.comparison import comparison_clip
-from dloral.studio.jobs import Job, viewer_size
+from dloral.studio.jobs import Job
 from dloral.studio.models import Models
 from dloral.studio.records import Result, read_result, write_result
+from dloral.studio.restoration import viewer_size
 from dloral.studio.runtime import JobQueue
 from dloral.studio.sessions import Session
 from dloral.studio.settings import settings_from
@@ -219,7 +220,7 @@ def test_a_failed_job_says_why_and_leaves_nothing(session, clip):
 def test_a_mistake_of_ours_ends_the_job_and_not_the_queue(session, clip, monkeypatch):
     give(session, clip)
     with monkeypatch.context() as patch:
-        patch.setattr("dloral.studio.jobs.upscale_steps", lambda *_, **__: 1 / 0)
+        patch.setattr("dloral.studio.restoration.upscale_steps", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(session)
     assert run(session, scale=1).file.exists()

@@ -9,16 +9,20 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import dloral
 from dloral.cli import main
+from dloral.data.clips import Clips, Draw
 from dloral.data.manifest import list_files, save_manifest
 from dloral.errors import DLoRALError, OptionError
 from dloral.training.chain import run_chain
 from dloral.training.config import with_changes
+from dloral.training.fresh import build_pipeline
+from dloral.training.phases.flow import FlowConfig, FlowPhase, moved_pairs
 from dloral.training.plan import PHASES, ChainConfig, check_budget, check_same
 from dloral.training.recipes import CHAINS, COMPACT_CPU
 from dloral.weights.loading import load_pipeline
@@ -207,6 +211,22 @@ def test_a_flow_crop_that_the_pyramid_cannot_halve_is_one_line(
     with pytest.raises(OptionError, match=r"flow\.crop is 40") as caught:
         run_chain(tiny(photos, "flow.crop=40"), tmp_path / "run", steps=4)
     assert "\n" not in str(caught.value)
+
+
+class NoClips:
+    def draw(self, draw: Draw) -> Clips:
+        raise NotImplementedError
+
+
+def test_a_coarsest_level_of_one_cell_is_taught(photos: Path) -> None:
+    sizes = tiny(photos).sizes
+    cells = 2 ** (sizes.flow_levels - 1)
+    flow = FlowConfig(crop=8 * cells)
+    phase = FlowPhase(build_pipeline(sizes), NoClips(), flow, steps=4)
+    stills = torch.rand(2, 3, 2 * cells, 2 * cells)
+    pairs = moved_pairs(stills, flow.most_shift, np.random.default_rng(0))
+    assert pairs.flow.shape == (2, 2, cells, cells)
+    assert torch.isfinite(phase._taught(pairs))
 
 
 def test_the_recipes_crops_fit_their_flow_nets() -> None:

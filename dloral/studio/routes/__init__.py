@@ -20,6 +20,7 @@ from dloral.studio.routes.clip import clip_routes
 from dloral.studio.routes.job import job_routes
 from dloral.studio.routes.model import model_routes
 from dloral.studio.routes.preview import preview_routes
+from dloral.studio.routes.queue import queue_routes
 from dloral.studio.routes.result import result_routes
 from dloral.studio.routes.visit import visit_routes
 from dloral.studio.studio import Studio
@@ -30,7 +31,10 @@ _UNKNOWN = {"gone": True}
 def build_routes(studio: Studio) -> FastAPI:
     """The application to be mounted at ``/studio``."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    rooms = (visit_routes, model_routes, clip_routes, preview_routes, job_routes, result_routes)
+    rooms = (
+        *(visit_routes, model_routes, clip_routes, preview_routes),
+        *(job_routes, queue_routes, result_routes),
+    )
     for routes in rooms:
         app.include_router(routes(studio))
     _answer_errors(app, studio)

@@ -92,9 +92,14 @@ async def json_of(request: Request) -> dict[str, Any]:
 
 
 async def allowed_settings(request: Request, session: Session, studio: Studio) -> Settings:
-    """The body's ``settings`` for the visitor's clip; InputError or OptionError for what is wrong,
-    and beyond what may be asked at once."""
-    settings = settings_from(object_of(await json_of(request), "settings"), studio.model.name)
+    """The body's ``settings`` as :func:`allowed`."""
+    return allowed(object_of(await json_of(request), "settings"), session, studio)
+
+
+def allowed(values: dict[str, Any], session: Session, studio: Studio) -> Settings:
+    """Settings for the visitor's clip; InputError or OptionError for what is wrong, and beyond
+    what may be asked at once."""
+    settings = settings_from(values, studio.model.name)
     clip = clip_of(session)
     if clip.kind != "video":  # the page's choice stands for its next clip
         settings = replace(settings, options=replace(settings.options, deinterlace=AUTO))

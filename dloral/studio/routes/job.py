@@ -24,11 +24,13 @@ def job_routes(studio: Studio) -> APIRouter:
         return answer(state_of(session, studio))
 
     @router.delete("/{token}/job")
-    def stop_job(token: str) -> Response:
-        """What is done becomes the result."""
+    def stop_job(token: str, keep: bool = True) -> Response:
+        """What is done becomes the result, or with ``keep=false`` goes."""
         session = visitor(token, studio)
-        if session.job is not None:
+        if session.job is not None and keep:
             session.job.stop()
+        elif session.job is not None:
+            session.job.cancel()
         return answer(state_of(session, studio))
 
     @router.post("/{token}/scenes")

@@ -147,11 +147,11 @@ class FlowPhase(Phase):
         flows = self.pipe.flow.coarse_to_fine(2 * pairs.current - 1, 2 * pairs.previous - 1)
         wanted, known, weight = pairs.flow, pairs.known, 1.0
         total = wanted.new_zeros(())
-        for flow in reversed(flows):
+        for level, flow in enumerate(reversed(flows)):
+            if level:  # a cell is twice as large as the finer level's
+                wanted, known = F.avg_pool2d(wanted, 2) / 2, F.avg_pool2d(known, 2)
+                weight *= self.config.coarser_weight
             total = total + weight * end_point_error(flow, wanted, known)
-            # A cell of the next level is twice as large.
-            wanted, known = F.avg_pool2d(wanted, 2) / 2, F.avg_pool2d(known, 2)
-            weight *= self.config.coarser_weight
         return total
 
     @torch.no_grad()

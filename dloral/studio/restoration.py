@@ -1,0 +1,181 @@
+"""A clip restored with all that the page's viewer needs beside the result: a clip of both pictures,
+measures of every frame, the settings' file."""
+
+import shutil
+import zipfile
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from dloral.frames.resize import resize_bicubic
+from dloral.jobs.journal import JOURNAL, journal_folder
+from dloral.studio.measures import Measures
+from dloral.studio.pictures import png_of, stacked, within
+from dloral.studio.records import Result, write_result
+from dloral.studio.settings import PNG_ZIP, Settings, as_restored, result_path
+from dloral.upscale import Progress, expected_frames, output_size, upscale_steps
+from dloral.video.encoders import FOR_VIEWING
+from dloral.video.probe import ClipInfo
+from dloral.video.reader import Frame, read_frames
+from dloral.video.writer import open_writer
+
+if TYPE_CHECKING:
+    from dloral.frame_generator import FrameGenerator
+
+VIEWER_SIDE = 2048
+"""Pixels: frames of the viewer's clip have no longer side; one that stands still is shown whole."""
+
+STOP = "stop"
+"""A file in a job's folder: the job ends with the frames that are done. A file, since the job may
+be run in another process (ZeroGPU), or be taken up by the next server."""
+
+
+def restore(
+    clip: ClipInfo,
+    folder: Path,
+    settings: Settings,
+    pipe: "FrameGenerator",
+) -> Generator[Progress | Result, None, None]:
+    """Restore ``clip`` into ``folder`` with all that the viewer needs; the Result comes last.
+
+    Closing the generator stops the job and leaves no result in the folder, but the segments that
+    are done, and the next call goes on from them. A file :data:`STOP` in the folder ends it with
+    the frames that are done, as a result that says so.
+    """
+    height, width = output_size(clip, settings.options)
+    file = result_path(folder, clip, settings.format)
+    as_zip = settings.format == PNG_ZIP and clip.kind != "image"
+    target = folder / "frames" if as_zip else file
+    clip = as_restored(clip, settings)
+    viewer_file = folder / ("viewer.png" if clip.kind == "image" else "viewer.mp4")
+    options = replace(settings.options, resume=clip.kind != "image")
+    is_resumed = (journal_folder(target) / JOURNAL).is_file()
+    pairs = _Pairs(viewer_file, clip, settings, (height, width))
+    last = Progress("loading")
+    with ExitStack() as stack:
+        stop = (folder / STOP).exists
+        steps = upscale_steps(clip.path, target, options, pipe, settings.scenes, stop=stop)
+        stack.enter_context(closing(steps))
+        if not is_resumed:
+            stack.enter_context(pairs)
+        for last in steps:
+            if not is_resumed and last.restored_frame is not None and last.lq_frame is not None:
+                pairs.add(last.lq_frame, last.restored_frame, last.time, last.duration)
+            yield last
+    if is_resumed:
+        # The frames that were done before are in the result alone.
+        told = replace(last, stage="writing")
+        with pairs:
+            for lq_frame, frame in _read_pairs(clip, target, settings, (height, width)):
+                pairs.add(lq_frame, frame.pixels, frame.time, frame.duration)
+                yield told
+    total = expected_frames(clip, options)
+    is_part = (folder / STOP).exists() and total is not None and len(pairs.times) < total
+    if as_zip:
+        _zip(target, file)
+    if pipe.reads_prompts:
+        settings = replace(settings, scenes=last.scenes)  # so that the file makes this again
+    settings_file = file.with_suffix(".json")
+    settings_file.write_bytes(settings.as_file(clip))
+    profile_file = folder / "profile.png"
+    profile_file.write_bytes(png_of(pairs.measures.profile()))
+    result = Result(
+        clip=clip,
+        settings=settings,
+        file=file,
+        settings_file=settings_file,
+        viewer_file=viewer_file,
+        profile_file=profile_file,
+        times=tuple(pairs.times),
+        durations=tuple(pairs.durations),
+        size=(height, width),
+        measures=pairs.measures.as_lists(),
+        notes=last.notes,
+        is_part=is_part,
+    )
+    write_result(result)
+    yield result
+
+
+class _Pairs:
+    """What is made of each pair of frames: the viewer's clip, times, measures. To be entered."""
+
+    def __init__(
+        self, file: Path, clip: ClipInfo, settings: Settings, size: tuple[int, int]
+    ) -> None:
+        self.times: list[Fraction] = []
+        self.durations: list[Fraction] = []
+        self.measures = Measures()
+        self._height, self._width = viewer_size(*size, clip.kind == "image")
+        self._writing = open_writer(
+            file,
+            width=self._width,
+            height=2 * self._height,
+            source=clip,
+            codec=FOR_VIEWING,
+            start=settings.options.start,
+            duration=settings.options.duration,
+        )
+
+    def __enter__(self) -> None:
+        self._writer = self._writing.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._writing.__exit__(*error)
+
+    def add(self, lq_frame: Tensor, restored: Tensor, time: Fraction, duration: Fraction) -> None:
+        self.times.append(time)
+        self.durations.append(duration)
+        pair = [_shown(frame, self._height, self._width) for frame in (lq_frame, restored)]
+        self._writer.write(stacked(*pair), time, duration)
+        self.measures.add(lq_frame, restored)
+
+
+def _read_pairs(
+    clip: ClipInfo, result: Path, settings: Settings, size: tuple[int, int]
+) -> Iterator[tuple[Tensor, Frame]]:
+    """The bicubic enlargement of each source frame, and that frame with the result's pixels."""
+    options = settings.options
+    with (
+        read_frames(clip, options.start, options.duration) as frames,
+        read_frames(result) as restored,
+    ):
+        for frame, finished in zip(frames, restored, strict=False):  # a part has fewer
+            lq_frame = resize_bicubic(frame.pixels[None], *size)[0]
+            yield lq_frame, frame._replace(pixels=finished.pixels)
+
+
+def viewer_size(height: int, width: int, is_image: bool = False) -> tuple[int, int]:
+    """Height and width of one half of the viewer's picture; even for a video."""
+    ratio = min(1.0, VIEWER_SIDE / max(height, width))
+    half = max(1, round(height * ratio)), max(1, round(width * ratio))
+    return half if is_image else (max(2, half[0] // 2 * 2), max(2, half[1] // 2 * 2))
+
+
+def _shown(frame: Tensor, height: int, width: int) -> Tensor:
+    """The frame at the viewer's size: smaller, or without the odd last row and column."""
+    if max(frame.shape[1:]) > VIEWER_SIDE:
+        frame = within(frame, VIEWER_SIDE)
+    if frame.shape[1] < height or frame.shape[2] < width:  # of a single row or column
+        return resize_bicubic(frame[None], height, width)[0]
+    return frame[:, :height, :width]
+
+
+def _zip(folder: Path, target: Path) -> None:
+    """The frames of a folder in one file, which takes their place. PNG is compressed already."""
+    part = target.with_suffix(".part")
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, file.name)
+    part.replace(target)
+    shutil.rmtree(folder)
+
+
+def has_segments(folder: Path) -> bool:
+    """Whether a run in a job's ``folder`` ended before its result was there, and can go on."""
+    return any(folder.glob(f"*.resume/{JOURNAL}"))

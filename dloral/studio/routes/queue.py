@@ -1,0 +1,85 @@
+"""The queue as a list on the page steers it: order, pause, resume, retry, settings of each job."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
+
+from dloral.errors import InputError
+from dloral.studio.routes.calls import (
+    allowed,
+    allowed_settings,
+    answer,
+    json_of,
+    object_of,
+    visitor,
+)
+from dloral.studio.states import brief_of, state_of
+from dloral.studio.studio import Studio
+
+MOST_VISITS = 1000
+"""In one call."""
+
+
+def queue_routes(studio: Studio) -> APIRouter:
+    router = APIRouter()
+
+    @router.post("/visits")
+    async def visits(request: Request) -> Response:
+        """Of each of the body's ``tokens`` what a list shows; null where the visit is gone."""
+        tokens = _tokens(await json_of(request))
+        return answer({"visits": await run_in_threadpool(_listed, tokens, studio)})
+
+    @router.post("/order")
+    async def order(request: Request) -> Response:
+        """Run the jobs of the body's ``tokens`` in this order; those of others stay where they are.
+        Answers as ``/visits``."""
+        tokens = _tokens(await json_of(request))
+        await run_in_threadpool(studio.sessions.arrange, tokens)
+        return answer({"visits": await run_in_threadpool(_listed, tokens, studio)})
+
+    @router.put("/{token}/job")
+    async def change_job(token: str, request: Request) -> Response:
+        """Other settings for a job that waits or is paused; it keeps its place."""
+        session = visitor(token, studio)
+        settings = await allowed_settings(request, session, studio)
+        await run_in_threadpool(session.a_job().change, settings)
+        return answer(state_of(session, studio))
+
+    @router.post("/{token}/job/pause")
+    def pause_job(token: str) -> Response:
+        session = visitor(token, studio)
+        session.a_job().pause()
+        return answer(state_of(session, studio))
+
+    @router.post("/{token}/job/resume")
+    def resume_job(token: str) -> Response:
+        session = visitor(token, studio)
+        session.resume_job()
+        return answer(state_of(session, studio))
+
+    @router.post("/{token}/job/retry")
+    async def retry_job(token: str, request: Request) -> Response:
+        """A failed or cancelled job once more, with the body's ``settings`` if it has some."""
+        session = visitor(token, studio)
+        asked = await json_of(request)
+        settings = allowed(object_of(asked, "settings"), session, studio) if asked else None
+        await run_in_threadpool(session.retry_job, settings)
+        return answer(state_of(session, studio))
+
+    return router
+
+
+def _tokens(asked: dict[str, Any]) -> list[str]:
+    found = asked.get("tokens")
+    if not isinstance(found, list) or not all(isinstance(token, str) for token in found):
+        raise InputError("the call names no tokens")
+    if len(found) > MOST_VISITS:
+        raise InputError(f"the call names {len(found)} tokens; give at most {MOST_VISITS}")
+    return found
+
+
+def _listed(tokens: list[str], studio: Studio) -> dict[str, Any]:
+    found = {token: studio.sessions.find(token) for token in tokens}
+    return {token: brief_of(session) if session else None for token, session in found.items()}
