@@ -176,7 +176,7 @@ def time_in_words(seconds: float) -> str:
 
 
 def range_in_words(least: float, most: float) -> str:
-    """``about 2 s``, ``50 s to 1:20 min``: rounded, for nobody knows it better."""
+    """``about 2 s``, ``50 s to 1:20 min``, ``25 to 50 min``: nobody knows it better."""
     least, most = _rounded(least), _rounded(most)
     words, longest = _whole(least), _whole(most)
     if least >= most or most <= 2:
@@ -187,7 +187,10 @@ def range_in_words(least: float, most: float) -> str:
 
 
 def _whole(seconds: float) -> str:
-    return f"{round(seconds)} s" if seconds < 10 else time_in_words(seconds)
+    """Of rounded seconds; minutes and hours without a rest that is none."""
+    if seconds < 10:
+        return f"{round(seconds)} s"
+    return time_in_words(seconds).replace(":00 h", " h").replace(":00 min", " min")
 
 
 def _rounded(seconds: float) -> float:

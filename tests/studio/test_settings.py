@@ -93,8 +93,9 @@ def test_no_time_is_said_before_anything_was_measured():
         (1.2, 2.1, "about 2 s"),
         (12.2, 17.9, "12 to 18 s"),
         (48, 83, "50 s to 1:20 min"),
-        (62, 130, "1:00 to 2:10 min"),
-        (3500, 7000, "1:00:00 to 1:55:00 h"),
+        (62, 130, "1 to 2:10 min"),
+        (1500, 3030, "25 to 50 min"),
+        (3500, 7000, "1:00 to 1:55 h"),
     ],
 )
 def test_a_time_is_said_as_a_rounded_range(least: float, most: float, words: str):

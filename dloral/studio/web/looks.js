@@ -29,11 +29,14 @@ export const BOXES = { "1080p": [1920, 1080], "1440p": [2560, 1440], "4K": [3840
 // The enlargement that a named size means for a clip; null where that is out of reach.
 /** @param {string} name @param {{width: number, height: number}} clip @param {[number, number]} range */
 export const scaleOf = (name, clip, [least, most]) => {
-  const box = BOXES[name];
-  if (!box) return Number(name);
-  const [long, short] = box, isWide = clip.width >= clip.height;
-  const scale = Math.min((isWide ? long : short) / clip.width, (isWide ? short : long) / clip.height);
+  if (!BOXES[name]) return Number(name);
+  const scale = exactScale(name, clip);
   return scale < least || scale > most ? null : scale;
+};
+
+const exactScale = (name, clip) => {
+  const [long, short] = BOXES[name], isWide = clip.width >= clip.height;
+  return Math.min((isWide ? long : short) / clip.width, (isWide ? short : long) / clip.height);
 };
 
 // The box of a named size for a clip, which upright clips take upright; null where it is none.
@@ -41,6 +44,15 @@ export const scaleOf = (name, clip, [least, most]) => {
 export const fitOf = (name, clip) => {
   const box = BOXES[name];
   return box && clip ? (clip.width >= clip.height ? box : [...box].reverse()).join("x") : null;
+};
+
+// Settings chosen at one clip, for another: a named size is met anew, as nearly as the range allows.
+/** @param {any} settings @param {string} name  Of the size. @param {{width: number, height: number, suggested: {scale: number}}} clip @param {[number, number]} range */
+export const settingsFor = (settings, name, clip, range) => {
+  if (!name) return { ...settings, scale: clip.suggested.scale, fit: null };
+  if (!BOXES[name]) return settings;
+  const scale = scaleOf(name, clip, range);
+  return { ...settings, scale: scale ?? clamp(exactScale(name, clip), ...range), fit: scale === null ? null : fitOf(name, clip) };
 };
 
 /** @param {number} scale @param {{width: number, height: number}} clip @param {[number, number]} range */
