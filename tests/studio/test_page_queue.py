@@ -75,7 +75,7 @@ def test_clips_of_this_machine_are_chosen_without_being_sent(page: Page, tmp_pat
     expect(page.locator("#places-says")).to_contain_text("cannot be opened")
     page.fill("#places-path", str(tmp_path))
     page.keyboard.press("Enter")
-    page.get_by_role("button", name="clips", exact=True).click()
+    page.get_by_role("button", name="Folder clips").click()
     page.get_by_label("here.mp4").check()
     before = previews(page)
     page.click("#places-take")

@@ -80,6 +80,7 @@ const folderEntry = ({ name, path }) => {
   const item = document.createElement("li"), button = document.createElement("button");
   Object.assign(button, { type: "button", className: "plain", textContent: name });
   button.dataset.folder = path;
+  button.setAttribute("aria-label", `Folder ${name}`);
   item.append(button);
   return item;
 };
