@@ -15,6 +15,7 @@ from dloral.studio.routes.calls import (
     answer,
     body,
     clip_of,
+    number_of,
     picture,
     receive,
     visitor,
@@ -72,9 +73,15 @@ def clip_routes(studio: Studio) -> APIRouter:
         return answer(state_of(session, studio))
 
     @router.get("/{token}/thumbnails")
-    def strip(token: str, count: int = 12) -> Response:
+    def strip(
+        token: str, count: int = 12, start: float = 0, duration: float | None = None
+    ) -> Response:
         clip = clip_of(visitor(token, studio))
-        return picture(thumbnails(clip, min(max(count, 1), MOST_THUMBNAILS)), JPEG)
+        part = {"start": start, "duration": float(clip.duration or 0)}
+        if duration is not None:
+            part["duration"] = duration
+        seconds = [float(number_of(part, name)) for name in ("start", "duration")]
+        return picture(thumbnails(clip, min(max(count, 1), MOST_THUMBNAILS), *seconds), JPEG)
 
     @router.post("/{token}/settings")
     async def read_settings(token: str, request: Request) -> Response:
