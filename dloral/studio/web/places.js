@@ -35,14 +35,16 @@ export class Places {
   async open(onFolder = null) {
     this.onFolder = onFolder;
     this.dialog.showModal();
-    await this.go(localStorage.getItem(MEMORY) ?? "");
+    const kept = localStorage.getItem(MEMORY) ?? "";
+    if (!await this.go(kept) && kept) await this.go("");  // it is there no more
   }
 
+  // Whether the folder could be opened, or another was asked for meanwhile.
   async go(path) {
     const says = find("#places-says"), own = this.asked = {};
     try {
       const found = await this.link.call("POST", "places", { body: { path } });
-      if (own !== this.asked) return;  // another folder is asked for since
+      if (own !== this.asked) return true;
       this.shown = found.path;
       this.path.value = found.path;
       localStorage.setItem(MEMORY, found.path);
@@ -54,11 +56,11 @@ export class Places {
       const count = found.files.length;
       says.textContent = count ? `${count} clip${count === 1 ? "" : "s"} and pictures here${found.more ? `, and ${found.more} more entries that are not listed` : ""}` : "No clips or pictures here";
     } catch (error) {
-      if (own !== this.asked) return;
+      if (own !== this.asked) return true;
       says.textContent = error.message;
-      if (this.shown === undefined) { localStorage.removeItem(MEMORY); if (path) await this.go(""); }
-    }
-    this.count();
+      return false;
+    } finally { this.count(); }
+    return true;
   }
 
   count() {
