@@ -3,9 +3,10 @@
     python benchmarks/fuzz.py --runs 3000
 
 Each input is a kind of the corpus (``tests/media``) with bytes changed, removed, doubled or taken
-from another file. It is restored with bicubic in a forked process that may take 30 s and grow by
-2 GB. Right is a result or one line; a traceback, a crash, a hang or growth is a fault, and its
-input is kept in ``--keep``.
+from another file, or with numbers changed in its time stamps and index tables. It is restored with
+bicubic in a forked process that may take 30 s and grow by 2 GB. Right is a result or one line; a
+traceback, a crash, a hang, growth or a pixel outside [0, 1] is a fault, and its input is kept in
+``--keep``.
 """
 
 import argparse
@@ -24,11 +25,39 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "media"))
 from kinds_extras import write_helpers
 from media_kinds import KINDS, make_all
 
-from dloral import DLoRALError, UpscaleOptions, upscale_video
+from dloral import DLoRALError, UpscaleOptions
+from dloral.upscale import upscale_steps
 from dloral.weights.loading import load_pipeline
 
-RESULT, REFUSED, TRACEBACK, NOT_CLEAN = 0, 1, 2, 3
-NAMES = {0: "a result", 1: "one line", 2: "a traceback", 3: "something left behind"}
+RESULT, REFUSED, TRACEBACK, NOT_CLEAN, OUTSIDE = 0, 1, 2, 3, 4
+NAMES = {
+    RESULT: "a result",
+    REFUSED: "one line",
+    TRACEBACK: "a traceback",
+    NOT_CLEAN: "something left behind",
+    OUTSIDE: "pixels outside [0, 1]",
+}
+
+TIMES = (
+    *((b"mvhd", 28), (b"tkhd", 32), (b"mdhd", 24), (b"stts", 24), (b"ctts", 24), (b"elst", 24)),
+    *((b"tfdt", 12), (b"mehd", 12), (b"sidx", 32)),  # MP4
+    *((b"\x2a\xd7\xb1", 5), (b"\x44\x89", 9), (b"\xe7", 5), (b"\xa3", 5), (b"\x9b", 4)),  # Matroska
+    *((b"\0\0\1\xe0", 15), (b"\0\0\1\xc0", 15), (b"\0\0\1\xbd", 15), (b"\0\0\1\xba", 10)),  # MPEG
+    *((b"\x09", 8), (b"\x08", 8)),  # FLV: a tag of video, of sound
+    *((b"OggS", 14), (b"fcTL", 26), (b"\x21\xf9\x04", 4), (b"ANMF", 20), (b"DKIF", 32)),
+)
+"""What time stamps stand behind in files, and within how many bytes."""
+
+INDEXES = (
+    *((b"stsz", 20), (b"stz2", 20), (b"stsc", 24), (b"stco", 16), (b"co64", 20), (b"stss", 16)),
+    *((b"trun", 24), (b"tfra", 24), (b"tfhd", 24), (b"sidx", 40)),
+    *((b"idx1", 36), (b"indx", 40), (b"avih", 60), (b"strh", 60)),  # AVI
+    *((b"\x1c\x53\xbb\x6b", 24), (b"\x11\x4d\x9b\x74", 24), (b"\xbb", 12), (b"\xb7", 12)),
+    *((b"II*\0", 100), (b"MM\0*", 100), (b"acTL", 8), (b"OggS", 27), (b"iloc", 40)),
+)
+"""The same of tables that say where frames are and how large."""
+
+EXTREMES = (0, 1, 2, 255, 0x7FFF, 0xFFFF, 10**6, 10**9, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, -1)
 
 
 def mutated(data: bytes, other: bytes, rng: random.Random) -> bytes:
@@ -39,7 +68,9 @@ def mutated(data: bytes, other: bytes, rng: random.Random) -> bytes:
             break
         at = rng.randrange(len(made))
         length = rng.choice((1, 2, 4, 4, 8, 64, 188, 1000))
-        kind = rng.randrange(7)
+        kind = rng.randrange(9)
+        if kind > 6 and change_number(made, INDEXES if kind == 7 else TIMES, rng):
+            continue
         if kind == 0:
             made[at] ^= 1 << rng.randrange(8)
         elif kind == 1:
@@ -58,17 +89,37 @@ def mutated(data: bytes, other: bytes, rng: random.Random) -> bytes:
     return bytes(made)
 
 
+def change_number(made: bytearray, places: tuple, rng: random.Random) -> bool:
+    """Write an extreme number, or one near the old, where such a table begins; False without."""
+    found = [
+        (at + len(mark), span)
+        for mark, span in places
+        if (at := made.find(mark, rng.randrange(len(made)))) >= 0 or (at := made.find(mark)) >= 0
+    ]
+    if not found:
+        return False
+    begin, span = rng.choice(found)
+    at, length = begin + rng.randrange(span), rng.choice((1, 2, 4, 4, 8))
+    order = rng.choice(("big", "little"))
+    old = int.from_bytes(made[at : at + length], order)
+    new = rng.choice((*EXTREMES, old + rng.randrange(-3, 4), old * 1000, rng.getrandbits(33)))
+    made[at : at + length] = (new % (1 << 8 * length)).to_bytes(length, order)
+    return True
+
+
 def restore(source: Path, folder: Path, suffix: str, codec: str, pipe) -> int:
     target = folder / f"out{suffix}"
     try:
-        upscale_video(
-            source, target, UpscaleOptions(model="bicubic", scale=1, codec=codec), pipe=pipe
-        )
+        options = UpscaleOptions(model="bicubic", scale=1, codec=codec)
         status = RESULT
+        for progress in upscale_steps(source, target, options, pipe):
+            for frame in (progress.lq_frame, progress.restored_frame):
+                if frame is not None and not (0 <= frame.min() <= frame.max() <= 1):
+                    status = OUTSIDE
     except DLoRALError as error:
         status = REFUSED if "\n" not in str(error) else TRACEBACK
     left = [file for file in folder.iterdir() if status == REFUSED or file != target]
-    return NOT_CLEAN if left else status
+    return NOT_CLEAN if left and status != OUTSIDE else status
 
 
 def in_a_process(arguments: tuple, seconds: int, megabytes: int) -> str:

@@ -6,6 +6,7 @@ import time
 
 import torch
 
+from dloral.devices import device_title, memory_of
 from dloral.frames.resize import resize_bicubic
 from dloral.weights.loading import load_pipeline
 
@@ -44,8 +45,7 @@ def bench(
 def machine(device: torch.device) -> str:
     """The processor or GPU, its threads or memory, and torch's version."""
     version = f"torch {torch.__version__}"
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        return f"{properties.name} ({properties.total_memory / 2**30:.0f} GiB), {version}"
-    name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor()
+    name, memory = device_title(device), memory_of(device)
+    if device.type != "cpu":
+        return name + (f" ({memory / 2**30:.0f} GiB)" if memory else "") + f", {version}"
     return f"{name}, {torch.get_num_threads()} threads, {platform.system()}, {version}"

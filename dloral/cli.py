@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from dloral import __version__
 from dloral.data.commands import add_data
+from dloral.doctor import add_doctor
 from dloral.errors import OptionError, Terminated, exit_status
 from dloral.evaluation.benchmark_commands import add_baseline, add_benchmark
 from dloral.evaluation.commands import add_compare, add_evaluate
@@ -60,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_fetch(commands)
     _add_convert(commands)
     _add_bench(commands)
+    add_doctor(commands)
     _add_app(commands)
     add_train(commands)
     add_embed(commands)
@@ -120,7 +122,8 @@ def _add_fetch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _fetch(options: argparse.Namespace) -> None:
-    from dloral.weights.fetch import TerminalFetch, fetch, plan_fetch
+    from dloral.weights.fetch import TerminalFetch, fetch
+    from dloral.weights.fetch_plan import plan_fetch
     from dloral.weights.resolve import find_model
 
     if "/" in options.name:

@@ -118,6 +118,10 @@ class ResourceError(DLoRALError):
     """The machine has too little memory for the job, even in its smallest steps."""
 
 
+class MissingPackageError(DLoRALError):
+    """An optional package is not installed; the remedy is the command that installs it."""
+
+
 class CancelledError(DLoRALError):
     """The job was stopped by whoever started it; nothing was written."""
 

@@ -3,7 +3,8 @@
 import json
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,20 @@ def write_whole(path: Path, write: Callable[[Path], object], parents: bool = Fal
     What was at ``path`` stays until then. ``parents``: make the folders that it lies in. Raises
     :class:`OutputError` where it cannot be written.
     """
-    try:
+    with writing(path):
         if parents:
             path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".dloral-") as folder:
             part = Path(folder) / path.name
             write(part)
             part.replace(path)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Within, what the system refuses is an :class:`OutputError` that names ``path``."""
+    try:
+        yield
     except OSError as error:
         if isinstance(error, OutputError):
             raise

@@ -16,6 +16,7 @@ from typing import Protocol
 import psutil
 import torch
 
+from dloral.devices import empty_caches, free_on_device
 from dloral.errors import ResourceError, Setting
 
 VAE_TILES = (64, 32)
@@ -153,13 +154,12 @@ def _lower(model: NeedsMemory, limits: Limits, height: int, width: int) -> Limit
 
 def free_memory(device: torch.device) -> int:
     """Bytes that this process may still take on ``device``; a container's limit counts."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return free + cached
-    free = psutil.virtual_memory().available
+    on_device = free_on_device(device)
+    if on_device is not None:
+        return on_device
+    available: int = psutil.virtual_memory().available
     left = _left_in_container()
-    return free if left is None else min(free, left)
+    return available if left is None else min(available, left)
 
 
 def _left_in_container(control: Path = Path("/sys/fs/cgroup")) -> int | None:
@@ -189,8 +189,7 @@ def release_memory() -> None:
     trim = _of_c_library("malloc_trim")
     if trim is not None:
         trim(0)
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    empty_caches()
 
 
 def keep_freed_memory() -> None:

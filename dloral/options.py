@@ -7,6 +7,7 @@ from typing import Any
 
 from dloral.errors import OptionError, Setting
 from dloral.frames.colour import COLOUR_FIXES
+from dloral.frames.resize import BICUBICS
 
 SCALE_RANGE = (1.0, 4.0)
 MAX_LORA_SCALE = 2.0
@@ -64,7 +65,8 @@ class UpscaleOptions:
     ``tagger`` sees in each scene: dape, ram, none, or ``"auto"`` for DAPE where it is there.
     ``tile``: latent cells a side, None for no tiles, ``"auto"`` for tiles only where a frame has
     more cells than the reference's 96 x 96. ``color_fix``: adain, wavelet, none, or ``"auto"`` for
-    the model's own. ``start``, ``duration``: seconds of the source. ``codec``, ``crf``,
+    the model's own. ``bicubic``: the kernel of the enlargement that the model is given, torch's or
+    Pillow's (``"pil"``). ``start``, ``duration``: seconds of the source. ``codec``, ``crf``,
     ``bit_depth``: of the written video. ``resume``: keep finished parts beside the target until it
     is written, and go on from those that are there; ``"auto"`` for jobs of more than two minutes.
     ``size_changes``: ``"scale"`` frames of another size to the first one's, or ``"refuse"`` such a
@@ -88,6 +90,7 @@ class UpscaleOptions:
     prompt: str = ""
     tagger: str = AUTO
     color_fix: str = AUTO
+    bicubic: str = "torch"
     device: str = AUTO
     dtype: str = AUTO
     tile: int | str | None = AUTO
@@ -122,6 +125,7 @@ class UpscaleOptions:
         _within("strength", self.strength, 0, 1)
         _one_of("window", self.window, WINDOWS)
         _one_of("color_fix", self.color_fix, (AUTO, *COLOUR_FIXES))
+        _one_of("bicubic", self.bicubic, BICUBICS)
         _one_of("vae", self.vae, VAES)
         _one_of("tagger", self.tagger, TAGGERS)
         _one_of("codec", self.codec, (*CODECS, *HARDWARE_CODECS))

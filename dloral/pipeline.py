@@ -16,7 +16,7 @@ latent size for a latent stride of s pixels, C latent channels. Frames are RGB i
 throughout; only the networks see [-1, 1].
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -27,15 +27,20 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 from transformers import CLIPTextModel
 
+from dloral.devices import can_offload
 from dloral.frame_generator import FrameGenerator, check_lora_scales
+from dloral.hub_pipeline import HubPipeline
 from dloral.memory import Limits, release_memory
 from dloral.models import vae_kinds
+from dloral.models.adapters import ADAPTERS, CONSISTENCY, DETAIL
 from dloral.models.cfr import CrossFrameRetrieval
 from dloral.models.flow import SPyNet, warp
-from dloral.models.unet import TwoLoRAUNet
+from dloral.models.unet import TIMESTEP, TwoLoRAUNet
 from dloral.models.vae import CompactVAE
 from dloral.models.vae_kinds import kind_of
-from dloral.options import WINDOWS
+from dloral.options import AUTO, WINDOWS
+
+StepCallback = Callable[[Any, int, int, dict[str, Any]], dict[str, Any] | None]
 
 UNET_FEATURES = 60
 """How many times the UNet's first width is held at a time, for each latent cell."""
@@ -49,7 +54,7 @@ class DLoRALOutput(BaseOutput):
     frames: Any
 
 
-class DLoRALPipeline(DiffusionPipeline, FrameGenerator):
+class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
     """One-step video super-resolution with C-LoRA (consistency) and D-LoRA (detail).
 
     What differs between models is in its configuration, ``model_index.json`` (where a key is
@@ -103,6 +108,10 @@ class DLoRALPipeline(DiffusionPipeline, FrameGenerator):
         )
         # No bar unless asked for: every face of the software shows its own.
         self.set_progress_bar_config(disable=True)
+        self._adapter_scales = dict.fromkeys(ADAPTERS, 1.0)
+        self._vae_tile: int | None = None
+        self._callback: StepCallback | None = None
+        self._interrupt = False
 
     # The four steps --------------------------------------------------------------------------
 
@@ -114,7 +123,7 @@ class DLoRALPipeline(DiffusionPipeline, FrameGenerator):
         """
         # Contiguous, for arrays of pictures are channels-last when they come (see channels_last).
         pictures = (2 * lq_frames - 1).to(self.vae.dtype).contiguous()
-        return vae_kinds.encode(self.vae, pictures, vae_tile)
+        return vae_kinds.encode(self.vae, pictures, vae_tile or self._vae_tile)
 
     def retrieve(
         self,
@@ -158,7 +167,7 @@ class DLoRALPipeline(DiffusionPipeline, FrameGenerator):
     ) -> Tensor:
         """Latents (B,C,h,w) and the padded input (B,3,H,W) -> frames (B,3,H,W), unclamped."""
         decoded = vae_kinds.decode(
-            self.tiny_decoder or self.vae, restored_latents, lq_frames, vae_tile
+            self.tiny_decoder or self.vae, restored_latents, lq_frames, vae_tile or self._vae_tile
         )
         if self.config.decoder_adds_input:
             return decoded / 2 + lq_frames
@@ -215,7 +224,7 @@ class DLoRALPipeline(DiffusionPipeline, FrameGenerator):
             return None
         if self.text_encoder is None:
             self._load_text_encoder()
-        tokens = self.tokenizer(  # type: ignore[misc]
+        tokens = self.tokenizer(
             prompt,
             padding="max_length",
             max_length=self.tokenizer.model_max_length,
@@ -247,6 +256,48 @@ class DLoRALPipeline(DiffusionPipeline, FrameGenerator):
         check_lora_scales(consistency, detail)
         self.unet.set_scales(consistency=consistency, detail=detail)
 
+    # What people call ------------------------------------------------------------------------
+
+    def __call__(
+        self,
+        frames: Any,
+        prompt: str = "",
+        consistency: float | None = None,
+        detail: float | None = None,
+        window: int = 1,
+        tile: int | None = None,
+        tile_overlap: int = 32,
+        color_fix: str = AUTO,
+        output_type: str = "pt",
+        batch_size: int = 1,
+        callback_on_step_end: StepCallback | None = None,
+    ) -> Any:
+        """Restore a clip that has been brought to its output size, as
+        :meth:`FrameGenerator.__call__` says.
+
+        ``consistency``, ``detail``: as :meth:`set_adapters` left them where they are not given.
+        ``callback_on_step_end``: called with (pipeline, index of the frame, timestep,
+        ``{"frame": restored}``) after each frame; a frame that it returns in such a dictionary
+        takes the place of that one. One that sets ``pipe._interrupt = True`` ends the clip there.
+        """
+        kept = self._adapter_scales
+        self._callback, self._interrupt = callback_on_step_end, False
+        try:
+            return super().__call__(
+                frames,
+                prompt,
+                kept[CONSISTENCY] if consistency is None else consistency,
+                kept[DETAIL] if detail is None else detail,
+                window,
+                tile,
+                tile_overlap,
+                color_fix,
+                output_type,
+                batch_size,
+            )
+        finally:
+            self._callback = None
+
     # Memory ----------------------------------------------------------------------------------
 
     @property
@@ -256,7 +307,7 @@ class DLoRALPipeline(DiffusionPipeline, FrameGenerator):
             can.add("vae_tile")
         if self.reads_prompts and self.folder is not None:
             can.add("text")
-        if self.execution_device.type == "cuda":
+        if can_offload(self.execution_device):
             can.add("offload")
         return can
 
@@ -288,9 +339,14 @@ class DLoRALPipeline(DiffusionPipeline, FrameGenerator):
 
     def _watched(self, results: Iterator[Tensor], total: int) -> Iterable[Tensor]:
         with self.progress_bar(total=total) as bar:
-            for result in results:
+            for index, result in enumerate(results):
+                if self._callback is not None:
+                    changed = self._callback(self, index, TIMESTEP, {"frame": result}) or {}
+                    result = changed.get("frame", result)
                 yield result
                 bar.update()
+                if self._interrupt:
+                    return
 
     def _output(self, frames: Any) -> DLoRALOutput:
         return DLoRALOutput(frames=frames)

@@ -65,7 +65,7 @@ def upscale_video(
 
 
 def upscale_steps(
-    source: str | Path,
+    source: ClipInfo | str | Path,
     target: str | Path,
     options: UpscaleOptions | None = None,
     pipe: "FrameGenerator | None" = None,

@@ -42,6 +42,7 @@ def add_upscale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     add("--tagger", default="auto", help="dape, ram, none, or auto: dape where it is fetched")
     add("--vae", default="auto", help="tiny, tiny-decoder, or auto: the model's own")
     add("--color-fix", default="auto", help="adain, wavelet, none, or auto: the model's own")
+    add("--bicubic", default="torch", help="kernel of the model's input: torch, or pil (Pillow's)")
     add(
         "--tile",
         type=_tile,
@@ -132,7 +133,9 @@ def _bit_depth(text: str) -> int | str:
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="compact", help="compact, sd21, a folder, or a Hub id")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, rocm, xpu, mps, directml, or cuda:1"
+    )
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
 
 

@@ -1,5 +1,6 @@
 """A micro-batch of clips, and what everything that trains draws them from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -39,6 +40,21 @@ class Clips:
             None if part is None else part.to(device) for part in (self.flow, self.small_frames)
         )
         return type(self)(self.hq_frames.to(device), self.lq_frames.to(device), flow, small)
+
+
+def turned(
+    pictures: Sequence[Tensor], flow: Tensor, rng: np.random.Generator
+) -> tuple[list[Tensor], Tensor]:
+    """Pictures (...,H,W) and flow (...,2,h,w), all mirrored or transposed in the same one of eight
+    ways; the flow's directions follow."""
+    for axis, sign in ((-1, (-1.0, 1.0)), (-2, (1.0, -1.0))):
+        if rng.integers(2):
+            pictures = [picture.flip(axis) for picture in pictures]
+            flow = flow.flip(axis) * flow.new_tensor(sign).view(2, 1, 1)
+    if rng.integers(2):
+        pictures = [picture.transpose(-1, -2) for picture in pictures]
+        flow = flow.transpose(-1, -2).flip(-3)
+    return list(pictures), flow
 
 
 class ClipSource(Protocol):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
-Homography = NDArray[np.float64]
+Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,9 @@ def sample_cameras(
     size: int,
     rng: np.random.Generator,
     config: MotionConfig,
-) -> list[Homography]:
-    """For every frame, the map from its pixels to the photograph's; a steady motion with a little
-    unsteadiness, as of a hand."""
+) -> Values:
+    """For every frame, the map (T,3,3) from its pixels to the photograph's; a steady motion with a
+    little unsteadiness, as of a hand."""
     height, width = photo_size
     speed = config.most_shift * rng.random() ** 3 * (rng.random() >= config.still_probability)
     angle = rng.uniform(-np.pi, np.pi)
@@ -106,33 +106,28 @@ def sample_cameras(
     centre = np.array(
         [rng.uniform(edge, side - edge) for edge, side in zip(margin, (width, height), strict=True)]
     )
-    cameras = []
-    for frame in range(num_frames):
-        time = frame - (num_frames - 1) / 2
-        shake = 0.1 * speed * rng.normal(size=2)
-        cameras.append(
-            _camera(
-                centre + time * velocity + shake,
-                np.exp(time * zoom),
-                time * turn,
-                time * tilt,
-                size,
-            )
-        )
-    return cameras
+    time = np.arange(num_frames, dtype=np.float64) - (num_frames - 1) / 2
+    shake = 0.1 * speed * rng.normal(size=(num_frames, 2))
+    places = centre + time[:, None] * velocity + shake
+    return camera_maps(places, np.exp(time * zoom), time * turn, time[:, None] * tilt, size)
 
 
-def _camera(
-    centre: NDArray[np.float64], zoom: float, turn: float, tilt: NDArray[np.float64], size: int
-) -> Homography:
+def camera_maps(places: Values, zoom: Values, turn: Values, tilt: Values, size: int) -> Values:
+    """Maps (...,3,3) from the pixels of a frame to those of a picture around ``places`` (...,2);
+    zoom, turn (...), tilt (...,2)."""
     to_middle = np.array([[1, 0, -(size - 1) / 2], [0, 1, -(size - 1) / 2], [0, 0, 1]])
-    cos, sin = zoom * np.cos(turn), zoom * np.sin(turn)
-    move = np.array([[cos, -sin, centre[0]], [sin, cos, centre[1]], [0, 0, 1]])
-    perspective = np.array([[1, 0, 0], [0, 1, 0], [tilt[0], tilt[1], 1]])
+    move = np.zeros((*zoom.shape, 3, 3))
+    move[..., 0, 0] = move[..., 1, 1] = zoom * np.cos(turn)
+    move[..., 1, 0] = zoom * np.sin(turn)
+    move[..., 0, 1] = -move[..., 1, 0]
+    move[..., :2, 2] = places
+    move[..., 2, 2] = 1
+    perspective = np.broadcast_to(np.eye(3), move.shape).copy()
+    perspective[..., 2, :2] = tilt
     return move @ perspective @ to_middle
 
 
-def homography_flow(homography: Homography, size: int) -> NDArray[np.float32]:
+def homography_flow(homography: Values, size: int) -> NDArray[np.float32]:
     """Where each pixel goes under ``homography``, less where it is: (2,S,S), dx then dy."""
     x, y = np.meshgrid(np.arange(size), np.arange(size))
     places = np.stack([x, y, np.ones_like(x)]).reshape(3, -1)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -67,7 +68,7 @@ def _write_pack(sources: Sources, spec: ClipSpec, count: int, folder: Path, work
 
 def _made(
     sources: Sources, groups: list[list[int]], spec: ClipSpec, workers: int
-) -> Iterator[list[tuple[int, dict[str, NDArray]]]]:
+) -> Iterator[list[tuple[int, dict[str, NDArray[Any]]]]]:
     """The samples of each group of indices, in order; with one worker, in this process."""
     if workers == 1:
         for indices in groups:
@@ -93,13 +94,13 @@ def _shapes(spec: ClipSpec, has_flow: bool) -> dict[str, tuple[tuple[int, ...], 
 
 def _samples(
     sources: Sources, indices: Sequence[int], spec: ClipSpec
-) -> list[tuple[int, dict[str, NDArray]]]:
+) -> list[tuple[int, dict[str, NDArray[Any]]]]:
     """The samples that start from one photograph or one place in a video."""
     cv2.setNumThreads(1)  # the workers are the parallelism
     return [(index, _arrays(draw_sample(sources, spec, index))) for index in indices]
 
 
-def _arrays(sample: Sample) -> dict[str, NDArray]:
+def _arrays(sample: Sample) -> dict[str, NDArray[Any]]:
     """The sample as it lies in a pack."""
     hq_frames, lq_frames = sample.hq_frames, sample.lq_frames
     arrays = {"hq": hq_frames.transpose(0, 3, 1, 2), "lq": lq_frames.transpose(0, 3, 1, 2)}

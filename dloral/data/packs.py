@@ -65,27 +65,9 @@ class Pack:
         hq, lq = (_floats(frames[index]) for frames in (self.hq, self.lq))
         return hq, resize_bicubic(lq, self.size, self.size)
 
-    def stills(self, which: slice) -> tuple[Tensor, Tensor]:
-        """Whole first frames: (hq_frames, lq_frames at the same size), (B,3,S,S) in [0, 1]."""
-        hq, lq = (_floats(frames[which, 0]) for frames in (self.hq, self.lq))
-        return hq, resize_bicubic(lq, self.size, self.size)
-
     def clips(self, which: slice | list[int]) -> Clips:
         """Whole clips; raises :class:`InputError` for a pack without flow."""
         return Clips(*self._whole(which))
-
-    def draw_stills(self, rng: np.random.Generator, count: int, crop: int) -> tuple[Tensor, Tensor]:
-        """``count`` random crops, flipped and turned: (hq_frames, lq_frames), (B,3,crop,crop)."""
-        hq_crops: list[Tensor] = []
-        lq_crops: list[Tensor] = []
-        for index in rng.integers(len(self.hq), size=count):
-            hq, lq = self.stills(slice(index, index + 1))
-            place = self._place(rng, crop)
-            turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
-            for frame, crops in ((hq[0], hq_crops), (lq[0], lq_crops)):
-                patch = torch.rot90(frame[place], turns, (1, 2))
-                crops.append(patch.flip(2) if mirrored else patch)
-        return torch.stack(hq_crops), torch.stack(lq_crops)
 
     def draw_clips(self, rng: np.random.Generator, count: int, crop: int) -> Clips:
         """``count`` random clips, each cropped at one place, mirrored sideways or not."""
@@ -106,7 +88,7 @@ class Pack:
         lq = resize_bicubic(lq.flatten(0, 1), self.size, self.size).unflatten(0, hq.shape[:2])
         return hq, lq, _full_size_flow(flow)
 
-    def _place(self, rng: np.random.Generator, crop: int) -> tuple:
+    def _place(self, rng: np.random.Generator, crop: int) -> tuple[Any, ...]:
         """Where to crop: on the latent grid, so that latents of crop and whole agree."""
         top, left = LATENT_STRIDE * rng.integers(self._steps(crop) + 1, size=2)
         return (..., slice(top, top + crop), slice(left, left + crop))

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dloral.data.motion import MotionConfig
+from dloral.data.motion import MotionConfig, camera_maps
 from dloral.data.samples import has_cut, load_photo, window_frames
 from dloral.data.sources import Window
 from dloral.errors import InputError
@@ -226,17 +226,7 @@ def batch_cameras(
     tilt = share[:, None] * rng.normal(0, motion.tilt / size, (count, 2))
     shake = 0.1 * speed[:, None, None] * rng.normal(size=(count, num_frames, 2))
     centre = (room - 1) / 2 + time[None, :, None] * velocity[:, None] + shake
-
-    to_middle = np.array([[1, 0, -(size - 1) / 2], [0, 1, -(size - 1) / 2], [0, 0, 1]])
-    move = np.zeros((count, num_frames, 3, 3))
-    move[..., 0, 0] = move[..., 1, 1] = zoom * np.cos(turn)
-    move[..., 1, 0] = zoom * np.sin(turn)
-    move[..., 0, 1] = -move[..., 1, 0]
-    move[..., :2, 2] = centre
-    move[..., 2, 2] = 1
-    perspective = np.broadcast_to(np.eye(3), move.shape).copy()
-    perspective[..., 2, :2] = time[None, :, None] * tilt[:, None]
-    return move @ perspective @ to_middle
+    return camera_maps(centre, zoom, turn, time[None, :, None] * tilt[:, None], size)
 
 
 def _cell_centres(size: int, cell: int, device: torch.device) -> Tensor:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from dloral.data.batch_degradation import DegradationBank, jpeg
-from dloral.data.clips import Clips, Draw
+from dloral.data.clips import Clips, Draw, turned
 from dloral.data.pictures import Pictures
 from dloral.data.spec import check
 from dloral.frames.resize import LATENT_STRIDE, resize_bicubic
@@ -97,7 +97,7 @@ class PoolClips:
                 (self.flow, 1, crop // LATENT_STRIDE),
             )
         ]
-        hq, lq, flow = _turned(parts[0], parts[1], parts[2], draw.rng)
+        (hq, lq), flow = turned(parts[:2], parts[2], draw.rng)
         small = lq.flatten(0, 1).float() / 255
         enlarged = resize_bicubic(small, crop, crop).unflatten(0, lq.shape[:2])
         full = flow.flatten(0, 1).float()
@@ -171,16 +171,3 @@ def _cut(tensor: Tensor, rows: Tensor, offsets: Tensor, side: int) -> Tensor:
     # Indices on both sides of slices come first in the result: (N,side,side,T,C).
     cut = tensor[rows[:, None, None], :, :, y[:, :, None], x[:, None, :]]
     return cut.permute(0, 3, 4, 1, 2)
-
-
-def _turned(
-    hq: Tensor, lq: Tensor, flow: Tensor, rng: np.random.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    for axis, sign in ((-1, (-1.0, 1.0)), (-2, (1.0, -1.0))):
-        if rng.integers(2):
-            hq, lq, flow = (part.flip(axis) for part in (hq, lq, flow))
-            flow = flow * flow.new_tensor(sign).view(2, 1, 1)
-    if rng.integers(2):
-        hq, lq, flow = (part.transpose(-1, -2) for part in (hq, lq, flow))
-        flow = flow.flip(2)
-    return hq, lq, flow

@@ -62,10 +62,7 @@ class ClipSpec:
                 "video_from": (0 <= self.video_from < inf, "0 seconds or more"),
                 "video_until": (until is None or 0 < until < inf, "more than 0 seconds"),
                 "frames": (self.frames >= 1, "1 for stills, 2 or more for clips"),
-                "size": (
-                    self.size >= 1 and self.size % LATENT_STRIDE == 0,
-                    f"a multiple of {LATENT_STRIDE} pixels",
-                ),
+                "size": on_grid(self.size),
                 "scale": (self.scale >= 1, "1 or more"),
                 "seed": (self.seed >= 0, "0 or more"),
             },
@@ -105,6 +102,11 @@ def check(config: Any, rules: Mapping[str, tuple[bool, str]]) -> None:
 def one_of(names: Iterable[str]) -> str:
     """What to do about a name that is not one of ``names``."""
     return f"choose from {', '.join(names)}"
+
+
+def on_grid(side: int) -> tuple[bool, str]:
+    """Of :func:`check`: pixels that the latent grid divides."""
+    return side >= 1 and side % LATENT_STRIDE == 0, f"a multiple of {LATENT_STRIDE} pixels"
 
 
 def thousandths(seconds: float) -> Fraction:

@@ -20,6 +20,7 @@ from dloral.jobs.journal import Gap, Segment
 from dloral.jobs.progress import Progress
 from dloral.jobs.running import Made, make_segments
 from dloral.jobs.spans import Job
+from dloral.packages import needs_extra
 
 TASKS_AHEAD = 2
 """Tasks a worker that are handed out at a time: enough to keep it busy, and no more results can
@@ -29,19 +30,14 @@ come at once than the writer has room for."""
 class RayEngine:
     """Restores on the cluster at ``address``, or on a Ray that is started on this machine.
 
-    Raises OptionError where Ray is not installed or the address does not answer.
+    Raises MissingPackageError where Ray is not installed, OptionError where the address does not
+    answer.
     """
 
     def __init__(self, address: str | None = None) -> None:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        try:
+        with needs_extra("ray", "the engine ray"):
             import ray
-        except ImportError as error:
-            raise OptionError(
-                "{engine} needs a package more",
-                remedy="python -m pip install -r requirements-ray.txt",
-                engine=Setting("engine", "ray"),
-            ) from error
         self._ray = ray
         if not ray.is_initialized():
             self._connect(address)

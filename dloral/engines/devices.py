@@ -35,14 +35,14 @@ ALL = "all"
 def named_devices(text: str) -> list[str]:
     """``all`` -> every GPU, or the processor; ``cuda:0,cuda:2`` or ``cpu,cpu`` -> those.
     OptionError for a name that is none."""
-    import torch
+    from dloral.devices import CPU, KINDS, accelerators
 
     if text == ALL:
-        return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
+        return accelerators() or [CPU]
     names = [name.strip() for name in text.split(",")]
     for name in names:
         kind, _, index = name.partition(":")
-        if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
+        if kind not in (CPU, *KINDS) or (index and not index.isdigit()):
             raise OptionError(
                 "{option} is {value!r}",
                 remedy="give all, or names such as cuda:0,cuda:1 or cpu,cpu",

@@ -37,9 +37,10 @@ class LaunchedEngine:
 
     def __init__(self) -> None:
         from accelerate import PartialState
-        from torch import cuda
 
-        on_cpu = not cuda.is_available()
+        from dloral.devices import AUTO, choose_device
+
+        on_cpu = choose_device(AUTO).type == "cpu"
         self._state = PartialState(cpu=on_cpu, timeout=_PATIENCE)
         self._device = str(self._state.device)
 

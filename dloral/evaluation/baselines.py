@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dloral.devices import choose_device
 from dloral.errors import OptionError, Setting, WeightsError
 from dloral.frames.resize import resize_bicubic
 from dloral.models.perceptual import package_file
-from dloral.weights.loading import choose_device
 from dloral.weights.srvgg import load_srvgg
 
 INSTALL = "pip install --no-deps -r requirements-metrics.txt"

@@ -212,7 +212,8 @@ def protocol_of(dataset: DataSet, options: BenchmarkOptions, settings: Settings)
         "frames": "all" if options.frames is None else f"the first {options.frames} of each clip",
         "size": "the ground truth's, cut to multiples of 4 where it is degraded here; four times "
         "the input's without one",
-        "enlargement": "bicubic, a = -0.75, no antialiasing: models' input and what is compared",
+        "enlargement": "bicubic, a = -0.75, no antialiasing: what is compared, and "
+        "models' input where their setting does not say pil (a = -0.5)",
         "baselines": "frame by frame, four times larger, reduced by area averages where that is "
         "more than the size",
         "colour": "RGB in [0, 1], floats as restored, not rounded; videos by their own matrix",

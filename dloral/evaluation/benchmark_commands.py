@@ -31,8 +31,9 @@ def add_benchmark(commands: Commands) -> None:
         "--settings",
         nargs="+",
         default=["1,1"],
-        metavar="C,D[,W]",
-        help="LoRA scales, consistency and detail, of every model, and the window (1,1)",
+        metavar="C,D[,W[,BICUBIC]]",
+        help="LoRA scales, consistency and detail, of every model, the window, and the "
+        "bicubic (1,1)",
     )
     add("--baselines", nargs="*", default=[], metavar="NAME", help="bicubic is always there")
     _add_network(parser)
@@ -49,7 +50,7 @@ def add_benchmark(commands: Commands) -> None:
     add("--clips-are", default="auto", help="truth or lq, where clips have no partner (auto)")
     add("--degradation", default="realesrgan", help="realesrgan (default) or bicubic")
     add("--seed", type=int, default=0, help="of the degradation (0)")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, xpu, mps, ...")
     add("--dtype", default="auto", help="auto, float32, bfloat16, float16")
     add("--quiet", action="store_true", help="no progress bar and no table")
     parser.set_defaults(command=_benchmark)
@@ -66,7 +67,7 @@ def add_baseline(commands: Commands) -> None:
     add("source", metavar="IN", help="a clip, an image, or a folder of frames")
     add("-o", "--output", type=Path, required=True, metavar="OUT", help="a video, or a folder")
     _add_network(parser)
-    add("--device", default="auto", help="of networks from files: auto, cpu, cuda, mps")
+    add("--device", default="auto", help="of networks from files: auto, cpu, cuda, xpu, mps")
     add("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(command=_baseline)
 
@@ -101,18 +102,19 @@ def _scales(text: str) -> Any:
 
     parts = text.split(",")
     try:
-        if len(parts) not in (2, 3):
+        if len(parts) not in (2, 3, 4):
             raise ValueError
         consistency, detail = map(float, parts[:2])
         window = int(parts[2]) if parts[2:] else 1
     except ValueError as error:
         raise OptionError(
             "{option} is {value!r}",
-            remedy="give two numbers and, if you like, a window: 1,1 or 0.5,1 or 1,1,3",
+            remedy="give two numbers and, if you like, a window and a bicubic: 1,1 or 0.5,1 or "
+            "1,1,3 or 1,1,1,pil",
             option=Setting("settings"),
             value=text,
         ) from error
-    return Scales(consistency, detail, window)
+    return Scales(consistency, detail, window, *parts[3:])
 
 
 def _benchmark(options: argparse.Namespace) -> None:

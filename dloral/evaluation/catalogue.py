@@ -255,7 +255,7 @@ class MetricSuite:
         """What networks run on; found out when the first is loaded, since that imports much."""
         if self.settings.device == "cpu":
             return "cpu"
-        from dloral.weights.loading import choose_device
+        from dloral.devices import choose_device
 
         return str(choose_device(self.settings.device))
 

@@ -35,7 +35,7 @@ def add_evaluate(commands: Commands) -> None:
     add("--crop", type=int, default=0, help="pixels of each border that PSNR and SSIM leave out")
     add_flow(parser)
     parser.set_defaults(flow="dis", motion="guide")
-    add("--device", default="auto", help="for networks: auto (default), cpu, cuda, mps")
+    add("--device", default="auto", help="for networks: auto (default), cpu, cuda, xpu, mps")
     add(
         "-o",
         "--output",

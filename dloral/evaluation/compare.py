@@ -23,6 +23,7 @@ from dloral.evaluation.outputs import check_output
 from dloral.files import write_whole
 from dloral.frames.clips import as_bytes
 from dloral.frames.resize import resize_bicubic
+from dloral.packages import needs_extra
 from dloral.video.probe import ClipInfo, probe
 from dloral.video.reader import Frame, read_frames
 
@@ -142,6 +143,8 @@ def compare(
             sheet = _profile(playing, names, num_frames, look, on_frame)
             write_whole(path, lambda part: Image.fromarray(sheet).save(part))
             return path
+        with needs_extra("evaluate", "a comparison"):
+            import moviepy  # noqa: F401  (the functions below take what they need of it)
         fps = float(clips[0].fps)
         video = _laid_out(playing, names, look, fps, num_frames, on_frame)
         if path.suffix.lower() in SHEET_SUFFIXES:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -31,7 +31,8 @@ Restorer = Callable[[Iterable[Tensor], Size], Iterator[Tensor]]
 
 @dataclass(frozen=True)
 class Scales:
-    """How a model is run: scales of C-LoRA and D-LoRA, and earlier frames that CFR looks at.
+    """How a model is run: scales of C-LoRA and D-LoRA, earlier frames that CFR looks at, and the
+    bicubic kernel of its input (torch or pil).
 
     Raises :class:`OptionError` for what :class:`dloral.options.UpscaleOptions` does not take.
     """
@@ -39,15 +40,17 @@ class Scales:
     consistency: float = 1.0
     detail: float = 1.0
     window: int = 1
+    bicubic: str = "torch"
 
     def __post_init__(self) -> None:
-        UpscaleOptions(consistency=self.consistency, detail=self.detail, window=self.window)
+        UpscaleOptions(**asdict(self))
 
     @property
     def label(self) -> str:
-        """``c=1 d=0.5``, with the window where it is not the usual one."""
+        """``c=1 d=0.5``, with the window and the bicubic where they are not the usual ones."""
         label = f"c={self.consistency:g} d={self.detail:g}"
-        return label if self.window == 1 else f"{label} w={self.window}"
+        label += "" if self.window == 1 else f" w={self.window}"
+        return label if self.bicubic == "torch" else f"{label} {self.bicubic}"
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def model_restorer(pipe: FrameGenerator, scales: Scales) -> Restorer:
     def restore(small_frames: Iterable[Tensor], size: Size) -> Iterator[Tensor]:
         height, width = size
         return pipe.stream(
-            (resize_bicubic(frame[None], height, width)[0] for frame in small_frames),
+            (resize_bicubic(f[None], height, width, scales.bicubic)[0] for f in small_frames),
             consistency=scales.consistency,
             detail=scales.detail,
             window=scales.window,

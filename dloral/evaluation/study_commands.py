@@ -64,7 +64,7 @@ def _add_measure(kinds: Commands) -> None:
     add("--data", type=Path, required=True, metavar="DIR", help="a folder of low-quality clips")
     add("--reference", type=Path, metavar="DIR", help="their ground truth")
     add("--frames", type=int, help="of each clip, the first so many")
-    add("--device", default="auto", help="auto, cpu, cuda, mps")
+    add("--device", default="auto", help="auto, cpu, cuda, xpu, mps")
     add("--dtype", default="auto", help="auto, float32, bfloat16, float16")
     _add_shared(parser)
     parser.set_defaults(command=_measure)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dloral.errors import WeightsError
 from dloral.evaluation.catalogue import METRIC_SPECS
 from dloral.evaluation.published import COLUMNS
 from dloral.evaluation.report import arrow, explained, number, row
 from dloral.evaluation.studies import SHOWN, Study
 from dloral.files import write_json, write_text
+from dloral.packages import needs_extra
 
 QUALITY = ("musiq", "maniqa", "clipiqa", "lpips_like", "niqe", "psnr")
 """What stands for quality: the first that was measured."""
@@ -136,16 +136,11 @@ def _verdict(
 def draw_curves(study: Study, found: Found, target: Path) -> None:
     """Quality against warping error over the steps, a panel a variant, stages shaded; then the
     last figures. As Figure A1."""
-    try:
+    with needs_extra("evaluate", "the figure of curves"):
         import matplotlib as mpl
 
         mpl.use("Agg")
         import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise WeightsError(
-            "curves need matplotlib",
-            remedy="pip install --no-deps -r requirements-metrics.txt",
-        ) from error
     quality = next((name for name in QUALITY if name in found["metrics"]), None)
     names = [name for name in (quality, "warping_error") if name in found["metrics"] and name]
     count = len(study.variants)

@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 from dloral.errors import InputError, WeightsError
+from dloral.packages import needs_extra
 from dloral.video.images import frame_files
 from dloral.video.media import reason
 from dloral.video.probe import ClipInfo
@@ -25,7 +26,8 @@ FORMATS = "mov,mp4,matroska,webm,avi,mpeg,mpegts,gif,flv,asf,ogg,mxf,yuv4mpegpip
 
 def find_ffmpeg() -> str:
     """The program's path; :class:`WeightsError` where it or its VMAF filter is missing."""
-    import imageio_ffmpeg
+    with needs_extra("evaluate", "VMAF"):
+        import imageio_ffmpeg
 
     try:
         program: str = imageio_ffmpeg.get_ffmpeg_exe()

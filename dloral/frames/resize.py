@@ -11,14 +11,25 @@ LATENT_STRIDE = 8
 loaded model ask :attr:`dloral.generator.Generator.latent_stride`."""
 
 
-def resize_bicubic(frames: Tensor, height: int, width: int) -> Tensor:
-    """Bicubic (a = -0.75, no antialiasing, pixel centres kept), clamped to [0, 1].
+BICUBICS = ("torch", "pil")
+"""Kernels of :func:`resize_bicubic`: a = -0.75 as in torch and OpenCV, a = -0.5 as in Pillow."""
 
-    This is both the generator's input and the enlargement every result is compared with.
+
+def resize_bicubic(frames: Tensor, height: int, width: int, kernel: str = "torch") -> Tensor:
+    """Bicubic, pixel centres kept, clamped to [0, 1]; ``kernel``: one of :data:`BICUBICS`.
+
+    torch's is both the generator's input and the enlargement every result is compared with. It has
+    no antialiasing; Pillow's has, which counts where a frame becomes smaller.
     """
     if frames.shape[-2:] == (height, width):
         return frames
-    resized = F.interpolate(frames, (height, width), mode="bicubic", align_corners=False)
+    resized = F.interpolate(
+        frames,
+        (height, width),
+        mode="bicubic",
+        align_corners=False,
+        antialias=kernel == "pil",  # in torch this is Pillow's kernel, a = -0.5
+    )
     return resized.clamp(0, 1) if resized.requires_grad else resized.clamp_(0, 1)
 
 

@@ -14,7 +14,10 @@ from dloral.video.probe import ClipInfo, exact_rate, probe
 
 
 def settled(
-    options: UpscaleOptions, source: str | Path, target: str | Path, has_engine: bool = False
+    options: UpscaleOptions,
+    source: ClipInfo | str | Path,
+    target: str | Path,
+    has_engine: bool = False,
 ) -> UpscaleOptions:
     """The options of this job: one from or into a pipe runs once, here, and keeps no parts.
 
@@ -38,8 +41,12 @@ def settled(
     return replace(options, resume=False)
 
 
-def open_source(source: str | Path, options: UpscaleOptions) -> ClipInfo:
-    """What the source is: a file or folder, or with ``-`` what comes on standard input."""
+def open_source(source: ClipInfo | str | Path, options: UpscaleOptions) -> ClipInfo:
+    """What the source is, if that is not known: a file or folder, or with ``-`` what comes on
+    standard input."""
+    if isinstance(source, ClipInfo):
+        is_told = options.fps is not None
+        return probe(source.path, options.fps, source.isolated) if is_told else source
     if is_pipe(source):
         fps = None if options.fps is None else exact_rate(options.fps)
         return probe_input(options.raw_size, options.pixel_format, fps)

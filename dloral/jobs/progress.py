@@ -12,7 +12,8 @@ from torch import Tensor
 
 from dloral.errors import Terminated
 from dloral.prompts import Scene
-from dloral.weights.fetch import FetchPlan, FetchProgress
+from dloral.weights.fetch import FetchProgress
+from dloral.weights.fetch_plan import FetchPlan
 
 
 @dataclass(frozen=True)

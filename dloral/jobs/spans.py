@@ -125,7 +125,7 @@ def _restore(
 
     def enlarged() -> Iterator[Tensor]:
         for frame in frames:
-            lq_frame = resize_bicubic(frame.pixels[None], height, width)[0]
+            lq_frame = resize_bicubic(frame.pixels[None], height, width, options.bicubic)[0]
             waiting.append((frame, lq_frame))
             shown.append(frame.time)
             yield lq_frame

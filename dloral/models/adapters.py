@@ -49,17 +49,19 @@ def add_adapters(unet: UNet2DConditionModel, rank: Mapping[str, int] | int) -> N
     """
     targets = target_modules(unet)
     for name in ADAPTERS:
-        config = LoraConfig(
-            r=rank if isinstance(rank, int) else rank[name],
-            lora_alpha=LORA_ALPHA,
-            init_lora_weights="gaussian",
-            target_modules=targets,
-        )
-        with warnings.catch_warnings():
-            # PEFT asks whether a second adapter is meant; it is.
-            warnings.filterwarnings("ignore", "Already found a `peft_config`")
-            unet.add_adapter(config, adapter_name=name)
+        add_adapter(unet, name, rank if isinstance(rank, int) else rank[name], targets)
     set_scales(unet, consistency=1.0, detail=1.0)
+
+
+def add_adapter(unet: UNet2DConditionModel, name: str, rank: int, targets: list[str]) -> None:
+    """Add one of the LoRAs to the layers ``targets``."""
+    config = LoraConfig(
+        r=rank, lora_alpha=LORA_ALPHA, init_lora_weights="gaussian", target_modules=targets
+    )
+    with warnings.catch_warnings():
+        # PEFT asks whether a second adapter is meant; it is.
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")
+        unet.add_adapter(config, adapter_name=name)
 
 
 def lora_layers(unet: nn.Module) -> Iterator[LoraLayer]:

@@ -21,6 +21,8 @@ from diffusers import AutoencoderKL
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
+from dloral.devices import wide_device
+
 DECODER_MARGIN, ENCODER_MARGIN = 13, 9
 """Cells that the outer blocks see on each side: their 3x3 convolutions, by their resolution. The
 sums, 6 + 3 + 1.5 ... and 4 + 2 + 1 ..., stay below these for any number of resolutions."""
@@ -139,16 +141,17 @@ class _Statistics:
         mean, deviation = (
             value.repeat_interleave(each, dim=1)[..., None, None] for value in (mean, deviation)
         )
-        weight = norm.weight[:, None, None] / deviation
-        shift = norm.bias[:, None, None] - mean * weight
-        return features * weight.to(features.dtype) + shift.to(features.dtype)
+        weight = norm.weight[:, None, None].to(deviation.device) / deviation
+        shift = norm.bias[:, None, None].to(deviation.device) - mean * weight
+        return features * weight.to(features) + shift.to(features)
 
     def _add(self, norm: nn.GroupNorm, features: Tensor) -> None:
         groups = features.unflatten(1, (norm.num_groups, -1)).flatten(2)
         # One number a row at a time in double precision, not a double copy of the features.
-        mean = groups.mean(dim=2, dtype=torch.float32).double()
-        variance = groups.float().var(dim=2, correction=0).double()
-        count = torch.tensor(float(groups.shape[2]), dtype=torch.float64, device=features.device)
+        place = wide_device(features.device)
+        mean = groups.mean(dim=2, dtype=torch.float32).to(place).double()
+        variance = groups.float().var(dim=2, correction=0).to(place).double()
+        count = torch.tensor(float(groups.shape[2]), dtype=torch.float64, device=place)
         new = [mean * count, (variance + mean**2) * count, count]
         old = self._sums.get(norm)
         self._sums[norm] = new if old is None else [a + b for a, b in zip(old, new, strict=True)]

@@ -15,11 +15,15 @@ from diffusers import UNet2DConditionModel
 
 # diffusers looks for this name in the module of every component it loads.
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch import Tensor, nn
 
 from dloral.models.adapters import (
     ADAPTERS,
     MergedScales,
+    adapter_parameters,
+    add_adapter,
     add_adapters,
     load_adapter,
     lora_layers,
@@ -85,7 +89,7 @@ class TwoLoRAUNet(UNet2DConditionModel):
             self._merged.restore()
             self._merged = None
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """The plain UNet's files, then ``consistency.safetensors`` and ``detail.safetensors``."""
         self.unmerge()
         with init_empty_weights():  # it shares this one's tensors
@@ -101,18 +105,38 @@ class TwoLoRAUNet(UNet2DConditionModel):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> Self:
         """A folder that :meth:`save_pretrained` wrote, LoRAs included where they are beside it."""
         unet = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         folder = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
         files = {adapter: folder / f"{adapter}.safetensors" for adapter in ADAPTERS}
+        if not any(path.is_file() for path in files.values()):
+            files = {adapter: _from_hub(path) for adapter, path in files.items()}
         present = [adapter for adapter, path in files.items() if path.is_file()]
         if len(present) == 1:
             raise ValueError(f"{folder} holds {present[0]}.safetensors but not the other LoRA's")
         if present:
             load_adapters(unet, files)
         return unet
+
+
+def _from_hub(file: Path) -> Path:
+    """``file``, fetched where its folder is part of a Hub snapshot: diffusers brings no file whose
+    name is not that of a model's weights."""
+    repo, snapshots, revision = file.parts[-5:-2] if len(file.parts) > 5 else ("", "", "")
+    if snapshots != "snapshots" or not repo.startswith("models--"):
+        return file
+    name = repo.removeprefix("models--").replace("--", "/")
+    inside = "/".join(file.parts[-2:])
+    try:
+        return Path(
+            hf_hub_download(name, inside, revision=revision, cache_dir=Path(*file.parts[:-5]))
+        )
+    except LocalEntryNotFoundError:
+        raise
+    except EntryNotFoundError:  # a UNet without LoRAs
+        return file
 
 
 def load_adapters(unet: TwoLoRAUNet, files: dict[str, Path]) -> None:
@@ -135,6 +159,40 @@ def load_adapters(unet: TwoLoRAUNet, files: dict[str, Path]) -> None:
             )
         unet.load_state_dict(named, strict=False)
     cast(unet, unet.conv_in.weight.dtype)
+
+
+def replace_adapter(unet: TwoLoRAUNet, adapter: str, tensors: dict[str, Tensor]) -> None:
+    """Another LoRA, of any rank, in the place of ``adapter``; tensors are named as in its file.
+
+    ValueError, and nothing is changed, for one that does not fit this UNet.
+    """
+    if not unet.has_adapters:
+        raise ValueError("this UNet has no LoRAs that could be replaced")
+    unet.unmerge()
+    old = {
+        name.replace(f".{adapter}.", "."): parameter
+        for name, parameter in adapter_parameters(unet, adapter).items()
+    }
+    if unknown := old.keys() ^ tensors.keys():
+        raise ValueError(
+            f"{len(unknown)} LoRA tensors do not fit this UNet, the first is {min(unknown)}"
+        )
+    axis = {"A": 0, "B": 1}  # of the rank
+    ranks = {tensor.shape[axis[name.split(".lora_")[1][0]]] for name, tensor in tensors.items()}
+    for name, tensor in tensors.items():
+        shape = list(old[name].shape)
+        shape[axis[name.split(".lora_")[1][0]]] = next(iter(ranks))
+        if len(ranks) > 1 or list(tensor.shape) != shape:
+            raise ValueError(f"LoRA tensor {name} has shape {tuple(tensor.shape)}, not {shape}")
+    place = unet.conv_in.weight
+    targets = sorted({name.split(".lora_")[0].removesuffix(".base_layer") for name in old})
+    unet.delete_adapters(adapter)
+    add_adapter(unet, adapter, ranks.pop(), targets)
+    named = {name.replace(".weight", f".{adapter}.weight"): t for name, t in tensors.items()}
+    unet.load_state_dict(named, strict=False)
+    nn.Module.to(unet, place.device, place.dtype)
+    unet.requires_grad_(place.requires_grad)
+    set_scales(unet, consistency=1.0, detail=1.0)
 
 
 def cast(model: nn.Module, dtype: torch.dtype) -> None:

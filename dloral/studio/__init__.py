@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dloral.errors import OptionError
+from dloral.packages import needs_extra
 from dloral.threads import let_threads_sleep
 
 
@@ -20,7 +21,8 @@ def launch(arguments: Sequence[str] | None = None, name: str | None = None) -> N
     with _private_folder(os.environ.get("GRADIO_TEMP_DIR") or None) as folder:
         # Gradio reads this when it is imported and when components are made.
         os.environ["GRADIO_TEMP_DIR"] = folder
-        from dloral.studio.server import serve
+        with needs_extra("page", "the page"):
+            from dloral.studio.server import serve
 
         serve(Path(folder), arguments, name)
 

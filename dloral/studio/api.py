@@ -18,9 +18,9 @@ from dloral.studio.face import worded
 from dloral.studio.jobs import OUR_MISTAKE
 from dloral.studio.preview import Preview
 from dloral.studio.runtime import shown_name
-from dloral.studio.sessions import link_or_copy
 from dloral.studio.settings import settings_from
 from dloral.studio.studio import Studio
+from dloral.studio.uploads import link_or_copy
 from dloral.video.probe import probe
 from dloral.weights.resolve import EMBEDDED, FETCHED
 
@@ -157,7 +157,7 @@ class Calls:
             info = session.open_clip(
                 _given(clip).name, lambda copy: link_or_copy(_given(clip), copy)
             )
-            studio.limits.check(info, settings.options)
+            studio.limits.check(info, settings.options, settings.format)
             job = session.start_job(settings)
             while not job.wait(LOOK_SECONDS):
                 studio.sessions.find(token)  # somebody is still here
@@ -184,8 +184,9 @@ class Calls:
         clip, frame = values.pop("clip"), values.pop("frame")
         try:
             settings = settings_from(values, self._studio.model.name)
-            info = probe(_given(clip))
+            info = probe(_given(clip), isolated=True)
             index = max(0, min(int(frame or 0), (info.num_frames or 1) - 1))
+            self._studio.limits.check_frame(info, settings.options)
             preview = Preview(info, self._studio.model)
             png = preview.whole(index, settings.options)
             return _published_bytes(png, f"{info.path.stem}-frame-{index}.png")

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dloral.studio.shares import BusyError, Shares, address_of, caller
+
 LOGIN_TRIES = 10
 LOGIN_SECONDS = 600
 """So many wrong passwords in so many seconds, then none of that address is looked at."""
@@ -76,6 +78,7 @@ class Hygiene:
         self._hosts = None if hosts is None else {host.lower() for host in hosts}
         self._headers = security_headers(may_be_framed_by)
         self._logins = Logins()
+        self._shares = Shares()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -85,9 +88,11 @@ class Hygiene:
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
         address = scope["client"][0] if scope.get("client") else ""
+        # behind a proxy all have its address
+        login_of = address_of(address, headers) or address
         is_login = scope["method"] == "POST" and scope["path"].rstrip("/").endswith("/login")
         refusal = self._refusal(scope, headers)
-        if is_login and not self._logins.may_try(address):
+        if is_login and not self._logins.may_try(login_of):
             refusal = 429, "too many wrong passwords; wait ten minutes"
 
         async def send_with_headers(message: Message) -> None:
@@ -98,14 +103,22 @@ class Hygiene:
                     *(pair for pair in self._headers if pair[0] not in present),
                 ]
                 if is_login:
-                    self._logins.tried(address, message["status"] < 400)
+                    self._logins.tried(login_of, message["status"] < 400)
             await send(message)
 
         if refusal is not None:
             await _refuse(send_with_headers, *refusal)
             return
         limited = receive if _is_upload(scope["path"]) else _limited(receive)
-        await self._app(scope, limited, send_with_headers)
+        whose = address_of(address, headers)
+        known = caller.set(whose)
+        try:
+            async with self._shares.place(scope["path"], whose):
+                await self._app(scope, limited, send_with_headers)
+        except BusyError:
+            await _refuse(send_with_headers, 429, "too many calls at once; wait for the others")
+        finally:
+            caller.reset(known)
 
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
         if self._hosts is not None and host_of(headers.get("host", "")) not in self._hosts:

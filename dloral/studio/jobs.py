@@ -13,8 +13,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
+from dloral.devices import empty_caches
 from dloral.errors import CancelledError, DLoRALError, InputError
 from dloral.jobs.records import FAILED, PAUSED, JobRecord
 from dloral.studio.estimates import run_seconds
@@ -27,6 +26,7 @@ from dloral.studio.settings import Settings, as_restored
 from dloral.studio.speeds import FIRST_FRAMES, Effort, Forecast, Run, Watch, work_of
 from dloral.upscale import Progress, expected_frames, output_size
 from dloral.video.probe import ClipInfo
+from dloral.video.worker import stopped_by
 
 STOPPED = "Stopped before a frame was done; nothing was kept."
 OUR_MISTAKE = "That went wrong inside the software; its terminal says where. The page goes on."
@@ -253,7 +253,7 @@ class Job:
         self.model.pipe()  # waits until it is loaded
         watch = Watch()
         self._foresee()
-        with closing(self._steps()) as steps:
+        with stopped_by(lambda: bool(self.halt)), closing(self._steps()) as steps:
             while True:
                 self._check()
                 with self.model.turns.take():
@@ -329,8 +329,8 @@ class Job:
             self.newest = self.result = None
         if error is not None and not is_suspended and not self._can_be_retried(stage):
             shutil.rmtree(self.folder, ignore_errors=True)
-        if error is None and self.newest is not None and torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        if error is None and self.newest is not None:
+            empty_caches()
         self.stage = stage
         self._ended.set()
 

@@ -13,7 +13,8 @@ from weakref import WeakValueDictionary
 from dloral.errors import CancelledError, DLoRALError, InputError
 from dloral.options import AUTO, VAES
 from dloral.studio.runtime import Model, shown_name
-from dloral.weights.fetch import FetchPlan, FetchProgress, fetch_steps, offers, plan_fetch
+from dloral.weights.fetch import FetchProgress, fetch_steps, offers
+from dloral.weights.fetch_plan import FetchPlan, plan_fetch
 from dloral.weights.registry import MODELS, TINY_VAE, fetched
 from dloral.weights.resolve import EMBEDDED, FETCHED
 

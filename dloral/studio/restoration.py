@@ -51,7 +51,7 @@ def restore(
     file = result_path(folder, clip, settings.format)
     as_zip = settings.format == PNG_ZIP and clip.kind != "image"
     target = folder / "frames" if as_zip else file
-    clip = as_restored(clip, settings)
+    source, clip = clip, as_restored(clip, settings)
     viewer_file = folder / ("viewer.png" if clip.kind == "image" else "viewer.mp4")
     options = replace(settings.options, resume=clip.kind != "image")
     is_resumed = (journal_folder(target) / JOURNAL).is_file()
@@ -59,7 +59,7 @@ def restore(
     last = Progress("loading")
     with ExitStack() as stack:
         stop = (folder / STOP).exists
-        steps = upscale_steps(clip.path, target, options, pipe, settings.scenes, stop=stop)
+        steps = upscale_steps(source, target, options, pipe, settings.scenes, stop=stop)
         stack.enter_context(closing(steps))
         if not is_resumed:
             stack.enter_context(pairs)

@@ -10,6 +10,7 @@ from dloral.prompts import Scene, find_scenes
 from dloral.studio.jobs import OUR_MISTAKE
 from dloral.studio.runtime import Model
 from dloral.video.probe import ClipInfo
+from dloral.video.worker import stopped_by
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class SceneSearch:
         try:
             pipe = self._model.pipe()
             with (
+                stopped_by(self._stopped.is_set),
                 _one_at_a_time,
                 closing(find_scenes(self._clip, self._options, pipe)) as found,  # type: ignore[type-var]
             ):

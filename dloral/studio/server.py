@@ -21,6 +21,7 @@ from dloral.jobs.store import JobStore
 from dloral.studio.api import attach_api
 from dloral.studio.health import health_routes
 from dloral.studio.hygiene import Hygiene, framed_by
+from dloral.studio.limits import Limits
 from dloral.studio.models import EVERYBODY, NOBODY, THIS_MACHINE, Models
 from dloral.studio.page import STYLE_SHEETS, build_component
 from dloral.studio.records import Records
@@ -29,8 +30,9 @@ from dloral.studio.routes.model import LOCAL_HOSTS
 from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.sessions import Patience, Sessions
 from dloral.studio.speeds import Speeds
-from dloral.studio.studio import Limits, Studio
+from dloral.studio.studio import Studio
 from dloral.studio.theme import build_theme
+from dloral.video.worker import warm_up
 from dloral.weights.registry import models_home
 from dloral.weights.resolve import find_model
 
@@ -63,6 +65,8 @@ def build_parser(name: str | None = None) -> argparse.ArgumentParser:
     add("--auth", "let in only who knows these", metavar="USER:PASSWORD")
     add("--max-upload", "largest file taken, 500mb by default", "500mb", metavar="SIZE")
     add("--max-minutes", "longest part of a clip restored at once; any by default", type=float)
+    add("--max-megapixels", "largest frame of a result; any by default", type=float)
+    add("--max-hours", "longest run that is begun, by the estimate; any by default", type=float)
     add("--queue", "how many jobs may wait; any number by default", type=int, metavar="N")
     add("--data", "folder for visitors' clips, jobs and results, which outlive the page")
     add("--keep-hours", "how long a result is kept, 6 by default", 6.0, type=float)
@@ -81,6 +85,7 @@ def serve(folder: Path, arguments: Sequence[str] | None = None, name: str | None
     find_model(options.model)  # a wrong name is said now, not to the first visitor
     # So that the folder goes when a service manager or a container ends us.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    warm_up()
     with kept_folder(options) as data:
         studio = build_studio((data or folder) / "sessions", options, data is not None)
         blocks = build_page(studio)
@@ -127,7 +132,7 @@ def check(options: argparse.Namespace) -> None:
     chosen_port(options)
     if options.auth is not None and not all(options.auth.partition(":")):
         raise OptionError("--auth has no user or no password; give USER:PASSWORD")
-    for name in ("max_minutes", "keep_hours"):
+    for name in ("max_minutes", "max_megapixels", "max_hours", "keep_hours"):
         value = getattr(options, name)
         if value is not None and not value > 0:
             raise OptionError(f"--{name.replace('_', '-')} is {value:g}; give a number above 0")
@@ -176,7 +181,13 @@ def build_studio(folder: Path, options: argparse.Namespace, is_kept: bool = Fals
         sessions=Sessions(folder, models, queue, patience, records),
         models=models,
         queue=queue,
-        limits=Limits(bytes_of_size(options.max_upload), options.max_minutes),
+        limits=Limits(
+            bytes_of_size(options.max_upload),
+            options.max_minutes,
+            None if options.max_megapixels is None else round(1e6 * options.max_megapixels),
+            options.max_hours,
+            folder,
+        ),
         examples=example_clips(),
     )
 
@@ -215,8 +226,10 @@ EXAMPLES = ("people", "butterfly", "film", "city")
 
 
 def example_clips() -> dict[str, Path]:
-    """The clips beside the package, where there are any (an installed package brings none)."""
-    folder = Path(dloral.__file__).parents[1] / "examples"
+    """The clips that the page offers: inside an installed package, beside it in a clone."""
+    package = Path(dloral.__file__).parent
+    inside = package / "examples"
+    folder = inside if inside.is_dir() else package.parent / "examples"
     found = {name: folder / f"{name}.mp4" for name in EXAMPLES}
     return {name: path for name, path in found.items() if path.is_file()}
 

@@ -5,8 +5,6 @@ anew finds clip and job again, and nobody finds anybody else's.
 """
 
 import logging
-import os
-import re
 import secrets
 import shutil
 import threading
@@ -26,6 +24,8 @@ from dloral.studio.records import Records, Result, read_result, settings_of
 from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.scenes import SceneSearch
 from dloral.studio.settings import Settings
+from dloral.studio.shares import caller
+from dloral.studio.uploads import checked_name, link_or_copy
 from dloral.video.probe import ClipInfo, probe
 
 _log = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ _log = logging.getLogger(__name__)
 CLOSING_SECONDS = 10
 """How long the end of a session waits for its job, which stops within a frame."""
 
+MOST_VISITS, MOST_OF_ADDRESS = 2000, 64  # open at once
 LOOK_SECONDS = 2
 """How often visitors that are gone are looked for."""
 
@@ -66,6 +67,7 @@ class Session:
         self.clip: ClipInfo | None = None
         self.job: Job | None = None
         self.search: SceneSearch | None = None
+        self.address = ""
         self.motion = ""  # the newest second that was asked for
         self.ended_at: float | None = None  # when the job that is kept had ended
         self.lock = threading.RLock()
@@ -83,7 +85,7 @@ class Session:
             try:
                 copy = place / checked_name(name)
                 fill(copy)
-                clip = probe(copy)
+                clip = probe(copy, isolated=True)
             except BaseException:
                 shutil.rmtree(place)
                 raise
@@ -111,11 +113,10 @@ class Session:
                 shutil.rmtree(clip.path.parent, ignore_errors=True)
 
     def start_job(self, settings: Settings) -> Job:
-        """Queue the clip; what an earlier job made goes. InputError without a clip or a place."""
+        """Queue the clip; then what was made of it goes. InputError without a clip or a place."""
         with self.lock:
             if self.clip is None:
                 raise InputError("There is no clip; drop one on the page first.")
-            self.forget_job()
             place = self.folder / secrets.token_hex(8)
             place.mkdir()
             model = self._models.current
@@ -131,6 +132,7 @@ class Session:
                 if job.row:
                     job.row.forget()
                 raise
+            self.forget_job()
             self.job = job
             return job
 
@@ -139,7 +141,7 @@ class Session:
         its clip is not there."""
         assert self._records is not None
         with self.lock:
-            self.clip = probe(record.source)
+            self.clip = probe(record.source, isolated=True)
             settings = settings_of(record)
             job = Job(self.clip, record.folder, settings, model, self._queue)
             job.row = self._records.row(record)
@@ -249,23 +251,6 @@ class Session:
             other.open_clip(source.name, lambda copy: link_or_copy(source, copy))
 
 
-def link_or_copy(source: Path, copy: Path) -> None:
-    """The same bytes under another name, which stay when the first goes."""
-    try:
-        os.link(source, copy)
-    except OSError:
-        shutil.copyfile(source, copy)
-
-
-def checked_name(name: str) -> str:
-    """A file name that stays in its folder; InputError for one that would lead elsewhere."""
-    if not name or name.strip(".") == "" or re.search(r"[/\\\0]", name):
-        raise InputError(f"{name!r} is not a plain file name; rename the file and drop it again")
-    stem, dot, suffix = name.rpartition(".")
-    # Disks take 255 bytes; room for what is put before and behind it.
-    return stem.encode()[:150].decode(errors="ignore") + dot + suffix[:20] if dot else name[:50]
-
-
 class Sessions:
     """All visitors by their tokens. Those that are gone are removed by a thread of its own."""
 
@@ -288,14 +273,38 @@ class Sessions:
         self._closed = threading.Event()
         threading.Thread(target=self._look, name="sessions", daemon=True).start()
 
-    def open(self) -> str:
-        """A new visitor's token: 192 random bits."""
+    def open(self, address: str | None = None) -> str:
+        """A new visitor's token: 192 random bits. ``address``: where they are, None: as the call
+        under way says. Whoever has too many visits loses the oldest of those without a clip;
+        InputError where all have one."""
+        address = caller.get() if address is None else address
+        self._make_room(address)
         token = secrets.token_urlsafe(24)
         place = self._folder / secrets.token_hex(12)
         session = Session(place, self._models, self._queue, token, self._records)
         with self._lock:
             self._open[hashed(token)] = session, time.monotonic() + self.patience.silent
+            session.address = address
         return token
+
+    def _make_room(self, address: str) -> None:
+        with self._lock:
+            for most, has in ((MOST_VISITS, None), (MOST_OF_ADDRESS, address)):
+                if has == "":  # this machine's own
+                    continue
+                theirs = [
+                    key for key, (one, _) in self._open.items() if has is None or one.address == has
+                ]
+                if len(theirs) < most:
+                    continue
+                empty = [key for key in theirs if self._open[key][0].clip is None]
+                if not empty:
+                    raise InputError(
+                        f"{len(theirs)} visits are open, and no more can be",
+                        remedy="close some of the pages, or come back later",
+                    )
+                session, _ = self._open.pop(empty[0])
+                threading.Thread(target=session.close, daemon=True).start()
 
     def find(self, token: str) -> Session | None:
         """The visitor, who is hereby known to be there; None for a token that is none."""

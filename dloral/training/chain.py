@@ -47,7 +47,7 @@ from dloral.training.plan import (
     teacher_file,
 )
 from dloral.training.preview import Preview
-from dloral.training.run import save_pipeline
+from dloral.training.run import HELD_OUT_SEED, save_pipeline
 from dloral.training.schedule import Stage
 from dloral.training.trainer import Trainer
 from dloral.weights.srvgg import load_srvgg
@@ -55,7 +55,6 @@ from dloral.weights.srvgg import load_srvgg
 TRIAL_STEPS = 8
 """Steps of every phase that are timed, and thrown away, where a time is given."""
 
-HELD_OUT_SEED = 1_000_003  # held-out clips are drawn from another seed than training's
 OnStep = Callable[[str, int, dict[str, float]], None]
 
 

@@ -29,6 +29,7 @@ def save_checkpoint(run: Path, state: Mapping[str, Any]) -> None:
     Whatever stops it (a kill, a full disk), a whole checkpoint is there. Raises
     :class:`OutputError` where the disk does not take it.
     """
+    # Always of one name, so that runs killed here leave one unfinished file, not one each.
     newest, unfinished = run / CHECKPOINT, run / "checkpoint.tmp"
     try:
         with unfinished.open("wb") as file:

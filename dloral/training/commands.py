@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dloral.errors import Setting
+from dloral.packages import needs_extra
 
 Commands = Any
 SHOWN = 20
@@ -184,7 +185,8 @@ def add_curve(commands: Commands) -> None:
 
 
 def _curve(options: argparse.Namespace) -> None:
-    from dloral.training.curve import draw
+    with needs_extra("train", "the picture of curves"):
+        from dloral.training.curve import draw
 
     draw(options.runs, options.output)
 

@@ -104,6 +104,17 @@ class TrainConfig:
     save_pipeline: bool = True
 
 
+def flat(part: Any, prefix: str = "", mappings: bool = False) -> dict[str, Any]:
+    """A configuration's settings by their dotted names, those of the dataclasses within it too, and
+    with ``mappings`` those of its mappings."""
+    found: dict[str, Any] = {}
+    for name, value in (part if isinstance(part, Mapping) else vars(part)).items():
+        inner = is_dataclass(value) or (mappings and isinstance(value, Mapping) and value)
+        name = f"{prefix}{name}"
+        found |= flat(value, f"{name}.", mappings) if inner else {name: value}
+    return found
+
+
 def save_config(config: TrainConfig, path: Path) -> None:
     """As a Python file that :func:`dloral.training.recipes.load_config` reads."""
     write_text(

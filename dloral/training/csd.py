@@ -21,9 +21,11 @@ from dloral.models.unet import TwoLoRAUNet
 from dloral.pipeline import DLoRALPipeline
 
 NEGATIVE_PROMPT = (
-    "painting, oil painting, illustration, drawing, cartoon, sketch, blurry, noisy, low quality, "
-    "compression artifacts, over-smooth"
+    "painting, oil painting, illustration, drawing, art, sketch, oil painting, cartoon, CG Style, "
+    "3D render, unreal engine, blurring, dirty, messy, worst quality, low quality, frames, "
+    "watermark, signature, jpeg artifacts, deformed, lowres, over-smooth"
 )
+"""The public training script's setting."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,19 @@ class ScoreDistillation:
         self.negative = negative
         _check_halves(self.unet)
 
-    def __call__(self, latents: Tensor, prompt_embeds: Tensor, rng: np.random.Generator) -> Tensor:
-        """Restored latents (B,C,h,w), embeddings (B or 1, tokens, D) -> loss (B,)."""
+    def __call__(
+        self, latents: Tensor, prompt_embeds: Tensor, rng: np.random.Generator, frames: int = 1
+    ) -> Tensor:
+        """Restored latents (B,C,h,w), embeddings (B or 1, tokens, D) -> loss (B,). Each ``frames``
+        in succession are of one clip and get the same noise at times of their own, as in the public
+        code."""
         with torch.no_grad(), adapters_off(self.unet):
-            wanted = self._wanted(latents.detach(), prompt_embeds, rng)
+            wanted = self._wanted(latents.detach(), prompt_embeds, rng, frames)
         return F.mse_loss(latents.float(), wanted, reduction="none").mean(dim=(1, 2, 3))
 
-    def _wanted(self, latents: Tensor, prompt_embeds: Tensor, rng: np.random.Generator) -> Tensor:
+    def _wanted(
+        self, latents: Tensor, prompt_embeds: Tensor, rng: np.random.Generator, frames: int
+    ) -> Tensor:
         """Where the latents should go: ``z - (x0_negative - x0_guided) / mean|z - x0_guided|``."""
         latents = latents.float()
         batch, steps = len(latents), len(self.signal_shares)
@@ -78,7 +86,9 @@ class ScoreDistillation:
                 int(self.config.least_time * steps), int(self.config.most_time * steps), batch
             )
         ).to(latents.device)
-        noise = torch.from_numpy(rng.standard_normal(latents.shape, np.float32)).to(latents.device)
+        shape = (batch // frames, *latents.shape[1:])
+        noise = torch.from_numpy(rng.standard_normal(shape, np.float32)).to(latents.device)
+        noise = noise.repeat_interleave(frames, dim=0)
         share = self.signal_shares.to(latents.device)[times].view(-1, 1, 1, 1)
         noised = share.sqrt() * latents + (1 - share).sqrt() * noise
         positive, negative = (

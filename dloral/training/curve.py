@@ -2,7 +2,7 @@
 
     python -m dloral curve RUNS/base RUNS/flow RUNS/algorithm1 -o curves.png
 
-Needs matplotlib, which requirements-dev.txt brings.
+Needs matplotlib, which the extra `train` brings.
 """
 
 import json

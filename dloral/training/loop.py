@@ -9,8 +9,9 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
 from dloral.data.spec import check, one_of
+from dloral.devices import AUTO, choose_device
 from dloral.errors import OptionError
-from dloral.weights.loading import AUTO, choose_device, choose_dtype
+from dloral.weights.loading import choose_dtype
 
 PRECISIONS = ("no", "auto", "bf16", "fp16")
 FREE_SETTINGS = ("steps", "checkpoint_every", "evaluate_every", "log_every")

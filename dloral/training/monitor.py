@@ -6,11 +6,10 @@ What cannot be written there is one :class:`OutputError`, and leaves no half of 
 import json
 import logging
 import os
-import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,7 +19,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dloral.errors import OutputError
+from dloral.files import write_whole, writing
 from dloral.frames.clips import as_bytes
+from dloral.packages import install_command
 
 log = logging.getLogger(__name__)
 
@@ -101,14 +102,7 @@ class Monitor:
             return
         path = self.run / "samples" / f"step-{step:06}.png"
         pixels = as_bytes(grid)
-        try:
-            with writing(path):
-                path.parent.mkdir(exist_ok=True)
-                Image.fromarray(pixels).save(path)
-        except OutputError:
-            with suppress(OSError):
-                path.unlink()
-            raise
+        write_whole(path, Image.fromarray(pixels).save, parents=True)
         if self.curves is not None:
             with writing(self.run / "tensorboard"):
                 self.curves.add_image("samples", pixels, step, dataformats="HWC")
@@ -144,28 +138,14 @@ def check_run_folder(run: Path) -> None:
         raise OutputError(f"{run} is a file; give a folder for the run")
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Within, what the system refuses is an :class:`OutputError` that names ``path``."""
-    try:
-        yield
-    except OSError as error:
-        there = next(folder for folder in path.absolute().parents if folder.is_dir())
-        free = shutil.disk_usage(there).free
-        why = (error.strerror or str(error)).lower()
-        raise OutputError(
-            f"{path} could not be written ({free / 1e9:.1f} GB free): {why}"
-        ) from error
-
-
 def _curves(folder: Path, first_step: int) -> Any:
     """TensorBoard's writer; what a killed run wrote past its checkpoint is hidden."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         log.warning(
-            "no TensorBoard curves: `pip install -r requirements-train.txt` brings them; "
-            "log.jsonl has the same figures"
+            "no TensorBoard curves: `%s` brings them; log.jsonl has the same figures",
+            install_command("train"),
         )
         return None
     return SummaryWriter(str(folder), purge_step=first_step + 1)

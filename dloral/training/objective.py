@@ -193,7 +193,8 @@ class Objective:
         assert self.csd is not None
         assert restored.prompt_embeds is not None
         assert rng is not None
-        return self.csd(restored.latents.flatten(0, 1), restored.prompt_embeds, rng)
+        frames = restored.latents.shape[1]
+        return self.csd(restored.latents.flatten(0, 1), restored.prompt_embeds, rng, frames)
 
     def _adversarial(self, frames: Tensor) -> Tensor:
         assert self.adversarial is not None

@@ -1,7 +1,7 @@
 """What a training of all phases is told, and on what."""
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from dloral.data.sources import Sources, find_sources, pack_of, sha256
 from dloral.data.spec import ClipSpec
 from dloral.errors import OptionError, WeightsError
 from dloral.training.checkpoints import CheckpointError
+from dloral.training.config import flat
 from dloral.training.fresh import CompactSizes
-from dloral.training.loop import LoopConfig
+from dloral.training.loop import FREE_SETTINGS, LoopConfig
 from dloral.training.phases.algorithm1 import Algorithm1Config
 from dloral.training.phases.base import BaseConfig
 from dloral.training.phases.decoder import DecoderConfig
@@ -23,8 +24,10 @@ from dloral.training.phases.flow import FlowConfig
 PHASES = ("flow", "base", "decoder", "algorithm1")
 PLAN = "plan.json"
 
-FREE = ("workers", "teacher", "held_out_clips", *(f"{p}_loop.{n}" for p in PHASES for n in (
-    "checkpoint_every", "evaluate_every", "log_every")))  # fmt: skip
+FREE = (
+    *("workers", "teacher", "held_out_clips"),
+    *(f"{phase}_loop.{name}" for phase in PHASES for name in FREE_SETTINGS if name != "steps"),
+)
 """Settings that may change between two calls of one run. ``teacher`` is where its file lies, which
 is known by its contents."""
 
@@ -145,18 +148,10 @@ def check_same(run: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> Non
 
 def settings_of(config: ChainConfig) -> dict[str, Any]:
     """By dotted name, what would change the weights; places are known by their contents."""
-    flat = _flat(asdict(config), "")
     teacher = sha256(teacher_file(config.teacher)) if config.teacher else ""
-    left_out = (*FREE, "clips.places")
-    return {n: v for n, v in flat.items() if n not in left_out} | {"teacher_sha256": teacher}
-
-
-def _flat(part: dict[str, Any], prefix: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in part.items():
-        inner = isinstance(value, dict) and value
-        found |= _flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
-    return found
+    settings, left_out = flat(config, mappings=True), (*FREE, "clips.places")
+    kept = {name: value for name, value in settings.items() if name not in left_out}
+    return kept | {"teacher_sha256": teacher}
 
 
 def teacher_file(name: str) -> Path:

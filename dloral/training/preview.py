@@ -7,7 +7,8 @@ from torch import Tensor
 
 from dloral.data.clips import Clips
 from dloral.data.packs import psnr
-from dloral.training.phases.algorithm1 import Algorithm1Task, Restored
+from dloral.training.objective import Restored
+from dloral.training.phases.algorithm1 import Algorithm1Task
 
 DUAL_SETTINGS = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))
 ONE_SPACE_SETTINGS = ((0.0, 0.0), (1.0, 0.0))

@@ -150,6 +150,7 @@ SD21 = TrainConfig(
         betas=(0.9, 0.999),
         weight_decay=1e-2,
         warmup_steps=0,
+        gradient_clip=0.5,  # of half the public script's loss
         ema=0.0,
         micro_batches=16,
         mixed_precision="fp16",

@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from dloral.errors import OptionError, OutputError
 from dloral.files import write_text, write_whole
 from dloral.models.adapters import CONSISTENCY, DETAIL
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.config import DataConfig, TrainConfig, save_config
+from dloral.training.config import DataConfig, TrainConfig, flat, save_config
 from dloral.training.loop import own_micro_batches, process_state, resolve_precision
 from dloral.training.monitor import check_run_folder, make_run_folder
 from dloral.training.perceptual import load_perceptual
@@ -30,7 +30,7 @@ from dloral.training.preview import Preview
 from dloral.training.schedule import Stage
 from dloral.training.start import Prompts, build_start
 from dloral.training.trainer import Trainer
-from dloral.weights.loading import BROKEN, first_line
+from dloral.weights.checkpoint_io import BROKEN, first_line
 
 Measure = Callable[[DLoRALPipeline], Mapping[str, float]]
 
@@ -177,20 +177,11 @@ def list_data(config: TrainConfig) -> Mapping[str, Sources | Pack]:
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
     """Every setting but the loop's by its dotted name: what makes a run's checkpoints its own."""
-    settings = _flat(replace(config), "")
     return {
         name: value
-        for name, value in settings.items()
+        for name, value in flat(config).items()
         if not name.startswith(("loop.", *FREE_SETTINGS))
     }
-
-
-def _flat(part: Any, prefix: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for field in fields(part):
-        value, name = getattr(part, field.name), f"{prefix}{field.name}"
-        found |= _flat(value, f"{name}.") if is_dataclass(value) else {name: value}
-    return found
 
 
 def _with_distance(

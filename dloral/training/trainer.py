@@ -176,7 +176,7 @@ class Trainer:
             check_settings(self.run, state.get("settings", {}), self.settings)
         return state
 
-    def autocast(self) -> AbstractContextManager:
+    def autocast(self) -> AbstractContextManager[None]:
         """The forward pass's precision."""
         return self.accelerator.autocast()
 

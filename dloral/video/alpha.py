@@ -16,6 +16,9 @@ from dloral.frames.resize import resize_bicubic
 _TRUSTED = 8.0
 """From 1/8 of opacity on a pixel's colour is its own: below, 8 bits leave too little of it."""
 
+_UNSEEN = 1 / 64
+"""Up to here nothing is seen; rounding leaves that much where nothing is."""
+
 _REACH = 8
 """Pixels of the result around what is seen that keep its colour, for players that blend edges;
 farther away hidden pixels are white, as a page."""
@@ -27,10 +30,22 @@ def fill_hidden(rgb: Tensor, alpha: Tensor) -> Tensor:
     Push and pull (Gortler et al. 1996): averages weighted by alpha on coarser and coarser grids
     fill what the finer ones leave open. A picture that is hidden as a whole becomes white.
     """
-    weight = (alpha * _TRUSTED).clamp(0, 1)[None, None]
+    weight = _trust(alpha)[None, None]
     if not bool(weight.any()):
         return torch.ones_like(rgb)
     return _filled(rgb[None] * weight, weight)[0]
+
+
+def fill_hidden_chroma(chroma: Tensor, alpha: Tensor) -> Tensor:
+    """Chroma (2,h,w) of fewer samples than ``alpha`` (H,W) has: what is hidden gives way to what is
+    seen, before interpolation would mix them."""
+    height, width = chroma.shape[-2:]
+    weight = _trust(F.adaptive_avg_pool2d(alpha[None, None], (height, width)))
+    return _filled(chroma[None] * weight, weight)[0] if bool(weight.any()) else chroma
+
+
+def _trust(alpha: Tensor) -> Tensor:
+    return ((alpha - _UNSEEN) * _TRUSTED).clamp(0, 1)
 
 
 def _filled(weighted: Tensor, weight: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from av import VideoFrame
 from torch import Tensor
 
 from dloral.errors import InputError
+from dloral.video.alpha import fill_hidden_chroma
 
 # ISO/IEC 23091-2 code points, as FFmpeg uses them
 RGB, BT709, UNSPECIFIED, BT2020 = 0, 1, 2, 9
@@ -75,6 +76,8 @@ def frame_to_rgb(frame: VideoFrame, codec: str = "", keep_alpha: bool = False) -
         rgb = luma.expand(3, -1, -1).clone()
     else:
         full = frame.color_range == FULL or family == "yuvj"
+        if alpha is not None and planes[1].shape != alpha.shape:
+            planes[1:3] = fill_hidden_chroma(torch.stack(planes[1:3]), alpha)
         rgb = _yuv_to_rgb(planes[:3], peak, full, matrix_of(frame), codec in _CENTRED_CHROMA)
     rgb.clamp_(0, 1)
     if alpha is None:

@@ -7,22 +7,20 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
 
+import av
 from av import Packet
+from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.stream import Stream
 
 from dloral.video.headers import SoundHeader, adts_length, sound_header
+from dloral.video.labels import label
 
 _PREROLL = Fraction(1, 10)
 """Seconds of sound kept before a cut, hidden by an MP4 edit list: decoders need a run-up."""
 
 _LOST_TIME = 10
 """Seconds: sound that comes so long after all else ended has a damaged time."""
-
-_STALE = ("duration", "bps", "number_of_", "_statistics", "encoder", "vendor_id", "rotate")
-"""Tags that say of a stream what is not true of the new one, by their beginning."""
-
-_USUAL_NAMES = {"videohandler", "soundhandler", "subtitlehandler", "core media video"}
 
 
 @dataclass(frozen=True)
@@ -60,18 +58,8 @@ class Track(Protocol):
     def rest(self, cut: Cut) -> Iterator[Packet]: ...
 
 
-def label(target: Stream, source: Stream) -> None:
-    """Tags, language, title and the marks of a stream (default, forced, for the deaf, ...)."""
-    for key, value in source.metadata.items():
-        name = key.lower()
-        usual = name == "handler_name" and value.lower() in _USUAL_NAMES
-        if not usual and name != "timecode" and not name.startswith(_STALE):
-            target.metadata[key] = value
-    target.disposition = source.disposition
-
-
 class Copied:
-    """A stream whose packets go over as they are.
+    """A stream whose packets go over as they are, but for sound that cannot be decoded.
 
     MP4 and MOV hide what lies before time 0 by an edit list. Matroska would move the picture
     instead, so there such packets are left out, but for those that its own codec delay hides.
@@ -82,6 +70,8 @@ class Copied:
         self._hides_run_up = hides_run_up
         self._has_codec_delay = stream.container.format.name == "matroska,webm"
         self._sparse = stream.type == "subtitle"
+        self._sound = stream if isinstance(stream, AudioStream) else None
+        self._is_heard = False  # the decoder is there, and took a packet
         self._codec = stream.codec_context.codec.canonical_name
         self._header: SoundHeader | None = None
         self._last: int | None = None  # of the packets written
@@ -103,7 +93,12 @@ class Copied:
             return
         dts = begin if packet.dts is None else packet.dts - shift
         again = self._last is not None and dts <= self._last
-        if again or not self._is_whole(packet) or cut.is_lost(begin * unit, self._end):
+        if (
+            again
+            or not self._is_whole(packet)
+            or not self._can_be_heard(packet)
+            or cut.is_lost(begin * unit, self._end)
+        ):
             self.lost += 1
             return
         self._last, self._end = dts, (begin + length) * unit
@@ -120,6 +115,19 @@ class Copied:
         if self._header is None:
             self._header = header
         return header is not None and header == self._header and adts_length(start) == packet.size
+
+    def _can_be_heard(self, packet: Packet) -> bool:
+        """Whether sound can be decoded, which takes next to no time beside the picture's work."""
+        if self._sound is None:
+            return True
+        try:
+            self._sound.decode(packet)
+        except av.PatchWelcomeError:  # the decoder's own limit
+            return True
+        except av.FFmpegError:  # AC-3's has numbers of its own for it
+            return not self._is_heard
+        self._is_heard = True
+        return True
 
     def _is_run_up(self, packet: Packet, end: Fraction, cut: Cut) -> bool:
         """Whether a packet that begins before time 0 and ends at ``end`` is to be kept."""

@@ -121,6 +121,7 @@ ENCODERS = {
         chroma=("420",),
         default_crf=24,
         max_crf=63,
+        least=4,
         # no pictures that are never shown, so that every packet is a frame (as with B-frames)
         options={"preset": "7", "svtav1-params": "pred-struct=1"},
         presets=tuple(str(speed) for speed in range(14)),
@@ -252,6 +253,16 @@ def deepest(codec: str, alpha: bool = False) -> int:
     if alpha:
         return 10 if 10 in encoder.alpha else 8
     return 10 if _holds_depth(encoder, 10) else 8
+
+
+def present_codecs() -> list[str]:
+    """Names in ``ENCODERS`` that this machine writes, those of its graphics cards among them."""
+    return [
+        name
+        for name, encoder in ENCODERS.items()
+        if _writable_formats(encoder.library)
+        and (not encoder.is_hardware or _is_present(encoder.library))
+    ]
 
 
 def encoder_options(

@@ -44,6 +44,9 @@ that jobs run whole, resumed or on many machines give the same file (our decisio
 _SMALL = 128
 """Pixels a side below which x265's cutree writes beyond its arrays."""
 
+_SLICED = 4
+"""Pixels a side from which FFV1 can be cut into slices."""
+
 _FINEST_UNIT = 1_000_000
 """Ticks a second beyond which a source's clock is rounded to MPEG's 90 kHz."""
 
@@ -158,6 +161,8 @@ def _options(source: ClipInfo, chosen: OutputFormat) -> dict[str, str]:
     options = encoder_options(encoder, chosen.crf, chosen.preset, chosen.options)
     if encoder.library == "libx265" and min(chosen.coded_size) < _SMALL:
         add_option(options, "x265-params", "no-cutree=1")
+    if encoder.library == "ffv1" and min(chosen.coded_size) < _SLICED:
+        options["slices"] = "1"
     if chosen.alpha and encoder.library == "prores_ks":
         options |= {"profile": "4444", "alpha_bits": "16"}
     if chosen.alpha and encoder.library == "libvpx-vp9":

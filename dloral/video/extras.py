@@ -8,12 +8,13 @@ from typing import Any
 
 from av import Packet
 from av.container import InputContainer, OutputContainer
-from av.stream import AttachmentStream, Stream
+from av.stream import AttachmentStream, Disposition, Stream
 
-from dloral.video.copied import Cut, label
+from dloral.video.copied import Cut
+from dloral.video.labels import label
 
 _OF_THE_FILE = {
-    *("major_brand", "minor_version", "compatible_brands", "encoder", "duration"),
+    *("major_brand", "minor_version", "compatible_brands", "encoder", "software", "duration"),
     *("timecode", "location-eng"),
 }
 """Tags that describe the source's own file; the time code is placed apart, a place comes twice."""
@@ -38,12 +39,14 @@ def tags_of(container: InputContainer) -> dict[str, str]:
     return {k: v for k, v in container.metadata.items() if k.lower() not in _OF_THE_FILE}
 
 
-def needs_own_keys(tags: dict[str, str]) -> bool:
-    """Whether an MP4 or MOV has to hold ``tags`` as named keys, since iTunes' list lacks one.
+def own_keys(tags: dict[str, str]) -> list[str]:
+    """Tags for which an MP4 or MOV has to hold all of them as named keys, since iTunes' list lacks
+    them.
 
-    Players show less of named keys than of iTunes' list, so they are the second choice.
+    Players show less of named keys than of iTunes' list, so they are the second choice; and FFmpeg
+    writes no cover beside them, so an MP4 with a cover does without these tags.
     """
-    return any(key.lower() not in _ITUNES for key in tags)
+    return [key for key in tags if key.lower() not in _ITUNES]
 
 
 def write_tags(tags: dict[str, str], output: OutputContainer, suffix: str) -> None:
@@ -78,7 +81,7 @@ def attach(stream: AttachmentStream, output: OutputContainer) -> None:
 
 
 class Cover:
-    """A picture that stands for an MP4 or MOV file: one packet, written at the start."""
+    """A picture that stands for an MP4 file: one packet, written at the start."""
 
     def __init__(self, stream: Stream, output: OutputContainer) -> None:
         self._stream = output.add_stream_from_template(stream, opaque=True)
@@ -88,6 +91,14 @@ class Cover:
         packet.pts = packet.dts = 0
         packet.stream = self._stream
         return packet
+
+
+def has_cover(container: InputContainer) -> bool:
+    """Whether there is a cover that can be carried over."""
+    return any(
+        stream.disposition & Disposition.attached_pic and is_cover_codec(stream)
+        for stream in container.streams.video
+    )
 
 
 def is_cover_codec(stream: Stream) -> bool:

@@ -1,4 +1,4 @@
-"""Interlaced pictures: found by their marks and by looking, and made whole by FFmpeg's filters.
+"""Interlaced pictures, made whole by FFmpeg's filters; :mod:`dloral.video.combs` finds them.
 
 A television picture of old holds two moments, one in the odd lines and one in the even ones. Such
 combs must not be enlarged. ``frame`` gives one whole picture for each stored one, ``field`` one for
@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from itertools import islice
 from typing import NamedTuple
 
 import av
-import numpy as np
 from av import VideoFrame
 from av.filter import Graph
 
@@ -24,20 +22,6 @@ RATES = {FIELD: Fraction(2), FILM: Fraction(4, 5)}
 """Frames that come out for one that goes in, where it is not one."""
 
 TOP_FIRST, BOTTOM_FIRST = "top first", "bottom first"
-
-LOOKED_AT = 24
-"""Frames by which it is decided whether a clip is interlaced."""
-
-_LEAST_SURE = 6
-"""Of those: so many must be seen to be combed, where nothing in the file says so."""
-
-_WHOLE = "whole"
-_DIFFERS = 1.06
-_FITS = 1.4
-"""Bounds of :func:`_look`, from interlaced and progressive clips of drawings and of film."""
-
-_LEAST_LINES = 200
-"""Pictures of fewer lines never were interlaced; the marks alone count there."""
 
 _PARITY = {TOP_FIRST: "tff", BOTTOM_FIRST: "bff"}
 _UNIT = Fraction(1, 1_000_000)
@@ -50,65 +34,6 @@ class ShownFrame(NamedTuple):
     frame: VideoFrame
     time: Fraction
     duration: Fraction
-
-
-def field_order(frames: Iterable[VideoFrame]) -> str | None:
-    """Which lines of a clip's frames come first, or None where its pictures are whole.
-
-    What the first frames look like counts more than the file's marks, which are wrong both ways in
-    many files; where it cannot be seen (still pictures), the marks count.
-    """
-    marked = total = 0
-    seen: dict[str, int] = {TOP_FIRST: 0, BOTTOM_FIRST: 0, _WHOLE: 0}
-    before: list[np.ndarray] = []
-    for frame in islice(frames, LOOKED_AT):
-        total += 1
-        marked += frame.interlaced_frame
-        before = [*before[-2:], _luma(frame)]
-        alike = len(before) == 3 and len({plane.shape for plane in before}) == 1
-        if alike and (looks := _look(*before)):
-            seen[looks] += 1
-    top, bottom = seen[TOP_FIRST], seen[BOTTOM_FIRST]
-    combed, first = max((top, TOP_FIRST), (bottom, BOTTOM_FIRST))
-    if 2 * marked > total:
-        return None if seen[_WHOLE] > max(3 * combed, _LEAST_SURE) else first
-    least = max(_LEAST_SURE, 4 * (top + bottom - combed), 3 * seen[_WHOLE], total // 2)
-    is_combed = combed >= least and bool(before) and len(before[0]) >= _LEAST_LINES
-    return first if is_combed else None
-
-
-def _luma(frame: VideoFrame) -> np.ndarray:
-    """About 300 columns of the first plane, all lines."""
-    plane = frame.planes[0]
-    wide = frame.format.components[0].bits > 8
-    rows = np.frombuffer(memoryview(plane), np.uint8)[: plane.line_size * plane.height]
-    pixels = rows.view(np.dtype("<u2") if wide else np.uint8).reshape(plane.height, -1)
-    step = max(plane.width // 300, 1)
-    return pixels[: plane.height // 2 * 2, : plane.width : step].astype(np.float32)
-
-
-def _look(before: np.ndarray, now: np.ndarray, after: np.ndarray) -> str | None:
-    """Which lines of ``now`` come first, _WHOLE if all are of one moment, None if it is not seen.
-
-    As in FFmpeg's idet: lines of one parity are held against those of the other parity in the
-    frame before and the frame after. In combed pictures the nearer field fits better than the
-    farther one, and about as well as the frame's own lines do. (The latter idet does not ask;
-    without it, things that move up or down are taken for combs.)
-    """
-    if len(now) < 8:
-        return None
-    own = 0.0
-    misfit = [1e-3, 1e-3]  # top lines first, bottom lines first
-    for parity in (0, 1):
-        lines = slice(2 + parity, len(now) - 2, 2)
-        around = now[1 + parity : len(now) - 3 : 2] + now[3 + parity : len(now) - 1 : 2]
-        own += float(np.abs(around - 2 * now[lines]).sum())
-        misfit[parity] += float(np.abs(around - 2 * before[lines]).sum())
-        misfit[1 - parity] += float(np.abs(around - 2 * after[lines]).sum())
-    ratio, fit = misfit[0] / misfit[1], min(misfit) / max(own, 1e-3)
-    if fit < _FITS and max(ratio, 1 / ratio) > _DIFFERS:
-        return TOP_FIRST if ratio > 1 else BOTTOM_FIRST
-    return _WHOLE if fit > _FITS and max(ratio, 1 / ratio) < _DIFFERS else None
 
 
 def deinterlaced(
@@ -173,6 +98,12 @@ def _film(frames: Iterable[ShownFrame], order: str, fps: Fraction) -> Iterator[S
     for frame in chain.finish():
         assert origin is not None
         yield ShownFrame(frame, origin + (frame.pts or 0) * Fraction(frame.time_base or 0), step)
+
+
+def fields_of(frame: VideoFrame) -> list[VideoFrame]:
+    """The two fields of a frame, the one that its own mark says comes first before the other."""
+    chain = _Chain("separatefields", Fraction(25))
+    return [*chain.put(frame, keep_time=True), *chain.finish()]
 
 
 class _Chain:

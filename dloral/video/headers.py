@@ -2,7 +2,7 @@
 
 Sources: ITU-T H.264 and H.265 (NAL units), ISO/IEC 13818-2 and 14496-2 (start codes), RFC 6386
 (VP8), the VP9 and AV1 bitstream specifications, ISO/IEC 10918-1 (JPEG); for sound ISO/IEC 13818-7
-(ADTS), 11172-3 (MPEG audio) and ATSC A/52 (AC-3).
+(ADTS), 11172-3 (MPEG audio), ATSC A/52 (AC-3 and, in annex E, E-AC-3) and ETSI TS 102 114 (DTS).
 """
 
 from __future__ import annotations
@@ -122,6 +122,10 @@ class SoundHeader(NamedTuple):
     profile: int = 0
 
 
+SOUND_HEADER = 11
+"""Bytes in which :func:`sound_header` looks."""
+
+
 def sound_header(codec: str, start: bytes) -> SoundHeader | None:
     """What the first bytes of a packet say; None if they are no header of ``codec``."""
     if len(start) < 8:
@@ -140,6 +144,13 @@ def sound_header(codec: str, start: bytes) -> SoundHeader | None:
         skipped = 2 * ((mode & 1 and mode != 1) + bool(mode & 4) + (mode == 2))
         lfe = ((start[6] << 8 | start[7]) >> (12 - skipped)) & 1
         return SoundHeader(start[4] >> 6, mode << 1 | lfe)
+    if codec == "eac3" and start[:2] == b"\x0b\x77" and start[2] >> 6 != 1:  # not a dependent part
+        rate = start[4] >> 4 if start[4] >> 6 == 3 else start[4] >> 6
+        return SoundHeader(rate, start[4] & 15)
+    if codec == "dts" and start[:4] == b"\x7f\xfe\x80\x01" and len(start) >= SOUND_HEADER:
+        bits = int.from_bytes(start[:11], "big")
+        mode, rate, low = bits >> 22 & 63, bits >> 18 & 15, bits >> 1 & 3
+        return SoundHeader(rate, mode << 1 | (low in (1, 2)))
     return None
 
 

@@ -53,6 +53,9 @@ _MARK_TEXT = b"tEXtSoftware\0dloral frame"
 MARK = (len(_MARK_TEXT) - 4).to_bytes(4, "big") + _MARK_TEXT + crc32(_MARK_TEXT).to_bytes(4, "big")
 """A text chunk right behind the header chunk of a PNG (PNG specification, 11.3.3.2)."""
 
+_WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
+"""Pillow's modes with transparency; not LAB."""
+
 _JUST_OVER = 1.001
 """Floats up to here are white with a rounding error."""
 
@@ -81,7 +84,7 @@ def image_header(path: Path, page_fps: Fraction = FOLDER_FPS) -> Header:
         wide = image.mode.startswith(("I", "F")) or _is_wide_png(path) or _is_wide_tiff(image)
         bits = 16 if wide else _heif_bits(image)
         primaries, transfer = _coded_colours(path)
-        has_alpha = "A" in image.mode or "transparency" in image.info or _has_extra(image)
+        has_alpha = _is_transparent(image) or _has_extra(image)
         times, end = _page_times(path, image, page_fps)
     return Header(
         height, width, kind, bits, orientation, has_alpha, primaries, transfer, times, end
@@ -141,6 +144,10 @@ def _heif_bits(image: Image.Image) -> int:
     return int(image.info.get("bit_depth", 8)) if image.format == "HEIF" else 8
 
 
+def _is_transparent(image: Image.Image) -> bool:
+    return image.mode in _WITH_ALPHA or "transparency" in image.info
+
+
 def _has_extra(image: Image.Image) -> bool:
     """TIFF of 16 bits, whose mode says nothing of alpha: ExtraSamples."""
     extra = getattr(image, "tag_v2", {}).get(338, ())
@@ -160,7 +167,7 @@ def _page_times(
     path: Path, image: Image.Image, fps: Fraction
 ) -> tuple[tuple[Fraction, ...], Fraction]:
     count = getattr(image, "n_frames", 1)
-    if count < 2 or image.format not in ("TIFF", "WEBP"):
+    if count < 2 or image.format not in ("TIFF", "WEBP", "AVIF"):
         return (), Fraction(0)
     times, now, size = [], Fraction(0), image.size
     for page in range(count):
@@ -302,7 +309,7 @@ def _as_tensor(opened: Image.Image, keep_profile: bool) -> Tensor:
     opened.load()
     image: Image.Image = opened
     profile = opened.info.get("icc_profile")
-    transparent = "A" in image.mode or "transparency" in image.info
+    transparent = _is_transparent(opened)
     if profile and image.mode in ("RGB", "RGBA") and not keep_profile:
         image = _to_srgb(image, profile)
     image = image.convert("RGBA" if transparent else "RGB")

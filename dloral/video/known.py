@@ -5,6 +5,9 @@ from __future__ import annotations
 from dloral.errors import InputError, Setting
 from dloral.video.probe import ClipInfo
 
+_LEAST_MISSING = 1
+"""Seconds by which a file may be wrong about its own length."""
+
 
 def source_notes(clip: ClipInfo, start: float, size_changes: str) -> list[str]:
     """What is worth knowing of a source before the work; InputError for what makes it pointless.
@@ -24,6 +27,11 @@ def source_notes(clip: ClipInfo, start: float, size_changes: str) -> list[str]:
     if clip.clock.jumps:
         where = "once" if clip.clock.jumps == 1 else f"{clip.clock.jumps} times"
         notes.append(f"the source's clock jumps {where} (joined recordings?): time goes on there")
+    if clip.missing > max(_LEAST_MISSING, (clip.duration or 0) / 20):
+        notes.append(
+            f"the source is damaged: it says that it lasts {float(clip.missing):.1f} s longer than "
+            "can be read"
+        )
     changes = clip.size_changes
     sizes = [
         change for change in changes if (change.width, change.height) != (clip.width, clip.height)

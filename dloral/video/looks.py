@@ -13,19 +13,20 @@ from av import Packet, VideoFrame
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from dloral.video.filters import LOOKED_AT, field_order
+from dloral.video.combs import LOOKED_AT, WHOLE, Combs, find_combs
 from dloral.video.hdr import Mastering, mastering_of
 from dloral.video.media import open_media, picture_stream
 
 _NEVER_INTERLACED = {"vp8", "vp9", "av1", "gif", "apng", "png", "webp", "hevc", "theora", "flv1"}
 
+_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+
 
 @dataclass(frozen=True)
 class Looks:
-    """``field_order``: which lines come first, None for whole frames. ``has_alpha``: something is
-    seen through."""
+    """``has_alpha``: something is seen through."""
 
-    field_order: str | None = None
+    combs: Combs = WHOLE
     has_alpha: bool = False
     mastering: Mastering | None = None
 
@@ -35,25 +36,26 @@ def looks_of(path: Path, stream: VideoStream, first: VideoFrame) -> Looks:
     mastering = mastering_of(first)
     codec = stream.codec_context.codec.canonical_name
     may_comb = first.interlaced_frame or codec not in _NEVER_INTERLACED
-    may_alpha = _alpha_plane(first) is not None or is_vp9_with_alpha(stream)
+    may_alpha = _alpha_plane(first) is not None or _decoder_of_alpha(stream) is not None
     if not may_comb and not may_alpha:
         return Looks(mastering=mastering)
     seen_through = [False]
     with open_media(path) as container:
         frames = _frames(container, picture_stream(container, path), seen_through, may_alpha)
-        order = field_order(frames) if may_comb else None
+        combs = find_combs(frames) if may_comb else WHOLE
         if may_alpha:
             for _ in zip(range(LOOKED_AT), frames, strict=False):
                 pass
-    return Looks(order, seen_through[0], mastering)
+    return Looks(combs, seen_through[0], mastering)
 
 
 def picture_decoder(stream: VideoStream) -> Callable[[Packet], list[VideoFrame]]:
-    """What turns the stream's packets into frames: its own decoder, but for VP9 with transparency,
-    which FFmpeg's own leaves out."""
-    if not is_vp9_with_alpha(stream):
+    """What turns the stream's packets into frames: its own decoder, but for VP8 and VP9 with
+    transparency, which FFmpeg's own leaves out."""
+    library = _decoder_of_alpha(stream)
+    if library is None:
         return stream.decode
-    context = cast(VideoCodecContext, av.CodecContext.create("libvpx-vp9", "r"))
+    context = cast(VideoCodecContext, av.CodecContext.create(library, "r"))
     context.extradata = stream.codec_context.extradata
     unit = stream.time_base
 
@@ -66,11 +68,11 @@ def picture_decoder(stream: VideoStream) -> Callable[[Packet], list[VideoFrame]]
     return decode
 
 
-def is_vp9_with_alpha(stream: VideoStream) -> bool:
-    """Whether Matroska says that transparency comes beside the picture."""
+def _decoder_of_alpha(stream: VideoStream) -> str | None:
+    """The decoder of what Matroska says is transparent: of a second stream beside the picture."""
     tags = {key.lower(): value for key, value in stream.metadata.items()}
-    is_vpx = stream.codec_context.codec.canonical_name == "vp9"
-    return is_vpx and tags.get("alpha_mode") == "1"
+    decoder = _WITH_ALPHA.get(stream.codec_context.codec.canonical_name)
+    return decoder if tags.get("alpha_mode") == "1" else None
 
 
 def _frames(

@@ -35,7 +35,7 @@ class Part:
     cannot be made. ``left``: what is left of killed jobs and could not be removed."""
 
     def __init__(self, path: Path, folder: Path, suffix: str = "", is_folder: bool = False) -> None:
-        self.left = _remove_dead(path, folder, suffix)
+        self.left = remove_dead(path, folder, suffix)
         while True:
             self.path = folder / f"{_prefix(path, suffix)}{secrets.token_hex(4)}.part{suffix}"
             if is_folder:
@@ -78,7 +78,8 @@ def _open(path: Path) -> int | None:
         return None
 
 
-def _remove_dead(path: Path, folder: Path, suffix: str) -> list[str]:
+def remove_dead(path: Path, folder: Path, suffix: str) -> list[str]:
+    """Delete what killed jobs left of ``path`` in ``folder``; the names that could not be."""
     ours = re.compile(re.escape(_prefix(path, suffix)) + r"[0-9a-f]{8}\.part" + re.escape(suffix))
     left = []
     with contextlib.suppress(OSError):

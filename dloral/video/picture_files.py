@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
-from typing import Any, cast
+from typing import Any
 from zlib import compress, crc32
 
 import av
@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 import torch
 from av import VideoFrame
-from av.video.codeccontext import VideoCodecContext
 from PIL import Image
 from torch import Tensor
 
@@ -50,7 +49,7 @@ class PictureFormat:
 
 def lost_tags(source: ClipInfo, suffix: str, bit_depth: int) -> list[str]:
     """What a picture says beside its pixels and a file of this suffix will not."""
-    tags = picture_tags(source.path) if source.kind == "image" else None
+    tags = picture_tags(source.path, source.isolated) if source.kind == "image" else None
     if tags is None:
         return []
     none_kept = suffix == ".exr" or (suffix in TIFFS and bit_depth > 8)
@@ -94,7 +93,7 @@ def _wide(codes: np.ndarray, suffix: str) -> bytes:
 def _usual(codes: np.ndarray, suffix: str, source: ClipInfo) -> bytes:
     image = Image.fromarray(codes)
     kept: dict[str, Any] = {}
-    tags = picture_tags(source.path) if source.kind == "image" else None
+    tags = picture_tags(source.path, source.isolated) if source.kind == "image" else None
     if tags is not None:
         profile = tags.profile if source.keep_profile else b""
         kept = {"exif": tags.exif, "icc_profile": profile, "xmp": tags.xmp}
@@ -127,7 +126,7 @@ def _exr(pixels: Tensor) -> bytes:
     if len(pixels) == 4:
         pixels = torch.cat([pixels[:3] * pixels[3], pixels[3:]])
     form = "gbrapf32le" if len(pixels) == 4 else "gbrpf32le"
-    context = cast(VideoCodecContext, av.CodecContext.create("exr", "w"))
+    context = av.CodecContext.create("exr", "w")
     context.width, context.height, context.pix_fmt = width, height, form
     context.time_base = Fraction(1, 25)
     context.options = {"compression": "zip16", "format": "float"}
@@ -148,7 +147,7 @@ def _with_chunks(png: bytes, source: ClipInfo) -> bytes:
         chunks += _chunk(b"cICP", bytes((primaries, source.color_transfer, 0, 1)))
         if source.mastering is not None:
             chunks += _light_chunks(source.mastering)
-    tags = picture_tags(source.path) if source.kind == "image" else None
+    tags = picture_tags(source.path, source.isolated) if source.kind == "image" else None
     if tags is not None:
         if tags.profile and source.keep_profile:
             chunks += _chunk(b"iCCP", b"ICC profile\0\0" + compress(tags.profile))

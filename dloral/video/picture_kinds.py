@@ -28,7 +28,7 @@ _LARGE = 2**24
 _MOST_PIXELS_A_BYTE = 4096
 """What no picture with anything in it needs: a white page of 600 dots an inch has fewer."""
 
-_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif", b"crx ")
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif", b"avis", b"crx ")
 """ISO/IEC 23008-12 and the AVIF specification; crx is Canon's RAW."""
 
 
@@ -52,7 +52,7 @@ def looks_like_image(path: Path) -> bool:
 @contextmanager
 def opened_picture(path: Path) -> Iterator[Image.Image]:
     start = first_bytes(path, 12)
-    if start[4:8] == b"ftyp" and start[8:12] != b"avif" and not _is_avif(path):
+    if start[4:8] == b"ftyp" and not _is_avif(path):
         import pillow_heif  # loads a codec of 10 MB
 
         with pillow_heif.HeifImageFile(path) as image:
@@ -102,7 +102,8 @@ def _is_avif(path: Path) -> bool:
     """A file of the brand mif1 says among the others what its pictures are coded in."""
     start = first_bytes(path, 64)
     size = int.from_bytes(start[:4], "big")
-    return b"avif" in start[16 : max(size, 16)]
+    brands = (start[8:12], start[16 : max(size, 16)])
+    return any(name in brand for name in (b"avif", b"avis") for brand in brands)
 
 
 def check_not_raw(path: Path) -> None:

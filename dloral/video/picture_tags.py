@@ -8,14 +8,19 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from dloral.errors import InputError
+from dloral.video import worker
 from dloral.video.exr import is_exr
 from dloral.video.picture_kinds import opened_picture
 
 ORIENTATION = 0x0112
 _EXIF_IFD, _GPS_IFD, _PREVIEW_IFD = 0x8769, 0x8825, 1
 _OF_THE_PIXELS = (
-    *(ORIENTATION, 0x0100, 0x0101, 0x0102, 0x0103, 0x0106, 0x0111, 0x0115, 0x0116, 0x0117, 0x011C),
-    *(0x0153, 0x0152, 0x013D, 0x0201, 0x0202, 0x02BC, 0x8773, 0x0142, 0x0143, 0x0144, 0x0145),
+    *(ORIENTATION, 0x00FE, 0x00FF, 0x0100, 0x0101, 0x0102, 0x0103, 0x0106, 0x010A, 0x0111, 0x0115),
+    *(0x0116, 0x0117, 0x011C, 0x0122, 0x0123, 0x0124, 0x0125, 0x0129, 0x013D, 0x0140, 0x0142),
+    *(0x0143, 0x0144, 0x0145, 0x014C, 0x014E, 0x0152, 0x0153, 0x0154, 0x015B, 0x0200, 0x0201),
+    *(0x0202, 0x0203, 0x0205, 0x0206, 0x0207, 0x0208, 0x0209, 0x0211, 0x0212, 0x0213, 0x0214),
+    *(0x02BC, 0x8773),
 )
 """TIFF's own tags of how the source's pixels are stored, and those that are kept apart."""
 
@@ -29,9 +34,17 @@ class PictureTags(NamedTuple):
 
 
 @lru_cache(maxsize=4)
-def picture_tags(path: Path) -> PictureTags:
-    """What a picture says beside its pixels, as far as that can be read."""
+def picture_tags(path: Path, isolated: bool = False) -> PictureTags:
+    """What a picture says beside its pixels, as far as that can be read. ``isolated``: as in
+    :class:`dloral.video.probe.ClipInfo`."""
     nothing = PictureTags(b"", b"", b"")
+    if isolated:
+        try:
+            memory = worker.memory_to_probe(path)
+            told = worker.call(worker.Task("picture_tags", path, (path.absolute(),), {}, memory))
+        except InputError:
+            return nothing
+        return told if isinstance(told, PictureTags) else nothing
     if is_exr(path):
         return nothing
     try:

@@ -20,6 +20,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from dloral.errors import InputError
+from dloral.video import worker
 from dloral.video.clock import NO_JUMPS, Clock
 from dloral.video.durations import (
     FASTEST_RATE,
@@ -28,7 +29,7 @@ from dloral.video.durations import (
     lead_in,
     picture_seconds,
 )
-from dloral.video.extras import tags_of
+from dloral.video.extras import has_cover, tags_of
 from dloral.video.filters import FRAME, OFF, RATES
 from dloral.video.hdr import NAMES, Mastering
 from dloral.video.header import Header
@@ -77,14 +78,17 @@ class ClipInfo:
     told, images: 1). ``sample_aspect_ratio``: of the upright picture. ``rotation``: clockwise
     degrees that the reader applies. ``color_*``: code points of ISO/IEC 23091-2, None where the
     source does not say. ``start_time``: when the first frame is shown, in seconds on the source's
-    own clock; ``time_base``: the unit of its timestamps.
+    own clock; ``time_base``: the unit of its timestamps. ``missing``: seconds that the file says
+    it has beyond all that can be read.
 
-    ``field_order``: which lines come first, None where frames are whole; ``mastering``: of HDR;
+    ``field_order``: which lines come first, None where frames are whole; ``is_telecined``: film
+    at 24 frames a second was made into it; ``mastering``: of HDR;
     ``page_times``: when the pages of a file of several pictures are shown. What the reader does
     (:func:`dloral.video.treatment.treated` sets it): ``deinterlace``: off, frame, field or film;
     ``keep_alpha``: give transparency beside the colour, not a white page behind it;
     ``keep_profile``: leave a picture in its own colour space; ``hdr``: keep or sdr. ``stream``:
-    where the frames of a pipe come from, once.
+    where the frames of a pipe come from, once. ``isolated``: it is a stranger's, read and written
+    by a process with limits (:mod:`dloral.video.worker`).
     """
 
     path: Path
@@ -110,11 +114,14 @@ class ClipInfo:
     time_base: Fraction = Fraction(1, 1000)
     clock: Clock = NO_JUMPS
     lead_in: Fraction = Fraction(0)
+    missing: Fraction = Fraction(0)
     size_changes: tuple[SizeChange, ...] = ()
     changing_sound: tuple[int, ...] = ()
     other_programmes: tuple[int, ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
+    has_cover: bool = False
     field_order: str | None = None
+    is_telecined: bool = False
     has_alpha: bool = False
     mastering: Mastering | None = None
     page_times: tuple[Fraction, ...] = ()
@@ -123,6 +130,7 @@ class ClipInfo:
     keep_profile: bool = False
     hdr: str = "keep"
     stream: FrameStream | None = field(default=None, repr=False, compare=False)
+    isolated: bool = False
 
     @property
     def is_hdr(self) -> bool:
@@ -150,14 +158,24 @@ class ClipInfo:
         return self.fps / RATES.get(self.deinterlace, 1)
 
 
-def probe(path: str | Path, folder_fps: Fraction | float | None = None) -> ClipInfo:
+def probe(
+    path: str | Path, folder_fps: Fraction | float | None = None, isolated: bool = False
+) -> ClipInfo:
     """What ``path`` is: a video, an image or a folder of frames (``folder_fps`` of them a second).
+
+    ``isolated``: it is a stranger's; see :class:`ClipInfo`.
 
     Raises InputError in one line for everything that cannot be used: missing, unreadable, empty,
     no known kind, without a picture, cut off, mixed in size, too large (16384 pixels a side,
     8192 x 8192 in all) or too long (31 days).
     """
     found = existing_path(path)
+    if isolated and worker.IS_POSSIBLE:
+        memory, seconds = worker.memory_to_probe(found), worker.seconds_to_probe(found)
+        asked = worker.Task("probe", found, (found.absolute(), folder_fps), {}, memory, seconds)
+        told = worker.call(asked)
+        assert isinstance(told, ClipInfo)
+        return replace(told, path=found, isolated=True)
     if found.is_dir():
         return _probe_folder(found, exact_rate(folder_fps or FOLDER_FPS))
     if looks_like_image(found) and found.suffix.lower() not in _MOTION_JPEG:
@@ -303,14 +321,17 @@ def _probe_video(path: Path) -> ClipInfo:
             time_base=Fraction(stream.time_base or Fraction(1, 1000)),
             clock=scan.clock,
             lead_in=lead_in(scan),
+            missing=scan.missing,
             size_changes=tuple(_upright_change(change, turn) for change in scan.changes),
             changing_sound=scan.changing_sound,
             other_programmes=strangers,
             tags=tuple(tags_of(container).items()),
-            field_order=looks.field_order,
+            has_cover=has_cover(container),
+            field_order=looks.combs.order,
+            is_telecined=looks.combs.is_film,
             has_alpha=looks.has_alpha,
             mastering=looks.mastering,
-            deinterlace=FRAME if looks.field_order else OFF,
+            deinterlace=FRAME if looks.combs.order else OFF,
         )
 
 

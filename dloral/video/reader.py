@@ -6,11 +6,12 @@ import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import torch
@@ -19,6 +20,7 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from dloral.errors import InputError, Setting
+from dloral.video import worker
 from dloral.video.alpha import fill_hidden
 from dloral.video.colour import BT2020, frame_to_rgb
 from dloral.video.filters import FILM, OFF, TOP_FIRST, ShownFrame, deinterlaced
@@ -38,6 +40,10 @@ from dloral.video.media import (
     seconds,
 )
 from dloral.video.probe import ClipInfo, orientation_of, probe
+
+_ANSWER_SECONDS = 60
+_SECONDS_PER_PIXEL = 1e-7
+"""For each pixel of frames that are decoded only to come to the first one that counts."""
 
 
 class _Timed(NamedTuple):
@@ -80,6 +86,10 @@ def read_frames(
     that cannot be decoded; broadcasts and raw streams go on behind it, and ``on_note`` is told.
     """
     clip = source if isinstance(source, ClipInfo) else probe(source)
+    if clip.isolated:
+        with read_isolated("read_frames", clip, (start, duration), start, on_note) as received:
+            yield received
+        return
     first = seconds(start)
     end = None if duration is None else first + seconds(duration)
     if clip.kind in ("video", "pipe"):
@@ -92,6 +102,54 @@ def read_frames(
     finally:
         chosen.close()
         frames.close()
+
+
+@contextmanager
+def read_isolated(
+    name: str,
+    clip: ClipInfo,
+    arguments: tuple[Any, ...],
+    start: Fraction | float,
+    on_note: Callable[[str], None] | None,
+) -> Iterator[Iterator[Frame]]:
+    """What the reader ``name`` gives for ``clip`` and ``arguments``, read by a worker.
+
+    ``start``: seconds of the clip that may have to be decoded before the first frame comes.
+    """
+    pixels = clip.height * clip.width
+    skipped = float(start * clip.stored_fps)
+    task = worker.Task(
+        name,
+        clip.path,
+        (replace(clip, path=clip.path.absolute(), isolated=False), *arguments),
+        memory=worker.memory_to_read(clip.height, clip.width),
+        seconds=_ANSWER_SECONDS + skipped * pixels * _SECONDS_PER_PIXEL,
+        frame_bytes=4 * 4 * pixels,
+    )
+    with closing(worker.Worker(task)) as reading:
+        received = _received(reading, on_note or (lambda note: None))
+        with closing(received):
+            yield received
+
+
+def _received(
+    reading: worker.Worker, on_note: Callable[[str], None]
+) -> Generator[Frame, None, None]:
+    assert reading.slots is not None
+    while True:
+        kind, *rest = reading.expect(worker.FRAME, worker.NOTE, worker.END)
+        if kind == worker.END:
+            return
+        if kind == worker.NOTE:
+            on_note(str(rest[0]))
+            continue
+        slot, shape, (index, time, duration, has_alpha) = rest
+        pixels = reading.slots.take(slot, shape)
+        reading.send(slot)
+        if has_alpha:
+            yield Frame(index, pixels[:3], time, duration, pixels[3])
+        else:
+            yield Frame(index, pixels, time, duration)
 
 
 def first_frame(clip: ClipInfo) -> Tensor | None:

@@ -18,7 +18,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from dloral.video.clock import NO_JUMPS, Clock, ClockFinder
-from dloral.video.headers import picture_header, sound_header
+from dloral.video.headers import SOUND_HEADER, picture_header, sound_header
 from dloral.video.media import (
     has_times,
     has_timestamps,
@@ -32,6 +32,10 @@ _MOST_CHANGES = 100
 
 _HIDDEN_BEFORE_0 = {"mov", "matroska"}
 """Containers that give what is not to be heard, an encoder's run-up, a time below 0."""
+
+
+_PROMISES_LENGTH = {"matroska"}
+"""Containers that say how long they are, and are read to wherever they break."""
 
 
 class SizeChange(NamedTuple):
@@ -51,7 +55,8 @@ class Scan:
     ``first``, ``last``: when the first and the last frame are shown; ``end``: until when (the
     same as ``last`` where that is not said). ``timed``: whether there are times at all.
     ``sound_first``: when the first sound is heard. ``changing_sound``: streams, by index, whose
-    rate or channels change. ``changes``: of the picture.
+    rate or channels change. ``changes``: of the picture. ``missing``: seconds that the file says it
+    has and that nothing is read of, where it says so.
     """
 
     num_frames: int = 0
@@ -63,6 +68,7 @@ class Scan:
     sound_first: Fraction | None = None
     changing_sound: tuple[int, ...] = ()
     changes: tuple[SizeChange, ...] = ()
+    missing: Fraction = Fraction(0)
 
 
 @dataclass
@@ -88,9 +94,11 @@ def scan_video(path: Path) -> Scan:
         sizes = _Sizes(stream)
         spans: dict[int, _Span] = {}
         result = Scan()
+        read = Fraction(0)
         unit = Fraction(stream.time_base or 1)
         for packet in _walked(container, stream, finder):
             epoch = finder.add(packet)
+            read = max(read, _end_of(packet))
             if packet.stream_index in sounds:
                 sounds[packet.stream_index].add(packet, epoch)
             if packet.stream_index != stream.index or not _is_shown(stream, packet):
@@ -101,6 +109,8 @@ def scan_video(path: Path) -> Scan:
                 spans.setdefault(epoch, _Span(ticks, ticks, ticks)).add(ticks, packet.duration or 0)
             if packet.is_keyframe and packet.size:
                 sizes.look(packet, epoch, ticks)
+        if _PROMISES_LENGTH & set(container.format.name.split(",")) and container.duration:
+            result.missing = max(Fraction(container.duration, av.time_base) - read, Fraction(0))
         result.clock = finder.finish()
         _place(result, spans, finder.shifts, unit)
         origin = result.first
@@ -129,6 +139,12 @@ def _walked(container: InputContainer, picture: Stream, finder: ClockFinder) -> 
         again = repeats and packet.stream_index == picture.index and packet.pts is not None
         if (packet.size or again) and not packet.is_discard:
             yield packet
+
+
+def _end_of(packet: Packet) -> Fraction:
+    if packet.pts is None:
+        return Fraction(0)
+    return (packet.pts + (packet.duration or 0)) * Fraction(packet.time_base)
 
 
 def _is_shown(stream: VideoStream, packet: Packet) -> bool:
@@ -174,7 +190,7 @@ class _Sound:
             self._first = epoch, packet.pts
         if packet.has_sidedata("new_extradata") and self._header is not None:
             self.changes = True
-        header = sound_header(self._codec, bytes(memoryview(packet)[:8]))
+        header = sound_header(self._codec, bytes(memoryview(packet)[:SOUND_HEADER]))
         if header is None or self.changes:
             return
         if self._header is None:

@@ -11,13 +11,15 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from itertools import chain, islice
 
+from dloral.video import worker
 from dloral.video.filters import FIELD, FILM
 from dloral.video.media import can_seek, open_media, picture_stream, seconds
 from dloral.video.probe import ClipInfo
-from dloral.video.reader import Frame, read_frames
+from dloral.video.reader import Frame, read_frames, read_isolated
 
 
 def frame_times(clip: ClipInfo) -> Sequence[Fraction] | None:
@@ -89,6 +91,12 @@ def read_frames_from(
     The frames are the same as there, but ``index`` counts from 0 here. Nothing comes where the
     part has no more than ``number`` frames.
     """
+    if clip.isolated:
+        skipped = seconds(start) + number / clip.fps
+        asked = (number, start, duration)
+        with read_isolated("read_frames_from", clip, asked, skipped, on_note) as received:
+            yield received
+        return
     with ExitStack() as stack:
         time = _time_of(clip, number, seconds(start)) if number else None
         if time is not None:
@@ -106,6 +114,11 @@ def count_frames(
     clip: ClipInfo, start: Fraction | float = 0, duration: Fraction | float | None = None
 ) -> int | None:
     """How many frames the part has, by its packets; None where they do not tell."""
+    if clip.isolated:
+        own = replace(clip, path=clip.path.absolute(), isolated=False)
+        memory, wait = worker.memory_to_probe(clip.path), worker.seconds_to_probe(clip.path)
+        task = worker.Task("count_frames", clip.path, (own, start, duration), {}, memory, wait)
+        return worker.call(task)  # type: ignore[no-any-return]
     times = frame_times(clip)
     if times is None:
         return None

@@ -13,7 +13,8 @@ from av.audio.codeccontext import AudioCodecContext
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
 
-from dloral.video.copied import Cut, label
+from dloral.video.copied import Cut
+from dloral.video.labels import label
 
 _AAC_RATES = (
     *(44100, 48000, 32000, 24000, 22050, 16000, 11025, 12000, 8000),

@@ -12,7 +12,8 @@ from av.container import OutputContainer
 from av.subtitles.stream import SubtitleStream
 from av.subtitles.subtitle import AssSubtitle, SubtitleSet
 
-from dloral.video.copied import Cut, label
+from dloral.video.copied import Cut
+from dloral.video.labels import label
 
 
 class NewSubtitles:

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
+import math
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 from dloral.errors import InputError, OptionError, OutputError, Setting
 from dloral.video.encoders import CONTAINERS
 from dloral.video.images import WRITABLE_SUFFIXES, frame_files, is_marked
-from dloral.video.media import MAX_OUTPUT_PIXELS, MAX_SIDE, reason
+from dloral.video.media import MAX_OUTPUT_PIXELS, MAX_SIDE, reason, seconds
 from dloral.video.parts import FRAME_NAME, Part, remove_frames
 from dloral.video.probe import ClipInfo
 
@@ -145,6 +148,18 @@ def output_error(path: Path, error: BaseException, kept: Path | None = None) -> 
 def left_notes(part: Part) -> list[str]:
     """What could not be removed of a killed job, a line each."""
     return [f"{name} is left of a job that was killed; it cannot be removed" for name in part.left]
+
+
+def frame_names(source: ClipInfo, keep: bool, start: Fraction | float) -> Iterator[str]:
+    """Names of a folder's frames: as the source's where those go with it, else numbers."""
+    files = frame_files(source.path) if source.kind == "folder" and keep else []
+    names = [f"{file.stem}.png" for file in files]
+    if names and len({name.lower() for name in names}) == len(names):
+        first = math.ceil(seconds(start) * source.fps)
+        yield from names[first:]
+        return
+    for index in itertools.count():
+        yield f"{index:08d}.png"
 
 
 @contextmanager

@@ -26,8 +26,9 @@ from av.video.stream import VideoStream
 
 from dloral.errors import OptionError, Setting
 from dloral.video import extras
-from dloral.video.copied import Copied, Cut, Track, label
+from dloral.video.copied import Copied, Cut, Track
 from dloral.video.encoders import CONTAINERS
+from dloral.video.labels import label, lost_marks
 from dloral.video.media import open_media, picture_stream, reason
 from dloral.video.probe import ClipInfo
 from dloral.video.sound import NewSound
@@ -56,7 +57,7 @@ _TEXT_SUBTITLES = {"mov_text", "subrip", "ass", "webvtt", "text"}
 _FONTS = ".mkv"
 """The container that holds attachments."""
 
-_COVERS = (".mp4", ".mov", ".mkv")
+_COVERS = (".mp4", ".mkv")
 _REHEARSED = 2000
 """Packets of the file in which a sound track's beginning is looked for."""
 
@@ -95,9 +96,12 @@ class Tracks:
             add_picture()
             return
         self._source = container = self._stack.enter_context(open_media(clip.path))
-        extras.write_tags(dict(clip.tags), output, suffix)
+        tags = dict(clip.tags)
+        extras.write_tags(tags, output, suffix)
         picture = picture_stream(container, clip.path)
         left_out: list[str] = []
+        if clip.has_cover and suffix == ".mp4" and (lost := extras.own_keys(tags)):
+            left_out.append(f"tags that {suffix} cannot hold beside a cover ({', '.join(lost)})")
         for stream in container.streams:
             if stream.index == picture.index:
                 self._picture = add_picture()
@@ -107,6 +111,11 @@ class Tracks:
             else:
                 left_out += self._add(stream)
         self._timecode = extras.timecode_of(container, picture)
+        kept = [s for s in container.streams if s.index in self._tracks]
+        kind = CONTAINERS[suffix]
+        marks = dict.fromkeys(mark for s in kept for mark in lost_marks(s, kind))
+        if marks:
+            left_out.append(f"marks of tracks that {suffix} cannot hold ({', '.join(marks)})")
         notes.extend(f"{what} left out" for what in dict.fromkeys(left_out))
         chosen = [s for s in container.streams if s.index in self._tracks.keys() | self._covers]
         if chosen:

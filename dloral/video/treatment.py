@@ -85,7 +85,7 @@ def treatment_notes(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> lis
     notes = []
     depth = chosen_depth(clip, options, suffix)
     if clip.deinterlace != OFF:
-        notes.append(f"interlaced source: {_HOW[clip.deinterlace]}")
+        notes.append(f"interlaced source: {_HOW[clip.deinterlace]}{_of_film(clip)}")
     elif clip.field_order:
         notes.append("the source is interlaced and stays so: its combs are enlarged")
     if clip.is_hdr and clip.color_transfer is not None:
@@ -108,6 +108,12 @@ def treatment_notes(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> lis
     if lost := lost_tags(clip, suffix, depth):
         notes.append(f"{' and '.join(lost)} left out: {suffix} is written without")
     return notes
+
+
+def _of_film(clip: ClipInfo) -> str:
+    if not clip.is_telecined or clip.deinterlace == FILM:
+        return ""
+    return " (it seems to be telecined film: deinterlacing by film brings its own frames back)"
 
 
 def target_size(clip: ClipInfo, options: UpscaleOptions) -> tuple[int, int]:

@@ -9,13 +9,11 @@ finished and then cannot be put in its place is it kept, and the error says wher
 from __future__ import annotations
 
 import contextlib
-import itertools
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import av
 from av import Packet
@@ -33,8 +31,8 @@ from dloral.video.encoding import (
     set_up,
     time_unit,
 )
-from dloral.video.extras import needs_own_keys
-from dloral.video.images import frame_files
+from dloral.video.extras import own_keys
+from dloral.video.isolated_writer import isolated_writer
 from dloral.video.media import seconds
 from dloral.video.parts import Part, remove_frames
 from dloral.video.pipe_formats import Y4M
@@ -44,6 +42,7 @@ from dloral.video.targets import (
     beside,
     check_output_size,
     checked_target,
+    frame_names,
     left_notes,
     move_in,
     output_error,
@@ -117,44 +116,42 @@ def open_writer(
     OptionError for a wrong choice, such as a frame of the source; both raised here, before any
     work. OutputError in the block when the disk is full and the like.
     """
+    named = {name: value for name, value in locals().items() if name != "target"}
     if is_pipe(target):
-        check_output_size(STANDARD_OUTPUT, width, height)
-        piped = OutputFormat("", width, height, bit_depth=bit_depth, chroma=chroma)
-        encoding = {"codec": codec if codec != "h264" else None, "crf": crf, "preset": preset}
-        check_pipe_choices({**encoding, "encoder_option": encoder_options}, piped)
-        return write_output(source, piped, pipe_format)
+        return _open_pipe(**named)
     path, suffix = checked_target(target, source, overwrite)
     check_output_size(path, width, height)
-    alpha = source.keep_alpha
-    chosen = OutputFormat(
-        suffix, width, height, codec, crf, bit_depth, chroma, preset, encoder_options, alpha
-    )
+    more = crf, bit_depth, chroma, preset, encoder_options, source.keep_alpha
+    chosen = OutputFormat(suffix, width, height, codec, *more)
     if chosen.is_video:
         chosen.check()
-        first = seconds(start)
-        end = None if duration is None else first + seconds(duration)
-        return _write_video(path, source, chosen, end, audio)
-    if suffix:
-        if source.num_frames != 1:
-            raise OptionError(
-                "{path} holds one picture, the source has more",
-                remedy="give .mp4, .mkv, .mov or .webm, or a folder for frames",
-                path=path,
-            )
+    elif suffix and source.num_frames != 1:
+        raise OptionError(
+            "{path} holds one picture, the source has more",
+            remedy="give .mp4, .mkv, .mov or .webm, or a folder for frames",
+            path=path,
+        )
+    if source.isolated:
+        return isolated_writer(path, suffix, chosen, named)
+    if suffix and not chosen.is_video:
         return _write_picture(path, source, chosen)
-    return _write_folder(path, source, chosen, _frame_names(source, keep_names, start))
+    if not suffix:
+        return _write_folder(path, source, chosen, frame_names(source, keep_names, start))
+    first = seconds(start)
+    end = None if duration is None else first + seconds(duration)
+    return _write_video(path, source, chosen, end, audio)
 
 
-def _frame_names(source: ClipInfo, keep: bool, start: Fraction | float) -> Iterator[str]:
-    """Names of a folder's frames: as the source's where those go with it, else numbers."""
-    files = frame_files(source.path) if source.kind == "folder" and keep else []
-    names = [f"{file.stem}.png" for file in files]
-    if names and len({name.lower() for name in names}) == len(names):
-        first = math.ceil(seconds(start) * source.fps)
-        yield from names[first:]
-        return
-    for index in itertools.count():
-        yield f"{index:08d}.png"
+def _open_pipe(
+    *, width: int, height: int, source: ClipInfo, codec: str, pipe_format: str, **more: Any
+) -> contextlib.AbstractContextManager[Writer]:
+    """As :func:`open_writer`, to standard output."""
+    check_output_size(STANDARD_OUTPUT, width, height)
+    piped = OutputFormat("", width, height, bit_depth=more["bit_depth"], chroma=more["chroma"])
+    encoding = {"codec": codec if codec != "h264" else None}
+    encoding |= {"crf": more["crf"], "preset": more["preset"]}
+    check_pipe_choices({**encoding, "encoder_option": more["encoder_options"]}, piped)
+    return write_output(source, piped, pipe_format)
 
 
 class _Writer:
@@ -221,7 +218,9 @@ def _write_video(
 ) -> Iterator[Writer]:
     options = {}
     if chosen.suffix in (".mp4", ".mov"):
-        named = "+use_metadata_tags" if needs_own_keys(dict(source.tags)) else ""
+        shows_cover = source.has_cover and chosen.suffix == ".mp4"
+        by_name = own_keys(dict(source.tags)) and not shows_cover
+        named = "+use_metadata_tags" if by_name else ""
         options["movflags"] = "+faststart" + named
     with beside(path, chosen.suffix) as part:
         try:

@@ -31,6 +31,27 @@ theirs; only names and file formats changed{precision}.
 python -m dloral upscale clip.mp4 -o restored.mp4 --model {name}
 ```
 
+With diffusers alone (and transformers, peft, accelerate); `pipeline.py` holds the code:
+
+```python
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import export_to_video, load_video
+from PIL import Image
+
+device = "cuda" if torch.cuda.is_available() else "cpu"
+pipe = DiffusionPipeline.from_pretrained("{name}", trust_remote_code=True).to(device)
+clip = load_video("clip.mp4")
+size = (4 * clip[0].width, 4 * clip[0].height)
+frames = [frame.resize(size, Image.Resampling.BICUBIC) for frame in clip]
+pipe.set_adapters(["consistency", "detail"], [1.0, 1.0])
+restored = pipe(frames, output_type="pil").frames
+export_to_video(restored, "restored.mp4", fps=24)
+```
+
+Where memory is short: `pipe.enable_model_cpu_offload()`, `pipe.enable_vae_tiling()`, and
+`pipe(frames, tile=96)`. `pipe.stream(frames)` takes a clip of any length, frame by frame.
+
 | folder | holds |
 |---|---|
 | `vae`, `text_encoder`, `tokenizer`, `scheduler` | Stable Diffusion 2.1-base |
@@ -60,6 +81,11 @@ def push(folder: Path, repo: str) -> str:
     refuses.
     """
     api = HfApi()
+    card = folder / "README.md"
+    if card.is_file():
+        text = card.read_text(encoding="utf-8").replace(f'"{folder.name}"', f'"{repo}"')
+        text = text.replace(f"--model {folder.name}\n", f"--model {repo}\n")
+        card.write_text(text, encoding="utf-8")
     try:
         api.create_repo(repo, exist_ok=True)
         api.upload_folder(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors import safe_open
 
+from dloral.devices import AUTO, choose_device, half_precision
 from dloral.errors import DLoRALError, OptionError, Setting, WeightsError
 from dloral.memory import free_memory, keep_freed_memory
 from dloral.weights.checkpoint_io import BROKEN, first_line
@@ -20,8 +21,6 @@ from dloral.weights.resolve import RUNTIMES, find_model, index_kind
 if TYPE_CHECKING:
     from dloral.frame_generator import FrameGenerator
 
-AUTO = "auto"
-DEVICES = (AUTO, "cpu", "cuda", "mps")
 DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -40,7 +39,8 @@ def load_pipeline(
     ``model``: ``"compact"``; ``"bicubic"``, enlargement alone; ``"sd21"``, which is fetched when it
     is not on this machine; a folder that ``save_pretrained`` or ``convert`` wrote; or a Hub id
     ``owner/name`` of such a folder.
-    ``device``: auto takes CUDA, else Apple's MPS, else the CPU; ``cuda:1`` and the like name one.
+    ``device``: auto, cpu, cuda, rocm, xpu, mps, directml, or with a number, ``cuda:1``; auto takes
+    the first GPU that is there, else the CPU (:mod:`dloral.devices`).
     ``dtype``: float32, bfloat16, float16 or auto (see :func:`choose_dtype`); a CPU that does not
     multiply in a half precision keeps weights in it and computes in float32. ``vae``: auto for the
     model's own, ``"tiny"`` or ``"tiny-decoder"`` for TAESD in its place or in its decoder's.
@@ -83,34 +83,6 @@ def _weights_bytes(folder: Path) -> int:
     return 4 * count
 
 
-def choose_device(device: str) -> torch.device:
-    """The device by its name, if this machine has it."""
-    if device == AUTO:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    kind = device.split(":")[0]
-    present = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if kind not in present:
-        raise OptionError(f"device is {device!r}; choose from {', '.join(DEVICES)}")
-    if not present[kind]:
-        raise OptionError(f"device {device!r} is not on this machine; use --device cpu or auto")
-    try:
-        place = torch.device(device)
-    except RuntimeError as error:
-        raise OptionError(
-            f"device {device!r} is not understood; say cpu, cuda or cuda:1"
-        ) from error
-    count = torch.cuda.device_count() if kind == "cuda" else 1
-    if (place.index or 0) >= count:
-        raise OptionError(f"device {device!r} is not on this machine; it has {count} of that kind")
-    return place
-
-
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """Auto: bfloat16 where the device multiplies it natively, else float16 on a GPU, float32 on a
     CPU (emulated bfloat16 is slower than float32 there)."""
@@ -118,10 +90,8 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
         raise OptionError(f"dtype is {dtype!r}; choose from {', '.join([AUTO, *DTYPES])}")
     if dtype != AUTO:
         return DTYPES[dtype]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if device.type == "mps":
-        return torch.float16
+    if device.type != "cpu":
+        return half_precision(device)
     return torch.bfloat16 if _multiplies(torch.bfloat16) else torch.float32
 
 

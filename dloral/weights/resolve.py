@@ -120,8 +120,9 @@ def _checked(folder: Path, model: str) -> Path:
 
 def index_kind(folder: Path) -> str:
     """What the index of a model's folder says that it is; raises what reading it raises."""
-    kind: str = json.loads((folder / INDEX).read_text(encoding="utf-8")).get("_class_name")
-    return kind
+    kind = json.loads((folder / INDEX).read_text(encoding="utf-8")).get("_class_name")
+    # of a folder that carries its code: [its file, the class], as diffusers has it
+    return str(kind[-1] if isinstance(kind, list) and kind else kind)
 
 
 def _from_hub(model: str) -> Path:

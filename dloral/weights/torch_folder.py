@@ -10,6 +10,7 @@ from diffusers.hooks import apply_layerwise_casting
 from safetensors import safe_open
 
 from dloral.errors import OptionError, Setting
+from dloral.hub_folder import PARTS
 from dloral.models.unet import plain_state_dict
 from dloral.options import AUTO
 from dloral.pipeline import DLoRALPipeline
@@ -85,13 +86,15 @@ def _check_folders(folder: Path) -> None:
     """Raise ``ValueError`` for a part of the index that has no folder: the libraries' words for
     that name no part, and a tokenizer without files would simply know no words."""
     for name, kind in json.loads((folder / INDEX).read_text()).items():
+        if name.startswith("_"):
+            continue
         # a part is [library, class]; one that the model does without is [null, null]
         if isinstance(kind, list) and len(kind) != 2:
             raise ValueError(f"part {name[:40]!r} names no library and class")
         library = str(kind[0]) if isinstance(kind, list) and kind[0] else None
         if library is None:
             continue
-        if library.partition(".")[0] not in ("diffusers", "transformers", "dloral"):
+        if library.partition(".")[0] not in ("diffusers", "transformers", "dloral", PARTS):
             raise ValueError(f"part {name[:40]!r} is of {library[:40]!r}, which no part comes from")
         if not any((folder / name).glob("*.json")):
             raise ValueError(f"the folder {name!r} is missing or empty")

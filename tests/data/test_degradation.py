@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from dloral.data.degradation import DegradationConfig, degrade_clip, sample_degradation
+from dloral.data.degradation import (
+    DegradationConfig,
+    _sample_shape,
+    degrade_clip,
+    sample_degradation,
+)
 
 
 def picture(height: int = 64, width: int = 96) -> np.ndarray:
@@ -54,6 +59,17 @@ def test_draws_follow_the_declared_probabilities():
     assert abs(np.mean([d.first.noise.kind == "gaussian" for d in draws]) - 0.5) < 0.07
     assert all(60 <= d.first.jpeg_quality <= 95 for d in draws)
     assert all(0.3 <= d.first.resize_factor <= 1.5 for d in draws)
+
+
+@pytest.mark.parametrize("bounds", [(0.5, 4.0), (1.0, 2.0)])
+def test_half_of_the_bells_are_at_most_as_peaked_as_a_gaussian(bounds: tuple[float, float]):
+    rng = np.random.default_rng(0)
+    drawn = np.array([_sample_shape(rng, bounds) for _ in range(2000)])
+    assert abs((drawn <= 1).mean() - 0.5) < 0.03
+    assert drawn.min() >= bounds[0]
+    assert drawn.max() <= bounds[1]
+    assert abs(drawn[drawn <= 1].mean() - (bounds[0] + 1) / 2) < 0.02
+    assert abs(drawn[drawn > 1].mean() - (1 + bounds[1]) / 2) < 0.08
 
 
 def test_a_size_that_does_not_divide_is_refused():

@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from dloral.data.pack_maker import make_pack
 from dloral.data.packs import Pack
@@ -78,18 +79,18 @@ def test_the_manifest_tells_sources_of_one_name_apart(tmp_path: Path):
     }
 
 
-def test_a_crop_larger_than_the_pictures_is_one_line(stills: Pack):
+def test_a_crop_larger_than_the_pictures_is_one_line(clips: Pack):
     with pytest.raises(InputError, match="64 pixels a side, smaller than a crop of 72"):
-        stills.draw_stills(np.random.default_rng(0), 1, 72)
+        clips.draw_clips(np.random.default_rng(0), 1, 72)
 
 
-def test_draws_are_crops_of_the_pack_on_the_latent_grid(stills: Pack):
-    hq_frames, lq_frames = stills.draw_stills(np.random.default_rng(0), 4, 32)
-    assert hq_frames.shape == lq_frames.shape == (4, 3, 32, 32)
-    again = stills.draw_stills(np.random.default_rng(0), 4, 32)
-    assert all((a == b).all() for a, b in zip((hq_frames, lq_frames), again, strict=True))
-    # degraded, yet the same picture
-    assert 0.001 < (hq_frames - lq_frames).abs().mean() < 0.2
+def test_draws_are_crops_of_the_pack_on_the_latent_grid(clips: Pack):
+    drawn, again = (clips.draw_clips(np.random.default_rng(0), 4, 32) for _ in range(2))
+    assert drawn.hq_frames.shape == drawn.lq_frames.shape == (4, 3, 3, 32, 32)
+    assert torch.equal(drawn.hq_frames, again.hq_frames)
+    assert torch.equal(drawn.lq_frames, again.lq_frames)
+    # degraded, yet the same pictures
+    assert 0.001 < (drawn.hq_frames - drawn.lq_frames).abs().mean() < 0.2
 
 
 def test_a_mirrored_clip_has_mirrored_flow(tmp_path: Path):

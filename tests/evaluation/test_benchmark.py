@@ -253,6 +253,7 @@ def test_a_baseline_is_reduced_by_area() -> None:
         (["--settings", "3,1"], 2, "consistency"),
         (["--settings", "1,1", "1,1"], 2, "twice"),
         (["--settings", "1,1,2"], 2, "window"),
+        (["--settings", "1,1,1,lanczos"], 2, "bicubic is 'lanczos'"),
         (["--protocol", "ours"], 2, "--protocol is 'ours'"),
         (["--degradation", "blur"], 2, "--degradation is 'blur'"),
         (["--frames", "0"], 2, "--frames is 0"),

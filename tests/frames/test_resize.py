@@ -1,7 +1,9 @@
 """Enlargement, small frames for the flow net, padding."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dloral.frames.resize import pad_to_latent_grid, resize_bicubic, shrink_for_flow
 
@@ -27,6 +29,18 @@ def test_overshoot_is_clamped() -> None:
     large = resize_bicubic(edge, 32, 32)
     assert large.min() == 0
     assert large.max() == 1
+
+
+def test_pil_is_pillow_s_kernel() -> None:
+    picture = np.random.default_rng(0).integers(80, 176, (9, 7, 3), dtype=np.uint8)
+    pillow = np.asarray(Image.fromarray(picture).resize((28, 36), Image.Resampling.BICUBIC))
+    frames = torch.from_numpy(picture).permute(2, 0, 1)[None] / 255
+    ours, torchs = (
+        (255 * resize_bicubic(frames, 36, 28, kernel)[0]).permute(1, 2, 0).numpy()
+        for kernel in ("pil", "torch")
+    )
+    assert np.abs(ours - pillow).max() < 1.5  # Pillow rounds to bytes, twice
+    assert np.abs(torchs - pillow).max() > 5
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,28 @@ def troubles() -> list[Kind]:
             usual=False,
         ),
         Kind(
+            "eac3_changes.ts",
+            made=_changing(
+                "eac3_changes.ts", ("-c:a", "eac3", "-ac", "1"), ("-c:a", "eac3", "-ac", "6")
+            ),
+            frames=20,
+            sound=1,
+            notes=("change on the way",),
+        ),
+        Kind(
+            "dts_changes.ts",
+            made=_changing(
+                "dts_changes.ts",
+                ("-c:a", "dca", "-strict", "-2", "-ac", "1"),
+                ("-c:a", "dca", "-strict", "-2", "-ac", "2"),
+            ),
+            frames=20,
+            sound=1,
+            target=".mkv",
+            notes=("change on the way",),
+            usual=False,
+        ),
+        Kind(
             "hole.mkv",
             (*maps, *X264, "-af", "aselect=lt(t\\,0.1)+gt(t\\,0.3)", "-c:a", "flac"),
             BOTH,

@@ -1,13 +1,17 @@
 """The released repositories in small: random weights in the released formats, by real names."""
 
+import tempfile
 from pathlib import Path
 
 from hub_server import Repo, etag_of, repo_of
+from reference_files import DATA, write_reference
 
 from dloral.weights.registry import DLORAL, MODELS, SD21
 
-DATA = Path(__file__).parents[1] / "data"
-CHECKPOINT = DATA / "dloral_tiny" / "model.pkl"
+_folder = tempfile.TemporaryDirectory(prefix="dloral-tests-")  # until this process ends
+REFERENCE = Path(_folder.name) / "dloral_tiny"
+write_reference(REFERENCE)
+CHECKPOINT, BASE = REFERENCE / "model.pkl", REFERENCE / "sd_base"
 
 BASES = [source.repo for source in MODELS[SD21].parts["sd21-base"].sources]
 RELEASE = DLORAL.sources[0].repo
@@ -20,7 +24,7 @@ def released_repos() -> dict[str, Repo]:
     ram = DATA / "ram_tiny"
     lists = ("ram_tag_list.txt", "ram_tag_list_threshold.txt")
     return {
-        BASES[2]: repo_of(DATA / "dloral_tiny" / "sd_base"),
+        BASES[2]: repo_of(BASE),
         RELEASE: Repo({"model.pkl": CHECKPOINT.read_bytes()}),
         RAM_REPO: Repo({"ram_swin_large_14m.pth": (ram / "ram_tiny.pth").read_bytes()}),
         DAPE_REPO: Repo({"DAPE.pth": (ram / "DAPE_tiny.pth").read_bytes()}),

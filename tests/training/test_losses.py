@@ -15,19 +15,22 @@ from dloral.data.motion import MotionConfig, sample_clip
 from dloral.errors import OptionError, WeightsError
 from dloral.models.adapters import add_adapters, lora_layers
 from dloral.models.flow import SPyNet, warp
-from dloral.models.perceptual import BLOCKS, WIDTHS
+from dloral.models.perceptual import BLOCKS, WIDTHS, VGGTrunk
 from dloral.models.unet import TwoLoRAUNet, widen_conv_in
 from dloral.pipeline import DLoRALPipeline
 from dloral.training import perceptual
 from dloral.training.adversarial import AdversarialConfig, AdversarialLoss
 from dloral.training.csd import CSDConfig, ScoreDistillation, adapters_off
 from dloral.training.losses import (
+    FeatureDistance,
     excess_detail,
     flow_consistency,
     grid,
     l2,
     temporal_difference,
 )
+from dloral.training.objective import Objective, Restored
+from dloral.training.schedule import named_schedule
 from dloral.weights.resolve import EMBEDDED
 
 
@@ -193,6 +196,54 @@ def test_csd_is_guidance_between_two_prompts_by_the_plain_unet(text_pipe: DLoRAL
         pull = (clean["negative"] - guided) / scale
     torch.testing.assert_close(loss, pull.square().mean(dim=(1, 2, 3)), rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(gradient, 2 * pull / pull[0].numel(), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("step", [0, 3000, 5500, 9000, 13500, 17000, 20000])
+def test_losses_are_half_the_public_script_s(
+    step: int, text_pipe: DLoRALPipeline, flow_net: SPyNet
+):
+    """Computed from the script's formulas: frames in [-1, 1], sums over the pair, one flow.
+
+    CSD alone comes and goes with the paper's s_t at every switch, in the script only at the first.
+    """
+    generator = torch.Generator().manual_seed(step)
+    frames, hq_frames = torch.rand(2, 1, 2, 3, 64, 64, generator=generator)
+    latents = torch.randn(1, 2, 4, 8, 8, generator=generator)
+    embeds = text_pipe.encode_prompt("a cat").detach()
+    text_pipe.flow, network = flow_net, FeatureDistance(VGGTrunk(2).eval())
+    weights = named_schedule("public").weights_at(step + 1)
+    objective = Objective(text_pipe, {*weights}, feature_distance=network)
+    restored = Restored(frames, hq_frames, latents, None, embeds.expand(2, -1, -1))
+    ours = objective.weighed(restored, weights, np.random.default_rng(3))
+
+    consistency = step <= 5000 or 13000 < step <= 18000
+    since = min(1.0, next((step - s) / 1000 for s in (18000, 13000, 5000, -9999) if step > s))
+    pair, truth = 2 * frames[0] - 1, 2 * hq_frames[0] - 1
+    lpips = since * 0.98 + 0.02 if 5000 < step <= 13000 else 0.02 if step <= 5000 else 1.0
+    doubled = 1 + since if consistency else 2 - since
+    public = {
+        "l2": sum(torch.nn.functional.mse_loss(a, b) for a, b in zip(pair, truth, strict=True)),
+        "perceptual": 2 * lpips * network(frames[0], hq_frames[0]).sum(),
+    }
+    flows = [flow_net(p[1:], p[:1]) / 64 for p in (pair, truth)]
+    public["flow"] = 10 * doubled * (flows[0] - flows[1]).abs().mean()
+    share = 0.0 if step <= 5000 else 1 - since if consistency else since
+    if share:
+        csd = ScoreDistillation(text_pipe, CSDConfig())
+        public["csd"] = share * csd(latents[0], embeds, np.random.default_rng(3), frames=2).sum()
+    assert {*ours} == {*public}
+    for name, value in public.items():
+        torch.testing.assert_close(2 * ours[name], value, rtol=1e-4, atol=1e-7, msg=name)
+
+
+def test_csd_gives_the_frames_of_a_clip_the_same_noise(text_pipe: DLoRALPipeline):
+    csd = ScoreDistillation(text_pipe, CSDConfig(least_time=0.02, most_time=0.021))
+    embeds = text_pipe.encode_prompt("a cat").detach()
+    one = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    other = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    loss = csd(torch.cat([one, one, other, other]), embeds, np.random.default_rng(0), frames=2)
+    assert torch.equal(loss[0], loss[1])
+    assert torch.equal(loss[2], loss[3])
 
 
 def test_csd_leaves_the_unet_as_it_was(text_pipe: DLoRALPipeline):

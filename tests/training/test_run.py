@@ -249,7 +249,7 @@ def test_a_log_line_that_finds_no_room_costs_no_progress(rarely_saved: TrainConf
     with full_disk(full), pytest.raises(OutputError) as caught:
         run_training(rarely_saved, tmp_path / "run")
     assert "\n" not in str(caught.value)
-    assert "log.jsonl could not be written" in str(caught.value)
+    assert "log.jsonl cannot be written" in str(caught.value)
     assert "the checkpoint of step 1 is saved" in str(caught.value)
     assert log.stat().st_size == full - 10  # no half of a line
     state = load_checkpoint(tmp_path / "run")

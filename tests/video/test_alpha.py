@@ -90,6 +90,36 @@ def test_videos_keep_it(tmp_path, ffmpeg, codec, suffix):
         assert next(frames).pixels[:, 2, 2].min() > 0.97
 
 
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.webm", ("libvpx", "-b:v", "2M", "-crf", "4", "-auto-alt-ref", "0")),
+        ("b.webm", ("libvpx-vp9", "-b:v", "0", "-crf", "4", "-auto-alt-ref", "0")),
+        ("c.mkv", ("ffv1",)),
+    ],
+)
+def test_hidden_chroma_of_fewer_samples_does_not_leak(tmp_path, ffmpeg, name, codec):
+    drawing = "color=red@0.0:s=32x32:r=25:d=0.04,format=yuva444p10le"
+    ffmpeg(
+        *["-f", "lavfi", "-i", f"{drawing},drawbox=8:8:16:16:blue@1.0:t=fill:replace=1"],
+        *["-c:v", *codec, "-pix_fmt", "yuva420p", str(tmp_path / name)],
+    )
+    kept = treated(probe(tmp_path / name), UpscaleOptions(), "")
+    assert kept.keep_alpha
+    with read_frames(kept) as frames:
+        frame = next(frames)
+    assert frame.pixels[0][frame.alpha > 0.02].max() < 0.15
+
+
+def test_alpha_next_to_nothing_trusts_no_colour():
+    rgb = torch.zeros(3, 16, 16)
+    rgb[0] = 1
+    alpha = torch.full((16, 16), 0.004)
+    rgb[:, 6:10, 6:10] = torch.tensor([0, 0, 1.0])[:, None, None]
+    alpha[6:10, 6:10] = 1
+    assert fill_hidden(rgb, alpha)[0].max() < 0.01
+
+
 def test_vp9_packets_are_put_together():
     packet = packet_with_alpha(b"picture", b"alpha of it")
     assert bytes(packet) == b"picture"

@@ -161,3 +161,14 @@ def test_more_than_8_bits_come_out_at_10(clips, tmp_path):
     if probe(tmp_path / "a.webm").bit_depth == 8:
         assert "10 bits become 8: vp9 is written with 8 bits here" in told.notes
     assert np.ptp([len(packet) for packet in packets[0]]) > 0
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 16), (3, 2), (16, 1)])
+@pytest.mark.parametrize(("codec", "suffix"), [("av1", ".mkv"), ("ffv1", ".mkv"), ("h265", ".mp4")])
+def test_the_smallest_frames_are_written(tmp_path, size, codec, suffix):
+    Image.new("RGB", size, (200, 100, 50)).save(tmp_path / "a.png")
+    told = restored(tmp_path / "a.png", tmp_path / f"a{suffix}", codec=codec, duration=None)
+    with av.open(str(tmp_path / f"a{suffix}")) as container:
+        pixels = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    assert np.abs(pixels[0, 0].astype(int) - [200, 100, 50]).max() < 8
+    assert any("padded" in note for note in told.notes) == (codec != "ffv1")

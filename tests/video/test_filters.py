@@ -8,10 +8,10 @@ import pytest
 
 from dloral.options import UpscaleOptions
 from dloral.upscale import upscale_steps
-from dloral.video.filters import BOTTOM_FIRST, TOP_FIRST, field_order
+from dloral.video.filters import BOTTOM_FIRST, TOP_FIRST
 from dloral.video.probe import probe
 from dloral.video.reader import read_frames
-from dloral.video.treatment import treated
+from dloral.video.treatment import treated, treatment_notes
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,18 @@ def test_whole_frames_stay_whole(made, size):
 def test_whole_frames_that_are_marked(made):
     path = made("psf.mkv", "setfield=tff", "-c:v", "ffv1", size="320x240", rate=25)
     with av.open(str(path)) as container:
-        assert field_order(container.decode(video=0)) in (None, TOP_FIRST)
+        assert next(container.decode(video=0)).interlaced_frame
+    assert probe(path).field_order is None
+
+
+def test_the_order_of_tiny_pictures_is_that_of_their_marks(made):
+    path = made("bff.mpg", "interlace=scan=bff", *MARKED, size="64x48")
+    assert probe(path).field_order == BOTTOM_FIRST
+
+
+def test_wrong_marks_do_not_hide_what_is_seen(made):
+    path = made("wrong.mpg", "interlace=scan=tff,setfield=bff", *MARKED)
+    assert probe(path).field_order == TOP_FIRST
 
 
 def test_each_way_of_deinterlacing(made, tmp_path):
@@ -95,7 +106,11 @@ def test_reading_from_the_middle_gives_the_same_frames(made):
 
 def test_film_comes_back_from_its_telecine(made):
     path = made("tele.mp4", "telecine", "-c:v", "libx264", rate="24000/1001")
-    clip = treated(probe(path), UpscaleOptions(deinterlace="film"), "")
+    telecined = probe(path)
+    assert telecined.is_telecined
+    (note,) = treatment_notes(treated(telecined, UpscaleOptions(), ""), UpscaleOptions(), "")
+    assert "seems to be telecined film" in note
+    clip = treated(telecined, UpscaleOptions(deinterlace="film"), "")
     assert clip.fps == Fraction(24000, 1001)
     with read_frames(clip) as frames:
         times = [float(frame.time) for frame in frames]

@@ -102,3 +102,24 @@ def test_png_frames_are_16_bits_with_cicp(hdr10, tmp_path):
     assert (clip.bit_depth, clip.color_transfer, clip.color_primaries) == (16, PQ, 9)
     with read_frames(clip) as frames, read_frames(hdr10) as truth:
         assert (next(frames).pixels - next(truth).pixels).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("transfer", ["smpte2084", "arib-std-b67"])
+def test_coloured_patches_come_back_through_the_compact_model(ffmpeg, tmp_path, transfer):
+    """Within 1% of the codes' range, as the model knows nothing of HDR."""
+    source, target = tmp_path / "a.mkv", tmp_path / "b.mkv"
+    luma = "if(lt(X,32),300,700)"
+    marks = f"color_primaries=bt2020:color_trc={transfer}:colorspace=bt2020nc"
+    ffmpeg(
+        *["-f", "lavfi", "-i", "color=black:s=64x32:r=25:d=0.04,format=yuv420p10le"],
+        *["-vf", f"geq=lum='{luma}':cb='if(lt(Y,8),512,560)':cr=480,setparams={marks}"],
+        *["-c:v", "ffv1", str(source)],
+    )
+    upscale_video(source, target, UpscaleOptions(scale=2, codec="h265", tagger="none"))
+    with read_frames(source) as frames, read_frames(target) as restored:
+        before, after = next(frames).pixels, next(restored).pixels
+    for y, x in ((4, 16), (4, 48), (24, 16), (24, 48)):
+        patch = after[:, 2 * y - 3 : 2 * y + 3, 2 * x - 3 : 2 * x + 3].mean((1, 2))
+        assert (patch - before[:, y, x]).abs().max() < 0.01
+    assert probe(target).color_transfer in (PQ, HLG)
+    assert probe(target).color_transfer == probe(source).color_transfer

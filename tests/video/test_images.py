@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ from PIL import Image
 from dloral.errors import InputError
 from dloral.video.images import load_image
 from dloral.video.probe import probe
+from dloral.video.reader import read_frames
 
 UPRIGHT = {
     1: lambda stored: stored,
@@ -100,3 +102,20 @@ def test_damaged_pixels_are_an_error_all_the_same(tmp_path):
     (tmp_path / "a.png").write_bytes(data[: len(data) - 40])
     with pytest.raises(InputError, match="damaged or cut off"):
         probe(tmp_path / "a.png")
+
+
+def test_an_avif_sequence_is_a_clip(tmp_path):
+    first, *others = (Image.new("RGB", (40, 32), colour) for colour in ("red", "lime", "blue"))
+    path = tmp_path / "a.avif"
+    first.save(path, save_all=True, append_images=others, duration=[100, 200, 300])
+    clip = probe(path)
+    assert (clip.kind, clip.num_frames, clip.duration) == ("pages", 3, Fraction(3, 5))
+    with read_frames(clip) as frames:
+        shown = [(frame.time, int(frame.pixels[:, 4, 4].argmax())) for frame in frames]
+    assert shown == [(0, 0), (Fraction(1, 10), 1), (Fraction(3, 10), 2)]
+
+
+def test_lab_is_not_transparent(tmp_path):
+    Image.new("RGB", (4, 4), "red").convert("LAB").save(tmp_path / "a.tif")
+    assert not probe(tmp_path / "a.tif").has_alpha
+    assert load_image(tmp_path / "a.tif")[0].min() > 0.95

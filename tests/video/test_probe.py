@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from dloral.errors import InputError
+from dloral.video.known import source_notes
 from dloral.video.probe import probe
 
 
@@ -280,3 +281,15 @@ def test_gray_and_deep_images(tmp_path):
     Image.fromarray(np.zeros((4, 5), np.uint16)).save(tmp_path / "deep.png")
     clip = probe(tmp_path / "deep.png")
     assert (clip.width, clip.height, clip.bit_depth) == (5, 4, 16)
+
+
+def test_a_damaged_end_of_matroska_is_said(ffmpeg, tmp_path):
+    path = tmp_path / "a.mkv"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=16x16:r=10:d=4", "-c:v", "ffv1", str(path))
+    assert source_notes(probe(path), 0, "scale") == []
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle:-500] = b"\xff" * len(data[middle:-500])
+    path.write_bytes(data)
+    (note,) = source_notes(probe(path), 0, "scale")
+    assert "longer than can be read" in note

@@ -3,6 +3,7 @@
 import re
 from fractions import Fraction
 
+import av
 import pytest
 
 from dloral.video.probe import probe
@@ -214,3 +215,17 @@ def test_several_sound_tracks(clips, ffmpeg, packet_hashes, tmp_path):
     assert probe(tmp_path / "a.mp4").audio_codecs == ("aac", "aac")
     assert len(notes) == 1
     assert packet_hashes(tmp_path / "a.mp4", "a:0") == packet_hashes(source, "a:0")
+
+
+def test_sound_that_cannot_be_decoded_is_left_out(clips, tmp_path):
+    data = bytearray(clips("sound.mp4").read_bytes())
+    with av.open(str(clips("sound.mp4"))) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(audio=0) if packet.size]
+    for place, size in places[3:30:3]:
+        data[place : place + size] = bytes(255 - byte for byte in data[place : place + size])
+    (tmp_path / "in.mp4").write_bytes(data)
+    (note,) = carry(probe(tmp_path / "in.mp4"), tmp_path / "a.mp4")
+    assert "damaged or repeated packets of sound" in note
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        samples = sum(frame.samples for frame in container.decode(audio=0))
+    assert samples > 1024 * (len(places) - 15)

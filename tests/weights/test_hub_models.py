@@ -7,14 +7,12 @@ import pytest
 import torch
 from hub_server import Hub, Repo
 from huggingface_hub import constants
-from released import CHECKPOINT, DATA
+from released import BASE, CHECKPOINT
 
 from dloral.cli import main
 from dloral.errors import OutputError, WeightsError
 from dloral.weights.card import push
 from dloral.weights.loading import load_pipeline
-
-BASE = DATA / "dloral_tiny" / "sd_base"
 
 
 def refusal(model: str) -> str:

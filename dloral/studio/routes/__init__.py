@@ -5,11 +5,10 @@ logged in. A person's mistake is answered with status 200 and ``{"error": one li
 write every other status into their console as if the page were broken.
 """
 
-from collections.abc import Callable
-
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from fastapi.staticfiles import StaticFiles
+from starlette.middleware.base import RequestResponseEndpoint
 
 from dloral.errors import DLoRALError
 from dloral.studio.face import worded
@@ -43,7 +42,7 @@ def build_routes(studio: Studio) -> FastAPI:
     app.mount("/web", StaticFiles(directory=WEB), name="web")
 
     @app.middleware("http")
-    async def private(request: Request, call: Callable) -> Response:
+    async def private(request: Request, call: RequestResponseEndpoint) -> Response:
         response = await call(request)
         # the page's own files are the same for everybody; asked for anew, in case they changed
         is_ours = request.url.path.startswith("/studio/web/")

@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from dloral.errors import InputError
 from dloral.options import AUTO
+from dloral.studio.estimates import plan
 from dloral.studio.sessions import Session
 from dloral.studio.settings import MOST_BYTES, Settings, settings_from
 from dloral.studio.studio import Studio
@@ -103,8 +104,14 @@ def allowed(values: dict[str, Any], session: Session, studio: Studio) -> Setting
     clip = clip_of(session)
     if clip.kind != "video":  # the page's choice stands for its next clip
         settings = replace(settings, options=replace(settings.options, deinterlace=AUTO))
-    studio.limits.check(clip, settings.options)
+    studio.limits.check(clip, settings.options, settings.format, expected(clip, settings, studio))
     return settings
+
+
+def expected(clip: ClipInfo, settings: Settings, studio: Studio) -> tuple[float, float] | None:
+    """Between how many seconds a run would take, where that is known."""
+    found = plan(clip, settings, studio.model)["seconds"]
+    return None if found is None else (float(found[0]), float(found[1]))
 
 
 def object_of(asked: dict[str, Any], name: str) -> dict[str, Any]:

@@ -20,11 +20,11 @@ from dloral.studio.routes.calls import (
     receive,
     visitor,
 )
-from dloral.studio.sessions import checked_name
 from dloral.studio.settings import settings_from_file
 from dloral.studio.states import state_of
 from dloral.studio.stills import thumbnails
 from dloral.studio.studio import Studio
+from dloral.studio.uploads import checked_name
 
 MOST_THUMBNAILS = 24
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from dloral.data.clips import Clips, ClipSource
+from dloral.data.spec import check, on_grid, one_of
 from dloral.errors import OptionError
-from dloral.frames.resize import LATENT_STRIDE, shrink_for_flow
+from dloral.frames.resize import shrink_for_flow
 from dloral.models.adapters import CONSISTENCY, DETAIL, adapter_parameters
 from dloral.options import WINDOWS
 from dloral.pipeline import DLoRALPipeline
@@ -66,27 +67,25 @@ class Algorithm1Config:
     def __post_init__(self) -> None:
         if isinstance(self.schedule, str):
             object.__setattr__(self, "schedule", named_schedule(self.schedule))
-        choices = {"strategy": STRATEGIES, "branches": BRANCHES, "order": ORDERS, "window": WINDOWS}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise OptionError(
-                    f"{name} is {getattr(self, name)!r}; choose from {', '.join(map(str, allowed))}"
-                )
+        counts = ("clips", "outputs", "flow_reduction")
+        share = self.first_frame_share
+        check(
+            self,
+            {
+                "strategy": (self.strategy in STRATEGIES, one_of(STRATEGIES)),
+                "branches": (self.branches in BRANCHES, one_of(BRANCHES)),
+                "order": (self.order in ORDERS, one_of(ORDERS)),
+                "window": (self.window in WINDOWS, one_of(map(str, WINDOWS))),
+                **{name: (getattr(self, name) >= 1, "1 or more") for name in counts},
+                "crop": on_grid(self.crop),
+                "first_frame_share": (0 <= share <= 1, "a share from 0 to 1"),
+                "scale_choices": (bool(self.scale_choices), "at least one, such as (1.0,)"),
+            },
+        )
         if self.strategy != "dual" and self.branches != "both":
             raise OptionError(
                 f"strategy {self.strategy!r} has one LoRA for both stages; leave branches at 'both'"
             )
-        for name in ("clips", "crop", "outputs", "flow_reduction"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name} is {getattr(self, name)}; give 1 or more")
-        if self.crop % LATENT_STRIDE:
-            raise OptionError(f"crop is {self.crop}; give a multiple of {LATENT_STRIDE}")
-        if not 0 <= self.first_frame_share <= 1:
-            raise OptionError(
-                f"first_frame_share is {self.first_frame_share}; give a share from 0 to 1"
-            )
-        if not self.scale_choices:
-            raise OptionError("scale_choices is empty; give at least one scale, such as (1.0,)")
         check_names(self.schedule.loss_names())
         paired = [name for name in PAIR_LOSSES if name in self._weighed()]
         if paired and self.outputs < 2:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from dloral.data.clips import Clips, ClipSource, Draw
 from dloral.data.packs import psnr
-from dloral.data.spec import check
-from dloral.frames.resize import LATENT_STRIDE, shrink_for_flow
+from dloral.data.spec import check, on_grid
+from dloral.frames.resize import shrink_for_flow
 from dloral.models.flow import warp
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.adversarial import AdversarialConfig
@@ -55,10 +55,7 @@ class BaseConfig:
             {
                 "clips": (self.clips >= 1, "1 or more"),
                 "frames": (self.frames >= 1, "1 or more"),
-                "crop": (
-                    self.crop >= 1 and self.crop % LATENT_STRIDE == 0,
-                    f"a multiple of {LATENT_STRIDE}",
-                ),
+                "crop": on_grid(self.crop),
                 "reconstructed": (
                     0 <= self.reconstructed <= (inf if self.own_reconstructed else self.clips),
                     "0 or more, and at most as many as there are clips",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dloral.data.clips import Clips, ClipSource, Draw
 from dloral.data.pool import smooth_pairs
-from dloral.data.spec import check
+from dloral.data.spec import check, on_grid
 from dloral.models import vae_kinds
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.losses import grid
@@ -37,6 +37,7 @@ class DecoderConfig:
             self,
             {
                 "clips": (self.clips >= 1, "1 or more"),
+                "crop": on_grid(self.crop),
                 "smooth": (self.smooth >= 2, "2 or more"),
                 "keep": (self.keep >= 0, "0 or more"),
                 "penalty": (self.penalty >= 0, "0 or more"),

@@ -1,0 +1,58 @@
+"""Optional packages: which extra brings what, and the command that installs it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
+
+from dloral.errors import MissingPackageError
+
+EXTRAS = {
+    "page": ("gradio",),
+    "evaluate": ("moviepy", "imageio_ffmpeg", "matplotlib"),
+    "train": ("tensorboard", "matplotlib"),
+    "ray": ("ray",),
+}
+"""Extra of ``pyproject.toml`` -> the modules that are imported from it."""
+
+_FILES = {
+    "page": "-r requirements.txt",
+    "evaluate": "-r requirements.txt -r requirements-train.txt",
+    "train": "-r requirements-train.txt",
+    "ray": "-r requirements-ray.txt",
+}
+"""What a clone installs in an extra's place."""
+
+
+def install_command(extra: str) -> str:
+    """The command that brings ``extra``: by the package's name where it is installed, by the file
+    of exact versions in a clone."""
+    try:
+        distribution("dloral")
+    except PackageNotFoundError:
+        return f"python -m pip install {_FILES[extra]}"
+    return f'python -m pip install "dloral[{extra}]"'
+
+
+def missing_modules(extra: str) -> list[str]:
+    """Modules of ``extra`` that are not installed; nothing is imported."""
+    return [name for name in EXTRAS[extra] if find_spec(name) is None]
+
+
+@contextmanager
+def needs_extra(extra: str, what: str) -> Iterator[None]:
+    """Around imports of optional packages: MissingPackageError in one line where one of ``extra``
+    is not installed; ``what`` needs it. An import that fails for another reason stays as it is."""
+    try:
+        yield
+    except ImportError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in EXTRAS[extra] or find_spec(module) is not None:
+            raise
+        raise MissingPackageError(
+            "{what} needs the package {value}",
+            remedy="{command}",
+            what=what,
+            value=module,
+            command=install_command(extra),
+        ) from error

@@ -1,0 +1,112 @@
+"""What a visitor may ask for, said before a call is accepted: with the number and the limit."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from dloral.errors import InputError
+from dloral.jobs.admission import admitted_size
+from dloral.jobs.spans import expected_frames, output_size
+from dloral.options import UpscaleOptions
+from dloral.studio.estimates import time_in_words
+from dloral.video.probe import ClipInfo
+
+FRAMES_PER_SECOND = 60
+"""Seconds are counted as so many frames at least, whatever rate a file claims."""
+
+BYTES_PER_PIXEL = {"png": 3.0, "ffv1": 2.0, "prores": 0.6}
+"""Of a result, about; other formats as :data:`_SMALL`."""
+_SMALL = 0.15
+
+TWICE = 2.2
+"""A job's segments, its result, and the viewer's clip."""
+
+KEPT_FREE = 500_000_000
+"""Bytes that stay free on the disk."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a visitor may ask for. ``max_upload``: bytes; ``max_minutes``: of a clip, restored at
+    once; ``max_pixels``: of a frame of the result; ``max_hours``: that a run is expected to take;
+    None: any. ``folder``: where results are kept."""
+
+    max_upload: int
+    max_minutes: float | None = None
+    max_pixels: int | None = None
+    max_hours: float | None = None
+    folder: Path | None = None
+
+    @property
+    def max_seconds(self) -> float | None:
+        return None if self.max_minutes is None else 60 * self.max_minutes
+
+    def check_frame(self, clip: ClipInfo, options: UpscaleOptions) -> None:
+        """InputError or ResourceError for frames that are too large for this page, or for the
+        memory that is free."""
+        height, width = admitted_size(clip, options)
+        self._check_pixels(clip.path, height, width)
+
+    def check(
+        self,
+        clip: ClipInfo,
+        options: UpscaleOptions,
+        kept_as: str = "h264",
+        expected_seconds: tuple[float, float] | None = None,
+    ) -> None:
+        """InputError or ResourceError if more is to be restored at once than is allowed, or than
+        memory and disk have room for. ``expected_seconds``: of the run, where that is known."""
+        self.check_frame(clip, options)
+        height, width = output_size(clip, options)
+        frames = 1 if clip.kind == "image" else expected_frames(clip, options)
+        if frames is None:
+            return
+        self._check_length(clip, frames)
+        if self.max_hours is not None and expected_seconds is not None:
+            least = expected_seconds[0]
+            if least > 3600 * self.max_hours:
+                raise InputError(
+                    f"that takes {time_in_words(least)} or more, and this page begins runs of up "
+                    f"to {time_in_words(3600 * self.max_hours)}",
+                    remedy="choose a shorter part or a smaller size",
+                )
+        self._check_disk(frames * height * width * BYTES_PER_PIXEL.get(kept_as, _SMALL) * TWICE)
+
+    def _check_pixels(self, path: Path, height: int, width: int) -> None:
+        if self.max_pixels is not None and height * width > self.max_pixels:
+            raise InputError(
+                f"frames of {width} × {height} are {height * width / 1e6:.1f} million pixels, and "
+                f"this page makes up to {self.max_pixels / 1e6:g} million",
+                remedy="use a smaller size",
+                path=path,
+            )
+
+    def _check_length(self, clip: ClipInfo, frames: int) -> None:
+        if self.max_seconds is None or clip.kind == "image":
+            return
+        seconds = float(frames / clip.fps)
+        if seconds > self.max_seconds + 0.5:
+            raise InputError(
+                f"{time_in_words(seconds)} are more than the {time_in_words(self.max_seconds)} "
+                "that this page restores at once; choose a shorter part on the strip"
+            )
+        most = round((self.max_seconds + 0.5) * max(FRAMES_PER_SECOND, 1))
+        if frames > most:
+            raise InputError(
+                f"{frames} frames are more than the {most} that this page restores at once",
+                remedy="choose a shorter part on the strip",
+            )
+
+    def _check_disk(self, size: float) -> None:
+        if self.folder is None:
+            return
+        place = next((one for one in (self.folder, *self.folder.parents) if one.is_dir()), None)
+        if place is None:
+            return
+        free = shutil.disk_usage(place).free - KEPT_FREE
+        if size > free:
+            raise InputError(
+                f"the result would take about {size / 1e9:.1f} GB, and {max(free, 0) / 1e9:.1f} GB "
+                "of this page's disk are free",
+                remedy="choose a shorter part, a smaller size, or H.264",
+            )

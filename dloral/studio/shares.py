@@ -1,0 +1,94 @@
+"""Fair shares: what one visitor, and one address, may have under way at once.
+
+Calls that decode, restore or take in a file are heavy. They wait for a place of their visitor's,
+then for one of their address's, then for one of all; whoever waits costs nobody a thread, so that
+a page load is as quick as ever. Where too many wait, the call is refused.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
+
+HEAVY = {
+    *("clip", "example", "fork", "thumbnails", "thumbnail", "background", "bicubic", "preview"),
+    *("fill", "motion", "still", "comparison", "scenes", "plan", "job", "latest"),
+}
+"""The last part of these paths under ``/studio/TOKEN/``."""
+
+OF_ALL, OF_ADDRESS, OF_VISITOR = 16, 8, 4
+"""Heavy calls at once; Starlette's threads are 40, and the rest of them serve pages."""
+
+MOST_WAITING = 32
+"""Of a visitor's heavy calls; a page has no more than 24 thumbnails to ask for."""
+
+PATIENCE_SECONDS = 120
+
+_LOCAL = ("127.0.0.1", "::1", "localhost", "testclient")
+
+caller: ContextVar[str] = ContextVar("caller", default="")
+"""The address that the call under way comes from, empty for this machine and outside calls."""
+
+
+class BusyError(Exception):
+    """So many calls of this visitor are under way that another one is refused."""
+
+
+def address_of(client: str, headers: Mapping[str, str]) -> str:
+    """Whose call it is. A proxy on this machine says that in its last ``X-Forwarded-For``; without
+    one, who is at this machine has its threads anyhow."""
+    if client not in _LOCAL:
+        return client
+    return headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
+
+
+class Shares:
+    """Places for heavy calls."""
+
+    def __init__(self) -> None:
+        self._all = asyncio.Semaphore(OF_ALL)
+        self._places: dict[str, asyncio.Semaphore] = {}
+        self._users: dict[str, int] = {}
+
+    @asynccontextmanager
+    async def place(self, path: str, address: str) -> AsyncIterator[None]:
+        """A place for a call, once there is one; BusyError where too many wait. Light calls have
+        theirs at once."""
+        token = _heavy_visitor(path)
+        if token is None:
+            yield
+            return
+        limits = [(f"visitor {token}", OF_VISITOR)]
+        if address:
+            limits.append((f"address {address}", OF_ADDRESS))
+        if self._users.get(limits[0][0], 0) >= OF_VISITOR + MOST_WAITING:
+            raise BusyError
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    for name, most in limits:
+                        await stack.enter_async_context(self._one_of(name, most))
+                    await stack.enter_async_context(self._all)
+            except TimeoutError as error:
+                raise BusyError from error
+            yield
+
+    @asynccontextmanager
+    async def _one_of(self, name: str, most: int) -> AsyncIterator[None]:
+        places = self._places.setdefault(name, asyncio.Semaphore(most))
+        self._users[name] = self._users.get(name, 0) + 1
+        try:
+            async with places:
+                yield
+        finally:
+            self._users[name] -= 1
+            if not self._users[name]:  # so that nothing is kept of visitors that are gone
+                del self._users[name], self._places[name]
+
+
+def _heavy_visitor(path: str) -> str | None:
+    """The token of a heavy call's path, None for light ones."""
+    parts = path.rstrip("/").split("/")
+    if len(parts) < 3 or parts[-3] != "studio" or parts[-1] not in HEAVY:
+        return None
+    return parts[-2]

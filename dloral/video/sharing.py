@@ -1,0 +1,59 @@
+"""Frames in memory that two processes have: a few places, each filled and copied in turn.
+
+The memory has no name and belongs to nobody's folder, so it goes with the last process that has it,
+however that ends, and a container's small ``/dev/shm`` does not matter. Its size is sealed: the
+other process cannot shrink it under the hands of this one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import mmap
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL if fcntl else 0
+
+_MANY = 2**26
+"""Bytes of a frame up to which there are two places, so that both processes work at once."""
+
+
+class Slots:
+    """Places for float32 frames of up to ``most`` bytes each. ``file``: its descriptor."""
+
+    def __init__(self, most: int, file: int | None = None) -> None:
+        self.most = -(-most // mmap.PAGESIZE) * mmap.PAGESIZE
+        self.count = 2 if self.most <= _MANY else 1
+        size = self.count * self.most
+        if file is None:
+            file = os.memfd_create("dloral-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            os.ftruncate(file, size)
+            fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALS)
+        self.file = file
+        self._memory = mmap.mmap(file, size)
+
+    def put(self, slot: int, frame: Tensor) -> tuple[int, ...]:
+        """Copy a frame into a place; its shape, which :meth:`take` is to be given."""
+        self._view(slot, frame.shape).copy_(frame)
+        return tuple(frame.shape)
+
+    def take(self, slot: int, shape: Sequence[int]) -> Tensor:
+        """A copy of the frame in a place. ValueError for a shape that does not fit there."""
+        return self._view(slot, shape).clone()
+
+    def close(self) -> None:
+        self._memory.close()
+        os.close(self.file)
+
+    def _view(self, slot: int, shape: Sequence[int]) -> Tensor:
+        count = math.prod(shape)
+        if not 0 <= slot < self.count or min(shape) < 1 or 4 * count > self.most:
+            raise ValueError(f"no place {slot} for a frame of {tuple(shape)}")
+        at = slot * self.most
+        return torch.frombuffer(self._memory, dtype=torch.float32, count=count, offset=at).view(
+            tuple(shape)
+        )

@@ -1,0 +1,313 @@
+"""Strangers' files are read and written in a process of their own, with limits.
+
+A decoder that crashes, hangs or takes all memory is one line here, and the page lives. Which clips
+are treated so is a fact of the clip: ``probe(path, isolated=True)`` gives a
+:class:`~dloral.video.probe.ClipInfo` whose frames are read, and whose results are written, by
+workers. Each file gets a new one, forked within milliseconds from a process that has imported the
+readers (:mod:`dloral.video.worker_process`). What a worker may do is in
+:mod:`dloral.video.sandbox`; frames come over shared memory (:mod:`dloral.video.sharing`). What a
+worker says is not trusted: only values of a few kinds are taken from it.
+
+Linux only. Elsewhere files are read in this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import pickle
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from dloral import errors
+from dloral.errors import CancelledError, DLoRALError, InputError, ResourceError
+from dloral.video.sharing import Slots
+
+IS_POSSIBLE = sys.platform == "linux"
+
+HERE, VALUE, ERROR, BROKEN, FULL = "here", "value", "error", "broken", "full"
+FRAME, NOTE, END, READY, FREE, CODED, SHORT = (
+    *("frame", "note", "end", "ready", "free", "coded", "short"),
+)
+"""The first word of each message."""
+
+MOST_FILES = 64
+START_SECONDS = 120
+"""How long the first worker may take to import what it needs, on a busy machine."""
+
+END_SECONDS = 5
+LOOK_SECONDS = 0.2
+"""How often somebody who waits looks whether they are still wanted."""
+
+_BASE_MEMORY = 500_000_000
+_THREAD_MEMORY = 80_000_000  # of the address space: its stack, its part of the heap
+
+_KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "OMP_NUM_THREADS", "LD_LIBRARY_PATH")
+"""Of the environment; tokens and passwords are none of a decoder's business."""
+
+_VALUES = {
+    ("fractions", "Fraction"),
+    ("pathlib", "PosixPath"),
+    ("dloral.errors", "Setting"),
+    ("dloral.video.clock", "Clock"),
+    ("dloral.video.hdr", "Mastering"),
+    ("dloral.video.picture_tags", "PictureTags"),
+    ("dloral.video.probe", "ClipInfo"),
+    ("dloral.video.scan", "SizeChange"),
+}
+"""The classes whose values are taken from a worker, besides numbers, texts, lists and the like."""
+
+_log = logging.getLogger(__name__)
+_stopped: ContextVar[Callable[[], bool] | None] = ContextVar("stopped", default=None)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker does, once. ``memory``: bytes beyond the program itself; ``seconds``: of the
+    clock for each answer, and of the processor; ``frame_bytes``: of the largest frame, 0 where
+    none come; ``path``: of the file, for messages."""
+
+    name: str
+    path: Path
+    arguments: tuple[Any, ...] = ()
+    named: dict[str, Any] = field(default_factory=dict)
+    memory: int = 0
+    seconds: float = 60
+    frame_bytes: int = 0
+    is_writing: bool = False
+
+
+@contextmanager
+def stopped_by(is_stopped: Callable[[], bool]) -> Iterator[None]:
+    """Whoever waits for a worker in this block gets CancelledError soon after ``is_stopped`` says
+    so, and the worker is ended, whatever it is at."""
+    before = _stopped.set(is_stopped)
+    try:
+        yield
+    finally:
+        _stopped.reset(before)
+
+
+def warm_up() -> None:
+    """Start what workers are forked from, so that the first file need not wait for it."""
+    if IS_POSSIBLE:
+        _nursery.start()
+
+
+def call(task: Task) -> Any:
+    """What the task gives. A DLoRALError in one line for whatever goes wrong."""
+    with contextlib.closing(Worker(task)) as worker:
+        _, value = worker.expect(VALUE)
+        return value
+
+
+class _Nursery:
+    """The process that workers are forked from."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._orders: socket.socket | None = None
+
+    def start(self) -> None:
+        with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                self._start()
+
+    def fork(self, files: list[int]) -> None:
+        """A new worker, which is given the open files."""
+        for is_last in (False, True):
+            self.start()
+            try:
+                assert self._orders is not None
+                socket.send_fds(self._orders, [b"+"], files)
+                return
+            except OSError:  # it was killed for memory; the next one may live
+                if is_last:
+                    raise
+                with self._lock:
+                    if self._process is not None:
+                        self._process.kill()
+                        self._process.wait()
+
+    def _start(self) -> None:
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its:
+            package = Path(__file__).parents[2]
+            environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+            environment["PYTHONPATH"] = os.pathsep.join([str(package), *filter(None, sys.path)])
+            call = [sys.executable, "-m", "dloral.video.worker_process", str(its.fileno())]
+            self._process = subprocess.Popen(
+                call,
+                pass_fds=[its.fileno()],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for us
+            )
+        if self._orders is not None:
+            self._orders.close()
+        self._orders = ours
+
+
+_nursery = _Nursery()
+
+
+class Worker:
+    """One task under way. To be closed, which ends the process if it has not ended by itself."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self.slots = Slots(task.frame_bytes) if task.frame_bytes else None
+        self._process: int | None = None
+        ours, its = socket.socketpair()
+        with its:
+            self._connection = Connection(ours.detach())
+            files = [its.fileno(), *([self.slots.file] if self.slots else [])]
+            try:
+                _nursery.fork(files)
+                _, number = self.expect(HERE, seconds=START_SECONDS)
+                # It waits for its task, so the number is still its own.
+                self._process = os.pidfd_open(number)
+                self.send(task)
+            except BaseException:
+                self.close()
+                raise
+
+    def send(self, message: Any) -> None:
+        """To the worker; its last words are raised where it has ended."""
+        try:
+            self._connection.send(message)
+        except OSError:
+            self.expect(END)
+
+    @property
+    def has_spoken(self) -> bool:
+        """Whether an answer is there already."""
+        return self._connection.poll()
+
+    def expect(self, *kinds: str, seconds: float | None = None) -> tuple[Any, ...]:
+        """The next answer, of one of ``kinds``; what else the worker says is raised."""
+        answer = self._receive(self._task.seconds if seconds is None else seconds)
+        kind = answer[0] if isinstance(answer, tuple) and answer else None
+        if kind in kinds:
+            return tuple(answer)
+        if kind == ERROR:
+            raise _error_of(answer, self._task.path)
+        if kind == FULL:
+            raise self._too_large()
+        if kind == BROKEN:
+            _log.warning("a reader failed: %s at %s", *answer[1:])
+        raise self._unreadable()
+
+    def close(self) -> None:
+        self.kill()
+        with contextlib.suppress(OSError):
+            self._connection.close()
+        if self.slots is not None:
+            self.slots.close()
+            self.slots = None
+
+    def kill(self) -> None:
+        """End it, whatever it is at."""
+        if self._process is not None:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self._process, signal.SIGKILL)
+                select.select([self._process], [], [], END_SECONDS)  # it is readable at its end
+            os.close(self._process)
+            self._process = None
+
+    def _receive(self, seconds: float) -> Any:
+        stopped, end = _stopped.get(), time.monotonic() + seconds
+        try:
+            while not self._connection.poll(LOOK_SECONDS):
+                if stopped is not None and stopped():
+                    raise CancelledError("Stopped.")
+                if time.monotonic() > end:
+                    self.kill()
+                    raise InputError(
+                        "{path} takes more than {value:g} s to be read, and was given up",
+                        remedy="convert it to MP4 first",
+                        path=self._task.path,
+                        value=seconds,
+                    )
+            return _Values(io.BytesIO(self._connection.recv_bytes())).load()
+        except (EOFError, OSError) as error:
+            if isinstance(error, DLoRALError):
+                raise
+            _log.warning("a worker ended while it was at %s", self._task.name)
+            raise self._unreadable() from None
+        except (pickle.UnpicklingError, ValueError, TypeError, AttributeError) as error:
+            if isinstance(error, DLoRALError):
+                raise
+            _log.warning("a worker said what is not understood: %s", type(error).__name__)
+            raise self._unreadable() from None
+
+    def _unreadable(self) -> InputError:
+        return InputError(
+            "{path} cannot be read: its decoder crashed, which damaged files do",
+            remedy="convert it to MP4 first",
+            path=self._task.path,
+        )
+
+    def _too_large(self) -> ResourceError:
+        return ResourceError(
+            "{path} takes more than {value:.1f} GB of memory to be read",
+            remedy="convert it to a smaller one first",
+            path=self._task.path,
+            value=self._task.memory / 1e9,
+        )
+
+
+class _Values(pickle.Unpickler):
+    """Takes what a worker says without letting it choose what is run here."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _VALUES:
+            raise pickle.UnpicklingError(f"{module}.{name} is not a value")
+        return super().find_class(module, name)
+
+
+def _error_of(answer: tuple[Any, ...], path: Path) -> DLoRALError:
+    """The worker's own error, with its facts."""
+    _, name, problem, remedy, facts = answer
+    kind = getattr(errors, str(name), InputError)
+    if not (isinstance(kind, type) and issubclass(kind, DLoRALError)):
+        kind = InputError
+    return kind(str(problem), remedy=str(remedy), **{str(key): facts[key] for key in facts})
+
+
+def memory_to_probe(path: Path) -> int:
+    """Bytes that finding out what a file is may take: a small file, less."""
+    size = path.stat().st_size if path.is_file() else 0
+    return min(_BASE_MEMORY + 100 * size, 8 * _BASE_MEMORY)
+
+
+def seconds_to_probe(path: Path) -> float:
+    """Of the clock; every packet of a video is looked at."""
+    size = path.stat().st_size if path.is_file() else 0
+    return 60 + size / 10e6
+
+
+def memory_to_read(height: int, width: int) -> int:
+    """Bytes that decoding of such frames may take: a decoder keeps up to 16 frames and one for
+    each core, and the newest one becomes floats."""
+    return _BASE_MEMORY + (os.cpu_count() or 1) * _THREAD_MEMORY + 250 * height * width
+
+
+def memory_to_write(height: int, width: int) -> int:
+    """Bytes that encoding of such frames may take; SVT-AV1 and x265 look far ahead."""
+    return 5 * _BASE_MEMORY + (os.cpu_count() or 1) * _THREAD_MEMORY + 700 * height * width

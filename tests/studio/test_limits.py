@@ -1,0 +1,55 @@
+"""What a visitor may ask for."""
+
+import shutil
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from dloral import UpscaleOptions
+from dloral.errors import DLoRALError
+from dloral.studio import limits
+from dloral.studio.limits import Limits
+from dloral.video.probe import ClipInfo
+
+
+def clip_of(width=640, height=480, num_frames=600, fps=30) -> ClipInfo:
+    rate = Fraction(fps)
+    name = Path("a.mp4")
+    more = ("h264", "yuv420p", 8)
+    return ClipInfo(name, "video", width, height, num_frames, num_frames / rate, rate, *more)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "clip", "scale", "said"),
+    [
+        ({"max_minutes": 0.1}, {}, 4, "20 s are more than the 6.0 s that this page"),
+        ({"max_minutes": 0.1}, {"fps": 1000, "num_frames": 6000}, 1, "6000 frames are more than"),
+        ({"max_pixels": 10**6}, {}, 4, "frames of 2560 × 1920 are 4.9 million pixels, and .* 1 mi"),
+        ({"max_hours": 1}, {}, 1, "that takes 2:46:40 h or more, and this page begins runs of up"),
+        ({}, {"width": 16000, "height": 4000}, 4, "16000x64000|and .* GB are free"),
+    ],
+)
+def test_what_is_too_much_is_one_line_with_the_number_and_the_limit(allowed, clip, scale, said):
+    asked = UpscaleOptions(model="bicubic", scale=scale)
+    with pytest.raises(DLoRALError, match=said) as caught:
+        Limits(10**6, **allowed).check(clip_of(**clip), asked, "h264", (10_000, 20_000))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_result_that_the_disk_cannot_hold_is_refused(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(
+        limits.shutil, "disk_usage", lambda place: usage._replace(free=2_500_000_000)
+    )
+    allowed = Limits(10**6, folder=tmp_path / "not" / "yet")
+    options = UpscaleOptions(model="bicubic", scale=2)
+    allowed.check(clip_of(), options, "h264")
+    with pytest.raises(DLoRALError, match=r"about 4\.9 GB, and 2\.0 GB of this page's disk"):
+        allowed.check(clip_of(), options, "png")
+
+
+def test_what_is_allowed_passes():
+    allowed = Limits(10**6, max_minutes=1, max_pixels=10**7, max_hours=1)
+    allowed.check(clip_of(), UpscaleOptions(scale=4), "h264", (10, 20))
+    allowed.check(clip_of(), UpscaleOptions())
