@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from math import exp, log
+from math import exp, log, sqrt
 from pathlib import Path
 
 from dloral.frames.resize import LATENT_STRIDE
@@ -228,7 +228,7 @@ def work_of(options: UpscaleOptions, size: tuple[int, int]) -> float:
     tiles = tiles_of(height, width, chosen_tile(options), options.tile_overlap)
     rows, columns = (side.stop - side.start for side in tiles[0])
     overlapping = len(tiles) * rows * columns / (height * width)
-    pairs = 1 + PAIRS_SHARE * rows * columns / AUTO_TILE**2
+    pairs = 1 + PAIRS_SHARE * rows * columns / (AUTO_TILE * AUTO_TILE)
     return size[0] * size[1] * (1 - TILED_SHARE + TILED_SHARE * overlapping * pairs)
 
 
@@ -293,7 +293,7 @@ class Forecast:
             return planned
         middle = sum(self._taken) / len(self._taken)
         drift = abs(log(max(self._seconds / self._weight, 1e-9) / max(middle, 1e-9)))
-        own = max(0.05, drift, 0.3 / len(self._taken) ** 0.5)
+        own = max(0.05, drift, 0.3 / sqrt(len(self._taken)))
         return min(0.8, (1 - trust) * planned + trust * own)
 
 
@@ -307,7 +307,7 @@ LAST_FRAMES = 0.3
 def _spread(values: list[float]) -> float:
     """How far sorted values are from their middle one, as a share."""
     middle = values[len(values) // 2]
-    return (sum(log(value / middle) ** 2 for value in values) / len(values)) ** 0.5
+    return sqrt(sum(log(value / middle) ** 2 for value in values) / len(values))
 
 
 def _read(file: Path) -> Iterable[Run]:

@@ -72,16 +72,21 @@ def clip_routes(studio: Studio) -> APIRouter:
         session.close_clip()
         return answer(state_of(session, studio))
 
+    _add_looks(router, studio)
+    return router
+
+
+def _add_looks(router: APIRouter, studio: Studio) -> None:
+    """Calls that change nothing: thumbnails, the settings in a file, what a run would make."""
+
     @router.get("/{token}/thumbnails")
     def strip(
         token: str, count: int = 12, start: float = 0, duration: float | None = None
     ) -> Response:
-        clip = clip_of(visitor(token, studio))
-        part = {"start": start, "duration": float(clip.duration or 0)}
-        if duration is not None:
-            part["duration"] = duration
-        seconds = [float(number_of(part, name)) for name in ("start", "duration")]
-        return picture(thumbnails(clip, min(max(count, 1), MOST_THUMBNAILS), *seconds), JPEG)
+        count = min(max(count, 1), MOST_THUMBNAILS)
+        part = {"start": start} if duration is None else {"start": start, "duration": duration}
+        seconds = [float(number_of(part, name)) for name in part]
+        return picture(thumbnails(clip_of(visitor(token, studio)), count, *seconds), JPEG)
 
     @router.post("/{token}/settings")
     async def read_settings(token: str, request: Request) -> Response:
@@ -93,8 +98,6 @@ def clip_routes(studio: Studio) -> APIRouter:
         session = visitor(token, studio)
         settings = await allowed_settings(request, session, studio)
         return answer(plan(clip_of(session), settings, studio.model))
-
-    return router
 
 
 def _move(part: Path, copy: Path) -> None:

@@ -20,9 +20,10 @@ from dloral.jobs.batches import CLIP_SUFFIXES
 from dloral.studio.models import THIS_MACHINE
 from dloral.studio.routes.calls import answer, json_of, visitor
 from dloral.studio.routes.model import is_from_here
-from dloral.studio.sessions import Session, link_or_copy
+from dloral.studio.sessions import Session
 from dloral.studio.states import state_of
 from dloral.studio.studio import Studio
+from dloral.studio.uploads import link_or_copy
 from dloral.video.images import IMAGE_SUFFIXES
 
 MOST_ENTRIES = 2000

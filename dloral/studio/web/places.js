@@ -20,6 +20,7 @@ export class Places {
     find("#places-open").addEventListener("click", () => this.open());
     find("#places-close").addEventListener("click", () => this.dialog.close());
     find("#places-form").addEventListener("submit", (event) => { event.preventDefault(); this.go(this.path.value.trim()); });
+    this.path.addEventListener("input", () => { this.asked = {}; });  // a listing under way would write over it
     find("#places-all").addEventListener("click", () => { for (const box of this.boxes) box.checked = true; this.count(); });
     find("#places-take").addEventListener("click", () => this.take());
     this.list.addEventListener("click", (event) => {
