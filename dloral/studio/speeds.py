@@ -229,7 +229,8 @@ def work_of(options: UpscaleOptions, size: tuple[int, int]) -> float:
     rows, columns = (side.stop - side.start for side in tiles[0])
     overlapping = len(tiles) * rows * columns / (height * width)
     pairs = 1 + PAIRS_SHARE * rows * columns / (AUTO_TILE * AUTO_TILE)
-    return size[0] * size[1] * (1 - TILED_SHARE + TILED_SHARE * overlapping * pairs)
+    share = float(1 - TILED_SHARE + TILED_SHARE * overlapping * pairs)
+    return size[0] * size[1] * share
 
 
 class Forecast:
