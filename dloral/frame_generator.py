@@ -129,7 +129,7 @@ class FrameGenerator(Generator):
         size from 1 x 1 on. Frame 0 is its own predecessor. ``window`` is how many earlier frames
         CFR looks at (0, 1, 3 or 5; 0: each frame alone). ``tile`` and ``tile_overlap`` are in
         latent cells (96 and 32 are the reference's); ``tile=None`` does not tile.
-        ``color_fix``: adain, wavelet, none, or auto for the model's own.
+        ``color_fix``: one of :data:`COLOUR_FIXES`, or auto for the model's own.
         Raises :class:`OptionError` for a value outside its range.
         """
         if output_type not in OUTPUT_TYPES:

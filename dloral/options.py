@@ -64,11 +64,12 @@ class UpscaleOptions:
     ``"tiny-decoder"`` in its decoder's alone. ``prompt``: what the clip shows, added to what
     ``tagger`` sees in each scene: dape, ram, none, or ``"auto"`` for DAPE where it is there.
     ``tile``: latent cells a side, None for no tiles, ``"auto"`` for tiles only where a frame has
-    more cells than the reference's 96 x 96. ``color_fix``: adain, wavelet, none, or ``"auto"`` for
-    the model's own. ``bicubic``: the kernel of the enlargement that the model is given, torch's or
-    Pillow's (``"pil"``). ``start``, ``duration``: seconds of the source. ``codec``, ``crf``,
-    ``bit_depth``: of the written video. ``resume``: keep finished parts beside the target until it
-    is written, and go on from those that are there; ``"auto"`` for jobs of more than two minutes.
+    more cells than the reference's 96 x 96. ``color_fix``: one of :data:`COLOUR_FIXES`, or
+    ``"auto"`` for the model's own. ``bicubic``: the kernel of the enlargement that the model is
+    given, torch's or Pillow's (``"pil"``). ``start``, ``duration``: seconds of the source.
+    ``codec``, ``crf``, ``bit_depth``: of the written video. ``resume``: keep finished parts beside
+    the target until it is written, and go on from those that are there; ``"auto"`` for jobs of more
+    than two minutes.
     ``size_changes``: ``"scale"`` frames of another size to the first one's, or ``"refuse"`` such a
     clip. ``height``, ``width``, ``fit``: a target size in ``scale``'s place: the shape is kept, and
     ``fit`` (``"3840x2160"``) is as large as fits inside. ``deinterlace``: auto, off, frame, field

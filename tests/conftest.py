@@ -1,6 +1,12 @@
 """Fixtures for all tests: a small generator with lively weights, the reference checkpoint,
 photographs and packs made from them, a Hub on this machine with the released files in small."""
 
+# isort: off
+from dloral.evaluation.torchvision_ops import make_torchvision_importable
+
+make_torchvision_importable()  # before anything imports transformers
+# isort: on
+
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path

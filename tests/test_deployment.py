@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dloral.weights.registry import DLORAL, SD21_BASE
 from space.make import card, make
 
 ROOT = Path(__file__).parents[1]
@@ -92,3 +93,17 @@ def test_a_space_is_not_made_over_something(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="not empty"):
         make(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_space_of_the_full_model_fetches_it_while_it_is_built(tmp_path: Path) -> None:
+    make(tmp_path / "space", "sd21")
+    _, settings, _ = (tmp_path / "space" / "README.md").read_text().split("---\n", 2)
+    told = yaml.safe_load(settings)
+    assert len(told["short_description"]) <= 60
+    repos = {line.split()[0]: line.split() for line in told["preload_from_hub"]}
+    assert set(repos) >= {DLORAL.sources[0].repo, SD21_BASE.sources[0].repo}
+    _, names, revision = repos[SD21_BASE.sources[0].repo]
+    assert revision == SD21_BASE.sources[0].revision
+    assert "unet/config.json" in names.split(",")
+    assert '"--model", "sd21"' in (tmp_path / "space" / "app.py").read_text()
+    assert "preload_from_hub" not in card()

@@ -118,6 +118,9 @@ def _scales(text: str) -> Any:
 
 
 def _benchmark(options: argparse.Namespace) -> None:
+    from dloral.evaluation.torchvision_ops import make_torchvision_importable
+
+    make_torchvision_importable()
     from dloral.evaluation.benchmark import BenchmarkOptions, run_benchmark
     from dloral.evaluation.benchmark_report import markdown, write_benchmark
     from dloral.terminal import frame_bar

@@ -13,6 +13,7 @@ SSIM_TEXT = "Gaussian window 11x11, sigma 1.5, K 0.01 and 0.03, where the window
 PSNR_TEXT = "10 log10(1 / mean squared error) over all pixels of "
 LUMA = "BT.601 studio-range luma"
 WANG = "Wang et al., IEEE TIP 13(4), 2004"
+TORCHMETRICS = "through torchmetrics, RGB, no crop"
 PYIQA = "through pyiqa (PolyForm Noncommercial licence), RGB, no crop"
 
 METRIC_SPECS = {
@@ -43,11 +44,11 @@ METRIC_SPECS = {
         ),
         MetricSpec(
             "lpips", "LPIPS", "", "0 (equal) to about 1", "lower", "reference",
-            f"AlexNet, version 0.1, {PYIQA}", "Zhang et al., CVPR 2018", slow=True,
+            f"AlexNet, version 0.1, {TORCHMETRICS}", "Zhang et al., CVPR 2018", slow=True,
         ),
         MetricSpec(
             "dists", "DISTS", "", "0 (equal) to about 1", "lower", "reference",
-            PYIQA, "Ding et al., IEEE TPAMI 44(5), 2022", slow=True,
+            f"VGG16, {TORCHMETRICS}", "Ding et al., IEEE TPAMI 44(5), 2022", slow=True,
         ),
         MetricSpec(
             "sharpness", "Sharpness", "", "from 0; 1: as the truth", "near 1", "reference",
@@ -298,7 +299,11 @@ class MetricSuite:
             from dloral.evaluation.niqe import NIQE
 
             self._kept[name] = NIQE(spec)
-        elif name in ("lpips", "dists", "musiq", "clipiqa", "maniqa"):
+        elif name in ("lpips", "dists"):
+            from dloral.evaluation.iqa import TorchMetric
+
+            self._kept[name] = TorchMetric(spec, self.device)
+        elif name in ("musiq", "clipiqa", "maniqa"):
             from dloral.evaluation.iqa import PyIQA
 
             self._kept[name] = PyIQA(spec, self.device)

@@ -58,6 +58,9 @@ def add_flow(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    from dloral.evaluation.torchvision_ops import make_torchvision_importable
+
+    make_torchvision_importable()
     from dloral.evaluation.evaluate import evaluate
     from dloral.evaluation.outputs import check_output
     from dloral.evaluation.report import markdown, write_reports

@@ -37,6 +37,7 @@ from torch import Tensor
 from dloral.errors import Setting, WeightsError
 from dloral.evaluation.fidelity import as_array
 from dloral.evaluation.measures import FrameSet, Measure, MetricSpec
+from dloral.evaluation.torchvision_ops import import_torchvision
 
 MASK_SLOPE = 0.01
 MASK_OFFSET = 0.5  # squared pixels
@@ -92,6 +93,7 @@ class RAFTFlow:
 
     def __init__(self, weights: Path | None, device: str = "cpu") -> None:
         try:
+            import_torchvision()
             from torchvision.models.optical_flow import raft_large
         except ImportError as error:
             raise WeightsError(

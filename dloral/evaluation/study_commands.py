@@ -78,6 +78,9 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    from dloral.evaluation.torchvision_ops import make_torchvision_importable
+
+    make_torchvision_importable()
     from dloral.evaluation.studies import METRICS, train_study
 
     study = _study(options)
@@ -93,6 +96,9 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _measure(options: argparse.Namespace) -> None:
+    from dloral.evaluation.torchvision_ops import make_torchvision_importable
+
+    make_torchvision_importable()
     from dloral.evaluation.study_inference import measure_study, opened_model
 
     study = _study(options)

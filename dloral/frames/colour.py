@@ -3,11 +3,12 @@
 restored_frames and lq_frames are float (T,3,H,W) in [0, 1], of one size; results are clamped.
 """
 
+from collections.abc import Callable, Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-COLOUR_FIXES = ("adain", "wavelet", "none")
 WAVELET_LEVELS = 5
 REDUCED_LEVELS = 2
 """How many of the levels halve the picture."""
@@ -18,14 +19,9 @@ SMALL = 64
 
 def fix_colour(restored_frames: Tensor, lq_frames: Tensor, method: str) -> Tensor:
     """Apply one of :data:`COLOUR_FIXES`; raises ``ValueError`` for another name."""
-    if method == "adain":
-        fixed = match_mean_and_std(restored_frames, lq_frames)
-    elif method == "wavelet":
-        fixed = match_low_frequencies(restored_frames, lq_frames)
-    elif method == "none":
-        fixed = restored_frames
-    else:
+    if method not in COLOUR_FIXES:
         raise ValueError(f"color_fix {method!r} is unknown; choose from {', '.join(COLOUR_FIXES)}")
+    fixed = COLOUR_FIXES[method](restored_frames, lq_frames)
     return fixed.clamp(0, 1) if fixed is restored_frames else fixed.clamp_(0, 1)
 
 
@@ -106,3 +102,11 @@ def _smooth_rows(frames: Tensor, radius: int) -> Tensor:
     padded = F.pad(frames, (0, 0, radius, radius), mode="replicate")
     smoothed = padded[..., :height, :] + padded[..., 2 * radius :, :]
     return smoothed.mul_(0.25).add_(frames, alpha=0.5)
+
+
+COLOUR_FIXES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "adain": match_mean_and_std,
+    "wavelet": match_low_frequencies,
+    "none": lambda restored_frames, lq_frames: restored_frames,
+}
+"""By name: restored frames and low-quality frames -> fixed frames, which are clamped afterwards."""

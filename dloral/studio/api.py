@@ -13,6 +13,7 @@ from typing import Any
 import gradio as gr
 
 from dloral.errors import DLoRALError, InputError
+from dloral.frames.colour import COLOUR_FIXES
 from dloral.options import AUTO
 from dloral.studio.face import worded
 from dloral.studio.jobs import OUR_MISTAKE
@@ -70,7 +71,13 @@ LOOKS = (
     ),
     Parameter("window", int, 1, "earlier frames that each frame looks at: 0, 1, 3 or 5"),
     Parameter("prompt", str, "", "what the clip shows, for models that read it"),
-    Parameter("color_fix", str, AUTO, "adain, wavelet, none, or auto for the model's own"),
+    Parameter("color_fix", str, AUTO, f"{', '.join(COLOUR_FIXES)}, or auto for the model's own"),
+    Parameter(
+        "deinterlace",
+        str,
+        AUTO,
+        "off, frame, field (twice the rate), film (inverse telecine), or auto: what is interlaced",
+    ),
 )
 """What decides how a frame looks, by the names of the page's settings."""
 
@@ -82,6 +89,7 @@ KEEPING = (
     ),
     Parameter("bit_depth", str, AUTO, "8, 10, or auto: 10 for a source of more than 8 bits"),
     Parameter("crf", int, None, "quality of the video, lower is better"),
+    Parameter("fit", str, None, "a size in scale's place, such as 3840x2160: as large as fits in"),
 )
 """Which part of a clip is restored, and what it is kept as."""
 
@@ -148,6 +156,7 @@ class Calls:
         """
         clip = values.pop("clip")
         values["start"] = values["start"] or 0.0
+        values["fit"] = values["fit"] or None  # callers may send an empty text for none
         studio = self._studio
         token = studio.sessions.open()
         session = studio.sessions.find(token)

@@ -1,7 +1,7 @@
 """What the page says of a clip and of a run before it is started, in plain words."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
 from dloral.frames.resize import LATENT_STRIDE
 from dloral.jobs.spans import chosen_tile, expected_frames, output_size
@@ -9,6 +9,7 @@ from dloral.options import UpscaleOptions
 from dloral.studio.runtime import Model
 from dloral.studio.settings import PNG_ZIP, Settings, as_restored, suffix_of
 from dloral.video.hdr import NAMES
+from dloral.video.known import source_notes
 from dloral.video.probe import ClipInfo
 from dloral.video.treatment import treatment_notes
 
@@ -37,6 +38,16 @@ _CODEC_NAMES = {
     "png": "PNG",
     "gif": "GIF",
     "jpeg": "JPEG",
+    "mjpeg": "Motion JPEG",
+    "prores": "ProRes",
+    "dvvideo": "DV",
+    "theora": "Theora",
+    "webp": "WebP",
+    "cfhd": "CineForm",
+    "dnxhd": "DNxHD",
+    "vc1": "VC-1",
+    "qtrle": "QuickTime Animation",
+    "rawvideo": "uncompressed",
 }
 
 
@@ -97,12 +108,13 @@ def described(clip: ClipInfo, most_seconds: float | None) -> dict[str, Any]:
 
 def plan(clip: ClipInfo, settings: Settings, model: Model) -> dict[str, Any]:
     """What a run will make, between how many seconds it takes, once that is known, and with about
-    how much memory. ``notes``: what is done about an unusual picture, as the result says it."""
+    how much memory. ``notes``: what is unusual of the source and what is done about it, as the
+    result says it."""
+    seconds = run_seconds(clip, settings, model)
     clip = as_restored(clip, settings)
     options = replace(settings.options, model=model.name, vae=model.vae)
     height, width = output_size(clip, options)
     num_frames = 1 if clip.kind == "image" else expected_frames(clip, options)
-    seconds = run_seconds(model, options, settings.format, (height, width), num_frames)
     parts = [f"{width} × {height}"]
     if num_frames is not None and clip.kind == "video":
         of = "" if num_frames == clip.num_frames else f" of {clip.num_frames}"
@@ -117,22 +129,36 @@ def plan(clip: ClipInfo, settings: Settings, model: Model) -> dict[str, Any]:
         "frames": num_frames,
         "seconds": seconds,
         "words": parts,
-        "notes": treatment_notes(clip, options, suffix_of(clip, settings)),
+        "notes": [
+            *source_notes(clip, 0, options.size_changes),
+            *treatment_notes(clip, options, suffix_of(clip, settings)),
+        ],
         "warning": _warning(clip, settings, sum(seconds) / 2 if seconds else None, height * width),
     }
 
 
+@overload
 def run_seconds(
+    clip: ClipInfo, settings: Settings, model: Model, cost: float, unknown_frames: int
+) -> tuple[float, float]: ...
+@overload
+def run_seconds(clip: ClipInfo, settings: Settings, model: Model) -> tuple[float, float] | None: ...
+def run_seconds(
+    clip: ClipInfo,
+    settings: Settings,
     model: Model,
-    options: UpscaleOptions,
-    kept_as: str,
-    size: tuple[int, int],
-    num_frames: int | None,
+    cost: float | None = None,
+    unknown_frames: int | None = None,
 ) -> tuple[float, float] | None:
-    """Between how many seconds a run takes; None while nobody knows."""
-    if num_frames is None:
+    """Between how many seconds a run takes. None while that is not known; ``cost`` (seconds for
+    each unit of work, instead of what this model's took) and ``unknown_frames`` stand in."""
+    clip = as_restored(clip, settings)
+    options = replace(settings.options, model=model.name, vae=model.vae)
+    frames = 1 if clip.kind == "image" else expected_frames(clip, options) or unknown_frames
+    if frames is None:
         return None
-    return model.speeds.estimate(options, kept_as, size, num_frames, model.cost)
+    size = output_size(clip, options)
+    return model.speeds.estimate(options, settings.format, size, frames, cost or model.cost)
 
 
 def memory(height: int, width: int, options: UpscaleOptions) -> float:

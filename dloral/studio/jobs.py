@@ -8,8 +8,9 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
+from contextvars import copy_context
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,13 +19,14 @@ from dloral.errors import CancelledError, DLoRALError, InputError
 from dloral.jobs.records import FAILED, PAUSED, JobRecord
 from dloral.studio.estimates import run_seconds
 from dloral.studio.face import worded
-from dloral.studio.gpu import JOB_SECONDS, kept, on_gpu
-from dloral.studio.records import JobRow, Result
+from dloral.studio.gpu import QuotaError, kept, on_gpu
+from dloral.studio.lending import job_seconds
+from dloral.studio.records import JobRow, Result, write_result
 from dloral.studio.restoration import STOP, has_segments, restore
 from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.settings import Settings, as_restored
 from dloral.studio.speeds import FIRST_FRAMES, Effort, Forecast, Run, Watch, work_of
-from dloral.upscale import Progress, expected_frames, output_size
+from dloral.upscale import Progress, expected_frames
 from dloral.video.probe import ClipInfo
 from dloral.video.worker import stopped_by
 
@@ -37,7 +39,7 @@ CANCEL, PAUSE, SUSPEND = "cancel", "pause", "suspend"
 _log = logging.getLogger(__name__)
 
 
-@on_gpu(JOB_SECONDS)
+@on_gpu(job_seconds)
 def _lent(
     clip: ClipInfo, folder: Path, settings: Settings, model: tuple[str, str]
 ) -> Generator[Progress | Result, None, None]:
@@ -54,7 +56,13 @@ class Job:
     """
 
     def __init__(
-        self, clip: ClipInfo, folder: Path, settings: Settings, model: Model, queue: JobQueue
+        self,
+        clip: ClipInfo,
+        folder: Path,
+        settings: Settings,
+        model: Model,
+        queue: JobQueue,
+        without_gpu: Callable[[], Model] | None = None,
     ) -> None:
         self.clip = clip
         self.folder = folder
@@ -67,6 +75,8 @@ class Job:
         self.result: Result | None = None
         self.error: Exception | None = None
         self._queue = queue
+        self._without_gpu = without_gpu
+        self._context = copy_context()  # whose request this is: their quota counts (gpu.py)
         self.row: JobRow | None = None  # where the job is kept for the next server, if it is
         self._lock = threading.RLock()
         self._ended = threading.Event()
@@ -163,6 +173,7 @@ class Job:
             if self.model.has_failed:
                 self.model = model
             self._queue.leave(self)
+            self._context = copy_context()
             self._take(settings or self.settings)
             self.folder.mkdir(exist_ok=True)
             self._ended.clear()
@@ -234,7 +245,10 @@ class Job:
 
     def run(self) -> None:
         try:
-            self._run()
+            try:
+                self._context.run(self._run)
+            except QuotaError as error:
+                self._run_without_gpu(error)
         except CancelledError as error:
             self._halted(error)
         except DLoRALError as error:
@@ -274,17 +288,26 @@ class Job:
                     self.model.speeds.paced(frame_watch.effort)
                     self.forecast.frame(step.frame, time.monotonic())
 
+    def _run_without_gpu(self, error: QuotaError) -> None:
+        """With the compact model, which says so; raises ``error`` where there is no other."""
+        if self._without_gpu is None:
+            raise error
+        self.model = self._without_gpu()
+        self._take(self.settings)
+        self._run()
+        if self.result is not None:
+            why = f"{error.value}: restored by the compact model instead, on the processor"
+            self.result = replace(self.result, notes=(why, *self.result.notes))
+            write_result(self.result)
+
     def _steps(self) -> Generator[Progress | Result, None, None]:
         return _lent(self.clip, self.folder, self.settings, self.model.key)
 
     def _foresee(self) -> None:
         """How long it will take, before its first frame."""
-        options = self.settings.options
         clip = as_restored(self.clip, self.settings)
-        frames = 1 if clip.kind == "image" else expected_frames(clip, options)
-        size = output_size(clip, options)
-        seconds = run_seconds(self.model, options, self.settings.format, size, frames)
-        self.forecast = Forecast(frames, seconds)
+        frames = 1 if clip.kind == "image" else expected_frames(clip, self.settings.options)
+        self.forecast = Forecast(frames, run_seconds(self.clip, self.settings, self.model))
 
     def _remember(self, result: Result, effort: Effort) -> None:
         """For the estimates of later runs. Of one that was resumed only the rest was seen, which

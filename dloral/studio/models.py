@@ -6,12 +6,13 @@ in memory until the last such job has ended.
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
 from dloral.errors import CancelledError, DLoRALError, InputError
 from dloral.options import AUTO, VAES
+from dloral.studio.gpu import is_zero_gpu
 from dloral.studio.runtime import Model, shown_name
 from dloral.weights.fetch import FetchProgress, fetch_steps, offers
 from dloral.weights.fetch_plan import FetchPlan, plan_fetch
@@ -20,6 +21,8 @@ from dloral.weights.resolve import EMBEDDED, FETCHED
 
 OUR_MISTAKE = "The model could not be changed; this page's terminal says why."
 KEPT_FOR_LATER = "Stopped; what was downloaded is kept for the next try."
+
+COMPACT = "compact"
 
 NOBODY, THIS_MACHINE, EVERYBODY = "nobody", "this machine", "everybody"
 """Who has the menu: a browser on this machine alone, or every visitor."""
@@ -95,6 +98,13 @@ class Models:
         self._alive[name, vae] = model
         model.start()
         return model
+
+    def without_gpu(self, model: Model) -> Callable[[], Model] | None:
+        """The compact model, for a visitor whose quota of ZeroGPU is too short for ``model``; None
+        where that is what ``model`` is, or there is no ZeroGPU."""
+        if not is_zero_gpu() or model.name == COMPACT:
+            return None
+        return lambda: self._model(COMPACT, AUTO)
 
     def _model(self, name: str, vae: str) -> Model:
         """The loaded model; raises what loading raised, and then forgets it."""

@@ -11,7 +11,8 @@ from torch import Tensor
 from dloral.errors import CancelledError
 from dloral.frames.resize import resize_bicubic
 from dloral.options import UpscaleOptions
-from dloral.studio.gpu import JOB_SECONDS, kept, on_gpu
+from dloral.studio.gpu import kept, on_gpu
+from dloral.studio.lending import motion_seconds
 from dloral.studio.pictures import stacked
 from dloral.studio.preview import Region, cut, inside, read_as, source_frames, with_context
 from dloral.studio.runtime import Model
@@ -80,7 +81,7 @@ def motion_steps(
     yield Motion(file, region, first, count)
 
 
-@on_gpu(JOB_SECONDS)
+@on_gpu(motion_seconds)
 @torch.no_grad()
 def _restored(
     model: tuple[str, str], frames: Iterable[Tensor], options: UpscaleOptions

@@ -18,7 +18,8 @@ from torch import Tensor
 from dloral.errors import CancelledError, InputError
 from dloral.frames.resize import LATENT_STRIDE, resize_bicubic
 from dloral.options import AUTO, AUTO_TILE, UpscaleOptions
-from dloral.studio.gpu import PREVIEW_SECONDS, kept, on_gpu
+from dloral.studio.gpu import kept, on_gpu
+from dloral.studio.lending import preview_seconds
 from dloral.studio.pictures import jpeg_of, png_of, within
 from dloral.studio.runtime import Model
 from dloral.studio.speeds import Effort, Watch, work_of
@@ -240,7 +241,7 @@ def source_frames(clip: ClipInfo, first: int, last: int) -> list[Tensor]:
     return found
 
 
-@on_gpu(PREVIEW_SECONDS)
+@on_gpu(preview_seconds)
 def _restore_part(
     model: tuple[str, str], lq_frames: Tensor, options: UpscaleOptions, prepared: "Prepared | None"
 ) -> tuple[Tensor, "Prepared", tuple[Effort, Effort]]:

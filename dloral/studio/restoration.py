@@ -80,26 +80,37 @@ def restore(
         _zip(target, file)
     if pipe.reads_prompts:
         settings = replace(settings, scenes=last.scenes)  # so that the file makes this again
-    settings_file = file.with_suffix(".json")
+    yield _finished(file, clip, settings, pairs, last.notes, is_part)
+
+
+def _finished(
+    file: Path,
+    clip: ClipInfo,
+    settings: Settings,
+    pairs: "_Pairs",
+    notes: tuple[str, ...],
+    is_part: bool,
+) -> Result:
+    """The result, written beside ``file`` with the settings that make it again and the profile."""
+    settings_file, profile_file = file.with_suffix(".json"), file.with_name("profile.png")
     settings_file.write_bytes(settings.as_file(clip))
-    profile_file = folder / "profile.png"
     profile_file.write_bytes(png_of(pairs.measures.profile()))
     result = Result(
         clip=clip,
         settings=settings,
         file=file,
         settings_file=settings_file,
-        viewer_file=viewer_file,
+        viewer_file=pairs.file,
         profile_file=profile_file,
         times=tuple(pairs.times),
         durations=tuple(pairs.durations),
-        size=(height, width),
+        size=pairs.size,
         measures=pairs.measures.as_lists(),
-        notes=last.notes,
+        notes=notes,
         is_part=is_part,
     )
     write_result(result)
-    yield result
+    return result
 
 
 class _Pairs:
@@ -108,6 +119,7 @@ class _Pairs:
     def __init__(
         self, file: Path, clip: ClipInfo, settings: Settings, size: tuple[int, int]
     ) -> None:
+        self.file, self.size = file, size
         self.times: list[Fraction] = []
         self.durations: list[Fraction] = []
         self.measures = Measures()

@@ -16,8 +16,9 @@ import torch
 from dloral.errors import DLoRALError, InputError
 from dloral.options import AUTO, UpscaleOptions
 from dloral.studio.face import worded
-from dloral.studio.gpu import keep
+from dloral.studio.gpu import is_zero_gpu, keep
 from dloral.studio.speeds import Effort, Speeds, Watch, work_of
+from dloral.weights.resolve import EMBEDDED
 
 if TYPE_CHECKING:
     from dloral.frame_generator import FrameGenerator
@@ -119,8 +120,8 @@ class Model:
 
     def use(self, pipe: "FrameGenerator") -> None:
         """Take a pipeline as this model's; done once."""
-        keep(self.key, pipe)
         self._pipe.set_result(pipe)
+        keep(self)
 
     def reads_prompts(self) -> bool:
         # its text encoder may be out of memory for the moment
@@ -138,8 +139,11 @@ class Model:
         try:
             from dloral.weights.loading import load_pipeline  # seconds; the page is there meanwhile
 
-            pipe = load_pipeline(self.name, vae=self.vae)
-            self._warm_up(pipe)
+            # The compact model asks for no GPU that a visitor pays for with a quota.
+            device = "cpu" if is_zero_gpu() and self.name in EMBEDDED else AUTO
+            pipe = load_pipeline(self.name, device, vae=self.vae)
+            if pipe.execution_device.type == "cpu" or not is_zero_gpu():
+                self._warm_up(pipe)
             self.use(pipe)
         except DLoRALError as error:  # whoever asks for the pipeline gets it
             _log.warning("%s", error)

@@ -122,7 +122,9 @@ class Session:
             model = self._models.current
             options = replace(settings.options, model=model.name, vae=model.vae)
             settings = replace(settings, options=options)
-            job = Job(self.clip, place, settings, model, self._queue)
+            job = Job(
+                self.clip, place, settings, model, self._queue, self._models.without_gpu(model)
+            )
             if self._records:
                 job.row = self._records.add(self._token, self.clip, place, settings)
             try:

@@ -24,7 +24,7 @@ def thumbnails(
 ) -> bytes:
     """``count`` small frames, evenly spaced, side by side in one JPEG: of the whole clip, or of a
     part of it (seconds; None: to its end)."""
-    all_of_it = clip.duration or Fraction(0)
+    all_of_it = Fraction(0) if clip.kind == "image" else clip.duration or Fraction(0)
     first = min(Fraction(max(start, 0)), all_of_it)
     length = all_of_it - first if duration is None else Fraction(max(duration, 0))
     width = max(1, min(round(THUMBNAIL_HEIGHT * clip.width / clip.height), 4 * THUMBNAIL_HEIGHT))

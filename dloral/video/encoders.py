@@ -61,7 +61,7 @@ class Encoder:
         if alpha:
             return self.alpha[bit_depth]
         if chroma != "auto":
-            return f"yuv{chroma}p" + ("10le" if bit_depth == 10 else "")
+            return f"yuv{chroma}p" + ("10le" if self.formats[bit_depth].endswith("10le") else "")
         even = width % 2 == 0 and height % 2 == 0
         return (self.formats if even else self.whole)[bit_depth]
 

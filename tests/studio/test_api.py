@@ -14,6 +14,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
+from dloral.video.probe import probe
 from dloral.video.reader import read_frames
 from tests.studio.conftest import ROOT, serving
 
@@ -52,12 +53,23 @@ def test_a_previewed_frame_is_the_runs_frame(address, clip):
     assert np.array_equal(picture, (frame.permute(1, 2, 0) * 255).round().numpy())
 
 
+def test_a_size_and_the_way_of_deinterlacing_may_be_chosen(address, clip):
+    page = Client(address, verbose=False)
+    chosen = {"fit": "100x96", "deinterlace": "field", "duration": 0.2}
+    made = probe(page.predict(handle_file(str(clip)), **chosen, api_name="/upscale"))
+    source = probe(clip)
+    assert made.width == 100 or made.height == 96
+    assert made.fps == 2 * source.fps
+
+
 @pytest.mark.parametrize(
     ("chosen", "said"),
     [
         ({"scale": 9.0}, "scale is 9"),
         ({"format": "avi"}, "format is 'avi'"),
         ({"window": 2}, "window is 2"),
+        ({"fit": "large"}, "give width x height"),
+        ({"deinterlace": "yes"}, "deinterlace is 'yes'"),
         ({"start": 99.0}, "the first second is 99; begin earlier"),
     ],
 )

@@ -150,6 +150,14 @@ def test_thumbnails_are_spread_over_the_clip(clip):
     assert bars == sorted(bars)
 
 
+def test_the_thumbnail_of_a_picture_is_the_picture(tmp_path):
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "a.png")
+    (tmp_path / "b.jpg").write_bytes(thumbnails(probe(tmp_path / "a.png"), 1))
+    assert np.asarray(Image.open(tmp_path / "b.jpg"))[32, 32].tolist() == pytest.approx(
+        [255, 0, 0], abs=6
+    )
+
+
 def test_a_stopped_job_ends_soon_and_leaves_nothing(session, long_clip):
     give(session, long_clip)
     job = session.start_job(settings_from({"scale": 1}, "compact"))

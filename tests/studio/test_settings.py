@@ -21,6 +21,7 @@ from dloral.studio.measures import MOST_ROWS, Measures
 from dloral.studio.runtime import Model
 from dloral.studio.settings import result_name, settings_from, settings_from_file
 from dloral.studio.speeds import Effort
+from dloral.video.clock import Clock
 from dloral.video.probe import ClipInfo
 
 CLIP = ClipInfo(
@@ -45,6 +46,21 @@ def test_settings_become_the_generators_options():
     )
     assert settings_from({}, "compact").options == UpscaleOptions()
     assert settings_from({"tile": "none"}, "compact").options.tile is None
+
+
+def test_size_and_deinterlacing_by_choice_are_planned_and_said():
+    tape = replace(CLIP, field_order="top first", deinterlace="frame", clock=Clock(jumps=1))
+    usual = plan(tape, settings_from({"scale": 2}, "compact"), Model("compact"))
+    assert usual["notes"] == [
+        "the source's clock jumps once (joined recordings?): time goes on there",
+        "interlaced source: deinterlaced, a whole frame for each",
+    ]
+    chosen = settings_from({"fit": "1920x1080", "deinterlace": "field"}, "compact")
+    made = plan(tape, chosen, Model("compact"))
+    assert (made["width"], made["height"], made["frames"]) == (1920, 1080, 600)
+    assert "twice the rate" in made["notes"][1]
+    off = plan(tape, settings_from({"deinterlace": "off"}, "compact"), Model("compact"))
+    assert "stays so" in off["notes"][1]
 
 
 @pytest.mark.parametrize("kept_as", ["h264", "h265", "vp9", "prores", "ffv1", "png"])

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -24,7 +22,7 @@ from dloral.cli import main
 from dloral.data.spec import ClipSpec
 from dloral.errors import CancelledError, DLoRALError, OutputError
 from dloral.training.checkpoints import BEFORE, CHECKPOINT, load_checkpoint
-from dloral.training.config import DataConfig, TrainConfig, with_changes
+from dloral.training.config import DataConfig, TrainConfig
 from dloral.training.recipes import TINY, load_config
 from dloral.training.run import run_training
 from dloral.weights.loading import load_pipeline
@@ -32,7 +30,7 @@ from dloral.weights.loading import load_pipeline
 SETTINGS = ("loop.checkpoint_every=1", "loop.micro_batches=4", "algorithm.crop=32")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def config(photos: Path) -> TrainConfig:
     """Six steps over two stages."""
     schedule = replace(TINY.algorithm.schedule, consistency_steps=2, enhancement_steps=2)
@@ -42,6 +40,19 @@ def config(photos: Path) -> TrainConfig:
         data=DataConfig(ClipSpec((f"photos:{photos}",)), workers=0),
         loop=replace(TINY.loop, steps=6, checkpoint_every=1, log_every=1, evaluate_every=3),
     )
+
+
+@pytest.fixture(scope="module")
+def unbroken(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of ``config``, which nothing stopped. Read only."""
+    run = tmp_path_factory.mktemp("unbroken") / "run"
+    run_training(config, run)
+    return run
+
+
+@pytest.fixture
+def rarely_saved(config: TrainConfig) -> TrainConfig:
+    return replace(config, loop=replace(config.loop, checkpoint_every=100))
 
 
 def learned(run: Path) -> dict[str, torch.Tensor]:
@@ -103,22 +114,20 @@ def test_killed_at_any_moment_and_resumed_equals_unbroken(photos: Path, tmp_path
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_a_polite_stop_saves_the_step_it_is_in(
-    kind: signal.Signals, config: TrainConfig, tmp_path: Path
+    kind: signal.Signals, rarely_saved: TrainConfig, unbroken: Path, tmp_path: Path
 ):
-    rarely = replace(config, loop=replace(config.loop, checkpoint_every=100))
-    run_training(rarely, tmp_path / "unbroken")
 
     def stop(step: int, losses: dict[str, float]) -> None:
         if step == 2:
             signal.raise_signal(kind)
 
     with pytest.raises(CancelledError, match="stopped after step 3, which is saved"):
-        run_training(rarely, tmp_path / "run", on_step=stop)
+        run_training(rarely_saved, tmp_path / "run", on_step=stop)
     state = load_checkpoint(tmp_path / "run")
     assert state is not None
     assert state["step"] == 3
-    run_training(rarely, tmp_path / "run")
-    assert_equal(tmp_path / "run", tmp_path / "unbroken")
+    run_training(rarely_saved, tmp_path / "run")
+    assert_equal(tmp_path / "run", unbroken)
 
 
 def test_two_processes_train_what_one_does(photos: Path, tmp_path: Path):
@@ -220,8 +229,9 @@ def full_disk(free: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_keeps_the_last_good_checkpoint(config: TrainConfig, tmp_path: Path):
-    run_training(config, tmp_path / "unbroken")
+def test_a_full_disk_keeps_the_last_good_checkpoint(
+    config: TrainConfig, unbroken: Path, tmp_path: Path
+):
     run_training(replace(config, loop=replace(config.loop, steps=3)), tmp_path / "run")
     with full_disk(20_000), pytest.raises(OutputError) as caught:
         run_training(config, tmp_path / "run")
@@ -232,16 +242,12 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(config: TrainConfig, tmp_pat
     assert state is not None
     assert state["step"] == 3
     run_training(config, tmp_path / "run")
-    assert_equal(tmp_path / "run", tmp_path / "unbroken")
+    assert_equal(tmp_path / "run", unbroken)
 
 
-@pytest.fixture
-def rarely_saved(config: TrainConfig) -> TrainConfig:
-    return replace(config, loop=replace(config.loop, checkpoint_every=100))
-
-
-def test_a_log_line_that_finds_no_room_costs_no_progress(rarely_saved: TrainConfig, tmp_path: Path):
-    run_training(rarely_saved, tmp_path / "unbroken")
+def test_a_log_line_that_finds_no_room_costs_no_progress(
+    rarely_saved: TrainConfig, unbroken: Path, tmp_path: Path
+):
     log = tmp_path / "run" / "log.jsonl"
     log.parent.mkdir()
     full = 4_000_000  # bytes, more than a checkpoint; of the next line only half finds room
@@ -256,30 +262,29 @@ def test_a_log_line_that_finds_no_room_costs_no_progress(rarely_saved: TrainConf
     assert state is not None
     assert state["step"] == 1
     run_training(rarely_saved, tmp_path / "run")
-    assert_equal(tmp_path / "run", tmp_path / "unbroken")
+    assert_equal(tmp_path / "run", unbroken)
 
 
 def test_a_sample_grid_that_cannot_be_written_costs_no_progress(
-    rarely_saved: TrainConfig, photos: Path, tmp_path: Path
+    rarely_saved: TrainConfig, unbroken: Path, photos: Path, tmp_path: Path
 ):
     """What is saved are the weights, not the averages that the grid was made with."""
     held_out = ClipSpec((f"photos:{photos}",))
     data = replace(rarely_saved.data, held_out=held_out, held_out_clips=1)
     config = replace(rarely_saved, data=data)
-    run_training(config, tmp_path / "unbroken")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "samples").write_text("in the way")
-    with pytest.raises(OutputError, match=r"step-000003\.png could.*checkpoint of step 3 is saved"):
+    with pytest.raises(OutputError, match=r"000003\.png cannot.*checkpoint of step 3 is saved"):
         run_training(config, tmp_path / "run")
     (tmp_path / "run" / "samples").unlink()
     run_training(config, tmp_path / "run")
-    assert_equal(tmp_path / "run", tmp_path / "unbroken")
+    assert_equal(tmp_path / "run", unbroken)
 
 
 def test_a_broken_checkpoint_is_one_line_and_the_one_before_it_is_good(
-    config: TrainConfig, tmp_path: Path
+    config: TrainConfig, unbroken: Path, tmp_path: Path
 ):
-    run_training(config, tmp_path / "run")
+    shutil.copytree(unbroken, tmp_path / "run")
     newest = tmp_path / "run" / CHECKPOINT
     newest.write_bytes(newest.read_bytes()[:1000])
     with pytest.raises(DLoRALError) as caught:
@@ -294,9 +299,9 @@ def test_a_broken_checkpoint_is_one_line_and_the_one_before_it_is_good(
 
 
 def test_a_checkpoint_of_another_configuration_names_the_setting(
-    config: TrainConfig, tmp_path: Path
+    config: TrainConfig, unbroken: Path, tmp_path: Path
 ):
-    run_training(config, tmp_path / "run")
+    shutil.copytree(unbroken, tmp_path / "run")
     kept = (tmp_path / "run" / CHECKPOINT).read_bytes()
     told = (tmp_path / "run" / "config.py").read_text()
     other_source = ClipSpec(config.data.consistency.places, exclude=("1",))
@@ -330,167 +335,3 @@ def test_a_broken_picture_in_the_middle_is_passed_over(
     state = load_checkpoint(tmp_path / "run")
     assert state is not None
     assert state["step"] == 6
-
-
-def one_line(capfd: pytest.CaptureFixture[str]) -> str:
-    line = capfd.readouterr().err.strip().splitlines()[-1]
-    assert line.startswith("dloral: ")
-    return line
-
-
-def test_a_folder_with_nothing_usable_is_one_line(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-):
-    (tmp_path / "notes.png").write_text("no picture")
-    cv2.imwrite(str(tmp_path / "small.png"), np.zeros((20, 20, 3), np.uint8))
-    for command in (["data", "list", "tiny"], ["train", "tiny", "--output", str(tmp_path / "run")]):
-        assert main([*command, "--data", f"photos:{tmp_path}"]) == 1
-        line = one_line(capfd)
-        assert str(tmp_path) in line
-        assert "2 left out" in line
-    assert not (tmp_path / "run" / CHECKPOINT).exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status", "says"),
-    [
-        (["nothing"], 2, "neither a name"),
-        (["tiny", "--data", "pictures:here"], 2, "KIND:PATH"),
-        (["tiny", "--data", "photos:/no/such/folder"], 1, "does not exist"),
-        (["tiny", "--set", "loop.speed=3"], 2, "is not a setting"),
-        (["tiny", "--set", "loop.steps"], 2, "KEY=VALUE"),
-        (["tiny", "--set", "loop.steps=many"], 2, "whole number"),
-        (["tiny", "--set", "algorithm.schedule=fast"], 2, "choose from"),
-        (["tiny", "--steps", "0"], 2, "1 or more"),
-        (["tiny", "--set", "loop.learning_rate=fast"], 2, "loop.learning_rate is 'fast'"),
-        (["tiny", "--set", "loop.learning_rate=-1"], 2, "learning_rate is -1"),
-        (["tiny", "--set", "loop.betas=(0.9,)"], 2, "loop.betas is '(0.9,)'; give 2 numbers"),
-        (["tiny", "--set", "loop.betas=(0.9,1)"], 2, "betas is (0.9, 1)"),
-        (["tiny", "--set", "loop.seed=-1"], 2, "seed is -1"),
-        (["tiny", "--set", "loop.seed=True"], 2, "loop.seed is 'True'; give a whole number"),
-        (["tiny", "--set", "loop.warmup_steps=-1"], 2, "warmup_steps is -1"),
-        (["tiny", "--set", "model.fresh=no"], 2, "model.fresh is 'no'; give True or False"),
-        (
-            ["tiny", "--set", "data.consistency.photo_reductions=2.0"],
-            2,
-            "data.consistency.photo_reductions is '2.0'; give several numbers",
-        ),
-        (["tiny", "--set", "data.consistency.photo_reductions=()"], 2, "photo_reductions is ()"),
-        (["tiny", "--set", "data.consistency.places=photos:DIR"], 2, "places is 'photos:DIR'"),
-        (["tiny", "--set", "data.consistency.video_share=half"], 2, "a number or None"),
-        (["tiny", "--set", "data.consistency.video_spacing=0"], 2, "video_spacing is 0"),
-        (["tiny", "--set", "data.held_out_clips=0"], 2, "held_out_clips is 0"),
-        (["tiny", "--set", "data.held_out=photos:DIR"], 2, "data.held_out is 'photos:DIR'"),
-        (["tiny", "--set", "algorithm.outputs=1"], 2, "outputs is 1, and the loss 'flow'"),
-        (["tiny", "--set", "algorithm.crop=30"], 2, "crop is 30"),
-        (["tiny", "--set", "loop.mixed_precision=fp16"], 2, "a GPU's"),
-        (["tiny", "--set", "loop.mixed_precision=half"], 2, "choose from"),
-        (["tiny", "--set", "model.start=nobody"], 1, "unknown"),
-        (["sd21", "--set", "model.start=sd21:/no/such/folder", "model.flow=/no"], 1, "not there"),
-        (["sd21", "--set", "model.start=sd21:/no/such/folder"], 2, "flow net"),
-    ],
-)
-def test_a_wrong_call_is_one_line(
-    arguments: list[str],
-    status: int,
-    says: str,
-    photos: Path,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-):
-    given = [*arguments, "--output", str(tmp_path / "run")]
-    if "--data" not in arguments:
-        given += ["--data", f"photos:{photos}"]
-    assert main(["train", *given]) == status
-    assert says in one_line(capfd)
-
-
-@pytest.mark.parametrize("below", [".", "below"])
-def test_a_file_in_the_place_of_the_run_is_one_line(
-    below: str, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-):
-    (tmp_path / "run").write_text("mine")
-    place = ["--data", f"photos:{photos}", "--output", str(tmp_path / "run" / below)]
-    assert main(["train", "tiny", *place]) == 1
-    assert str(tmp_path / "run") in one_line(capfd)
-    assert (tmp_path / "run").read_text() == "mine"
-
-
-@pytest.mark.parametrize("of", ["--data", "--held-out"])
-@pytest.mark.parametrize("broken", ["absent", "still", "no flow", "half"])
-def test_a_pack_that_does_not_serve_is_one_line(
-    broken: str,
-    of: str,
-    photos: Path,
-    packs: Path,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-):
-    pack = tmp_path / "pack"
-    if broken != "absent":
-        shutil.copytree(packs / ("still" if broken == "still" else "clips"), pack)
-    if broken == "no flow":
-        (pack / "flow.npy").unlink()
-    if broken == "half":
-        (pack / "flow.npy").write_bytes((pack / "flow.npy").read_bytes()[:500])
-    places = [] if of == "--data" else ["--data", f"photos:{photos}"]
-    for command in (["data", "list", "tiny"], ["train", "tiny", "--output", str(tmp_path / "run")]):
-        assert main([*command, *places, of, f"pack:{pack}"]) == 1
-        assert str(pack) in one_line(capfd)
-
-
-@pytest.mark.parametrize(
-    ("setting", "says"),
-    [
-        ("algorithm.window=3", "has clips of 3 frames, and 5 are needed"),
-        ("algorithm.crop=72", "has pictures of 64 pixels a side, smaller than a crop of 72"),
-    ],
-)
-def test_a_pack_too_small_for_the_settings_is_one_line(
-    setting: str, says: str, packs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-):
-    given = ["--data", f"pack:{packs / 'clips'}", "--set", setting]
-    for command in (["data", "list", "tiny"], ["train", "tiny", "--output", str(tmp_path / "run")]):
-        assert main([*command, *given]) == 1
-        assert says in one_line(capfd)
-
-
-def test_data_says_what_a_pack_holds(packs: Path, capfd: pytest.CaptureFixture[str]):
-    assert main(["data", "list", "tiny", "--data", f"pack:{packs / 'clips'}"]) == 0
-    assert "both stages: a pack of 6 clips, 3 frames of 64 pixels a side" in capfd.readouterr().out
-
-
-def test_a_setting_keeps_its_type():
-    """A list is a tuple, a whole number is a number, and text may look like a number."""
-    changes = ("data.consistency.photo_reductions=[1.0]", "loop.learning_rate=1", "model.flow=2024")
-    config = with_changes(TINY, (*changes, "data.consistency.video_share=None"))
-    assert config.data.consistency.photo_reductions == (1.0,)
-    assert config.loop.learning_rate == 1
-    assert config.model.flow == "2024"
-
-
-def test_a_configuration_file_that_is_none(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
-    files = {
-        "empty.py": ("", "defines no"),
-        "raises.py": ("1 / 0", "ZeroDivisionError"),
-        "wrong.py": (
-            "from dloral.training.recipes import *\nconfig = LoopConfig(steps=0)",
-            "steps is 0",
-        ),
-    }
-    for name, (text, says) in files.items():
-        (tmp_path / name).write_text(text)
-        assert main(["train", str(tmp_path / name), "--output", str(tmp_path / "run")]) == 2
-        assert says in one_line(capfd)
-
-
-def test_data_says_what_is_found_and_what_is_left_out(
-    photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-):
-    for path in photos.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "notes.png").write_text("no picture")
-    assert main(["data", "list", "tiny", "--data", f"photos:{tmp_path}"]) == 0
-    said = capfd.readouterr().out
-    assert "both stages: 2 photographs, 0 videos with 0 places to start from, 1 left out" in said
-    assert "notes.png: not a readable picture" in said

@@ -65,12 +65,16 @@ def test_an_option_of_the_encoder_reaches_it(clips, tmp_path):
     assert b"subme=0" in stream  # ultrafast
     with pytest.raises(OptionError, match="encoder_option is 'nothing=1'"):
         restored(clips("plain.mp4"), tmp_path / "b.mp4", encoder_options=("nothing=1",))
+    with pytest.raises(OptionError, match="libx264 does not start with that"):
+        restored(clips("plain.mp4"), tmp_path / "b.mp4", encoder_options=("tune=nonsense",))
 
 
 @pytest.mark.parametrize(("chroma", "form"), [("422", "yuv422p"), ("444", "yuv444p")])
 def test_chroma_by_choice(clips, tmp_path, chroma, form):
     restored(clips("plain.mp4"), tmp_path / "a.mp4", chroma=chroma)
     assert probe(tmp_path / "a.mp4").pixel_format == form
+    restored(clips("plain.mp4"), tmp_path / "a.mov", codec="prores", chroma=chroma)
+    assert probe(tmp_path / "a.mov").pixel_format.startswith(form)
 
 
 def test_sound_by_choice(clips, packet_hashes, tmp_path):

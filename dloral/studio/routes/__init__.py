@@ -5,9 +5,11 @@ logged in. A person's mistake is answered with status 200 and ``{"error": one li
 write every other status into their console as if the page were broken.
 """
 
+import gradio as gr
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from fastapi.staticfiles import StaticFiles
+from gradio.context import LocalContext
 from starlette.middleware.base import RequestResponseEndpoint
 
 from dloral.errors import DLoRALError
@@ -43,6 +45,8 @@ def build_routes(studio: Studio) -> FastAPI:
 
     @app.middleware("http")
     async def private(request: Request, call: RequestResponseEndpoint) -> Response:
+        # Gradio's context names the visitor: ZeroGPU's quota is theirs (studio/gpu.py).
+        LocalContext.request.set(gr.Request(request))
         response = await call(request)
         # the page's own files are the same for everybody; asked for anew, in case they changed
         is_ours = request.url.path.startswith("/studio/web/")
