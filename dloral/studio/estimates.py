@@ -151,14 +151,16 @@ def run_seconds(
     unknown_frames: int | None = None,
 ) -> tuple[float, float] | None:
     """Between how many seconds a run takes. None while that is not known; ``cost`` (seconds for
-    each unit of work, instead of what this model's took) and ``unknown_frames`` stand in."""
+    each unit of work, on a machine that is lent for it) and ``unknown_frames`` stand in."""
     clip = as_restored(clip, settings)
     options = replace(settings.options, model=model.name, vae=model.vae)
     frames = 1 if clip.kind == "image" else expected_frames(clip, options) or unknown_frames
     if frames is None:
         return None
     size = output_size(clip, options)
-    return model.speeds.estimate(options, settings.format, size, frames, cost or model.cost)
+    is_elsewhere = cost is not None
+    own = model.cost if cost is None else cost
+    return model.speeds.estimate(options, settings.format, size, frames, own, is_elsewhere)
 
 
 def memory(height: int, width: int, options: UpscaleOptions) -> float:

@@ -181,10 +181,12 @@ class Speeds:
         size: tuple[int, int],
         frames: int,
         part_cost: float | None = None,
+        is_elsewhere: bool = False,
     ) -> tuple[float, float] | None:
         """Between how many seconds a run takes that makes ``frames`` of ``size`` (height, width);
         None while nothing is known. ``part_cost``: seconds at a pace of 1 for each unit of work
-        that this clip's preview took, for runs like none before."""
+        that this clip's preview took, for runs like none before. ``is_elsewhere``: what else this
+        machine does is no matter."""
         pixels = size[0] * size[1]
         near = self._nearest(options, kept_as, pixels)
         if near:
@@ -195,7 +197,7 @@ class Speeds:
             cost, error = RUN_SHARE * part_cost, PREVIEW_ERROR
         else:
             return None
-        found = self.pace()
+        found = (1.0, RUN_ERROR) if is_elsewhere else self.pace()
         if found is None:  # nothing yet since the start: as it was in those runs
             paces = sorted(run.effort.pace for run in near) or [1.0]
             found = paces[len(paces) // 2], max(0.3, _spread(paces))
