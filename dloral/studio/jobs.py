@@ -9,21 +9,22 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from contextvars import copy_context
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from dloral.devices import empty_caches
 from dloral.errors import CancelledError, DLoRALError, InputError
 from dloral.jobs.records import FAILED, PAUSED, JobRecord
 from dloral.studio.estimates import run_seconds
 from dloral.studio.face import worded
-from dloral.studio.gpu import QuotaError, kept, on_gpu
+from dloral.studio.gpu import QuotaError, kept, may_be_lent, on_gpu
 from dloral.studio.lending import job_seconds
 from dloral.studio.records import JobRow, Result, write_result
 from dloral.studio.restoration import STOP, has_segments, restore
-from dloral.studio.runtime import JobQueue, Model
+from dloral.studio.runtime import JobQueue, Model, TakingTurns
 from dloral.studio.settings import Settings, as_restored
 from dloral.studio.speeds import FIRST_FRAMES, Effort, Forecast, Run, Watch, work_of
 from dloral.upscale import Progress, expected_frames
@@ -270,7 +271,7 @@ class Job:
         with stopped_by(lambda: bool(self.halt)), closing(self._steps()) as steps:
             while True:
                 self._check()
-                with self.model.turns.take():
+                with self.model.turns.take() if may_be_lent(_lent) else nullcontext():
                     frame_watch = Watch()
                     step = next(steps, None)
                 if step is None:
@@ -301,7 +302,10 @@ class Job:
             write_result(self.result)
 
     def _steps(self) -> Generator[Progress | Result, None, None]:
-        return _lent(self.clip, self.folder, self.settings, self.model.key)
+        if may_be_lent(_lent):
+            return _lent(self.clip, self.folder, self.settings, self.model.key)
+        pipe: Any = TakingTurns(self.model.pipe(), self.model.turns)
+        return restore(self.clip, self.folder, self.settings, pipe)
 
     def _foresee(self) -> None:
         """How long it will take, before its first frame."""

@@ -141,8 +141,8 @@ def test_a_short_quota_is_said_and_the_compact_model_is_the_way_out(spaces, sess
     assert job.result is not None
     assert job.result.settings.options.model == "compact"
     said = re.match(
-        r"You have exceeded your free ZeroGPU quota \((\d+)s requested vs. 12s left\). Try again in "
-        "1:00:00: restored by the compact model",
+        r"You have exceeded your free ZeroGPU quota \((\d+)s requested vs. 12s left\). Try again "
+        "in 1:00:00: restored by the compact model",
         job.result.notes[0],
     )
     assert said
