@@ -3,17 +3,21 @@
     python benchmarks/kills.py --kills 40 --seed 0
 
 Five jobs (an MP4 with sound, lossless MKV, a folder of PNG frames, H.265, a small network with a
-window of 3) are ended by SIGKILL of the process or of one of its workers, by a full disk, and by a
-limit on memory. Then the same command runs again. A row of the table is good if frames, times and
-sound are those of an unbroken run, and neither a file nor a process is left over.
+window of 3) are ended in mid-run: by SIGKILL of the process, of one of its workers, of a Ray
+worker; by a full disk; by the kernel where memory has run out; by allocations that fail. Then the
+same command runs again. A row is good if frames, times and sound are those of an unbroken run, and
+neither a file nor a process is left over. What was not hit in mid-run is tried again and counts
+for nothing.
 
 Each run is a fork of this process, which has imported everything, so that forty kills take minutes.
-A full disk is a small tmpfs, which needs the right to mount; without it that row is left out.
+A full disk is a small tmpfs, and memory that runs out is a cgroup (version 1): both need the right
+to mount; without it those rows are left out.
 """
 
 import argparse
 import contextlib
 import gc
+import importlib.util
 import os
 import random
 import resource
@@ -39,9 +43,19 @@ from clips import frames_of, names_in, save_tiny_model, sound_of, write_clip  # 
 import dloral.upscale  # noqa: E402  # so that forks need not
 import dloral.weights.loading  # noqa: E402, F401
 from dloral.cli import main as dloral_main  # noqa: E402
+from dloral.jobs.journal import JOURNAL, journal_folder  # noqa: E402
+from dloral.video.encoding import SEGMENT_FRAMES  # noqa: E402
 
 FRAMES = 240
-PROCESS, WORKER, RAY, DISK, MEMORY = "process", "worker", "Ray worker", "full disk", "memory limit"
+PROCESS, WORKER, RAY = "process", "worker", "Ray worker"
+DISK, MEMORY, ALLOCATION = "full disk", "out of memory", "failed allocation"
+SHARES = {PROCESS: 12, DISK: 6, MEMORY: 6, ALLOCATION: 6, WORKER: 6, RAY: 4}
+"""How often of 40 each happens, the quick ones first."""
+
+TRIES, NEVER = 6, "NEVER HIT"
+
+MARK = f"kills-{os.getpid()}"
+"""In the environment of every process that a job starts."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +76,10 @@ JOBS = (
 )
 
 
-def run(call: list[str], before: Callable[[], None] | None = None) -> int:
+MORE = {WORKER: ("--devices", "cpu,cpu"), RAY: ("--engine", "ray")}
+
+
+def run(call: list[str]) -> int:
     """Start ``dloral`` with these arguments in a fork; its process id."""
     gc.collect()  # a codec that the fork frees would wait for threads that it does not have
     gc.freeze()
@@ -75,8 +92,7 @@ def run(call: list[str], before: Callable[[], None] | None = None) -> int:
         log = os.open(os.environ["KILLS_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        if before is not None:
-            before()
+        os.environ["KILLS_MARK"] = MARK
         status = dloral_main([*call, "--quiet"])
     finally:
         os._exit(status)
@@ -92,45 +108,62 @@ def has_ended(child: int) -> bool:
     return True
 
 
-def kill_process(call: list[str], seconds: float) -> str:
-    child = run(call)
-    time.sleep(seconds)
-    done = has_ended(child)
+def kill_process(child: int) -> bool:
     os.kill(child, signal.SIGKILL)
-    wait(child)
-    return "ended before" if done else "killed"
+    return True
 
 
-def kill_worker(call: list[str], seconds: float) -> str:
-    """SIGKILL of a worker: the job itself goes on with a new one, or is told to be run again."""
-    child = run(call)
-    deadline, found = time.monotonic() + 120, []
-    while not found and not has_ended(child) and time.monotonic() < deadline:
-        time.sleep(0.05)
-        found = [one for one in psutil.Process(child).children(recursive=True) if _works(one)]
-    if found:
-        time.sleep(seconds)
-        with contextlib.suppress(psutil.NoSuchProcess):
-            random.choice(found).kill()
-    wait(child)
-    return "killed" if found else "ended before"
+def kill_worker(child: int) -> bool:
+    """SIGKILL of a worker: the job itself goes on with a new one."""
+    with contextlib.suppress(psutil.NoSuchProcess, IndexError):
+        found = psutil.Process(child).children(recursive=True)
+        random.choice([one for one in found if _works(one)]).kill()
+        return True
+    return False
 
 
 def _works(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.Error):
         line = " ".join(process.cmdline())
-        return "ray::_restore" in line or ("spawn_main" in line and process.cpu_times().user > 2)
+        return "ray::_restore" in line or ("spawn_main" in line and process.cpu_times().user > 1)
     return False
 
 
-def limit_memory(call: list[str], more: int) -> str:
-    """The address space may grow by ``more`` bytes over what the imports take."""
+def fail_allocations(child: int) -> bool:
+    """No more than some hundred kilobytes can be allocated from now on."""
+    with contextlib.suppress(OSError, IndexError):
+        status = Path(f"/proc/{child}/status").read_text()
+        most = 1024 * (int(status.split("VmData:")[1].split()[0]) + random.randint(0, 2000))
+        resource.prlimit(child, resource.RLIMIT_DATA, (most, most))
+        return True
+    return False
 
-    def limit() -> None:
-        most = psutil.Process().memory_info().vms + more
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
-    return "out of memory" if wait(run(call, limit)) else "ended before"
+class MemoryGroup:
+    """A cgroup whose processes are ended by the kernel when they touch more than 128 KB."""
+
+    def __init__(self, folder: Path) -> None:
+        self._root, self._group = folder, folder / MARK
+
+    def __enter__(self) -> "MemoryGroup":
+        self._root.mkdir()
+        call = ["mount", "-t", "cgroup", "-o", "memory", "none", str(self._root)]
+        subprocess.run(call, check=True, capture_output=True)
+        self._group.mkdir()
+        (self._group / "memory.limit_in_bytes").write_text(str(1 << 17))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._group.rmdir()
+        subprocess.run(["umount", str(self._root)], check=False)
+        self._root.rmdir()
+
+    def take(self, child: int) -> bool:
+        """Pages that the process has stay where they are counted; all new ones count here."""
+        with contextlib.suppress(OSError):
+            (self._group / "cgroup.procs").write_text(str(child))
+            return True
+        return False
 
 
 @contextlib.contextmanager
@@ -148,12 +181,17 @@ def small_disk(folder: Path, size: int):
         folder.rmdir()
 
 
-def may_mount() -> bool:
+def is_possible(kind: str, folder: Path) -> bool:
     try:
-        with tempfile.TemporaryDirectory() as folder, small_disk(Path(folder) / "disk", 1 << 20):
-            return True
+        if kind == DISK:
+            with small_disk(folder / "try", 1 << 20):
+                return True
+        if kind == MEMORY:
+            with MemoryGroup(folder / "try"):
+                return True
     except (OSError, subprocess.CalledProcessError):
         return False
+    return kind != RAY or importlib.util.find_spec("ray") is not None
 
 
 class Bench:
@@ -164,6 +202,13 @@ class Bench:
         self.model = save_tiny_model(folder / "model")
         self.seconds: dict[Job, float] = {}
         self.whole: dict[Job, tuple] = {}
+        self.needs: dict[Job, int] = {}  # bytes of segments and result together
+        self.ways: dict[str, Callable[[int], bool]] = {
+            PROCESS: kill_process,
+            WORKER: kill_worker,
+            RAY: kill_worker,
+            ALLOCATION: fail_allocations,
+        }
         for job in JOBS:
             write_clip(self.source(job), job.frames, 48, 32)
             target = folder / "whole" / job.target
@@ -172,6 +217,8 @@ class Bench:
             assert wait(run([*self.call(job, target), "--no-resume"])) == 0, job
             self.seconds[job] = time.monotonic() - begun
             self.whole[job] = self.contents(target)
+            files = [target] if target.is_file() else list(target.iterdir())
+            self.needs[job] = 2 * sum(file.stat().st_size for file in files)
 
     def source(self, job: Job) -> Path:
         return self.folder / f"{job.frames}.mp4"
@@ -186,73 +233,160 @@ class Bench:
         return frames_of(target), [] if target.is_dir() else sound_of(target)
 
     def end(self, job: Job, kind: str) -> str:
-        """End the job once, run it again, and say how that went."""
+        """End the job once in mid-run, run it again, and say how that went."""
+        for _ in range(TRIES):
+            with contextlib.ExitStack() as stack:
+                place = self.folder / "run"
+                call = self.call(job, place / job.target, "--resume", *MORE.get(kind, ()))
+                if kind == DISK:
+                    room = random.randint(1 << 15, self.needs[job])
+                    grow = stack.enter_context(small_disk(place, room))
+                    stack.callback(empty, place)
+                    how = "full" if wait(run(call)) else ""
+                    grow()
+                else:
+                    place.mkdir()
+                    stack.callback(shutil.rmtree, place)
+                    how = self._hit(job, kind, call)
+                if how:
+                    return self._resumed(job, how)
+        return NEVER
+
+    def _hit(self, job: Job, kind: str, call: list[str]) -> str:
+        """Begin the job, wait until it is at a random place, and end it; how, or nothing if it was
+        not hit."""
+        journal = journal_folder(self.folder / "run" / job.target) / JOURNAL
+        segments = -(-job.frames // SEGMENT_FRAMES)
+        after, more = random.randrange(segments - 1), random.random() * self.seconds[job] / segments
+        child = run(call)
+        while not has_ended(child):
+            with contextlib.suppress(FileNotFoundError):
+                if journal.read_text().count("sha256") >= after:
+                    break
+            time.sleep(0.005)
+        time.sleep(more)
+        while kind in (WORKER, RAY) and not has_ended(child) and not self._has_worker(child):
+            time.sleep(0.01)
+        if has_ended(child):
+            wait(child)
+            return ""
+        is_hit = self.ways[kind](child)
+        status = self._status(child)
+        if not is_hit or (kind not in (WORKER, RAY) and not status):
+            return ""
+        how = {0: "went on", -9: "killed"}.get(status, f"ended with {status}")
+        return f"{how} after {after} of {segments}"
+
+    @staticmethod
+    def _status(child: int) -> int:
+        """Of the job; one that hangs, as x265 may where an allocation failed, is killed."""
+        until = time.monotonic() + 120
+        while not has_ended(child) and time.monotonic() < until:
+            time.sleep(0.02)
+        if not has_ended(child):
+            os.kill(child, signal.SIGKILL)
+        return wait(child)
+
+    @staticmethod
+    def _has_worker(child: int) -> bool:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return any(map(_works, psutil.Process(child).children(recursive=True)))
+        return False
+
+    def _resumed(self, job: Job, how: str) -> str:
         place = self.folder / "run"
         target = place / job.target
-        more = {WORKER: ("--devices", "cpu,cpu"), RAY: ("--engine", "ray")}.get(kind, ())
-        call = self.call(job, target, "--resume", *more)
-        moment = random.random() * self.seconds[job]
-        with contextlib.ExitStack() as stack:
-            if kind == DISK:
-                size = 1 << random.randint(16, 18)
-                grow = stack.enter_context(small_disk(place, size))
-                how = "disk full" if wait(run(call)) else "ended before"
-                grow()
-            else:
-                place.mkdir()
-                stack.callback(shutil.rmtree, place)
-                if kind == PROCESS:
-                    how = kill_process(call, moment)
-                elif kind == MEMORY:
-                    how = limit_memory(call, random.randint(20, 120) << 20)
-                else:
-                    how = kill_worker(call, moment)
-            if not target.exists() and wait(run(self.call(job, target, "--resume"))):
-                return f"{how}, NOT RESUMED"
-            faults = []
-            if self.contents(target) != self.whole[job]:
-                faults.append("OTHER FRAMES OR SOUND")
-            if names_in(place) != [job.target]:
-                faults.append(f"LEFT {names_in(place)}")
-            if alive := [one for one in psutil.process_iter(["cmdline"]) if self._is_ours(one)]:
-                faults.append(f"RUNNING {alive}")
+        if not target.exists() and wait(run(self.call(job, target, "--resume"))):
+            return f"{how}, NOT RESUMED"
+        faults = []
+        if self.contents(target) != self.whole[job]:
+            faults.append("OTHER FRAMES OR SOUND")
+        if names_in(place) != [job.target]:
+            faults.append(f"LEFT {names_in(place)}")
+        if alive := still_running():
+            faults.append(f"RUNNING {alive}")
         return f"{how}, " + (", ".join(faults) or "equal")
 
-    def _is_ours(self, process: psutil.Process) -> bool:
-        line = " ".join(process.info["cmdline"] or ())
-        return "spawn_main" in line and process.ppid() in (1, os.getpid())
+
+def empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def still_running() -> list[str]:
+    """Processes that a job left, after a minute to end in: Ray's agents look for its end now and
+    then."""
+    for _ in range(120):
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("KILLS_MARK") == MARK and process.pid != os.getpid():
+                    found.append(process.name())
+        if not found:
+            break
+        time.sleep(0.5)
+    return found
+
+
+def table_of(rows: Counter[tuple[str, str, str]]) -> str:
+    """Jobs down, ways to end them across: how many of how many were equal."""
+    kinds = [kind for kind in SHARES if any(row[1] == kind for row in rows)]
+    lines = [f"| job | {' | '.join(kinds)} |", "|---" * (len(kinds) + 1) + "|"]
+    for job in JOBS:
+        cells = []
+        for kind in kinds:
+            found = {row: n for row, n in rows.items() if row[:2] == (job.target, kind)}
+            good = sum(n for row, n in found.items() if row[2].endswith("equal"))
+            cells.append(f"{good} of {sum(found.values())}" if found else "")
+        lines.append(f"| {job.target} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def chosen_kinds(kills: int, folder: Path) -> list[str]:
+    """As often as :data:`SHARES` says."""
+    able = {kind: share for kind, share in SHARES.items() if is_possible(kind, folder)}
+    for kind in SHARES.keys() - able.keys():
+        print(f"left out, since it cannot be done here: {kind}")
+    kinds: list[str] = []
+    while len(kinds) < kills:
+        kinds += [kind for kind, share in able.items() for _ in range(share)]
+    if kills < sum(able.values()):
+        return sorted(random.sample(kinds, kills), key=list(SHARES).index)
+    return kinds[:kills]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--ray", type=int, default=0, help="how many of them of a Ray worker")
-    parser.add_argument("--workers", type=int, default=4, help="how many of them of a worker")
+    parser.add_argument("--only", choices=list(SHARES), help="one way to end a job")
     options = parser.parse_args()
     random.seed(options.seed)
     torch.set_num_threads(1)
-    kinds = [RAY] * options.ray + [WORKER] * options.workers
-    usual = [PROCESS, PROCESS, MEMORY, *([DISK] if may_mount() else [])]
-    while len(kinds) < options.kills:
-        kinds.append(usual[len(kinds) % len(usual)])
-    table: Counter[tuple[str, str, str]] = Counter()
-    with tempfile.TemporaryDirectory(prefix="dloral-kills-") as folder:
-        os.environ["KILLS_LOG"] = str(Path(folder) / "log")
-        bench = Bench(Path(folder))
+    rows: Counter[tuple[str, str, str]] = Counter()
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dloral-kills-")))
+        os.environ["KILLS_LOG"] = str(folder / "log")
+        kinds = [options.only] * options.kills if options.only else None
+        kinds = kinds or chosen_kinds(options.kills, folder)
+        bench = Bench(folder)
+        if is_possible(MEMORY, folder):
+            bench.ways[MEMORY] = stack.enter_context(MemoryGroup(folder / "memory")).take
         for index, kind in enumerate(kinds):
             job = JOBS[index % len(JOBS)]
             outcome = bench.end(job, kind)
-            table[job.target, kind, outcome] += 1
-            print(f"{index + 1:3} {job.target:14}{kind:14}{outcome}", flush=True)
+            if outcome == NEVER and kind == ALLOCATION and MEMORY in bench.ways:
+                kind = MEMORY  # an encoder that lives on what it freed
+                outcome = bench.end(job, kind)
+            rows[job.target, kind, outcome] += 1
+            print(f"{index + 1:3} {job.target:14}{kind:19}{outcome}", flush=True)
         log = Path(folder, "log").read_text()
-    print("\n| job | ended by | outcome | times |\n|---|---|---|---|")
-    for (target, kind, outcome), times in sorted(table.items()):
-        print(f"| {target} | {kind} | {outcome} | {times} |")
-    bad = sum(times for (*_, how), times in table.items() if not how.endswith("equal"))
-    print(f"\n{len(kinds) - bad} of {len(kinds)} equal; tracebacks: {log.count('Traceback')}")
-    print(*sorted({line for line in log.splitlines() if line.startswith("dloral:")}), sep="\n")
-    return bad > 0
+    good = sum(times for (*_, how), times in rows.items() if how.endswith("equal"))
+    print(f"\n{table_of(rows)}\n\n{good} of {len(kinds)} equal, all hit in mid-run")
+    print(f"tracebacks: {log.count('Traceback')}; what the jobs said:")
+    said = {line for line in log.splitlines() if line.startswith(("dloral:", "x265 [error]"))}
+    print(*sorted({line.replace(str(folder), "...") for line in said}), sep="\n")
+    return good < len(kinds)
 
 
 if __name__ == "__main__":

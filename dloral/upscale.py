@@ -25,6 +25,7 @@ from dloral.jobs.segments import read_segment
 from dloral.jobs.spans import Job, RestoredFrame, expected_frames, identity_of, output_size
 from dloral.options import UpscaleOptions
 from dloral.prompts import Scene, as_lists, find_scenes
+from dloral.video.encoding import header_of
 from dloral.video.known import source_notes
 from dloral.video.pipes import STANDARD_OUTPUT, is_pipe
 from dloral.video.probe import ClipInfo
@@ -156,7 +157,8 @@ class _Run:
     ) -> Generator[Progress, None, None]:
         """Journal, weights, scenes: all that is needed to restore the first frame."""
         options, self._writer = self._options, writer
-        self._identity = identity_of(self._clip, options, writer.chosen)
+        header = header_of(self._clip, writer.chosen)
+        self._identity = identity_of(self._clip, options, writer.chosen, header)
         if scenes:
             self._identity["scenes"] = as_lists(scenes)
         exists = (journal_folder(self._target) / JOURNAL).is_file()
@@ -179,7 +181,7 @@ class _Run:
         if engine is None:
             assert pipe is not None
             self._pipe = pipe
-        self._job = Job(self._clip, options, tuple(scenes), writer.chosen)
+        self._job = Job(self._clip, options, tuple(scenes), writer.chosen, header)
         if self._journal:
             self._journal.remember(as_lists(scenes))
 

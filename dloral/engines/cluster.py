@@ -7,7 +7,9 @@ The weights are loaded once a worker process and kept there; a node downloads th
 
 import logging
 import os
+import socket
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Generator, Sequence
 from fractions import Fraction
@@ -27,6 +29,10 @@ TASKS_AHEAD = 2
 come at once than the writer has room for."""
 
 
+CONNECT_SECONDS = 60
+"""How long a cluster may take to answer once its address does."""
+
+
 class RayEngine:
     """Restores on the cluster at ``address``, or on a Ray that is started on this machine.
 
@@ -36,6 +42,9 @@ class RayEngine:
 
     def __init__(self, address: str | None = None) -> None:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        # Read when Ray is imported: it says again and again what we say once.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        logging.getLogger("ray").setLevel(logging.ERROR)
         with needs_extra("ray", "the engine ray"):
             import ray
         self._ray = ray
@@ -46,25 +55,41 @@ class RayEngine:
         self.workers = self._gpus or max(1, int(resources.get("CPU", 1)))
 
     def _connect(self, address: str | None) -> None:
-        # A client that waits for a node that is not there would wait for half a minute.
-        os.environ.setdefault("RAY_gcs_rpc_server_connect_timeout_s", "5")
-        os.environ.setdefault("RAY_gcs_server_request_timeout_seconds", "10")
+        os.environ.setdefault(
+            "RAY_BACKEND_LOG_LEVEL", "fatal"
+        )  # it says again and again what we do
+        wanted = address or os.environ.get("RAY_ADDRESS") or "local"
+        if wanted == "local":
+            self._initialize(wanted)
+            return
+        # Ray itself tries an address for ever.
+        if not _listens(wanted):
+            raise _silent(wanted)
+        failed: list[OptionError] = []
+
+        def connect() -> None:
+            try:
+                self._initialize(wanted)
+            except OptionError as error:
+                failed.append(error)
+
+        connecting = threading.Thread(target=connect, name="connect", daemon=True)
+        connecting.start()
+        connecting.join(CONNECT_SECONDS)
+        if failed or connecting.is_alive():
+            raise failed[0] if failed else _silent(wanted)
+
+    def _initialize(self, address: str) -> None:
         try:
             self._ray.init(
                 address=address,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
-                include_dashboard=False if address is None else None,
+                include_dashboard=False if address == "local" else None,
                 configure_logging=False,
             )
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            where = f" at {address}" if address else ""
-            raise OptionError(
-                f"Ray does not answer{where}",
-                remedy="start it there (ray start --head), or leave {option} out for one on this "
-                "machine",
-                option=Setting("ray_address"),
-            ) from error
+            raise _silent(address) from error
 
     def run(
         self, job: Job, origin: Fraction, gaps: Sequence[Gap], folder: Path
@@ -108,6 +133,28 @@ class RayEngine:
                 value=str(task),
                 tile=Setting("tile"),
             ) from error
+
+
+def _listens(address: str) -> bool:
+    """Whether something takes connections at ``HOST:PORT`` or ``ray://HOST:PORT``; other forms are
+    Ray's own business."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (colon and port.isdigit()):
+        return address == "auto"
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def _silent(address: str) -> OptionError:
+    where = "" if address == "local" else f" at {address}"
+    return OptionError(
+        f"Ray does not answer{where}",
+        remedy="start it there (ray start --head), or leave {option} out for one on this machine",
+        option=Setting("ray_address"),
+    )
 
 
 def _restore(task: Task, clip: str, on_gpu: bool) -> list[tuple[Segment, bytes]]:

@@ -3,6 +3,7 @@
 Frames are float (T,3,H,W) in [0, 1] unless said otherwise.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -31,6 +32,43 @@ def resize_bicubic(frames: Tensor, height: int, width: int, kernel: str = "torch
         antialias=kernel == "pil",  # in torch this is Pillow's kernel, a = -0.5
     )
     return resized.clamp(0, 1) if resized.requires_grad else resized.clamp_(0, 1)
+
+
+def resize_bicubic_part(
+    frames: Tensor, height: int, width: int, rows: tuple[int, int], columns: tuple[int, int]
+) -> Tensor:
+    """The rows from ``rows[0]`` to before ``rows[1]``, and such columns, of what
+    :func:`resize_bicubic` gives, to 1e-5, without the rest: it takes memory for the part alone."""
+    if (rows, columns) == ((0, height), (0, width)):
+        return resize_bicubic(frames, height, width)
+    if frames.shape[-2:] != (height, width):
+        frames = _resized(frames, -1, width, *columns)
+        return _resized(frames, -2, height, *rows).clamp_(0, 1)
+    return frames[..., rows[0] : rows[1], columns[0] : columns[1]]
+
+
+def _resized(frames: Tensor, axis: int, size: int, first: int, end: int) -> Tensor:
+    """One axis of a bicubic resize to ``size``: the results from ``first`` to before ``end``."""
+    old = frames.shape[axis]
+    at = (torch.arange(first, end, dtype=torch.float64) + 0.5) * old / size - 0.5
+    below = at.floor()
+    part = (at - below).to(frames)
+    shape = (-1, 1) if axis == -2 else (-1,)
+    made = None
+    for tap in (-1, 0, 1, 2):
+        weight = _cubic((part - tap).abs()).view(shape)
+        index = (below.long() + tap).clamp(0, old - 1).to(frames.device)
+        term = frames.index_select(axis, index) * weight
+        made = term if made is None else made.add_(term)
+    assert made is not None
+    return made
+
+
+def _cubic(distance: Tensor, a: float = -0.75) -> Tensor:
+    """Keys' kernel of a distance from 0 to 2."""
+    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+    far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
+    return torch.where(distance <= 1, near, far)
 
 
 def shrink_for_flow(frames: Tensor, stride: int = LATENT_STRIDE) -> Tensor:

@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from dloral.errors import OutputError
+from dloral.errors import OutputError, ResourceError
 from dloral.jobs.journal import Gap, Segment
 from dloral.jobs.progress import Progress
 from dloral.jobs.segments import SegmentFile
@@ -65,7 +65,7 @@ class SegmentWriter:
             self.origin = Fraction(restored.frame.time)
         if self._file is None or self._encoder is None:
             self._number = restored.number // SEGMENT_FRAMES
-            self._encoder = self._job.chosen.new_encoder(self._job.clip, self.origin)
+            self._encoder = self._new_encoder(self.origin)
             self._file = self._new_file(self._number)
         time, duration = restored.frame.time, restored.frame.duration
         try:
@@ -76,6 +76,16 @@ class SegmentWriter:
         self._end = time - self.origin + duration
         whole = restored.number % SEGMENT_FRAMES == SEGMENT_FRAMES - 1
         return self.finish() if whole else None
+
+    def _new_encoder(self, origin: Fraction) -> FrameEncoder:
+        encoder = self._job.chosen.new_encoder(self._job.clip, origin)
+        if encoder.header != self._job.header:
+            # x265 without room for its threads writes another kind of stream, and says nothing.
+            raise ResourceError(
+                f"{self._job.chosen.codec} is encoded otherwise here than where the job began",
+                remedy="memory may be short, or the installation another: give the same call again",
+            )
+        return encoder
 
     def finish(self) -> Made | None:
         """No more frames come; the last segment, if there is one under way."""

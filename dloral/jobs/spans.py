@@ -53,13 +53,15 @@ class RestoredFrame(NamedTuple):
 class Job:
     """Everything that a result depends on but for the network itself; can be sent to any process.
 
-    ``scenes``: with their prompts. ``chosen``: how the target's picture is encoded.
+    ``scenes``: with their prompts. ``chosen``: how the target's picture is encoded; ``header``: see
+    :class:`dloral.video.encoding.FrameEncoder`.
     """
 
     clip: ClipInfo
     options: UpscaleOptions
     scenes: tuple[Scene, ...]
     chosen: OutputFormat
+    header: str
 
     @property
     def height(self) -> int:
@@ -172,11 +174,13 @@ def chosen_tile(options: UpscaleOptions) -> int | None:
     return AUTO_TILE if options.tile == AUTO else options.tile  # type: ignore[return-value]
 
 
-def identity_of(clip: ClipInfo, options: UpscaleOptions, chosen: OutputFormat) -> dict[str, Any]:
+def identity_of(
+    clip: ClipInfo, options: UpscaleOptions, chosen: OutputFormat, header: str
+) -> dict[str, Any]:
     """What must be the same for a job to be resumed: the source, and what changes the result."""
     free = {"resume", "batch_size", "size_changes"}
     settings = {name: value for name, value in asdict(options).items() if name not in free}
-    return {**_source_of_job(clip), **settings, "suffix": chosen.suffix}
+    return {**_source_of_job(clip), **settings, "suffix": chosen.suffix, "encoder": header}
 
 
 def _source_of_job(clip: ClipInfo) -> dict[str, Any]:

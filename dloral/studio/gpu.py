@@ -68,6 +68,11 @@ def on_gpu(duration: Duration) -> Callable[[_Call], _Call]:
     return decorate
 
 
+def may_be_lent(call: Callable[..., Any]) -> bool:
+    """Whether a decorated call may run in another process, which shares no locks with this one."""
+    return hasattr(call, "__wrapped__")
+
+
 def needs_gpu(given: tuple[Any, ...]) -> bool:
     """Whether a call with these arguments, a model's key among them, computes on a GPU."""
     keys = [one for one in given if isinstance(one, tuple) and one in _models]

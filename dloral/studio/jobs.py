@@ -9,20 +9,21 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from contextvars import copy_context
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from dloral.devices import empty_caches
 from dloral.errors import CancelledError, DLoRALError, InputError
 from dloral.jobs.records import FAILED, PAUSED, JobRecord
 from dloral.studio.face import worded
-from dloral.studio.gpu import QuotaError, kept, on_gpu
+from dloral.studio.gpu import QuotaError, kept, may_be_lent, on_gpu
 from dloral.studio.lending import job_seconds
 from dloral.studio.records import JobRow, Result, write_result
 from dloral.studio.restoration import STOP, has_segments, restore
-from dloral.studio.runtime import JobQueue, Model
+from dloral.studio.runtime import JobQueue, Model, TakingTurns
 from dloral.studio.settings import Settings
 from dloral.studio.speeds import Run
 from dloral.upscale import Progress
@@ -267,7 +268,7 @@ class Job:
         with stopped_by(lambda: bool(self.halt)), closing(self._steps()) as steps:
             while True:
                 self._check()
-                with self.model.turns.take():
+                with self.model.turns.take() if may_be_lent(_lent) else nullcontext():
                     started = time.monotonic()
                     step = next(steps, None)
                     seconds = time.monotonic() - started
@@ -298,7 +299,10 @@ class Job:
             write_result(self.result)
 
     def _steps(self) -> Generator[Progress | Result, None, None]:
-        return _lent(self.clip, self.folder, self.settings, self.model.key)
+        if may_be_lent(_lent):
+            return _lent(self.clip, self.folder, self.settings, self.model.key)
+        pipe: Any = TakingTurns(self.model.pipe(), self.model.turns)
+        return restore(self.clip, self.folder, self.settings, pipe)
 
     def _remember(self, result: Result, seconds: float) -> None:
         """For the estimates of later runs."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dloral.errors import CancelledError
-from dloral.frames.resize import resize_bicubic
+from dloral.frames.resize import resize_bicubic_part
 from dloral.options import UpscaleOptions
 from dloral.studio.gpu import kept, on_gpu
 from dloral.studio.lending import motion_seconds
@@ -50,8 +50,9 @@ def motion_steps(
     region = Region(region.x, region.y, *_even(region, height, width))
     seen = with_context(region, height, width)
     before = max(first - options.window, 0)
+    rows, columns = (seen.y, seen.y + seen.height), (seen.x, seen.x + seen.width)
     frames = [
-        cut(resize_bicubic(frame[None], height, width)[0], seen)
+        resize_bicubic_part(frame[None], height, width, rows, columns)[0]
         for frame in source_frames(read_as(clip, options.deinterlace), before, first + count - 1)
     ]
     count = len(frames) - (first - before)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dloral.errors import CancelledError, InputError
-from dloral.frames.resize import LATENT_STRIDE, resize_bicubic
+from dloral.frames.resize import LATENT_STRIDE, resize_bicubic, resize_bicubic_part
 from dloral.options import AUTO, AUTO_TILE, UpscaleOptions
 from dloral.studio.gpu import kept, on_gpu
 from dloral.studio.lending import preview_seconds
@@ -91,22 +91,27 @@ class Preview:
         self._newest = 0
         self._counting = threading.Lock()
         self._working = threading.Lock()
-        self._frames: tuple[Any, list[Tensor]] = (None, [])  # output size, oldest first
+        self._frames: tuple[Any, list[Tensor]] = (None, [])  # as they are read, oldest first
         self._prepared: tuple[Any, Prepared | None] = (None, None)
         self._pictures: OrderedDict[Any, bytes] = OrderedDict()
 
     def background(self, index: int, scale: float, deinterlace: str = AUTO) -> bytes:
         """The whole bicubic frame as a JPEG, to be looked at around the previewed part."""
         with self._working:
-            frame = self._enlarged(index, scale, 0, deinterlace)[-1]
+            frame = self._source(index, 0, deinterlace)[-1]
+            height, width = output_size(self._clip, scale)
+            ratio = min(1.0, MOST_BACKGROUND / max(height, width))
+            if max(frame.shape[1:]) <= ratio * max(height, width):  # no larger than is sent
+                size = max(1, round(ratio * height)), max(1, round(ratio * width))
+                frame = resize_bicubic(frame[None], *size)[0]
             return jpeg_of(frame, MOST_BACKGROUND)
 
     def bicubic(self, index: int, scale: float, region: Region, deinterlace: str = AUTO) -> bytes:
         """The bicubic part as a PNG; a corner beyond the frame is moved to its last pixel."""
         with self._working:
-            frame = self._enlarged(index, scale, 0, deinterlace)[-1]
-            height, width = frame.shape[1:]
-            return png_of(cut(frame, _within_frame(region, height, width)))
+            height, width = output_size(self._clip, scale)
+            region = _within_frame(region, height, width)
+            return png_of(self._enlarged(index, scale, 0, deinterlace, region)[-1])
 
     def whole(self, index: int, options: UpscaleOptions) -> bytes:
         """Frame ``index`` as a PNG, blended as a run blends it; of more than MOST_PIXELS the part
@@ -116,9 +121,8 @@ class Preview:
             region = part_of(*size, MOST_PIXELS, (0.5, 0.5))
             restored, _ = self._restore(None, options, region, index)
             if options.strength < 1:
-                enlarged = self._enlarged(index, options.scale, 0, options.deinterlace)
-                lq_frame = cut(enlarged[-1], region)
-                restored = torch.lerp(lq_frame, restored, options.strength)
+                enlarged = self._enlarged(index, options.scale, 0, options.deinterlace, region)
+                restored = torch.lerp(enlarged[-1], restored, options.strength)
             return png_of(restored)
 
     def render(
@@ -159,8 +163,9 @@ class Preview:
         most = min(most_pixels or lively, MOST_PIXELS)
         if centre is None:
             box = part_of(*size, most, (0.5, 0.5))
-            enlarged = self._enlarged(index, options.scale, 0, options.deinterlace)
-            centre = busiest(enlarged[-1], box.height, box.width)
+            frame = self._source(index, 0, options.deinterlace)[-1]
+            ratio = frame.shape[1] / size[0]
+            centre = busiest(frame, round(ratio * box.height), round(ratio * box.width))
         region = part_of(*size, most, centre)
         source = (index, options.scale, options.window, options.deinterlace)
         part = (*source, options.prompt, region)
@@ -188,10 +193,10 @@ class Preview:
     ) -> tuple[Tensor, float]:
         """The restored region, (3,h,w) in [0, 1], and the seconds it took. What the scales do not
         change is kept under the name ``part``, for the next call that gives it."""
-        frames = self._enlarged(index, options.scale, options.window, options.deinterlace)
+        seen = with_context(region, *output_size(self._clip, options.scale))
+        frames = self._enlarged(index, options.scale, options.window, options.deinterlace, seen)
         self.model.pipe()  # waits until it is loaded
-        seen = with_context(region, *frames[0].shape[1:])
-        given = torch.stack([cut(frame, seen) for frame in frames])
+        given = torch.stack(frames)
         with self.model.turns.take():
             known = self._prepared[1] if part and self._prepared[0] == part else None
             wide, prepared, seconds = _restore_part(self.model.key, given, options, known)
@@ -202,15 +207,26 @@ class Preview:
             self.model.frame_timed(sum(seconds), seen.pixels)
         return cut(wide, inside(region, seen)), sum(seconds)
 
-    def _enlarged(self, index: int, scale: float, window: int, deinterlace: str) -> list[Tensor]:
-        """Frame ``index`` and up to ``window`` before it at output size, oldest first."""
-        key = (index, scale, deinterlace)
+    def _enlarged(
+        self, index: int, scale: float, window: int, deinterlace: str, region: Region
+    ) -> list[Tensor]:
+        """A part of frame ``index`` and of up to ``window`` before it at output size, oldest first.
+        The rest of the enlargement is never made, however large that would be."""
+        height, width = output_size(self._clip, scale)
+        rows = region.y, region.y + region.height
+        columns = region.x, region.x + region.width
+        return [
+            resize_bicubic_part(frame[None], height, width, rows, columns)[0]
+            for frame in self._source(index, window, deinterlace)
+        ]
+
+    def _source(self, index: int, window: int, deinterlace: str) -> list[Tensor]:
+        """Frame ``index`` and up to ``window`` before it as they are read, oldest first."""
+        key = (index, deinterlace)
         known, frames = self._frames
         first = max(index - window, 0)
         if known != key or len(frames) < index - first + 1:
-            height, width = output_size(self._clip, scale)
-            small = source_frames(read_as(self._clip, deinterlace), first, index)
-            frames = [resize_bicubic(frame[None], height, width)[0] for frame in small]
+            frames = source_frames(read_as(self._clip, deinterlace), first, index)
             self._frames = key, frames
         return frames[-(index - first + 1) :]
 

@@ -4,15 +4,16 @@ import logging
 import threading
 import time
 from bisect import insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
+from torch import Tensor
 
 from dloral.errors import DLoRALError, InputError
 from dloral.options import AUTO
@@ -57,6 +58,40 @@ class FairLock:
             with self._changed:
                 self._serving += 1
                 self._changed.notify_all()
+
+
+class TakingTurns:
+    """A pipeline whose :meth:`stream` takes its turn for what the networks do, and for that alone:
+    while frames are read and written others may have theirs."""
+
+    def __init__(self, pipe: "FrameGenerator", turns: FairLock) -> None:
+        self._pipe, self._turns = pipe, turns
+        self._turn = ExitStack()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pipe, name)
+
+    def stream(self, frames: Iterable[Tensor], **settings: Any) -> Iterator[Tensor]:
+        """As the pipeline's own."""
+        restoring = self._pipe.stream(self._read(iter(frames)), **settings)
+        while True:
+            self._turn.enter_context(self._turns.take())
+            with self._turn:
+                restored = next(restoring, None)
+            if restored is None:
+                return
+            yield restored
+
+    def _read(self, frames: Iterator[Tensor]) -> Iterator[Tensor]:
+        while True:
+            self._turn.close()
+            try:
+                frame = next(frames, None)
+            finally:
+                self._turn.enter_context(self._turns.take())
+            if frame is None:
+                return
+            yield frame
 
 
 def shown_name(name: str) -> str:

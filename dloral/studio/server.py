@@ -31,6 +31,7 @@ from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.sessions import Patience, Sessions
 from dloral.studio.speeds import Speeds
 from dloral.studio.studio import Studio
+from dloral.studio.sweep import claim, remove_dead, sweep_hourly
 from dloral.studio.theme import build_theme
 from dloral.video.worker import warm_up
 from dloral.weights.registry import models_home
@@ -86,6 +87,9 @@ def serve(folder: Path, arguments: Sequence[str] | None = None, name: str | None
     # So that the folder goes when a service manager or a container ends us.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     warm_up()
+    lock = claim(folder)
+    remove_dead(folder)
+    swept = sweep_hourly(folder, 3600 * options.keep_hours, folder / "sessions")
     with kept_folder(options) as data:
         studio = build_studio((data or folder) / "sessions", options, data is not None)
         blocks = build_page(studio)
@@ -95,8 +99,10 @@ def serve(folder: Path, arguments: Sequence[str] | None = None, name: str | None
             studio.sessions.recover()
             blocks.block_thread()
         finally:
+            swept.set()
             studio.sessions.close_all()
             blocks.close(verbose=False)
+            lock.release()
 
 
 @contextmanager
@@ -278,9 +284,17 @@ def hygiene(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def open_to_all(host: str, is_shared: bool, has_password: bool) -> str | None:
-    """What to say loudly where strangers can use this machine; None where they cannot."""
-    if has_password or (not is_shared and host in LOCAL_HOSTS):
+    """What to say loudly where strangers can use this machine, or read its password; None where
+    they cannot."""
+    if not is_shared and host in LOCAL_HOSTS:
         return None
+    if has_password and is_shared:  # the link is HTTPS
+        return None
+    if has_password:
+        return (
+            f"WARNING: the password for {host} goes over plain HTTP, where others of that network "
+            "can read it. Put a proxy with HTTPS in front and listen at 127.0.0.1."
+        )
     where = "the internet" if is_shared else f"every network that reaches {host}"
     return (
         f"WARNING: anybody on {where} can use this page and this machine's processor. "

@@ -276,9 +276,8 @@ class Sessions:
         threading.Thread(target=self._look, name="sessions", daemon=True).start()
 
     def open(self, address: str | None = None) -> str:
-        """A new visitor's token: 192 random bits. ``address``: where they are, None: as the call
-        under way says. Whoever has too many visits loses the oldest of those without a clip;
-        InputError where all have one."""
+        """A new visitor's token: 192 random bits. ``address``: None as the call says. Of too many
+        visits the oldest without a clip goes; InputError where all have one."""
         address = caller.get() if address is None else address
         self._make_room(address)
         token = secrets.token_urlsafe(24)
@@ -292,12 +291,10 @@ class Sessions:
     def _make_room(self, address: str) -> None:
         with self._lock:
             for most, has in ((MOST_VISITS, None), (MOST_OF_ADDRESS, address)):
-                if has == "":  # this machine's own
-                    continue
                 theirs = [
                     key for key, (one, _) in self._open.items() if has is None or one.address == has
                 ]
-                if len(theirs) < most:
+                if len(theirs) < most or has == "":  # this machine's own
                     continue
                 empty = [key for key in theirs if self._open[key][0].clip is None]
                 if not empty:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from hashlib import sha256
 from typing import NamedTuple, Protocol, cast
 
 import av
@@ -43,7 +44,15 @@ SEGMENT_FRAMES = 48
 that jobs run whole, resumed or on many machines give the same file (our decision)."""
 
 _SMALL = 128
-"""Pixels a side below which x265's cutree writes beyond its arrays."""
+"""Pixels a side below which x265's cutree writes beyond its arrays. Where a row or column is one
+coding unit of 64, it also reads memory that nobody wrote, so that two runs differ (found with
+MALLOC_PERTURB_); with units of 16 that is left for sides of exactly 16."""
+
+_ROWS_A_THREAD = {"libx264": 128, "libx265": 256}
+"""These encoders decide otherwise with another number of threads, so it follows from the picture's
+height and not from the machine's cores: every machine makes the same file (our decision)."""
+
+_MOST_THREADS = 16
 
 _SLICED = 4
 """Pixels a side from which FFV1 can be cut into slices."""
@@ -67,7 +76,10 @@ class CodedFrame(NamedTuple):
 
 
 class FrameEncoder(Protocol):
-    """Encodes the frames of one segment, in order."""
+    """Encodes the frames of one segment, in order. ``header``: a hash of what its stream's header
+    holds; segments with another one cannot be joined."""
+
+    header: str
 
     def encode(self, pixels: Tensor, time: Fraction, duration: Fraction) -> Iterator[CodedFrame]:
         """Take a frame, float (3,H,W) in [0, 1], with alpha (4,H,W); ``time`` on the source's
@@ -148,6 +160,11 @@ class OutputFormat:
         return _PictureEncoder(self, source, origin)
 
 
+def header_of(source: ClipInfo, chosen: OutputFormat) -> str:
+    """What :attr:`FrameEncoder.header` has to be for segments of one result."""
+    return chosen.new_encoder(source, Fraction(0)).header
+
+
 def time_unit(source: ClipInfo) -> Fraction:
     """A tick in which all of the source's times are whole numbers."""
     ticks = source.time_base.denominator * (2 if source.deinterlace == FIELD else 1)
@@ -169,6 +186,8 @@ def set_up(context: VideoCodecContext, source: ClipInfo, chosen: OutputFormat) -
     context.color_primaries = source.written_primaries or _matrix_of(source)
     context.color_trc = source.written_transfer or BT709
     context.options = _options(source, chosen)
+    if rows := _ROWS_A_THREAD.get(encoder.library):
+        context.thread_count = max(1, min(_MOST_THREADS, chosen.coded_size[1] // rows))
     if encoder.tag and chosen.suffix != ".mkv":
         context.codec_tag = encoder.tag
 
@@ -179,7 +198,7 @@ def _options(source: ClipInfo, chosen: OutputFormat) -> dict[str, str]:
         return encoder_options(encoder, chosen.crf, None, ())
     options = encoder_options(encoder, chosen.crf, chosen.preset, chosen.options)
     if encoder.library == "libx265" and min(chosen.coded_size) < _SMALL:
-        add_option(options, "x265-params", "no-cutree=1")
+        add_option(options, "x265-params", "no-cutree=1:ctu=16")
     if encoder.library == "ffv1" and min(chosen.coded_size) < _SLICED:
         options["slices"] = "1"
     if chosen.alpha and encoder.library == "prores_ks":
@@ -226,6 +245,8 @@ class _VideoEncoder:
         # The container's header has the parameter sets, the same for every segment.
         self._context.flags |= CodecFlags.global_header
         set_up(self._context, source, chosen)
+        self._context.open()
+        self.header = sha256(self._context.extradata or b"").hexdigest()
 
     def encode(self, pixels: Tensor, time: Fraction, duration: Fraction) -> Iterator[CodedFrame]:
         expected = (self._chosen.height, self._chosen.width)
@@ -269,6 +290,8 @@ def _alpha_of(packet: Packet) -> bytes:
 
 class _PictureEncoder:
     """Every frame is a whole file of its own."""
+
+    header = ""
 
     def __init__(self, chosen: OutputFormat, source: ClipInfo, origin: Fraction) -> None:
         self._chosen = chosen

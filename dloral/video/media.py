@@ -23,7 +23,7 @@ from av.format import Flags
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from dloral.errors import InputError
+from dloral.errors import InputError, ResourceError, Setting
 
 MAX_SIDE = 16384
 """Pixels: the largest side of a picture that is read or written, and H.264's own limit."""
@@ -128,6 +128,8 @@ def open_media(path: Path) -> Iterator[InputContainer]:
         with container:
             yield container
     except av.FFmpegError as error:
+        if shortage := shortage_of(error):
+            raise shortage from error
         raise InputError(
             "{path} cannot be decoded ({value}); it is damaged", path=path, value=reason(error)
         ) from error
@@ -220,6 +222,17 @@ def check_size(path: Path, height: int, width: int, most: int = MAX_INPUT_PIXELS
             remedy="make it smaller first",
             path=path,
         )
+
+
+def shortage_of(error: av.FFmpegError) -> ResourceError | None:
+    """What to raise where FFmpeg could not get memory, or a thread; None for other errors."""
+    if error.errno not in (errno.ENOMEM, errno.EAGAIN):
+        return None
+    return ResourceError(
+        "memory has run out, or no more threads may run",
+        remedy="close other programs, or give a smaller {scale}",
+        scale=Setting("scale"),
+    )
 
 
 def reason(error: BaseException) -> str:

@@ -38,6 +38,7 @@ from dloral.video.media import (
     reason,
     repeats_frames,
     seconds,
+    shortage_of,
 )
 from dloral.video.probe import ClipInfo, orientation_of, probe
 
@@ -315,6 +316,8 @@ class _Decoder:
             if self._forgives and isinstance(error, av.InvalidDataError):
                 self.lost += 1
                 return []
+            if shortage := shortage_of(error):
+                raise shortage from error
             after = f"after {float(time):.2f} s" if time is not None else "at its start"
             raise InputError(
                 f"{{path}} cannot be decoded {after} ({reason(error)})",

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
+import av
+
 from dloral.errors import InputError, OptionError, OutputError, Setting
 from dloral.video.encoders import CONTAINERS
 from dloral.video.images import WRITABLE_SUFFIXES, frame_files, is_marked
@@ -140,6 +142,8 @@ def output_error(path: Path, error: BaseException, kept: Path | None = None) -> 
     """``kept``: where the finished result is, if only putting it in its place failed."""
     where = "; the result is in {kept}" if kept else ""
     told = reason(error)
+    if isinstance(error, av.error.ExternalError):  # encoders say no more
+        told = "its encoder failed, as it does where memory is short"
     return OutputError(
         f"{{path}} cannot be written: {{value}}{where}", path=path, value=told, kept=kept
     )

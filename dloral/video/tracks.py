@@ -142,7 +142,7 @@ class Tracks:
                 self._covers[stream.index] = extras.Cover(stream, self._output)
         elif stream.type == "video":
             return ["a second picture track"]
-        elif stream.name != "tmcd" and "timecode" not in stream.metadata:
+        elif getattr(stream, "name", "") != "tmcd" and "timecode" not in stream.metadata:
             return ["a data track (telemetry and the like)"]
         return []
 

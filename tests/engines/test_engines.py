@@ -1,8 +1,11 @@
 """Several processes make what one makes, also when one of them is killed."""
 
 import contextlib
+import re
+import socket
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +15,7 @@ import pytest
 from clips import frames_of, names_in, sound_of, write_clip
 
 from dloral import UpscaleOptions, upscale_video
-from dloral.engines import choose_engine
+from dloral.engines import choose_engine, cluster
 from dloral.engines.devices import DevicesEngine, named_devices
 from dloral.engines.tasks import Task, cut_into_tasks, task_without
 from dloral.errors import OptionError, WeightsError
@@ -122,14 +125,28 @@ def test_two_launched_processes(clip, whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_ray_on_this_machine_and_an_address_that_does_not_answer(clip, whole, tmp_path):
+def test_ray_on_this_machine(clip, whole, tmp_path):
     pytest.importorskip("ray")
     call = [sys.executable, *CALL, str(clip), "-o", str(tmp_path / "out.mp4"), "--engine", "ray"]
     subprocess.run(call, check=True)
     assert frames_of(tmp_path / "out.mp4") == frames_of(whole)
-    failed = subprocess.run(
-        [*call, "--ray-address", "127.0.0.1:1"], capture_output=True, text=True, check=False
-    )
-    assert failed.returncode == 2
-    assert failed.stderr.splitlines()[-1].startswith("dloral: Ray does not answer at 127.0.0.1:1")
     assert names_in(tmp_path) == ["out.mp4"]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "[::1]:1", "nonsense"])
+def test_a_cluster_that_does_not_answer_is_one_line(address):
+    pytest.importorskip("ray")
+    with pytest.raises(OptionError, match=rf"^Ray does not answer at {re.escape(address)};"):
+        choose_engine("ray", ray_address=address)
+
+
+def test_what_answers_and_is_not_ray_is_one_line(monkeypatch):
+    ray = pytest.importorskip("ray")
+    waiting = threading.Event()
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(ray, "init", lambda **_: waiting.wait(10))  # as it does, for ever
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(OptionError, match=f"Ray does not answer at {address}"):
+            choose_engine("ray", ray_address=address)
+    waiting.set()

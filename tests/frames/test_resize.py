@@ -5,7 +5,12 @@ import pytest
 import torch
 from PIL import Image
 
-from dloral.frames.resize import pad_to_latent_grid, resize_bicubic, shrink_for_flow
+from dloral.frames.resize import (
+    pad_to_latent_grid,
+    resize_bicubic,
+    resize_bicubic_part,
+    shrink_for_flow,
+)
 
 
 def test_same_size_is_the_same_frame() -> None:
@@ -70,3 +75,13 @@ def test_small_frames_are_not_antialiased() -> None:
     other = frames.clone()
     other[..., 0, 0] = 1 - other[..., 0, 0]
     assert torch.equal(shrink_for_flow(frames), shrink_for_flow(other))
+
+
+@pytest.mark.parametrize(("height", "width"), [(68, 93), (17, 23), (21, 90), (9, 40)])
+def test_a_part_of_an_enlargement_is_that_part(height, width):
+    frames = torch.rand(2, 3, 17, 23, generator=torch.Generator().manual_seed(0))
+    whole = resize_bicubic(frames, height, width)
+    for rows, columns in (((0, 5), (2, 3)), ((4, 9), (0, 23)), ((8, 9), (20, 23))):
+        part = resize_bicubic_part(frames, height, width, rows, columns)
+        wanted = whole[..., rows[0] : rows[1], columns[0] : columns[1]]
+        torch.testing.assert_close(part, wanted, atol=1e-5, rtol=0)

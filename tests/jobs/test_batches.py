@@ -1,7 +1,5 @@
 """Folders, patterns and lists of sources; failures and what is there already; the command."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +7,7 @@ from clips import names_in, write_clip
 from PIL import Image
 
 from dloral import UpscaleOptions
+from dloral.cli import main
 from dloral.errors import InputError, OptionError
 from dloral.jobs.batches import DONE, FAILED, SKIPPED, Item, is_batch, plan_batch, run_batch
 from dloral.jobs.progress import Progress
@@ -137,7 +136,7 @@ def test_failures_do_not_end_a_batch(tree):
     assert [step.frame for step in told] == [3, 3, 6]
 
 
-def test_the_command_does_nine_of_twelve_and_then_skips_them(tmp_path):
+def test_the_command_does_nine_of_twelve_and_then_skips_them(tmp_path, capsys):
     clips, out = tmp_path / "in", tmp_path / "out"
     clips.mkdir()
     whole = write_clip(tmp_path / "clip.mp4", 3)
@@ -146,21 +145,19 @@ def test_the_command_does_nine_of_twelve_and_then_skips_them(tmp_path):
     (clips / "bad0.mp4").write_bytes(b"no clip at all")
     (clips / "bad1.mp4").write_bytes(whole.read_bytes()[:-500])
     (clips / "bad2.mp4").write_bytes(b"")
-    call = [sys.executable, "-m", "dloral", "upscale", str(clips), "-o", str(out)]
-    call += ["--model", "bicubic", "--scale", "1"]
-    first = subprocess.run(call, capture_output=True, text=True, check=False)
-    assert first.returncode == 1, first.stderr
-    lines = first.stderr.splitlines()
+    call = ["upscale", str(clips), "-o", str(out), "--model", "bicubic", "--scale", "1"]
+    assert main(call) == 1
+    first = capsys.readouterr()
+    lines = first.err.splitlines()
     assert [line.split("/")[-1].split(" ")[0] for line in lines] == [
         "bad0.mp4",
         "bad1.mp4",
         "bad2.mp4",
     ]
     assert all(line.startswith("dloral: ") for line in lines)
-    assert first.stdout.splitlines()[-1] == "9 done, 0 skipped, 3 failed"
+    assert first.out.splitlines()[-1] == "9 done, 0 skipped, 3 failed"
     assert names_in(out) == [f"good{index}.mp4" for index in range(9)]
     times = [path.stat().st_mtime_ns for path in sorted(out.iterdir())]
-    again = subprocess.run(call, capture_output=True, text=True, check=False)
-    assert again.returncode == 1
-    assert again.stdout.splitlines()[-1] == "0 done, 9 skipped, 3 failed"
+    assert main(call) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "0 done, 9 skipped, 3 failed"
     assert [path.stat().st_mtime_ns for path in sorted(out.iterdir())] == times

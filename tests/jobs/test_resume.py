@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,9 +14,13 @@ import pytest
 from clips import frames_of, names_in, options, sound_of, write_clip
 from PIL import Image
 
+import dloral.jobs.running
 import dloral.upscale
+import dloral.video.writer
 from dloral import UpscaleOptions, upscale_steps, upscale_video
-from dloral.errors import OptionError, OutputError, Terminated
+from dloral.cli import main
+from dloral.errors import OptionError, OutputError, ResourceError, Terminated
+from dloral.jobs import journal as journal_module
 from dloral.jobs.locks import lock_target
 from dloral.jobs.progress import Progress
 from dloral.pipeline import DLoRALPipeline
@@ -207,15 +212,13 @@ def test_what_killed_runs_left_goes_with_the_next(long_clip, chosen, loaded, tmp
     assert names_in(tmp_path) == sorted(others)
 
 
-COMMAND = [sys.executable, "-m", "dloral", "upscale", "--model", "bicubic"]
-
-
-def test_kill_9_loses_one_segment_at_most(tmp_path):
+def test_kill_9_loses_one_segment_at_most(tmp_path, capsys):
     """The process dies by SIGKILL as soon as its journal names a segment."""
     clip = write_clip(tmp_path / "in.mp4", 200)
     target = tmp_path / "out.mp4"
-    call = [*COMMAND, str(clip), "-o", str(target), "--resume", "--scale", "1"]
-    running = subprocess.Popen([*call, "--quiet"])
+    call = ["upscale", str(clip), "-o", str(target), "--resume", "--scale", "1"]
+    call += ["--model", "bicubic"]
+    running = subprocess.Popen([sys.executable, "-m", "dloral", *call, "--quiet"])
     journal = segment(target, 0).with_name("journal.jsonl")
     deadline = time.monotonic() + 60
     while not journal.is_file() or '"segment"' not in journal.read_text():
@@ -224,9 +227,14 @@ def test_kill_9_loses_one_segment_at_most(tmp_path):
     running.send_signal(signal.SIGKILL)
     running.wait()
     assert not target.exists()
-    again = subprocess.run(call, capture_output=True, text=True, check=True)
-    assert "resuming: " in again.stderr
-    whole = upscale_video(clip, tmp_path / "whole.mp4", UpscaleOptions("bicubic", 1, resume=False))
+    with pytest.MonkeyPatch.context() as patch:  # as long as the killed process had them
+        for module in (journal_module, dloral.jobs.running, dloral.video.writer):
+            patch.setattr(module, "SEGMENT_FRAMES", 48)
+        assert main(call) == 0
+        whole = upscale_video(
+            clip, tmp_path / "whole.mp4", UpscaleOptions("bicubic", 1, resume=False)
+        )
+    assert "resuming: " in capsys.readouterr().err
     assert len(frames_of(target)) == 200
     assert sound_of(target) == sound_of(whole)
     assert names_in(tmp_path) == ["in.mp4", "out.mp4", "whole.mp4"]
@@ -273,3 +281,41 @@ def test_a_pipeline_is_not_touched_by_what_is_done(stopped, long_clip, chosen, l
 
     run(long_clip, stopped, chosen, Counting())
     assert len(seen) == 4 + chosen.window
+
+
+def test_a_disk_that_is_full_while_segments_are_joined_loses_nothing(
+    stopped, long_clip, chosen, loaded, whole
+):
+    """No file may grow beyond half of the result: segments fit, the result does not."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (whole.stat().st_size // 2, before[1]))
+    try:
+        with pytest.raises(OutputError, match=r"^\S+ cannot be written.*what is done is kept in"):
+            upscale_video(long_clip, stopped, chosen, pipe=loaded)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert names_in(stopped.parent) == ["out.mp4.resume"]
+    assert restored(run(long_clip, stopped, chosen, loaded)) == []
+    assert frames_of(stopped) == frames_of(whole)
+    assert names_in(stopped.parent) == ["out.mp4"]
+
+
+def test_an_encoder_that_writes_another_stream_is_said(
+    stopped, long_clip, chosen, loaded, monkeypatch
+):
+    """As x265 does without room for its threads: such a segment could not be joined."""
+    begin = dloral.video.encoding._VideoEncoder.__init__
+    begun = []
+
+    def other(encoder, *given) -> None:
+        begin(encoder, *given)
+        begun.append(encoder)
+        encoder.header = "as ever" if len(begun) == 1 else "another"  # the first is the job's own
+
+    monkeypatch.setattr(dloral.video.encoding._VideoEncoder, "__init__", other)
+    target = stopped.with_name("new.mp4")
+    with pytest.raises(ResourceError, match="h264 is encoded otherwise here"):
+        upscale_video(long_clip, target, chosen, pipe=loaded)
+    assert names_in(target.parent) == ["out.mp4.resume"]
+    with pytest.raises(OptionError, match="belongs to a job with another encoder"):
+        upscale_video(long_clip, stopped, chosen, pipe=loaded)

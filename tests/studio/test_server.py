@@ -119,6 +119,11 @@ def test_what_strangers_can_reach_is_said_loudly(host, is_shared, has_password, 
     assert said is None or ("WARNING" in said and "--auth" in said)
 
 
+def test_a_password_over_plain_http_is_warned_of():
+    assert "plain HTTP" in (open_to_all("0.0.0.0", False, True) or "")
+    assert open_to_all("127.0.0.1", False, True) is None
+
+
 def test_zerogpu_is_used_where_its_package_is(monkeypatch: pytest.MonkeyPatch):
     """The package is only to be had on Spaces: a stand-in shows that calls go through it."""
     asked: list[int] = []

@@ -234,7 +234,7 @@ class Algorithm1Task:
         lq_frames = clips.lq_frames.flatten(0, 1)
         per_pass = 1 if self.checkpointing else len(lq_frames)
         latents = torch.cat([self.pipe.encode(part) for part in lq_frames.split(per_pass)])
-        small_frames = shrink_for_flow(lq_frames)
+        small_frames = shrink_for_flow(lq_frames, self.pipe.latent_stride)
         return latents.unflatten(0, shape), small_frames.unflatten(0, shape)
 
     def refine(

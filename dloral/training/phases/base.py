@@ -162,7 +162,8 @@ class BasePhase(Phase):
         """Each frame's predecessor (B,T,C,h,w), warped to it; the first frame is its own."""
         shape = latents.shape[:2]
         with torch.no_grad():
-            small = shrink_for_flow(lq_frames.flatten(0, 1)).unflatten(0, shape)
+            small = shrink_for_flow(lq_frames.flatten(0, 1), self.pipe.latent_stride)
+            small = small.unflatten(0, shape)
             flow = self.pipe.estimate_flow(small[:, 1:].flatten(0, 1), small[:, :-1].flatten(0, 1))
         warped = warp(latents[:, :-1].flatten(0, 1), flow).unflatten(0, (shape[0], shape[1] - 1))
         return torch.cat([latents[:, :1], warped], dim=1)

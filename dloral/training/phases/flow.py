@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dloral.data.clips import Clips, ClipSource, Draw, turned
 from dloral.data.spec import check, on_grid
 from dloral.errors import OptionError
-from dloral.frames.resize import LATENT_STRIDE, shrink_for_flow
+from dloral.frames.resize import shrink_for_flow
 from dloral.models.flow import warp
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.phases.phase import Phase
@@ -94,16 +94,18 @@ class FlowPhase(Phase):
     ) -> None:
         self.pipe, self.source, self.config = pipe, source, config
         halvings = len(pipe.flow.pyramid) - 1
-        if config.crop % (LATENT_STRIDE << halvings):
+        multiple = pipe.latent_stride << halvings
+        if config.crop % multiple:
             raise OptionError(
                 "{option} is {value}, which the flow net's {levels} levels do not halve evenly",
-                remedy=f"give a multiple of {LATENT_STRIDE << halvings}",
+                remedy=f"give a multiple of {multiple}",
                 option="flow.crop",
                 value=config.crop,
                 levels=halvings + 1,
             )
         self.warm_up_steps = round(config.warm_up_share * steps)
-        self.held_out = None if held_out is None else known_pairs(held_out)
+        stride = pipe.latent_stride
+        self.held_out = None if held_out is None else known_pairs(held_out, stride)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         return {f"flow.{name}": p for name, p in self.pipe.flow.named_parameters()}
@@ -137,7 +139,7 @@ class FlowPhase(Phase):
             return {"end_point_error": self._taught_alone(quarters(stills, rng), rng)}
         pairs = moved_pairs(stills, self.config.most_shift, rng)
         if clips.flow is not None:
-            pairs = pairs + known_pairs(clips).turned(rng)
+            pairs = pairs + known_pairs(clips, self.pipe.latent_stride).turned(rng)
         return {"end_point_error": self._taught(pairs)}
 
     def _taught_alone(self, stills: Tensor, rng: np.random.Generator) -> Tensor:
@@ -174,12 +176,13 @@ class FlowPhase(Phase):
         }
 
 
-def known_pairs(clips: Clips) -> Pairs:
-    """Every pair of consecutive frames; of film, whose flow is NaN, nothing is known."""
+def known_pairs(clips: Clips, stride: int) -> Pairs:
+    """Every pair of consecutive frames, ``stride`` times smaller; of film, whose flow is NaN,
+    nothing is known."""
     shape = clips.lq_frames.shape[:2]
-    small = shrink_for_flow(clips.lq_frames.flatten(0, 1)).unflatten(0, shape)
+    small = shrink_for_flow(clips.lq_frames.flatten(0, 1), stride).unflatten(0, shape)
     assert clips.flow is not None, "flow is learned from clips whose flow is known"
-    flow = F.avg_pool2d(clips.flow.flatten(0, 1), LATENT_STRIDE) / LATENT_STRIDE
+    flow = F.avg_pool2d(clips.flow.flatten(0, 1), stride) / stride
     known = torch.isfinite(flow[:, :1]).float()
     flow = flow.nan_to_num()
     return Pairs(small[:, 1:].flatten(0, 1), small[:, :-1].flatten(0, 1), flow, known)

@@ -1,0 +1,72 @@
+"""What hard ends leave on the disk: found at the start, and each hour.
+
+The page's temporary folder is locked as long as its page lives, so one that nobody holds is a dead
+page's, and goes. Inside it, and among what Gradio keeps of uploads that were broken off and of
+calls, what is too old goes.
+"""
+
+import contextlib
+import shutil
+import threading
+import time
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+PREFIX = "dloral-page-"
+LOCK = ".lock"
+EVERY_SECONDS = 3600
+
+
+def claim(folder: Path) -> FileLock:
+    """Hold the page's own folder; the lock ends with the process, however that ends."""
+    lock = FileLock(folder / LOCK, timeout=0)
+    lock.acquire()
+    return lock
+
+
+def remove_dead(folder: Path) -> list[str]:
+    """Delete the folders that pages which have died left beside ``folder``; their names."""
+    removed = []
+    for other in folder.parent.glob(f"{PREFIX}*"):
+        if other == folder or other.is_symlink() or not (other / LOCK).is_file():
+            continue
+        lock = FileLock(other / LOCK, timeout=0)
+        try:
+            with lock:
+                shutil.rmtree(other, ignore_errors=True)
+            removed.append(other.name)
+        except (Timeout, OSError):
+            continue  # its page lives, or it is somebody else's
+    return removed
+
+
+def remove_old(folder: Path, seconds: float, spared: Path) -> int:
+    """Delete files in ``folder`` that nobody wrote to for so long, but for those below ``spared``,
+    which have an owner; how many. Empty folders go too."""
+    oldest, count = time.time() - seconds, 0
+    # the deepest first, so that folders are empty when they are looked at
+    for path in sorted(folder.rglob("*"), key=lambda path: -len(path.parts)):
+        if path == folder / LOCK or path == spared or spared in path.parents:
+            continue
+        with contextlib.suppress(OSError):
+            if path.stat(follow_symlinks=False).st_mtime > oldest:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()
+            else:
+                path.unlink()
+                count += 1
+    return count
+
+
+def sweep_hourly(folder: Path, seconds: float, spared: Path) -> threading.Event:
+    """:func:`remove_old` from now on each hour, until the event is set."""
+    ended = threading.Event()
+
+    def sweep() -> None:
+        while not ended.wait(EVERY_SECONDS):
+            remove_old(folder, seconds, spared)
+
+    threading.Thread(target=sweep, name="sweep", daemon=True).start()
+    return ended

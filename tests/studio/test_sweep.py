@@ -1,0 +1,40 @@
+"""What hard ends leave goes."""
+
+import os
+import time
+from pathlib import Path
+
+from dloral.studio.sweep import claim, remove_dead, remove_old
+
+
+def test_a_dead_pages_folder_goes_and_a_living_ones_stays(tmp_path: Path):
+    own, living, dead, foreign = (
+        tmp_path / name for name in ("dloral-page-a", "dloral-page-b", "dloral-page-c", "other")
+    )
+    for folder in (own, living, dead, foreign):
+        (folder / "sessions").mkdir(parents=True)
+        (folder / "sessions" / "clip.mp4").write_bytes(b"a")
+    locks = [claim(own), claim(living)]
+    claim(dead).release()
+    (dead / ".lock").touch()
+    assert remove_dead(own) == ["dloral-page-c"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "dloral-page-a",
+        "dloral-page-b",
+        "other",
+    ]
+    for lock in locks:
+        lock.release()
+
+
+def test_old_uploads_go_and_what_has_an_owner_stays(tmp_path: Path):
+    sessions = tmp_path / "sessions"
+    old = [tmp_path / "upload" / "half.part", tmp_path / "a" / "b" / "result.mp4"]
+    kept = [sessions / "one" / "clip.mp4", tmp_path / "new" / "result.mp4", tmp_path / ".lock"]
+    for file in (*old, *kept):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"a")
+    for path in (*old, kept[0], kept[2], tmp_path / "upload", tmp_path / "a" / "b", tmp_path / "a"):
+        os.utime(path, (time.time() - 100, time.time() - 100))
+    assert remove_old(tmp_path, 50, sessions) == 2
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
