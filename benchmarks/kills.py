@@ -382,7 +382,7 @@ def main() -> int:
             print(f"{index + 1:3} {job.target:14}{kind:19}{outcome}", flush=True)
         log = Path(folder, "log").read_text()
     good = sum(times for (*_, how), times in rows.items() if how.endswith("equal"))
-    print(f"\n{table_of(rows)}\n\n{good} of {len(kinds)} equal, all hit in mid-run")
+    print(f"\n{table_of(rows)}\n\n{good} of {len(kinds)} hit in mid-run and equal")
     print(f"tracebacks: {log.count('Traceback')}; what the jobs said:")
     said = {line for line in log.splitlines() if line.startswith(("dloral:", "x265 [error]"))}
     print(*sorted({line.replace(str(folder), "...") for line in said}), sep="\n")

@@ -43,6 +43,32 @@ print(json.dumps({
 """
 
 
+def bookkeeping(folder: Path, size: int, segments: int = 20) -> float:
+    """Milliseconds of processor time that a frame of ``size`` bytes costs on its way through a
+    segment's file and the journal to the result: all that segments add to an unbroken run."""
+    import os
+    from fractions import Fraction
+
+    from dloral.jobs.journal import Journal, Segment
+    from dloral.jobs.segments import read_segment
+    from dloral.video.encoding import SEGMENT_FRAMES, CodedFrame
+
+    frames = [CodedFrame(os.urandom(size), at, at, 1, True) for at in range(SEGMENT_FRAMES)]
+    journal = Journal(folder / f"{size}.mp4", {})
+    used = time.process_time()
+    for number in range(segments):
+        file = journal.new_file(number)
+        file.write(frames)
+        file.close()
+        done = Segment(number, len(frames), Fraction(0), Fraction(2), file.bytes, file.sha256)
+        journal.add(done, file.path)
+        for _ in read_segment(journal.file(number)):
+            pass
+    used = time.process_time() - used
+    journal.remove()
+    return 1000 * used / segments / SEGMENT_FRAMES
+
+
 def run(source: Path, target: Path, keep: bool, stop: int = 0) -> dict[str, float]:
     """Restore once in a process of its own; stop at a frame, 0: never."""
     call = [sys.executable, "-c", _RUN, str(source), str(target), "yes" if keep else "no"]
@@ -66,6 +92,9 @@ def main() -> None:
     width, height = map(int, options.size.split("x"))
     with tempfile.TemporaryDirectory(prefix="dloral-segments-") as name:
         folder = Path(name)
+        for size in (1_000, 60_000, 400_000):
+            cost = bookkeeping(folder, size)
+            print(f"segments cost a frame of {size / 1000:g} KB {cost:.3f} ms of processor time")
         long = options.source or write_clip(folder / "long.mp4", options.frames, width, height)
         short = write_clip(folder / "short.mp4", 100, width, height)
         few = run(short, folder / "few.mp4", True)

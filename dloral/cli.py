@@ -20,12 +20,14 @@ from dloral.errors import OptionError, Terminated, exit_status
 from dloral.evaluation.benchmark_commands import add_baseline, add_benchmark
 from dloral.evaluation.commands import add_compare, add_evaluate
 from dloral.evaluation.study_commands import add_study
+from dloral.threads import let_threads_sleep
 from dloral.training.commands import add_curve, add_data_list, add_embed, add_train
 from dloral.upscale_command import add_model_options, add_upscale
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    let_threads_sleep()
     # A console of another encoding, or a name that is no UTF-8, is no reason for a traceback.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):

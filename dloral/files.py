@@ -1,7 +1,9 @@
 """Files that appear whole or not at all: written beside their place, then moved into it."""
 
+import hashlib
 import json
 import math
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from dloral.errors import OutputError
+
+_LONGEST_NAME = 255
+"""Bytes of a name in the usual file systems."""
+
+
+def beside(path: Path, prefix: str = "", suffix: str = "") -> Path:
+    """``path`` with its name between ``prefix`` and ``suffix``: of a name that would be too long
+    the beginning, and a digest that tells it from others with the same beginning."""
+    name = path.name
+    most = _LONGEST_NAME - len(os.fsencode(prefix + suffix))
+    if len(os.fsencode(name)) > most:
+        digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+        while len(os.fsencode(name)) > most - len(digest) - 1:
+            name = name[:-1]
+        name = f"{name}-{digest}"
+    return path.with_name(f"{prefix}{name}{suffix}")
 
 
 def write_whole(path: Path, write: Callable[[Path], object], parents: bool = False) -> None:

@@ -45,7 +45,7 @@ FLOORS = {
 }
 """Room -> floor, 0 on top. Imports point down, or stay on their floor where SAME_FLOOR says so."""
 
-OPEN_TO_ALL = {"options", "errors", "files", "packages", "__init__"}
+OPEN_TO_ALL = {"options", "errors", "files", "packages", "threads", "__init__"}
 
 SAME_FLOOR = {
     ("__main__", "cli"),

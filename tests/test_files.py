@@ -1,12 +1,13 @@
 """Files appear whole or not at all."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from dloral.errors import OutputError
-from dloral.files import write_json, write_text, write_whole
+from dloral.files import beside, write_json, write_text, write_whole
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
@@ -37,3 +38,14 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a.json").read_text()) == {
         **{"a": [1.5, None], "b": {"c": None}, "d": ["x", None, 2]}
     }
+
+
+@pytest.mark.parametrize("letter", ["n", "ü", "漢"])
+def test_names_beside_long_names_fit_and_differ(tmp_path: Path, letter: str) -> None:
+    stem = letter * (250 // len(os.fsencode(letter)))
+    first, second = (beside(tmp_path / f"{stem}{end}", ".", ".resume") for end in ("a", "b"))
+    assert first != second
+    for path in (first, second):
+        path.mkdir()
+        assert len(os.fsencode(path.name)) <= 255
+    assert beside(tmp_path / "a.mp4", suffix=".resume").name == "a.mp4.resume"

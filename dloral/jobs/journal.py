@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dloral.errors import OptionError, OutputError, Setting
+from dloral.files import beside
 from dloral.jobs.segments import SegmentFile, digest_of
 from dloral.video.encoding import SEGMENT_FRAMES
 from dloral.video.media import reason
@@ -70,7 +71,7 @@ class Gap:
 
 def journal_folder(target: Path) -> Path:
     """Where the journal of a job that writes ``target`` is."""
-    return target.with_name(target.name + ".resume")
+    return beside(target, suffix=".resume")
 
 
 class Journal:

@@ -8,6 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dloral.errors import OutputError
+from dloral.files import beside
 from dloral.video.pipes import is_pipe
 
 
@@ -26,7 +27,7 @@ def lock_target(target: str | Path) -> Iterator[None]:
     if not place.parent.is_dir():  # the lock would make it; the writer says that it is missing
         yield
         return
-    lock = FileLock(place.with_name(f".{place.name[:200]}.lock"), timeout=0)
+    lock = FileLock(beside(place, ".", ".lock"), timeout=0)
     try:
         lock.acquire()
     except Timeout as error:

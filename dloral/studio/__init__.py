@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dloral.errors import OptionError
 from dloral.packages import needs_extra
+from dloral.threads import let_threads_sleep
 
 
 def launch(arguments: Sequence[str] | None = None, name: str | None = None) -> None:
@@ -16,6 +17,7 @@ def launch(arguments: Sequence[str] | None = None, name: str | None = None) -> N
     that goes with the page. ``name``: what the help calls the program. Raises
     :class:`DLoRALError` for what cannot be served.
     """
+    let_threads_sleep()
     with _private_folder(os.environ.get("GRADIO_TEMP_DIR") or None) as folder:
         # Gradio reads this when it is imported and when components are made.
         os.environ["GRADIO_TEMP_DIR"] = folder

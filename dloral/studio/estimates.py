@@ -150,16 +150,17 @@ def run_seconds(
     cost: float | None = None,
     unknown_frames: int | None = None,
 ) -> tuple[float, float] | None:
-    """Between how many seconds a run takes. None while that is not known; ``cost`` (seconds an
-    output pixel, instead of what this model's frames took) and ``unknown_frames`` stand in."""
+    """Between how many seconds a run takes. None while that is not known; ``cost`` (seconds for
+    each unit of work, on a machine that is lent for it) and ``unknown_frames`` stand in."""
     clip = as_restored(clip, settings)
     options = replace(settings.options, model=model.name, vae=model.vae)
-    height, width = output_size(clip, options)
     frames = 1 if clip.kind == "image" else expected_frames(clip, options) or unknown_frames
     if frames is None:
         return None
-    cost = cost or model.part_seconds_per_pixel or model.seconds_per_pixel
-    return model.speeds.estimate(options, settings.format, height * width, frames, cost)
+    size = output_size(clip, options)
+    is_elsewhere = cost is not None
+    own = model.cost if cost is None else cost
+    return model.speeds.estimate(options, settings.format, size, frames, own, is_elsewhere)
 
 
 def memory(height: int, width: int, options: UpscaleOptions) -> float:
@@ -203,7 +204,7 @@ def time_in_words(seconds: float) -> str:
 
 
 def range_in_words(least: float, most: float) -> str:
-    """``about 2 s``, ``50 s to 1:20 min``: rounded, for nobody knows it better."""
+    """``about 2 s``, ``50 s to 1:20 min``, ``25 to 50 min``: nobody knows it better."""
     least, most = _rounded(least), _rounded(most)
     words, longest = _whole(least), _whole(most)
     if least >= most or most <= 2:
@@ -214,7 +215,10 @@ def range_in_words(least: float, most: float) -> str:
 
 
 def _whole(seconds: float) -> str:
-    return f"{round(seconds)} s" if seconds < 10 else time_in_words(seconds)
+    """Of rounded seconds; minutes and hours without a rest that is none."""
+    if seconds < 10:
+        return f"{round(seconds)} s"
+    return time_in_words(seconds).replace(":00 h", " h").replace(":00 min", " min")
 
 
 def _rounded(seconds: float) -> float:

@@ -18,15 +18,16 @@ from typing import Any
 from dloral.devices import empty_caches
 from dloral.errors import CancelledError, DLoRALError, InputError
 from dloral.jobs.records import FAILED, PAUSED, JobRecord
+from dloral.studio.estimates import run_seconds
 from dloral.studio.face import worded
 from dloral.studio.gpu import QuotaError, kept, may_be_lent, on_gpu
 from dloral.studio.lending import job_seconds
 from dloral.studio.records import JobRow, Result, write_result
 from dloral.studio.restoration import STOP, has_segments, restore
 from dloral.studio.runtime import JobQueue, Model, TakingTurns
-from dloral.studio.settings import Settings
-from dloral.studio.speeds import Run
-from dloral.upscale import Progress
+from dloral.studio.settings import Settings, as_restored
+from dloral.studio.speeds import FIRST_FRAMES, Effort, Forecast, Run, Watch, work_of
+from dloral.upscale import Progress, expected_frames
 from dloral.video.probe import ClipInfo
 from dloral.video.worker import stopped_by
 
@@ -71,6 +72,7 @@ class Job:
         self.stage = "waiting"
         self.halt = ""
         self.newest: Progress | None = None
+        self.forecast = Forecast(None, None)
         self.result: Result | None = None
         self.error: Exception | None = None
         self._queue = queue
@@ -264,27 +266,28 @@ class Job:
         if self.row:
             self.row.begins()
         self.model.pipe()  # waits until it is loaded
-        begun = time.monotonic()
+        watch = Watch()
+        self._foresee()
         with stopped_by(lambda: bool(self.halt)), closing(self._steps()) as steps:
             while True:
                 self._check()
                 with self.model.turns.take() if may_be_lent(_lent) else nullcontext():
-                    started = time.monotonic()
+                    frame_watch = Watch()
                     step = next(steps, None)
-                    seconds = time.monotonic() - started
                 if step is None:
                     return
                 if isinstance(step, Result):
                     self.result = step
-                    self._remember(step, time.monotonic() - begun)
+                    self._remember(step, watch.effort)
                     continue
                 if step.stage == "done":
                     continue  # the clip is; what the viewer needs is not yet
                 self.stage, self.newest = step.stage, step
                 if self.row:
                     self.row.report(step)
-                if step.restored_frame is not None and step.frame > 1:
-                    self.model.timed(seconds, step.restored_frame[0].numel())
+                if step.restored_frame is not None:
+                    self.model.speeds.paced(frame_watch.effort)
+                    self.forecast.frame(step.frame, time.monotonic())
 
     def _run_without_gpu(self, error: QuotaError) -> None:
         """With the compact model, which says so; raises ``error`` where there is no other."""
@@ -304,8 +307,17 @@ class Job:
         pipe: Any = TakingTurns(self.model.pipe(), self.model.turns)
         return restore(self.clip, self.folder, self.settings, pipe)
 
-    def _remember(self, result: Result, seconds: float) -> None:
-        """For the estimates of later runs."""
+    def _foresee(self) -> None:
+        """How long it will take, before its first frame."""
+        clip = as_restored(self.clip, self.settings)
+        frames = 1 if clip.kind == "image" else expected_frames(clip, self.settings.options)
+        self.forecast = Forecast(frames, run_seconds(self.clip, self.settings, self.model))
+
+    def _remember(self, result: Result, effort: Effort) -> None:
+        """For the estimates of later runs. Of one that was resumed only the rest was seen, which
+        tells nothing of the next."""
+        if not self.forecast.is_of_all:
+            effort = Effort(0, 0)
         options, (height, width) = self.settings.options, result.size
         frames = len(result.times)
         self.model.speeds.add(
@@ -316,7 +328,9 @@ class Job:
                 self.settings.format,
                 height * width,
                 frames,
-                seconds,
+                effort.seconds,
+                work_of(options, result.size) * (frames + FIRST_FRAMES),
+                effort.processor,
             )
         )
 

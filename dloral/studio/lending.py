@@ -59,4 +59,4 @@ def asked(seconds: float) -> int:
 
 
 def _cost(model: Model) -> float:
-    return model.part_seconds_per_pixel or model.seconds_per_pixel or SECONDS_PER_PIXEL
+    return model.cost or SECONDS_PER_PIXEL

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from dloral.options import MAX_LORA_SCALE, SCALE_RANGE
-from dloral.studio.models import NOBODY
+from dloral.studio.models import NOBODY, THIS_MACHINE
 from dloral.studio.runtime import shown_name
 from dloral.studio.studio import Studio
 
@@ -55,6 +55,7 @@ def configuration(studio: Studio) -> dict[str, Any]:
     """``Configuration`` of ``web/types.d.ts``."""
     return {
         "model": shown_name(studio.model.name),
+        "isLocal": studio.models.menu_for == THIS_MACHINE,
         "hasMenu": studio.models.menu_for != NOBODY,
         "maxUpload": studio.limits.max_upload,
         "examples": list(studio.examples),

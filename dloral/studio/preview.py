@@ -5,7 +5,6 @@ computed once for a frame and a part of it and kept; then only the UNet and the 
 """
 
 import threading
-import time
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -23,6 +22,7 @@ from dloral.studio.gpu import kept, on_gpu
 from dloral.studio.lending import preview_seconds
 from dloral.studio.pictures import jpeg_of, png_of, within
 from dloral.studio.runtime import Model
+from dloral.studio.speeds import Effort, Watch, work_of
 from dloral.upscale import output_size
 from dloral.video.filters import FRAME, OFF
 from dloral.video.probe import ClipInfo
@@ -199,13 +199,16 @@ class Preview:
         given = torch.stack(frames)
         with self.model.turns.take():
             known = self._prepared[1] if part and self._prepared[0] == part else None
-            wide, prepared, seconds = _restore_part(self.model.key, given, options, known)
+            wide, prepared, efforts = _restore_part(self.model.key, given, options, known)
             if part is not None:
                 self._prepared = part, prepared
-        self.model.preview_timed(seconds[1], region.pixels)
+        effort = efforts[0] + efforts[1]
+        self.model.preview_timed(efforts[1].seconds, region.pixels)
         if known is None:
-            self.model.frame_timed(sum(seconds), seen.pixels)
-        return cut(wide, inside(region, seen)), sum(seconds)
+            self.model.timed(effort, work_of(options, (seen.height, seen.width)))
+        else:
+            self.model.speeds.paced(effort)
+        return cut(wide, inside(region, seen)), effort.seconds
 
     def _enlarged(
         self, index: int, scale: float, window: int, deinterlace: str, region: Region
@@ -257,18 +260,18 @@ def source_frames(clip: ClipInfo, first: int, last: int) -> list[Tensor]:
 @on_gpu(preview_seconds)
 def _restore_part(
     model: tuple[str, str], lq_frames: Tensor, options: UpscaleOptions, prepared: "Prepared | None"
-) -> tuple[Tensor, "Prepared", tuple[float, float]]:
-    """The last of ``lq_frames`` restored, what was prepared for it, and the seconds for preparing
+) -> tuple[Tensor, "Prepared", tuple[Effort, Effort]]:
+    """The last of ``lq_frames`` restored, what was prepared for it, and the efforts for preparing
     and for the rest."""
     pipe = kept(model)
-    started = time.monotonic()
+    watch = Watch()
     if prepared is None:
         # Kept on the CPU, for it is little.
         prepared = pipe.prepare(lq_frames, options.window, options.prompt, count=1).to("cpu")
-    ready = time.monotonic()
+    preparing, watch = watch.effort, Watch()
     finished = pipe.finish(prepared, options.consistency, options.detail, options.color_fix)
     restored = finished[0].cpu()
-    return restored, prepared, (ready - started, time.monotonic() - ready)
+    return restored, prepared, (preparing, watch.effort)
 
 
 def part_of(height: int, width: int, most_pixels: int, centre: tuple[float, float]) -> Region:

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from bisect import insort
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -16,10 +15,10 @@ import torch
 from torch import Tensor
 
 from dloral.errors import DLoRALError, InputError
-from dloral.options import AUTO
+from dloral.options import AUTO, UpscaleOptions
 from dloral.studio.face import worded
 from dloral.studio.gpu import is_zero_gpu, keep
-from dloral.studio.speeds import Speeds
+from dloral.studio.speeds import Effort, Speeds, Watch, work_of
 from dloral.weights.resolve import EMBEDDED
 
 if TYPE_CHECKING:
@@ -105,9 +104,9 @@ class Model:
     """A pipeline that is loaded once, in the background from :meth:`start` on.
 
     ``vae``: as in :class:`UpscaleOptions`. ``turns``: to be taken around every use; the page's
-    models share them, and ``speeds``, what past runs took. Seconds for each output pixel, None
-    before the first measurement: ``seconds_per_pixel`` on whole frames, ``part_seconds_per_pixel``
-    on the parts that previews restore, ``preview_seconds_per_pixel`` of what runs again there when
+    models share them, and ``speeds``, what past runs took. None before the first measurement:
+    ``cost``, seconds at a pace of 1 for each unit of work (:mod:`dloral.studio.speeds`) on what
+    was restored without a file; ``preview_seconds_per_pixel`` of what runs again in a preview when
     only the LoRAs' scales change.
     """
 
@@ -122,9 +121,8 @@ class Model:
         self.vae = vae
         self.turns = turns or FairLock()
         self.speeds = speeds or Speeds()
-        self.seconds_per_pixel: float | None = None
+        self.cost: float | None = None
         self.preview_seconds_per_pixel: float | None = None
-        self.part_seconds_per_pixel: float | None = None
         self._pipe: Future[FrameGenerator] = Future()
         self._loader = threading.Thread(target=self._load, name="load", daemon=True)
 
@@ -164,13 +162,10 @@ class Model:
         # its text encoder may be out of memory for the moment
         return self.is_loaded and not self._pipe.exception() and self.pipe().reads_prompts
 
-    def timed(self, seconds: float, pixels: int) -> None:
-        """A whole frame of ``pixels`` output pixels took ``seconds``."""
-        self.seconds_per_pixel = _mixed(self.seconds_per_pixel, seconds / pixels)
-
-    def frame_timed(self, seconds: float, pixels: int) -> None:
-        """A part of ``pixels`` was restored from its decoded frames on."""
-        self.part_seconds_per_pixel = _mixed(self.part_seconds_per_pixel, seconds / pixels)
+    def timed(self, effort: Effort, work: float) -> None:
+        """Frames or parts of ``work`` were restored from their decoded frames on."""
+        self.speeds.paced(effort)
+        self.cost = _mixed(self.cost, effort.work / work)
 
     def preview_timed(self, seconds: float, pixels: int) -> None:
         self.preview_seconds_per_pixel = _mixed(self.preview_seconds_per_pixel, seconds / pixels)
@@ -193,9 +188,14 @@ class Model:
 
     def _warm_up(self, pipe: "FrameGenerator") -> None:
         frames = torch.full((3, 3, WARM_UP_SIDE, WARM_UP_SIDE), 0.5)
+        efforts = []
         with self.turns.take():
-            times = [time.monotonic() for _ in pipe.stream(frames)]
-        self.timed(times[-1] - times[-2], WARM_UP_SIDE**2)  # the first frames are slow
+            watch = Watch()
+            for _ in pipe.stream(frames):
+                efforts.append(watch.effort)
+                watch = Watch()
+        work = work_of(UpscaleOptions(), (WARM_UP_SIDE, WARM_UP_SIDE))
+        self.timed(efforts[-1], work)  # the first frames are slow
 
 
 def _mixed(before: float | None, now: float) -> float:

@@ -1,5 +1,6 @@
 """A visitor's clip, job and result as the page's JavaScript reads them."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def _job_state(job: Job) -> dict[str, Any]:
         "frame": newest.frame if newest else 0,
         "frames": newest.num_frames if newest else None,
         "rate": newest.frames_per_second if newest else 0,
-        "left": newest.seconds_left if newest else None,
+        "left": job.forecast.left(time.monotonic()),
         "error": error,
         "settings": job.settings.as_dict(),
         "scenes": scenes_as_dicts(newest.scenes) if newest else [],

@@ -19,13 +19,18 @@ THUMBNAIL_HEIGHT = 64
 """Pixels; twice what is shown, for screens that have them."""
 
 
-def thumbnails(clip: ClipInfo, count: int) -> bytes:
-    """``count`` small frames of a clip, evenly spaced, side by side in one JPEG."""
+def thumbnails(
+    clip: ClipInfo, count: int, start: float = 0, duration: float | None = None
+) -> bytes:
+    """``count`` small frames, evenly spaced, side by side in one JPEG: of the whole clip, or of a
+    part of it (seconds; None: to its end)."""
+    all_of_it = Fraction(0) if clip.kind == "image" else clip.duration or Fraction(0)
+    first = min(Fraction(max(start, 0)), all_of_it)
+    length = all_of_it - first if duration is None else Fraction(max(duration, 0))
     width = max(1, min(round(THUMBNAIL_HEIGHT * clip.width / clip.height), 4 * THUMBNAIL_HEIGHT))
     pictures: list[Tensor] = []
     for index in range(count if clip.kind == "video" else 1):
-        length = Fraction(0) if clip.kind == "image" else clip.duration or Fraction(0)
-        time = length * Fraction(2 * index + 1, 2 * count)
+        time = first + min(length, all_of_it - first) * Fraction(2 * index + 1, 2 * count)
         with read_frames(clip, start=time) as frames:
             frame = next(frames, None)
         if frame is not None:

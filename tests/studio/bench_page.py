@@ -77,55 +77,97 @@ def bench_memory() -> None:
 
 
 RUNS = (
-    *(("butterfly", 1.0, 0.4), ("butterfly", 2.0, 0.2), ("film", 1.0, 0.3), ("city", 1.5, 0.2)),
-    *(("people", 1.0, 0.4), ("city", 1.0, 0.3), ("people", 1.5, 0.2), ("film", 1.5, 0.2)),
+    *(("people", 1.0, 1.2), ("butterfly", 2.0, 0.6), ("film", 1.0, 1.0), ("city", 1.5, 0.5)),
+    *(("people", 2.0, 0.5), ("city", 1.0, 2.0), ("film", 2.0, 0.4), ("butterfly", 1.0, 1.0)),
+    *(("city", 4.0, 0.15), ("people", 3.0, 0.3)),
 )
 """Clips of ``examples/``, enlargements, and seconds of them."""
 
+PARTS_SHOWN = 3
+"""Of the frame, restored before the estimate is read, as the page does while nobody presses."""
+
 
 def bench_estimates() -> None:
-    """Before each run: what its own preview tells, and what the runs before it tell."""
-    from dloral.studio.estimates import plan
+    """Before each run: what its own preview tells, what the runs before it tell, and while it goes
+    what it says at a fifth and at a half; beside them the real time. Then how many were within
+    30% (the middle of what is said), and how many times within what was said."""
     from dloral.studio.models import Models
-    from dloral.studio.runtime import JobQueue, Model
-    from dloral.studio.sessions import Session
-    from dloral.studio.settings import settings_from
-    from dloral.studio.speeds import Speeds
+    from dloral.studio.runtime import Model
 
     model = Model("compact")
     model.start()
-    past = model.speeds
+    model.pipe()
+    past: list = []
+    rows = []
+    print("clip | preview | past runs | at 1/5 | at 1/2 | real | processor, told and real | load")
+    for name, scale, seconds in RUNS:
+        row = _estimated_run(Models(model), name, scale, seconds, past)
+        rows.append(row)
+        told = [_said(value) for value in row["told"]]
+        work = f"{row['processor'][0]:.1f}, {row['processor'][1]:.1f} s"
+        load = os.getloadavg()[0]
+        print(
+            row["what"], *told, f"{row['real']:.1f} s", work, f"{load:.1f}", sep=" | ", flush=True
+        )
+    for column, name in enumerate(("preview", "past runs", "at 1/5", "at 1/2")):
+        known = [(row["told"][column], row["real"]) for row in rows if row["told"][column]]
+        near = sum(abs((most * least) ** 0.5 / real - 1) <= 0.3 for (least, most), real in known)
+        within = sum(least <= real <= most for (least, most), real in known)
+        print(f"{name}: {near} of {len(known)} within 30%, {within} within the range")
+    near = sum(abs(told / real - 1) <= 0.3 for told, real in (row["processor"] for row in rows))
+    print(f"processor seconds from the preview: {near} of {len(rows)} within 30%")
+
+
+def _said(seconds: tuple[float, float] | None) -> str:
+    return "-" if seconds is None else f"{seconds[0]:.0f} to {seconds[1]:.0f} s"
+
+
+def _estimated_run(models, name: str, scale: float, seconds: float, past: list) -> dict:
+    from dloral.studio.estimates import plan
+    from dloral.studio.runtime import JobQueue
+    from dloral.studio.sessions import Session
+    from dloral.studio.settings import settings_from
+    from dloral.studio.speeds import FIRST_FRAMES, FIXED_SECONDS, RUN_SHARE, Speeds, work_of
+
+    model = models.current
+    model.speeds, model.cost = Speeds(), None
     with tempfile.TemporaryDirectory() as place:
-        for number, (name, scale, seconds) in enumerate(RUNS):
-            session = Session(Path(place) / str(number), Models(model), JobQueue())
-            source = Path("examples") / f"{name}.mp4"
-            clip = session.open_clip(
-                source.name, lambda copy, s=source: copy.write_bytes(s.read_bytes())
-            )
-            settings = settings_from({"scale": scale, "duration": seconds}, "compact")
-            assert session.preview is not None
-            model.part_seconds_per_pixel = None
-            for detail in (1.0, 0.7):  # as the page does before anybody presses Restore
-                chosen = settings_from({"scale": scale, "detail": detail}, "compact")
-                session.preview.render(0, chosen.options)
-                session.preview.fill(
-                    0, chosen.options, session.preview.render(0, chosen.options).region
-                )
-            model.seconds_per_pixel = None
-            model.speeds = Speeds()
-            of_preview = plan(clip, settings, model)
-            model.speeds = past
-            of_runs = plan(clip, settings, model)["seconds"]
-            started = time.monotonic()
-            job = session.start_job(settings)
-            job.wait()
-            took = time.monotonic() - started
-            size = f"{of_preview['width']} x {of_preview['height']}, {of_preview['frames']} frames"
-            told = [
-                f"{least:.1f} to {most:.1f} s" for least, most in (of_preview["seconds"], of_runs)
-            ]
-            print(f"{name} | {size} | {told[0]} | {told[1]} | {took:.1f} s", flush=True)
-            session.close()
+        session = Session(Path(place), models, JobQueue())
+        source = Path("examples") / f"{name}.mp4"
+        clip = session.open_clip(source.name, lambda copy: copy.write_bytes(source.read_bytes()))
+        settings = settings_from({"scale": scale, "duration": seconds}, "compact")
+        assert session.preview is not None
+        region = session.preview.render(0, settings.options).region
+        for _ in range(PARTS_SHOWN):
+            session.preview.fill(0, settings.options, region)
+        told = [plan(clip, settings, model)]
+        frames, size = told[0]["frames"], (told[0]["height"], told[0]["width"])
+        work = work_of(settings.options, size) * (frames + FIRST_FRAMES)
+        processor = FIXED_SECONDS + RUN_SHARE * (model.cost or 0) * work
+        for run in past:
+            model.speeds.add(run)
+        told.append(plan(clip, settings, model) if past else {"seconds": None})
+        started = time.monotonic()
+        job = session.start_job(settings)
+        total: list[tuple[float, float] | None] = [None, None]
+        while not job.wait(0.02):
+            done = job.newest.frame / frames if job.newest else 0
+            for index, share in enumerate((0.2, 0.5)):
+                left = job.forecast.left(time.monotonic())
+                if done >= share and total[index] is None and left and job.newest.frame > 1:
+                    gone = time.monotonic() - started
+                    total[index] = gone + left[0], gone + left[1]
+        real = time.monotonic() - started
+        past.append(model.speeds._runs[-1])
+        session.close()
+    what = f"{name}, {size[1]} x {size[0]}, {frames} frames"
+    told_seconds = [found["seconds"] for found in told] + total
+    return {
+        "what": what,
+        "told": told_seconds,
+        "real": real,
+        "processor": (processor, past[-1].processor),
+    }
 
 
 if __name__ == "__main__":

@@ -142,6 +142,12 @@ def test_thumbnails_are_spread_over_the_clip(clip):
     bars = [bar(pixels[:, 96 * index : 96 * (index + 1)]) for index in range(6)]
     assert bars == sorted(bars)
     assert bars[0] < bars[5]
+    # of the last quarter alone: frames 9 to 11
+    strip.write_bytes(thumbnails(probe(clip), 3, start=0.9, duration=0.3))
+    pixels = np.asarray(Image.open(strip).convert("RGB"))
+    bars = [bar(pixels[:, 96 * index : 96 * (index + 1)]) for index in range(3)]
+    assert bars[0] > 2 * 17
+    assert bars == sorted(bars)
 
 
 def test_the_thumbnail_of_a_picture_is_the_picture(tmp_path):

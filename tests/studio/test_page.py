@@ -80,6 +80,22 @@ def test_the_whole_way_from_a_clip_to_a_download(page: Page, tmp_path: Path):
 def test_cancel_keeps_a_part_and_the_page_goes_on(page: Page, long_clip: Path, tmp_path: Path):
     upload(page, long_clip)
     set_range(page, "scale", 1)
+    # five of 240 seconds are chosen: the handles stand apart, more so where the strip is zoomed
+    expect(page.locator("#part-words")).to_have_text("5 s of 4 min will be restored")
+    ends = [page.locator(f"#trim-{which}") for which in ("start", "end")]
+
+    def apart() -> float:
+        first, last = (end.bounding_box() for end in ends)
+        return last["x"] - first["x"] - first["width"]
+
+    assert apart() >= 0
+    page.click("#part-zoom")
+    assert apart() > 300
+    page.fill("#part-end", "4.5")
+    page.keyboard.press("Tab")
+    expect(page.locator("#part-words")).to_have_text("4.5 s of 4 min will be restored")
+    page.click("#part-zoom")
+    assert 0 <= apart() < 40
     page.focus("#trim-end")
     page.evaluate("window.studioPage.strip.set({start: 0, duration: null})")
     page.click("#run")

@@ -20,6 +20,7 @@ from dloral.studio.estimates import (
 from dloral.studio.measures import MOST_ROWS, Measures
 from dloral.studio.runtime import Model
 from dloral.studio.settings import result_name, settings_from, settings_from_file
+from dloral.studio.speeds import Effort
 from dloral.video.clock import Clock
 from dloral.video.probe import ClipInfo
 
@@ -88,9 +89,9 @@ def test_facts_name_size_frames_rate_length_codec_and_sound():
 
 def test_the_plan_is_the_size_the_frames_the_time_and_the_memory():
     model = Model("compact")
-    model.timed(1.0, 1_000_000)
+    model.timed(Effort(1.0, 1.0), 1_000_000)
     made = plan(CLIP, settings_from({"scale": 2, "start": 2, "duration": 3}, "compact"), model)
-    assert made["words"][:3] == ["1280 × 720", "75 of 300 frames", "1:00 to 2:10 min"]
+    assert made["words"][:3] == ["1280 × 720", "75 of 300 frames", "1:30 to 2:30 min"]
     assert made["words"][3].endswith("\N{NO-BREAK SPACE}GB of memory")
     assert made["warning"] is None
 
@@ -108,8 +109,9 @@ def test_no_time_is_said_before_anything_was_measured():
         (1.2, 2.1, "about 2 s"),
         (12.2, 17.9, "12 to 18 s"),
         (48, 83, "50 s to 1:20 min"),
-        (62, 130, "1:00 to 2:10 min"),
-        (3500, 7000, "1:00:00 to 1:55:00 h"),
+        (62, 130, "1 to 2:10 min"),
+        (1500, 3030, "25 to 50 min"),
+        (3500, 7000, "1:00 to 1:55 h"),
     ],
 )
 def test_a_time_is_said_as_a_rounded_range(least: float, most: float, words: str):
@@ -118,7 +120,7 @@ def test_a_time_is_said_as_a_rounded_range(least: float, most: float, words: str
 
 def test_a_slow_plan_warns_and_says_what_to_do():
     model = Model("compact")
-    model.timed(1.0, 1_000_000)
+    model.timed(Effort(1.0, 1.0), 1_000_000)
     large = replace(CLIP, width=1280, height=720)
     assert "A scale of 2 would take" in plan(large, settings_from({}, "compact"), model)["warning"]
     long = plan(CLIP, settings_from({"scale": 1.5}, "compact"), model)

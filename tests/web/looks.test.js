@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { around, LOOKS, lookOf, scaleOf, sizeOf } from "../../dloral/studio/web/looks.js";
+import { around, LOOKS, lookOf, scaleOf, settingsFor, sizeOf } from "../../dloral/studio/web/looks.js";
 
 const RANGE = [1, 4];
 
@@ -34,4 +34,14 @@ test("a contact sheet holds the dial in use, in order, within its range", () => 
     assert.ok(values[0] >= 0 && values[2] <= 2);
     assert.equal(new Set(values).size, 3);
   }
+});
+
+test("settings of one clip are made to suit another", () => {
+  const clip = (width, height) => ({ width, height, suggested: { scale: 2 } });
+  const chosen = { scale: 3, fit: "1920x1080", detail: 1.4 };
+  assert.deepEqual(settingsFor(chosen, "1080p", clip(960, 540), [1, 4]), { scale: 2, fit: "1920x1080", detail: 1.4 });
+  assert.deepEqual(settingsFor(chosen, "1080p", clip(540, 960), [1, 4]), { scale: 2, fit: "1080x1920", detail: 1.4 });
+  assert.deepEqual(settingsFor(chosen, "1080p", clip(320, 180), [1, 4]), { scale: 4, fit: null, detail: 1.4 });  // out of reach
+  assert.deepEqual(settingsFor({ scale: 3, fit: null }, "own", clip(320, 180), [1, 4]), { scale: 3, fit: null });
+  assert.deepEqual(settingsFor({ scale: 4, fit: null }, "", clip(1280, 720), [1, 4]), { scale: 2, fit: null });  // nobody chose
 });

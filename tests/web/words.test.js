@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { bytesWords, fraction, modelWords, rateWords, timeWords } from "../../dloral/studio/web/words.js";
+import { bytesWords, fraction, modelWords, rangeWords, rateWords, timeWords } from "../../dloral/studio/web/words.js";
 
 test("slow frames are seconds a frame, fast ones frames a second", () => {
   assert.equal(rateWords(24.4), "24 frames/s");
@@ -16,6 +16,15 @@ test("times and sizes are said as people say them", () => {
   assert.equal(timeWords(3600 * 2), "2.0 h");
   assert.equal(bytesWords(20), "1 kB");
   assert.equal(bytesWords(3.2e6), "3.2 MB");
+});
+
+test("a time that is known no better is a range", () => {
+  assert.equal(rangeWords(38, 42), "about 40 s");
+  assert.equal(rangeWords(38.2, 71), "40 to 70 s");
+  assert.equal(rangeWords(100, 260), "2 to 4 min");
+  assert.equal(rangeWords(11.6, 17.8), "12 to 18 s");
+  assert.equal(rangeWords(40, 130), "60 s to 2 min");
+  assert.equal(rangeWords(0.2, 2), "about 2 s");
 });
 
 test("a model is named without its folder", () => {

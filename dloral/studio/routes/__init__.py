@@ -20,6 +20,7 @@ from dloral.studio.routes.calls import GoneError, answer
 from dloral.studio.routes.clip import clip_routes
 from dloral.studio.routes.job import job_routes
 from dloral.studio.routes.model import model_routes
+from dloral.studio.routes.place import place_routes
 from dloral.studio.routes.preview import preview_routes
 from dloral.studio.routes.queue import queue_routes
 from dloral.studio.routes.result import result_routes
@@ -33,7 +34,7 @@ def build_routes(studio: Studio) -> FastAPI:
     """The application to be mounted at ``/studio``."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     rooms = (
-        *(visit_routes, model_routes, clip_routes, preview_routes),
+        *(visit_routes, model_routes, clip_routes, place_routes, preview_routes),
         *(job_routes, queue_routes, result_routes),
     )
     for routes in rooms:

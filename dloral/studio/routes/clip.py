@@ -15,6 +15,7 @@ from dloral.studio.routes.calls import (
     answer,
     body,
     clip_of,
+    number_of,
     picture,
     receive,
     visitor,
@@ -71,10 +72,21 @@ def clip_routes(studio: Studio) -> APIRouter:
         session.close_clip()
         return answer(state_of(session, studio))
 
+    _add_looks(router, studio)
+    return router
+
+
+def _add_looks(router: APIRouter, studio: Studio) -> None:
+    """Calls that change nothing: thumbnails, the settings in a file, what a run would make."""
+
     @router.get("/{token}/thumbnails")
-    def strip(token: str, count: int = 12) -> Response:
-        clip = clip_of(visitor(token, studio))
-        return picture(thumbnails(clip, min(max(count, 1), MOST_THUMBNAILS)), JPEG)
+    def strip(
+        token: str, count: int = 12, start: float = 0, duration: float | None = None
+    ) -> Response:
+        count = min(max(count, 1), MOST_THUMBNAILS)
+        part = {"start": start} if duration is None else {"start": start, "duration": duration}
+        seconds = [float(number_of(part, name)) for name in part]
+        return picture(thumbnails(clip_of(visitor(token, studio)), count, *seconds), JPEG)
 
     @router.post("/{token}/settings")
     async def read_settings(token: str, request: Request) -> Response:
@@ -86,8 +98,6 @@ def clip_routes(studio: Studio) -> APIRouter:
         session = visitor(token, studio)
         settings = await allowed_settings(request, session, studio)
         return answer(plan(clip_of(session), settings, studio.model))
-
-    return router
 
 
 def _move(part: Path, copy: Path) -> None:

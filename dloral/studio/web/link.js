@@ -48,10 +48,10 @@ export class Link {
   /** @param {string} path */
   url(path, parameters = {}, token = this.token) {
     const query = new URLSearchParams(parameters).toString();
-    return `${ROOT}/studio/${token}/${path}${query ? `?${query}` : ""}`;
+    return `${ROOT}/studio/${token ? `${token}/` : ""}${path}${query ? `?${query}` : ""}`;
   }
 
-  // JSON as an object; a picture as {blob, headers}.
+  // JSON as an object; a picture as {blob, headers}. ``token``: "" for calls about many visits.
   /** @param {string} method @param {string} path @param {any} options */
   async call(method, path, { parameters, body, signal, token } = /** @type {any} */ ({})) {
     const isJson = body !== undefined && !(body instanceof Blob);
@@ -93,7 +93,13 @@ export class Link {
         });
         this.read(response).then(resolve, reject);
       };
-      request.onerror = () => { this.lose(); reject(new LostError("The upload was broken off; drop the file again.")); };
+      request.onerror = () => {
+        // A file that was moved or changed since it was chosen fails in the same way.
+        file.slice(0, 1).arrayBuffer().then(() => {
+          this.lose();
+          reject(new LostError("The upload was broken off; drop the file again."));
+        }, () => reject(new RefusedError(`${name} is not there any more, or was changed; choose it again.`)));
+      };
       request.onabort = () => reject(new RefusedError("The upload was stopped."));
     });
     request.open("POST", this.url("clip", { name }, token));

@@ -9,11 +9,11 @@ const look = (name, title, consistency, detail, strength = 1) => ({ name, title,
 /** @type {Look[]} */
 export const LOOKS = [
   look("Natural", "As the model was trained", 1, 1),
-  look("Crisp", "More detail, further from the clip", 1, 1.4),
-  look("Calm", "Steadier, softer", 1.4, 0.6),
-  look("Phone clip", "For noise and a shaking hand", 1.2, 0.9),
+  look("Crisp", "More detail, further from the clip", 1, 1.5),
+  look("Calm", "Steadier, softer: keeps some of the clip", 1.6, 0.3, 0.85),
+  look("Phone clip", "For noise and a shaking hand", 1.3, 0.7),
   look("Web video", "For blocks and smeared edges", 1.1, 1.2),
-  look("Old film", "For grain and dirt: keeps some of the clip", 1.5, 0.5, 0.8),
+  look("Old film", "For grain and dirt: keeps some of the clip", 1.5, 0.3, 0.7),
   look("CCTV", "For hard compression: little is invented", 1.3, 0.7, 0.9),
   look("Animation", "For clean lines and flat colour", 0.8, 1.3),
 ];
@@ -29,11 +29,14 @@ export const BOXES = { "1080p": [1920, 1080], "1440p": [2560, 1440], "4K": [3840
 // The enlargement that a named size means for a clip; null where that is out of reach.
 /** @param {string} name @param {{width: number, height: number}} clip @param {[number, number]} range */
 export const scaleOf = (name, clip, [least, most]) => {
-  const box = BOXES[name];
-  if (!box) return Number(name);
-  const [long, short] = box, isWide = clip.width >= clip.height;
-  const scale = Math.min((isWide ? long : short) / clip.width, (isWide ? short : long) / clip.height);
+  if (!BOXES[name]) return Number(name);
+  const scale = exactScale(name, clip);
   return scale < least || scale > most ? null : scale;
+};
+
+const exactScale = (name, clip) => {
+  const [long, short] = BOXES[name], isWide = clip.width >= clip.height;
+  return Math.min((isWide ? long : short) / clip.width, (isWide ? short : long) / clip.height);
 };
 
 // The box of a named size for a clip, which upright clips take upright; null where it is none.
@@ -41,6 +44,15 @@ export const scaleOf = (name, clip, [least, most]) => {
 export const fitOf = (name, clip) => {
   const box = BOXES[name];
   return box && clip ? (clip.width >= clip.height ? box : [...box].reverse()).join("x") : null;
+};
+
+// Settings chosen at one clip, for another: a named size is met anew, as nearly as the range allows.
+/** @param {any} settings @param {string} name  Of the size. @param {{width: number, height: number, suggested: {scale: number}}} clip @param {[number, number]} range */
+export const settingsFor = (settings, name, clip, range) => {
+  if (!name) return { ...settings, scale: clip.suggested.scale, fit: null };
+  if (!BOXES[name]) return settings;
+  const scale = scaleOf(name, clip, range);
+  return { ...settings, scale: scale ?? clamp(exactScale(name, clip), ...range), fit: scale === null ? null : fitOf(name, clip) };
 };
 
 /** @param {number} scale @param {{width: number, height: number}} clip @param {[number, number]} range */

@@ -9,6 +9,7 @@ import { GoneError, Link, LostError, RefusedError } from "./link.js";
 import { ModelMenu } from "./models.js";
 import { Motion } from "./motion.js";
 import { CONFIG, element, mount } from "./mount.js";
+import { Places } from "./places.js";
 import { Player } from "./player.js";
 import { Preview } from "./preview.js";
 import { Results } from "./results.js";
@@ -20,11 +21,11 @@ import { Source } from "./source.js";
 import { Steering } from "./steering.js";
 import { Strip } from "./strip.js";
 import { recallFolds, recallTheme, toggleTheme } from "./theme.js";
-import { fullScreen, play, playing, saveFrame, seek, show, step, toggleLoop, toggleSound, toSecond, where } from "./transport.js";
+import { fullScreen, openSheet, play, playing, saveFrame, seek, show, step, toggleLoop, toggleSound, toSecond, where } from "./transport.js";
 import { Tray } from "./tray.js";
 import { Viewer } from "./viewer.js";
-import { back, close, compareWith, focusAfterOpening, keepResult, leaveClip, lost, lostVisitor, openVisit, takeFiles, thumb } from "./visiting.js";
-import { freeVisit, hold, letGo, ownToken } from "./visits.js";
+import { back, close, compareWith, focusAfterOpening, keepResult, leaveClip, lost, lostVisitor, openVisit, takeFiles, takePlaces, thumb, watchLeaving } from "./visiting.js";
+import { freeVisit, hold, ownToken } from "./visits.js";
 import { clamp, modelWords } from "./words.js";
 
 export class StudioPage {
@@ -64,8 +65,9 @@ export class StudioPage {
     this.motion.onStop = () => { if (this.showing === "preview") this.preview.present(); };
     this.tray = new Tray(this.link, {
       onOpen: (token) => openVisit(this, token), onCompare: (token, state) => compareWith(this, token, state),
-      onError: (error) => this.fail(error), onSay: (text, undo) => this.say(text, "note", undo),
+      onError: (error) => this.fail(error), onSay: (text, undo) => this.say(text, "note", undo), dials: () => (this.state.clip ? this.settings() : null),
     });
+    this.places = new Places(this.link, (files) => takePlaces(this, files));
     this.run = new Run(this.link, {
       onLatest: (picture, frame, job) => this.latest(picture, frame, job),
       onEnd: (state) => this.ended(state),
@@ -117,15 +119,14 @@ export class StudioPage {
     on("run", () => this.start());
     on("close", () => close(this));
     on("theme", () => toggleTheme(() => this.curves.draw()));
-    on("sheet-open", () => this.openSheet());
+    on("sheet-open", () => openSheet(this));
     on("save", () => saveFrame(this));
     on("tray-all", () => this.tray.downloadAll());
+    on("tray-keep", () => this.places.open((path) => this.tray.keepAll(path).catch((error) => this.fail(error))));
     on("undo", () => { const { undo } = this; this.say(""); undo?.(); });
     find("#message-close").addEventListener("click", () => this.say(""));
     document.addEventListener("fullscreenchange", () => this.viewer.resize());
-    window.addEventListener("pagehide", () => { letGo(this.link.token); this.link.leave(); });
-    window.addEventListener("beforeunload", (event) => { if (this.source.sending || this.tray.hasUnsent) event.preventDefault(); });
-    setInterval(() => { if (this.link.token) hold(this.link.token); }, 4000);
+    watchLeaving(this);
     setInterval(() => this.beat(), HEARTBEAT);
   }
 
@@ -236,6 +237,9 @@ export class StudioPage {
     this.settled();
   }
 
+  // Whether what is made, or waits, has other settings than the controls say.
+  compareSettings() { const settings = this.settings(); this.results.compare(settings); this.run.compare(settings); }
+
   busy(words) { find("#busy").textContent = words; }
 
   settings() { return this.controls.values; }
@@ -248,7 +252,7 @@ export class StudioPage {
   // Anything but the scales changed: plan and preview follow.
   settled() {
     this.motion.stop();
-    this.results.compare(this.settings());
+    this.compareSettings();
     this.controls.words();
     this.controls.planSoon();
     this.render();
@@ -257,7 +261,7 @@ export class StudioPage {
   steered() {
     this.motion.stop();
     show(this, "preview");
-    this.results.compare(this.settings());
+    this.compareSettings();
     this.controls.remember();
     this.render();
   }
@@ -266,7 +270,7 @@ export class StudioPage {
     this.viewer.strength = this.showing === "preview" ? strength : 1;
     if (this.showing !== "preview") show(this, "preview");
     this.viewer.draw();
-    this.results.compare(this.settings());
+    this.compareSettings();
     this.controls.remember();
   }
 
@@ -277,8 +281,7 @@ export class StudioPage {
     this.motion.stop();
     this.preview.want(clip, this.frame, this.settings()).then(() => {
       if (!this.state.model?.loaded) this.beat();
-      if (!this.hasPlan && !this.run.isRunning) this.controls.planSoon();  // the preview says how fast this clip is
-      this.hasPlan = true;
+      if (!this.run.isRunning) this.controls.planSoon();  // the preview says how fast this clip is
     });
   }
 
@@ -335,7 +338,7 @@ export class StudioPage {
     this.apply(state);
     this.run.show(state.job);
     this.results.offer(state.result);
-    this.results.compare(this.settings());
+    this.compareSettings();
     this.controls.planSoon();
     if (document.activeElement === document.body || document.activeElement?.closest("#actions")) find("#results").focus({ preventScroll: true });
     if (state.model.prompts && !this.scenes.starts.length) this.scenes.put(state.result.scenes);
@@ -360,14 +363,6 @@ export class StudioPage {
     button.disabled = true;
     button.textContent = "Result";
     show(this, "preview");
-  }
-
-  async openSheet() {
-    show(this, "preview");
-    const seen = this.viewer.source && !this.viewer.fits ? this.viewer.seen() : null;
-    try {
-      await this.sheet.open(this.frame, this.settings(), seen && { x: seen.x + seen.width / 2, y: seen.y + seen.height / 2 });
-    } catch (error) { this.sheet.dialog.close(); this.fail(error); }
   }
 
   fail(error) {

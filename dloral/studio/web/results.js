@@ -37,9 +37,7 @@ export class Results {
   // Whether the dials still say what the result was made with.
   compare(settings) {
     if (!this.result) return;
-    const made = this.result.settings;
-    const hasMoved = COMPARED.some((name) => (made[name] ?? null) !== (settings[name] ?? null) && name in settings);
-    find("#moved").hidden = !hasMoved;
+    find("#moved").hidden = !differs(this.result.settings, settings);
   }
 
   forget() { this.result = null; find("#results").hidden = find("#moved").hidden = true; }
@@ -66,6 +64,10 @@ export class Results {
     }
   }
 }
+
+// Whether a run with other settings was, or will be, made.
+/** @param {any} made @param {any} settings */
+export const differs = (made, settings) => COMPARED.some((name) => name in settings && (made[name] ?? null) !== (settings[name] ?? null));
 
 /** @param {any} settings */
 export const settingsWords = (settings) => {

@@ -2,12 +2,15 @@
 
 import { announce, fillBar, find, pictureFrom } from "./dom.js";
 import { LostError } from "./link.js";
-import { rateWords, timeWords } from "./words.js";
+import { differs } from "./results.js";
+import { rangeWords, rateWords } from "./words.js";
 
 const POLL = 250;                  // ms between two looks at a running job
 const SAID_EACH = 30000;           // ms between two words to screen readers
 export const HEARTBEAT = 15000;    // and when nothing runs, so that the server knows of us
-export const RUNNING = ["waiting", "loading", "looking", "restoring", "writing"];
+const POLL_PAUSED = 1000;
+const PAUSED = "paused";
+export const RUNNING = ["waiting", "loading", "looking", "restoring", "writing", PAUSED];
 const TITLE = document.title;
 
 export class Run {
@@ -19,17 +22,23 @@ export class Run {
     this.job = null;
     this.latest = -1;
     find("#cancel").addEventListener("click", () => this.cancel());
+    find("#pause").addEventListener("click", () => this.pause());
+    find("#change").addEventListener("click", () => this.change());
     document.addEventListener("visibilitychange", () => { if (!document.hidden && !this.isRunning) document.title = TITLE; });
   }
+
+  get isPaused() { return this.job?.stage === PAUSED; }
 
   get isRunning() { return Boolean(this.job) && RUNNING.includes(this.job.stage); }
 
   async start(settings) {
     find("#run").disabled = true;
     // Asked for by a press, as browsers want it; without it the title alone tells.
-    if (globalThis.Notification?.permission === "default") Notification.requestPermission().catch(() => {});
+    if (globalThis.Notification?.permission === "default") Notification.requestPermission().then(() => this.show(this.job)).catch(() => {});
     try {
-      this.follow(await this.link.call("POST", "job", { body: { settings } }));
+      // One that failed goes on from the parts that it has.
+      const path = this.job?.stage === "failed" ? "job/retry" : "job";
+      this.follow(await this.link.call("POST", path, { body: { settings } }));
       find("#cancel").focus();
     } catch (error) {
       find("#run").disabled = false;
@@ -50,7 +59,7 @@ export class Run {
     try {
       while (this.isRunning) {
         const { token } = this.link;
-        await new Promise((resolve) => setTimeout(resolve, POLL));
+        await new Promise((resolve) => setTimeout(resolve, this.isPaused ? POLL_PAUSED : POLL));
         if (token !== this.link.token) continue;
         const state = await this.link.call("GET", "state");
         if (token !== this.link.token) continue;  // another visit is shown since
@@ -79,6 +88,27 @@ export class Run {
     try { await this.link.call("DELETE", "job"); } catch (error) { this.onError(error); }
   }
 
+  // Keep what is done and let the next clip begin; or go on.
+  async pause() {
+    const button = find("#pause"), act = this.isPaused ? "resume" : "pause";
+    button.disabled = true;
+    try { this.show((await this.link.call("POST", `job/${act}`, { body: {} })).job); } catch (error) { this.onError(error); }
+    button.disabled = false;
+  }
+
+  // What waits or is paused can be given other settings.
+  compare(settings) {
+    this.settings = settings;
+    find("#change").hidden = !["waiting", PAUSED].includes(this.job?.stage) || !differs(this.job.settings, settings);
+  }
+
+  async change() {
+    try {
+      this.show((await this.link.call("PUT", "job", { body: { settings: this.settings } })).job);
+      announce("It is restored with these settings");
+    } catch (error) { this.onError(error); }
+  }
+
   ended(state) {
     const words = state.result ? `${state.result.clip} is restored${state.result.part ? " in part" : ""}` : "The restoration has ended";
     announce(words);
@@ -93,12 +123,15 @@ export class Run {
     find(".studio").dataset.running = String(isRunning);
     find("#run").hidden = isRunning;
     find("#run").disabled = isRunning;
-    find("#cancel").hidden = !isRunning;
+    find("#cancel").hidden = find("#pause").hidden = !isRunning;
+    find("#pause").textContent = this.isPaused ? "Resume" : "Pause";
     if (!isRunning) find("#cancel").disabled = false;
     find("#progress").hidden = !isRunning;
-    find("#plan").hidden = isRunning;
+    if (this.settings) this.compare(this.settings);
+    find("#plan").hidden = isRunning && find("#change").hidden;
     if (!isRunning) return;
-    const share = job.stage === "writing" ? 1 : job.stage === "restoring" && job.frames ? job.frame / job.frames : null;
+    find("#untold").hidden = globalThis.Notification?.permission !== "denied";
+    const share = job.stage === "writing" ? 1 : ["restoring", PAUSED].includes(job.stage) && job.frames ? job.frame / job.frames : null;
     fillBar(find("#progress .bar"), share);
     document.title = share === null ? TITLE : `${Math.floor(100 * share)} % · ${TITLE}`;
     if (find("#cancel").disabled) return;
@@ -111,6 +144,9 @@ export class Run {
 }
 
 export const runWords = (job) => {
+  if (job.halt === "pause") return "Pausing after this frame …";
+  if (job.halt === "cancel") return "Stopping, and keeping what is done …";
+  if (job.stage === PAUSED) return job.frames ? `Paused at ${job.frame} of ${job.frames}; what is done is kept` : "Paused";
   if (job.stage === "waiting") {
     if (!job.before) return "Starting …";
     return job.before === 1 ? "One clip is before yours" : `${job.before} clips are before yours`;
@@ -120,7 +156,7 @@ export const runWords = (job) => {
   if (job.stage === "writing") return "Writing the last frames and the sound …";
   const parts = [`Restoring ${job.frame}${job.frames ? ` of ${job.frames}` : ""}`];
   if (job.rate) parts.push(rateWords(job.rate));
-  if (job.left !== null) parts.push(`about ${timeWords(job.left)} left`);
+  if (job.left) parts.push(`${rangeWords(job.left[0], job.left[1])} left`);
   return parts.join(" · ");
 };
 

@@ -85,9 +85,14 @@ export class Source {
   }
 
   openExample(name) {
+    return this.openBy(() => this.link.call("POST", "example", { parameters: { name } }));
+  }
+
+  // ``call(token)``: what opens a clip in a visit.
+  openBy(call) {
     return this.fetchState(async () => {
       await this.leaveClip();
-      return this.link.call("POST", "example", { parameters: { name } });
+      return call(this.link.token);
     });
   }
 
@@ -112,10 +117,7 @@ export class Source {
 
   /** @param {File} file */
   take(file) {
-    return this.fetchState(async () => {
-      await this.leaveClip();
-      return this.send(file, this.link.token);
-    });
+    return this.openBy((token) => this.send(file, token));
   }
 
   // Upload a file to a visit, and say how far it is; the visit's state.

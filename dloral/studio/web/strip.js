@@ -5,6 +5,9 @@ import { clamp, partWords } from "./words.js";
 
 export const THUMBNAILS = 12;
 const HANDLE = 12;  // CSS pixels, how wide one is
+const MARGIN = 0.25;       // of a part, that is shown to either side of it
+const LEAST_FRAMES = 24;   // that the strip shows when it is zoomed as far as it goes
+const LOOK_AFTER = 250;    // ms after the last move of the wheel
 
 export class Strip {
   constructor(link, { onTrim, onSeek }) {
@@ -25,6 +28,12 @@ export class Strip {
       else this.place();
     }));
     find("#part-all").addEventListener("click", () => { this.set({}); this.onTrim(0); });
+    find("#part-zoom").addEventListener("click", () => this.toggleZoom());
+    this.root.addEventListener("wheel", (event) => {
+      if (!event.ctrlKey) return;  // the page scrolls; pinching says Ctrl, too
+      event.preventDefault();
+      this.zoomAt(this.secondAt(event), Math.exp(event.deltaY * 0.002));
+    }, { passive: false });
     this.root.addEventListener("pointerdown", (event) => {
       this.root.setPointerCapture(event.pointerId);
       this.onSeek(this.secondAt(event));
@@ -40,15 +49,45 @@ export class Strip {
     find("#part").hidden = this.root.hidden;
     this.start = 0;
     this.end = clip?.seconds ?? 0;
+    this.from = 0;             // what the strip shows
+    this.to = this.end;
     if (this.root.hidden) return;
     this.place();
     this.canvas.getContext("2d").clearRect(0, 0, this.canvas.width, this.canvas.height);
-    const { blob } = await this.link.call("GET", "thumbnails", { parameters: { count: THUMBNAILS } });
+    await this.look();
+  }
+
+  // Thumbnails of what the strip shows.
+  async look() {
+    const { clip, from, to } = this;
+    const { blob } = await this.link.call("GET", "thumbnails", { parameters: { count: THUMBNAILS, start: from, duration: to - from } });
     const picture = await pictureFrom(blob);
-    if (this.clip !== clip) return;
+    if (this.clip !== clip || this.from !== from || this.to !== to) return;
     this.canvas.width = picture.width;
     this.canvas.height = picture.height;
     this.canvas.getContext("2d").drawImage(picture, 0, 0);
+  }
+
+  get isZoomed() { return this.to - this.from < this.clip.seconds - 1e-6; }
+
+  show(from, to) {
+    const { seconds } = this.clip, length = clamp(to - from, Math.min(LEAST_FRAMES / this.clip.fps, seconds), seconds);
+    this.from = clamp(from, 0, seconds - length);
+    this.to = this.from + length;
+    this.place();
+    clearTimeout(this.lookTimer);
+    this.lookTimer = setTimeout(() => this.look().catch(() => {}), LOOK_AFTER);
+  }
+
+  // The strip is as long as the part and a margin; or the whole clip again.
+  toggleZoom() {
+    const margin = MARGIN * (this.end - this.start);
+    if (this.isZoomed) this.show(0, this.clip.seconds); else this.show(this.start - margin, this.end + margin);
+  }
+
+  // ``second`` stays where it is.
+  zoomAt(second, factor) {
+    if (this.clip) this.show(second - (second - this.from) * factor, second + (this.to - second) * factor);
   }
 
   // Seconds as the server takes them; no duration: to the end.
@@ -84,10 +123,19 @@ export class Strip {
 
   secondAt(event) {
     const box = this.root.getBoundingClientRect();
-    return clamp((event.clientX - box.left) / box.width, 0, 1) * this.clip.seconds;
+    return this.from + clamp((event.clientX - box.left) / box.width, 0, 1) * (this.to - this.from);
   }
 
-  now(second) { if (this.clip) this.root.style.setProperty("--now", `${100 * clamp(second / this.clip.seconds, 0, 1)}%`); }
+  // Where a second lies on the strip, 0 to 1; beyond that it is not seen.
+  at(second) { return (second - this.from) / Math.max(this.to - this.from, 1e-9); }
+
+  now(second) {
+    if (!this.clip) return;
+    this.second = second;
+    const at = this.at(second), mark = this.root.querySelector(".now");
+    this.root.style.setProperty("--now", `${100 * clamp(at, 0, 1)}%`);
+    mark.hidden = at < 0 || at > 1;
+  }
 
   place() {
     const { seconds } = this.clip, length = this.end - this.start, isWhole = length >= seconds - 0.5 / this.clip.fps;
@@ -99,10 +147,16 @@ export class Strip {
     find("#part-words").textContent = isWhole ? "the whole clip" : `${partWords(length)} of ${partWords(seconds)} will be restored`;
     find("#part-all").hidden = isWhole;
     // Handles of a short part stand beside it, never on each other.
-    this.root.classList.toggle("short", length / seconds * (this.root.clientWidth || 600) < 2 * HANDLE);
+    this.root.classList.toggle("short", length / (this.to - this.from) * (this.root.clientWidth || 600) < 2 * HANDLE);
+    const zoom = find("#part-zoom");
+    zoom.hidden = !this.isZoomed && length > seconds / 2;
+    zoom.textContent = this.isZoomed ? "Zoom out" : "Zoom in";
+    zoom.setAttribute("aria-pressed", String(this.isZoomed));
+    this.now(this.second ?? 0);
     [this.start, this.end].forEach((second, which) => {
-      this.root.style.setProperty(which ? "--end" : "--start", `${100 * second / seconds}%`);
-      const end = this.ends[which];
+      const at = this.at(second), end = this.ends[which];
+      this.root.style.setProperty(which ? "--end" : "--start", `${100 * clamp(at, 0, 1)}%`);
+      end.hidden = at < -1e-6 || at > 1 + 1e-6;
       end.setAttribute("aria-valuemin", "0");
       end.setAttribute("aria-valuemax", seconds.toFixed(2));
       end.setAttribute("aria-valuenow", second.toFixed(2));

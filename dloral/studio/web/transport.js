@@ -91,3 +91,11 @@ export const saveFrame = async (page) => {
   download(address, `${page.state.clip.name.replace(/\.[^.]*$/, "")}-frame-${number + 1}.png`);
   setTimeout(() => URL.revokeObjectURL(address), 10000);
 };
+
+export const openSheet = async (page) => {
+  show(page, "preview");
+  const seen = page.viewer.source && !page.viewer.fits ? page.viewer.seen() : null;
+  try {
+    await page.sheet.open(page.frame, page.settings(), seen && { x: seen.x + seen.width / 2, y: seen.y + seen.height / 2 });
+  } catch (error) { page.sheet.dialog.close(); page.fail(error); }
+};

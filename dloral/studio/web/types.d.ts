@@ -2,6 +2,7 @@
 export interface Configuration {
   model: string;
   hasMenu: boolean;
+  isLocal: boolean;
   maxUpload: number;
   examples: string[];
   pictures: string[];

@@ -3,7 +3,16 @@
 import { announce, cover, find, pictureFrom } from "./dom.js";
 import { THUMBNAILS } from "./strip.js";
 import { show } from "./transport.js";
-import { letGo } from "./visits.js";
+import { hold, letGo } from "./visits.js";
+
+const HOLD_EACH = 4000;  // ms between two words that this tab shows its visit
+
+// A warning only where something would be lost: files that are not sent yet.
+export const watchLeaving = (page) => {
+  window.addEventListener("pagehide", () => { letGo(page.link.token); page.link.leave(); });
+  window.addEventListener("beforeunload", (event) => { if (page.source.sending || page.tray.hasUnsent) event.preventDefault(); });
+  setInterval(() => { if (page.link.token) hold(page.link.token); }, HOLD_EACH);
+};
 
 // A network that is gone and a server that was ended are two things.
 export const lost = (page, isOnline) => {
@@ -57,10 +66,19 @@ export const openVisit = async (page, token) => {
   } catch (error) { page.fail(error); }
 };
 
-// Several files: the first is shown if nothing else is, the others are restored one by one.
-export const takeFiles = async (page, files) => {
-  page.say(`${files.length} files are restored one after another, with the settings of this moment.`, "note");
-  await page.tray.queue(files, page.settings(), (file, token) => page.source.send(file, token));
+// Several clips are restored one by one: files that are sent, or files of this machine.
+const queue = async (page, files) => {
+  page.say(`${files.length} files are restored one after another, with the settings of this moment; each can be given others in the list.`, "note");
+  await page.tray.queue(files, page.settings(), page.state.clip ? page.size.name : "");
+};
+
+export const takeFiles = (page, files) =>
+  queue(page, files.map((file) => ({ name: file.name, isSent: true, open: (token) => page.source.send(file, token) })));
+
+export const takePlaces = (page, files) => {
+  const open = (path, token) => page.link.call("POST", "place", { token, body: { path } });
+  if (files.length === 1) return page.source.openBy((token) => open(files[0].path, token));
+  return queue(page, files.map(({ name, path }) => ({ name, isSent: false, open: (token) => open(path, token) })));
 };
 
 export const compareWith = async (page, token, { result }) => {

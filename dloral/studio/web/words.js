@@ -16,6 +16,16 @@ export const timeWords = (seconds) => {
   return minutes < 100 ? `${minutes} min` : `${(minutes / 60).toFixed(1)} h`;
 };
 
+// Seconds between two values that are known no better: "about 40 s", "40 to 70 s", "2 to 4 min".
+/** @param {number} least @param {number} most */
+export const rangeWords = (least, most) => {
+  const step = most < 20 ? 1 : most < 100 ? 5 : 60, up = Math.max(step, Math.round(most / step) * step);
+  const [low, high] = [timeWords(Math.max(step, Math.round(least / step) * step)), timeWords(up)];
+  if (low === high || most < 1.25 * least || most < 4) return `about ${timeWords(Math.max(1, (least + most) / 2))}`;
+  const unit = high.slice(high.indexOf(" "));
+  return `${low.endsWith(unit) ? low.slice(0, -unit.length) : low} to ${high}`;
+};
+
 // The length of a part of a clip, which may be a fraction of a second.
 /** @param {number} seconds */
 export const partWords = (seconds) => (seconds < 10 ? `${Math.round(seconds * 100) / 100} s` : timeWords(seconds));
