@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from dloral.errors import DLoRALError, InputError, OutputError, Setting, Terminated
 from dloral.jobs.admission import admitted_size, open_source, settled
-from dloral.jobs.batches import Item
 from dloral.jobs.journal import JOURNAL, Gap, Journal, journal_folder
 from dloral.jobs.loading import load_steps
 from dloral.jobs.locks import lock_target
@@ -106,21 +105,6 @@ def upscale_steps(
             yield from run.restore(stop) if engine is None else run.restore_by(engine)
             yield from run.join()
         yield run.done()
-
-
-def shared_runs(
-    options: UpscaleOptions, engine: Engine | None = None
-) -> Callable[[Item], Generator[Progress, None, None]]:
-    """Starts one job of a batch after another, all with one pipeline, loaded for the first."""
-    pipe: FrameGenerator | None = None
-
-    def run(item: Item) -> Generator[Progress, None, None]:
-        nonlocal pipe
-        if pipe is None and engine is None:
-            pipe = yield from load_steps(options)
-        yield from upscale_steps(item.source, item.target, options, pipe, engine=engine)
-
-    return run
 
 
 class _Run:

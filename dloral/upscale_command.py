@@ -4,6 +4,16 @@ import argparse
 import re
 import sys
 from fractions import Fraction
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from dloral.frame_generator import FrameGenerator
+    from dloral.jobs.batches import Item
+    from dloral.jobs.progress import Progress
+    from dloral.jobs.running import Engine
+    from dloral.options import UpscaleOptions
 
 
 def add_upscale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -180,7 +190,7 @@ def _upscale(options: argparse.Namespace) -> int:
     from dloral.jobs.batches import FAILED, is_batch, plan_batch, run_batch
     from dloral.options import UpscaleOptions
     from dloral.terminal import show_batch, show_progress
-    from dloral.upscale import shared_runs, upscale_steps
+    from dloral.upscale import upscale_steps
 
     chosen = vars(options)
     fields = UpscaleOptions.__dataclass_fields__
@@ -202,7 +212,25 @@ def _upscale(options: argparse.Namespace) -> int:
             options.recursive,
             options.list,
         )
-        run = shared_runs(upscale, engine)
+        run = _shared_runs(upscale, engine)
         batch = run_batch(items, upscale, run, options.overwrite)
         outcomes = show_batch(batch, quiet=options.quiet)
     return int(any(outcome.state == FAILED for outcome in outcomes))
+
+
+def _shared_runs(
+    options: "UpscaleOptions", engine: "Engine | None"
+) -> "Callable[[Item], Generator[Progress, None, None]]":
+    """Starts one job of a batch after another, all with one pipeline, loaded for the first."""
+    from dloral.jobs.loading import load_steps
+    from dloral.upscale import upscale_steps
+
+    pipe: FrameGenerator | None = None
+
+    def run(item: "Item") -> "Generator[Progress, None, None]":
+        nonlocal pipe
+        if pipe is None and engine is None:
+            pipe = yield from load_steps(options)
+        yield from upscale_steps(item.source, item.target, options, pipe, engine=engine)
+
+    return run

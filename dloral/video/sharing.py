@@ -7,7 +7,6 @@ other process cannot shrink it under the hands of this one.
 
 from __future__ import annotations
 
-import fcntl
 import math
 import mmap
 import os
@@ -15,8 +14,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL if fcntl else 0
 
 _MANY = 2**26
 """Bytes of a frame up to which there are two places, so that both processes work at once."""
@@ -29,12 +26,8 @@ class Slots:
         self.most = -(-most // mmap.PAGESIZE) * mmap.PAGESIZE
         self.count = 2 if self.most <= _MANY else 1
         size = self.count * self.most
-        if file is None:
-            file = os.memfd_create("dloral-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            os.ftruncate(file, size)
-            fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALS)
-        self.file = file
-        self._memory = mmap.mmap(file, size)
+        self.file = _sealed(size) if file is None else file
+        self._memory = mmap.mmap(self.file, size)
 
     def put(self, slot: int, frame: Tensor) -> tuple[int, ...]:
         """Copy a frame into a place; its shape, which :meth:`take` is to be given."""
@@ -57,3 +50,15 @@ class Slots:
         return torch.frombuffer(self._memory, dtype=torch.float32, count=count, offset=at).view(
             tuple(shape)
         )
+
+
+def _sealed(size: int) -> int:
+    """Nameless memory of so many bytes that keeps its size, as a descriptor. Linux alone has it."""
+    import fcntl
+
+    file = os.memfd_create("dloral-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(file, size)
+    fcntl.fcntl(
+        file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+    )
+    return file
