@@ -155,8 +155,8 @@ class Calls:
             the restored file
         """
         clip = values.pop("clip")
-        values["start"] = values["start"] or 0.0
-        values["fit"] = values["fit"] or None  # callers may send an empty text for none
+        values["start"] = values.get("start") or 0.0
+        values["fit"] = values.get("fit") or None  # callers may send an empty text for none
         studio = self._studio
         token = studio.sessions.open()
         session = studio.sessions.find(token)

@@ -11,19 +11,28 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from dloral.errors import ResourceError
 
 if TYPE_CHECKING:
     from dloral.frame_generator import FrameGenerator
-    from dloral.studio.runtime import Model
+
+
+class KeptModel(Protocol):
+    """What is needed of :class:`dloral.studio.runtime.Model`."""
+
+    @property
+    def key(self) -> tuple[str, str]: ...
+
+    def pipe(self) -> "FrameGenerator": ...
+
 
 _Call = TypeVar("_Call", bound=Callable[..., Any])
 Duration = int | Callable[..., int]
 
-_models: WeakValueDictionary[tuple[str, str], "Model"] = WeakValueDictionary()
+_models: WeakValueDictionary[tuple[str, str], KeptModel] = WeakValueDictionary()
 
 
 class QuotaError(ResourceError):
@@ -94,12 +103,12 @@ def _quota_in_words() -> Iterator[None]:
         ) from error
 
 
-def keep(model: "Model") -> None:
+def keep(model: KeptModel) -> None:
     """Make a model known to the processes that are forked from now on; its page holds it."""
     _models[model.key] = model
 
 
-def model_of(key: tuple[str, str]) -> "Model":
+def model_of(key: tuple[str, str]) -> Any:
     """The model that :func:`keep` was given; ``KeyError`` if it is gone."""
     return _models[key]
 

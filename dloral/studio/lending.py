@@ -35,7 +35,7 @@ GPU, which is what ZeroGPU lends."""
 
 def job_seconds(clip: ClipInfo, folder: Path, settings: Settings, key: tuple[str, str]) -> int:
     """For a whole restoration."""
-    model = model_of(key)
+    model: Model = model_of(key)
     return asked(run_seconds(clip, settings, model, _cost(model), UNKNOWN_FRAMES)[1])
 
 

@@ -96,7 +96,7 @@ def test_a_path_that_was_not_uploaded_is_refused(address, clip):
     call = f"{address}gradio_api/call/preview_frame"
     for path in (str(clip), "/etc/passwd", "../../../etc/passwd"):
         stolen = {"path": path, "meta": {"_type": "gradio.FileData"}}
-        data = [stolen, 0, 4.0, 1.0, 1.0, 1.0, 1, "", "auto"]
+        data = [stolen, 0, 4.0, 1.0, 1.0, 1.0, 1, "", "auto", "auto"]
         event = httpx.post(call, json={"data": data}).json()["event_id"]
         assert "event: error" in httpx.get(f"{call}/{event}").text
 

@@ -24,11 +24,14 @@ def test_the_turn_is_held_while_the_networks_work_and_not_while_frames_come_and_
 
     def others_turn() -> None:
         """Would wait for ever if this job held the turn."""
-        other = threading.Thread(target=lambda: turns.take().__enter__(), daemon=True)
+        other = threading.Thread(target=take_and_give_back, daemon=True)
         other.start()
         other.join(5)
         seen.append(not other.is_alive())
-        turns._serving += 1  # and gives it back
+
+    def take_and_give_back() -> None:
+        with turns.take():
+            pass
 
     def read():
         for _ in range(3):
