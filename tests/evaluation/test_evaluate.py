@@ -132,7 +132,7 @@ def test_an_unavailable_measure_is_named_and_the_rest_measured(
         (["--every", "0"], "every is 0"),
         (["--flow", "farneback"], "choose from dis, raft"),
         (["-o", "report.txt"], ".json, .md, .html"),
-        (["--device", "tpu"], "device is 'tpu'"),
+        (["--device", "tpu"], "'tpu' is not a device"),
     ],
 )
 def test_wrong_calls(
