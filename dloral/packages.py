@@ -1,9 +1,11 @@
 """Optional packages: which extra brings what, and the command that installs it."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
+from pathlib import Path
 
 from dloral.errors import MissingPackageError
 
@@ -24,9 +26,20 @@ _FILES = {
 """What a clone installs in an extra's place."""
 
 
+_RUNNERS = {
+    "uv": 'uvx --from "dloral[{extra}]" dloral',
+    "pipx": 'pipx run --spec "dloral[{extra}]" dloral',
+}
+"""Programs that keep an environment of their own for a command: what starts it with an extra."""
+
+
 def install_command(extra: str) -> str:
     """The command that brings ``extra``: by the package's name where it is installed, by the file
-    of exact versions in a clone."""
+    of exact versions in a clone, by a new start where uvx or pipx made the environment."""
+    folders = Path(sys.prefix).parts
+    for runner, start in _RUNNERS.items():
+        if runner in folders:
+            return start.format(extra=extra)
     try:
         distribution("dloral")
     except PackageNotFoundError:

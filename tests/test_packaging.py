@@ -138,6 +138,21 @@ def test_another_import_that_fails_is_not_called_missing() -> None:
         raise ModuleNotFoundError("No module named 'json_'", name="json_")
 
 
+@pytest.mark.parametrize(
+    ("prefix", "said"),
+    [
+        ("/home/ann/.cache/uv/archive-v0/a1b2", 'uvx --from "dloral[page]" dloral'),
+        ("/home/ann/.local/share/uv/tools/dloral", 'uvx --from "dloral[page]" dloral'),
+        ("/home/ann/.local/pipx/venvs/dloral", 'pipx run --spec "dloral[page]" dloral'),
+    ],
+)
+def test_a_runner_of_its_own_environments_is_told_to_start_anew(
+    prefix: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packages.sys, "prefix", prefix)
+    assert install_command("page") == said
+
+
 def test_a_clone_is_told_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> None:
         raise importlib.metadata.PackageNotFoundError(name)
