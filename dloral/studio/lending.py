@@ -29,8 +29,8 @@ UNKNOWN_FRAMES = 240
 """Of a clip that does not say how many it has: ten seconds (our decision)."""
 
 SECONDS_PER_PIXEL = 1.0e-6
-"""Before anything was timed. The full model's 3.7e-7 on an H200, 512 x 512 (docs/speed.md), and half a
-GPU, which is what ZeroGPU lends."""
+"""Before anything was timed. The full model's 3.7e-7 on an H200, 512 x 512 (docs/speed.md), and
+half a GPU, which is what ZeroGPU lends."""
 
 
 def job_seconds(clip: ClipInfo, folder: Path, settings: Settings, key: tuple[str, str]) -> int:
