@@ -56,7 +56,7 @@ def test_fetched_once_converted_and_nothing_else_kept(hub: Hub, home: Path) -> N
     assert (folder / "README.md").read_text().startswith("---\nlibrary_name: diffusers")
     assert (home / "dloral" / "tagger" / "dape.safetensors").is_file()
     kinds = {path.suffix for path in home.rglob("*") if path.is_file()}
-    assert kinds <= {".json", ".safetensors", ".txt", ".md", ".lock", ""}
+    assert kinds <= {".json", ".safetensors", ".txt", ".md", ".py", ".lock", ""}
     assert not list(fetching.downloads_folder().iterdir())
     assert [step.stage for step in seen][-3:] == ["converting", "converting", "done"] or (
         seen[-1].stage == "done"
