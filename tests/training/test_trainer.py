@@ -82,7 +82,7 @@ def test_flow_training_learns_motion(clips: Pack, tmp_path: Path):
     )
     train(task, loop, tmp_path)
     figures = task.evaluate()
-    assert figures["end_point_error"] < 0.95 * figures["of_no_flow"]
+    assert figures["end_point_error"] < 0.9 * figures["of_no_flow"]
 
 
 def test_the_finest_level_of_flow_learns_alone_at_first(
