@@ -1,6 +1,7 @@
 """A clip of three segments, a tiny model, and what an unbroken run makes of them."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +14,18 @@ from dloral.pipeline import DLoRALPipeline
 from dloral.video import writer
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _short_segments() -> Iterator[None]:
+@contextmanager
+def short_segments() -> Iterator[None]:
     """Segments of 8 frames, so that clips of a second have some."""
     with pytest.MonkeyPatch.context() as patch:
         for module in (journal, running, writer):
             patch.setattr(module, "SEGMENT_FRAMES", 8)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_segments() -> Iterator[None]:
+    with short_segments():
         yield
 
 
@@ -52,4 +59,5 @@ def whole(
 ) -> Path:
     """The unbroken run's result, written without segments on the way."""
     target = tmp_path_factory.mktemp("whole") / "whole.mp4"
-    return upscale_video(long_clip, target, replace(chosen, resume=False), pipe=loaded)
+    with short_segments():
+        return upscale_video(long_clip, target, replace(chosen, resume=False), pipe=loaded)

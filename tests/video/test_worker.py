@@ -175,14 +175,9 @@ def test_results_are_those_of_this_process(clip, tmp_path, name):
         ):
             for frame in frames:
                 writer.write(frame.pixels, frame.time, frame.duration)
-        with read_frames(probe(target)) as frames:
-            written = [(frame.time, frame.pixels) for frame in frames]
-        made[source.isolated] = *zip(*written, strict=True), writer.notes
-    (times, pixels, notes), (own_times, own_pixels, own_notes) = made[True], made[False]
-    assert (times, notes) == (own_times, own_notes)
-    # how FFmpeg rounds colours follows from where in memory a frame lies
-    atol = 0 if name == "frames" else 3 / 255
-    torch.testing.assert_close(torch.stack(pixels), torch.stack(own_pixels), rtol=0, atol=atol)
+        files = sorted(target.iterdir()) if target.is_dir() else [target]
+        made[source.isolated] = [file.read_bytes() for file in files], writer.notes
+    assert made[True] == made[False]
 
 
 def test_a_writer_that_dies_or_is_not_wanted_leaves_nothing(clip, tmp_path):
