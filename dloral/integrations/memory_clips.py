@@ -11,7 +11,7 @@ from torch import Tensor
 from dloral.errors import OptionError, Setting
 from dloral.frame_generator import FrameGenerator
 from dloral.frames.resize import resize_bicubic
-from dloral.jobs.spans import chosen_tile, output_size
+from dloral.jobs.spans import output_size, stream_settings
 from dloral.options import UpscaleOptions
 from dloral.video.alpha import fill_hidden, with_alpha
 from dloral.video.probe import ClipInfo
@@ -53,20 +53,14 @@ def restored_frames(
             alpha = frame[3] if len(frame) == 4 else None
             colour = frame if alpha is None else fill_hidden(frame[:3], alpha)
             height, width = size_of_result(colour.shape[1], colour.shape[2], options)
-            lq_frame = resize_bicubic(colour[None], height, width)[0]
+            lq_frame = resize_bicubic(colour[None], height, width, options.bicubic)[0]
             waiting.append((lq_frame, alpha))
             yield lq_frame
 
     restored = pipe.stream(
         enlarged(),
         prompt=options.prompt,
-        consistency=options.consistency,
-        detail=options.detail,
-        window=options.window,
-        tile=chosen_tile(options),
-        tile_overlap=options.tile_overlap,
-        color_fix=options.color_fix,
-        batch_size=options.batch_size,
+        **stream_settings(options),
         on_note=on_note,
     )
     for result in restored:

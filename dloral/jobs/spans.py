@@ -135,13 +135,7 @@ def _restore(
     restored = pipe.stream(
         enlarged(),
         prompt=(prompt_at(scenes, shown.popleft()) for _ in count()),
-        consistency=options.consistency,
-        detail=options.detail,
-        window=options.window,
-        tile=chosen_tile(options),
-        tile_overlap=options.tile_overlap,
-        color_fix=options.color_fix,
-        batch_size=options.batch_size,
+        **stream_settings(options),
         on_note=on_note,
     )
     for restored_frame in restored:
@@ -167,6 +161,12 @@ def expected_frames(clip: ClipInfo, options: UpscaleOptions) -> int | None:
     if options.duration is not None:
         left = min(left, round(options.duration * clip.fps))
     return max(left, 0) or None
+
+
+def stream_settings(options: UpscaleOptions) -> dict[str, Any]:
+    """What options say of :meth:`dloral.frame_generator.FrameGenerator.stream`."""
+    names = ("consistency", "detail", "window", "tile_overlap", "color_fix", "batch_size")
+    return {name: getattr(options, name) for name in names} | {"tile": chosen_tile(options)}
 
 
 def chosen_tile(options: UpscaleOptions) -> int | None:
