@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { bytesWords, fraction, modelWords, rangeWords, rateWords, timeWords } from "../../dloral/studio/web/words.js";
+import { bytesWords, fraction, modelWords, partWords, rangeWords, rateWords, timeWords } from "../../dloral/studio/web/words.js";
 
 test("slow frames are seconds a frame, fast ones frames a second", () => {
   assert.equal(rateWords(24.4), "24 frames/s");
@@ -16,6 +16,13 @@ test("times and sizes are said as people say them", () => {
   assert.equal(timeWords(3600 * 2), "2.0 h");
   assert.equal(bytesWords(20), "1 kB");
   assert.equal(bytesWords(3.2e6), "3.2 MB");
+});
+
+test("the length of a part is that of the clip's facts, not rounded up as a wait is", () => {
+  assert.equal(partWords(10.01), "10 s");
+  assert.equal(partWords(2.708), "2.71 s");
+  assert.equal(partWords(99.4), "99 s");
+  assert.equal(partWords(150), "3 min");
 });
 
 test("a time that is known no better is a range", () => {

@@ -28,7 +28,10 @@ export const rangeWords = (least, most) => {
 
 // The length of a part of a clip, which may be a fraction of a second.
 /** @param {number} seconds */
-export const partWords = (seconds) => (seconds < 10 ? `${Math.round(seconds * 100) / 100} s` : timeWords(seconds));
+export const partWords = (seconds) => {
+  if (seconds >= 99.5) return timeWords(seconds);
+  return `${seconds < 10 ? Math.round(seconds * 100) / 100 : Math.round(seconds)} s`;
+};
 
 // Frames a second, or seconds a frame where one takes longer than that.
 /** @param {number} rate */
