@@ -27,6 +27,10 @@ from dloral.frames.resize import LATENT_STRIDE
 REDUCTIONS = (1.0, 1.3, 1.7)
 """Every photograph is also there smaller: more kinds of texture from few pictures."""
 
+FULL_SIZE = 2600
+"""Pixels of the longer side above which a photograph is taken for a camera's full size, which is
+soft from JPEG and demosaicing, and is halved first."""
+
 STRIDE = 64
 """Pixels between the places where a crop may start."""
 
@@ -55,6 +59,7 @@ class Pictures:
         with ThreadPoolExecutor() as threads:
             read = list(threads.map(load_photo, photos))
         self.photos = [torch.from_numpy(p).to(device).permute(2, 0, 1) for p in read]
+        self.photos = [_smaller(p, 2) if max(p.shape) > FULL_SIZE else p for p in self.photos]
         self.photos += [_smaller(p, r) for r in REDUCTIONS[1:] for p in self.photos[: len(read)]]
         for clip in self.film:
             if min(clip.shape[-2:]) < size:

@@ -26,7 +26,7 @@ from dloral.files import write_json, write_whole
 from dloral.models.adapters import add_adapters
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.checkpoints import BEFORE, CHECKPOINT, CheckpointError
-from dloral.training.fresh import build_pipeline
+from dloral.training.fresh import build_pipeline, take_over
 from dloral.training.loop import LoopConfig, own_micro_batches, process_state
 from dloral.training.monitor import check_run_folder, make_run_folder
 from dloral.training.objective import FEATURES, TEACHER
@@ -83,7 +83,8 @@ def run_chain(
         learned = run / f"{name}.safetensors"
         chain.prepare(name)
         if not learned.is_file():
-            chain.train(name, run / name, on_step)
+            if name != "flow" or not config.start:
+                chain.train(name, run / name, on_step)
             if state.is_main_process:
                 write_whole(learned, lambda part: save_file(chain.weights(), part))
         state.wait_for_everyone()
@@ -126,13 +127,19 @@ def _step_counts(
     config: ChainConfig, run: Path, material: Material, budget: float | None, steps: int | None
 ) -> tuple[dict[str, int], dict[str, float]]:
     """(steps of each phase, seconds that a step took where it was timed)."""
-    shares = {n: s / sum(config.shares) for n, s in zip(PHASES, config.shares, strict=True)}
+    shares = dict(zip(PHASES, config.shares, strict=True))
+    if config.start:
+        shares["flow"] = 0.0
+    shares = {name: share / sum(shares.values()) for name, share in shares.items()}
     if steps is not None:
         return {name: max(1, round(share * steps)) for name, share in shares.items()}, {}
     if budget is None:
         return {name: config.loop(name).steps for name in PHASES}, {}
     begun = time.monotonic()
-    timed = {name: _seconds_a_step(config, run, material, name) for name in PHASES}
+    timed = {
+        name: _seconds_a_step(config, run, material, name) if shares[name] else 1.0
+        for name in PHASES
+    }
     left = budget - (time.monotonic() - begun)
     if left <= 0:
         raise OptionError(
@@ -166,6 +173,8 @@ class Chain:
         self.config, self.material = config, material
         self.device = material.state.device
         self.pipe: DLoRALPipeline = build_pipeline(config.sizes, config.base_loop.seed)
+        if config.start:
+            take_over(self.pipe, config.start)
         self.pipe = self.pipe.to(self.device).channels_last()
         self._pictures: Pictures | None = None
         names = config.base.loss_names() | config.algorithm1.plan().loss_names()

@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 import torch
 
+from dloral.errors import WeightsError
 from dloral.models.cfr import CrossFrameRetrieval
 from dloral.models.flow import SPyNet
-from dloral.models.unet import TwoLoRAUNet
+from dloral.models.unet import TwoLoRAUNet, plain_state_dict
 from dloral.models.vae import CompactVAE
 from dloral.pipeline import DLoRALPipeline
+from dloral.weights.torch_folder import load_torch_pipeline
 
 
 @dataclass(frozen=True)
@@ -64,3 +66,21 @@ def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
         color_fix="wavelet",
     )
     return pipe.channels_last()
+
+
+def take_over(pipe: DLoRALPipeline, model: str) -> None:
+    """Copy into ``pipe`` the flow net of a compact model, and of its VAE and UNet, without LoRAs,
+    what has the same name and shape; raises :class:`WeightsError` where the flow nets differ."""
+    other = load_torch_pipeline(model, device="cpu", dtype="float32")
+    taken = {"vae": other.vae, "unet": other.unet, "flow": other.flow}
+    for part, module in taken.items():
+        had = plain_state_dict(module)
+        fresh = getattr(pipe, part).state_dict()
+        same = {n: t for n, t in had.items() if n in fresh and t.shape == fresh[n].shape}
+        if part == "flow" and same.keys() != fresh.keys():
+            raise WeightsError(
+                "the flow net of {value} has other sizes",
+                remedy="give a compact model, or train without start",
+                value=model,
+            )
+        getattr(pipe, part).load_state_dict(fresh | same)

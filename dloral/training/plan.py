@@ -1,5 +1,6 @@
 """What a training of all phases is told, and on what."""
 
+import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,16 +21,17 @@ from dloral.training.phases.algorithm1 import Algorithm1Config
 from dloral.training.phases.base import BaseConfig
 from dloral.training.phases.decoder import DecoderConfig
 from dloral.training.phases.flow import FlowConfig
+from dloral.weights.resolve import find_model
 
 PHASES = ("flow", "base", "decoder", "algorithm1")
 PLAN = "plan.json"
 
 FREE = (
-    *("workers", "teacher", "held_out_clips"),
+    *("workers", "teacher", "start", "held_out_clips"),
     *(f"{phase}_loop.{name}" for phase in PHASES for name in FREE_SETTINGS if name != "steps"),
 )
-"""Settings that may change between two calls of one run. ``teacher`` is where its file lies, which
-is known by its contents."""
+"""Settings that may change between two calls of one run. ``teacher`` and ``start`` are where files
+lie, which are known by their contents."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class ChainConfig:
     ``pool``: clips are made on the device and kept there (a GPU); without one, ``workers``
     processes make each clip when it is needed. ``film_shots``: of film that a pool holds at most.
     ``rank``: of C-LoRA and D-LoRA. ``teacher``: a file of realesr-general-x4v3 for the losses
-    ``teacher_*`` of ``base`` and ``algorithm1``.
+    ``teacher_*`` of ``base`` and ``algorithm1``. ``start``: a model's name or folder whose flow net
+    and, where their shapes match, other base weights are taken over; the flow phase is left out.
     """
 
     sizes: CompactSizes = field(default_factory=CompactSizes)
@@ -59,6 +62,7 @@ class ChainConfig:
     workers: int = 1
     held_out_clips: int = 4
     teacher: str = ""
+    start: str = ""
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.workers < 0 or self.held_out_clips < 0 or self.film_shots < 1:
@@ -151,7 +155,16 @@ def settings_of(config: ChainConfig) -> dict[str, Any]:
     teacher = sha256(teacher_file(config.teacher)) if config.teacher else ""
     settings, left_out = flat(config, mappings=True), (*FREE, "clips.places")
     kept = {name: value for name, value in settings.items() if name not in left_out}
-    return kept | {"teacher_sha256": teacher}
+    started = start_digest(config.start) if config.start else ""
+    return kept | {"teacher_sha256": teacher, "start_sha256": started}
+
+
+def start_digest(model: str) -> str:
+    """SHA-256 over the weights of a model, by its name or folder."""
+    digest, folder = hashlib.sha256(), find_model(model)
+    for path in sorted(folder.rglob("*.safetensors")):
+        digest.update(f"{path.relative_to(folder).as_posix()} {sha256(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def teacher_file(name: str) -> Path:

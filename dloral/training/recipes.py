@@ -64,7 +64,7 @@ ALGORITHM1_LOOP = LoopConfig(
     mixed_precision="auto",
 )
 
-DRAWN = {"teacher_charbonnier": 0.7, "teacher_gradient": 0.5, "charbonnier": 0.3}
+DRAWN = {"teacher_charbonnier": 0.8, "teacher_gradient": 1.0, "charbonnier": 0.2}
 """A teacher's answer is a function of the input, so its l1 does not blur; the truth keeps fidelity
 (our decision)."""
 
@@ -90,6 +90,7 @@ COMPACT_CPU = ChainConfig(
         steps=40_000,
         learning_rate=6e-4,
         decay_steps=20_000,
+        checkpoint_every=500,
         evaluate_every=1000,
         mixed_precision="auto",
     ),
@@ -103,10 +104,15 @@ COMPACT_CPU = ChainConfig(
         schedule=replace(
             COMPACT_SCHEDULE,
             consistency_weights={"psnr_loss": 1.0, "temporal": 0.3},
-            enhancement_weights={**DRAWN, "grid": 5.0},
+            enhancement_weights={
+                **{"teacher_charbonnier": 0.5, "teacher_gradient": 1.0, "teacher_feature": 0.3},
+                **{"temporal": 0.1, "grid": 20.0},
+            },
         ),
     ),
     algorithm1_loop=replace(ALGORITHM1_LOOP, steps=4000, decay_steps=1000),
+    pool=PoolConfig(held=4800, at_a_time=48, refill_every=60),
+    film_shots=160,
 )
 """The compact model from nothing, on two cores: flow net, base, decoder, Algorithm 1. The base and
 D-LoRA learn to draw from a teacher (``teacher``: its file); C-LoRA pulls towards the truth."""

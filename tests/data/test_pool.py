@@ -11,7 +11,7 @@ import torch
 
 from dloral.data.clips import Clips, Draw
 from dloral.data.motion import MotionConfig, sample_cameras
-from dloral.data.pictures import Pictures, batch_cameras, film_clips
+from dloral.data.pictures import FULL_SIZE, Pictures, batch_cameras, film_clips
 from dloral.data.pool import PoolClips, PoolConfig, lightly_degraded
 from dloral.data.sources import find_sources
 from dloral.data.spec import ClipSpec
@@ -73,6 +73,15 @@ def test_what_is_drawn_belongs_together(pictures: Pictures):
     distance = torch.cdist(batch.lq_frames.flatten(1), batch.hq_frames.flatten(1))
     own = distance.diagonal().mean()
     assert own < 0.8 * distance.mean()
+
+
+def test_a_camera_s_full_size_is_halved(photographs: list[Path], tmp_path: Path):
+    """What is soft at its full size is not taken for sharp ground truth."""
+    large = tmp_path / "large.png"
+    cv2.imwrite(str(large), cv2.resize(cv2.imread(str(photographs[0])), (FULL_SIZE + 2, 400)))
+    found = Pictures([*photographs, large], None, SIZE, "cpu").photos[:3]
+    sizes = [tuple(photo.shape[1:]) for photo in found]
+    assert sizes == [(260, 320), (260, 320), (200, FULL_SIZE // 2 + 1)]
 
 
 def test_film_has_no_flow(photographs: list[Path]):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import dloral
 from dloral.cli import main
@@ -36,6 +36,7 @@ TINY = (
     "algorithm1.schedule.consistency_steps=2 algorithm1.schedule.enhancement_steps=1 "
     "algorithm1.schedule.transition_steps=0 "
     "algorithm1.schedule.enhancement_weights={'charbonnier':1.0} "
+    "pool.at_a_time=4 pool.held=8 pool.warm_refills=0 pool.refill_every=1 pool.draws=4 "
     "base.weights={'charbonnier':1.0} base.late_weights={'charbonnier':1.0,'temporal':0.1} "
     + " ".join(f"{phase}_loop.checkpoint_every=1" for phase in PHASES)
 ).split()
@@ -136,6 +137,36 @@ def test_each_phase_changes_its_own_parts_alone(unbroken: Path) -> None:
     decoder = {n for n in after[2] if not torch.equal(after[2][n], after[1][n])}
     assert all(n.startswith(("vae.decoder.", "vae.finish.", "vae.join.")) for n in decoder)
     assert all(torch.equal(after[3][n], t) for n, t in after[2].items() if n.startswith("vae."))
+
+
+def test_a_start_gives_its_flow_net_and_what_fits(
+    unbroken: Path, photos: Path, tmp_path: Path
+) -> None:
+    """The flow phase is left out; weights of other shapes stay fresh; another start is noticed."""
+    start, run = tmp_path / "start", tmp_path / "run"
+    shutil.copytree(unbroken / "pipeline", start)
+    other = tiny(photos, f"start={start}", "sizes.finish_channels=4", "base_loop.learning_rate=0")
+    run_chain(other, run, steps=6)
+    had = load_file(unbroken / "algorithm1.safetensors")  # LoRAs apart, what the pipeline holds
+    had = {name.replace(".base_layer.", "."): tensor for name, tensor in had.items()}
+    base = load_file(run / "base.safetensors")
+    same = {name for name, tensor in base.items() if torch.equal(tensor, had.get(name, tensor + 1))}
+    parts = ("flow.", "unet.", "vae.encoder.", "vae.join.")
+    assert {name for name in base if name.startswith(parts)} <= same
+    assert "vae.finish.4.weight" in base
+    assert "vae.finish.4.weight" not in same
+    assert not (run / "flow").exists()
+    assert json.loads((run / "plan.json").read_text())["steps"]["flow"] == 1
+    weights = start / "flow" / "diffusion_pytorch_model.safetensors"
+    changed = {n: t + 1 for n, t in load_file(weights).items()}
+    save_file(changed, weights)
+    with pytest.raises(DLoRALError, match="was started with start_sha256"):
+        run_chain(other, run)
+
+
+def test_a_start_of_another_kind_is_one_line(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(DLoRALError, match="flow net of compact has other sizes"):
+        run_chain(tiny(photos, "start=compact"), tmp_path / "run", steps=6)
 
 
 def test_other_data_or_settings_are_one_line(unbroken: Path, photos: Path, tmp_path: Path) -> None:
