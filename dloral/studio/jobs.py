@@ -75,6 +75,7 @@ class Job:
         self.forecast = Forecast(None, None)
         self.result: Result | None = None
         self.error: Exception | None = None
+        self.is_stored = False  # made before anybody came: it goes with its visitor
         self._queue = queue
         self._without_gpu = without_gpu
         self._context = copy_context()  # whose request this is: their quota counts (gpu.py)
@@ -213,6 +214,11 @@ class Job:
             self.stage = PAUSED
         else:
             self.start()
+
+    def settle(self, result: Result) -> None:
+        """Be done, with a result that was not made here."""
+        self.result, self.stage, self.is_stored = result, "done", True
+        self._ended.set()
 
     def wait(self, seconds: float | None = None) -> bool:
         """Whether the job has ended, after at most ``seconds``."""

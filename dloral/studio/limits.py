@@ -110,3 +110,16 @@ class Limits:
                 "of this page's disk are free",
                 remedy="choose a shorter part, a smaller size, or H.264",
             )
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds after which things of a visitor go.
+
+    ``left``: the page said that it closes; loading it anew takes no longer. ``silent``: nothing
+    was heard of it; browsers let pages in the background speak once a minute. ``kept``: a result.
+    """
+
+    left: float = 15
+    silent: float = 180
+    kept: float = 6 * 3600

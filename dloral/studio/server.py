@@ -21,14 +21,14 @@ from dloral.jobs.store import JobStore
 from dloral.studio.api import attach_api
 from dloral.studio.health import health_routes
 from dloral.studio.hygiene import Hygiene, framed_by
-from dloral.studio.limits import Limits
+from dloral.studio.limits import Limits, Patience
 from dloral.studio.models import EVERYBODY, NOBODY, THIS_MACHINE, Models
 from dloral.studio.page import STYLE_SHEETS, build_component
 from dloral.studio.records import Records
 from dloral.studio.routes import build_routes
 from dloral.studio.routes.model import LOCAL_HOSTS
 from dloral.studio.runtime import JobQueue, Model
-from dloral.studio.sessions import Patience, Sessions
+from dloral.studio.sessions import Sessions
 from dloral.studio.speeds import Speeds
 from dloral.studio.studio import Studio
 from dloral.studio.sweep import claim, remove_dead, sweep_hourly
@@ -231,11 +231,13 @@ EXAMPLES = ("people", "butterfly", "film", "city")
 """Clips that the page offers, those that show most first."""
 
 
-def example_clips() -> dict[str, Path]:
-    """The clips that the page offers: inside an installed package, beside it in a clone."""
-    package = Path(dloral.__file__).parent
-    inside = package / "examples"
-    folder = inside if inside.is_dir() else package.parent / "examples"
+def example_clips(folder: Path | None = None) -> dict[str, Path]:
+    """The clips that the page offers, of ``folder``: inside an installed package, beside it in a
+    clone."""
+    if folder is None:
+        package = Path(dloral.__file__).parent
+        inside = package / "examples"
+        folder = inside if inside.is_dir() else package.parent / "examples"
     found = {name: folder / f"{name}.mp4" for name in EXAMPLES}
     return {name: path for name, path in found.items() if path.is_file()}
 

@@ -10,7 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from dloral.errors import DLoRALError, InputError
@@ -18,6 +18,7 @@ from dloral.jobs.records import DONE, JobRecord
 from dloral.jobs.store import hashed
 from dloral.options import UpscaleOptions
 from dloral.studio.jobs import Job
+from dloral.studio.limits import Patience
 from dloral.studio.models import Models
 from dloral.studio.preview import Preview
 from dloral.studio.records import Records, Result, read_result, settings_of
@@ -25,6 +26,7 @@ from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.scenes import SceneSearch
 from dloral.studio.settings import Settings
 from dloral.studio.shares import caller
+from dloral.studio.stored import stored_job
 from dloral.studio.uploads import checked_name, link_or_copy
 from dloral.video.probe import ClipInfo, probe
 
@@ -36,19 +38,6 @@ CLOSING_SECONDS = 10
 MOST_VISITS, MOST_OF_ADDRESS = 2000, 64  # open at once
 LOOK_SECONDS = 2
 """How often visitors that are gone are looked for."""
-
-
-@dataclass(frozen=True)
-class Patience:
-    """Seconds after which things of a visitor go.
-
-    ``left``: the page said that it closes; loading it anew takes no longer. ``silent``: nothing
-    was heard of it; browsers let pages in the background speak once a minute. ``kept``: a result.
-    """
-
-    left: float = 15
-    silent: float = 180
-    kept: float = 6 * 3600
 
 
 class Session:
@@ -155,6 +144,16 @@ class Session:
             job.take_up(record, result)
             self.job = job
 
+    def show_stored(self, stored: Path) -> None:
+        """A result of the clip that was made before, if there is one by the model in use."""
+        with self.lock:
+            assert self.clip is not None
+            place = self.folder / secrets.token_hex(8)
+            job = stored_job(stored, self.clip, place, self._models.current, self._queue)
+            if job is not None:
+                self.forget_job()
+                self.job = job
+
     def a_job(self) -> Job:
         """The visitor's job; InputError if there is none."""
         if self.job is None:
@@ -242,7 +241,9 @@ class Session:
         failure: then it is kept without a page."""
         with self.lock:
             job = self.job
-            return job is not None and (not job.has_ended or job.has_failed or bool(job.result))
+            if job is None or job.is_stored:
+                return False
+            return not job.has_ended or job.has_failed or bool(job.result)
 
     def fork_into(self, other: "Session") -> None:
         """Give another session the same clip, without copying it where the disk can."""

@@ -13,11 +13,12 @@ from dloral.jobs import journal, running
 from dloral.jobs.journal import JOURNAL
 from dloral.jobs.segments import SegmentFile
 from dloral.jobs.store import JobStore
+from dloral.studio.limits import Patience
 from dloral.studio.models import Models
 from dloral.studio.records import Records
 from dloral.studio.routes import build_routes
 from dloral.studio.runtime import JobQueue, Model
-from dloral.studio.sessions import Patience, Sessions
+from dloral.studio.sessions import Sessions
 from dloral.studio.studio import Limits, Studio
 from dloral.video import writer
 from tests.studio.conftest import wait_until, write_clip

@@ -9,10 +9,11 @@ from clips import frames_of, options, sound_of, write_clip
 from dloral import upscale_video
 from dloral.jobs.journal import JOURNAL
 from dloral.jobs.store import JobStore
+from dloral.studio.limits import Patience
 from dloral.studio.models import NOBODY, Models
 from dloral.studio.records import Records
 from dloral.studio.runtime import JobQueue, Model
-from dloral.studio.sessions import Patience, Sessions
+from dloral.studio.sessions import Sessions
 from dloral.studio.settings import settings_from
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from dloral.errors import InputError
 from dloral.studio.face import worded
+from dloral.studio.limits import Patience
 from dloral.studio.runtime import JobQueue
-from dloral.studio.sessions import Patience, Sessions, checked_name
+from dloral.studio.sessions import Sessions, checked_name
 from dloral.studio.settings import settings_from
 
 

@@ -23,6 +23,7 @@ from dloral.studio.routes.calls import (
 from dloral.studio.settings import settings_from_file
 from dloral.studio.states import state_of
 from dloral.studio.stills import thumbnails
+from dloral.studio.stored import stored_beside
 from dloral.studio.studio import Studio
 from dloral.studio.uploads import checked_name
 
@@ -51,6 +52,7 @@ def clip_routes(studio: Studio) -> APIRouter:
             raise InputError(f"{name!r} is not an example; there are {', '.join(studio.examples)}")
         source = studio.examples[name]
         session.open_clip(source.name, lambda copy: _copy(source, copy))
+        session.show_stored(stored_beside(source))
         return answer(state_of(session, studio))
 
     @router.post("/{token}/fork")
