@@ -49,7 +49,19 @@ def test_a_result_that_the_disk_cannot_hold_is_refused(tmp_path, monkeypatch):
         allowed.check(clip_of(), options, "png")
 
 
-def test_what_is_allowed_passes():
-    allowed = Limits(10**6, max_minutes=1, max_pixels=10**7, max_hours=1)
-    allowed.check(clip_of(), UpscaleOptions(scale=4), "h264", (10, 20))
-    allowed.check(clip_of(), UpscaleOptions())
+@pytest.mark.parametrize(
+    ("limit", "value", "less"),
+    [
+        ("max_minutes", 1 / 3, 0.32),  # 20 s; half a second more than the limit is let through
+        ("max_pixels", 2560 * 1920, 2560 * 1920 - 1),
+        ("max_hours", 0.5, 0.49),  # of an estimate of 1,800 s at the least
+    ],
+)
+def test_just_what_is_allowed_passes(limit, value, less):
+    def check(most):
+        allowed = Limits(10**6, **{limit: most})
+        allowed.check(clip_of(), UpscaleOptions(model="bicubic", scale=4), "h264", (1800, 3600))
+
+    check(value)
+    with pytest.raises(DLoRALError):
+        check(less)

@@ -275,3 +275,5 @@ def test_a_job_that_is_resumed_at_once_goes_on(browser, start, source):
         post(browser, f"{token}/job/pause")
         post(browser, f"{token}/job/resume")
     wait_for(browser, token, "done")
+    result = browser.get(f"/{token}/state").json()["result"]
+    assert (len(result["times"]), result["part"]) == (100, False)
