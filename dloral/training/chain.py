@@ -83,7 +83,7 @@ def run_chain(
         learned = run / f"{name}.safetensors"
         chain.prepare(name)
         if not learned.is_file():
-            if name != "flow" or not config.start:
+            if name in config.phases:
                 chain.train(name, run / name, on_step)
             if state.is_main_process:
                 write_whole(learned, lambda part: save_file(chain.weights(), part))
@@ -114,7 +114,7 @@ def _planned(
     try:
         plan = json.loads(path.read_text(encoding="utf-8"))
         stored = {name: plan[name] for name in wanted}
-        planned = config.with_steps({name: int(plan["steps"][name]) for name in PHASES})
+        planned = config.with_steps({name: int(plan["steps"][name]) for name in config.phases})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             "{path} is damaged", remedy="give another run folder", path=path
@@ -127,19 +127,14 @@ def _step_counts(
     config: ChainConfig, run: Path, material: Material, budget: float | None, steps: int | None
 ) -> tuple[dict[str, int], dict[str, float]]:
     """(steps of each phase, seconds that a step took where it was timed)."""
-    shares = dict(zip(PHASES, config.shares, strict=True))
-    if config.start:
-        shares["flow"] = 0.0
+    shares = {n: s for n, s in zip(PHASES, config.shares, strict=True) if n in config.phases}
     shares = {name: share / sum(shares.values()) for name, share in shares.items()}
     if steps is not None:
         return {name: max(1, round(share * steps)) for name, share in shares.items()}, {}
     if budget is None:
-        return {name: config.loop(name).steps for name in PHASES}, {}
+        return {name: config.loop(name).steps for name in shares}, {}
     begun = time.monotonic()
-    timed = {
-        name: _seconds_a_step(config, run, material, name) if shares[name] else 1.0
-        for name in PHASES
-    }
+    timed = {name: _seconds_a_step(config, run, material, name) for name in shares}
     left = budget - (time.monotonic() - begun)
     if left <= 0:
         raise OptionError(
@@ -148,10 +143,10 @@ def _step_counts(
             option="budget",
             value=budget,
         )
-    slowest = torch.tensor([timed[name] for name in PHASES], dtype=torch.float64)
+    slowest = torch.tensor([timed[name] for name in shares], dtype=torch.float64)
     return {
         name: max(1, int(shares[name] * left / seconds))
-        for name, seconds in zip(PHASES, slowest.tolist(), strict=True)
+        for name, seconds in zip(shares, slowest.tolist(), strict=True)
     }, timed
 
 

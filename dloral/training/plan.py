@@ -69,8 +69,18 @@ class ChainConfig:
             raise OptionError(
                 "rank and film_shots are 1 or more, workers and held_out_clips 0 or more"
             )
+        if self.pool is not None and self.clips.photo_reductions != ClipSpec().photo_reductions:
+            raise OptionError(
+                "photo_reductions are of clips without a pool, which has its own",
+                remedy="leave them out, or give pool=None",
+            )
         if min(self.shares) < 0 or sum(self.shares) <= 0:
             raise OptionError(f"shares is {self.shares}; give 0 or more for each phase")
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """Those that train something: with a ``start``, the flow net is taken from there."""
+        return PHASES[1:] if self.start else PHASES
 
     def loop(self, phase: str) -> LoopConfig:
         """The loop of a phase, by its name."""
@@ -78,10 +88,11 @@ class ChainConfig:
         return loop
 
     def with_steps(self, steps: dict[str, int]) -> "ChainConfig":
-        """With so many steps a phase. Where they are not the configuration's own, warm-up and
-        decay keep their share of the steps."""
+        """With so many steps a phase, of those that train. Where they are not the configuration's
+        own, warm-up and decay keep their share of the steps."""
         loops = {}
-        for name, count in steps.items():
+        for name in self.phases:
+            count = steps[name]
             loop = self.loop(name)
             factor = count / loop.steps
             loops[f"{name}_loop"] = replace(

@@ -105,8 +105,11 @@ COMPACT_CPU = ChainConfig(
             COMPACT_SCHEDULE,
             consistency_weights={"psnr_loss": 1.0, "temporal": 0.3},
             enhancement_weights={
-                **{"teacher_charbonnier": 0.5, "teacher_gradient": 1.0, "teacher_feature": 0.3},
-                **{"temporal": 0.1, "grid": 20.0},
+                "teacher_charbonnier": 0.5,
+                "teacher_gradient": 1.0,
+                "teacher_feature": 0.3,
+                "temporal": 0.1,
+                "grid": 20.0,
             },
         ),
     ),
@@ -124,6 +127,7 @@ COMPACT_GPU = replace(
     decoder=DecoderConfig(crop=192),
     algorithm1=replace(COMPACT_CPU.algorithm1, clips=24, crop=192),
     pool=PoolConfig(held=6000, at_a_time=48),
+    film_shots=1600,
 )
 """The same on one GPU, with clips made there."""
 

@@ -156,12 +156,17 @@ def test_a_start_gives_its_flow_net_and_what_fits(
     assert "vae.finish.4.weight" in base
     assert "vae.finish.4.weight" not in same
     assert not (run / "flow").exists()
-    assert json.loads((run / "plan.json").read_text())["steps"]["flow"] == 1
+    assert json.loads((run / "plan.json").read_text())["steps"].keys() == set(PHASES[1:])
     weights = start / "flow" / "diffusion_pytorch_model.safetensors"
     changed = {n: t + 1 for n, t in load_file(weights).items()}
     save_file(changed, weights)
     with pytest.raises(DLoRALError, match="was started with start_sha256"):
         run_chain(other, run)
+
+
+def test_what_a_pool_does_not_look_at_is_refused(photos: Path) -> None:
+    with pytest.raises(OptionError, match="photo_reductions are of clips without a pool"):
+        tiny(photos, "clips.photo_reductions=(1.0,)")
 
 
 def test_a_start_of_another_kind_is_one_line(photos: Path, tmp_path: Path) -> None:
