@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import shutil
 import socket
 import threading
 import time
@@ -20,10 +19,8 @@ from dloral.studio.page import configuration
 from dloral.studio.routes import build_routes
 from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.sessions import Sessions
-from dloral.studio.stored import store_result
 from dloral.studio.studio import Limits, Studio
 from dloral.video.probe import probe
-from tests.support.clips import frames_of
 
 
 @pytest.fixture
@@ -307,43 +304,6 @@ def test_closing_the_clip_takes_its_files(browser, token, clip, tmp_path):
 
 
 def test_an_example_is_opened(browser, token):
-    assert browser.post(f"/{token}/example?name=bar").json()["clip"]["name"] == "bar.mp4"
-
-
-def test_a_stored_result_is_shown_at_once(browser, token, studio, clip, tmp_path):
-    """It equals a run's; a new run takes its place; with another model none is shown."""
-    example = tmp_path / "bar.mp4"
-    shutil.copy(clip, example)
-    studio.examples["bar"] = example
-    folder = store_result(example, studio.model)
-    assert [path.name for path in folder.parent.iterdir()] == ["bar"]
-    state = browser.post(f"/{token}/example?name=bar").json()
-    assert state["job"]["stage"] == "done"
-    name, viewer = state["result"]["file"], state["result"]["viewer"]
-    stored = browser.get(f"/{token}/files/{name}").content
-    assert stored == (folder / name).read_bytes()
-    assert browser.get(f"/{token}/files/{viewer}").content == (folder / viewer).read_bytes()
-    session = studio.sessions.find(token)
-    assert not session.is_at_work
-    browser.post(f"/{token}/job", json={"settings": state["job"]["settings"]})
-    again = tmp_path / "again.mp4"
-    name = finish(browser, token)["result"]["file"]
-    again.write_bytes(browser.get(f"/{token}/files/{name}").content)
-    assert frames_of(again) == frames_of(folder / name)
-    assert session.is_at_work
-    assert (folder / name).read_bytes() == stored
-    studio.model.name = "another"
-    assert browser.post(f"/{token}/example?name=bar").json()["job"] is None
-
-
-def test_a_stored_result_that_is_damaged_is_not_shown(browser, token, studio, clip, tmp_path):
-    example = tmp_path / "bar.mp4"
-    shutil.copy(clip, example)
-    studio.examples["bar"] = example
-    folder = store_result(example, studio.model)
-    (folder / "viewer.mp4").unlink()
-    assert browser.post(f"/{token}/example?name=bar").json()["result"] is None
-    (folder / "chosen.json").write_text("{")
     assert browser.post(f"/{token}/example?name=bar").json()["clip"]["name"] == "bar.mp4"
 
 

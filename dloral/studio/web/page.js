@@ -74,7 +74,13 @@ export class StudioPage {
       onError: (error) => this.fail(error),
     });
     this.source = new Source(this.link, {
-      onClip: (state) => { this.opened(state); focusAfterOpening(this); },
+      onClip: (state) => {
+        if (state.result) {  // of an example, stored with it
+          this.controls.remembered = null;
+          this.restored(state);
+        } else this.opened(state);
+        focusAfterOpening(this);
+      },
       onFiles: (files) => takeFiles(this, files),
       onSettings: (settings, name) => { this.applySettings(settings); this.say(`Settings of ${name} are back.`, "note"); this.settled(); },
       onError: (error) => this.fail(error),
