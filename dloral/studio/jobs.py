@@ -288,6 +288,9 @@ class Job:
                     continue
                 if step.stage == "done":
                     continue  # the clip is; what the viewer needs is not yet
+                if not step.frame and self.newest is not None:  # resumed: what was done still is
+                    done = self.newest
+                    step = replace(step, frame=done.frame, num_frames=done.num_frames)
                 self.stage, self.newest = step.stage, step
                 if self.row:
                     self.row.report(step)

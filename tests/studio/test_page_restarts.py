@@ -85,7 +85,9 @@ def test_three_jobs_outlive_tabs_and_server(
     for job in store.all():
         source = tmp_path / job.name
         whole = upscale_video(
-            source, tmp_path / f"whole-{job.name}", options(tiny_model, scale=1.5, resume=False)
+            source,
+            tmp_path / f"whole-{job.name}",
+            options(tiny_model, scale=1.5, resume=False, dtype="auto"),
         )
         result = job.folder / f"{source.stem}-restored.mp4"
         assert frames_of(result) == frames_of(whole)

@@ -1,5 +1,6 @@
 """The queue as the page's front end steers it: order, pause, resume, cancel, retry, settings."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,13 +14,16 @@ from dloral.jobs import journal, running
 from dloral.jobs.journal import JOURNAL
 from dloral.jobs.segments import SegmentFile
 from dloral.jobs.store import JobStore
+from dloral.studio import jobs
 from dloral.studio.limits import Patience
 from dloral.studio.models import Models
 from dloral.studio.records import Records
+from dloral.studio.restoration import restore
 from dloral.studio.routes import build_routes
 from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.sessions import Sessions
 from dloral.studio.studio import Limits, Studio
+from dloral.upscale import Progress
 from dloral.video import writer
 from tests.studio.conftest import wait_until, write_clip
 
@@ -265,6 +269,34 @@ def test_a_paused_job_expires_like_a_result(browser, start, studio, clip, long_c
     session.forget_old_result(500, 1501.0)
     assert session.job is None
     browser.delete(f"/{running}/job", params={"keep": False})
+
+
+def test_a_job_that_is_stopped_as_it_resumes_keeps_what_is_done(
+    browser, start, source, monkeypatch: pytest.MonkeyPatch
+):
+    """Before its first new frame, while the clip is opened again."""
+    token = start(source)
+    wait_until(lambda: job_of(browser, token)["frame"] >= 10)
+    post(browser, f"{token}/job/pause")
+    done = wait_for(browser, token, "paused")["frame"]
+    opening, go_on = threading.Event(), threading.Event()
+
+    def slow(*arguments):
+        yield Progress("loading")
+        opening.set()
+        assert go_on.wait(60)
+        yield from restore(*arguments)
+
+    monkeypatch.setattr(jobs, "restore", slow)
+    post(browser, f"{token}/job/resume")
+    assert opening.wait(60)
+    assert job_of(browser, token)["frame"] == done
+    browser.delete(f"/{token}/job", params={"keep": True})
+    go_on.set()
+    wait_for(browser, token, "done")
+    result = browser.get(f"/{token}/state").json()["result"]
+    assert result["part"]
+    assert 8 <= len(result["times"]) <= done + 1  # a whole segment at the least
 
 
 def test_a_job_that_is_resumed_at_once_goes_on(browser, start, source):
