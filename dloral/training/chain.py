@@ -26,7 +26,7 @@ from dloral.files import write_json, write_whole
 from dloral.models.adapters import add_adapters
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.checkpoints import BEFORE, CHECKPOINT, CheckpointError
-from dloral.training.fresh import build_pipeline, take_over
+from dloral.training.fresh import build_pipeline, start_trunk, take_over
 from dloral.training.loop import LoopConfig, own_micro_batches, process_state
 from dloral.training.monitor import check_run_folder, make_run_folder
 from dloral.training.objective import FEATURES, TEACHER
@@ -168,9 +168,6 @@ class Chain:
         self.config, self.material = config, material
         self.device = material.state.device
         self.pipe: DLoRALPipeline = build_pipeline(config.sizes, config.base_loop.seed)
-        if config.start:
-            take_over(self.pipe, config.start)
-        self.pipe = self.pipe.to(self.device).channels_last()
         self._pictures: Pictures | None = None
         names = config.base.loss_names() | config.algorithm1.plan().loss_names()
         self.teacher = self.features = None
@@ -182,6 +179,11 @@ class Chain:
                     option="teacher",
                 )
             self.teacher = load_srvgg(teacher_file(config.teacher)).to(self.device)
+        if config.sizes.trunk_depth and config.teacher:
+            start_trunk(self.pipe, teacher_file(config.teacher))
+        if config.start:
+            take_over(self.pipe, config.start)
+        self.pipe = self.pipe.to(self.device).channels_last()
         featured = sorted({name.removeprefix(TEACHER) for name in names} & set(FEATURES))
         if featured:
             self.features = load_perceptual(featured[0])[1].to(self.device)

@@ -1,6 +1,7 @@
 """A compact pipeline with fresh weights: its sizes, and how it starts."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -10,6 +11,7 @@ from dloral.models.flow import SPyNet
 from dloral.models.unet import TwoLoRAUNet, plain_state_dict
 from dloral.models.vae import CompactVAE
 from dloral.pipeline import DLoRALPipeline
+from dloral.weights.srvgg import load_srvgg
 from dloral.weights.torch_folder import load_torch_pipeline
 
 
@@ -29,6 +31,7 @@ class CompactSizes:
     finish_channels: int = 8
     decoder_sees_input: bool = False
     upsample: bool = False
+    trunk_depth: int = 0
 
 
 def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
@@ -56,6 +59,7 @@ def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
             sizes.finish_channels,
             decoder_sees_input=sizes.decoder_sees_input,
             upsample=sizes.upsample,
+            trunk_depth=sizes.trunk_depth,
         ),
         unet=unet,
         flow=SPyNet(sizes.flow_levels, sizes.flow_channels),
@@ -66,6 +70,19 @@ def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
         color_fix="wavelet",
     )
     return pipe.channels_last()
+
+
+def start_trunk(pipe: DLoRALPipeline, network: Path) -> None:
+    """The decoder's trunk from a network's file; raises :class:`WeightsError` for other sizes."""
+    try:
+        pipe.vae.decoder.start_from(load_srvgg(network))
+    except ValueError as error:
+        raise WeightsError(
+            "{path} is {found}",
+            remedy="give realesr-general-x4v3, or sizes.trunk_depth=0",
+            path=network,
+            found=str(error),
+        ) from error
 
 
 def take_over(pipe: DLoRALPipeline, model: str) -> None:

@@ -76,6 +76,7 @@ class Objective:
         self.pipe, self.names = pipe, names
         self.feature_distance, self.teacher = feature_distance, teacher
         self.flow_reduction, self.checkpointing = flow_reduction, checkpointing
+        self._answered: tuple[Restored, Tensor] | None = None
         self.csd = ScoreDistillation(pipe, csd or CSDConfig()) if "csd" in names else None
         self.adversarial = None
         if "adversarial" in names:
@@ -117,6 +118,7 @@ class Objective:
             for name, weight in sorted(weights.items())
             if weight
         }
+        self._answered = None
         if self.adversarial is not None and discriminate:
             frames, hq_frames = restored.frames.flatten(0, 1), restored.hq_frames.flatten(0, 1)
             found["discriminator"] = self.adversarial.critic(frames, hq_frames).mean()
@@ -126,7 +128,9 @@ class Objective:
         """One loss by its name, (N,) for N frames or pairs of frames."""
         frames = restored.frames.flatten(0, 1)
         if name.startswith(TEACHER):
-            wanted, name = self._answers(restored), name.removeprefix(TEACHER)
+            if self._answered is None or self._answered[0] is not restored:
+                self._answered = (restored, self._answers(restored))  # one answer for all losses
+            wanted, name = self._answered[1], name.removeprefix(TEACHER)
         else:
             wanted = restored.hq_frames.flatten(0, 1)
         if name in FRAME_LOSSES:
