@@ -4,6 +4,7 @@ Legend: N clips, T frames, S pixels a side, cells of 8 pixels. Frames are uint8 
 and float32 RGB in [0, 1] where they are used.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,11 @@ class PoolConfig:
     """``held`` clips, the newest; ``at_a_time`` are made together, every ``refill_every`` steps,
     after ``warm_refills`` before the first. ``light_share`` of them are made smaller and lightly
     compressed, no more: what is hardly degraded must not be spoilt. Degradations are put together
-    from ``draws`` that are made once."""
+    from ``draws`` that are made once.
+
+    ``smaller_share`` of the micro-batches are for scales below 4: larger parts of the clips, of
+    which truth and flow are made up to ``most_reduction`` times smaller, and what is degraded is
+    not. So the scale goes down to ``4 / most_reduction`` (our decision)."""
 
     held: int = 24_000
     at_a_time: int = 192
@@ -31,6 +36,8 @@ class PoolConfig:
     warm_refills: int = 12
     light_share: float = 0.08
     draws: int = 2500
+    smaller_share: float = 0.0
+    most_reduction: float = 2.0
 
     def __post_init__(self) -> None:
         check(
@@ -42,8 +49,16 @@ class PoolConfig:
                 "warm_refills": (self.warm_refills >= 0, "0 or more"),
                 "light_share": (0 <= self.light_share <= 1, "a share from 0 to 1"),
                 "draws": (self.draws >= 1, "1 or more"),
+                "smaller_share": (0 <= self.smaller_share <= 1, "a share from 0 to 1"),
+                "most_reduction": (self.most_reduction >= 1, "1 or more"),
             },
         )
+
+    def size(self, crop: int) -> int:
+        """Pixels a side that clips need here, so that crops of ``crop`` can be cut."""
+        if not self.smaller_share:
+            return crop
+        return math.ceil(self.most_reduction * crop / LATENT_STRIDE) * LATENT_STRIDE
 
 
 class PoolClips:
@@ -83,28 +98,47 @@ class PoolClips:
         """Random clips, cut somewhere on the latent grid, all of them turned and mirrored in the
         same one of eight ways."""
         self._refill_until(draw.step)
-        device, crop, generator = self.hq.device, self.crop, self._generator(draw.rng)
+        device, generator = self.hq.device, self._generator(draw.rng)
+        cut = self._cut_side(draw.rng)
         filled = min(self.refills, self.slots) * self.config.at_a_time
         # On the device, so that a step never waits for a copy of a few numbers.
         rows = torch.randint(filled, (self.clips,), device=device, generator=generator)
-        steps = (self.hq.shape[-1] - crop) // LATENT_STRIDE
+        steps = (self.hq.shape[-1] - cut) // LATENT_STRIDE
         offsets = torch.randint(steps + 1, (2, self.clips), device=device, generator=generator)
         parts = [
             _cut(tensor, rows, unit * offsets, side)
             for tensor, unit, side in (
-                (self.hq, LATENT_STRIDE, crop),
-                (self.lq, LATENT_STRIDE // 4, crop // 4),
-                (self.flow, 1, crop // LATENT_STRIDE),
+                (self.hq, LATENT_STRIDE, cut),
+                (self.lq, LATENT_STRIDE // 4, cut // 4),
+                (self.flow, 1, cut // LATENT_STRIDE),
             )
         ]
         (hq, lq), flow = turned(parts[:2], parts[2], draw.rng)
-        small = lq.flatten(0, 1).float() / 255
-        enlarged = resize_bicubic(small, crop, crop).unflatten(0, lq.shape[:2])
-        full = flow.flatten(0, 1).float()
+        return self._sized(hq.float() / 255, lq.float() / 255, flow.float())
+
+    def _cut_side(self, rng: np.random.Generator) -> int:
+        """Pixels a side that are cut: the crop, or for smaller scales up to ``most_reduction``
+        times as many."""
+        # Nothing is drawn without a share, so that older runs go on as they began.
+        if not self.config.smaller_share or rng.random() >= self.config.smaller_share:
+            return self.crop
+        most = self.config.size(self.crop) // LATENT_STRIDE
+        return int(rng.integers(self.crop // LATENT_STRIDE, most + 1)) * LATENT_STRIDE
+
+    def _sized(self, hq: Tensor, lq: Tensor, flow: Tensor) -> Clips:
+        """Clips of the crop's size from parts (N,T,3,S,S), (N,T,3,S/4,S/4), (N,T-1,2,s,s)."""
+        crop, shape = self.crop, lq.shape[:2]
+        small = lq.flatten(0, 1)
+        enlarged = resize_bicubic(small, crop, crop).unflatten(0, shape)
+        if hq.shape[-1] != crop:
+            reduced = resize_bicubic(hq.flatten(0, 1), crop, crop, "pil")
+            flow, hq = flow * (crop / hq.shape[-1]), reduced.unflatten(0, shape)
         if self.frames > 1:
-            full = LATENT_STRIDE * F.interpolate(full, (crop, crop), mode="bilinear")
+            full = LATENT_STRIDE * F.interpolate(flow.flatten(0, 1), (crop, crop), mode="bilinear")
+        else:
+            full = flow
         full = full.reshape(self.clips, self.frames - 1, 2, crop, crop)
-        return Clips(hq.float() / 255, enlarged, full, small.unflatten(0, lq.shape[:2]))
+        return Clips(hq, enlarged, full, small.unflatten(0, shape))
 
     def _refill_until(self, step: int) -> None:
         due = self.config.warm_refills + 1 + step // self.config.refill_every

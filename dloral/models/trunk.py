@@ -5,8 +5,8 @@ pixels.
 
 A pixel of a frame that bicubic enlarged four times is, to 7e-4, the same weighted mean of the 4 x 4
 pixels that it became (:data:`CELL`). So the decoder works on cells like an SR network on its small
-input, and may start as one (:meth:`TrunkDecoder.start_from`): a decoder that can draw from the first
-step. Latents are added to its features at several depths, from zero (our decision).
+input, and may start as one (:meth:`TrunkDecoder.start_from`): it can draw from the first step.
+Latents are added to its features at several depths, from zero (our decision).
 """
 
 import torch
@@ -50,8 +50,8 @@ class TrunkDecoder(nn.Module):
     def forward(self, latents: Tensor, lq_frames: Tensor) -> Tensor:
         cells = F.pixel_unshuffle(lq_frames, SIDE)
         small = small_of(cells)
-        body, dtype = self.trunk.body, latents.dtype
-        x = body[0](small.to(dtype)) + self.join(cells.to(dtype))
+        body, dtype = list(self.trunk.body), latents.dtype
+        x: Tensor = body[0](small.to(dtype)) + self.join(cells.to(dtype))
         depth = len(body) // TAPS
         for index, layer in enumerate(body[1:], start=1):
             if index % depth == 1 and index // depth < TAPS:

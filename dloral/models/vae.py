@@ -7,6 +7,8 @@ for two CPU cores: pixel-unshuffle ends put all convolutions at 1/4 and 1/8 of t
 (our decision; a full-resolution convolution costs more than the whole network at 1/4).
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -75,9 +77,10 @@ class CompactVAE(ModelMixin, ConfigMixin):
             nn.PixelUnshuffle(2),
             nn.Conv2d(4 * width, latent_channels, 3, padding=1),
         )
-        self.decoder: nn.Module
         if trunk_depth:
-            self.decoder = TrunkDecoder(latent_channels, width, trunk_depth)
+            if not decoder_sees_input:
+                raise ValueError("a decoder with a trunk sees its input; set decoder_sees_input")
+            self.decoder: Any = TrunkDecoder(latent_channels, width, trunk_depth)
             return
         shuffle = 2 if upsample else PATCH
         self.decoder = nn.Sequential(
@@ -121,13 +124,13 @@ class CompactVAE(ModelMixin, ConfigMixin):
 
         ``lq_frames`` (B,3,8h,8w) in [-1,1] is that frame, for a decoder that sees it.
         """
-        sees = self.config.decoder_sees_input
-        assert lq_frames is not None or not sees, "this decoder sees the bicubic frame"
         if self.config.trunk_depth:
+            assert lq_frames is not None, "this decoder sees the bicubic frame"
             sample = self.decoder(z, lq_frames)
         else:
             features = self.decoder[:2](z)
-            if sees:
+            if self.config.decoder_sees_input:
+                assert lq_frames is not None, "this decoder sees the bicubic frame"
                 features = features + self.join(F.pixel_unshuffle(lq_frames.to(z.dtype), PATCH))
             sample = self.finish(self.decoder[2:](features))
         return DecoderOutput(sample=sample) if return_dict else (sample,)

@@ -311,7 +311,9 @@ class Chain:
             if sources.windows:
                 reduction, most = config.clips.video_reduction, config.film_shots
                 film = film_clips(sources.windows, frames, reduction, most)
-            size = max(config.flow.crop, config.base.crop, config.algorithm1.crop)
+            size = max(config.base.crop, config.algorithm1.crop)
+            size = max(size, config.flow.crop) if "flow" in config.phases else size
+            size = config.pool.size(size) if config.pool else size
             share = config.clips.video_share
             self._pictures = Pictures(
                 sources.photos, film, size, self.device, *(() if share is None else (share,))

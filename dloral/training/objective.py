@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dloral.errors import OptionError
+from dloral.frames.resize import resize_bicubic
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.adversarial import AdversarialConfig, AdversarialLoss
 from dloral.training.csd import CSDConfig, ScoreDistillation
@@ -154,12 +155,13 @@ class Objective:
                 "train on photographs and videos"
             )
         answers = self.teacher(restored.small_frames.flatten(0, 1)).clamp(0, 1)
-        if answers.shape[-2:] != restored.frames.shape[-2:]:
+        height, width = restored.frames.shape[-2:]
+        if answers.shape[-2] < height:
             raise OptionError(
                 f"the teacher enlarges frames to {answers.shape[-1]}x{answers.shape[-2]}, which "
-                f"are {restored.frames.shape[-1]}x{restored.frames.shape[-2]} here; train at its "
-                "own scale"
+                f"are {width}x{height} here; train at its own scale or below"
             )
+        answers = resize_bicubic(answers, height, width, "pil")  # as people use it below its scale
         return answers
 
     def _each(self, loss: Callable[..., Tensor], *frames: Tensor) -> Tensor:

@@ -147,6 +147,32 @@ def same(first: Clips, second: Clips) -> bool:
     return all(torch.equal(a, b) for a, b in (*pairs, flows))
 
 
+def test_smaller_scales_are_of_larger_parts(pictures: Pictures):
+    """Degraded as ever, truth and flow smaller: the sizes of a crop, at scales from 4 down to 2."""
+    config = replace(SMALL, smaller_share=0.5, most_reduction=2.0)
+    assert config.size(32) == SIZE
+    pool = PoolClips(pictures, frames=2, clips=3, crop=32, seed=5, config=config)
+    moved, left = {}, []
+    for step in range(24):
+        clips = drawn(pool, step)
+        assert clips.hq_frames.shape == clips.lq_frames.shape == (3, 2, 3, 32, 32)
+        assert clips.flow is not None
+        assert clips.small_frames is not None
+        assert clips.flow.shape == (3, 1, 2, 32, 32)
+        before, now = clips.hq_frames.unbind(1)
+        inner = (..., slice(8, -8), slice(8, -8))
+        change = [
+            (frames - now)[inner].abs().mean()
+            for frames in (before, warp(before, clips.flow[:, 0], "border"))
+        ]
+        moved[clips.small_frames.shape[-1]] = change[0]
+        if clips.small_frames.shape[-1] > 8:
+            left.append(change[1] / change[0])
+    assert min(moved) == 8
+    assert 12 < max(moved) <= 16
+    assert sum(left) / len(left) < 0.6
+
+
 def test_a_resumed_pool_draws_what_an_unbroken_one_does(pictures: Pictures):
     """At every step of a run that fills the pool more than twice over; torch's own random numbers
     are neither used nor moved."""

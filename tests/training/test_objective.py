@@ -1,0 +1,69 @@
+"""Losses by name: what a teacher answers, and to which sizes."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dloral.errors import OptionError
+from dloral.frames.resize import resize_bicubic
+from dloral.models.srvgg import SRVGG
+from dloral.pipeline import DLoRALPipeline
+from dloral.training.fresh import build_pipeline
+from dloral.training.objective import Objective, Restored
+from dloral.training.start import TINY_SIZES
+
+NAMES = {"teacher_charbonnier", "teacher_gradient", "charbonnier"}
+
+
+class CountingTeacher(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.network, self.calls = SRVGG(8, 2), 0
+
+    def forward(self, small: Tensor) -> Tensor:
+        self.calls += 1
+        answers: Tensor = self.network(small)
+        return answers
+
+
+@pytest.fixture(scope="module")
+def pipe() -> DLoRALPipeline:
+    return build_pipeline(TINY_SIZES)
+
+
+def restored(frames: Tensor, small: Tensor) -> Restored:
+    frames = frames[None]
+    return Restored(
+        frames, torch.zeros_like(frames), torch.zeros(1, 2, 4, 4, 4), None, small_frames=small[None]
+    )
+
+
+def test_a_teacher_is_asked_once_a_step(pipe: DLoRALPipeline) -> None:
+    teacher = CountingTeacher()
+    objective = Objective(pipe, NAMES, teacher=teacher)
+    for step in range(1, 3):
+        clips = restored(torch.rand(2, 3, 32, 32), torch.rand(2, 3, 8, 8))
+        found = objective.weighed(clips, dict.fromkeys(NAMES, 1.0))
+        assert found.keys() == NAMES
+        assert teacher.calls == step
+
+
+@pytest.mark.parametrize("side", [8, 12, 16])
+def test_below_its_scale_a_teacher_s_answer_is_made_smaller(
+    pipe: DLoRALPipeline, side: int
+) -> None:
+    teacher, small = CountingTeacher(), torch.rand(2, 3, side, side)
+    with torch.no_grad():
+        answer = resize_bicubic(teacher(small).clamp(0, 1), 32, 32, "pil")
+    objective = Objective(pipe, NAMES, teacher=teacher)
+    loss = objective.loss("teacher_charbonnier", restored(answer, small))
+    assert loss.max() < 1.1e-3  # Charbonnier's epsilon
+    assert objective.loss("teacher_charbonnier", restored(1 - answer, small)).min() > 0.01
+
+
+def test_above_its_scale_a_teacher_has_no_answer(pipe: DLoRALPipeline) -> None:
+    objective = Objective(pipe, NAMES, teacher=CountingTeacher())
+    clips = restored(torch.rand(2, 3, 32, 32), torch.rand(2, 3, 6, 6))
+    with pytest.raises(OptionError, match="24x24, which are 32x32 here"):
+        objective.loss("teacher_charbonnier", clips)
