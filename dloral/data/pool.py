@@ -122,7 +122,7 @@ class PoolClips:
         # Nothing is drawn without a share, so that older runs go on as they began.
         if not self.config.smaller_share or rng.random() >= self.config.smaller_share:
             return self.crop
-        most = self.config.size(self.crop) // LATENT_STRIDE
+        most = min(self.config.size(self.crop), self.hq.shape[-1]) // LATENT_STRIDE
         return int(rng.integers(self.crop // LATENT_STRIDE, most + 1)) * LATENT_STRIDE
 
     def _sized(self, hq: Tensor, lq: Tensor, flow: Tensor) -> Clips:

@@ -52,10 +52,11 @@ class TrunkDecoder(nn.Module):
         small = small_of(cells)
         body, dtype = list(self.trunk.body), latents.dtype
         x: Tensor = body[0](small.to(dtype)) + self.join(cells.to(dtype))
-        depth = len(body) // TAPS
-        for index, layer in enumerate(body[1:], start=1):
-            if index % depth == 1 and index // depth < TAPS:
-                x = x + F.pixel_shuffle(self.taps[index // depth](latents), 2)
+        between = len(body) // TAPS
+        for index, layer in enumerate(body[1:]):
+            tap, within = divmod(index, between)
+            if not within and tap < TAPS:
+                x = x + F.pixel_shuffle(self.taps[tap](latents), 2)
             x = layer(x)
         # In float32: in half precision a frame's own values are only good to half a grey level.
         rest = 2 * F.interpolate(small, scale_factor=SIDE, mode="nearest") - 1 - lq_frames

@@ -312,8 +312,8 @@ class Chain:
                 reduction, most = config.clips.video_reduction, config.film_shots
                 film = film_clips(sources.windows, frames, reduction, most)
             size = max(config.base.crop, config.algorithm1.crop)
-            size = max(size, config.flow.crop) if "flow" in config.phases else size
             size = config.pool.size(size) if config.pool else size
+            size = max(size, config.flow.crop) if "flow" in config.phases else size
             share = config.clips.video_share
             self._pictures = Pictures(
                 sources.photos, film, size, self.device, *(() if share is None else (share,))

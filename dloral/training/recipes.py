@@ -64,12 +64,12 @@ ALGORITHM1_LOOP = LoopConfig(
     mixed_precision="auto",
 )
 
-DRAWN = {"teacher_charbonnier": 0.8, "teacher_gradient": 1.0, "charbonnier": 0.2}
+DRAWN = {"teacher_charbonnier": 0.4, "teacher_gradient": 0.8, "charbonnier": 0.2}
 """A teacher's answer is a function of the input, so its l1 does not blur; the truth keeps fidelity
 (our decision)."""
 
 COMPACT_CPU = ChainConfig(
-    sizes=CompactSizes(finish_channels=24, decoder_sees_input=True, upsample=True),
+    sizes=CompactSizes(decoder_sees_input=True, trunk_depth=32),
     rank=32,
     flow=FlowConfig(clips=1, frames=2, moved_pairs=24, warm_up_share=0.55),
     flow_loop=LoopConfig(
@@ -80,53 +80,63 @@ COMPACT_CPU = ChainConfig(
         mixed_precision="auto",
     ),
     base=BaseConfig(
-        clips=4,
+        clips=3,
         frames=2,
-        crop=128,
+        crop=160,
+        reconstructed=2,
+        reconstructed_weight=0.6,
         weights=DRAWN,
-        late_weights={**DRAWN, "temporal": 0.1},
+        late_weights={**DRAWN, "temporal": 0.4},
     ),
     base_loop=LoopConfig(
-        steps=40_000,
-        learning_rate=6e-4,
-        decay_steps=20_000,
+        steps=4600,
+        learning_rate=5e-4,
+        decay_steps=2500,
         checkpoint_every=500,
-        evaluate_every=1000,
+        evaluate_every=500,
         mixed_precision="auto",
+        rate_factors={"vae.decoder.trunk": 0.2},
     ),
-    decoder=DecoderConfig(),
+    decoder=DecoderConfig(crop=160),
     decoder_loop=LoopConfig(
-        steps=1000, learning_rate=1e-4, decay_steps=500, ema=0.99, mixed_precision="auto"
+        steps=200, learning_rate=1e-4, decay_steps=100, ema=0.99, mixed_precision="auto"
     ),
     algorithm1=Algorithm1Config(
-        clips=4,
-        crop=128,
+        clips=3,
+        crop=160,
         schedule=replace(
             COMPACT_SCHEDULE,
-            consistency_weights={"psnr_loss": 1.0, "temporal": 0.3},
+            consistency_weights={"psnr_loss": 1.0, "temporal": 0.5},
             enhancement_weights={
-                "teacher_charbonnier": 0.5,
+                "teacher_charbonnier": 0.4,
                 "teacher_gradient": 1.0,
-                "teacher_feature": 0.3,
-                "temporal": 0.1,
+                "feature": 0.4,
+                "temporal": 0.3,
                 "grid": 20.0,
             },
         ),
     ),
-    algorithm1_loop=replace(ALGORITHM1_LOOP, steps=4000, decay_steps=1000),
-    pool=PoolConfig(held=4800, at_a_time=48, refill_every=60),
+    algorithm1_loop=replace(ALGORITHM1_LOOP, steps=4500, decay_steps=2000),
+    pool=PoolConfig(
+        held=1440,
+        at_a_time=12,
+        refill_every=60,
+        warm_refills=30,
+        light_share=0.2,
+        smaller_share=0.25,
+    ),
     film_shots=160,
 )
-"""The compact model from nothing, on two cores: flow net, base, decoder, Algorithm 1. The base and
-D-LoRA learn to draw from a teacher (``teacher``: its file); C-LoRA pulls towards the truth."""
+"""The compact model on two cores: flow net, base, decoder, Algorithm 1. The decoder's trunk starts
+as the teacher (``teacher``: its file), from which base and D-LoRA learn to draw; C-LoRA pulls
+towards the truth."""
 
 COMPACT_GPU = replace(
     COMPACT_CPU,
     flow=FlowConfig(clips=32, warm_up_share=0.5),
-    base=replace(COMPACT_CPU.base, clips=48, crop=192),
-    decoder=DecoderConfig(crop=192),
-    algorithm1=replace(COMPACT_CPU.algorithm1, clips=24, crop=192),
-    pool=PoolConfig(held=6000, at_a_time=48),
+    base=replace(COMPACT_CPU.base, clips=32, crop=160, reconstructed=8),
+    algorithm1=replace(COMPACT_CPU.algorithm1, clips=24, crop=160),
+    pool=PoolConfig(held=3000, at_a_time=48, light_share=0.2, smaller_share=0.25),
     film_shots=1600,
 )
 """The same on one GPU, with clips made there."""
