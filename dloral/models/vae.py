@@ -7,8 +7,6 @@ for two CPU cores: pixel-unshuffle ends put all convolutions at 1/4 and 1/8 of t
 (our decision; a full-resolution convolution costs more than the whole network at 1/4).
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -16,8 +14,6 @@ from diffusers.models.autoencoders.vae import DecoderOutput, EncoderOutput
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
-
-from dloral.models.trunk import TrunkDecoder
 
 PATCH = 4  # pixels a side that pixel-unshuffle folds into channels
 
@@ -49,8 +45,6 @@ class CompactVAE(ModelMixin, ConfigMixin):
     that latents need not carry what the input shows anyway. ``upsample``: the last enlargement is
     shuffle by 2, convolution, nearest by 2, convolution instead of one shuffle by 4, which is
     meant to draw less of a grid (not measured yet) and computes less (both our decision).
-    ``trunk_depth``: inner convolutions of a :class:`~dloral.models.trunk.TrunkDecoder`, which then
-    stands in for all of that; 0 without.
     """
 
     latent_stride = 2 * PATCH
@@ -67,7 +61,6 @@ class CompactVAE(ModelMixin, ConfigMixin):
         scaling_factor: float = 1.0,
         decoder_sees_input: bool = False,
         upsample: bool = False,
-        trunk_depth: int = 0,
     ) -> None:
         super().__init__()
         self.encoder = nn.Sequential(
@@ -77,11 +70,6 @@ class CompactVAE(ModelMixin, ConfigMixin):
             nn.PixelUnshuffle(2),
             nn.Conv2d(4 * width, latent_channels, 3, padding=1),
         )
-        if trunk_depth:
-            if not decoder_sees_input:
-                raise ValueError("a decoder with a trunk sees its input; set decoder_sees_input")
-            self.decoder: Any = TrunkDecoder(latent_channels, width, trunk_depth)
-            return
         shuffle = 2 if upsample else PATCH
         self.decoder = nn.Sequential(
             nn.Conv2d(latent_channels, 4 * width, 3, padding=1),
@@ -124,15 +112,11 @@ class CompactVAE(ModelMixin, ConfigMixin):
 
         ``lq_frames`` (B,3,8h,8w) in [-1,1] is that frame, for a decoder that sees it.
         """
-        if self.config.trunk_depth:
+        features = self.decoder[:2](z)
+        if self.config.decoder_sees_input:
             assert lq_frames is not None, "this decoder sees the bicubic frame"
-            sample = self.decoder(z, lq_frames)
-        else:
-            features = self.decoder[:2](z)
-            if self.config.decoder_sees_input:
-                assert lq_frames is not None, "this decoder sees the bicubic frame"
-                features = features + self.join(F.pixel_unshuffle(lq_frames.to(z.dtype), PATCH))
-            sample = self.finish(self.decoder[2:](features))
+            features = features + self.join(F.pixel_unshuffle(lq_frames.to(z.dtype), PATCH))
+        sample = self.finish(self.decoder[2:](features))
         return DecoderOutput(sample=sample) if return_dict else (sample,)
 
     def forward(self, x: Tensor) -> Tensor:

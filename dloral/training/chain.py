@@ -26,7 +26,7 @@ from dloral.files import write_json, write_whole
 from dloral.models.adapters import add_adapters
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.checkpoints import BEFORE, CHECKPOINT, CheckpointError
-from dloral.training.fresh import build_pipeline, start_trunk, take_over
+from dloral.training.fresh import build_pipeline, take_over
 from dloral.training.loop import LoopConfig, own_micro_batches, process_state
 from dloral.training.monitor import check_run_folder, make_run_folder
 from dloral.training.objective import FEATURES, TEACHER
@@ -179,8 +179,6 @@ class Chain:
                     option="teacher",
                 )
             self.teacher = load_srvgg(teacher_file(config.teacher)).to(self.device)
-        if config.sizes.trunk_depth and config.teacher:
-            start_trunk(self.pipe, teacher_file(config.teacher))
         if config.start:
             take_over(self.pipe, config.start)
         self.pipe = self.pipe.to(self.device).channels_last()

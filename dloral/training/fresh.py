@@ -1,9 +1,9 @@
 """A compact pipeline with fresh weights: its sizes, and how it starts."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from dloral.errors import WeightsError
 from dloral.models.cfr import CrossFrameRetrieval
@@ -11,7 +11,6 @@ from dloral.models.flow import SPyNet
 from dloral.models.unet import TwoLoRAUNet, plain_state_dict
 from dloral.models.vae import CompactVAE
 from dloral.pipeline import DLoRALPipeline
-from dloral.weights.srvgg import load_srvgg
 from dloral.weights.torch_folder import load_torch_pipeline
 
 
@@ -31,7 +30,6 @@ class CompactSizes:
     finish_channels: int = 8
     decoder_sees_input: bool = False
     upsample: bool = False
-    trunk_depth: int = 0
 
 
 def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
@@ -59,7 +57,6 @@ def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
             sizes.finish_channels,
             decoder_sees_input=sizes.decoder_sees_input,
             upsample=sizes.upsample,
-            trunk_depth=sizes.trunk_depth,
         ),
         unet=unet,
         flow=SPyNet(sizes.flow_levels, sizes.flow_channels),
@@ -72,26 +69,19 @@ def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
     return pipe.channels_last()
 
 
-def start_trunk(pipe: DLoRALPipeline, network: Path) -> None:
-    """The decoder's trunk from a network's file; raises :class:`WeightsError` for other sizes."""
-    try:
-        pipe.vae.decoder.start_from(load_srvgg(network))
-    except ValueError as error:
-        raise WeightsError(
-            "{path} is {found}",
-            remedy="give realesr-general-x4v3, or sizes.trunk_depth=0",
-            path=network,
-            found=str(error),
-        ) from error
-
-
 def take_over(pipe: DLoRALPipeline, model: str) -> None:
     """Copy into ``pipe`` the flow net of a compact model, and of its VAE and UNet, without LoRAs,
-    what has the same name and shape; raises :class:`WeightsError` where the flow nets differ."""
+    what has the same name and shape; raises :class:`WeightsError` where the flow nets differ.
+
+    Blocks that a deeper decoder has more come after the model's own, and start as no change.
+    """
     other = load_torch_pipeline(model, device="cpu", dtype="float32")
     taken = {"vae": other.vae, "unet": other.unet, "flow": other.flow}
     for part, module in taken.items():
         had = plain_state_dict(module)
+        if part == "vae" and isinstance(module, CompactVAE):
+            blocks = module.config.decoder_blocks
+            had = _with_more_blocks(had, 2 + blocks, pipe.vae.config.decoder_blocks - blocks)
         fresh = getattr(pipe, part).state_dict()
         same = {n: t for n, t in had.items() if n in fresh and t.shape == fresh[n].shape}
         if part == "flow" and same.keys() != fresh.keys():
@@ -101,3 +91,15 @@ def take_over(pipe: DLoRALPipeline, model: str) -> None:
                 value=model,
             )
         getattr(pipe, part).load_state_dict(fresh | same)
+
+
+def _with_more_blocks(had: dict[str, Tensor], blocks_end: int, more: int) -> dict[str, Tensor]:
+    """A VAE's weights under the names they have with ``more`` decoder blocks before the layer
+    ``blocks_end``."""
+    renamed = {}
+    for name, tensor in had.items():
+        part, index, *rest = name.split(".")
+        if part == "decoder" and int(index) >= blocks_end:
+            index = str(int(index) + max(more, 0))
+        renamed[".".join([part, index, *rest])] = tensor
+    return renamed

@@ -69,7 +69,9 @@ DRAWN = {"teacher_charbonnier": 0.4, "teacher_gradient": 0.8, "charbonnier": 0.2
 (our decision)."""
 
 COMPACT_CPU = ChainConfig(
-    sizes=CompactSizes(decoder_sees_input=True, trunk_depth=32),
+    sizes=CompactSizes(
+        decoder_blocks=14, finish_channels=24, decoder_sees_input=True, upsample=True
+    ),
     rank=32,
     flow=FlowConfig(clips=1, frames=2, moved_pairs=24, warm_up_share=0.55),
     flow_loop=LoopConfig(
@@ -95,7 +97,6 @@ COMPACT_CPU = ChainConfig(
         checkpoint_every=500,
         evaluate_every=500,
         mixed_precision="auto",
-        rate_factors={"vae.decoder.trunk": 0.2},
     ),
     decoder=DecoderConfig(crop=160),
     decoder_loop=LoopConfig(
@@ -127,9 +128,8 @@ COMPACT_CPU = ChainConfig(
     ),
     film_shots=160,
 )
-"""The compact model on two cores: flow net, base, decoder, Algorithm 1. The decoder's trunk starts
-as the teacher (``teacher``: its file), from which base and D-LoRA learn to draw; C-LoRA pulls
-towards the truth."""
+"""The compact model from nothing, on two cores: flow net, base, decoder, Algorithm 1. The base and
+D-LoRA learn to draw from a teacher (``teacher``: its file); C-LoRA pulls towards the truth."""
 
 COMPACT_GPU = replace(
     COMPACT_CPU,

@@ -28,7 +28,7 @@ from dloral.training.recipes import CHAINS, COMPACT_CPU
 from dloral.weights.loading import load_pipeline
 
 TINY = (
-    "sizes.latent_channels=4 sizes.vae_width=8 sizes.encoder_blocks=1 sizes.trunk_depth=2 "
+    "sizes.latent_channels=4 sizes.vae_width=8 sizes.encoder_blocks=1 sizes.decoder_blocks=1 "
     "sizes.unet_channels=(8,8) sizes.flow_levels=2 sizes.flow_channels=(4,4,4,4) "
     "sizes.retrieval_heads=1 sizes.retrieval_head_dim=4 rank=2 workers=0 shares=(1,1,1,1) "
     "flow.clips=1 flow.crop=64 flow.moved_pairs=2 base.reconstructed=1 base.clips=1 base.crop=32 "
@@ -136,7 +136,7 @@ def test_each_phase_changes_its_own_parts_alone(unbroken: Path) -> None:
         changed = {n.split(".")[0] for n in now if not torch.equal(now[n], before[n])}
         assert changed == parts[phase]
     decoder = {n for n in after[2] if not torch.equal(after[2][n], after[1][n])}
-    assert all(n.startswith("vae.decoder.") for n in decoder)
+    assert all(n.startswith(("vae.decoder.", "vae.finish.", "vae.join.")) for n in decoder)
     assert all(torch.equal(after[3][n], t) for n, t in after[2].items() if n.startswith("vae."))
 
 
@@ -146,16 +146,22 @@ def test_a_start_gives_its_flow_net_and_what_fits(
     """The flow phase is left out; weights of other shapes stay fresh; another start is noticed."""
     start, run = tmp_path / "start", tmp_path / "run"
     shutil.copytree(unbroken / "pipeline", start)
-    other = tiny(photos, f"start={start}", "sizes.trunk_depth=3", "base_loop.learning_rate=0")
+    other = tiny(
+        photos,
+        f"start={start}",
+        "sizes.decoder_blocks=2",
+        "sizes.finish_channels=4",
+        "base_loop.learning_rate=0",
+    )
     run_chain(other, run, steps=6)
     had = load_file(unbroken / "algorithm1.safetensors")  # LoRAs apart, what the pipeline holds
     had = {name.replace(".base_layer.", "."): tensor for name, tensor in had.items()}
     base = load_file(run / "base.safetensors")
     same = {name for name, tensor in base.items() if torch.equal(tensor, had.get(name, tensor + 1))}
-    parts = ("flow.", "unet.", "vae.encoder.", "vae.decoder.join.", "vae.decoder.taps.")
+    parts = ("flow.", "unet.", "vae.encoder.", "vae.join.", "vae.decoder.0.", "vae.decoder.2.")
     assert {name for name in base if name.startswith(parts)} <= same
-    assert "vae.decoder.trunk.body.6.weight" in base
-    assert "vae.decoder.trunk.body.6.weight" not in same
+    assert "vae.finish.4.weight" in base
+    assert "vae.finish.4.weight" not in same
     assert not (run / "flow").exists()
     assert json.loads((run / "plan.json").read_text())["steps"].keys() == set(PHASES[1:])
     weights = start / "flow" / "diffusion_pytorch_model.safetensors"

@@ -1,38 +1,32 @@
-"""A fresh compact pipeline whose decoder starts as an SR network."""
+"""A fresh compact pipeline that takes over an earlier model's weights."""
 
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 import torch
-from safetensors.torch import save_file
+from torch import Tensor, nn
 
-from dloral.errors import WeightsError
-from dloral.models.srvgg import SRVGG
-from dloral.training.fresh import build_pipeline, start_trunk
+from dloral.pipeline import DLoRALPipeline
+from dloral.training.fresh import build_pipeline, take_over
 from dloral.training.start import TINY_SIZES
 
-SIZES = replace(TINY_SIZES, decoder_sees_input=True, trunk_depth=3)
+SIZES = replace(TINY_SIZES, decoder_sees_input=True, upsample=True)
 
 
-@pytest.fixture
-def network(tmp_path: Path) -> Path:
-    torch.manual_seed(3)
-    save_file(SRVGG(TINY_SIZES.vae_width, 3).state_dict(), tmp_path / "network.safetensors")
-    return tmp_path / "network.safetensors"
+@torch.no_grad()
+def restored(pipe: DLoRALPipeline, frames: Tensor) -> Tensor:
+    latents = pipe.encode(frames)
+    return pipe.decode(pipe.refine(latents, latents, None), frames)
 
 
-def test_a_trunk_starts_as_the_network_in_a_file(network: Path) -> None:
-    pipe = build_pipeline(SIZES)
-    start_trunk(pipe, network)
-    torch.manual_seed(3)
-    wanted = SRVGG(TINY_SIZES.vae_width, 3).state_dict()
-    found = pipe.vae.decoder.trunk.state_dict()
-    assert found.keys() == wanted.keys()
-    assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
-
-
-def test_a_network_of_other_sizes_is_one_line(network: Path) -> None:
-    pipe = build_pipeline(replace(SIZES, trunk_depth=4))
-    with pytest.raises(WeightsError, match=r"network\.safetensors is a network of other sizes"):
-        start_trunk(pipe, network)
+def test_a_deeper_decoder_starts_as_the_earlier_one(tmp_path: Path) -> None:
+    earlier = build_pipeline(SIZES, seed=1)
+    with torch.no_grad():
+        for parameter in earlier.vae.parameters():
+            nn.init.normal_(parameter, std=0.2)
+    earlier.save_pretrained(tmp_path)
+    deeper = build_pipeline(replace(SIZES, decoder_blocks=SIZES.decoder_blocks + 2), seed=2)
+    frames = torch.rand(1, 3, 16, 24)
+    assert not torch.allclose(restored(deeper, frames), restored(earlier, frames), atol=1e-3)
+    take_over(deeper, str(tmp_path))
+    torch.testing.assert_close(restored(deeper, frames), restored(earlier, frames))
