@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.context import LocalContext
 
 from dloral.errors import DLoRALError, InputError
 from dloral.frames.colour import COLOUR_FIXES
@@ -157,7 +158,7 @@ class Calls:
         clip = values.pop("clip")
         values["start"] = values.get("start") or 0.0
         values["fit"] = values.get("fit") or None  # callers may send an empty text for none
-        studio = self._studio
+        studio, listens = self._studio, _caller()
         token = studio.sessions.open()
         session = studio.sessions.find(token)
         assert session is not None
@@ -169,6 +170,8 @@ class Calls:
             studio.limits.check(info, settings.options, settings.format)
             job = session.start_job(settings)
             while not job.wait(LOOK_SECONDS):
+                if not listens():  # closing the session takes the job off the queue
+                    raise gr.Error("the caller is gone", print_exception=False)
                 studio.sessions.find(token)  # somebody is still here
                 newest = job.newest
                 if newest is not None and newest.num_frames:
@@ -220,6 +223,17 @@ class Calls:
         ]
 
 
+def _caller() -> Callable[[], bool]:
+    """Whether whoever made the call that is being answered still listens for the answer.
+
+    Gradio takes calls that wait off its queue when their caller is gone; of those that run it only
+    notes it.
+    """
+    blocks, event_id = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
+    event = blocks._queue.event_ids_to_events.get(event_id) if blocks and event_id else None
+    return lambda: event is None or event.alive
+
+
 def _given(clip: str | None) -> Path:
     if not clip:
         raise InputError("there is no clip; give a video or an image")
@@ -240,6 +254,8 @@ def _published_bytes(content: bytes, name: str) -> str:
 
 def _as_gradio(error: Exception) -> Exception:
     """The error as Gradio passes it to a caller; a mistake of ours is logged."""
+    if isinstance(error, gr.Error):
+        return error
     if not isinstance(error, DLoRALError):
         import logging
 

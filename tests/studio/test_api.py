@@ -5,6 +5,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -16,7 +17,7 @@ from PIL import Image
 
 from dloral.video.probe import probe
 from dloral.video.reader import read_frames
-from tests.studio.conftest import ROOT, serving
+from tests.studio.conftest import ROOT, serving, wait_until, write_clip
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +106,24 @@ def test_models_says_which_is_in_use(address, tiny_model):
     found = Client(address, verbose=False).predict(api_name="/models")
     assert [model["name"] for model in found if model["in_use"]] == [tiny_model.name]
     assert "compact" in [model["name"] for model in found]
+
+
+def jobs_of(address: str) -> int:
+    lines = httpx.get(f"{address}metrics").text.splitlines()
+    return int(next(line for line in lines if line.startswith("dloral_jobs_wait")).split()[1])
+
+
+def test_a_caller_who_goes_takes_the_job_along(address, tmp_path):
+    """One that runs, and one that waits behind it; files too, which ``serving`` looks for."""
+    clip = write_clip(tmp_path / "clip.mp4", 350, width=192, height=128, rate=60)
+    with clip.open("rb") as file:
+        uploaded = httpx.post(f"{address}gradio_api/upload", files={"files": file}).json()[0]
+    data = [{"path": uploaded, "meta": {"_type": "gradio.FileData"}}, 4.0, 1.0, 1.0, 1.0, 1, ""]
+    data += ["auto", "auto", 0.0, None, "h264", "auto", None, None]
+    call = f"{address}gradio_api/call/upscale"
+    with httpx.Client() as client, ExitStack() as streams:
+        for waiting in (1, 2):
+            event = client.post(call, json={"data": data}).json()["event_id"]
+            streams.enter_context(client.stream("GET", f"{call}/{event}"))
+            wait_until(lambda waiting=waiting: jobs_of(address) == waiting)
+    wait_until(lambda: not jobs_of(address), 20)
