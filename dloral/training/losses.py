@@ -43,20 +43,31 @@ def grid(frames: Tensor, hq_frames: Tensor, period: int = 8) -> Tensor:
     return (pattern - pattern.mean(dim=(-2, -1), keepdim=True)).abs().mean(dim=(1, 2, 3))
 
 
-def excess_detail(frames: Tensor, hq_frames: Tensor, cell: int = 8) -> Tensor:
+def detail(frames: Tensor, hq_frames: Tensor) -> Tensor:
+    """How far the amount of fine structure is from the truth's, more or less of it, (B,).
+
+    l1 blurs what the input does not tell: of several places that an edge or a leaf may have, it
+    takes the middle. The amount of structure in a cell can be told, and this asks for it, wherever
+    it lies (our decision; :func:`_fine_strength` says what is counted).
+    """
+    return (_fine_strength(frames) - _fine_strength(hq_frames)).abs().mean(dim=(1, 2, 3))
+
+
+def excess_detail(frames: Tensor, hq_frames: Tensor) -> Tensor:
     """How much fine structure the output has where the truth has less, (B,).
 
-    Fine structure is what a 5 x 5 mean takes away; its root mean square over cells of ``cell``
-    pixels is compared, and only the excess counts. A feature distance does not see dots on smooth
-    ground, and :func:`grid` none whose strength follows the picture; this sees both (our decision).
+    A feature distance does not see dots on smooth ground, and :func:`grid` none whose strength
+    follows the picture; this sees both (our decision).
     """
+    excess = _fine_strength(frames) - _fine_strength(hq_frames)
+    return excess.clamp(min=0).mean(dim=(1, 2, 3))
 
-    def strength(pictures: Tensor) -> Tensor:
-        smooth = F.avg_pool2d(F.pad(pictures, (2, 2, 2, 2), mode="replicate"), 5, 1)
-        fine = (pictures - smooth).square().mean(dim=1, keepdim=True)
-        return (F.avg_pool2d(fine, cell) + 1e-6).sqrt()
 
-    return (strength(frames) - strength(hq_frames)).clamp(min=0).mean(dim=(1, 2, 3))
+def _fine_strength(frames: Tensor, cell: int = 8) -> Tensor:
+    """The root mean square, over cells of ``cell`` pixels, of what a 5 x 5 mean takes away."""
+    smooth = F.avg_pool2d(F.pad(frames, (2, 2, 2, 2), mode="replicate"), 5, 1)
+    fine = (frames - smooth).square().mean(dim=1, keepdim=True)
+    return (F.avg_pool2d(fine, cell) + 1e-6).sqrt()
 
 
 def gradient(frames: Tensor, hq_frames: Tensor) -> Tensor:
@@ -120,6 +131,7 @@ FRAME_LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "psnr_loss": psnr_loss,
     "gradient": gradient,
     "grid": grid,
+    "detail": detail,
     "excess_detail": excess_detail,
 }
 """Losses of frames and the truth alone, by the names that a phase weighs."""

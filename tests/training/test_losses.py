@@ -23,6 +23,8 @@ from dloral.training.adversarial import AdversarialConfig, AdversarialLoss
 from dloral.training.csd import CSDConfig, ScoreDistillation, adapters_off
 from dloral.training.losses import (
     FeatureDistance,
+    charbonnier,
+    detail,
     excess_detail,
     flow_consistency,
     grid,
@@ -389,3 +391,12 @@ def test_excess_detail_sees_dots_on_smooth_ground_and_no_lost_detail():
     assert excess_detail(ramp + dots, ramp) > 5 * grid(ramp + dots, ramp)
     assert excess_detail(ramp, stripes) == 0
     assert excess_detail(stripes, stripes) == 0
+
+
+def test_detail_asks_for_the_amount_of_structure_and_not_for_its_place():
+    ramp = torch.linspace(0.2, 0.6, 64).expand(1, 3, 64, 64)
+    stripes = ramp + 0.2 * (torch.arange(64) % 4 < 2)
+    shifted = ramp + 0.2 * ((torch.arange(64) + 1) % 4 < 2)
+    assert detail(ramp, stripes) == detail(stripes, ramp) > 0.05
+    assert detail(shifted, stripes) < 0.1 * detail(ramp, stripes)
+    assert charbonnier(shifted, stripes) > 0.9 * charbonnier(ramp, stripes)
