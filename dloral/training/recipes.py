@@ -64,7 +64,7 @@ ALGORITHM1_LOOP = LoopConfig(
     mixed_precision="auto",
 )
 
-DRAWN = {"teacher_charbonnier": 0.4, "teacher_gradient": 0.8, "charbonnier": 0.2}
+DRAWN = {"teacher_charbonnier": 0.5, "teacher_gradient": 1.0, "charbonnier": 0.2}
 """A teacher's answer is a function of the input, so its l1 does not blur; the truth keeps fidelity
 (our decision)."""
 
@@ -88,12 +88,13 @@ COMPACT_CPU = ChainConfig(
         reconstructed=2,
         reconstructed_weight=0.6,
         weights=DRAWN,
-        late_weights={**DRAWN, "temporal": 0.4},
+        late_weights={**DRAWN, "teacher_gradient": 0.8, "detail": 0.6, "temporal": 0.3},
+        late_from=0.425,
     ),
     base_loop=LoopConfig(
-        steps=4600,
+        steps=5500,
         learning_rate=5e-4,
-        decay_steps=2500,
+        decay_steps=3000,
         checkpoint_every=500,
         evaluate_every=500,
         mixed_precision="auto",
@@ -117,7 +118,7 @@ COMPACT_CPU = ChainConfig(
             },
         ),
     ),
-    algorithm1_loop=replace(ALGORITHM1_LOOP, steps=4500, decay_steps=2000),
+    algorithm1_loop=replace(ALGORITHM1_LOOP, steps=3500, decay_steps=1500),
     pool=PoolConfig(
         held=1440,
         at_a_time=12,
