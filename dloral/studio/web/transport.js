@@ -75,7 +75,7 @@ export const where = (page, index, count, time = 0, first = 0) => {
   seek.value = String(index);
   seek.disabled = count < 2;
   seek.setAttribute("aria-valuetext", count ? `frame ${index + 1} of ${count}, ${time.toFixed(1)} seconds` : "");
-  find("#where").textContent = count ? `Frame ${index + 1} of ${count} · ${time.toFixed(2)} s` : "";
+  find("#where").textContent = count ? `Frame\u00a0${index + 1} of\u00a0${count} · ${time.toFixed(2)}\u00a0s` : "";
   for (const name of ["back", "forth"]) find(`#${name}`).disabled = count < 2;
   if (page.state.clip) page.strip.now((index + first) / page.state.clip.fps);
   if (page.showing === "result" && page.state.result) {
