@@ -17,6 +17,7 @@ from pathlib import Path
 from torch import Tensor
 
 from dloral.errors import OptionError, OutputError, Setting
+from dloral.video.carried import PIPED, carried_notes
 from dloral.video.colour import matrix_of, rgb_to_frame
 from dloral.video.encoding import CodedFrame, OutputFormat
 from dloral.video.filters import FRAME, OFF
@@ -150,8 +151,7 @@ class PipeWriter:
         )
         # Frames in a pipe do not say their matrix, so it is the one that a reader will guess.
         self._matrix = matrix_of(self._format.new_frame())
-        if source.has_audio:
-            self.notes.append("a pipe keeps no sound")
+        self.notes += carried_notes(source, PIPED)
 
     def write(self, pixels: Tensor, time: Fraction, duration: Fraction) -> None:
         if self._origin is None:

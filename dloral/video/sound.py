@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import cast
+from typing import NamedTuple, cast
 
 import av
 import numpy as np
@@ -39,26 +39,39 @@ _UNNAMED = {("aac", "6.1")}
 """Read back, such sound is seven channels of no name; 7.1 has room for them all."""
 
 
+class SoundFormat(NamedTuple):
+    """What sound becomes; ``is_mixed``: channels have to be mixed for ``layout``."""
+
+    codec: str
+    rate: int
+    layout: str
+    is_mixed: bool
+
+
+def new_sound(stream: AudioStream, library: str) -> SoundFormat:
+    """The format that FFmpeg's encoder ``library`` has for a source's sound."""
+    context = stream.codec_context
+    rate = context.sample_rate
+    if library == "libopus":
+        rate = _OPUS_RATE
+    elif rate not in _AAC_RATES:
+        rate = 96000 if rate > 96000 else 48000
+    layout = _layout(library, context, rate)
+    is_mixed = av.AudioLayout(layout).nb_channels < context.channels
+    return SoundFormat(av.Codec(library, "w").canonical_name, rate, layout, is_mixed)
+
+
 class NewSound:
-    """``layout``: of the result; ``mixed``: whether channels had to be mixed for it."""
+    """A track of new sound for a source's, in :func:`new_sound`'s format."""
 
     def __init__(self, stream: AudioStream, output: OutputContainer, library: str) -> None:
         self._source = stream
-        context = stream.codec_context
-        rate = context.sample_rate
-        if library == "libopus":
-            rate = _OPUS_RATE
-        elif rate not in _AAC_RATES:
-            rate = 96000 if rate > 96000 else 48000
-        self._rate = rate
-        self.layout = _layout(library, context, rate)
-        self._stream = cast(AudioStream, output.add_stream(library, rate=rate))
-        self._stream.codec_context.layout = self.layout
-        self.mixed = self._stream.codec_context.channels < context.channels
+        _, self._rate, self._layout, _ = new_sound(stream, library)
+        self._stream = cast(AudioStream, output.add_stream(library, rate=self._rate))
+        self._stream.codec_context.layout = self._layout
         self._stream.codec_context.bit_rate = (
             _BITS_PER_CHANNEL * self._stream.codec_context.channels
         )
-        self.codec = self._stream.codec_context.codec.canonical_name
         self._resampler: AudioResampler | None = None
         self._input: tuple[str, str, int] | None = None  # what the resampler is set up for
         self._position: int | None = None  # the next sample of the result
@@ -92,7 +105,7 @@ class NewSound:
         found = (frame.format.name, frame.layout.name, frame.sample_rate)
         if found != self._input:
             yield from self._flushed()
-            self._resampler = AudioResampler(format=_FORMAT, layout=self.layout, rate=self._rate)
+            self._resampler = AudioResampler(format=_FORMAT, layout=self._layout, rate=self._rate)
             self._input = found
         assert self._resampler is not None
         try:

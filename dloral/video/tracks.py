@@ -1,8 +1,8 @@
 """Everything of the source but its picture, carried over beside the restored one.
 
-Packets are copied where the container can hold their codec; else sound is encoded anew and text
-subtitles are converted. They are read from the source in step with the picture, so that no more of
-them is held than the encoder's own delay. Nothing here ends a job: what is damaged or cannot be
+What goes over, and how, is :mod:`dloral.video.carried`'s decision. Packets are
+read from the source in step with the picture, so that no more of them is held than the encoder's
+own delay. Nothing here ends a job: what is damaged or cannot be
 held is left out, and ``notes`` say so.
 """
 
@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from fractions import Fraction
-from io import BytesIO
-from itertools import islice
 
 import av
 from av import Packet
@@ -24,42 +22,21 @@ from av.stream import AttachmentStream, Stream
 from av.subtitles.stream import SubtitleStream
 from av.video.stream import VideoStream
 
-from dloral.errors import OptionError, Setting
 from dloral.video import extras
+from dloral.video.carried import (
+    FONTS,
+    NEW_SOUND,
+    NEW_SUBTITLES,
+    Way,
+    packet_time,
+    planned_tracks,
+)
 from dloral.video.copied import Copied, Cut, Track
-from dloral.video.encoders import CONTAINERS
-from dloral.video.labels import label, lost_marks
+from dloral.video.labels import label
 from dloral.video.media import open_media, picture_stream, reason
 from dloral.video.probe import ClipInfo
 from dloral.video.sound import NewSound
 from dloral.video.subtitles import NewSubtitles
-
-_PCM = {f"pcm_{kind}" for kind in ("s16le", "s16be", "s24le", "s24be", "s32le", "s32be", "f32le")}
-_SOUND = {
-    ".mp4": {"aac", "mp3", "mp2", "ac3", "eac3", "opus", "flac", "alac"},
-    ".mov": {"aac", "mp3", "mp2", "ac3", "eac3", "alac"} | _PCM,
-    ".webm": {"opus", "vorbis"},
-    ".mkv": {"aac", "mp3", "mp2", "ac3", "eac3", "opus", "flac", "alac", "vorbis", "dts", "truehd"}
-    | _PCM,
-}
-"""What each container is known to hold and players to find there."""
-
-_SUBTITLES = {
-    ".mp4": {"mov_text"},
-    ".mov": {"mov_text"},
-    ".webm": {"webvtt"},
-    ".mkv": {"subrip", "ass", "webvtt", "hdmv_pgs_subtitle", "dvd_subtitle", "dvb_subtitle"},
-}
-_NEW_SOUND = {".mp4": "aac", ".mov": "aac", ".mkv": "aac", ".webm": "libopus"}
-_NEW_SUBTITLES = {".mp4": "mov_text", ".mov": "mov_text", ".mkv": "subrip", ".webm": "webvtt"}
-_TEXT_SUBTITLES = {"mov_text", "subrip", "ass", "webvtt", "text"}
-
-_FONTS = ".mkv"
-"""The container that holds attachments."""
-
-_COVERS = (".mp4", ".mkv")
-_REHEARSED = 2000
-"""Packets of the file in which a sound track's beginning is looked for."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EPIPE, errno.EFBIG, errno.EROFS}
 """Errors of the disk, which end a job; all others of the muxer are a packet's own."""
@@ -82,7 +59,6 @@ class Tracks:
         add_picture: Callable[[], VideoStream],
         audio: str = "auto",
     ) -> None:
-        self._audio = audio
         self._clip, self._output, self._suffix, self.notes = clip, output, suffix, notes
         self._cut: Cut | None = None
         self._tracks: dict[int, Track] = {}
@@ -99,52 +75,34 @@ class Tracks:
         tags = dict(clip.tags)
         extras.write_tags(tags, output, suffix)
         picture = picture_stream(container, clip.path)
-        left_out: list[str] = []
-        if clip.has_cover and suffix == ".mp4" and (lost := extras.own_keys(tags)):
-            left_out.append(f"tags that {suffix} cannot hold beside a cover ({', '.join(lost)})")
+        planned = planned_tracks(container, clip, suffix, audio)
         for stream in container.streams:
             if stream.index == picture.index:
                 self._picture = add_picture()
                 label(self._picture, picture)
-            elif stream.index in clip.other_programmes:
-                left_out.append("another programme")
-            else:
-                left_out += self._add(stream)
+            elif stream.index in planned.ways:
+                self._add(stream, planned.ways[stream.index])
         self._timecode = extras.timecode_of(container, picture)
-        kept = [s for s in container.streams if s.index in self._tracks]
-        kind = CONTAINERS[suffix]
-        marks = dict.fromkeys(mark for s in kept for mark in lost_marks(s, kind))
-        if marks:
-            left_out.append(f"marks of tracks that {suffix} cannot hold ({', '.join(marks)})")
-        notes.extend(f"{what} left out" for what in dict.fromkeys(left_out))
+        notes.extend(planned.notes)
         chosen = [s for s in container.streams if s.index in self._tracks.keys() | self._covers]
         if chosen:
             self._packets = clip.clock.demux(container, *chosen)
 
-    def _add(self, stream: Stream) -> list[str]:
-        """Carry a stream over; what is left out of it."""
-        if stream.type == "audio" and self._audio == "none":
-            return []
-        if stream.type in ("audio", "subtitle"):
-            track = self._make_track(stream)
-            if track is not None:
-                self._tracks[stream.index] = track
+    def _add(self, stream: Stream, way: Way) -> None:
+        output, suffix = self._output, self._suffix
+        if way == Way.COPIED:
+            hides_run_up = suffix in (".mp4", ".mov")
+            self._tracks[stream.index] = Copied(stream, output, hides_run_up)
+        elif isinstance(stream, AudioStream):
+            self._tracks[stream.index] = NewSound(stream, output, NEW_SOUND[suffix])
+        elif isinstance(stream, SubtitleStream):
+            self._tracks[stream.index] = NewSubtitles(stream, output, NEW_SUBTITLES[suffix])
         elif isinstance(stream, AttachmentStream):
-            if self._suffix != _FONTS:
-                return [f"attachments such as fonts, which {self._suffix} cannot hold,"]
-            extras.attach(stream, self._output)
-        elif stream.type == "video" and stream.disposition & av.stream.Disposition.attached_pic:
-            if self._suffix not in _COVERS or not extras.is_cover_codec(stream):
-                return [f"cover picture, which {self._suffix} cannot hold,"]
-            if self._suffix == _FONTS:
-                extras.attach_cover(stream, self._cover_data(stream.index), self._output)
-            else:
-                self._covers[stream.index] = extras.Cover(stream, self._output)
-        elif stream.type == "video":
-            return ["a second picture track"]
-        elif getattr(stream, "name", "") != "tmcd" and "timecode" not in stream.metadata:
-            return ["a data track (telemetry and the like)"]
-        return []
+            extras.attach(stream, output)
+        elif suffix == FONTS:
+            extras.attach_cover(stream, self._cover_data(stream.index), output)
+        else:
+            self._covers[stream.index] = extras.Cover(stream, output)
 
     def _cover_data(self, index: int) -> bytes:
         with open_media(self._clip.path) as container:
@@ -184,7 +142,7 @@ class Tracks:
         assert cut is not None, "begin() comes first"
         while (packet := self._peek()) is not None:
             cover = self._covers.get(packet.stream_index)
-            time = _packet_time(packet)
+            time = packet_time(packet)
             waits = seconds is not None and time is not None and time - cut.origin > seconds
             if waits and cover is None:
                 return
@@ -229,77 +187,3 @@ class Tracks:
                 self._packets = iter(())
                 self.notes.append(f"sound ends early: it cannot be read further ({reason(error)})")
         return self._next
-
-    def _make_track(self, stream: Stream) -> Track | None:
-        suffix, notes = self._suffix, self.notes
-        name = stream.codec_context.codec.canonical_name if stream.codec_context else None
-        what = "sound" if stream.type == "audio" else "subtitles"
-        if name is None:
-            notes.append(f"{what} of an unknown codec left out")
-            return None
-        if isinstance(stream, AudioStream) and not _is_sound(stream):
-            notes.append("sound left out: its header says neither rate nor channels")
-            return None
-        why = self._why_not_copied(stream, name)
-        if why is None:
-            return Copied(stream, self._output, hides_run_up=suffix in (".mp4", ".mov"))
-        if isinstance(stream, AudioStream) and self._audio == "copy":
-            raise OptionError(
-                "sound cannot be copied: {value}",
-                remedy="use {setting}",
-                value=why,
-                setting=Setting("audio", "auto"),
-            )
-        if isinstance(stream, AudioStream):
-            track = NewSound(stream, self._output, _NEW_SOUND[suffix])
-            mixed = f", mixed to {track.layout}" if track.mixed else ""
-            notes.append(f"sound encoded anew as {track.codec}{mixed}: {why}")
-            return track
-        if isinstance(stream, SubtitleStream) and name in _TEXT_SUBTITLES:
-            new = _NEW_SUBTITLES[suffix]
-            notes.append(f"subtitles converted to {new}: {why}")
-            return NewSubtitles(stream, self._output, new)
-        notes.append(f"subtitles left out: {why}")
-        return None
-
-    def _why_not_copied(self, stream: Stream, name: str) -> str | None:
-        suffix = self._suffix
-        if stream.type == "audio" and self._audio == "aac" and name != "aac":
-            return "that was asked for"
-        if name not in (_SOUND if stream.type == "audio" else _SUBTITLES)[suffix]:
-            return f"{suffix} cannot hold {name}"
-        if stream.index in self._clip.changing_sound:
-            return "its rate or its channels change on the way"
-        if not _can_be_copied(self._clip, stream.index, suffix):
-            return f"its {name} packets do not fit into {suffix} as they are"
-        return None
-
-
-def _packet_time(packet: Packet) -> Fraction | None:
-    ticks = packet.pts if packet.dts is None else packet.dts
-    return None if ticks is None else ticks * Fraction(packet.time_base)
-
-
-def _is_sound(stream: AudioStream) -> bool:
-    return stream.codec_context.sample_rate > 0 and stream.codec_context.channels > 0
-
-
-def _can_be_copied(clip: ClipInfo, index: int, suffix: str) -> bool:
-    """A rehearsal: whether the muxer takes the stream's first packets, header and all."""
-    with open_media(clip.path) as container:
-        stream = container.streams[index]
-        output = av.open(BytesIO(), "w", format=CONTAINERS[suffix])
-        try:
-            track = Copied(stream, output, hides_run_up=True)
-            output.start_encoding()
-            cut: Cut | None = None
-            for packet in islice(clip.clock.demux(container), _REHEARSED):
-                time = _packet_time(packet)
-                if packet.stream_index != index or not packet.size or time is None:
-                    continue
-                cut = cut or Cut(time, None, whole=True)
-                output.mux(list(track.take(packet, cut)))
-            output.close()
-        except (av.FFmpegError, ValueError):
-            return False
-    return True

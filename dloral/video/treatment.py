@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dloral.errors import InputError, OptionError, Setting
 from dloral.options import AUTO, UpscaleOptions
+from dloral.video.carried import PIPED
 from dloral.video.encoders import CONTAINERS, ENCODERS, deepest
 from dloral.video.filters import FIELD, FILM, FRAME, OFF, RATES
 from dloral.video.hdr import LINEAR, NAMES
@@ -19,9 +20,6 @@ from dloral.video.images import other_files
 from dloral.video.picture_files import DEEP, WITH_ALPHA, lost_tags
 from dloral.video.pipes import is_pipe
 from dloral.video.probe import ClipInfo
-
-PIPED = "a pipe"
-"""In the place of a suffix: standard output."""
 
 _HOW = {
     FRAME: "deinterlaced, a whole frame for each",

@@ -27,6 +27,7 @@ import torch
 
 from dloral.errors import DLoRALError
 from dloral.video import worker
+from dloral.video.carried import carried_notes
 from dloral.video.picture_tags import picture_tags
 from dloral.video.probe import probe
 from dloral.video.reader import Frame, read_frames
@@ -38,6 +39,7 @@ from dloral.video.writer import open_writer
 _CALLS: dict[str, Callable[..., Any]] = {
     "probe": probe,
     "count_frames": count_frames,
+    "carried_notes": carried_notes,
     "picture_tags": picture_tags,
     "read_frames": read_frames,
     "read_frames_from": read_frames_from,
