@@ -37,8 +37,9 @@ def add_upscale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--output",
         metavar="OUT",
         required=True,
-        help=".mp4, .mkv, .mov or .webm; an image for an image; a folder for PNG frames; a folder "
-        "for the results of a batch; - for uncompressed frames on standard output",
+        help=".mp4, .mkv, .mov or .webm; .gif, .apng, .webp or .tif for all frames in one picture; "
+        "an image for an image; a folder for PNG frames; a folder for the results of a batch; - "
+        "for uncompressed frames on standard output",
     )
     _add_batch_options(parser)
     _add_engine_options(parser)

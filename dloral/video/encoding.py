@@ -288,6 +288,10 @@ def _alpha_of(packet: Packet) -> bytes:
     return bytes(packet.get_sidedata("matroska_block_additional"))[8:]  # behind its number
 
 
+_FRAMES = {"": ".png", ".apng": ".png"}
+"""Suffix of a result of many pictures to that of each, where they differ."""
+
+
 class _PictureEncoder:
     """Every frame is a whole file of its own."""
 
@@ -295,7 +299,8 @@ class _PictureEncoder:
 
     def __init__(self, chosen: OutputFormat, source: ClipInfo, origin: Fraction) -> None:
         self._chosen = chosen
-        self._format = PictureFormat(chosen.suffix or ".png", chosen.bit_depth, source)
+        suffix = _FRAMES.get(chosen.suffix, chosen.suffix)
+        self._format = PictureFormat(suffix, chosen.bit_depth, source)
         self._clock = _Clock(source, origin)
 
     def encode(self, pixels: Tensor, time: Fraction, duration: Fraction) -> Iterator[CodedFrame]:

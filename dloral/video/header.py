@@ -10,7 +10,8 @@ class Header(NamedTuple):
 
     ``has_alpha``: it has a channel of transparency; ``primaries``, ``transfer``: code points of
     ISO/IEC 23091-2 where the file says so; ``page_times``: when each of its pictures is shown, if
-    there are several, ``end``: until when the last one is, in seconds.
+    there are several, ``end``: until when the last one is, in seconds; ``plays``: how often they
+    are shown, 0 for ever, None where the file does not say.
     """
 
     height: int
@@ -23,3 +24,4 @@ class Header(NamedTuple):
     transfer: int | None = None
     page_times: tuple[Fraction, ...] = ()
     end: Fraction = Fraction(0)
+    plays: int | None = None

@@ -28,6 +28,7 @@ from dloral.video.picture_kinds import (
     check_not_raw,
     check_picture_size,
     opened_picture,
+    played,
     reading_picture,
 )
 from dloral.video.picture_tags import ORIENTATION
@@ -38,7 +39,7 @@ IMAGE_SUFFIXES = (
 )
 """What counts as a frame in a folder."""
 
-WRITABLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".exr")
+WRITABLE_SUFFIXES = (*(".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".exr", ".gif", ".apng"),)
 FOLDER_FPS = Fraction(24)
 JPEG_QUALITY = 95
 
@@ -86,8 +87,9 @@ def image_header(path: Path, page_fps: Fraction = FOLDER_FPS) -> Header:
         primaries, transfer = _coded_colours(path)
         has_alpha = _is_transparent(image) or _has_extra(image)
         times, end = _page_times(path, image, page_fps)
+        plays = played(image)
     return Header(
-        height, width, kind, bits, orientation, has_alpha, primaries, transfer, times, end
+        height, width, kind, bits, orientation, has_alpha, primaries, transfer, times, end, plays
     )
 
 
@@ -122,7 +124,11 @@ def load_image(
 
 
 def load_pages(
-    path: Path, count: int, keep_alpha: bool, on_note: Callable[[str], None] | None = None
+    path: Path,
+    count: int,
+    keep_alpha: bool,
+    keep_profile: bool = False,
+    on_note: Callable[[str], None] | None = None,
 ) -> Iterator[Tensor]:
     """:func:`load_image` for each picture of a file, one after another."""
     header = image_header(path)
@@ -134,7 +140,7 @@ def load_pages(
         for page in range(count):
             with reading_picture(path, f"cannot be decoded at picture {page + 1}"):
                 image.seek(page)
-                rgba = _as_tensor(image, False)
+                rgba = _as_tensor(image, keep_profile)
             if len(rgba) == 4 and not keep_alpha:
                 rgba = over_white(rgba[:3], rgba[3])
             yield _upright(rgba.contiguous(), header.orientation)

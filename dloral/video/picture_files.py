@@ -18,16 +18,18 @@ from PIL import Image
 from torch import Tensor
 
 from dloral.video.colour import over_white
+from dloral.video.encoders import CONTAINERS
+from dloral.video.gif import gif_picture
 from dloral.video.hdr import HLG, LINEAR, PQ, Mastering, from_restorable, linear_from_srgb
 from dloral.video.images import AFTER_IHDR, JPEG_QUALITY, MARK
-from dloral.video.picture_tags import picture_tags
+from dloral.video.picture_tags import PictureTags, picture_tags
 from dloral.video.probe import ClipInfo
 
 TIFFS = (".tif", ".tiff")
-WITH_ALPHA = (".png", ".webp", *TIFFS, ".exr")
+WITH_ALPHA = (".png", ".apng", ".gif", ".webp", *TIFFS, ".exr")
 """Files that hold transparency."""
 
-DEEP = (".png", *TIFFS, ".exr")
+DEEP = (".png", ".apng", *TIFFS, ".exr")
 """Files that hold more than 8 bits."""
 
 _BT709, _BT2020 = 1, 9
@@ -35,8 +37,8 @@ _BT709, _BT2020 = 1, 9
 
 @dataclass(frozen=True)
 class PictureFormat:
-    """``suffix``: .png, .jpg, .webp, .tif or .exr; ``bit_depth`` above 8 gives 16 bits where the
-    file holds them. ``source``: whose tags are kept."""
+    """``suffix``: .png, .jpg, .webp, .tif, .exr or .gif; ``bit_depth`` above 8 gives 16 bits where
+    the file holds them. ``source``: whose tags are kept."""
 
     suffix: str
     bit_depth: int
@@ -49,12 +51,27 @@ class PictureFormat:
 
 def lost_tags(source: ClipInfo, suffix: str, bit_depth: int) -> list[str]:
     """What a picture says beside its pixels and a file of this suffix will not."""
-    tags = picture_tags(source.path, source.isolated) if source.kind == "image" else None
-    if tags is None:
+    tags = tags_kept_of(source)
+    if tags is None or not suffix.startswith("."):
         return []
-    none_kept = suffix == ".exr" or (suffix in TIFFS and bit_depth > 8)
-    named = {"EXIF": tags.exif, "XMP": tags.xmp, "colour profile": tags.profile}
-    return [name for name, found in named.items() if found and none_kept]
+    none_kept = suffix in (".exr", ".gif") or (suffix in TIFFS and bit_depth > 8)
+    text_lost = none_kept or suffix in CONTAINERS
+    text_lost |= suffix in TIFFS and source.num_frames != 1
+    named = {
+        "EXIF": tags.exif and text_lost,
+        "XMP": tags.xmp and text_lost,
+        "colour profile": tags.profile and none_kept,
+    }
+    return [name for name, is_lost in named.items() if is_lost]
+
+
+def tags_kept_of(source: ClipInfo) -> PictureTags | None:
+    """What a source that is a picture's file, of one or several, says beside its pixels."""
+    return picture_tags(source.path, source.isolated) if is_picture_file(source) else None
+
+
+def is_picture_file(source: ClipInfo) -> bool:
+    return source.kind in ("image", "pages") or source.codec == "apng"
 
 
 def encode_picture(pixels: Tensor, form: PictureFormat) -> bytes:
@@ -72,6 +89,8 @@ def encode_picture(pixels: Tensor, form: PictureFormat) -> bytes:
         pixels = over_white(pixels[:3], pixels[3])
     peak, dtype = (65535, np.uint16) if form.is_wide else (255, np.uint8)
     codes = (pixels.clamp(0, 1) * peak).round().permute(1, 2, 0).numpy().astype(dtype)
+    if suffix == ".gif":
+        return gif_picture(codes)
     data = _wide(codes, suffix) if form.is_wide else _usual(codes, suffix, source)
     return _with_chunks(data, source) if suffix == ".png" else data
 
@@ -93,11 +112,13 @@ def _wide(codes: np.ndarray, suffix: str) -> bytes:
 def _usual(codes: np.ndarray, suffix: str, source: ClipInfo) -> bytes:
     image = Image.fromarray(codes)
     kept: dict[str, Any] = {}
-    tags = picture_tags(source.path, source.isolated) if source.kind == "image" else None
+    tags = tags_kept_of(source)
     if tags is not None:
         profile = tags.profile if source.keep_profile else b""
         kept = {"exif": tags.exif, "icc_profile": profile, "xmp": tags.xmp}
-        kept = {name: value for name, value in kept.items() if value}
+        # Offsets in a page's EXIF would not be right in a file of many.
+        names = ("icc_profile",) if suffix in TIFFS and source.num_frames != 1 else tuple(kept)
+        kept = {name: kept[name] for name in names if kept[name]}
     buffer = BytesIO()
     if suffix == ".png":
         image.save(buffer, "PNG", compress_level=4)  # its chunks are put in later
@@ -147,7 +168,7 @@ def _with_chunks(png: bytes, source: ClipInfo) -> bytes:
         chunks += _chunk(b"cICP", bytes((primaries, source.color_transfer, 0, 1)))
         if source.mastering is not None:
             chunks += _light_chunks(source.mastering)
-    tags = picture_tags(source.path, source.isolated) if source.kind == "image" else None
+    tags = tags_kept_of(source)
     if tags is not None:
         if tags.profile and source.keep_profile:
             chunks += _chunk(b"iCCP", b"ICC profile\0\0" + compress(tags.profile))

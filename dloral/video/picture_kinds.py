@@ -106,6 +106,25 @@ def _is_avif(path: Path) -> bool:
     return any(name in brand for name in (b"avif", b"avis") for brand in brands)
 
 
+def plays_of(path: Path) -> int | None:
+    """How often a GIF or APNG is shown, 0 for ever; None for other files."""
+    if not first_bytes(path).startswith((b"GIF8", SIGNATURES[0])):
+        return None
+    try:
+        with Image.open(path, formats=("GIF", "PNG")) as image:
+            return played(image)
+    except Exception:  # damaged: said where it is read
+        return None
+
+
+def played(image: Image.Image) -> int | None:
+    """As :func:`plays_of`, of an open picture."""
+    told = image.info.get("loop")
+    if image.format == "GIF":  # which tells how often it is shown again
+        return 1 if told is None else told + 1 if told else 0
+    return told if isinstance(told, int) else None
+
+
 def check_not_raw(path: Path) -> None:
     start = first_bytes(path)
     is_tiff = start.startswith((b"II*\0", b"MM\0*"))

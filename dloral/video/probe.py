@@ -43,7 +43,7 @@ from dloral.video.media import (
     open_media,
     picture_stream,
 )
-from dloral.video.picture_kinds import looks_like_image
+from dloral.video.picture_kinds import looks_like_image, plays_of
 from dloral.video.pipe_stream import FrameStream
 from dloral.video.programmes import other_programmes
 from dloral.video.scan import Scan, SizeChange, scan_video
@@ -83,7 +83,8 @@ class ClipInfo:
 
     ``field_order``: which lines come first, None where frames are whole; ``is_telecined``: film
     at 24 frames a second was made into it; ``mastering``: of HDR;
-    ``page_times``: when the pages of a file of several pictures are shown. What the reader does
+    ``page_times``: when the pages of a file of several pictures are shown; ``plays``: how often an
+    animated picture is shown, 0 for ever, None where that is not said. What the reader does
     (:func:`dloral.video.treatment.treated` sets it): ``deinterlace``: off, frame, field or film;
     ``keep_alpha``: give transparency beside the colour, not a white page behind it;
     ``keep_profile``: leave a picture in its own colour space; ``hdr``: keep or sdr. ``stream``:
@@ -125,6 +126,7 @@ class ClipInfo:
     has_alpha: bool = False
     mastering: Mastering | None = None
     page_times: tuple[Fraction, ...] = ()
+    plays: int | None = None
     deinterlace: str = OFF
     keep_alpha: bool = False
     keep_profile: bool = False
@@ -226,6 +228,7 @@ def _probe_image(path: Path, page_fps: Fraction) -> ClipInfo:
         duration=end,
         fps=min(len(times) / end, FASTEST_RATE).limit_denominator(1001),
         page_times=times,
+        plays=header.plays,
     )
 
 
@@ -331,6 +334,7 @@ def _probe_video(path: Path) -> ClipInfo:
             is_telecined=looks.combs.is_film,
             has_alpha=looks.has_alpha,
             mastering=looks.mastering,
+            plays=plays_of(path),
             deinterlace=FRAME if looks.combs.order else OFF,
         )
 

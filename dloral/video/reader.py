@@ -207,7 +207,7 @@ def _still_frames(
 ) -> Generator[_Timed, None, None]:
     if clip.kind == "pages":
         ends = [*clip.page_times[1:], clip.duration or clip.page_times[-1]]
-        pages = load_pages(clip.path, len(ends), clip.keep_alpha, on_note)
+        pages = load_pages(clip.path, len(ends), clip.keep_alpha, clip.keep_profile, on_note)
         for time, end, pixels in zip(clip.page_times, ends, pages, strict=True):
             yield _Timed(time, end - time, partial(_restorable, pixels, clip))
         return

@@ -17,7 +17,7 @@ from dloral.video.encoders import CONTAINERS, ENCODERS, deepest
 from dloral.video.filters import FIELD, FILM, FRAME, OFF, RATES
 from dloral.video.hdr import LINEAR, NAMES
 from dloral.video.images import other_files
-from dloral.video.picture_files import DEEP, WITH_ALPHA, lost_tags
+from dloral.video.picture_files import DEEP, TIFFS, WITH_ALPHA, is_picture_file, lost_tags
 from dloral.video.pipes import is_pipe
 from dloral.video.probe import ClipInfo
 
@@ -60,7 +60,7 @@ def treated(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> ClipInfo:
         clip,
         keep_alpha=keeps_alpha,
         hdr=hdr,
-        keep_profile=clip.kind == "image" and _holds_profile(clip, options, suffix),
+        keep_profile=is_picture_file(clip) and _holds_profile(clip, options, suffix),
     )
     ratio = RATES.get(method, Fraction(1)) / RATES.get(clip.deinterlace, Fraction(1))
     count = None if clip.num_frames is None else round(clip.num_frames * ratio)
@@ -100,12 +100,23 @@ def treatment_notes(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> lis
     if clip.has_alpha and not clip.keep_alpha:
         what = suffix if suffix not in CONTAINERS else f"{options.codec} in {suffix}"
         notes.append(f"transparency is shown over white: {what} holds none")
+    if clip.keep_alpha and suffix == ".gif":
+        notes.append("transparency is all or nothing in a GIF: cut at one half")
+    notes += _animation_notes(clip, suffix)
     if clip.kind == "folder" and (others := other_files(clip.path)):
         shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
         notes.append(f"left out of the folder, as no pictures: {shown}")
     if lost := lost_tags(clip, suffix, depth):
         notes.append(f"{' and '.join(lost)} left out: {suffix} is written without")
     return notes
+
+
+def _animation_notes(clip: ClipInfo, suffix: str) -> list[str]:
+    if suffix == ".gif":
+        return ["a GIF has 256 colours a frame"]
+    if suffix in TIFFS and clip.num_frames != 1 and clip.codec != "tiff":
+        return ["the pages of a TIFF have no times: how long each frame is shown is lost"]
+    return []
 
 
 def _of_film(clip: ClipInfo) -> str:
@@ -166,7 +177,7 @@ def _holds_hdr(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> bool:
         return True
     if clip.color_transfer == LINEAR:
         return suffix == ".exr"
-    if suffix in ("", ".png"):
+    if suffix in ("", ".png", ".apng"):
         return options.bit_depth != 8
     if suffix not in CONTAINERS or options.bit_depth == 8:
         return False
@@ -175,7 +186,7 @@ def _holds_hdr(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> bool:
 
 def _holds_profile(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> bool:
     """A file of its own that says its colours. Those of more bits are only read as they are."""
-    if suffix in (".png", ".jpg", ".jpeg", ".webp"):
+    if suffix in (".png", ".apng", ".jpg", ".jpeg", ".webp"):
         return True
     return suffix in DEEP and suffix != ".exr" and clip.bit_depth == 8 and options.bit_depth != 10
 

@@ -21,20 +21,14 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 from torch import Tensor
 
-from dloral.errors import OptionError, OutputError
+from dloral.errors import OptionError
+from dloral.video.animations import is_animation
 from dloral.video.encoders import CONTAINERS, mastering_options
-from dloral.video.encoding import (
-    SEGMENT_FRAMES,
-    CodedFrame,
-    FrameEncoder,
-    OutputFormat,
-    set_up,
-    time_unit,
-)
+from dloral.video.encoding import CodedFrame, OutputFormat, set_up, time_unit
 from dloral.video.extras import own_keys
+from dloral.video.frame_writers import FrameWriter, write_animation, write_folder, write_picture
 from dloral.video.isolated_writer import isolated_writer
 from dloral.video.media import seconds
-from dloral.video.parts import Part, remove_frames
 from dloral.video.pipe_formats import Y4M
 from dloral.video.pipes import STANDARD_OUTPUT, check_pipe_choices, is_pipe, write_output
 from dloral.video.probe import ClipInfo
@@ -44,7 +38,6 @@ from dloral.video.targets import (
     checked_target,
     frame_names,
     left_notes,
-    move_in,
     output_error,
 )
 from dloral.video.tracks import Tracks
@@ -103,13 +96,13 @@ def open_writer(
 ) -> contextlib.AbstractContextManager[Writer]:
     """A place to write the restored frames of ``source`` to, in a ``with`` block.
 
-    ``target``: .mp4, .mkv, .mov, .webm; .png, .jpg, .webp, .tif, .exr for a single picture; a
-    folder (no suffix, a trailing slash, or an existing folder) for 00000000.png, 00000001.png, ...,
-    or with the names of the source's frames (``keep_names``); 16 bits a channel when ``bit_depth``
-    is 10. ``start``, ``duration``: which seconds of the source the frames come from, so that sound
-    and subtitles are cut alike. ``-`` is standard output, which takes uncompressed frames as
-    ``pipe_format`` says. ``audio``: auto, copy, aac or none. A source that keeps its alpha
-    takes frames of four channels.
+    ``target``: .mp4, .mkv, .mov, .webm; .png, .jpg, .webp, .tif, .exr for a single picture; .gif,
+    .apng, .png, .webp, .tif for several in one file; a folder (no suffix, a trailing slash, or an
+    existing folder) for 00000000.png, 00000001.png, ..., or with the names of the source's frames
+    (``keep_names``); 16 bits a channel when ``bit_depth`` is 10. ``start``, ``duration``: which
+    seconds of the source the frames come from, so that sound and subtitles are cut alike. ``-`` is
+    standard output, which takes uncompressed frames as ``pipe_format`` says. ``audio``: auto, copy,
+    aac or none. A source that keeps its alpha takes frames of four channels.
 
     An existing folder is filled only if it is empty or holds nothing but frames that this writer
     once wrote (they carry a mark, and go when the new ones are there); otherwise OutputError.
@@ -125,18 +118,20 @@ def open_writer(
     chosen = OutputFormat(suffix, width, height, codec, *more)
     if chosen.is_video:
         chosen.check()
-    elif suffix and source.num_frames != 1:
+    elif suffix and source.num_frames != 1 and not is_animation(suffix, source):
         raise OptionError(
             "{path} holds one picture, the source has more",
-            remedy="give .mp4, .mkv, .mov or .webm, or a folder for frames",
+            remedy="give .mp4, .mkv, .mov, .webm, .gif, .apng, .webp, .tif, or a folder for frames",
             path=path,
         )
     if source.isolated:
         return isolated_writer(path, suffix, chosen, named)
-    if suffix and not chosen.is_video:
-        return _write_picture(path, source, chosen)
     if not suffix:
-        return _write_folder(path, source, chosen, frame_names(source, keep_names, start))
+        names = frame_names(source, keep_names, start)
+        return write_folder(path, source, chosen, audio, names)
+    if not chosen.is_video:
+        write = write_animation if is_animation(suffix, source) else write_picture
+        return write(path, source, chosen, audio)
     first = seconds(start)
     end = None if duration is None else first + seconds(duration)
     return _write_video(path, source, chosen, end, audio)
@@ -152,64 +147,6 @@ def _open_pipe(
     encoding |= {"crf": more["crf"], "preset": more["preset"]}
     check_pipe_choices({**encoding, "encoder_option": more["encoder_options"]}, piped)
     return write_output(source, piped, pipe_format)
-
-
-class _Writer:
-    """What writers share: the encoder of the segment under way."""
-
-    def __init__(self, source: ClipInfo, chosen: OutputFormat) -> None:
-        self.notes: list[str] = []
-        self.chosen = chosen
-        self._source = source
-        self._encoder: FrameEncoder | None = None
-        self._in_segment = 0
-        self._origin: Fraction | None = None
-        self._is_short = False
-
-    def cut_short(self) -> None:
-        self._is_short = True
-
-    def write(self, pixels: Tensor, time: Fraction, duration: Fraction) -> None:
-        if self._origin is None:
-            self._begin(Fraction(time))
-        assert self._origin is not None
-        if self._encoder is None:
-            self._encoder = self.chosen.new_encoder(self._source, self._origin)
-        self._put_all(self._encoder.encode(pixels, time, duration))
-        self._in_segment += 1
-        self._end = time - self._origin + duration
-        if self._in_segment == SEGMENT_FRAMES:
-            self._end_segment()
-
-    def write_coded(
-        self, coded: Iterable[CodedFrame], origin: Fraction, end: Fraction | None = None
-    ) -> None:
-        if self._origin is None:
-            self._begin(origin)
-        self._put_all(coded)
-        if end is not None:
-            self._end = end
-
-    def _begin(self, origin: Fraction) -> None:
-        self._origin = origin
-
-    def _end_segment(self) -> None:
-        if self._encoder is not None:
-            self._put_all(self._encoder.finish())
-        self._encoder, self._in_segment = None, 0
-
-    def finish(self) -> None:
-        """The encoder's rest; OutputError if no frame came."""
-        if self._origin is None:
-            raise OutputError("no frame came to be written; choose a part that has frames")
-        self._end_segment()
-
-    def _put_all(self, coded: Iterable[CodedFrame]) -> None:
-        for frame in coded:
-            self._put(frame)
-
-    def _put(self, coded: CodedFrame) -> None:
-        raise NotImplementedError
 
 
 @contextmanager
@@ -245,7 +182,7 @@ def _write_video(
             raise output_error(path, error) from error
 
 
-class _VideoWriter(_Writer):
+class _VideoWriter(FrameWriter):
     """Writes the picture and lets the other ``tracks`` keep step with it."""
 
     tracks: Tracks
@@ -315,78 +252,3 @@ class _VideoWriter(_Writer):
         self.tracks.mux_until(dts * self._unit)
         packet.stream = self._stream
         self._container.mux(packet)
-
-
-@contextmanager
-def _write_picture(path: Path, source: ClipInfo, chosen: OutputFormat) -> Iterator[Writer]:
-    with beside(path, chosen.suffix) as part:
-        writer = _PictureWriter(part.path, path, source, chosen)
-        writer.notes += left_notes(part)
-        if source.has_audio:
-            writer.notes.append("a picture keeps no sound")
-        yield writer
-        writer.finish()
-
-
-class _PictureWriter(_Writer):
-    def __init__(self, part: Path, path: Path, source: ClipInfo, chosen: OutputFormat) -> None:
-        super().__init__(source, chosen)
-        self._written = False
-        self._part, self._path = part, path
-
-    def _put(self, coded: CodedFrame) -> None:
-        assert not self._written, "a picture holds one frame"
-        try:
-            self._part.write_bytes(coded.data)
-        except OSError as error:
-            raise output_error(self._path, error) from error
-        self._written = True
-
-
-@contextmanager
-def _write_folder(
-    path: Path, source: ClipInfo, chosen: OutputFormat, names: Iterator[str]
-) -> Iterator[Writer]:
-    path = path.resolve()
-    # A folder that is there may be a mount point or somebody's working directory, which no other
-    # folder can take the place of: it is filled from within.
-    folder = path if path.is_dir() else path.parent
-    try:
-        made = Part(path, folder, is_folder=True)
-    except OSError as error:
-        raise output_error(path, error) from error
-    part, kept = made.path, False
-    try:
-        writer = _FolderWriter(part, path, source, chosen, names)
-        writer.notes += left_notes(made)
-        if source.has_audio:
-            writer.notes.append("a folder of frames keeps no sound")
-        yield writer
-        writer.finish()
-        try:
-            if folder == path:
-                move_in(part, path)
-            else:
-                part.rename(path)
-        except OSError as error:
-            kept = True
-            raise output_error(path, error, part) from error
-    finally:
-        if not kept:
-            remove_frames(part)
-        made.close()
-
-
-class _FolderWriter(_Writer):
-    def __init__(
-        self, part: Path, path: Path, source: ClipInfo, chosen: OutputFormat, names: Iterator[str]
-    ) -> None:
-        super().__init__(source, chosen)
-        self._names = names
-        self._part, self._path = part, path
-
-    def _put(self, coded: CodedFrame) -> None:
-        try:
-            (self._part / next(self._names)).write_bytes(coded.data)
-        except OSError as error:
-            raise output_error(self._path, error) from error

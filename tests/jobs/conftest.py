@@ -11,14 +11,14 @@ from clips import options, save_tiny_model, write_clip
 from dloral import UpscaleOptions, load_pipeline, upscale_video
 from dloral.jobs import journal, running
 from dloral.pipeline import DLoRALPipeline
-from dloral.video import writer
+from dloral.video import frame_writers
 
 
 @contextmanager
 def short_segments() -> Iterator[None]:
     """Segments of 8 frames, so that clips of a second have some."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (journal, running, writer):
+        for module in (journal, running, frame_writers):
             patch.setattr(module, "SEGMENT_FRAMES", 8)
         yield
 

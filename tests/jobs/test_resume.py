@@ -16,7 +16,7 @@ from PIL import Image
 
 import dloral.jobs.running
 import dloral.upscale
-import dloral.video.writer
+import dloral.video.frame_writers
 from dloral import UpscaleOptions, upscale_steps, upscale_video
 from dloral.cli import main
 from dloral.errors import OptionError, OutputError, ResourceError, Terminated
@@ -75,7 +75,9 @@ def test_a_stopped_job_keeps_whole_segments_and_goes_on_from_them(
     assert names_in(stopped.parent) == ["out.mp4"]
 
 
-@pytest.mark.parametrize("target", ["out.mkv", "frames"])
+@pytest.mark.parametrize(
+    "target", ["out.mkv", "out.gif", "out.apng", "out.webp", "out.tif", "frames"]
+)
 @pytest.mark.parametrize("window", [0, 3])
 def test_windows_and_other_targets(long_clip, chosen, loaded, tmp_path, target, window):
     chosen = replace(chosen, window=window, bit_depth=10)
@@ -228,7 +230,7 @@ def test_kill_9_loses_one_segment_at_most(tmp_path, capsys):
     running.wait()
     assert not target.exists()
     with pytest.MonkeyPatch.context() as patch:  # as long as the killed process had them
-        for module in (journal_module, dloral.jobs.running, dloral.video.writer):
+        for module in (journal_module, dloral.jobs.running, dloral.video.frame_writers):
             patch.setattr(module, "SEGMENT_FRAMES", 48)
         assert main(call) == 0
         whole = upscale_video(

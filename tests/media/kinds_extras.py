@@ -75,6 +75,14 @@ def extras() -> list[Kind]:
             target=".mp4",
             notes=("attachments",),
         ),
+        replace(
+            base,
+            name="all_to_gif.mkv",
+            output=(*all_of, *aac, *font),
+            target=".gif",
+            **{"sound": 0, "chapters": 0, "tags": {}},
+            notes=("a picture keeps no sound, chapters or attachments",),
+        ),
         Kind(
             "phone.mp4",
             (

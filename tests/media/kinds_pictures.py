@@ -153,6 +153,10 @@ def pictures() -> list[Kind]:
         kind("y4m.y4m", *YUV420),
         kind("anim.gif", tolerance=24),
         kind("anim.apng", "-c:v", "apng", "-plays", "0"),
+        kind("video_to_gif.mp4", *X264, target=".gif", notes=("256 colours",)),
+        kind("video_to_apng.mp4", *X264, target=".apng"),
+        kind("anim_to_gif.gif", target=".gif", tolerance=24),
+        kind("anim_to_apng.apng", "-c:v", "apng", target=".apng", usual=False),
         kind("smjpeg.mov", "-c:v", "mjpeg", "-pix_fmt", "yuvj444p", usual=False),
         kind("x264rgb.mkv", "-c:v", "libx264rgb", "-crf", "5"),
         kind(

@@ -24,14 +24,14 @@ from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.sessions import Sessions
 from dloral.studio.studio import Limits, Studio
 from dloral.upscale import Progress
-from dloral.video import writer
+from dloral.video import frame_writers
 from tests.studio.conftest import wait_until, write_clip
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _short_segments() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (journal, running, writer):
+        for module in (journal, running, frame_writers):
             patch.setattr(module, "SEGMENT_FRAMES", 8)
         yield
 
