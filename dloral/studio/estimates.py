@@ -8,6 +8,7 @@ from dloral.jobs.spans import chosen_tile, expected_frames, output_size
 from dloral.options import UpscaleOptions
 from dloral.studio.runtime import Model
 from dloral.studio.settings import PNG_ZIP, Settings, as_restored, suffix_of
+from dloral.video.carried import carried_notes
 from dloral.video.hdr import NAMES
 from dloral.video.known import source_notes
 from dloral.video.probe import ClipInfo
@@ -108,12 +109,13 @@ def described(clip: ClipInfo, most_seconds: float | None) -> dict[str, Any]:
 
 def plan(clip: ClipInfo, settings: Settings, model: Model) -> dict[str, Any]:
     """What a run will make, between how many seconds it takes, once that is known, and with about
-    how much memory. ``notes``: what is unusual of the source and what is done about it, as the
-    result says it."""
+    how much memory. ``notes``: what is unusual of the source, what is done about it, and what the
+    format loses, as the result says it."""
     seconds = run_seconds(clip, settings, model)
     clip = as_restored(clip, settings)
     options = replace(settings.options, model=model.name, vae=model.vae)
     height, width = output_size(clip, options)
+    suffix = suffix_of(clip, settings)
     num_frames = 1 if clip.kind == "image" else expected_frames(clip, options)
     parts = [f"{width} × {height}"]
     if num_frames is not None and clip.kind == "video":
@@ -131,7 +133,8 @@ def plan(clip: ClipInfo, settings: Settings, model: Model) -> dict[str, Any]:
         "words": parts,
         "notes": [
             *source_notes(clip, 0, options.size_changes),
-            *treatment_notes(clip, options, suffix_of(clip, settings)),
+            *treatment_notes(clip, options, suffix),
+            *carried_notes(clip, suffix, options.audio),
         ],
         "warning": _warning(clip, settings, sum(seconds) / 2 if seconds else None, height * width),
     }

@@ -4,11 +4,13 @@ import io
 import json
 import os
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
@@ -364,6 +366,33 @@ def test_a_comparison_is_a_short_loop(browser, token, clip, kept_as):
         assert loop.size == (192, 64)
         assert loop.n_frames >= 10
         assert loop.info["loop"] == 0
+
+
+def test_what_a_format_loses_is_said_before_the_run_and_after_it_alike(browser, token, tmp_path):
+    lines = tmp_path / "lines.srt"
+    lines.write_text("1\n00:00:00,200 --> 00:00:00,600\na line\n")
+    source = tmp_path / "film.mkv"
+    inputs = ["-f", "lavfi", "-i", "testsrc2=s=32x24:r=5:d=1", "-f", "lavfi", "-i", "sine=d=1"]
+    codecs = ["-c:v", "libx264", "-c:a", "flac", "-c:s", "srt", "-attach", str(lines)]
+    kind = ["-metadata:s:t", "mimetype=text/plain"]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", *inputs]
+    subprocess.run([*command, "-i", str(lines), *codecs, *kind, str(source)], check=True)
+    send(browser, token, source)
+
+    def notes(kept_as: str) -> list[str]:
+        settings = {"scale": 1, "format": kept_as}
+        return browser.post(f"/{token}/plan", json={"settings": settings}).json()["notes"]
+
+    assert notes("ffv1") == []
+    assert notes("png") == ["a folder of frames keeps no sound, subtitles or attachments"]
+    said = notes("vp9")
+    assert said == [
+        "sound encoded anew as opus: .webm cannot hold flac",
+        "subtitles converted to webvtt: .webm cannot hold subrip",
+        "attachments such as fonts, which .webm cannot hold, left out",
+    ]
+    browser.post(f"/{token}/job", json={"settings": {"scale": 1, "format": "vp9"}})
+    assert finish(browser, token)["result"]["notes"] == said
 
 
 def test_a_call_that_is_no_json_is_refused(browser, token, clip):

@@ -48,6 +48,13 @@ def test_settings_become_the_generators_options():
     assert settings_from({"tile": "none"}, "compact").options.tile is None
 
 
+@pytest.fixture(autouse=True)
+def _the_clip(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CLIP's file, whose sound, subtitles and the like a plan looks at."""
+    monkeypatch.chdir(tmp_path)
+    Path("holiday.mp4").symlink_to(clip)
+
+
 def test_size_and_deinterlacing_by_choice_are_planned_and_said():
     tape = replace(CLIP, field_order="top first", deinterlace="frame", clock=Clock(jumps=1))
     usual = plan(tape, settings_from({"scale": 2}, "compact"), Model("compact"))
