@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from zlib import crc32
 
@@ -21,6 +22,7 @@ from dloral.video.colour import over_white
 from dloral.video.exr import exr_header, is_exr, load_exr
 from dloral.video.hdr import HLG, PQ
 from dloral.video.header import Header
+from dloral.video.heif import PictureFacts, heif_facts, load_deep_avif, load_deep_heic
 from dloral.video.media import existing_path, first_bytes, reason
 from dloral.video.picture_kinds import (
     RAW_SUFFIXES,
@@ -83,14 +85,15 @@ def image_header(path: Path, page_fps: Fraction = FOLDER_FPS) -> Header:
             width, height = height, width
         kind = str(image.format).lower()
         wide = image.mode.startswith(("I", "F")) or _is_wide_png(path) or _is_wide_tiff(image)
-        bits = 16 if wide else _heif_bits(image)
-        primaries, transfer = _coded_colours(path)
         has_alpha = _is_transparent(image) or _has_extra(image)
         times, end = _page_times(path, image, page_fps)
+        facts = PictureFacts(16 if wide else 8, *_coded_colours(path))
+        if kind in ("heif", "heic", "avif"):
+            facts = heif_facts(path, *image.size, kind == "avif", len(times))
         plays = played(image)
-    return Header(
-        height, width, kind, bits, orientation, has_alpha, primaries, transfer, times, end, plays
-    )
+    bits, primaries, transfer, notes = facts
+    colours = has_alpha, primaries, transfer
+    return Header(height, width, kind, bits, orientation, *colours, times, end, plays, notes)
 
 
 def load_image(
@@ -112,8 +115,10 @@ def load_image(
     with reading_picture(path, "cannot be decoded"):
         if header.kind == "exr":
             return load_exr(path, keep_alpha)
-        if header.kind in ("heif", "heic") and header.bits > 8:
-            rgba = _load_deep_heif(path)
+        if header.kind == "avif" and header.bits > 8:
+            rgba = next(islice(load_deep_avif(path), page, None))
+        elif header.kind in ("heif", "heic") and header.bits > 8:
+            rgba = load_deep_heic(path)
         elif header.bits == 16:
             rgba = _load_wide(path, page, on_note)
         else:
@@ -132,6 +137,15 @@ def load_pages(
 ) -> Iterator[Tensor]:
     """:func:`load_image` for each picture of a file, one after another."""
     header = image_header(path)
+    if header.bits > 8 and header.kind == "avif":
+        frames = load_deep_avif(path)
+        for page in range(count):
+            with reading_picture(path, f"cannot be decoded at picture {page + 1}"):
+                rgba = next(frames)
+            if len(rgba) == 4 and not keep_alpha:
+                rgba = over_white(rgba[:3], rgba[3])
+            yield _upright(rgba.contiguous(), header.orientation)
+        return
     if header.bits > 8:
         for page in range(count):
             yield load_image(path, page, keep_alpha, on_note=on_note)
@@ -144,10 +158,6 @@ def load_pages(
             if len(rgba) == 4 and not keep_alpha:
                 rgba = over_white(rgba[:3], rgba[3])
             yield _upright(rgba.contiguous(), header.orientation)
-
-
-def _heif_bits(image: Image.Image) -> int:
-    return int(image.info.get("bit_depth", 8)) if image.format == "HEIF" else 8
 
 
 def _is_transparent(image: Image.Image) -> bool:
@@ -343,18 +353,6 @@ def _finite(path: Path, rgba: Tensor, on_note: Callable[[str], None] | None) -> 
     seen = known.float()
     rgba = torch.where(known, rgba, 0).clamp(0, 1)
     return torch.cat([fill_hidden(rgba[:3], seen), torch.where(known, rgba[3:], 1)])
-
-
-def _load_deep_heif(path: Path) -> Tensor:
-    """Pictures of 10 or 12 bits, which Pillow would round to 8."""
-    import pillow_heif
-
-    heif = pillow_heif.open_heif(path, convert_hdr_to_8bit=False, bgr_mode=False)
-    array = np.asarray(heif[heif.primary_index if hasattr(heif, "primary_index") else 0])
-    peak = 65535.0 if array.dtype == np.uint16 else 255.0
-    codes = torch.from_numpy(array.astype(np.float32) / peak)
-    codes = codes[..., None].expand(-1, -1, 3) if codes.ndim == 2 else codes
-    return codes.permute(2, 0, 1).contiguous()
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:

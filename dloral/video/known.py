@@ -23,7 +23,7 @@ def source_notes(clip: ClipInfo, start: float, size_changes: str) -> list[str]:
             value=start,
             start=Setting("start"),
         )
-    notes = []
+    notes = list(clip.file_notes)
     if clip.clock.jumps:
         where = "once" if clip.clock.jumps == 1 else f"{clip.clock.jumps} times"
         notes.append(f"the source's clock jumps {where} (joined recordings?): time goes on there")

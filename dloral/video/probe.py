@@ -84,7 +84,8 @@ class ClipInfo:
     ``field_order``: which lines come first, None where frames are whole; ``is_telecined``: film
     at 24 frames a second was made into it; ``mastering``: of HDR;
     ``page_times``: when the pages of a file of several pictures are shown; ``plays``: how often an
-    animated picture is shown, 0 for ever, None where that is not said. What the reader does
+    animated picture is shown, 0 for ever, None where that is not said;
+    ``file_notes``: what of the file is not read. What the reader does
     (:func:`dloral.video.treatment.treated` sets it): ``deinterlace``: off, frame, field or film;
     ``keep_alpha``: give transparency beside the colour, not a white page behind it;
     ``keep_profile``: leave a picture in its own colour space; ``hdr``: keep or sdr. ``stream``:
@@ -127,6 +128,7 @@ class ClipInfo:
     mastering: Mastering | None = None
     page_times: tuple[Fraction, ...] = ()
     plays: int | None = None
+    file_notes: tuple[str, ...] = ()
     deinterlace: str = OFF
     keep_alpha: bool = False
     keep_profile: bool = False
@@ -216,6 +218,7 @@ def _probe_image(path: Path, page_fps: Fraction) -> ClipInfo:
         num_frames=1,
         duration=Fraction(1),
         fps=Fraction(1),
+        file_notes=header.notes,
         **_of_header(header),
     )
     times, end = header.page_times, header.end

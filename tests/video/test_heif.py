@@ -9,8 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
+from dloral import UpscaleOptions, upscale_video
+from dloral.video.hdr import PQ
 from dloral.video.images import load_image
+from dloral.video.known import source_notes
 from dloral.video.probe import probe
+from dloral.video.reader import read_frames
 
 COLOURS = ("red", "lime", "blue", "yellow")
 TILE, WIDTH, HEIGHT = 64, 120, 100
@@ -130,3 +134,108 @@ def test_ten_bits_are_read_as_such(tmp_path):
     heif.save(tmp_path / "a.heic", quality=-1)
     assert probe(tmp_path / "a.heic").bit_depth > 8
     assert load_image(tmp_path / "a.heic").mean() == pytest.approx(40_000 / 65_535, abs=1 / 1023)
+
+
+def coded_avif(ffmpeg, path, fill: str, *output: str) -> None:
+    ffmpeg(
+        *["-f", "lavfi", "-i", f"{fill}", *output, "-c:v", "libaom-av1", "-cpu-used", "8"],
+        str(path),
+    )
+
+
+@pytest.mark.parametrize(("form", "bits"), [("yuv444p10le", 10), ("yuv444p12le", 12)])
+def test_a_deep_avif_is_read_as_such(ffmpeg, tmp_path, form, bits):
+    path = tmp_path / "a.avif"
+    fill = "color=0xc04020:s=64x48,setparams=range=tv"
+    coded_avif(ffmpeg, path, fill, "-frames:v", "1", "-pix_fmt", form)
+    clip, pixels = probe(path), load_image(path)
+    assert (clip.kind, clip.bit_depth, clip.file_notes) == ("image", bits, ())
+    with Image.open(path) as image:
+        rounded = torch.tensor(image.getpixel((30, 20))) / 255
+    assert torch.allclose(pixels[:, 20, 30], rounded, atol=0.02)
+    upscale_video(path, tmp_path / "a.png", UpscaleOptions(model="bicubic", scale=1))
+    assert probe(tmp_path / "a.png").bit_depth == 16
+    assert torch.allclose(load_image(tmp_path / "a.png"), pixels, atol=1 / 60_000)
+
+
+def test_a_deep_avif_keeps_steps_that_eight_bits_have_not(ffmpeg, tmp_path):
+    path, fill = tmp_path / "a.avif", "color=black:s=512x48,format=gray16le"
+    ramp = "geq=lum='20000+4*X':cb=32768:cr=32768"
+    coded_avif(
+        *(ffmpeg, path, f"{fill},{ramp}", "-frames:v", "1", "-pix_fmt", "yuv444p12le"),
+        *("-crf", "0"),
+    )
+    assert len(load_image(path)[1, 20].unique()) > 3 * 2048 / 256
+
+
+def test_transparency_of_a_deep_avif_is_read(ffmpeg, tmp_path):
+    path = tmp_path / "a.avif"
+    graph = "[0:v]split[a][b];[b]alphaextract[mask];[a]format=yuv444p10le[colour]"
+    coded_avif(
+        *(ffmpeg, path, "color=0xc04020@0.5:s=64x48,format=yuva444p10le"),
+        *("-filter_complex", graph, "-map", "[colour]", "-map", "[mask]", "-frames:v", "1"),
+    )
+    assert probe(path).has_alpha
+    assert load_image(path, keep_alpha=True)[3].mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_deep_sequence_is_read_at_its_depth(ffmpeg, tmp_path):
+    path = tmp_path / "a.avif"
+    coded_avif(ffmpeg, path, "testsrc2=s=64x48:r=5:d=1", "-pix_fmt", "yuv420p10le")
+    clip = probe(path)
+    assert (clip.kind, clip.num_frames, clip.bit_depth) == ("pages", 5, 10)
+    with read_frames(clip) as frames, Image.open(path) as image:
+        for number, frame in enumerate(frames):
+            image.seek(number)
+            rounded = torch.from_numpy(np.asarray(image) / 255).permute(2, 0, 1)
+            assert (frame.pixels - rounded).abs().median() < 0.01
+
+
+def test_hdr_of_an_avif_is_known(ffmpeg, tmp_path):
+    path = tmp_path / "a.avif"
+    tags = "setparams=color_primaries=bt2020:color_trc=smpte2084:colorspace=bt2020nc"
+    fill = f"color=gray:s=64x48,format=yuv444p10le,{tags}"
+    coded_avif(ffmpeg, path, fill, "-frames:v", "1")
+    clip = probe(path)
+    assert (clip.color_primaries, clip.color_transfer) == (9, PQ)
+    upscale_video(path, tmp_path / "a.png", UpscaleOptions(model="bicubic", scale=1))
+    assert b"cICP" in (tmp_path / "a.png").read_bytes()
+    assert probe(tmp_path / "a.png").color_transfer == PQ
+
+
+@pytest.mark.parametrize(("others", "said"), [(1, "1 more picture"), (2, "2 more pictures")])
+def test_further_pictures_of_a_file_are_said(tmp_path, others, said):
+    heif = pillow_heif.HeifFile()
+    for colour in [(200, 20, 20), (20, 200, 20), (20, 20, 200)][: others + 1]:
+        heif.add_from_pillow(Image.new("RGB", (64, 64), colour))
+    heif.save(tmp_path / "a.heic", quality=90, primary_index=1)
+    clip = probe(tmp_path / "a.heic")
+    assert clip.kind == "image"
+    assert source_notes(clip, 0, "scale") == [
+        f"{said} in the file left out: the main one alone is restored"
+    ]
+    assert load_image(tmp_path / "a.heic")[:, 30, 30].argmax() == 1
+
+
+def test_a_deep_avif_in_tiles_is_read_with_eight_bits_and_says_so(ffmpeg, tmp_path):
+    """FFmpeg gives a grid tile by tile, libheif's own build decodes no AV1, Pillow rounds."""
+    path, made = tmp_path / "a.avif", []
+    for colour in COLOURS:
+        coded_avif(
+            *(ffmpeg, tmp_path / f"{colour}.avif", f"color={colour}:s={TILE}x{TILE}"),
+            *("-frames:v", "1", "-pix_fmt", "yuv420p10le"),
+        )
+        content = (tmp_path / f"{colour}.avif").read_bytes()
+        at = content.index(b"av1C")
+        (size,) = struct.unpack(">I", content[at - 4 : at])
+        record = content[at + 4 : at - 4 + size]
+        with av.open(str(tmp_path / f"{colour}.avif")) as container:
+            made.append((record, next(bytes(p) for p in container.demux() if p.size)))
+    content = grid([tile for _, tile in made], made[0][0])
+    for was, now in ((b"hvcC", b"av1C"), (b"hvc1", b"av01"), (b"ftypheic", b"ftypavif")):
+        content = content.replace(was, now)
+    path.write_bytes(content.replace(b"mif1heic", b"mif1avif"))
+    clip = probe(path)
+    assert (clip.width, clip.height, clip.bit_depth) == (WIDTH, HEIGHT, 8)
+    assert clip.file_notes == ("10 bits become 8: the picture is stored in parts",)
+    assert load_image(path)[:, 10, 10].argmax() == 0

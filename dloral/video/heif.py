@@ -1,0 +1,116 @@
+"""What HEIC and AVIF files hold beyond what Pillow tells: depth, further pictures, HDR."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+import torch
+from av import VideoFrame
+from av.container import InputContainer
+from av.video.stream import VideoStream
+from torch import Tensor
+
+from dloral.video.colour import UNSPECIFIED, frame_to_rgb
+from dloral.video.hdr import HLG, PQ
+
+_BT601 = 6
+_OPTIONS = {"protocol_whitelist": "file"}
+
+
+class PictureFacts(NamedTuple):
+    """``bits``: as they are read; ``primaries``, ``transfer``: code points where it is HDR;
+    ``notes``: what of the file is not restored, a line each."""
+
+    bits: int
+    primaries: int | None
+    transfer: int | None
+    notes: tuple[str, ...] = ()
+
+
+def heif_facts(path: Path, width: int, height: int, is_avif: bool, pages: int) -> PictureFacts:
+    """Of a file whose main picture is stored with ``width`` x ``height``; ``pages``: of a
+    sequence."""
+    import pillow_heif  # loads a codec of 10 MB
+
+    try:
+        found = pillow_heif.open_heif(path, convert_hdr_to_8bit=False)
+    except Exception:
+        if is_avif:  # Pillow opened it, and reads it with 8 bits
+            return PictureFacts(8, None, None)
+        raise
+    bits, notes = int(found.info.get("bit_depth", 8)), []
+    others = len(found) - 1
+    if others > 0 and pages < 2:
+        left_out = "1 more picture" if others == 1 else f"{others} more pictures"
+        notes.append(f"{left_out} in the file left out: the main one alone is restored")
+    if bits > 8 and is_avif and not _is_decoded(path, width, height):
+        notes.append(f"{bits} bits become 8: the picture is stored in parts")
+        bits = 8
+    coded = found.info.get("nclx_profile") or {}
+    transfer = coded.get("transfer_characteristics")
+    if bits == 8 or transfer not in (PQ, HLG):
+        return PictureFacts(bits, None, None, tuple(notes))
+    return PictureFacts(bits, coded.get("color_primaries"), transfer, tuple(notes))
+
+
+def load_deep_heic(path: Path) -> Tensor:
+    """(3,H,W), with transparency (4,H,W), of 10 or 12 bits, which Pillow would round to 8."""
+    import pillow_heif
+
+    heif = pillow_heif.open_heif(path, convert_hdr_to_8bit=False, bgr_mode=False)
+    array = np.asarray(heif[heif.primary_index])
+    peak = 65535.0 if array.dtype == np.uint16 else 255.0
+    codes = torch.from_numpy(array.astype(np.float32) / peak)
+    codes = codes[..., None].expand(-1, -1, 3) if codes.ndim == 2 else codes
+    return codes.permute(2, 0, 1).contiguous()
+
+
+def load_deep_avif(path: Path) -> Iterator[Tensor]:
+    """Each picture as :func:`load_deep_heic`; libheif's own build has no decoder for them."""
+    with _opened(path) as container:
+        colour, alpha = _pictures_of(container)
+        if alpha is None:
+            yield from map(_rgb_of, container.decode(colour))
+            return
+        waiting: dict[int, deque[VideoFrame]] = {colour.index: deque(), alpha.index: deque()}
+        for packet in container.demux(colour, alpha):
+            at = packet.stream.index
+            waiting[at].extend((colour if at == colour.index else alpha).decode(packet))
+            while all(waiting.values()):
+                rgb, mask = (frames.popleft() for frames in waiting.values())
+                yield torch.cat([_rgb_of(rgb), frame_to_rgb(mask)[:1]])
+
+
+def _pictures_of(container: InputContainer) -> tuple[VideoStream, VideoStream | None]:
+    """The pictures and their transparency. Of a sequence, not the still that stands for it."""
+    masks = [s for s in container.streams.video if _is_mask(s)]
+    colour = max(set(container.streams.video) - set(masks), key=lambda s: (s.frames, -s.index))
+    return colour, next((s for s in masks if s.frames == colour.frames), None)
+
+
+def _is_mask(stream: VideoStream) -> bool:
+    return (stream.codec_context.pix_fmt or "").startswith("gray") and stream.index > 0
+
+
+def _rgb_of(frame: VideoFrame) -> Tensor:
+    if int(frame.colorspace) == UNSPECIFIED:  # by libavif's rule, whatever the picture's size
+        frame.colorspace = _BT601
+    return frame_to_rgb(frame)
+
+
+def _is_decoded(path: Path, width: int, height: int) -> bool:
+    """Whether FFmpeg gives the main picture whole. One of many tiles it gives tile by tile."""
+    with suppress(av.FFmpegError, ValueError), _opened(path) as container:
+        colour, _ = _pictures_of(container)
+        return (colour.width, colour.height) == (width, height)
+    return False
+
+
+def _opened(path: Path) -> InputContainer:
+    return av.open(f"file:{path.resolve()}", format="mov", options=_OPTIONS)
