@@ -102,7 +102,7 @@ def treatment_notes(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> lis
         notes.append(f"transparency is shown over white: {what} holds none")
     if clip.keep_alpha and suffix == ".gif":
         notes.append("transparency is all or nothing in a GIF: cut at one half")
-    notes += _animation_notes(clip, suffix)
+    notes += _picture_notes(clip, suffix)
     if clip.kind == "folder" and (others := other_files(clip.path)):
         shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
         notes.append(f"left out of the folder, as no pictures: {shown}")
@@ -111,12 +111,18 @@ def treatment_notes(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> lis
     return notes
 
 
-def _animation_notes(clip: ClipInfo, suffix: str) -> list[str]:
+def _picture_notes(clip: ClipInfo, suffix: str) -> list[str]:
+    """What a target that is no video does not hold of times, colours and the shape of pixels."""
+    notes = []
     if suffix == ".gif":
-        return ["a GIF has 256 colours a frame"]
+        notes.append("a GIF has 256 colours a frame")
     if suffix in TIFFS and clip.num_frames != 1 and clip.codec != "tiff":
-        return ["the pages of a TIFF have no times: how long each frame is shown is lost"]
-    return []
+        notes.append("the pages of a TIFF have no times: how long each frame is shown is lost")
+    shape = clip.sample_aspect_ratio
+    if shape != 1 and suffix not in (PIPED, *CONTAINERS):
+        told = f"{shape.numerator}:{shape.denominator}"
+        notes.append(f"the source's pixels are {told}, which pictures do not say: shown as square")
+    return notes
 
 
 def _of_film(clip: ClipInfo) -> str:

@@ -154,6 +154,14 @@ def test_deep_pictures_stay_deep(clips, tmp_path):
                 assert (one.pixels - other.pixels).abs().max() < 1 / 60_000
 
 
+def test_pixels_that_are_not_square_are_said(clips, tmp_path):
+    for target in ("a.gif", "frames"):
+        notes = restored(clips("anamorphic.mp4"), tmp_path / target, replace(SAME, duration=0.1))
+        said = "the source's pixels are 16:11, which pictures do not say: shown as square"
+        assert said in notes
+    assert restored(clips("anamorphic.mp4"), tmp_path / "a.mp4", replace(SAME, duration=0.1)) == []
+
+
 @pytest.mark.parametrize("suffix", [".apng", ".webp", ".tif"])
 def test_a_colour_profile_is_kept_and_the_colours_in_it(tmp_path, suffix):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
