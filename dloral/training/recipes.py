@@ -106,19 +106,24 @@ COMPACT_CPU = ChainConfig(
     algorithm1=Algorithm1Config(
         clips=3,
         crop=160,
-        schedule=replace(
-            COMPACT_SCHEDULE,
+        # D-LoRA draws on the calm picture: the default has both at 1.
+        scale_choices=(1.0,),
+        schedule=StageSchedule(
+            consistency_steps=1000,
+            enhancement_steps=1800,
+            transition_steps=50,
             consistency_weights={"psnr_loss": 1.0, "temporal": 0.5},
             enhancement_weights={
-                "teacher_charbonnier": 0.4,
-                "teacher_gradient": 1.0,
-                "feature": 0.4,
+                "teacher_charbonnier": 0.2,
+                "teacher_gradient": 0.3,
+                "detail": 4.0,
+                "feature": 0.2,
                 "temporal": 0.3,
                 "grid": 20.0,
             },
         ),
     ),
-    algorithm1_loop=replace(ALGORITHM1_LOOP, steps=3500, decay_steps=1500),
+    algorithm1_loop=replace(ALGORITHM1_LOOP, steps=2800, decay_steps=1200),
     pool=PoolConfig(
         held=1440,
         at_a_time=12,
