@@ -66,6 +66,16 @@ def write_code(folder: Path) -> None:
     path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def drop_code(folder: Path) -> None:
+    """Take from a folder the code that :func:`write_code` gave it; its index names this package's
+    classes."""
+    path = folder / "model_index.json"
+    index = named_as_here(json.loads(path.read_text(encoding="utf-8")))
+    for code in (folder / f"{CODE}.py", *folder.glob(f"*/{PARTS}.py")):
+        code.unlink(missing_ok=True)
+    path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def _ours() -> list[list[str]]:
     return [[name] for name in MODULES]
 

@@ -9,6 +9,7 @@ import torch
 
 from dloral.errors import InputError
 from dloral.files import write_json
+from dloral.hub_folder import drop_code
 from dloral.models.unet import cast
 from dloral.pipeline import DLoRALPipeline
 from dloral.weights.resolve import EMBEDDED
@@ -39,6 +40,8 @@ def embed(run: Path, target: Path | None = None) -> Path:
     with tempfile.TemporaryDirectory(dir=target, prefix=".embed-") as folder:
         made = Path(folder)
         pipe.save_pretrained(made)
+        if target == EMBEDDED["compact"]:
+            drop_code(made)  # the package around it is that code
         for path in made.rglob("*.json"):
             # diffusers notes where a part was loaded from: a folder of whoever trained it.
             config = json.loads(path.read_text())

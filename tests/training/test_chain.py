@@ -26,6 +26,7 @@ from dloral.training.phases.flow import FlowConfig, FlowPhase, moved_pairs
 from dloral.training.plan import PHASES, ChainConfig, check_budget, check_same
 from dloral.training.recipes import CHAINS, COMPACT_CPU
 from dloral.weights.loading import load_pipeline
+from dloral.weights.resolve import EMBEDDED
 
 TINY = (
     "sizes.latent_channels=4 sizes.vae_width=8 sizes.encoder_blocks=1 sizes.decoder_blocks=1 "
@@ -73,6 +74,20 @@ def test_one_command_from_photographs_to_an_embedded_folder(unbroken: Path, tmp_
     assert figures["parameters"]["vae"] == sum(p.numel() for p in trained.vae.parameters())
     assert not list(unbroken.glob("*/checkpoint*.pt"))
     assert str(unbroken.parent) not in (unbroken / "plan.json").read_text()
+
+
+def test_what_is_embedded_brings_no_code(
+    unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package around it has that; its index names the package's classes."""
+    place = tmp_path / "package"
+    monkeypatch.setitem(EMBEDDED, "compact", place)
+    assert main(["embed", str(unbroken)]) in (None, 0)
+    assert not list(place.rglob("*.py"))
+    index = json.loads((place / "model_index.json").read_text())
+    assert index["_class_name"] == "DLoRALPipeline"
+    assert index["flow"] == ["dloral.models.flow", "SPyNet"]
+    assert load_pipeline(place, device="cpu", dtype="float16").unet.has_adapters
 
 
 def test_killed_in_each_phase_and_resumed_elsewhere_equals_unbroken(
