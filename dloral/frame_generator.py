@@ -23,6 +23,7 @@ from dloral.frames.window import Window
 from dloral.generator import Generator, Prepared
 from dloral.memory import Limits, fit, is_out_of_memory, release_memory, step_down
 from dloral.options import AUTO, MAX_LORA_SCALE, WINDOWS
+from dloral.stages import COLOUR, DECODE, ENCODE, FLOW, REFINE, stage
 
 OUTPUT_TYPES = ("pt", "np", "pil", "latent")
 
@@ -229,7 +230,10 @@ class FrameGenerator(Generator):
     def _encoded(self, frames: Tensor, vae_tile: int | None) -> tuple[Tensor, Tensor]:
         """Frames (B,3,H,W) -> latents (B,C,h,w) and small frames (B,3,h,w) for the flow."""
         padded = pad_to_latent_grid(frames, self.latent_stride)
-        return self.encode(padded, vae_tile), shrink_for_flow(padded, self.latent_stride)
+        with stage(ENCODE):
+            latents = self.encode(padded, vae_tile)
+        with stage(FLOW):
+            return latents, shrink_for_flow(padded, self.latent_stride)
 
     def _prepare(
         self,
@@ -280,18 +284,21 @@ class FrameGenerator(Generator):
 
     def _refine(self, prepared: Prepared, consistency: float, detail: float) -> Tensor:
         # Every time, for another stream may have set others; costs nothing where none has.
-        self.set_scales(consistency, detail)
-        limits, embeds = prepared.limits, prepared.prompt_embeds
-        return self._refine_tiles(
-            prepared.parts, prepared.cells, embeds, limits.tile, limits.tile_overlap
-        )
+        with stage(REFINE):
+            self.set_scales(consistency, detail)
+            limits, embeds = prepared.limits, prepared.prompt_embeds
+            return self._refine_tiles(
+                prepared.parts, prepared.cells, embeds, limits.tile, limits.tile_overlap
+            )
 
     def _decode(self, prepared: Prepared, restored_latents: Tensor, color_fix: str) -> Tensor:
         height, width = prepared.frames.shape[-2:]
-        padded = pad_to_latent_grid(prepared.frames, self.latent_stride)
-        decoded = self.decode(restored_latents, padded, prepared.limits.vae_tile)
+        with stage(DECODE):
+            padded = pad_to_latent_grid(prepared.frames, self.latent_stride)
+            decoded = self.decode(restored_latents, padded, prepared.limits.vae_tile)
         method = self.default_color_fix if color_fix == AUTO else color_fix
-        return fix_colour(decoded[..., :height, :width], prepared.frames, method)
+        with stage(COLOUR):
+            return fix_colour(decoded[..., :height, :width], prepared.frames, method)
 
     def _embeds(
         self, prompts: list[str], known: dict[str, Tensor | None], limits: Limits

@@ -24,6 +24,7 @@ from dloral.jobs.segments import read_segment
 from dloral.jobs.spans import Job, RestoredFrame, expected_frames, identity_of, output_size
 from dloral.options import UpscaleOptions
 from dloral.prompts import Scene, as_lists, find_scenes
+from dloral.stages import WRITE, stage
 from dloral.video.encoding import header_of
 from dloral.video.known import source_notes
 from dloral.video.pipes import STANDARD_OUTPUT, is_pipe
@@ -266,9 +267,12 @@ class _Run:
     def _take(self, restored: RestoredFrame) -> str:
         """A frame to where frames go; one line where that was decided with it."""
         if self._segments:
-            self._enter(self._segments.write(restored))
+            with stage(WRITE):
+                self._enter(self._segments.write(restored))
         elif self._is_decided:
-            self._writer.write(restored.with_alpha, restored.frame.time, restored.frame.duration)
+            with stage(WRITE):
+                shown = restored.frame
+                self._writer.write(restored.with_alpha, shown.time, shown.duration)
         else:
             self._held.append(restored)
             self._held_since.append(self._clock.seconds)

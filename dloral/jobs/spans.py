@@ -22,6 +22,7 @@ from dloral.errors import OptionError
 from dloral.frames.resize import resize_bicubic
 from dloral.options import AUTO, AUTO_TILE, UpscaleOptions
 from dloral.prompts import Scene, find_scenes, prompt_at
+from dloral.stages import ENLARGE, READ, each_in_stage, stage
 from dloral.video.alpha import with_alpha
 from dloral.video.encoding import OutputFormat
 from dloral.video.images import frame_files
@@ -104,6 +105,7 @@ def restore_span(
     halo = min(options.window, first)
     reading = read_frames_from(clip, first - halo, options.start, options.duration, on_note)
     with reading as frames:
+        frames = each_in_stage(READ, frames)
         wanted = frames if last is None else islice(frames, last - first + 1 + halo)
         restoring = _restore(wanted, clip, options, pipe, scenes, on_note)
         with closing(restoring):
@@ -127,7 +129,8 @@ def _restore(
 
     def enlarged() -> Iterator[Tensor]:
         for frame in frames:
-            lq_frame = resize_bicubic(frame.pixels[None], height, width, options.bicubic)[0]
+            with stage(ENLARGE):
+                lq_frame = resize_bicubic(frame.pixels[None], height, width, options.bicubic)[0]
             waiting.append((frame, lq_frame))
             shown.append(frame.time)
             yield lq_frame
