@@ -167,7 +167,8 @@ def _staged(pipe: "FrameGenerator", timed: Timed, ceilings: Ceilings) -> Staged:
         host_peak, device_peak = peaks(place)
         watch = StageSeconds(place)
         with watched_by(watch):
-            overall = _seconds_of_a_frame(upscale_steps(clip, target, options, pipe), watch.forget)
+            steps = upscale_steps(clip, target, options, pipe, overlap=False)
+            overall = _seconds_of_a_frame(steps, watch.forget)
     pixels = 4 * 3 * timed.large[0] * timed.large[1]
     stages = tuple(
         Stage(
