@@ -185,6 +185,7 @@ class FrameGenerator(Generator):
         before = Window(min(window, self.max_window))
         waiting = _Waiting(frames, prompt)
         embeds: dict[str, Tensor | None] = {}
+        place = self.execution_device  # once: diffusers looks through every layer for it
         begun = False
         while waiting.fill(limits.batch_size):
             height, width = waiting.frames(1).shape[-2:]
@@ -193,7 +194,7 @@ class FrameGenerator(Generator):
                 if fitting := fit(self, limits, height, width):
                     limits = self._adopt(*fitting, on_note)
             after = before.copy()
-            results = self._attempt(waiting, after, embeds, limits, look)
+            results = self._attempt(waiting, after, embeds, limits, look, place)
             if results is None:
                 release_memory()
                 limits = self._adopt(*step_down(self, limits, height, width), on_note)
@@ -209,12 +210,13 @@ class FrameGenerator(Generator):
         known: dict[str, Tensor | None],
         limits: Limits,
         look: "_Look",
+        place: torch.device,
     ) -> Tensor | None:
         """The next batch restored, on the CPU; None where memory ran out."""
         count = limits.batch_size
         try:
             embeds = self._embeds(waiting.prompts(count), known, limits)
-            given = waiting.frames(count).to(self.execution_device)
+            given = waiting.frames(count).to(place)
             latents, small = self._encoded(given, limits.vae_tile)
             prepared = self._prepare(given, latents, small, before, embeds, limits)
             del latents, small
