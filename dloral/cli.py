@@ -5,7 +5,6 @@ mistake is answered with one line on stderr, never with a traceback.
 """
 
 import argparse
-import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from dloral import __version__
+from dloral.bench.commands import add_bench
 from dloral.data.commands import add_data
 from dloral.doctor import add_doctor
 from dloral.errors import OptionError, Terminated, exit_status
@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_upscale(commands)
     _add_fetch(commands)
     _add_convert(commands)
-    _add_bench(commands)
+    add_model_options(add_bench(commands))
     add_doctor(commands)
     _add_app(commands)
     add_train(commands)
@@ -146,46 +146,6 @@ def _fetch(options: argparse.Namespace) -> None:
         on_progress=shown.progress,
     )
     print(f"{options.name} is in {folder}")
-
-
-def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser(
-        "bench",
-        help="time a model on this machine",
-        description="Time one restored frame, and say on what machine.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add_model_options(parser)
-    parser.add_argument("--size", default="128x128", help="input width x height")
-    parser.add_argument("--scale", type=float, default=4.0, help="enlargement, 1 to 4")
-    parser.add_argument("--frames", type=int, default=20, help="frames timed, after 3 to warm up")
-    parser.set_defaults(command=_bench)
-
-
-def _bench(options: argparse.Namespace) -> None:
-    from dloral.bench import bench
-    from dloral.options import SCALE_RANGE
-
-    size = re.fullmatch("([0-9]{1,5})x([0-9]{1,5})", options.size)
-    width, height = map(int, size.groups()) if size else (0, 0)
-    if not (width and height):
-        raise OptionError(f"--size is {options.size!r}; give width x height, such as 128x128")
-    least, most = SCALE_RANGE
-    if not least <= options.scale <= most:
-        raise OptionError(f"--scale is {options.scale}; give a number from {least:g} to {most:g}")
-    if options.frames < 1:
-        raise OptionError(f"--frames is {options.frames}; give 1 or more")
-    print(
-        bench(
-            options.model,
-            options.device,
-            options.dtype,
-            height,
-            width,
-            options.scale,
-            options.frames,
-        )
-    )
 
 
 def _add_app(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

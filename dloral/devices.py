@@ -216,6 +216,25 @@ def memory_of(place: torch.device) -> int | None:
     return torch.mps.recommended_max_memory() if place.type == "mps" else None
 
 
+def synchronize(place: torch.device) -> None:
+    """Wait until a GPU has done what it was given; a CPU has."""
+    if place.type in ("cuda", "xpu", "mps"):
+        getattr(torch, place.type).synchronize()
+
+
+def forget_peak(place: torch.device) -> None:
+    """Have :func:`peak_on_device` count from now on."""
+    if place.type in ("cuda", "xpu"):
+        getattr(torch, place.type).reset_peak_memory_stats(place)
+
+
+def peak_on_device(place: torch.device) -> int | None:
+    """The most bytes that tensors took of a GPU's memory; None where torch does not count them."""
+    if place.type in ("cuda", "xpu"):
+        return int(getattr(torch, place.type).max_memory_allocated(place))
+    return None
+
+
 def empty_caches() -> None:
     """Give memory that torch keeps on GPUs back to them."""
     if torch.cuda.is_available():

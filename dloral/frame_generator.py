@@ -23,6 +23,7 @@ from dloral.frames.window import Window
 from dloral.generator import Generator, Prepared
 from dloral.memory import Limits, fit, is_out_of_memory, release_memory, step_down
 from dloral.options import AUTO, MAX_LORA_SCALE, WINDOWS
+from dloral.stages import COLOUR, DECODE, ENCODE, FLOW, REFINE, stage
 
 OUTPUT_TYPES = ("pt", "np", "pil", "latent")
 
@@ -184,6 +185,7 @@ class FrameGenerator(Generator):
         before = Window(min(window, self.max_window))
         waiting = _Waiting(frames, prompt)
         embeds: dict[str, Tensor | None] = {}
+        place = self.execution_device  # once: diffusers looks through every layer for it
         begun = False
         while waiting.fill(limits.batch_size):
             height, width = waiting.frames(1).shape[-2:]
@@ -192,7 +194,7 @@ class FrameGenerator(Generator):
                 if fitting := fit(self, limits, height, width):
                     limits = self._adopt(*fitting, on_note)
             after = before.copy()
-            results = self._attempt(waiting, after, embeds, limits, look)
+            results = self._attempt(waiting, after, embeds, limits, look, place)
             if results is None:
                 release_memory()
                 limits = self._adopt(*step_down(self, limits, height, width), on_note)
@@ -208,12 +210,13 @@ class FrameGenerator(Generator):
         known: dict[str, Tensor | None],
         limits: Limits,
         look: "_Look",
+        place: torch.device,
     ) -> Tensor | None:
         """The next batch restored, on the CPU; None where memory ran out."""
         count = limits.batch_size
         try:
             embeds = self._embeds(waiting.prompts(count), known, limits)
-            given = waiting.frames(count).to(self.execution_device)
+            given = waiting.frames(count).to(place)
             latents, small = self._encoded(given, limits.vae_tile)
             prepared = self._prepare(given, latents, small, before, embeds, limits)
             del latents, small
@@ -229,7 +232,10 @@ class FrameGenerator(Generator):
     def _encoded(self, frames: Tensor, vae_tile: int | None) -> tuple[Tensor, Tensor]:
         """Frames (B,3,H,W) -> latents (B,C,h,w) and small frames (B,3,h,w) for the flow."""
         padded = pad_to_latent_grid(frames, self.latent_stride)
-        return self.encode(padded, vae_tile), shrink_for_flow(padded, self.latent_stride)
+        with stage(ENCODE):
+            latents = self.encode(padded, vae_tile)
+        with stage(FLOW):
+            return latents, shrink_for_flow(padded, self.latent_stride)
 
     def _prepare(
         self,
@@ -280,18 +286,21 @@ class FrameGenerator(Generator):
 
     def _refine(self, prepared: Prepared, consistency: float, detail: float) -> Tensor:
         # Every time, for another stream may have set others; costs nothing where none has.
-        self.set_scales(consistency, detail)
-        limits, embeds = prepared.limits, prepared.prompt_embeds
-        return self._refine_tiles(
-            prepared.parts, prepared.cells, embeds, limits.tile, limits.tile_overlap
-        )
+        with stage(REFINE):
+            self.set_scales(consistency, detail)
+            limits, embeds = prepared.limits, prepared.prompt_embeds
+            return self._refine_tiles(
+                prepared.parts, prepared.cells, embeds, limits.tile, limits.tile_overlap
+            )
 
     def _decode(self, prepared: Prepared, restored_latents: Tensor, color_fix: str) -> Tensor:
         height, width = prepared.frames.shape[-2:]
-        padded = pad_to_latent_grid(prepared.frames, self.latent_stride)
-        decoded = self.decode(restored_latents, padded, prepared.limits.vae_tile)
+        with stage(DECODE):
+            padded = pad_to_latent_grid(prepared.frames, self.latent_stride)
+            decoded = self.decode(restored_latents, padded, prepared.limits.vae_tile)
         method = self.default_color_fix if color_fix == AUTO else color_fix
-        return fix_colour(decoded[..., :height, :width], prepared.frames, method)
+        with stage(COLOUR):
+            return fix_colour(decoded[..., :height, :width], prepared.frames, method)
 
     def _embeds(
         self, prompts: list[str], known: dict[str, Tensor | None], limits: Limits

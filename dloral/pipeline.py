@@ -39,6 +39,7 @@ from dloral.models.unet import TIMESTEP, TwoLoRAUNet
 from dloral.models.vae import CompactVAE
 from dloral.models.vae_kinds import kind_of
 from dloral.options import AUTO, WINDOWS
+from dloral.stages import FLOW, RETRIEVE, stage
 
 StepCallback = Callable[[Any, int, int, dict[str, Any]], dict[str, Any] | None]
 
@@ -143,14 +144,16 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
         window, batch = previous_latents.shape[:2]
         if not window:
             return lq_latents, lq_latents
-        flow_current_to_previous = self.estimate_flow(
-            small_frames.expand(window, -1, -1, -1, -1).flatten(0, 1),
-            previous_small_frames.flatten(0, 1),
-        )
-        aligned = warp(previous_latents.flatten(0, 1), flow_current_to_previous)
+        with stage(FLOW):
+            flow_current_to_previous = self.estimate_flow(
+                small_frames.expand(window, -1, -1, -1, -1).flatten(0, 1),
+                previous_small_frames.flatten(0, 1),
+            )
+            aligned = warp(previous_latents.flatten(0, 1), flow_current_to_previous)
         aligned_window = aligned.unflatten(0, (window, batch))
-        found = [self.retrieval.retrieve(lq_latents, aligned) for aligned in aligned_window]
-        return lq_latents + torch.stack(found).mean(dim=0), aligned_window[0]
+        with stage(RETRIEVE):
+            found = [self.retrieval.retrieve(lq_latents, aligned) for aligned in aligned_window]
+            return lq_latents + torch.stack(found).mean(dim=0), aligned_window[0]
 
     def estimate_flow(self, small_frames: Tensor, previous_small_frames: Tensor) -> Tensor:
         """Flow (B,2,h,w), in latent cells, from frames (B,3,h,w) to earlier ones (B,3,h,w)."""

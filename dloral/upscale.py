@@ -18,12 +18,14 @@ from dloral.jobs.admission import admitted_size, open_source, settled
 from dloral.jobs.journal import JOURNAL, Gap, Journal, journal_folder
 from dloral.jobs.loading import load_steps
 from dloral.jobs.locks import lock_target
+from dloral.jobs.overlap import Behind
 from dloral.jobs.progress import Clock, Progress, time_in_words
 from dloral.jobs.running import Engine, Made, SegmentWriter, restore_gap
 from dloral.jobs.segments import read_segment
 from dloral.jobs.spans import Job, RestoredFrame, expected_frames, identity_of, output_size
 from dloral.options import UpscaleOptions
 from dloral.prompts import Scene, as_lists, find_scenes
+from dloral.stages import WRITE, stage
 from dloral.video.encoding import header_of
 from dloral.video.known import source_notes
 from dloral.video.pipes import STANDARD_OUTPUT, is_pipe
@@ -35,6 +37,8 @@ from dloral.video.writer import Writer, open_writer
 
 if TYPE_CHECKING:
     from dloral.frame_generator import FrameGenerator
+
+Stop = Callable[[], bool] | None
 
 LONG_JOB_SECONDS = 120
 """Jobs that are estimated longer keep their finished segments without being asked."""
@@ -71,10 +75,12 @@ def upscale_steps(
     pipe: "FrameGenerator | None" = None,
     scenes: Sequence[Scene] | None = None,
     engine: Engine | None = None,
-    stop: Callable[[], bool] | None = None,
+    stop: Stop = None,
+    overlap: bool = True,
 ) -> Generator[Progress, None, None]:
     """The job as a generator; see :func:`upscale_video`. ``stop``: asked after each frame that is
-    restored in this process; once it says so, the frames that are done become the result."""
+    restored in this process; once it says so, the frames that are done become the result.
+    ``overlap``: read and write frames while others are restored (:mod:`dloral.jobs.overlap`)."""
     options = settled(options or UpscaleOptions(), source, target, engine is not None)
     suffix = target_suffix(target)
     clip = treated(open_source(source, options), options, suffix)
@@ -102,7 +108,7 @@ def upscale_steps(
     with lock_target(target):
         with run.keeping(), writing as writer:
             yield from run.prepare(writer, pipe, scenes, engine)
-            yield from run.restore(stop) if engine is None else run.restore_by(engine)
+            yield from run.restore(stop, overlap) if engine is None else run.restore_by(engine)
             yield from run.join()
         yield run.done()
 
@@ -113,6 +119,7 @@ class _Run:
     _writer: Writer
     _job: Job
     _pipe: "FrameGenerator"
+    _behind: Behind[RestoredFrame, None]
 
     def __init__(
         self, clip: ClipInfo, options: UpscaleOptions, target: Path, notes: list[str]
@@ -150,10 +157,11 @@ class _Run:
             self._open_journal()
         if not scenes and self._journal and self._journal.extra:
             scenes = [Scene(Fraction(start), prompt) for start, prompt in self._journal.extra]
+        resumed = self._journal.resumed if self._journal else ""
         if pipe is None and (engine is None or not scenes):
-            pipe = yield from load_steps(options, self._resumed(), self._total)
+            pipe = yield from load_steps(options, resumed, self._total)
         else:
-            yield Progress("loading", num_frames=self._total, message=self._resumed())
+            yield Progress("loading", num_frames=self._total, message=resumed)
         if not scenes:
             assert pipe is not None
             scenes = []
@@ -174,16 +182,6 @@ class _Run:
         self._before = self._frames = self._journal.frames
         if self._journal.total is not None:
             self._total = self._journal.total
-
-    def _resumed(self) -> str:
-        """One line on what is there already, if anything is."""
-        journal = self._journal
-        if journal is None or not (journal.segments or journal.dropped):
-            return ""
-        text = f"resuming: {journal.frames} frames are done"
-        if journal.dropped:
-            text += f", {len(journal.dropped)} damaged segments are made again"
-        return text
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
@@ -217,28 +215,39 @@ class _Run:
 
     # Restoring -------------------------------------------------------------------------------
 
-    def restore(self, stop: Callable[[], bool] | None) -> Generator[Progress, None, None]:
+    def restore(self, stop: Stop, overlap: bool) -> Generator[Progress, None, None]:
         """Every missing frame, in this process, in order, until it is to stop."""
         self._clock = Clock()
         if self._journal:
             self._keep_segments()
+        overlap = overlap and self._job.may_overlap
+        # Into a pipe frames are written here: a thread could not be ended while its reader sleeps.
+        self._behind = Behind(self._write, overlap and self._target != STANDARD_OUTPUT)
+        try:
+            yield from self._restore_gaps(stop, overlap)
+        finally:
+            self._behind.close(keep=self._segments is not None)
+        self._end()
+
+    def _restore_gaps(self, stop: Stop, overlap: bool) -> Generator[Progress, None, None]:
         gaps = self._journal.gaps() if self._journal else [Gap(0, None)]
         is_stopped = False
         for gap in gaps:
-            with closing(restore_gap(self._job, gap, self._pipe, self._notes.append)) as frames:
+            restoring = restore_gap(self._job, gap, self._pipe, self._notes.append, overlap)
+            with closing(restoring) as frames:
                 for restored in frames:
                     self._frames += 1
                     yield self._progress(restored, self._take(restored))
                     if is_stopped := stop is not None and stop():
                         break
+            if not self._is_decided:
+                self._release()
+            self._behind.flush()
             if self._segments:
                 self._enter(self._segments.finish())
             if is_stopped:
                 self._leave_the_rest(restored.number + 1)
                 break
-        if not self._is_decided:
-            self._release()
-        self._end()
 
     def restore_by(self, engine: Engine) -> Generator[Progress, None, None]:
         """Every missing segment, by whoever the engine has, in any order."""
@@ -265,16 +274,21 @@ class _Run:
 
     def _take(self, restored: RestoredFrame) -> str:
         """A frame to where frames go; one line where that was decided with it."""
-        if self._segments:
-            self._enter(self._segments.write(restored))
-        elif self._is_decided:
-            self._writer.write(restored.with_alpha, restored.frame.time, restored.frame.duration)
-        else:
-            self._held.append(restored)
-            self._held_since.append(self._clock.seconds)
-            if len(self._held) >= 2 * self._options.batch_size:
-                return self._decide()
-        return ""
+        if self._segments or self._is_decided:
+            self._behind.put(restored.to_write)
+            return ""
+        self._held.append(restored.to_write)
+        self._held_since.append(self._clock.seconds)
+        return self._decide() if len(self._held) >= 2 * self._options.batch_size else ""
+
+    def _write(self, restored: RestoredFrame) -> None:
+        """Called by the thread that writes."""
+        with stage(WRITE):
+            if self._segments:
+                self._enter(self._segments.write(restored))
+            else:
+                shown = restored.frame
+                self._writer.write(restored.with_alpha, shown.time, shown.duration)
 
     def _decide(self) -> str:
         """Keep segments if the job is long, by the second batch's time, and say so."""

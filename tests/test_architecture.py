@@ -45,7 +45,7 @@ FLOORS = {
 }
 """Room -> floor, 0 on top. Imports point down, or stay on their floor where SAME_FLOOR says so."""
 
-OPEN_TO_ALL = {"options", "errors", "files", "packages", "threads", "__init__"}
+OPEN_TO_ALL = {"options", "errors", "files", "packages", "stages", "threads", "__init__"}
 
 SAME_FLOOR = {
     ("__main__", "cli"),
@@ -61,6 +61,7 @@ SAME_FLOOR = {
     ("video", "frames"),  # alpha is enlarged as the frame beside it
     ("evaluation", "training"),  # a study trains what it measures
     ("evaluation", "terminal"),
+    ("bench", "evaluation"),  # the baselines, as peers
     ("weights", "pipeline"),
     ("hub_pipeline", "frame_generator"),
     ("hub_pipeline", "hub_folder"),

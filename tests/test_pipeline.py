@@ -326,6 +326,22 @@ def test_each_frame_is_encoded_once(pipe: DLoRALPipeline, window: int) -> None:
     assert seen == [2, 2, 2, 1]
 
 
+def test_the_device_is_looked_for_once(
+    pipe: DLoRALPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """diffusers walks through every layer for it, milliseconds each time."""
+    asked = []
+    place = pipe.execution_device
+    device = property(lambda self: asked.append(1) or place)
+    monkeypatch.setattr(DLoRALPipeline, "execution_device", device)
+    counts = []
+    for length in (2, 6):
+        asked.clear()
+        pipe(make_clip(length))
+        counts.append(len(asked))
+    assert counts[0] == counts[1] > 0
+
+
 def test_bfloat16_is_close(make_pipeline: Callable[[], DLoRALPipeline]) -> None:
     clip = make_clip(3, 64, 64)
     full = make_pipeline()(clip).frames

@@ -62,15 +62,17 @@ def load_baseline(
     networks: Mapping[str, Path] | None = None,
     threads: int = 0,
     device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> Upscaler:
     """A baseline by name, ready.
 
     ``networks``: name -> file of an SRVGGNetCompact. ``threads`` 0: as many as torch uses;
-    ``device``: of the networks in torch. Raises :class:`OptionError` for an unknown name, or one
-    whose file is not given, :class:`WeightsError` for a missing package or a file of no use.
+    ``device``, ``dtype``: of the networks in torch. Raises :class:`OptionError` for an unknown
+    name, or one whose file is not given, :class:`WeightsError` for a missing package or a file of
+    no use.
     """
     if networks and name in networks:
-        return _TorchNetwork(networks[name], device)
+        return _TorchNetwork(networks[name], device, dtype)
     if name == BICUBIC:
         return _bicubic
     if name in FROM_FILES:
@@ -108,11 +110,11 @@ def _bicubic(small_frame: Tensor) -> Tensor:
 
 
 class _TorchNetwork:
-    """An SRVGGNetCompact from a file; float32."""
+    """An SRVGGNetCompact from a file."""
 
-    def __init__(self, path: Path, device: str) -> None:
-        self._device = choose_device(device)
-        self._network = load_srvgg(path).to(self._device)
+    def __init__(self, path: Path, device: str, dtype: torch.dtype) -> None:
+        self._device, self._dtype = choose_device(device), dtype
+        self._network = load_srvgg(path).to(self._device, dtype)
         if self._network.scale != SCALE:
             raise WeightsError(
                 "{path} enlarges {value} times",
@@ -123,8 +125,8 @@ class _TorchNetwork:
 
     @torch.no_grad()
     def __call__(self, small_frame: Tensor) -> Tensor:
-        large: Tensor = self._network(small_frame[None].float().to(self._device))
-        return large[0].clamp(0, 1).cpu()
+        large: Tensor = self._network(small_frame[None].to(self._device, self._dtype))
+        return large[0].float().clamp(0, 1).cpu()
 
 
 class _NcnnNetwork:

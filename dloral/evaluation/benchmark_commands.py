@@ -36,7 +36,7 @@ def add_benchmark(commands: Commands) -> None:
         "bicubic (1,1)",
     )
     add("--baselines", nargs="*", default=[], metavar="NAME", help="bicubic is always there")
-    _add_network(parser)
+    add_network(parser)
     add("--protocol", default="dloral", help="dloral (default) or dove: what is measured and how")
     add(
         "--metrics", nargs="+", metavar="NAME", help="measures or groups; the protocol's by default"
@@ -66,13 +66,14 @@ def add_baseline(commands: Commands) -> None:
     add("name", metavar="NAME", help="bicubic, span, realesrgan-x4plus, realesr-animevideov3, ...")
     add("source", metavar="IN", help="a clip, an image, or a folder of frames")
     add("-o", "--output", type=Path, required=True, metavar="OUT", help="a video, or a folder")
-    _add_network(parser)
+    add_network(parser)
     add("--device", default="auto", help="of networks from files: auto, cpu, cuda, xpu, mps")
     add("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(command=_baseline)
 
 
-def _add_network(parser: argparse.ArgumentParser) -> None:
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """``--network``, to be read by :func:`networks_of`."""
     parser.add_argument(
         "--network",
         nargs="+",
@@ -82,7 +83,8 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _networks(given: Sequence[str]) -> dict[str, Path]:
+def networks_of(given: Sequence[str]) -> dict[str, Path]:
+    """Name -> file. OptionError for what is not NAME=FILE."""
     found: dict[str, Path] = {}
     for text in given:
         name, equals, file = text.partition("=")
@@ -129,7 +131,7 @@ def _benchmark(options: argparse.Namespace) -> None:
         models=tuple(options.models),
         scales=tuple(_scales(text) for text in options.settings),
         baselines=tuple(options.baselines),
-        networks=_networks(options.network),
+        networks=networks_of(options.network),
         protocol=options.protocol,
         metrics=tuple(options.metrics) if options.metrics else None,
         flow=options.flow,
@@ -175,7 +177,7 @@ def _baseline(options: argparse.Namespace) -> None:
     from dloral.video.writer import open_writer
 
     clip = probe(options.source)
-    upscaler = load_baseline(options.name, _networks(options.network), device=options.device)
+    upscaler = load_baseline(options.name, networks_of(options.network), device=options.device)
     width, height = SCALE * clip.width, SCALE * clip.height
     writing = open_writer(options.output, width=width, height=height, source=clip)
     with frame_bar(options.quiet) as bar, writing as writer, read_frames(clip) as frames:

@@ -206,6 +206,16 @@ class Journal:
         """How many frames are done."""
         return sum(segment.frames for segment in self.segments.values())
 
+    @property
+    def resumed(self) -> str:
+        """One line on what was there when it was opened, if anything was."""
+        if not (self.segments or self.dropped):
+            return ""
+        text = f"resuming: {self.frames} frames are done"
+        if self.dropped:
+            text += f", {len(self.dropped)} damaged segments are made again"
+        return text
+
     def gaps(self, num_frames: int | None = None) -> list[Gap]:
         """What is missing, in order. ``num_frames``: of the whole job, where that is certain."""
         total = self.total if num_frames is None else num_frames

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from dloral.errors import OutputError, ResourceError
 from dloral.jobs.journal import Gap, Segment
+from dloral.jobs.overlap import Behind
 from dloral.jobs.progress import Progress
 from dloral.jobs.segments import SegmentFile
 from dloral.jobs.spans import Job, RestoredFrame, restore_span
@@ -123,11 +124,12 @@ def restore_gap(
     gap: Gap,
     pipe: "FrameGenerator",
     on_note: Callable[[str], None] | None = None,
+    overlap: bool = True,
 ) -> Generator[RestoredFrame, None, None]:
     """The frames of the missing segments, in order."""
     first = gap.first * SEGMENT_FRAMES
     last = None if gap.last is None else (gap.last + 1) * SEGMENT_FRAMES - 1
-    return restore_span(job.clip, first, last, job.options, pipe, job.scenes, on_note)
+    return restore_span(job.clip, first, last, job.options, pipe, job.scenes, on_note, overlap)
 
 
 def make_segments(
@@ -148,12 +150,14 @@ def make_segments(
         return SegmentFile(folder / f"{number:08d}.segment.{mark}.part")
 
     writer = SegmentWriter(job, new_file, origin)
+    behind = Behind(writer.write, job.may_overlap)
     try:
         with closing(restore_gap(job, gap, pipe, on_note)) as frames:
             for restored in frames:
-                if (made := writer.write(restored)) is not None:
-                    yield made
+                yield from behind.put(restored.to_write)
+        yield from behind.flush()
         if (made := writer.finish()) is not None:
             yield made
     finally:
+        behind.close()
         writer.abandon()

@@ -7,7 +7,7 @@ Output t depends on the inputs t - window to t alone. So a span is restored with
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from hashlib import sha256
@@ -20,8 +20,10 @@ from torch import Tensor
 
 from dloral.errors import OptionError
 from dloral.frames.resize import resize_bicubic
+from dloral.jobs.overlap import may_overlap, read_ahead
 from dloral.options import AUTO, AUTO_TILE, UpscaleOptions
 from dloral.prompts import Scene, find_scenes, prompt_at
+from dloral.stages import ENLARGE, READ, each_in_stage, stage
 from dloral.video.alpha import with_alpha
 from dloral.video.encoding import OutputFormat
 from dloral.video.images import frame_files
@@ -42,6 +44,11 @@ class RestoredFrame(NamedTuple):
     frame: Frame
     lq_frame: Tensor
     pixels: Tensor
+
+    @property
+    def to_write(self) -> "RestoredFrame":
+        """Without what is only looked at, so that it takes less memory while it waits."""
+        return self._replace(lq_frame=self.pixels)
 
     @property
     def with_alpha(self) -> Tensor:
@@ -71,6 +78,11 @@ class Job:
     def width(self) -> int:
         return self.chosen.width
 
+    @property
+    def may_overlap(self) -> bool:
+        """Whether frames may be read and written while others are restored."""
+        return may_overlap(self.clip, (self.height, self.width), self.options.batch_size)
+
 
 def restore_span(
     source: ClipInfo | str | Path,
@@ -80,12 +92,14 @@ def restore_span(
     pipe: "FrameGenerator | None" = None,
     scenes: Sequence[Scene] | None = None,
     on_note: Callable[[str], None] | None = None,
+    overlap: bool = True,
 ) -> Generator[RestoredFrame, None, None]:
     """Restore the frames ``first`` to ``last`` (included; None: to the end) of a source.
 
     Numbers count from 0 at the first frame that ``options.start`` leaves; the frames are those of
     an unbroken run. Where the source ends sooner, so does the span. ``pipe``, ``scenes``: loaded
-    and found where they are not given. Raises OptionError for a range that is none.
+    and found where they are not given. ``overlap``: frames are read while others are restored,
+    where there is room for them. Raises OptionError for a range that is none.
     """
     if first < 0 or (last is not None and last < first):
         raise OptionError(
@@ -102,32 +116,50 @@ def restore_span(
     if not scenes:
         scenes = list(find_scenes(clip, options, pipe))
     halo = min(options.window, first)
-    reading = read_frames_from(clip, first - halo, options.start, options.duration, on_note)
-    with reading as frames:
-        wanted = frames if last is None else islice(frames, last - first + 1 + halo)
-        restoring = _restore(wanted, clip, options, pipe, scenes, on_note)
-        with closing(restoring):
-            for index, restored in enumerate(restoring):
-                if index >= halo:
-                    yield RestoredFrame(first - halo + index, *restored)
+    most = None if last is None else last - first + 1 + halo
+    reading = _read_enlarged(clip, first - halo, most, options, on_note)
+    if overlap and may_overlap(clip, output_size(clip, options), options.batch_size):
+        reading = read_ahead(reading, options.batch_size)
+    with reading as pairs, closing(_restore(pairs, options, pipe, scenes, on_note)) as restoring:
+        for index, restored in enumerate(restoring):
+            if index >= halo:
+                yield RestoredFrame(first - halo + index, *restored)
+
+
+@contextmanager
+def _read_enlarged(
+    clip: ClipInfo,
+    first: int,
+    most: int | None,
+    options: UpscaleOptions,
+    on_note: Callable[[str], None] | None,
+) -> Iterator[Iterator[tuple[Frame, Tensor]]]:
+    """``most`` frames (None: all) from the number ``first`` on, each with its bicubic
+    enlargement."""
+    height, width = output_size(clip, options)
+
+    def enlarged(frame: Frame) -> tuple[Frame, Tensor]:
+        with stage(ENLARGE):
+            large = resize_bicubic(frame.pixels[None], height, width, options.bicubic)[0]
+        return frame, large
+
+    with read_frames_from(clip, first, options.start, options.duration, on_note) as frames:
+        yield map(enlarged, islice(each_in_stage(READ, frames), most))
 
 
 def _restore(
-    frames: Iterator[Frame],
-    clip: ClipInfo,
+    pairs: Iterator[tuple[Frame, Tensor]],
     options: UpscaleOptions,
     pipe: "FrameGenerator",
     scenes: Sequence[Scene],
     on_note: Callable[[str], None] | None,
 ) -> Generator[tuple[Frame, Tensor, Tensor], None, None]:
     """(source frame, its bicubic enlargement, restored frame) for every frame, in order."""
-    height, width = output_size(clip, options)
-    waiting: deque[tuple[Frame, Tensor]] = deque()  # read, not yet restored: at most one batch
+    waiting: deque[tuple[Frame, Tensor]] = deque()  # not yet restored: at most one batch
     shown: deque[Fraction] = deque()  # times of frames whose prompt is still to be given
 
     def enlarged() -> Iterator[Tensor]:
-        for frame in frames:
-            lq_frame = resize_bicubic(frame.pixels[None], height, width, options.bicubic)[0]
+        for frame, lq_frame in pairs:
             waiting.append((frame, lq_frame))
             shown.append(frame.time)
             yield lq_frame

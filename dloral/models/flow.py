@@ -85,6 +85,8 @@ class SPyNet(ModelMixin, ConfigMixin):
         padded_height = -(-height // multiple) * multiple
         padded_width = -(-width // multiple) * multiple
         size = (padded_height, padded_width)
+        if size == (height, width):
+            return self.coarse_to_fine(current, previous)[-1]
         flow = self.coarse_to_fine(
             F.interpolate(current, size, mode="bilinear", align_corners=False),
             F.interpolate(previous, size, mode="bilinear", align_corners=False),
@@ -105,19 +107,28 @@ class SPyNet(ModelMixin, ConfigMixin):
         batch, _, height, width = currents[-1].shape
         flow = current.new_zeros(batch, 2, height, width)
         flows: list[Tensor] = []
+        dtype = self.dtype
         steps = zip(self.pyramid, reversed(currents), reversed(previouses), strict=True)
         for depth, (level, now, before) in enumerate(steps):
             if depth:
                 flow = 2 * F.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=True)
             aligned = warp(before, flow, padding="border")
-            flow = flow + self.correct(level, now, aligned, flow)
+            flow = flow + self.correct(level, now, aligned, flow, dtype)
             flows.append(flow)
         return flows
 
-    def correct(self, level: nn.Module, current: Tensor, aligned: Tensor, flow: Tensor) -> Tensor:
-        """One level's correction; convolutions in the weights' dtype, flow in float32."""
+    def correct(
+        self,
+        level: nn.Module,
+        current: Tensor,
+        aligned: Tensor,
+        flow: Tensor,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """One level's correction; convolutions in the weights' dtype, flow in float32. ``dtype``:
+        the weights', for who knows it: diffusers looks through every layer for it."""
         seen = torch.cat([current, aligned, flow], dim=1)
-        return level(seen.to(self.dtype)).float()
+        return level(seen.to(dtype or self.dtype)).float()
 
     def normalise(self, pictures: Tensor) -> Tensor:
         """By ImageNet's mean and deviation, as the levels expect pictures."""

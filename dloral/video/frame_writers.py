@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from dloral.errors import OutputError
+from dloral.stages import WRITE, stage
 from dloral.video.animations import Animation, Canvas, open_animation
 from dloral.video.carried import carried_notes
 from dloral.video.encoding import SEGMENT_FRAMES, CodedFrame, FrameEncoder, OutputFormat, time_unit
@@ -66,7 +67,8 @@ class FrameWriter:
         """The encoder's rest; OutputError if no frame came."""
         if self._origin is None:
             raise OutputError("no frame came to be written; choose a part that has frames")
-        self._end_segment()
+        with stage(WRITE):
+            self._end_segment()
 
     def _put_all(self, coded: Iterable[CodedFrame]) -> None:
         for frame in coded:

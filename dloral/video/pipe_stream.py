@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Generator
 from fractions import Fraction
@@ -23,6 +24,7 @@ from dloral.video.pipe_formats import (
     parse_y4m,
     planes_of,
 )
+from dloral.video.worker import LOOK_SECONDS, check_stopped
 
 STANDARD_INPUT = Path("standard input")
 """What messages call it."""
@@ -158,6 +160,7 @@ def _read(file: FileIO, size: int, start: bytes = b"") -> bytearray:
     data[:got] = start[:got]
     view = memoryview(data)
     while got < size:
+        _wait_for(file)
         more = file.readinto(view[got:])
         if not more:
             break
@@ -167,11 +170,19 @@ def _read(file: FileIO, size: int, start: bytes = b"") -> bytearray:
     return data
 
 
+def _wait_for(file: FileIO) -> None:
+    """Until there is something to be read, or the end, so that who reads in a thread can be
+    stopped. Windows cannot wait so for a pipe."""
+    if sys.platform != "win32":
+        while not select.select([file], [], [], LOOK_SECONDS)[0]:
+            check_stopped()
+
+
 def _line(file: FileIO, what: str) -> bytes:
     """What is left of a line, byte by byte, for nothing behind it may be read."""
     line = bytearray()
     while len(line) < LONGEST_LINE:
-        byte = file.read(1)
+        byte = _read(file, 1)
         if not byte:
             break
         if byte == b"\n":

@@ -93,13 +93,22 @@ class Task:
 
 @contextmanager
 def stopped_by(is_stopped: Callable[[], bool]) -> Iterator[None]:
-    """Whoever waits for a worker in this block gets CancelledError soon after ``is_stopped`` says
-    so, and the worker is ended, whatever it is at."""
-    before = _stopped.set(is_stopped)
+    """Whoever waits for a worker or a pipe in this block gets CancelledError soon after
+    ``is_stopped`` says so, or that of a block around this one; a worker is ended, whatever it is
+    at."""
+    outer = _stopped.get()
+    before = _stopped.set(is_stopped if outer is None else lambda: is_stopped() or outer())
     try:
         yield
     finally:
         _stopped.reset(before)
+
+
+def check_stopped() -> None:
+    """Raise CancelledError where :func:`stopped_by` says so."""
+    stopped = _stopped.get()
+    if stopped is not None and stopped():
+        raise CancelledError("Stopped.")
 
 
 def warm_up() -> None:
@@ -231,11 +240,10 @@ class Worker:
             self._process = None
 
     def _receive(self, seconds: float) -> Any:
-        stopped, end = _stopped.get(), time.monotonic() + seconds
+        end = time.monotonic() + seconds
         try:
             while not self._connection.poll(LOOK_SECONDS):
-                if stopped is not None and stopped():
-                    raise CancelledError("Stopped.")
+                check_stopped()
                 if time.monotonic() > end:
                     self.kill()
                     raise InputError(

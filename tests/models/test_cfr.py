@@ -147,6 +147,26 @@ def test_bfloat16_is_close(retrieval: CrossFrameRetrieval) -> None:
     assert (found - full).abs().mean() < 0.03 * full.abs().mean()
 
 
+def test_the_fast_relu_is_torchs_to_the_bit() -> None:
+    numbers = torch.randn(3, 64, 48, generator=torch.Generator().manual_seed(0)).bfloat16()
+    numbers[0, 0, :4] = torch.tensor([0.0, -0.0, float("inf"), -float("inf")])
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        given = numbers.to(dtype)
+        assert torch.equal(cfr.rectified_(given.clone()), torch.relu(given))
+
+
+@pytest.mark.parametrize("layouts", ["contiguous", "channels last", "one of each"])
+def test_any_layout_gives_the_same(retrieval: CrossFrameRetrieval, layouts: str) -> None:
+    current, aligned = latents(6, 9), latents(6, 9, seed=1)
+    with torch.no_grad():
+        expected = naive(retrieval, current, aligned)
+        if layouts != "contiguous":
+            current = current.to(memory_format=torch.channels_last)
+        if layouts == "channels last":
+            aligned = aligned.to(memory_format=torch.channels_last)
+        torch.testing.assert_close(retrieval(current, aligned), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_frames_of_a_batch_do_not_touch(retrieval: CrossFrameRetrieval) -> None:
     current, aligned = latents(6, 9, batch=3), latents(6, 9, batch=3, seed=1)
     with torch.no_grad():

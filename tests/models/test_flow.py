@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from dloral.models.flow import SPyNet, warp
 
@@ -101,6 +102,19 @@ def test_levels_agree_with_forward(spynet: SPyNet) -> None:
         flows = spynet.coarse_to_fine(now, before)
         torch.testing.assert_close(flows[-1], spynet(now, before))
     assert [tuple(flow.shape[-2:]) for flow in flows] == [(2, 3), (4, 6), (8, 12), (16, 24)]
+
+
+def test_a_size_that_needs_no_padding_is_not_resized(spynet: SPyNet) -> None:
+    """Resizing to the same size, as it was before, changes not a bit."""
+    size = (16, 24)
+    now, before = random(1, 3, *size), random(1, 3, *size, seed=1)
+
+    def resized(pictures: torch.Tensor) -> torch.Tensor:
+        return F.interpolate(pictures, size, mode="bilinear", align_corners=False)
+
+    with torch.no_grad():
+        plain = resized(spynet.coarse_to_fine(resized(now), resized(before))[-1])
+        assert torch.equal(spynet(now, before), plain)
 
 
 def test_saved_and_loaded(spynet: SPyNet, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from dloral import UpscaleOptions, upscale_video
+from dloral import UpscaleOptions, upscale_steps, upscale_video
 from dloral.cli import main
 from dloral.video.reader import read_frames
 from dloral.weights.loading import load_pipeline
@@ -174,6 +175,21 @@ def test_a_closed_reader_ends_the_job_in_one_line(capfd: pytest.CaptureFixture[s
     told = capfd.readouterr().err
     assert told.startswith("dloral: standard output was closed by its reader at frame 1; ")
     assert told.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes are read in turn there")
+def test_a_program_that_falls_silent(tmp_path: Path) -> None:
+    """Frames come as soon as they are there, and the job can be ended while none comes."""
+    given, giving = os.pipe()
+    os.write(giving, y4m(frames=2))  # and its end does not come
+    with standard(0, given):
+        steps = upscale_steps("-", tmp_path / "out.mp4", UpscaleOptions("bicubic", 2))
+        while next(steps).frame < 2:
+            pass
+        steps.close()
+    os.close(giving)
+    os.close(given)
+    assert not list(tmp_path.iterdir())
 
 
 WHOLE = b"YUV4MPEG2 W4 H4 F25:1 C444\n" + b"FRAME\n" + b"\x80" * 48
