@@ -227,7 +227,6 @@ export class StudioPage {
     find("#clip-name").textContent = clip.name;
     find("#clip-name").title = clip.name;
     find("#facts").textContent = clip.facts.join(" · ");
-    find("#format").disabled = find("#bit_depth").disabled = find("#crf").disabled = clip.kind === "image";
     find("#deinterlace-label").hidden = clip.kind !== "video";
     find("#motion").hidden = clip.kind === "image" || clip.frames < 2;
     if (isSame) {
