@@ -16,8 +16,7 @@ from gradio.context import LocalContext
 from dloral.errors import DLoRALError, InputError
 from dloral.frames.colour import COLOUR_FIXES
 from dloral.options import AUTO, MAX_LORA_SCALE, SCALE_RANGE
-from dloral.studio.face import worded
-from dloral.studio.jobs import OUR_MISTAKE
+from dloral.studio.face import is_full, told
 from dloral.studio.preview import Preview
 from dloral.studio.runtime import shown_name
 from dloral.studio.settings import settings_from
@@ -260,9 +259,8 @@ def _as_gradio(error: Exception) -> Exception:
     """The error as Gradio passes it to a caller; a mistake of ours is logged."""
     if isinstance(error, gr.Error):
         return error
-    if not isinstance(error, DLoRALError):
+    if not isinstance(error, DLoRALError) and not is_full(error):
         import logging
 
         logging.getLogger(__name__).exception("a call failed", exc_info=error)
-        return gr.Error(OUR_MISTAKE, print_exception=False)
-    return gr.Error(worded(error), print_exception=False)
+    return gr.Error(told(error), print_exception=False)
