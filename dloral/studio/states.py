@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from dloral.options import CODECS
 from dloral.studio.estimates import described
 from dloral.studio.face import told, worded
 from dloral.studio.jobs import Job
@@ -112,6 +113,6 @@ def _result_state(result: Result) -> dict[str, Any]:
         "notes": list(result.notes),
         "part": result.is_part,
         "measures": result.measures,
-        "sound": result.clip.has_audio,
+        "sound": result.clip.has_audio and result.settings.format in CODECS,
         "scenes": scenes_as_dicts(result.settings.scenes),
     }
