@@ -15,9 +15,8 @@ from gradio.context import LocalContext
 
 from dloral.errors import DLoRALError, InputError
 from dloral.frames.colour import COLOUR_FIXES
-from dloral.options import AUTO
-from dloral.studio.face import worded
-from dloral.studio.jobs import OUR_MISTAKE
+from dloral.options import AUTO, MAX_LORA_SCALE, SCALE_RANGE
+from dloral.studio.face import is_full, told
 from dloral.studio.preview import Preview
 from dloral.studio.runtime import shown_name
 from dloral.studio.settings import settings_from
@@ -61,9 +60,9 @@ CLIP = Parameter("clip", Path, None, "the video or image file")
 FRAME = Parameter("frame", int, 0, "which frame, counted from 0")
 
 LOOKS = (
-    Parameter("scale", float, 4.0, "enlargement, 1 to 4"),
-    Parameter("consistency", float, 1.0, "C-LoRA, steadiness in time, 0 to 2"),
-    Parameter("detail", float, 1.0, "D-LoRA, fine detail, 0 to 2"),
+    Parameter("scale", float, 4.0, f"enlargement, {SCALE_RANGE[0]:g} to {SCALE_RANGE[1]:g}"),
+    Parameter("consistency", float, 1.0, f"C-LoRA, steadiness in time, 0 to {MAX_LORA_SCALE:g}"),
+    Parameter("detail", float, 1.0, f"D-LoRA, fine detail, 0 to {MAX_LORA_SCALE:g}"),
     Parameter(
         "strength",
         float,
@@ -86,10 +85,14 @@ KEEPING = (
     Parameter("start", float, 0.0, "first second to restore"),
     Parameter("duration", float, None, "seconds to restore; all that is left if not given"),
     Parameter(
-        "format", str, "h264", "h264, h265, av1, vp9, prores, ffv1, or png for frames in a zip file"
+        "format",
+        str,
+        "h264",
+        "h264, h265, av1, vp9, prores, ffv1; gif or webp, animated and without sound; or png for "
+        "frames in a zip file. A picture becomes a PNG in any case",
     ),
     Parameter("bit_depth", str, AUTO, "8, 10, or auto: 10 for a source of more than 8 bits"),
-    Parameter("crf", int, None, "quality of the video, lower is better"),
+    Parameter("crf", int, None, "quality of h264, h265, av1 and vp9, lower is better"),
     Parameter("fit", str, None, "a size in scale's place, such as 3840x2160: as large as fits in"),
 )
 """Which part of a clip is restored, and what it is kept as."""
@@ -256,9 +259,8 @@ def _as_gradio(error: Exception) -> Exception:
     """The error as Gradio passes it to a caller; a mistake of ours is logged."""
     if isinstance(error, gr.Error):
         return error
-    if not isinstance(error, DLoRALError):
+    if not isinstance(error, DLoRALError) and not is_full(error):
         import logging
 
         logging.getLogger(__name__).exception("a call failed", exc_info=error)
-        return gr.Error(OUR_MISTAKE, print_exception=False)
-    return gr.Error(worded(error), print_exception=False)
+    return gr.Error(told(error), print_exception=False)

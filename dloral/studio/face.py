@@ -1,9 +1,14 @@
 """How the page and its API word an error: a visitor learns a file's name, never its folder."""
 
+import errno
+import os
 import re
 from pathlib import PurePath
 
 from dloral.errors import DLoRALError, Face, Setting
+
+OUR_MISTAKE = "That went wrong inside the software; its terminal says where. The page goes on."
+FULL = "The disk is full: make room on the machine that runs this page, then try again."
 
 _WORDS = {
     "model": "the model",
@@ -38,3 +43,20 @@ def worded(error: BaseException) -> str:
     in the same way."""
     text = error.render(PAGE) if isinstance(error, DLoRALError) else str(error)
     return _ABSOLUTE.sub(lambda found: PurePath(found[0].replace("\\", "/")).name, text)
+
+
+def told(error: BaseException) -> str:
+    """One line for whatever went wrong: a mistake of ours is said to be one, and a full disk is
+    nobody's, wherever it was met."""
+    if is_full(error):
+        return FULL
+    return worded(error) if isinstance(error, DLoRALError) else OUR_MISTAKE
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a disk had no room. Errors of other processes bring the system's words alone."""
+    codes = (errno.ENOSPC, errno.EDQUOT)
+    named = error.value if isinstance(error, DLoRALError) else None
+    if getattr(error, "errno", None) in codes or named in [os.strerror(c).lower() for c in codes]:
+        return True
+    return error.__cause__ is not None and is_full(error.__cause__)

@@ -19,7 +19,7 @@ from dloral.devices import empty_caches
 from dloral.errors import CancelledError, DLoRALError, InputError
 from dloral.jobs.records import FAILED, PAUSED, JobRecord
 from dloral.studio.estimates import run_seconds
-from dloral.studio.face import worded
+from dloral.studio.face import is_full, told
 from dloral.studio.gpu import QuotaError, kept, may_be_lent, on_gpu
 from dloral.studio.lending import job_seconds
 from dloral.studio.records import JobRow, Result, write_result
@@ -32,7 +32,6 @@ from dloral.video.probe import ClipInfo
 from dloral.video.worker import stopped_by
 
 STOPPED = "Stopped before a frame was done; nothing was kept."
-OUR_MISTAKE = "That went wrong inside the software; its terminal says where. The page goes on."
 
 CANCEL, PAUSE, SUSPEND = "cancel", "pause", "suspend"
 """Why a job ends within a frame: for good; until it is resumed; until the next server starts."""
@@ -262,7 +261,8 @@ class Job:
             self._end("failed", error)
         except Exception as error:
             # A mistake of ours: the page says so in one line, the terminal has the traceback.
-            _log.exception("a job failed")
+            if not is_full(error):
+                _log.exception("a job failed")
             self._end("failed", error)
         else:
             self._end("done", None)
@@ -378,7 +378,7 @@ class Job:
         if stage == "done":
             row.done()
         elif stage == "failed":
-            row.failed(worded(self.error) if isinstance(self.error, DLoRALError) else OUR_MISTAKE)
+            row.failed(told(self.error) if self.error else "")
         else:
             row.forget()
 

@@ -14,7 +14,7 @@ from dloral.video.probe import ClipInfo
 FRAMES_PER_SECOND = 60
 """Seconds are counted as so many frames at least, whatever rate a file claims."""
 
-BYTES_PER_PIXEL = {"png": 3.0, "ffv1": 2.0, "prores": 0.6}
+BYTES_PER_PIXEL = {"png": 3.0, "ffv1": 2.0, "gif": 1.0, "prores": 0.6, "webp": 1.5}
 """Of a result, about; other formats as :data:`_SMALL`."""
 _SMALL = 0.15
 

@@ -46,6 +46,11 @@ class Result:
     notes: tuple[str, ...]
     is_part: bool = False
 
+    @property
+    def is_there(self) -> bool:
+        """Whether nobody took its files away, such as what tidies a disk up."""
+        return self.file.is_file() and self.viewer_file.is_file()
+
 
 class JobRow:
     """One job's row. ``keep_seconds``: how long a result is kept."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dloral.frames.resize import resize_bicubic
 from dloral.jobs.journal import JOURNAL, journal_folder
+from dloral.studio.animated import as_shown, is_gif
 from dloral.studio.measures import Measures
 from dloral.studio.pictures import png_of, stacked, within
 from dloral.studio.records import Result, write_result
@@ -157,7 +158,8 @@ def _read_pairs(
         read_frames(clip, options.start, options.duration) as frames,
         read_frames(result) as restored,
     ):
-        for frame, finished in zip(frames, restored, strict=False):  # a part has fewer
+        pairs = as_shown if is_gif(result) else zip  # a part has fewer frames than the source
+        for frame, finished in pairs(frames, restored):
             lq_frame = resize_bicubic(frame.pixels[None], *size)[0]
             yield lq_frame, frame._replace(pixels=finished.pixels)
 

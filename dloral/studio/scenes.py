@@ -7,7 +7,7 @@ from contextlib import closing
 from dloral.errors import CancelledError, DLoRALError
 from dloral.options import UpscaleOptions
 from dloral.prompts import Scene, find_scenes
-from dloral.studio.jobs import OUR_MISTAKE
+from dloral.studio.face import OUR_MISTAKE
 from dloral.studio.runtime import Model
 from dloral.video.probe import ClipInfo
 from dloral.video.worker import stopped_by

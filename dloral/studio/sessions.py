@@ -80,7 +80,7 @@ class Session:
                 raise
             self.close_clip()
             self.clip = clip
-            return self.clip
+            return clip
 
     @property
     def preview(self) -> Preview | None:
@@ -104,18 +104,15 @@ class Session:
     def start_job(self, settings: Settings) -> Job:
         """Queue the clip; then what was made of it goes. InputError without a clip or a place."""
         with self.lock:
-            if self.clip is None:
-                raise InputError("There is no clip; drop one on the page first.")
+            clip = self.a_clip()
             place = self.folder / secrets.token_hex(8)
             place.mkdir()
             model = self._models.current
             options = replace(settings.options, model=model.name, vae=model.vae)
             settings = replace(settings, options=options)
-            job = Job(
-                self.clip, place, settings, model, self._queue, self._models.without_gpu(model)
-            )
+            job = Job(clip, place, settings, model, self._queue, self._models.without_gpu(model))
             if self._records:
-                job.row = self._records.add(self._token, self.clip, place, settings)
+                job.row = self._records.add(self._token, clip, place, settings)
             try:
                 job.start()
             except InputError:
@@ -153,6 +150,12 @@ class Session:
             if job is not None:
                 self.forget_job()
                 self.job = job
+
+    def a_clip(self) -> ClipInfo:
+        """The visitor's clip; InputError if there is none."""
+        if self.clip is None:
+            raise InputError("There is no clip; drop one on the page first.")
+        return self.clip
 
     def a_job(self) -> Job:
         """The visitor's job; InputError if there is none."""
@@ -199,10 +202,9 @@ class Session:
     def start_search(self, options: UpscaleOptions) -> SceneSearch:
         """Look for the clip's scenes anew. InputError without a clip."""
         with self.lock:
-            if self.clip is None:
-                raise InputError("There is no clip; drop one on the page first.")
+            clip = self.a_clip()
             self.forget_search()
-            self.search = SceneSearch(self.clip, options, self._models.current)
+            self.search = SceneSearch(clip, options, self._models.current)
             self.search.start()
             return self.search
 
@@ -214,8 +216,9 @@ class Session:
 
     @property
     def result(self) -> Result | None:
-        """Of the last job, once that has ended well."""
-        return self.job.result if self.job is not None and self.job.stage == "done" else None
+        """Of the last job, once that has ended well, as long as its files are there."""
+        result = self.job.result if self.job is not None and self.job.stage == "done" else None
+        return result if result is not None and result.is_there else None
 
     def forget_old_result(self, seconds: float, now: float) -> None:
         """Remove a job that ended, or was paused, longer than ``seconds`` ago."""
@@ -226,8 +229,7 @@ class Session:
             if now - self.ended_at > seconds:
                 self.forget_job()
 
-    def close(self) -> None:
-        """The visitor is gone: so are their files."""
+    def close(self) -> None:  # the visitor is gone: so are their files
         self.close_clip()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -248,9 +250,7 @@ class Session:
     def fork_into(self, other: "Session") -> None:
         """Give another session the same clip, without copying it where the disk can."""
         with self.lock:
-            if self.clip is None:
-                raise InputError("There is no clip; drop one on the page first.")
-            source = self.clip.path
+            source = self.a_clip().path
             other.open_clip(source.name, lambda copy: link_or_copy(source, copy))
 
 

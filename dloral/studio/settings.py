@@ -17,12 +17,14 @@ from dloral.video.probe import ClipInfo
 from dloral.video.treatment import target_suffix, treated
 
 PNG_ZIP = "png"
-FORMATS = (*CODECS, PNG_ZIP)
-"""What a restored clip may be kept as: a codec, or PNG frames in a zip file."""
+ANIMATIONS = ("gif", "webp")
+FORMATS = (*CODECS, *ANIMATIONS, PNG_ZIP)
+"""What a restored clip may be kept as: a codec, an animation that is a picture's file, or PNG
+frames in a zip file."""
 
 SUFFIXES = {
     **{"h264": ".mp4", "h265": ".mp4", "av1": ".mp4", "vp9": ".webm"},
-    **{"prores": ".mov", "ffv1": ".mkv"},
+    **{"prores": ".mov", "ffv1": ".mkv", "gif": ".gif", "webp": ".webp"},
 }
 
 MOST_BYTES = 100_000
@@ -97,11 +99,13 @@ def settings_from(values: dict[str, Any], model: str) -> Settings:
         chosen["tile_overlap"] = min(32, tile // 2)
     if not isinstance(chosen.get("prompt", ""), str):
         raise OptionError("prompt is not text; give a few words or leave it out")
-    codec = "h264" if kept_as == PNG_ZIP else kept_as
+    codec = kept_as if kept_as in CODECS else "h264"
     if chosen.get("bit_depth") in ("8", "10"):  # from callers whose type has to hold "auto" too
         chosen["bit_depth"] = int(chosen["bit_depth"])
     if kept_as not in ("h264", "h265", "av1", "vp9"):
         chosen.pop("crf", None)
+    if kept_as in ANIMATIONS:  # 8 bits and no other
+        chosen.pop("bit_depth", None)
     return Settings(UpscaleOptions(model=model, codec=codec, **chosen), kept_as, scenes)
 
 

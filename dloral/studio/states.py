@@ -4,10 +4,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dloral.errors import DLoRALError
+from dloral.options import CODECS
 from dloral.studio.estimates import described
-from dloral.studio.face import worded
-from dloral.studio.jobs import OUR_MISTAKE, Job
+from dloral.studio.face import told, worded
+from dloral.studio.jobs import Job
 from dloral.studio.models import Change
 from dloral.studio.records import Result
 from dloral.studio.runtime import shown_name
@@ -77,10 +77,6 @@ def _search_state(session: Session) -> dict[str, Any] | None:
 
 def _job_state(job: Job) -> dict[str, Any]:
     newest = job.newest
-    error = None
-    if job.error is not None:
-        is_ours = not isinstance(job.error, DLoRALError)
-        error = OUR_MISTAKE if is_ours else worded(job.error)
     return {
         "id": job.folder.name,
         "stage": job.stage,
@@ -91,7 +87,7 @@ def _job_state(job: Job) -> dict[str, Any]:
         "frames": newest.num_frames if newest else None,
         "rate": newest.frames_per_second if newest else 0,
         "left": job.forecast.left(time.monotonic()),
-        "error": error,
+        "error": None if job.error is None else told(job.error),
         "settings": job.settings.as_dict(),
         "scenes": scenes_as_dicts(newest.scenes) if newest else [],
     }
@@ -117,6 +113,6 @@ def _result_state(result: Result) -> dict[str, Any]:
         "notes": list(result.notes),
         "part": result.is_part,
         "measures": result.measures,
-        "sound": result.clip.has_audio,
+        "sound": result.clip.has_audio and result.settings.format in CODECS,
         "scenes": scenes_as_dicts(result.settings.scenes),
     }

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dloral.frames.resize import resize_bicubic
+from dloral.studio.animated import frame_shown, is_gif
 from dloral.studio.pictures import jpeg_of, png_of, stacked, within
 from dloral.studio.records import Result
 from dloral.video.images import load_image
@@ -81,4 +82,5 @@ def _restored(result: Result, index: int, time: Fraction) -> Tensor:
             tempfile.TemporaryDirectory(dir=result.file.parent) as folder,  # another call may come
         ):
             return load_image(Path(archive.extract(f"{index:08d}.png", folder)))
-    return frame_at(result.file, time - result.times[0])
+    shown_at = frame_shown if is_gif(result.file) else frame_at
+    return shown_at(result.file, time - result.times[0])

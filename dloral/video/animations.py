@@ -24,6 +24,9 @@ from dloral.video.probe import ClipInfo
 _LEAST_DELAY = 2
 """Hundredths of a second; browsers show what is asked for shorter for a tenth of one."""
 
+MOST_OF_GIF = 100 // _LEAST_DELAY
+"""Frames a second."""
+
 _MOST_DELAY = 0xFFFF
 _MOST_BYTES = 0xFFFF_FFF0
 """Offsets of TIFF and RIFF have 32 bits."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dloral.errors import InputError, OptionError, Setting
 from dloral.options import AUTO, UpscaleOptions
+from dloral.video.animations import MOST_OF_GIF
 from dloral.video.carried import PIPED
 from dloral.video.encoders import CONTAINERS, ENCODERS, deepest
 from dloral.video.filters import FIELD, FILM, FRAME, OFF, RATES
@@ -116,6 +117,9 @@ def _picture_notes(clip: ClipInfo, suffix: str) -> list[str]:
     notes = []
     if suffix == ".gif":
         notes.append("a GIF has 256 colours a frame")
+        if clip.kind == "video" and clip.fps > MOST_OF_GIF:
+            most = f"a GIF shows no more than {MOST_OF_GIF} frames a second"
+            notes.append(f"{most}: some are left out")
     if suffix in TIFFS and clip.num_frames != 1 and clip.codec != "tiff":
         notes.append("the pages of a TIFF have no times: how long each frame is shown is lost")
     shape = clip.sample_aspect_ratio

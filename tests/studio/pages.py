@@ -22,7 +22,7 @@ SWITCHES = [
     *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
 ]
 PATIENCE = 60_000
-BICUBIC, RESTORED, PINNED = 0, 1, 2
+BICUBIC, RESTORED, PINNED, RESULT = 0, 1, 2, 3
 
 READ_HALVES = """() => {
   const { halves, isPinned } = window.studioPage.viewer;

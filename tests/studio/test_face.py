@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dloral.errors import InputError, OptionError, Setting
-from dloral.studio.face import worded
+from dloral.errors import InputError, OptionError, OutputError, Setting
+from dloral.studio.face import FULL, OUR_MISTAKE, told, worded
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,15 @@ from dloral.studio.face import worded
 )
 def test_errors_are_worded_for_visitors(error: Exception, words: str):
     assert worded(error) == words
+
+
+def test_a_full_disk_is_one_line_wherever_it_was_met():
+    full = OSError(28, "No space left on device")
+    assert told(full) == FULL
+    elsewhere = "no space left on device"  # of a process whose error came over as text
+    assert told(OutputError("{path} is {value}", path=Path("/tmp/a"), value=elsewhere)) == FULL
+    later = OutputError("part.mp4 cannot be written")
+    later.__cause__ = full
+    assert told(later) == FULL
+    assert told(OSError(13, "Permission denied")) == OUR_MISTAKE
+    assert told(InputError("/tmp/page/ab/clip.mp4 cannot be read")) == "clip.mp4 cannot be read"

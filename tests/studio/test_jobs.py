@@ -1,5 +1,6 @@
 """One job for the page: its result, what the viewer gets, stopping it, what it leaves."""
 
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -11,6 +12,7 @@ from PIL import Image
 
 from dloral.errors import CancelledError, InputError
 from dloral.frames.resize import resize_bicubic
+from dloral.studio.animated import as_shown
 from dloral.studio.comparison import comparison_clip
 from dloral.studio.jobs import Job
 from dloral.studio.models import Models
@@ -269,3 +271,44 @@ def test_jobs_say_how_many_are_before_them(tmp_path, models, long_clip):
     while jobs[1].before:
         assert not jobs[1].wait(0.01)
     sessions[1].close()
+
+
+@pytest.mark.parametrize("kept_as", ["gif", "webp"])
+def test_an_animation_is_a_result_like_others(session, clip, kept_as):
+    """To be fetched, seen in the viewer, and exact where a frame stands still."""
+    give(session, clip)
+    result = run(session, scale=2, format=kept_as, bit_depth=10, crf=20, duration=0.5)
+    assert result.file.name == f"bar-restored.{kept_as}"
+    with Image.open(result.file) as animation:
+        assert (animation.size, animation.n_frames) == ((96, 64), 5)
+        assert animation.info["loop"] == 0
+    assert probe(result.viewer_file).num_frames == 5
+    assert any("sound" in note for note in result.notes)
+    saved = json.loads(result.settings_file.read_text())["settings"]
+    assert (saved["format"], saved["crf"], saved["bit_depth"]) == (kept_as, None, "auto")
+    for index in (0, 4):
+        with Image.open(io.BytesIO(still(result, index))) as pair:
+            before, after = np.split(np.asarray(pair), 2)
+        assert abs(bar(before) - 2 * (2 * index + 1)) <= 3
+        assert abs(bar(after) - 2 * (2 * index + 1)) <= 3
+
+
+@pytest.mark.parametrize("rate", [30, 60])
+def test_each_frame_has_the_one_that_a_gif_shows_then(session, tmp_path, rate):
+    """Times of 30 a second are rounded in a GIF; of 60 a second some frames are left out."""
+    source = write_clip(tmp_path / "quick.mp4", 24, rate=rate)
+    give(session, source)
+    result = run(session, scale=1, format="gif", start=6 / rate)
+    most = 0 if rate == 30 else 1  # frames, to either side
+    for index in range(18):
+        with Image.open(io.BytesIO(still(result, index))) as pair:
+            before, after = (bar(half) for half in np.split(np.asarray(pair), 2))
+        assert abs(round((before - after) / 2)) <= most
+    with read_frames(source, start=6 / rate) as frames, read_frames(result.file) as gif:
+        pairs = list(as_shown(frames, gif))
+    assert len(pairs) == 18
+    for frame, shown in pairs:
+        columns = [int((one.pixels[0, 16] > 0.47).sum()) for one in (frame, shown)]
+        assert abs(round((columns[0] - columns[1]) / 2)) <= most
+    with read_frames(source) as frames, read_frames(result.file) as gif:
+        assert len(list(as_shown(frames, gif))) == 18  # a part ends with the GIF

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from tests.studio.pages import (
+    BICUBIC,
     PATIENCE,
     PINNED,
     RESTORED,
+    RESULT,
     Page,
     expect,
     frame_of,
@@ -132,7 +134,9 @@ def test_pad_strength_and_contact_sheet(page: Page, clip: Path):
     upload(page, clip)
     page.click("#tuning summary")
     pad = page.locator("#pad").bounding_box()
-    page.mouse.click(pad["x"] + pad["width"] / 4, pad["y"] + pad["height"] / 4)
+    knob = 14
+    across, down = ((pad[side] - knob) / 4 + knob / 2 for side in ("width", "height"))
+    page.mouse.click(pad["x"] + across, pad["y"] + down)
     assert page.locator("output[for=consistency]").inner_text() == "0.50"
     assert page.locator("output[for=detail]").inner_text() == "1.50"
     page.keyboard.press("ArrowUp")
@@ -163,6 +167,23 @@ def test_a_burst_of_moves_computes_few_and_ends_at_the_last(page: Page, clip: Pa
     assert previews(page) - count <= 2
     made = page.evaluate("window.studioPage.settings().detail")
     assert made == 1.5
+
+
+def test_the_result_is_compared_with_a_pinned_look_and_the_dials_of_now(page: Page, clip: Path):
+    upload(page, clip)
+    restore(page)
+    page.click("[data-show=preview]")
+    offered = page.locator("#side-a option")
+    expect(offered).to_have_text(["Before", "Dials of now", "Result"])
+    page.click("#pin")
+    page.keyboard.press("ArrowRight")  # the next frame
+    page.select_option("#side-b", label="Result")
+    page.wait_for_function("window.studioPage.viewer.halves[3].width === 192")
+    settle(page)
+    assert page.evaluate("window.studioPage.viewer.pair") == [PINNED, RESULT]
+    expect(page.locator("#tag-b")).to_contain_text("Result: Natural")
+    page.click("[data-show=result]")
+    assert page.evaluate("window.studioPage.viewer.pair") == [BICUBIC, RESTORED]
 
 
 def test_a_pinned_look_is_compared_with_the_dials_of_now(page: Page, clip: Path):

@@ -17,6 +17,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from dloral.errors import DLoRALError
+from dloral.studio.face import FULL
 from dloral.studio.page import configuration
 from dloral.studio.routes import build_routes
 from dloral.studio.runtime import JobQueue, Model
@@ -408,3 +409,74 @@ def test_the_pages_modules_are_served_and_looked_at_anew(browser, token):
         answer = browser.get(f"/web/{name}")
         assert answer.status_code == 200
     assert browser.get(f"/{token}/web/../page.py").status_code == 404
+
+
+def no_space(*_: object, **__: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_disk_that_is_full_while_a_clip_comes_is_said(browser, token, clip, studio, monkeypatch):
+    send(browser, token, clip)
+    monkeypatch.setattr("dloral.studio.routes.clip.receive", no_space)
+    assert send(browser, token, clip, "other.mp4") == {"error": FULL}
+    assert browser.get(f"/{token}/state").json()["clip"]["name"] == "bar.mp4"
+    assert files_in(studio.sessions.find(token).folder) == ["bar.mp4"]
+
+
+@pytest.mark.parametrize("where", ["restoration.png_of", "restoration.write_result"])
+def test_a_disk_that_is_full_at_the_end_of_a_run_is_said(
+    browser, token, clip, monkeypatch, caplog, where
+):
+    send(browser, token, clip)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"dloral.studio.{where}", no_space)
+        browser.post(f"/{token}/job", json={"settings": {"scale": 1}})
+        job = finish(browser, token)["job"]
+    assert (job["stage"], job["error"]) == ("failed", FULL)
+    assert not caplog.records  # nobody has to look for a mistake
+    browser.post(f"/{token}/job/retry", json={})
+    assert finish(browser, token)["result"] is not None
+
+
+def test_a_disk_that_is_full_for_a_comparison_is_said(browser, token, clip, monkeypatch):
+    send(browser, token, clip)
+    browser.post(f"/{token}/job", json={"settings": {"scale": 1}})
+    finish(browser, token)
+    monkeypatch.setattr("dloral.studio.comparison.open_writer", no_space)
+    made = browser.post(f"/{token}/comparison?layout=side")
+    assert made.json() == {"error": FULL}
+
+
+@pytest.mark.parametrize("how", ["too old", "removed"])
+def test_a_result_that_is_gone_is_said_by_every_call(browser, token, clip, studio, how):
+    send(browser, token, clip)
+    browser.post(f"/{token}/job", json={"settings": {"scale": 1}})
+    result = finish(browser, token)["result"]
+    session = studio.sessions.find(token)
+    if how == "too old":
+        session.forget_old_result(10, 1)
+        session.forget_old_result(10, 12)
+    else:
+        session.result.file.unlink()
+    gone = {"error": "There is no result any more; restore the clip again."}
+    assert browser.get(f"/{token}/still?frame=0").json() == gone
+    assert browser.get(f"/{token}/thumbnail").json() == gone
+    assert browser.post(f"/{token}/comparison?layout=wipe").json() == gone
+    assert browser.get(f"/{token}/files/{result['file']}").status_code == 404
+    state = browser.get(f"/{token}/state").json()
+    assert (state["result"], state["clip"]["name"]) == (None, "bar.mp4")
+    shown = browser.post("/visits", json={"tokens": [token]}).json()["visits"][token]
+    assert shown["result"] is None
+
+
+def test_a_clip_that_vanished_before_its_turn_is_named(browser, token, clip, long_clip, studio):
+    running = studio.sessions.open()
+    send(browser, running, long_clip)
+    send(browser, token, clip)
+    for one in (running, token):
+        browser.post(f"/{one}/job", json={"settings": {"scale": 1}})
+    studio.sessions.find(token).clip.path.unlink()
+    browser.delete(f"/{running}/job", params={"keep": False})
+    said = "bar.mp4 cannot be read: no such file or directory"
+    job = finish(browser, token)["job"]
+    assert (job["stage"], job["error"]) == ("failed", said)

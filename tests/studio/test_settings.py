@@ -70,7 +70,20 @@ def test_size_and_deinterlacing_by_choice_are_planned_and_said():
     assert "stays so" in off["notes"][1]
 
 
-@pytest.mark.parametrize("kept_as", ["h264", "h265", "vp9", "prores", "ffv1", "png"])
+def test_a_gif_says_before_the_run_what_it_loses():
+    quick = replace(CLIP, fps=Fraction(60))
+    notes = plan(quick, settings_from({"format": "gif"}, "compact"), Model("compact"))["notes"]
+    assert notes[:2] == [
+        "a GIF has 256 colours a frame",
+        "a GIF shows no more than 50 frames a second: some are left out",
+    ]
+    assert any("sound" in note for note in notes)
+    usual = plan(CLIP, settings_from({"format": "webp"}, "compact"), Model("compact"))["notes"]
+    assert len(usual) == 1
+    assert "sound" in usual[0]
+
+
+@pytest.mark.parametrize("kept_as", ["h264", "h265", "vp9", "prores", "ffv1", "gif", "webp", "png"])
 def test_settings_survive_their_file(kept_as):
     found = settings_from({"format": kept_as, "window": 3, "crf": 20}, "compact")
     again = settings_from(settings_from_file(found.as_file(CLIP)), "compact")

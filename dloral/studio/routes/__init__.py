@@ -13,8 +13,7 @@ from gradio.context import LocalContext
 from starlette.middleware.base import RequestResponseEndpoint
 
 from dloral.errors import DLoRALError
-from dloral.studio.face import worded
-from dloral.studio.jobs import OUR_MISTAKE
+from dloral.studio.face import is_full, told
 from dloral.studio.page import WEB
 from dloral.studio.routes.calls import GoneError, answer
 from dloral.studio.routes.clip import clip_routes
@@ -59,11 +58,17 @@ def build_routes(studio: Studio) -> FastAPI:
 def _answer_errors(app: FastAPI, studio: Studio) -> None:
     @app.exception_handler(DLoRALError)
     async def refused(request: Request, error: DLoRALError) -> Response:
-        return answer({"error": worded(error)})
+        return answer({"error": told(error)})
+
+    @app.exception_handler(OSError)
+    async def full(request: Request, error: OSError) -> Response:
+        if not is_full(error):
+            raise error
+        return answer({"error": told(error)})
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        return answer({"error": OUR_MISTAKE})
+        return answer({"error": told(error)})
 
     @app.exception_handler(GoneError)
     async def gone(request: Request, error: Exception) -> Response:

@@ -133,9 +133,7 @@ def number_of(asked: dict[str, Any], name: str, default: float = 0) -> float:
 
 def clip_of(session: Session) -> ClipInfo:
     """The visitor's clip; InputError if there is none."""
-    if session.clip is None:
-        raise InputError("There is no clip; drop one on the page first.")
-    return session.clip
+    return session.a_clip()
 
 
 def frame_within(session: Session, frame: float) -> int:

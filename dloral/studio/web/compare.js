@@ -1,11 +1,12 @@
-// Which two pictures the viewer compares: before, restored, a pinned look, or another result.
+// Which two pictures the viewer compares: before, restored, a pinned look, the result, another result.
 
-import { find } from "./dom.js";
+import { find, pictureFrom } from "./dom.js";
 import { RefusedError } from "./link.js";
 import { settingsWords } from "./results.js";
-import { AFTER, BEFORE, PINNED } from "./viewer.js";
+import { AFTER, BEFORE, OTHER, PINNED, RESULT } from "./viewer.js";
 
 export class Compare {
+  // ``look()``: {settings(), result, indexAt(second of the source)} of this moment.
   constructor(link, viewer, preview, { look, onError }) {
     this.link = link;
     this.viewer = viewer;
@@ -14,8 +15,8 @@ export class Compare {
     this.onError = onError;
     this.other = null;         // {token, result, video}: another result
     this.hasPinned = false;
-    this.canvas = document.createElement("canvas");  // the other result's frame
     this.isPreview = true;
+    this.second = 0;           // of the source, that is shown
     for (const [which, id] of ["#side-a", "#side-b"].entries()) {
       find(id).addEventListener("change", () => {
         const pair = [...this.viewer.pair];
@@ -23,6 +24,7 @@ export class Compare {
         if (pair[0] === pair[1]) pair[1 - which] = this.viewer.pair[which];
         this.viewer.setPair(pair);
         this.words();
+        this.at(this.second, false);
       });
     }
     find("#pin").addEventListener("click", () => this.toggle());
@@ -33,11 +35,10 @@ export class Compare {
   async toggle() {
     if (find("#pin").disabled) return;
     if (this.hasPinned) { this.forget(); return; }
-    const { settings } = this.look();
     if (!this.preview.last) return;
     this.hasPinned = true;
-    const { consistency, detail, strength } = settings;
-    this.pinnedName = `Pinned: ${settingsWords({ consistency, detail, strength, scale: settings.scale }).replace(/, [\d.]+ ×$/, "")}`;
+    const settings = this.look().settings(), { consistency, detail, strength } = settings;
+    this.viewer.names[PINNED] = `Pinned: ${settingsWords({ consistency, detail, strength, scale: settings.scale }).replace(/, [\d.]+ ×$/, "")}`;
     await this.preview.pin({ settings: { consistency, detail }, strength });
     this.viewer.setPair([PINNED, AFTER]);
     this.words();
@@ -51,33 +52,44 @@ export class Compare {
   }
 
   shown(isPreview) {
-    const has = isPreview ? this.hasPinned : Boolean(this.other);
     if (this.isPreview !== isPreview) {
       this.isPreview = isPreview;
-      this.viewer.setPair(has ? [PINNED, AFTER] : [BEFORE, AFTER]);
-      if (isPreview) this.viewer.pin(this.hasPinned ? this.preview.pinnedCanvas : null);
-      else if (has) this.drawOther();
+      const kept = isPreview ? this.hasPinned && PINNED : this.other && OTHER;
+      this.viewer.setPair([kept || BEFORE, AFTER]);
     }
     this.words();
   }
 
+  // What there is to compare: a preview of any frame with all of them, a result that plays with
+  // what plays beside it.
+  get choices() {
+    const { result } = this.look(), isPreview = this.isPreview;
+    const makes = result && isPreview ? "Dials of now" : "Restored";
+    return [
+      [BEFORE, "Before"], [AFTER, makes],
+      ...(isPreview && this.hasPinned ? [[PINNED, "Pinned look"]] : []),
+      ...(isPreview && result ? [[RESULT, "Result"]] : []),
+      ...(this.other ? [[OTHER, "Other result"]] : []),
+    ];
+  }
+
   words() {
-    const has = this.isPreview ? this.hasPinned : Boolean(this.other);
-    if (!has && this.viewer.pair.includes(PINNED)) this.viewer.pair = [BEFORE, AFTER];
-    this.viewer.names[PINNED] = this.isPreview ? this.pinnedName ?? "Pinned look" : `Other: ${this.other ? settingsWords(this.other.result.settings) : ""}`;
-    this.viewer.names[AFTER] = this.isPreview && has ? "Restored, dials of now" : "Restored";
-    const choices = [[BEFORE, "Before"], [AFTER, "Restored"], ...(has ? [[PINNED, this.isPreview ? "Pinned look" : "Other result"]] : [])];
+    const { choices, viewer } = this, has = choices.map(([which]) => which);
+    if (!viewer.pair.every((which) => has.includes(which))) viewer.pair = [BEFORE, AFTER];
+    viewer.names[RESULT] = `Result: ${words(this.look().result)}`;
+    viewer.names[OTHER] = `Other: ${words(this.other?.result)}`;
+    viewer.names[AFTER] = this.isPreview && choices.length > 2 ? "Restored, dials of now" : "Restored";
     for (const [which, id] of ["#side-a", "#side-b"].entries()) {
       const select = find(id);
       select.replaceChildren(...choices.map(([value, text]) => new Option(String(text), String(value))));
-      select.value = String(this.viewer.pair[which]);
+      select.value = String(viewer.pair[which]);
     }
-    find("#pairing").classList.toggle("two", !has);
+    find("#pairing").classList.toggle("two", choices.length === 2);
     const pin = find("#pin");
     pin.setAttribute("aria-pressed", String(this.hasPinned));
     pin.textContent = this.hasPinned ? "Unpin" : "Pin look";
     pin.disabled = !this.isPreview;
-    this.viewer.draw();
+    viewer.draw();
   }
 
   // Another result beside the one that is shown, frame by frame.
@@ -91,18 +103,20 @@ export class Compare {
     });
     this.other = { token, result, video };
     video.addEventListener("seeked", () => this.drawOther());
-    this.viewer.setPair([PINNED, AFTER]);
+    this.viewer.setPair([OTHER, AFTER]);
     this.words();
   }
 
   forgetOther() {
     this.other?.video.removeAttribute("src");
     this.other = null;
-    if (!this.isPreview) { this.viewer.pin(null); this.words(); }
+    this.words();
   }
 
-  // The shown result stands at ``second`` of the source.
+  // ``second`` of the source is shown.
   at(second, isPlaying) {
+    this.second = second;
+    if (this.viewer.pair.includes(RESULT)) this.drawResult().catch(this.onError);
     if (!this.other) return;
     const { video, result } = this.other;
     const wanted = Math.min(Math.max(second - result.start + 0.001, 0), result.end - 0.001);
@@ -113,12 +127,19 @@ export class Compare {
   }
 
   drawOther() {
-    if (!this.other || this.isPreview) return;
-    const { video } = this.other, { canvas } = this;
-    if (!video.videoWidth) return;
-    canvas.width = video.videoWidth;
-    canvas.height = video.videoHeight / 2;
-    canvas.getContext("2d").drawImage(video, 0, -canvas.height);
-    this.viewer.pin(canvas);
+    const video = this.other?.video, height = (video?.videoHeight ?? 0) / 2;
+    if (height) this.viewer.put(OTHER, video, height, height);
+  }
+
+  // The result's frame of the moment that is previewed, or the nearest that it has.
+  async drawResult() {
+    const { result, indexAt } = this.look(), frame = indexAt(this.second), { drawn } = this;
+    if (drawn?.result === result && drawn.frame === frame) return;
+    const own = this.drawn = { result, frame };
+    const { blob } = await this.link.call("GET", "still", { parameters: { frame } });
+    const picture = await pictureFrom(blob);
+    if (this.drawn === own) this.viewer.put(RESULT, picture, picture.height / 2, picture.height / 2);
   }
 }
+
+const words = (result) => (result ? settingsWords(result.settings) : "");

@@ -1,6 +1,7 @@
 // The settings: what the controls say, what a file or a reload puts back, and what a run would make.
 
 import { find } from "./dom.js";
+import { goesWith } from "./formats.js";
 import { GoneError, RefusedError } from "./link.js";
 
 const SELECTS = ["format", "bit_depth", "window", "color_fix", "tile", "crf", "deinterlace"];
@@ -23,16 +24,19 @@ export class Controls {
 
   get values() {
     const choice = (name) => find(`#${name}`).value;
-    const tile = choice("tile");
+    const tile = choice("tile"), { crf, bits } = this.kept;
     return {
       scale: this.size.scale, fit: this.size.fit, ...this.steering.values, ...this.strip.values,
       window: Number(choice("window")), color_fix: choice("color_fix"),
       tile: ["auto", "none"].includes(tile) ? tile : Number(tile),
-      crf: choice("crf") === "" ? null : Number(choice("crf")), bit_depth: choice("bit_depth") === "auto" ? "auto" : Number(choice("bit_depth")),
+      crf: crf && choice("crf") !== "" ? Number(choice("crf")) : null,
+      bit_depth: bits && choice("bit_depth") !== "auto" ? Number(choice("bit_depth")) : "auto",
       deinterlace: choice("deinterlace"),
       format: choice("format"), ...(this.look().model?.prompts ? { prompt: find("#prompt").value, ...this.scenes.values } : { prompt: "" }),
     };
   }
+
+  get kept() { return goesWith(find("#format").value, this.look().clip?.kind === "image"); }
 
   put(settings) {
     this.steering.set(settings, true);
@@ -59,6 +63,11 @@ export class Controls {
   }
 
   words() {
+    const { format, crf, bits } = this.kept;
+    for (const name of ["format", "bit_depth", "crf"]) find(`#${name}`).closest("label").hidden = !format;
+    find("#kept-as-png").hidden = format;
+    find("#crf").disabled = !crf;
+    find("#bit_depth").disabled = !bits;
     this.scenes.words();
     this.size.words();
   }

@@ -10,6 +10,17 @@ export const all = (selector) => [...element.querySelectorAll(selector)];
 /** @param {string} text  Said once by screen readers. */
 export const announce = (text) => { find("#announce").textContent = text; };
 
+// While ``work`` goes on the button cannot be pressed; it has the focus again that it lost by that.
+/** @param {any} button @param {() => Promise<any>} work */
+export const disabledWhile = async (button, work) => {
+  const had = document.activeElement === button;
+  button.disabled = true;
+  try { return await work(); } finally {
+    button.disabled = false;
+    if (had && (document.activeElement ?? document.body) === document.body) button.focus();
+  }
+};
+
 export const movesLittle = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 // Radio buttons of our own: one stop of the Tab key, arrows go from one to the next.

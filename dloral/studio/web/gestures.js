@@ -12,6 +12,7 @@ const KEYS = [
   ["P", "pin this look, to compare others with it"], ["S", "save this frame as it is shown"],
   ["Shift and arrows", "move the picture, or the loupe"], ["F", "full screen"], ["L", "loop"], ["M", "sound"], ["?", "these keys"],
 ];
+const MOVING = /^(Arrow|Page|Home$|End$)/;
 const CLICK = 4;            // CSS pixels; a press that moves less is no drag
 const EXACT = { Digit1: 1, Digit2: 2, Digit4: 4 };
 const HANDLE_REACH = 14;  // CSS pixels to either side of the line, where it is grasped
@@ -170,11 +171,14 @@ export class Gestures {
   }
 }
 
-// Whether a key belongs to what has the focus: text, a dial, a list of choices, the pad. A button
-// takes Space and Enter alone, so that the viewer's keys work after a press on any button.
-const takesKeys = ({ target, key }) => {
-  if (target.closest("dialog, input:not([type=checkbox], [type=file]), textarea, select, #pad, #strip [role=slider], #plot")) return true;
-  const isButton = target.closest("button, a, summary, label, input");
+// Whether a key belongs to what has the focus: text, a list of choices; of a dial, the pad or a handle
+// those that move it. A button takes Space and Enter alone. So the viewer's keys work after a press
+// on any button, and while a dial is moved.
+/** @param {any} event */
+export const takesKeys = ({ target, key }) => {
+  if (target.closest("dialog, input:not([type=checkbox], [type=file], [type=range]), textarea, select")) return true;
+  if (target.closest("input[type=range], #pad, #strip [role=slider], #plot")) return MOVING.test(key);
+  const isButton = target.closest("button, a, summary, label, input:not([type=range])");
   if (!isButton) return !(target === document.body || target.closest(".studio"));
   return key === " " || key === "Enter" || (key.startsWith("Arrow") && target.closest("[role=radio]"));
 };

@@ -1,6 +1,6 @@
 // One second of the previewed part, restored and played again and again.
 
-import { find } from "./dom.js";
+import { disabledWhile, find } from "./dom.js";
 import { RefusedError } from "./link.js";
 
 const SIDE = 256;  // pixels; the part is no larger, so that it is there soon
@@ -18,11 +18,12 @@ export class Motion {
     find("#motion").addEventListener("click", () => (this.isPlaying ? this.stop() : this.start()));
   }
 
-  async start() {
+  start() { return disabledWhile(find("#motion"), () => this.make()); }
+
+  async make() {
     const { clip, frame, settings, region } = this.look();
     if (!clip || !region) return;
     const button = find("#motion"), own = this.own = {};
-    button.disabled = true;
     this.onBusy("restoring one second");
     try {
       const width = Math.min(region.width, SIDE), height = Math.min(region.height, SIDE);
@@ -45,10 +46,7 @@ export class Motion {
       button.setAttribute("aria-pressed", "true");
       await this.video.play();
       this.draw();
-    } catch (error) { this.onError(error); } finally {
-      button.disabled = false;
-      this.onBusy("");
-    }
+    } catch (error) { this.onError(error); } finally { this.onBusy(""); }
   }
 
   draw() {

@@ -24,7 +24,7 @@ import { recallFolds, recallTheme, toggleTheme } from "./theme.js";
 import { fullScreen, openSheet, play, playing, saveFrame, seek, show, step, toggleLoop, toggleSound, toSecond, where } from "./transport.js";
 import { Tray } from "./tray.js";
 import { Viewer } from "./viewer.js";
-import { back, close, compareWith, focusAfterOpening, keepResult, leaveClip, lost, lostVisitor, openVisit, takeFiles, takePlaces, thumb, watchLeaving } from "./visiting.js";
+import { back, close, compareWith, focusAfterOpening, focusAfterRun, keepResult, leaveClip, lost, lostVisitor, openVisit, takeFiles, takePlaces, thumb, watchLeaving } from "./visiting.js";
 import { freeVisit, hold, ownToken } from "./visits.js";
 import { clamp, modelWords } from "./words.js";
 
@@ -53,10 +53,10 @@ export class StudioPage {
     this.curves = new Curves(this.link, (index) => { show(this, "result"); this.player.pause(); this.player.seek(index); });
     this.results = new Results(this.link, this.curves, {
       onError: (error) => this.fail(error),
-      onBack: (settings) => { this.applySettings(settings); this.settled(); },
+      onBack: (settings) => { this.applySettings(settings); this.settled(); }, look: () => this.beat(),
     });
     this.compare = new Compare(this.link, this.viewer, this.preview, {
-      look: () => ({ settings: this.settings() }), onError: (error) => this.fail(error),
+      look: () => ({ settings: () => this.settings(), result: this.state.result, indexAt: (second) => this.player.indexAt(second - this.state.result.start) }), onError: (error) => this.fail(error),
     });
     this.motion = new Motion(this.link, this.viewer, find("#motion-video"), {
       look: () => ({ clip: this.state.clip, frame: this.frame, settings: this.settings(), region: this.preview.region }),
@@ -227,7 +227,6 @@ export class StudioPage {
     find("#clip-name").textContent = clip.name;
     find("#clip-name").title = clip.name;
     find("#facts").textContent = clip.facts.join(" · ");
-    find("#format").disabled = find("#bit_depth").disabled = find("#crf").disabled = clip.kind === "image";
     find("#deinterlace-label").hidden = clip.kind !== "video";
     find("#motion").hidden = clip.kind === "image" || clip.frames < 2;
     if (isSame) {
@@ -338,6 +337,7 @@ export class StudioPage {
       this.forgetResult();
       this.apply({ ...state, result: null });
       if (job?.error) this.say(job.error, job.stage === "stopped" ? "note" : "error");
+      focusAfterRun(this, false);
       this.render();
       return;
     }
@@ -346,7 +346,7 @@ export class StudioPage {
     this.results.offer(state.result);
     this.compareSettings();
     this.controls.planSoon();
-    if (document.activeElement === document.body || document.activeElement?.closest("#actions")) find("#results").focus({ preventScroll: true });
+    focusAfterRun(this, true);
     if (state.model.prompts && !this.scenes.starts.length) this.scenes.put(state.result.scenes);
     try {
       await this.player.load(state.result);

@@ -7,12 +7,13 @@ import { bytesWords, dialWords } from "./words.js";
 const COMPARED = ["scale", "consistency", "detail", "strength", "window", "color_fix", "format", "bit_depth", "crf", "start", "duration"];
 
 export class Results {
-  constructor(link, curves, { onError, onBack }) {
+  constructor(link, curves, { onError, onBack, look }) {
     this.link = link;
     this.curves = curves;
     this.onError = onError;
     this.result = null;
     find("#measures-open").addEventListener("click", () => this.toggleMeasures());
+    for (const id of ["#download", "#settings-file"]) find(id).addEventListener("click", (event) => this.fetch(event, look));
     find("#share").addEventListener("click", (event) => this.share(event.currentTarget));
     find("#moved-back").addEventListener("click", () => onBack(this.result.settings));
   }
@@ -32,6 +33,15 @@ export class Results {
     find("#made-with").textContent = `${result.part ? `A part, ${result.times.length} frames. ` : ""}Made with: ${settingsWords(result.settings)}, ${result.width} × ${result.height}`;
     find("#notes").textContent = result.notes.join("; ");
     find("#notes").hidden = !result.notes.length;
+  }
+
+  // A link to a result that has expired would save a page of nothing: the server is asked first, and
+  // ``look()`` says on the page what is gone.
+  async fetch(event, look) {
+    const { href, download: name } = event.currentTarget;
+    event.preventDefault();
+    await look();
+    if (this.result) download(href, name);
   }
 
   // Whether the dials still say what the result was made with.

@@ -1,6 +1,6 @@
 // Starting, watching and stopping a restoration.
 
-import { announce, fillBar, find, pictureFrom } from "./dom.js";
+import { announce, disabledWhile, fillBar, find, pictureFrom } from "./dom.js";
 import { LostError } from "./link.js";
 import { differs } from "./results.js";
 import { rangeWords, rateWords } from "./words.js";
@@ -90,10 +90,10 @@ export class Run {
 
   // Keep what is done and let the next clip begin; or go on.
   async pause() {
-    const button = find("#pause"), act = this.isPaused ? "resume" : "pause";
-    button.disabled = true;
-    try { this.show((await this.link.call("POST", `job/${act}`, { body: {} })).job); } catch (error) { this.onError(error); }
-    button.disabled = false;
+    const act = this.isPaused ? "resume" : "pause";
+    await disabledWhile(find("#pause"), async () => {
+      try { this.show((await this.link.call("POST", `job/${act}`, { body: {} })).job); } catch (error) { this.onError(error); }
+    });
   }
 
   // What waits or is paused can be given other settings.

@@ -5,6 +5,7 @@ import { LOOKS, lookOf } from "./looks.js";
 import { CONFIG } from "./mount.js";
 import { clamp, dialWords } from "./words.js";
 
+const KNOB = 14;  // CSS pixels
 const LORAS = ["consistency", "detail"];
 
 export class Steering {
@@ -23,6 +24,7 @@ export class Steering {
     }));
     radios(find("#look"), (button) => this.set(LOOKS.find((look) => look.name === button.dataset.look).dials));
     for (const name of LORAS) {
+      find(`#${name}`).max = String(CONFIG.most);
       find(`#${name}`).addEventListener("input", () => {
         find(`#${name}-on`).checked = true;
         this.changed();
@@ -81,10 +83,11 @@ export class Steering {
 
   toPointer(event) {
     const box = this.pad.getBoundingClientRect();
-    const to = (share) => Math.round(clamp(share, 0, 1) * CONFIG.most * 20) / 20;
+    // The knob's middle goes to the pointer, and the knob stays within the pad.
+    const to = (at, side) => Math.round(clamp((at - KNOB / 2) / (side - KNOB), 0, 1) * CONFIG.most * 20) / 20;
     this.set({
-      consistency: to((event.clientX - box.left) / box.width),
-      detail: to(1 - (event.clientY - box.top) / box.height),
+      consistency: to(event.clientX - box.left, box.width),
+      detail: to(box.bottom - event.clientY, box.height),
     });
   }
 

@@ -81,7 +81,7 @@ export const where = (page, index, count, time = 0, first = 0) => {
   if (page.showing === "result" && page.state.result) {
     page.curves.at(index);
     page.compare.at(page.state.result.start + time, page.player.isPlaying);
-  }
+  } else if (page.showing === "preview") page.compare.at(time, false);
 };
 
 export const saveFrame = async (page) => {

@@ -166,7 +166,7 @@ export class Tray {
     const { token } = button.closest("li").dataset, state = this.states.get(token), { act } = button.dataset;
     button.disabled = true;  // until the list is drawn anew
     try {
-      if (act === "download") { this.download(token); button.disabled = false; }
+      if (act === "download") { await this.fetch(token); button.disabled = false; }
       else if (act === "open") await this.onOpen(token);
       else if (act === "compare") { await this.onCompare(token, state); button.disabled = false; }
       else if (act === "delete") await this.remove(token, state);
@@ -199,6 +199,12 @@ export class Tray {
   download(token) {
     const { result } = this.states.get(token);
     download(this.link.url(`files/${result.file}`, { download: 1 }, token), result.file);
+  }
+
+  // Not where it has expired since the last look, which then says so.
+  async fetch(token) {
+    this.took((await this.link.call("POST", "visits", { token: "", body: { tokens: [token] } })).visits);
+    if (this.states.get(token)?.result) this.download(token); else this.draw();
   }
 
   get done() { return this.known.filter((token) => this.states.get(token).result); }

@@ -1,5 +1,5 @@
-// Draws before and after from ONE picture that holds both, before above: they cannot drift. A third
-// picture, the pinned look, may take the place of either.
+// Draws before and after from ONE picture that holds both, before above: they cannot drift. Others may
+// take the place of either: a pinned look, the result, another result.
 
 import { check, find } from "./dom.js";
 import { frameBox, hatched } from "./paint.js";
@@ -9,7 +9,7 @@ import { clamp } from "./words.js";
 export const MODES = ["wipe", "wipe-h", "side", "flip", "difference", "loupe"];
 const MOST_ZOOM = 32;   // times the fitting size
 const LOUPE = 4;        // screen pixels for each picture pixel, at least
-export const BEFORE = 0, AFTER = 1, PINNED = 2;
+export const BEFORE = 0, AFTER = 1, PINNED = 2, RESULT = 3, OTHER = 4;
 const MARK = 0.5;      // how much of a part that is not restored yet is covered by its mark
 
 export class Viewer {
@@ -21,10 +21,10 @@ export class Viewer {
     this.hatch = null;     // the pattern of the mark
     this.veil = document.createElement("canvas");
     // Each half by itself: scaling the whole would mix rows of one into the other where they meet.
-    this.halves = [0, 1, 2].map(() => document.createElement("canvas"));
+    this.halves = [BEFORE, AFTER, PINNED, RESULT, OTHER].map(() => document.createElement("canvas"));
     this.isPinned = false;
     this.pair = [BEFORE, AFTER];
-    this.names = ["Before (plain enlargement)", "Restored", "Pinned look"];
+    this.names = ["Before (plain enlargement)", "Restored", "Pinned look", "Result", "Other result"];
     this.handle = find("#handle");
     // {picture, width, height of a half, fullWidth, fullHeight, region, done: boxes that are restored}
     this.source = null;
@@ -63,13 +63,16 @@ export class Viewer {
 
   // The pinned look of the picture that is shown; null: there is none.
   pin(picture) {
-    const canvas = this.halves[PINNED];
     this.isPinned = Boolean(picture);
-    if (picture) {
-      canvas.width = picture.width;
-      canvas.height = picture.height;
-      canvas.getContext("2d", { alpha: false }).drawImage(picture, 0, 0);
-    }
+    if (picture) this.put(PINNED, picture, 0, picture.height);
+  }
+
+  // ``height`` rows of a picture from ``top`` on, to be compared with the one that is shown.
+  put(which, picture, top, height) {
+    const canvas = this.halves[which];
+    canvas.width = picture.videoWidth ?? picture.width;
+    canvas.height = height;
+    canvas.getContext("2d", { alpha: false }).drawImage(picture, 0, -top);
     this.draw();
   }
 
@@ -242,7 +245,7 @@ export class Viewer {
       context.drawImage(this.halves[half], x, y, fullWidth * scale, fullHeight * scale);
     }
     context.globalAlpha = 1;
-    if (which !== BEFORE) this.markUnfinished(context, { x, y, scale });
+    if (which === AFTER || which === PINNED) this.markUnfinished(context, { x, y, scale });
   }
 
   // What is still the plain enlargement in a picture called restored: hatched, so that nobody

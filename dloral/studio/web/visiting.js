@@ -103,6 +103,12 @@ export const focusAfterOpening = (page) => {
   if (!document.activeElement || document.activeElement === document.body || document.activeElement?.closest("#choose, #others, #file")) find("#run").focus();
 };
 
+// What was pressed to start or stop a run is hidden at its end.
+export const focusAfterRun = (page, hasResult) => {
+  if (document.activeElement !== document.body && !document.activeElement?.closest("#actions")) return;
+  find(hasResult ? "#results" : "#run").focus({ preventScroll: true });
+};
+
 export const thumb = (page) => {
   const { clip } = page.state, canvas = find("#thumb");
   if (!clip) return;
