@@ -367,8 +367,8 @@ class _Run:
             return told
         return replace(
             told,
-            restored_frame=restored.pixels,
-            lq_frame=restored.lq_frame,
+            restored_frame=restored.seen(restored.pixels),
+            lq_frame=restored.seen(restored.lq_frame),
             time=restored.frame.time,
             duration=restored.frame.duration,
         )

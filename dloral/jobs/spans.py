@@ -25,6 +25,7 @@ from dloral.options import AUTO, AUTO_TILE, UpscaleOptions
 from dloral.prompts import Scene, find_scenes, prompt_at
 from dloral.stages import ENLARGE, READ, each_in_stage, stage
 from dloral.video.alpha import with_alpha
+from dloral.video.colour import over_white
 from dloral.video.encoding import OutputFormat
 from dloral.video.images import frame_files
 from dloral.video.probe import ClipInfo, probe
@@ -54,6 +55,13 @@ class RestoredFrame(NamedTuple):
     def with_alpha(self) -> Tensor:
         """What is written: ``pixels``, and where the source has transparency (4,H,W)."""
         return with_alpha(self.pixels, self.frame.alpha)
+
+    def seen(self, pixels: Tensor) -> Tensor:
+        """``pixels`` or ``lq_frame`` (3,H,W), over a white page where the source is transparent."""
+        if self.frame.alpha is None:
+            return pixels
+        rgba = with_alpha(pixels, self.frame.alpha)
+        return over_white(rgba[:3], rgba[3])
 
 
 @dataclass(frozen=True)

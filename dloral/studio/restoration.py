@@ -160,7 +160,7 @@ def _read_pairs(
     ):
         pairs = as_shown if is_gif(result) else zip  # a part has fewer frames than the source
         for frame, finished in pairs(frames, restored):
-            lq_frame = resize_bicubic(frame.pixels[None], *size)[0]
+            lq_frame = resize_bicubic(frame.seen[None], *size)[0]
             yield lq_frame, frame._replace(pixels=finished.pixels)
 
 

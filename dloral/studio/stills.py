@@ -35,7 +35,7 @@ def thumbnails(
         with read_frames(clip, start=time) as frames:
             frame = next(frames, None)
         if frame is not None:
-            small = within(frame.pixels, 4 * THUMBNAIL_HEIGHT)[None]
+            small = within(frame.seen, 4 * THUMBNAIL_HEIGHT)[None]
             pictures.append(resize_bicubic(small, THUMBNAIL_HEIGHT, width)[0])
         elif pictures:
             pictures.append(pictures[-1])
@@ -70,7 +70,7 @@ def before_and_after(result: Result) -> bytes:
 def frame_at(source: ClipInfo | Path, time: Fraction) -> Tensor:
     """The frame that begins at ``time``, (3,H,W) in [0, 1]; containers round times to 1 ms."""
     with read_frames(source, start=max(time - Fraction(1, 1000), Fraction(0))) as frames:
-        return next(frames).pixels
+        return next(frames).seen
 
 
 def _restored(result: Result, index: int, time: Fraction) -> Tensor:

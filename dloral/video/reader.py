@@ -22,7 +22,7 @@ from torch import Tensor
 from dloral.errors import InputError, Setting
 from dloral.video import worker
 from dloral.video.alpha import fill_hidden
-from dloral.video.colour import BT2020, frame_to_rgb
+from dloral.video.colour import BT2020, frame_to_rgb, over_white
 from dloral.video.filters import FILM, OFF, TOP_FIRST, ShownFrame, deinterlaced
 from dloral.video.hdr import Mastering, to_restorable, to_sdr
 from dloral.video.images import frame_files, load_image, load_pages
@@ -70,6 +70,11 @@ class Frame(NamedTuple):
     time: Fraction
     duration: Fraction
     alpha: Tensor | None = None
+
+    @property
+    def seen(self) -> Tensor:
+        """``pixels`` as they look on a white page: with transparency, what it hides is white."""
+        return self.pixels if self.alpha is None else over_white(self.pixels, self.alpha)
 
 
 @contextmanager

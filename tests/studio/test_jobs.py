@@ -21,7 +21,7 @@ from dloral.studio.restoration import viewer_size
 from dloral.studio.runtime import JobQueue
 from dloral.studio.sessions import Session
 from dloral.studio.settings import settings_from
-from dloral.studio.stills import still, thumbnails
+from dloral.studio.stills import before_and_after, still, still_pair, thumbnails
 from dloral.video.images import load_image
 from dloral.video.probe import probe
 from dloral.video.reader import read_frames
@@ -135,6 +135,27 @@ def test_an_image_gives_an_image(session, picture):
     assert still(result, 0)
     with pytest.raises(InputError, match="no comparison clip of a picture"):
         comparison_clip(result, "side")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_what_a_picture_hides_is_white_on_both_sides(session, tmp_path, suffix):
+    """The colour that is spread into it for the network is nothing to look at."""
+    path = tmp_path / f"ball{suffix}"
+    pixels = np.zeros((48, 64, 4), np.uint8)
+    pixels[:, :, 0] = 255  # hidden
+    pixels[16:32, 20:44] = 20, 80, 220, 255
+    Image.fromarray(pixels).save(path, lossless=True)
+    give(session, path)
+    result = run(session, scale=2)
+    for before_or_after in still_pair(result, 0):
+        assert before_or_after[:, :16, :24].min() > 0.98
+        middle = before_or_after[:, 44:52, 60:68].mean(dim=(1, 2))
+        assert middle[2] > 2 * middle[0]
+    viewer = np.asarray(Image.open(result.viewer_file).convert("RGB"))
+    assert min(viewer[:16, :24].min(), viewer[96:112, :24].min()) > 240
+    thumbnail = np.asarray(Image.open(io.BytesIO(before_and_after(result))))
+    assert thumbnail[:4, :4].min() > 240
+    assert thumbnail[:4, -4:].min() > 240
 
 
 def test_thumbnails_are_spread_over_the_clip(clip):
