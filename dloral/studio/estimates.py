@@ -23,12 +23,11 @@ FIRST_SECONDS = 5
 SLOW_SECONDS = 120
 """A run that takes longer gets a word of warning."""
 
-PROGRAM_BYTES = 0.55e9
-BYTES_PER_PIXEL = 100
-BYTES_PER_PAIR_OF_CELLS = 9
-"""The compact model in float32 on a CPU: the process itself; for each output pixel; and what
-cross-frame retrieval takes for each pair of cells in a tile. Fitted to the peaks at 512 x 512,
-768 x 768 and 1024 x 1024 (0.67, 1.40 and 1.39 GB; ``python -m tests.studio.bench_page memory``)."""
+MEASURED_MEMORY = {"compact": (0.55e9, 100, 9)}
+"""Of models whose peak was measured, in float32 on a CPU, bytes: the process itself; for each
+output pixel; and what cross-frame retrieval takes for each pair of cells in a tile. Fitted to the
+peaks at 512 x 512, 768 x 768 and 1024 x 1024 (third compact model: 0.67, 1.40 and 1.39 GB;
+``python -m tests.studio.bench_page memory``)."""
 
 _CODEC_NAMES = {
     "h264": "H.264",
@@ -123,8 +122,8 @@ def plan(clip: ClipInfo, settings: Settings, model: Model) -> dict[str, Any]:
         parts.append(f"{num_frames}{of} frame{'s' if num_frames != 1 or of else ''}")
     if seconds is not None:
         parts.append(range_in_words(*seconds))
-    if model.name == "compact":  # of other models nothing was measured
-        parts.append(f"{memory(height, width, options) / 1e9:.1f}\N{NO-BREAK SPACE}GB of memory")
+    if (needed := memory(height, width, options)) is not None:
+        parts.append(f"{needed / 1e9:.1f}\N{NO-BREAK SPACE}GB of memory")
     return {
         "width": width,
         "height": height,
@@ -166,13 +165,14 @@ def run_seconds(
     return model.speeds.estimate(options, settings.format, size, frames, own, is_elsewhere)
 
 
-def memory(height: int, width: int, options: UpscaleOptions) -> float:
-    """About how many bytes the compact model takes at its peak."""
-    tile = chosen_tile(options)
-    pixels = height * width
-    cells = pixels / LATENT_STRIDE**2
+def memory(height: int, width: int, options: UpscaleOptions) -> float | None:
+    """About how many bytes the model of ``options`` takes at its peak, where that was measured."""
+    if options.model not in MEASURED_MEMORY:
+        return None
+    program, for_pixel, for_pair = MEASURED_MEMORY[options.model]
+    tile, cells = chosen_tile(options), height * width / LATENT_STRIDE**2
     in_tile = cells if tile is None else min(cells, tile**2)
-    return PROGRAM_BYTES + BYTES_PER_PIXEL * pixels + BYTES_PER_PAIR_OF_CELLS * in_tile**2
+    return program + for_pixel * height * width + for_pair * in_tile**2
 
 
 def _warning(clip: ClipInfo, settings: Settings, seconds: float | None, pixels: int) -> str | None:
