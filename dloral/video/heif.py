@@ -21,6 +21,8 @@ from dloral.video.hdr import HLG, PQ
 
 _BT601 = 6
 _OPTIONS = {"protocol_whitelist": "file"}
+_MOST_HEADER = 4_000_000
+"""Bytes at a file's start in which its index is looked for."""
 
 
 class PictureFacts(NamedTuple):
@@ -45,7 +47,7 @@ def heif_facts(path: Path, width: int, height: int, is_avif: bool, pages: int) -
             return PictureFacts(8, None, None)
         raise
     bits, notes = int(found.info.get("bit_depth", 8)), []
-    others = len(found) - 1
+    others = len(found) - 1 - _listed_parts(path)
     if others > 0 and pages < 2:
         left_out = "1 more picture" if others == 1 else f"{others} more pictures"
         notes.append(f"{left_out} in the file left out: the main one alone is restored")
@@ -57,6 +59,44 @@ def heif_facts(path: Path, width: int, height: int, is_avif: bool, pages: int) -
     if bits == 8 or transfer not in (PQ, HLG):
         return PictureFacts(bits, None, None, tuple(notes))
     return PictureFacts(bits, coded.get("color_primaries"), transfer, tuple(notes))
+
+
+def _listed_parts(path: Path) -> int:
+    """How many pictures that others are put together from are not marked as hidden: libheif lists
+    the tiles of such a file as pictures (ISO/IEC 23008-12: item references ``dimg``)."""
+    with path.open("rb") as file:
+        content = file.read(_MOST_HEADER)
+    meta = next((body for name, body in _boxes(content) if name == b"meta"), b"")
+    parts: set[int] = set()
+    hidden: set[int] = set()
+    for name, body in _boxes(meta[4:]):
+        if name == b"iref":
+            size = 4 if body[0] else 2
+            for kind, reference in _boxes(body[4:]):
+                ids = reference[size + 2 :] if kind == b"dimg" else b""
+                parts.update(_numbers(ids, size))
+        elif name == b"iinf":
+            for _, entry in _boxes(body[8 if body[0] else 6 :]):
+                if entry[3] & 1:
+                    hidden.add(int.from_bytes(entry[4 : 8 if entry[0] > 2 else 6]))
+    return len(parts - hidden)
+
+
+def _numbers(content: bytes, size: int) -> list[int]:
+    return [int.from_bytes(content[at : at + size]) for at in range(0, len(content), size)]
+
+
+def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Name and body of each box of ISO/IEC 14496-12 that is whole in ``content``."""
+    at = 0
+    while at + 8 <= len(content):
+        size, head = int.from_bytes(content[at : at + 4]), 8
+        if size == 1:
+            size, head = int.from_bytes(content[at + 8 : at + 16]), 16
+        if size < head or at + size > len(content):
+            return
+        yield content[at + 4 : at + 8], content[at + head : at + size]
+        at += size
 
 
 def load_deep_heic(path: Path) -> Tensor:

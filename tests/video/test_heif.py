@@ -87,6 +87,7 @@ def test_a_grid_is_one_picture(ffmpeg, tmp_path):
     path = tmp_path / "a.heic"
     path.write_bytes(grid([picture for _, picture in made], made[0][0]))
     clip = probe(path)
+    assert clip.file_notes == ()  # its tiles are no pictures that were left out
     assert (clip.kind, clip.width, clip.height) == ("image", WIDTH, HEIGHT)
     pixels = (load_image(path) * 255).round()
     found = [pixels[:, y, x].tolist() for y in (10, 90) for x in (10, 110)]
