@@ -40,12 +40,13 @@ def coded_tile(ffmpeg, colour: str, folder) -> tuple[bytes, bytes]:
         return bytes(stream.codec_context.extradata), picture
 
 
-def grid(tiles: list[bytes], hvcc: bytes) -> bytes:
-    """ISO/IEC 23008-12: two by two tiles, shown as far as WIDTH x HEIGHT, item 5 the whole."""
+def grid(tiles: list[bytes], hvcc: bytes, hidden: bool = True) -> bytes:
+    """ISO/IEC 23008-12: two by two tiles, shown as far as WIDTH x HEIGHT, item 5 the whole.
+    ``hidden``: tiles are marked so."""
     count, whole = len(tiles), len(tiles) + 1
     layout = struct.pack(">BBBBHH", 0, 0, 1, 1, WIDTH, HEIGHT)
     entries = [
-        box(b"infe", struct.pack(">HH", item, 0), b"hvc1\0", full=0x02000001)
+        box(b"infe", struct.pack(">HH", item, 0), b"hvc1\0", full=0x02000000 | hidden)
         for item in range(1, whole)
     ]
     entries.append(box(b"infe", struct.pack(">HH", whole, 0), b"grid\0", full=0x02000000))
@@ -82,10 +83,11 @@ def grid(tiles: list[bytes], hvcc: bytes) -> bytes:
     return head + meta(len(head) + len(meta(0)) + 8) + box(b"mdat", *tiles)
 
 
-def test_a_grid_is_one_picture(ffmpeg, tmp_path):
+@pytest.mark.parametrize("hidden", [True, False])
+def test_a_grid_is_one_picture(ffmpeg, tmp_path, hidden):
     made = [coded_tile(ffmpeg, colour, tmp_path) for colour in COLOURS]
     path = tmp_path / "a.heic"
-    path.write_bytes(grid([picture for _, picture in made], made[0][0]))
+    path.write_bytes(grid([picture for _, picture in made], made[0][0], hidden))
     clip = probe(path)
     assert clip.file_notes == ()  # its tiles are no pictures that were left out
     assert (clip.kind, clip.width, clip.height) == ("image", WIDTH, HEIGHT)
