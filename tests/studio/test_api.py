@@ -126,4 +126,6 @@ def test_a_caller_who_goes_takes_the_job_along(address, tmp_path):
             event = client.post(call, json={"data": data}).json()["event_id"]
             streams.enter_context(client.stream("GET", f"{call}/{event}"))
             wait_until(lambda waiting=waiting: jobs_of(address) == waiting)
+        assert jobs_of(address) == 2  # while somebody listens
     wait_until(lambda: not jobs_of(address), 20)
+    assert jobs_of(address) == 0
