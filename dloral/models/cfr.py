@@ -11,6 +11,7 @@ memory grows with N, in training too, where a tile is computed again for its gra
 from functools import reduce
 
 import torch
+import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.accelerate_utils import apply_forward_hook
@@ -34,6 +35,9 @@ class CrossFrameRetrieval(ModelMixin, ConfigMixin):
     grows with their number, so a constant suits pictures as large as those of training; with
     ``temperature=None`` the weights are divided by the number of positions (our decision, for
     the compact model, which trains on small crops).
+
+    ``key_reduction``: keys and values are of ``aligned`` averaged over squares of so many cells,
+    which divides the similarities by its square (our decision, for the compact model).
     """
 
     @register_to_config
@@ -43,6 +47,7 @@ class CrossFrameRetrieval(ModelMixin, ConfigMixin):
         num_heads: int = 9,
         head_dim: int = 64,
         temperature: float | None = 3000.0,
+        key_reduction: int = 1,
     ) -> None:
         super().__init__()
         inner = num_heads * head_dim
@@ -60,11 +65,16 @@ class CrossFrameRetrieval(ModelMixin, ConfigMixin):
     def retrieve(self, current_latents: Tensor, aligned_latents: Tensor) -> Tensor:
         """The addition alone, so that a window of several predecessors can average it."""
         height, width = current_latents.shape[-2:]
+        if self.config.key_reduction > 1:
+            aligned_latents = F.avg_pool2d(
+                aligned_latents, self.config.key_reduction, ceil_mode=True
+            )
+        keys = aligned_latents.shape[-2] * aligned_latents.shape[-1]
         query = self._heads(self.to_q(current_latents)).contiguous()
         key = self._heads(self.to_k(aligned_latents))
         value = self._heads(self.to_v(aligned_latents))
         found = thresholded_attention(
-            query, key, value, self.threshold(query), self.config.temperature or height * width
+            query, key, value, self.threshold(query), self.config.temperature or keys
         )
         # (B,n,N,d) -> (B,n*d,h,w)
         return self.proj(found.transpose(2, 3).flatten(1, 2).unflatten(2, (height, width)))

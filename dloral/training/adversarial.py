@@ -19,18 +19,26 @@ from dloral.data.spec import check, one_of
 
 KINDS = ("hinge", "softplus")
 LAYOUTS = ("unet", "strided")
+REALS = ("truth", "teacher", "both")
 
 
 @dataclass(frozen=True)
 class AdversarialConfig:
     """``kind`` of loss: hinge (Lim & Ye, 2017) or softplus (Goodfellow et al., 2014).
     ``width``: channels of the discriminator at full size; ``levels``: how often it halves.
-    ``layout``: unet (a verdict for each pixel) or strided (one for each 2 ** levels square)."""
+    ``layout``: unet (a verdict for each pixel) or strided (one for each 2 ** levels square).
+    ``real``: what passes for real: the truth, a teacher's answers, or of each frame either of the
+    two. What a teacher draws is a function of the input, so it can be met exactly; the truth has
+    texture that no input tells of (our decision). ``balanced``: the generator's gradient at the
+    frames is brought to the length of an l1's, so that a weight means the same however steep the
+    discriminator is (our decision)."""
 
     kind: str = "hinge"
     width: int = 32
     levels: int = 3
     layout: str = "unet"
+    real: str = "truth"
+    balanced: bool = False
 
     def __post_init__(self) -> None:
         check(
@@ -38,6 +46,7 @@ class AdversarialConfig:
             {
                 "kind": (self.kind in KINDS, one_of(KINDS)),
                 "layout": (self.layout in LAYOUTS, one_of(LAYOUTS)),
+                "real": (self.real in REALS, one_of(REALS)),
                 "width": (self.width >= 1, "1 or more"),
                 "levels": (self.levels >= 1, "1 or more"),
             },
@@ -101,7 +110,7 @@ class AdversarialLoss:
     """Both sides of the game; every value is (B,)."""
 
     def __init__(self, config: AdversarialConfig, seed: int = 0) -> None:
-        self.kind = config.kind
+        self.kind, self.real, self.balanced = config.kind, config.real, config.balanced
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             layout = StridedDiscriminator if config.layout == "strided" else PatchDiscriminator
@@ -109,15 +118,30 @@ class AdversarialLoss:
 
     def generator(self, frames: Tensor) -> Tensor:
         """How little the frames (B,3,H,W) are taken for real; no gradient in the discriminator."""
+        if not self.balanced or not frames.requires_grad:
+            return self._unconvinced(frames)
+        with torch.enable_grad():
+            seen = frames.detach().requires_grad_()
+            loss = self._unconvinced(seen)
+            (gradient,) = torch.autograd.grad(loss.sum(), seen)
+        loss = loss.detach()
+        # Of a mean absolute difference each sample's gradient has this length.
+        wanted = (len(frames) / frames[0].numel()) ** 0.5
+        along = (frames * (gradient * (wanted / gradient.norm().clamp(min=1e-12)))).sum(
+            dim=(1, 2, 3)
+        )
+        return loss + along - along.detach()
+
+    def _unconvinced(self, frames: Tensor) -> Tensor:
         with _frozen(self.discriminator):
             verdicts = self.discriminator(frames).float()
         loss = -verdicts if self.kind == "hinge" else F.softplus(-verdicts)
         return loss.mean(dim=(1, 2, 3))
 
-    def critic(self, frames: Tensor, hq_frames: Tensor) -> Tensor:
-        """How badly the discriminator tells ``frames`` from ``hq_frames``, (B,3,H,W) each."""
+    def critic(self, frames: Tensor, real_frames: Tensor) -> Tensor:
+        """How badly the discriminator tells ``frames`` from ``real_frames``, (B,3,H,W) each."""
         fake = self.discriminator(frames.detach()).float()
-        real = self.discriminator(hq_frames).float()
+        real = self.discriminator(real_frames).float()
         if self.kind == "hinge":
             loss = F.relu(1 + fake) + F.relu(1 - real)
         else:

@@ -171,14 +171,14 @@ class Chain:
         self._pictures: Pictures | None = None
         names = config.base.loss_names() | config.algorithm1.plan().loss_names()
         self.teacher = self.features = None
-        if any(name.startswith(TEACHER) for name in names):
-            if not config.teacher:
-                raise OptionError(
-                    "{option} is needed by the losses that ask a teacher",
-                    remedy="give the file of realesr-general-x4v3",
-                    option="teacher",
-                )
+        if config.teacher:
             self.teacher = load_srvgg(teacher_file(config.teacher)).to(self.device)
+        elif any(name.startswith(TEACHER) for name in names):
+            raise OptionError(
+                "{option} is needed by the losses that ask a teacher",
+                remedy="give the file of realesr-general-x4v3",
+                option="teacher",
+            )
         if config.start:
             take_over(self.pipe, config.start)
         self.pipe = self.pipe.to(self.device).channels_last()

@@ -27,6 +27,7 @@ class CompactSizes:
     flow_channels: tuple[int, ...] = (24, 32, 24, 16)
     retrieval_heads: int = 2
     retrieval_head_dim: int = 32
+    retrieval_reduction: int = 1
     finish_channels: int = 8
     decoder_sees_input: bool = False
     upsample: bool = False
@@ -61,7 +62,11 @@ def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
         unet=unet,
         flow=SPyNet(sizes.flow_levels, sizes.flow_channels),
         retrieval=CrossFrameRetrieval(
-            channels, sizes.retrieval_heads, sizes.retrieval_head_dim, temperature=None
+            channels,
+            sizes.retrieval_heads,
+            sizes.retrieval_head_dim,
+            temperature=None,
+            key_reduction=sizes.retrieval_reduction,
         ),
         decoder_adds_input=True,
         color_fix="wavelet",

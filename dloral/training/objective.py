@@ -83,11 +83,14 @@ class Objective:
         if "adversarial" in names:
             self.adversarial = AdversarialLoss(adversarial or AdversarialConfig(), seed)
             self.adversarial.discriminator.to(pipe.unet.device)
-        if teacher is None and any(name.startswith(TEACHER) for name in names):
+        asking = {name for name in names if name.startswith(TEACHER)}
+        if self.adversarial is not None and self.adversarial.real != "truth":
+            asking.add("adversarial")
+        if teacher is None and asking:
             raise OptionError(
                 "{name} needs a teacher",
                 remedy="give the file of realesr-general-x4v3 as {teacher}",
-                name=min(name for name in names if name.startswith(TEACHER)),
+                name=min(asking),
                 teacher="model.teacher",
             )
 
@@ -119,19 +122,32 @@ class Objective:
             for name, weight in sorted(weights.items())
             if weight
         }
-        self._answered = None
         if self.adversarial is not None and discriminate:
-            frames, hq_frames = restored.frames.flatten(0, 1), restored.hq_frames.flatten(0, 1)
-            found["discriminator"] = self.adversarial.critic(frames, hq_frames).mean()
+            real = self._real(restored, rng)
+            found["discriminator"] = self.adversarial.critic(
+                restored.frames.flatten(0, 1), real
+            ).mean()
+        self._answered = None
         return found
+
+    def _real(self, restored: Restored, rng: np.random.Generator | None) -> Tensor:
+        """The frames (N,3,H,W) that pass for real."""
+        assert self.adversarial is not None
+        hq_frames, kind = restored.hq_frames.flatten(0, 1), self.adversarial.real
+        if kind == "truth":
+            return hq_frames
+        answers = self._answer(restored)
+        if kind == "teacher":
+            return answers
+        assert rng is not None
+        drawn = torch.from_numpy(rng.random(len(answers)) < 0.5).to(answers.device)
+        return torch.where(drawn[:, None, None, None], answers, hq_frames)
 
     def loss(self, name: str, restored: Restored, rng: np.random.Generator | None = None) -> Tensor:
         """One loss by its name, (N,) for N frames or pairs of frames."""
         frames = restored.frames.flatten(0, 1)
         if name.startswith(TEACHER):
-            if self._answered is None or self._answered[0] is not restored:
-                self._answered = (restored, self._answers(restored))  # one answer for all losses
-            wanted, name = self._answered[1], name.removeprefix(TEACHER)
+            wanted, name = self._answer(restored), name.removeprefix(TEACHER)
         else:
             wanted = restored.hq_frames.flatten(0, 1)
         if name in FRAME_LOSSES:
@@ -145,6 +161,12 @@ class Objective:
             "adversarial": lambda: self._adversarial(frames),
         }
         return losses[name]()
+
+    def _answer(self, restored: Restored) -> Tensor:
+        """What the teacher makes of the small frames (N,3,H,W): asked once for all losses."""
+        if self._answered is None or self._answered[0] is not restored:
+            self._answered = (restored, self._answers(restored))
+        return self._answered[1]
 
     @torch.no_grad()
     def _answers(self, restored: Restored) -> Tensor:
