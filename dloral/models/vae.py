@@ -7,6 +7,8 @@ for two CPU cores: pixel-unshuffle ends put all convolutions at 1/4 and 1/8 of t
 (our decision; a full-resolution convolution costs more than the whole network at 1/4).
 """
 
+from collections import OrderedDict
+
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -33,6 +35,25 @@ class PlainBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(F.silu(self.conv1(x)))
+
+
+class DoublingConv(nn.Conv2d):
+    """A 3x3 convolution of its input enlarged by 2 (nearest): (B,C,H,W) -> (B,D,2H,2W).
+
+    Each pixel of a 2x2 square sees the input through its own sums of the kernel's columns and
+    rows, so one convolution at the input's size and a shuffle give the same without the enlarged
+    copy (our decision; measured in benchmarks/speed.md).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Of three neighbours at twice the size, the first pixel of a square sees (left, own, own),
+        # the second (own, own, right).
+        sums = self.weight.new_tensor(
+            [[[1, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]]
+        )
+        weight = torch.einsum("dcij,aki,blj->dabckl", self.weight, sums, sums).flatten(0, 2)
+        bias = None if self.bias is None else self.bias.repeat_interleave(4)
+        return F.pixel_shuffle(F.conv2d(x, weight, bias, padding=1), 2)
 
 
 class CompactVAE(ModelMixin, ConfigMixin):
@@ -83,13 +104,15 @@ class CompactVAE(ModelMixin, ConfigMixin):
             self.join = nn.Conv2d(3 * PATCH**2, width, 3, padding=1)
         # Convolutions across the shuffled pixels: they join neighbours that came from different
         # channels, where a bare pixel-shuffle leaves a dot grid.
-        last = nn.Conv2d(finish_channels, 3, *((3, 1, 1) if upsample else (5, 1, 2)))
-        self.finish: nn.Module = last
+        last: nn.Conv2d
         if upsample:
+            last = DoublingConv(finish_channels, 3, 3, padding=1)
             inner = nn.Conv2d(finish_channels, finish_channels, 3, padding=1)
-            self.finish = nn.Sequential(
-                nn.SiLU(), inner, nn.SiLU(), nn.Upsample(scale_factor=PATCH // shuffle), last
-            )
+            # The number 3 was the enlargement's, which takes no weights.
+            layers = {"0": nn.SiLU(), "1": inner, "2": nn.SiLU(), "4": last}
+            self.finish: nn.Module = nn.Sequential(OrderedDict(layers))
+        else:
+            self.finish = last = nn.Conv2d(finish_channels, 3, 5, padding=2)
         shuffled = self.decoder[-2]
         assert isinstance(shuffled, nn.Conv2d)
         _start_without_grid(shuffled, shuffle)

@@ -41,7 +41,8 @@ PAIR_LOSSES = ("flow", "temporal")
 class Restored:
     """The last n frames of B clips: frames, hq_frames (B,n,3,H,W) in [0, 1]; latents (B,n,C,h,w);
     flow between them (B,n-1,2,H,W) in pixels, or None; prompt embeddings (B*n, tokens, D) or None;
-    small_frames (B,n,3,h,w): the low-quality frames before they were enlarged, or None."""
+    small_frames (B,n,3,h,w): the low-quality frames before they were enlarged, or None;
+    lq_frames (B,n,3,H,W): the enlarged ones, or None where no loss asks for them."""
 
     frames: Tensor
     hq_frames: Tensor
@@ -49,6 +50,7 @@ class Restored:
     flow: Tensor | None
     prompt_embeds: Tensor | None = None
     small_frames: Tensor | None = None
+    lq_frames: Tensor | None = None
 
 
 class Objective:
@@ -84,7 +86,7 @@ class Objective:
             self.adversarial = AdversarialLoss(adversarial or AdversarialConfig(), seed)
             self.adversarial.discriminator.to(pipe.unet.device)
         asking = {name for name in names if name.startswith(TEACHER)}
-        if self.adversarial is not None and self.adversarial.real != "truth":
+        if self.adversarial is not None and self.adversarial.config.real != "truth":
             asking.add("adversarial")
         if teacher is None and asking:
             raise OptionError(
@@ -124,16 +126,16 @@ class Objective:
         }
         if self.adversarial is not None and discriminate:
             real = self._real(restored, rng)
-            found["discriminator"] = self.adversarial.critic(
-                restored.frames.flatten(0, 1), real
-            ).mean()
+            frames = restored.frames.flatten(0, 1)
+            critic = self.adversarial.critic(frames, real, _inputs(restored))
+            found["discriminator"] = critic.mean()
         self._answered = None
         return found
 
     def _real(self, restored: Restored, rng: np.random.Generator | None) -> Tensor:
         """The frames (N,3,H,W) that pass for real."""
         assert self.adversarial is not None
-        hq_frames, kind = restored.hq_frames.flatten(0, 1), self.adversarial.real
+        hq_frames, kind = restored.hq_frames.flatten(0, 1), self.adversarial.config.real
         if kind == "truth":
             return hq_frames
         answers = self._answer(restored)
@@ -158,7 +160,7 @@ class Objective:
             "flow": lambda: self._each(self._flow, *_pairs(restored)),
             "temporal": lambda: self._temporal(restored),
             "csd": lambda: self._csd(restored, rng),
-            "adversarial": lambda: self._adversarial(frames),
+            "adversarial": lambda: self._adversarial(restored),
         }
         return losses[name]()
 
@@ -224,15 +226,20 @@ class Objective:
         frames = restored.latents.shape[1]
         return self.csd(restored.latents.flatten(0, 1), restored.prompt_embeds, rng, frames)
 
-    def _adversarial(self, frames: Tensor) -> Tensor:
+    def _adversarial(self, restored: Restored) -> Tensor:
         assert self.adversarial is not None
-        return self.adversarial.generator(frames)
+        return self.adversarial.generator(restored.frames.flatten(0, 1), _inputs(restored))
 
 
 def check_names(names: set[str]) -> None:
     """Raise :class:`OptionError` for a loss that there is not."""
     if unknown := names - set(LOSSES):
         raise OptionError(f"there is no loss {min(unknown)!r}; choose from {', '.join(LOSSES)}")
+
+
+def _inputs(restored: Restored) -> Tensor | None:
+    """The enlarged low-quality frames (N,3,H,W)."""
+    return None if restored.lq_frames is None else restored.lq_frames.flatten(0, 1)
 
 
 def _pairs(restored: Restored) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -183,3 +183,21 @@ def test_without_a_temperature_a_larger_picture_of_the_same_changes_nothing():
     twice = retrieval.retrieve(torch.cat([current] * 2, 3), torch.cat([aligned] * 2, 3))
     assert alone.abs().max() > 1e-3
     assert torch.allclose(twice[..., :6], alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (8, 6)])
+def test_averaged_keys_equal_the_formula_on_averages(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    module = CrossFrameRetrieval(4, HEADS, HEAD_DIM, temperature=7.0, key_reduction=2)
+    current, aligned = latents(*size), latents(*size, seed=1)
+    height, width = size
+    rows, columns = ([slice(at, at + 2) for at in range(0, side, 2)] for side in (height, width))
+    averages = torch.stack(
+        [
+            torch.stack([aligned[:, :, row, column].mean(dim=(2, 3)) for column in columns], dim=-1)
+            for row in rows
+        ],
+        dim=-2,
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(module(current, aligned), naive(module, current, averages))

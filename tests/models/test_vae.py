@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dloral.models.vae import CompactVAE
+from dloral.models.vae import CompactVAE, DoublingConv
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "sees its input, upsamples"])
@@ -73,3 +73,11 @@ def test_a_decoder_that_sees_its_input_uses_it() -> None:
     with torch.no_grad():
         one, other = (vae.decode(latents, lq_frames=frame[None]).sample for frame in frames)
     assert not torch.equal(one, other)
+
+
+def test_the_doubling_convolution_is_one_after_nearest_enlargement() -> None:
+    torch.manual_seed(0)
+    conv, features = DoublingConv(5, 3, 3, padding=1), torch.randn(2, 5, 4, 7)
+    doubled = torch.nn.functional.interpolate(features, scale_factor=2, mode="nearest")
+    plain = torch.nn.functional.conv2d(doubled, conv.weight, conv.bias, padding=1)
+    torch.testing.assert_close(conv(features), plain)

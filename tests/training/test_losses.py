@@ -19,7 +19,6 @@ from dloral.models.perceptual import BLOCKS, WIDTHS, VGGTrunk
 from dloral.models.unet import TwoLoRAUNet, widen_conv_in
 from dloral.pipeline import DLoRALPipeline
 from dloral.training import perceptual
-from dloral.training.adversarial import AdversarialConfig, AdversarialLoss
 from dloral.training.csd import CSDConfig, ScoreDistillation, adapters_off
 from dloral.training.losses import (
     FeatureDistance,
@@ -276,41 +275,6 @@ def test_csd_refuses_a_model_that_reads_no_prompts_or_another_conv_in(
         ScoreDistillation(text_pipe, CSDConfig())
     with pytest.raises(OptionError, match="times"):
         CSDConfig(least_time=0.6)
-
-
-# Adversarial ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["hinge", "softplus"])
-def test_the_discriminator_learns_to_tell_and_the_generator_to_please_it(kind: str):
-    game = AdversarialLoss(AdversarialConfig(kind, width=8, levels=2))
-    draw = torch.Generator().manual_seed(0)
-    real = (torch.rand(4, 3, 32, 32, generator=draw) > 0.5).float()
-    fake = torch.nn.functional.avg_pool2d(real, 3, 1, 1)
-    adam = torch.optim.Adam(game.discriminator.parameters(), 2e-3)
-    first = game.critic(fake, real).mean().item()
-    for _ in range(30):
-        adam.zero_grad()
-        game.critic(fake, real).mean().backward()
-        adam.step()
-    assert game.critic(fake, real).mean().item() < 0.5 * first
-
-    output = fake.clone().requires_grad_()
-    adam.zero_grad()
-    before = game.generator(output)
-    before.sum().backward()
-    assert before.shape == (4,)
-    assert all(parameter.grad is None for parameter in game.discriminator.parameters())
-    assert all(parameter.requires_grad for parameter in game.discriminator.parameters())
-    pleasing = output.detach() - 0.01 * output.grad / output.grad.abs().mean()
-    assert (game.generator(pleasing) < before).all()
-
-
-def test_the_critic_gives_the_generator_no_gradient():
-    game = AdversarialLoss(AdversarialConfig(width=8, levels=1))
-    output = torch.rand(1, 3, 16, 16, requires_grad=True)
-    game.critic(output, torch.rand(1, 3, 16, 16)).sum().backward()
-    assert output.grad is None
 
 
 # Perceptual ----------------------------------------------------------------------------------

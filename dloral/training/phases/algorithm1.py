@@ -286,6 +286,7 @@ class Algorithm1Task:
             flow=flow,
             prompt_embeds=_repeated(prompt_embeds, count),
             small_frames=None if clips.small_frames is None else clips.small_frames[:, -count:],
+            lq_frames=clips.lq_frames[:, -count:],
         )
 
     def restore(self, clips: Clips, rng: np.random.Generator | None = None) -> Restored:

@@ -34,7 +34,8 @@ class BaseConfig:
 
     ``weights``: of the losses by name until ``late_from`` (a share of the steps, 0 to 1),
     ``late_weights`` from there on; empty: the same. ``aligned_share`` of the clips see their warped
-    predecessor. With an adversary, the discriminator learns from ``late_from`` on too.
+    predecessor. With an adversary, the discriminator learns from ``critic_from`` on (None: as
+    ``late_from``): one that cannot tell yet pushes frames anywhere.
     """
 
     clips: int = 4
@@ -47,6 +48,7 @@ class BaseConfig:
     weights: Mapping[str, float] = field(default_factory=lambda: {"charbonnier": 1.0})
     late_weights: Mapping[str, float] = field(default_factory=dict)
     late_from: float = 0.15
+    critic_from: float | None = None
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
 
     def __post_init__(self) -> None:
@@ -62,6 +64,7 @@ class BaseConfig:
                 ),
                 "aligned_share": (0 <= self.aligned_share <= 1, "a share from 0 to 1"),
                 "late_from": (0 <= self.late_from <= 1, "a share from 0 to 1"),
+                "critic_from": (0 <= (self.critic_from or 0) <= 1, "a share from 0 to 1"),
                 "weights": (bool(self.weights), "at least one loss and its weight"),
             },
         )
@@ -96,6 +99,8 @@ class BasePhase(Phase):
     ) -> None:
         self.pipe, self.source, self.config, self.held_out = pipe, source, config, held_out
         self.late_step = round(config.late_from * steps)
+        critic_from = config.late_from if config.critic_from is None else config.critic_from
+        self.critic_step = round(critic_from * steps)
         self.objective = Objective(
             pipe,
             config.loss_names(),
@@ -115,8 +120,8 @@ class BasePhase(Phase):
         return self.objective.buffers()
 
     def active(self, step: int) -> set[str]:
-        late = step >= self.late_step
-        return {n for n in self.trainable() if late or not n.startswith("discriminator.")}
+        judging = step >= self.critic_step
+        return {n for n in self.trainable() if judging or not n.startswith("discriminator.")}
 
     def losses(self, draw: Draw) -> dict[str, Tensor]:
         config, late = self.config, draw.step >= self.late_step
@@ -125,7 +130,7 @@ class BasePhase(Phase):
         aligned = torch.from_numpy(draw.rng.random(len(clips.hq_frames)))
         restored = self.restore(clips, aligned < config.aligned_share)
         weights = (late and config.late_weights) or config.weights
-        found = self.objective.weighed(restored, weights, draw.rng, discriminate=late)
+        found = self.objective.weighed(restored, weights, draw.rng, draw.step >= self.critic_step)
         if config.reconstructed:
             first = config.clips if config.own_reconstructed else 0
             rows = slice(first, first + config.reconstructed)
@@ -156,6 +161,7 @@ class BasePhase(Phase):
             latents=refined.unflatten(0, shape),
             flow=clips.flow if shape[1] > 1 else None,
             small_frames=clips.small_frames,
+            lq_frames=clips.lq_frames,
         )
 
     def _warped(self, latents: Tensor, lq_frames: Tensor) -> Tensor:
