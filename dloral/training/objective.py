@@ -7,6 +7,7 @@ decision).
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from dloral.frames.resize import resize_bicubic
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.adversarial import AdversarialConfig, AdversarialLoss
 from dloral.training.csd import CSDConfig, ScoreDistillation
+from dloral.training.hints import Hints
 from dloral.training.losses import FRAME_LOSSES, flow_consistency, temporal_difference
 
 TEACHER = "teacher_"
@@ -29,7 +31,7 @@ LOSSES = (
     *FRAME_LOSSES,
     *FEATURES,
     *(TEACHER + name for name in (*FRAME_LOSSES, "feature")),
-    *("flow", "temporal", "csd", "adversarial"),
+    *("flow", "temporal", "csd", "adversarial", "hints"),
 )
 """Every name that a phase may weigh; docs/training.md says what each is."""
 
@@ -85,6 +87,9 @@ class Objective:
         if "adversarial" in names:
             self.adversarial = AdversarialLoss(adversarial or AdversarialConfig(), seed)
             self.adversarial.discriminator.to(pipe.unet.device)
+        self.hints = Hints(pipe.vae, teacher) if "hints" in names else None
+        if self.hints is not None:
+            self.hints.to(pipe.unet.device)
         asking = {name for name in names if name.startswith(TEACHER)}
         if self.adversarial is not None and self.adversarial.config.real != "truth":
             asking.add("adversarial")
@@ -97,11 +102,24 @@ class Objective:
             )
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """The discriminator's, by name; empty without one."""
-        if self.adversarial is None:
-            return {}
-        found = self.adversarial.discriminator.named_parameters()
-        return {f"discriminator.{name}": parameter for name, parameter in found}
+        """The discriminator's and the hints' projections, by name; empty without them."""
+        parts: dict[str, nn.Module | None] = {
+            "discriminator": self.adversarial.discriminator if self.adversarial else None,
+            "hints": self.hints,
+        }
+        return {
+            f"{part}.{name}": parameter
+            for part, module in parts.items()
+            if module is not None
+            for name, parameter in module.named_parameters()
+        }
+
+    def watching(self) -> AbstractContextManager[None]:
+        """Around the decoding that ``hints`` compares with the teacher."""
+        if self.hints is None:
+            return nullcontext()
+        self.hints.forget()
+        return self.hints.watching()
 
     def buffers(self) -> dict[str, Tensor]:
         """What else changes as training goes on: the discriminator's spectral norms."""
@@ -161,6 +179,7 @@ class Objective:
             "temporal": lambda: self._temporal(restored),
             "csd": lambda: self._csd(restored, rng),
             "adversarial": lambda: self._adversarial(restored),
+            "hints": lambda: self._hints(restored),
         }
         return losses[name]()
 
@@ -170,6 +189,11 @@ class Objective:
             self._answered = (restored, self._answers(restored))
         return self._answered[1]
 
+    def _hints(self, restored: Restored) -> Tensor:
+        assert self.hints is not None
+        self._answer(restored)
+        return self.hints.loss()
+
     @torch.no_grad()
     def _answers(self, restored: Restored) -> Tensor:
         assert self.teacher is not None
@@ -178,7 +202,8 @@ class Objective:
                 "a teacher answers to small frames, which packs do not hold; "
                 "train on photographs and videos"
             )
-        answers = self.teacher(restored.small_frames.flatten(0, 1)).clamp(0, 1)
+        with self.hints.watching() if self.hints else nullcontext():
+            answers = self.teacher(restored.small_frames.flatten(0, 1)).clamp(0, 1)
         height, width = restored.frames.shape[-2:]
         if answers.shape[-2] < height:
             raise OptionError(

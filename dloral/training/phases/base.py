@@ -154,7 +154,8 @@ class BasePhase(Phase):
                 warped = torch.where(keep, warped, latents.unflatten(0, shape))
             before = warped.flatten(0, 1)
         refined = pipe.refine(before, latents, None)
-        frames = pipe.decode(refined, lq_frames)
+        with self.objective.watching():
+            frames = pipe.decode(refined, lq_frames)
         return Restored(
             frames=frames.unflatten(0, shape),
             hq_frames=clips.hq_frames,
