@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -202,10 +203,11 @@ def _in_float32(pipe: FrameGenerator) -> Iterator[None]:
 
 def _architecture(pipe: FrameGenerator) -> str:
     """Digest of all that a trace depends on."""
-    from dloral import __version__
-
     shapes = [(name, list(weight.shape)) for name, weight in weights_of(pipe).items()]
     configs: list[Any] = [dict(getattr(pipe, part).config) for part in _PARTS]
-    told = [__version__, torch.__version__, OPSET, TRACED_CELLS, shapes, configs]
+    package = Path(__file__).parents[1]
+    files = [Path(__file__), package / "pipeline.py", *sorted(package.glob("models/*.py"))]
+    code = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    told = [code, torch.__version__, version("diffusers"), shapes, configs]
     told.append(dict(getattr(pipe, "config", {})))
     return hashlib.sha256(json.dumps(told, default=str, sort_keys=True).encode()).hexdigest()
