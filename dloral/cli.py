@@ -60,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_upscale(commands)
     _add_fetch(commands)
     _add_convert(commands)
+    _add_export(commands)
     add_model_options(add_bench(commands))
     add_doctor(commands)
     _add_app(commands)
@@ -103,6 +104,31 @@ def _convert(options: argparse.Namespace) -> None:
 
         address = push(options.output, options.push_to_hub)
         print(f"pushed to {address}; use it with --model {options.push_to_hub}")
+
+
+def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "export",
+        help="write a model's networks as ONNX",
+        description="Write the encoder, the UNet with both LoRAs, and the decoder as ONNX files "
+        "for other programs; sizes and numbers of frames are free. Needs the package onnx.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where they go")
+    add("--model", default="compact", help="compact, a folder, or a Hub id; one without prompts")
+    add("--consistency", type=float, default=1.0, help="C-LoRA's scale in the UNet, 0 to 2")
+    add("--detail", type=float, default=1.0, help="D-LoRA's scale in the UNet, 0 to 2")
+    parser.set_defaults(command=_export)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from dloral.runtimes.graphs import write_onnx
+    from dloral.weights.loading import load_pipeline
+
+    pipe = load_pipeline(options.model, "cpu", "float32")
+    for path in write_onnx(pipe, options.output, options.consistency, options.detail):
+        print(f"wrote {path}")
 
 
 def _add_fetch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

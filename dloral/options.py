@@ -24,6 +24,10 @@ HARDWARE_CODECS = (
 """Encoders of graphics cards, where there are any."""
 
 AUTO = "auto"
+TORCH = "torch"
+RUNTIMES = (TORCH, AUTO, "openvino", "onnx")
+"""What runs the networks on a CPU; auto: what was measured to be the fastest on this machine."""
+
 BIT_DEPTHS = (AUTO, 8, 10)
 """Auto: 10 for a source of more than 8 bits, where the codec can."""
 
@@ -66,7 +70,8 @@ class UpscaleOptions:
     ``tile``: latent cells a side, None for no tiles, ``"auto"`` for tiles only where a frame has
     more cells than the reference's 96 x 96. ``color_fix``: one of :data:`COLOUR_FIXES`, or
     ``"auto"`` for the model's own. ``bicubic``: the kernel of the enlargement that the model is
-    given, torch's or Pillow's (``"pil"``). ``start``, ``duration``: seconds of the source.
+    given, torch's or Pillow's (``"pil"``). ``runtime``: what runs the networks on a CPU, one of
+    :data:`RUNTIMES`. ``start``, ``duration``: seconds of the source.
     ``codec``, ``crf``, ``bit_depth``: of the written video. ``resume``: keep finished parts beside
     the target until it is written, and go on from those that are there; ``"auto"`` for jobs of more
     than two minutes.
@@ -94,6 +99,7 @@ class UpscaleOptions:
     bicubic: str = "torch"
     device: str = AUTO
     dtype: str = AUTO
+    runtime: str = TORCH
     tile: int | str | None = AUTO
     tile_overlap: int = 32
     batch_size: int = 1
@@ -129,6 +135,7 @@ class UpscaleOptions:
         _one_of("bicubic", self.bicubic, BICUBICS)
         _one_of("vae", self.vae, VAES)
         _one_of("tagger", self.tagger, TAGGERS)
+        _one_of("runtime", self.runtime, RUNTIMES)
         _one_of("codec", self.codec, (*CODECS, *HARDWARE_CODECS))
         _one_of("bit_depth", self.bit_depth, BIT_DEPTHS)
         _one_of("resume", self.resume, (AUTO, True, False))

@@ -14,6 +14,8 @@ EXTRAS = {
     "evaluate": ("moviepy", "imageio_ffmpeg", "matplotlib"),
     "train": ("tensorboard", "matplotlib"),
     "ray": ("ray",),
+    "openvino": ("openvino", "onnx"),
+    "onnx": ("onnxruntime", "onnx"),
 }
 """Extra of ``pyproject.toml`` -> the modules that are imported from it."""
 
@@ -22,6 +24,8 @@ _FILES = {
     "evaluate": "-r requirements.txt -r requirements-train.txt",
     "train": "-r requirements-train.txt",
     "ray": "-r requirements-ray.txt",
+    "openvino": "-r requirements-runtimes.txt",
+    "onnx": "-r requirements-runtimes.txt",
 }
 """What a clone installs in an extra's place."""
 

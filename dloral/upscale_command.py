@@ -148,6 +148,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--device", default="auto", help="auto, cpu, cuda, rocm, xpu, mps, directml, or cuda:1"
     )
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+    parser.add_argument(
+        "--runtime",
+        default="torch",
+        help="of the compact model on a CPU: torch, openvino, onnx, or auto: the fastest of those "
+        "that are installed, measured once",
+    )
 
 
 def _tile(text: str) -> int | str | None:

@@ -63,6 +63,7 @@ SAME_FLOOR = {
     ("evaluation", "terminal"),
     ("bench", "evaluation"),  # the baselines, as peers
     ("weights", "pipeline"),
+    ("weights", "runtimes"),  # a model that is loaded is put into one
     ("hub_pipeline", "frame_generator"),
     ("hub_pipeline", "hub_folder"),
 }

@@ -37,7 +37,8 @@ def ranges() -> list[Requirement]:
 @pytest.mark.parametrize("range_", ranges(), ids=str)
 def test_a_range_has_a_lower_bound_and_holds_what_is_pinned(range_: Requirement) -> None:
     assert [part.operator for part in range_.specifier].count(">=") == 1
-    pinned = pins("requirements.txt", "requirements-train.txt", "requirements-ray.txt")
+    optional = ("requirements-train.txt", "requirements-ray.txt", "requirements-runtimes.txt")
+    pinned = pins("requirements.txt", *optional)
     assert pinned[canonicalize_name(range_.name)] in range_.specifier
 
 
@@ -73,6 +74,8 @@ OPTIONAL_ROOMS = {
     "evaluate": "nobody",
     "train": "dloral.training.curve",
     "ray": "nobody",
+    "openvino": "nobody",
+    "onnx": "nobody",
 }
 """Whose modules import an extra's packages at their top; everybody else does when they are used."""
 

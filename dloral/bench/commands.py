@@ -73,7 +73,13 @@ def _told(options: argparse.Namespace, sizes: list["Size"]) -> Iterator["Timed |
     networks = networks_of(options.network)
     for device, place in places.items():
         yield from bench_steps(
-            options.model, device, options.dtype, sizes, options.scale, options.frames
+            options.model,
+            device,
+            options.dtype,
+            sizes,
+            options.scale,
+            options.frames,
+            options.runtime,
         )
         if options.peers is not None:
             dtype = choose_dtype(options.dtype, place)

@@ -18,7 +18,7 @@ from dloral.bench.watchers import StageSeconds, stage_flops
 from dloral.devices import device_title, memory_of
 from dloral.frames.resize import resize_bicubic
 from dloral.memory import release_memory
-from dloral.options import AUTO_TILE, UpscaleOptions
+from dloral.options import AUTO_TILE, TORCH, UpscaleOptions
 from dloral.stages import COLOUR, ENLARGE, STAGES, watched_by
 from dloral.upscale import Progress, upscale_steps
 from dloral.weights.loading import load_pipeline
@@ -98,10 +98,11 @@ def bench_steps(
     sizes: Sequence[Size],
     scale: float,
     num_frames: int,
+    runtime: str = TORCH,
 ) -> Iterator[Timed | Staged]:
     """For each of ``sizes``, of the input, what the network takes, then where the time goes."""
     started = time.perf_counter()
-    pipe = load_pipeline(model, device, dtype)
+    pipe = load_pipeline(model, device, dtype, runtime=runtime)
     loading = time.perf_counter() - started
     place = pipe.execution_device
     ceilings = None

@@ -60,19 +60,19 @@ def task_without(task: Task, done: int) -> Task | None:
 
 
 @lru_cache(maxsize=1)
-def loaded(model: str, device: str, dtype: str, vae: str) -> "FrameGenerator":
+def loaded(model: str, device: str, dtype: str, vae: str, runtime: str) -> "FrameGenerator":
     """A pipeline that stays in this process for the next task."""
     from dloral.weights.loading import load_pipeline
     from dloral.weights.resolve import fetch_missing
 
     for _ in fetch_missing(model):
         pass  # one process a machine downloads, the others wait for it
-    return load_pipeline(model, device, dtype, vae)
+    return load_pipeline(model, device, dtype, vae, runtime)
 
 
 def pipe_for(job: Job) -> "FrameGenerator":
     options = job.options
-    return loaded(options.model, options.device, options.dtype, options.vae)
+    return loaded(options.model, options.device, options.dtype, options.vae, options.runtime)
 
 
 def share_cores(workers: int) -> None:

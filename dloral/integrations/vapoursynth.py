@@ -42,7 +42,7 @@ def upscale(clip: Any, pipe: FrameGenerator | None = None, **options: Any) -> An
     chosen = UpscaleOptions(**options)
     height, width = size_of_result(clip.height, clip.width, chosen)
     if pipe is None:
-        pipe = load_pipeline(chosen.model, chosen.device, chosen.dtype, chosen.vae)
+        pipe = load_pipeline(chosen.model, chosen.device, chosen.dtype, chosen.vae, chosen.runtime)
 
     def make_frames(read: Any) -> Frames:
         return _Served(FrameServer(read, len(clip), pipe, chosen))

@@ -20,4 +20,4 @@ def load_steps(
     yield Progress("loading", num_frames=total, message=message)
     from dloral.weights.loading import load_pipeline  # seconds, which the page has not
 
-    return load_pipeline(options.model, options.device, options.dtype, options.vae)
+    return load_pipeline(options.model, options.device, options.dtype, options.vae, options.runtime)

@@ -120,7 +120,9 @@ def restore_span(
     if pipe is None:
         from dloral.weights.loading import load_pipeline  # seconds
 
-        pipe = load_pipeline(options.model, options.device, options.dtype, options.vae)
+        pipe = load_pipeline(
+            options.model, options.device, options.dtype, options.vae, options.runtime
+        )
     if not scenes:
         scenes = list(find_scenes(clip, options, pipe))
     halo = min(options.window, first)

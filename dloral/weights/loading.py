@@ -14,8 +14,9 @@ from safetensors import safe_open
 from dloral.devices import AUTO, choose_device, half_precision
 from dloral.errors import DLoRALError, OptionError, Setting, WeightsError
 from dloral.memory import free_memory, keep_freed_memory
+from dloral.options import TORCH
 from dloral.weights.checkpoint_io import BROKEN, first_line
-from dloral.weights.registry import make_again
+from dloral.weights.registry import make_again, models_home
 from dloral.weights.resolve import RUNTIMES, find_model, index_kind
 
 if TYPE_CHECKING:
@@ -32,7 +33,11 @@ LARGE = (torch.nn.Conv2d, torch.nn.Linear, torch.nn.Embedding)
 
 
 def load_pipeline(
-    model: str | Path = "compact", device: str = AUTO, dtype: str = AUTO, vae: str = AUTO
+    model: str | Path = "compact",
+    device: str = AUTO,
+    dtype: str = AUTO,
+    vae: str = AUTO,
+    runtime: str = TORCH,
 ) -> "FrameGenerator":
     """A model ready to run, in whatever runtime its folder's index names.
 
@@ -44,6 +49,9 @@ def load_pipeline(
     ``dtype``: float32, bfloat16, float16 or auto (see :func:`choose_dtype`); a CPU that does not
     multiply in a half precision keeps weights in it and computes in float32. ``vae``: auto for the
     model's own, ``"tiny"`` or ``"tiny-decoder"`` for TAESD in its place or in its decoder's.
+    ``runtime``: what runs the networks of a model without prompts on a CPU: ``"torch"``,
+    ``"openvino"``, ``"onnx"``, or auto for the fastest of those that are installed, measured once
+    on a machine. One that cannot is said in a line of the log, and torch runs them.
     On a CPU the process keeps some of its freed memory from then on, see
     :func:`dloral.memory.keep_freed_memory`. Raises :class:`WeightsError` or :class:`OptionError`.
     """
@@ -57,8 +65,8 @@ def load_pipeline(
             precision = torch.bfloat16
         on_half_cpu = place.type == "cpu" and precision != torch.float32
         widen = on_half_cpu and not _multiplies(precision)
-        runtime = import_module(RUNTIMES[index_kind(folder)])
-        return runtime.open_folder(folder, place, precision, vae, widen=widen)
+        opener = import_module(RUNTIMES[index_kind(folder)])
+        pipe: FrameGenerator = opener.open_folder(folder, place, precision, vae, widen=widen)
     except DLoRALError:
         raise
     except (*BROKEN, KeyError, AttributeError, TypeError) as error:
@@ -71,6 +79,11 @@ def load_pipeline(
             again=make_again(folder),
             instead=Setting("model", "compact"),
         ) from error
+    if runtime == TORCH:
+        return pipe
+    from dloral.runtimes.choice import in_runtime
+
+    return in_runtime(pipe, runtime, models_home() / "runtimes")
 
 
 def _weights_bytes(folder: Path) -> int:

@@ -1,0 +1,109 @@
+"""A model whose encoder, UNet and decoder a runtime has compiled; everything else is torch's."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dloral.frame_generator import FrameGenerator
+from dloral.memory import Limits
+from dloral.runtimes.backends import BACKENDS, Run
+from dloral.runtimes.graphs import DECODE, ENCODE, PREDICT, weights_of, with_weights
+
+KEPT_SCALES = 2
+"""Pairs of LoRA scales whose compiled UNets are kept: a job's and the preview's beside it."""
+
+
+def _of_the_base(name: str) -> Any:
+    """A property that the model in torch answers."""
+    return property(lambda self: getattr(self.base, name))
+
+
+class CompiledGenerator(FrameGenerator):
+    """``base`` with three of its steps compiled from ``graphs`` by ``runtime``, one of
+    :data:`BACKENDS`. Gives the same pictures; keeps no gradients.
+
+    Other scales of the LoRAs take a new compilation of the UNet (a tenth of a second), the last
+    ``KEPT_SCALES`` are kept. Raises what the runtime raises where it cannot compile.
+    """
+
+    execution_device = _of_the_base("execution_device")
+    compute_dtype = _of_the_base("compute_dtype")
+    latent_stride = _of_the_base("latent_stride")
+    latent_channels = _of_the_base("latent_channels")
+    max_window = _of_the_base("max_window")
+    reads_prompts = _of_the_base("reads_prompts")
+    default_color_fix = _of_the_base("default_color_fix")
+    scale_range = _of_the_base("scale_range")
+    other_vaes = _of_the_base("other_vaes")
+    steps_down = _of_the_base("steps_down")
+    folder = _of_the_base("folder")
+
+    def __init__(self, base: FrameGenerator, graphs: dict[str, bytes], runtime: str) -> None:
+        self.base = base
+        self.runtime = runtime
+        self._predict_graph = graphs[PREDICT]
+        self._predicts: dict[tuple[float, float], Run] = {}
+        self._encode = self._compiled(ENCODE, graphs[ENCODE])
+        self._decode_compiled = self._compiled(DECODE, graphs[DECODE])
+        self.set_scales()
+
+    def _compiled(self, step: str, graph: bytes) -> Run:
+        whole = with_weights(step, graph, weights_of(self.base))
+        return BACKENDS[self.runtime].compile(whole, self.compute_dtype, torch.get_num_threads())
+
+    def set_scales(self, consistency: float = 1.0, detail: float = 1.0) -> None:
+        """As the model in torch; the UNet is compiled when it is next used."""
+        self.base.set_scales(consistency, detail)
+        self._scales = (consistency, detail)
+
+    def encode(self, lq_frames: Tensor, vae_tile: int | None = None) -> Tensor:
+        """(B,3,H,W) -> (B,C,h,w); in torch where tiles are asked for."""
+        if vae_tile:
+            return self.base.encode(lq_frames, vae_tile)
+        return _run(self._encode, lq_frames).to(self.compute_dtype)
+
+    def predict(
+        self, aligned_latents: Tensor, retrieved_latents: Tensor, prompt_embeds: Tensor | None
+    ) -> Tensor:
+        """One step of the UNet that was compiled for the scales of now -> eps (B,C,h,w)."""
+        run = self._predicts.pop(self._scales, None)
+        run = run or self._compiled(PREDICT, self._predict_graph)
+        self._predicts[self._scales] = run  # the last one used is the last to go
+        while len(self._predicts) > KEPT_SCALES:
+            del self._predicts[next(iter(self._predicts))]
+        return _run(run, aligned_latents, retrieved_latents).to(self.compute_dtype)
+
+    def decode(
+        self, restored_latents: Tensor, lq_frames: Tensor, vae_tile: int | None = None
+    ) -> Tensor:
+        """(B,C,h,w) and (B,3,H,W) -> frames (B,3,H,W), unclamped; in torch for tiles."""
+        if vae_tile:
+            return self.base.decode(restored_latents, lq_frames, vae_tile)
+        return _run(self._decode_compiled, restored_latents, lq_frames)
+
+    def retrieve(
+        self,
+        lq_latents: Tensor,
+        small_frames: Tensor,
+        previous_latents: Tensor,
+        previous_small_frames: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Flow, warping and retrieval, in torch."""
+        return self.base.retrieve(lq_latents, small_frames, previous_latents, previous_small_frames)
+
+    def encode_prompt(self, prompt: str) -> Tensor | None:
+        """As the model in torch."""
+        return self.base.encode_prompt(prompt)
+
+    def needed_memory(self, limits: Limits, height: int, width: int) -> int:
+        """As the model in torch."""
+        return self.base.needed_memory(limits, height, width)
+
+    def adopt(self, limits: Limits) -> None:
+        """As the model in torch."""
+        self.base.adopt(limits)
+
+
+def _run(run: Run, *tensors: Tensor) -> Tensor:
+    return torch.from_numpy(run(*(t.detach().float().contiguous().numpy() for t in tensors)))
