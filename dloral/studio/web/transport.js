@@ -13,7 +13,8 @@ export const show = (page, what) => {
   const isPreview = what === "preview";
   page.viewer.strength = isPreview ? page.steering.strength : 1;
   const isPlayable = !isPreview && Boolean(page.state.result) && !page.state.result.image;
-  for (const name of ["play", "loop"]) find(`#${name}`).disabled = !isPlayable;
+  find("#loop").disabled = !isPlayable;
+  find("#play").disabled = !isPlayable && !(isPreview && page.state.clip && !find("#motion").hidden);
   find("#sound").hidden = !isPlayable || !page.state.result.sound;
   page.compare.shown(isPreview);
   if (isPreview) page.preview.say();
@@ -44,7 +45,9 @@ export const toSecond = (page, second) => {
 };
 
 export const play = (page) => {
-  if (page.showing === "result") page.player.toggle(); else if (page.state.result) { show(page, "result"); page.player.play(); }
+  if (page.showing === "result") page.player.toggle();
+  else if (page.state.result && !page.state.result.image) { show(page, "result"); page.player.play(); }
+  else if (!find("#play").disabled && !find("#motion").disabled) page.motion.toggle();
 };
 
 export const playing = (page, isPlaying) => {
