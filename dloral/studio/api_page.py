@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from dloral.studio.api import ENDPOINTS, Calls, Parameter, said_of
 from dloral.studio.estimates import time_in_words
@@ -124,8 +125,8 @@ def _in_python(name: str, address: str) -> str:
 
 
 def _in_curl(name: str, address: str) -> str:
-    given = ({"clip": FILE} if ENDPOINTS[name] else {}) | CHOSEN.get(name, {})
-    body = json.dumps(given).replace('"', '\\"')
+    given: dict[str, Any] = {"clip": FILE} if ENDPOINTS[name] else {}
+    body = json.dumps(given | CHOSEN.get(name, {})).replace('"', '\\"')
     parts = [f"page={address}\n", UPLOAD if ENDPOINTS[name] else "", CALL]
     text = "".join([*parts, RESULT if name in SAVED else ANSWER])
     for place, value in {"name": name, "body": body, "saved": SAVED.get(name, "")}.items():

@@ -175,7 +175,8 @@ def _write_loop(result: Result, layout: str, loop: Loop, target: Path) -> None:
     if loop.suffix == ".mp4":
         _write_silent(pictures, source, target)
         return
-    frames, length = [], Fraction(0)
+    frames: list[Image.Image] = []
+    length = Fraction(0)
     for picture, _, duration in pictures:
         frames.append(Image.fromarray(as_bytes(picture)))
         length += duration
@@ -223,5 +224,7 @@ def _small(picture: Tensor, most_side: int) -> Tensor:
     """No side longer than ``most_side``, both even: every player takes that."""
     height, width = picture.shape[1:]
     ratio = min(1, most_side / max(height, width))
-    size = tuple(max(2, 2 * round(side * ratio / 2)) for side in (height, width))
-    return picture if size == (height, width) else resize_bicubic(picture[None].float(), *size)[0]
+    rows, columns = (max(2, 2 * round(side * ratio / 2)) for side in (height, width))
+    if (rows, columns) == (height, width):
+        return picture
+    return resize_bicubic(picture[None].float(), rows, columns)[0]

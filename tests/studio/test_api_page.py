@@ -20,7 +20,8 @@ from dloral.video.probe import probe
 def examples(text: str, name: str) -> tuple[str, str]:
     """Those in Python and for a shell."""
     section = text[text.index(f'<section id="{name}">') :]
-    return tuple(unescape(code) for code in re.findall("<pre[^>]*>(.*?)</pre>", section, re.S)[:2])
+    python, shell, *_ = re.findall("<pre[^>]*>(.*?)</pre>", section, re.S)
+    return unescape(python), unescape(shell)
 
 
 def test_every_call_is_there_with_its_parameters_and_the_servers_limits():
