@@ -6,7 +6,7 @@ import { clamp } from "./words.js";
 
 export const show = (page, what) => {
   if (what === "result" && find("#shown [data-show=result]").disabled) return;
-  page.showing = what;
+  page.showing = find(".studio").dataset.showing = what;
   if (what === "result") page.motion.stop();
   check(find("#shown"), find(`#shown [data-show=${what}]`));
   find("#motion").disabled = what !== "preview";
@@ -78,7 +78,7 @@ export const where = (page, index, count, time = 0, first = 0) => {
   seek.value = String(index);
   seek.disabled = count < 2;
   seek.setAttribute("aria-valuetext", count ? `frame ${index + 1} of ${count}, ${time.toFixed(1)} seconds` : "");
-  find("#where").textContent = count ? `Frame\u00a0${index + 1} of\u00a0${count} · ${time.toFixed(2)}\u00a0s` : "";
+  find("#where").textContent = count ? `Frame\u00a0${index + 1} of\u00a0${count}\u00a0· ${time.toFixed(2)}\u00a0s` : "";
   for (const name of ["back", "forth"]) find(`#${name}`).disabled = count < 2;
   if (page.state.clip) page.strip.now((index + first) / page.state.clip.fps);
   if (page.showing === "result" && page.state.result) {
