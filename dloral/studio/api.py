@@ -5,7 +5,7 @@ import inspect
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,13 @@ KEEPING = (
 )
 """Which part of a clip is restored, and what it is kept as."""
 
+ENDPOINTS: dict[str, tuple[Parameter, ...]] = {
+    "upscale": (CLIP, *LOOKS, *KEEPING),
+    "preview_frame": (CLIP, FRAME, *LOOKS),
+    "models": (),
+}
+"""Their parameters, by their names; what they do is said by the functions of :class:`Calls`."""
+
 
 def attach_api(studio: Studio) -> None:
     """Add the endpoints; to be called inside ``gr.Blocks``. Their components are never shown:
@@ -106,27 +113,25 @@ def attach_api(studio: Studio) -> None:
         given = {parameter: parameter.component() for parameter in (CLIP, FRAME, *LOOKS, *KEEPING)}
         made, listed = gr.File(label="result"), gr.JSON(label="models")
 
-        def attach(call: Callable[..., Any], out: Any, *parameters: Parameter) -> None:
+        def attach(call: Callable[..., Any], out: Any) -> None:
             gr.Button().click(
                 call,
-                [given[parameter] for parameter in parameters],
+                [given[parameter] for parameter in ENDPOINTS[call.__name__]],
                 out,
                 api_name=call.__name__,
                 api_visibility="public",
                 concurrency_limit=AT_ONCE,
             )
 
-        for_clips, for_frames = (CLIP, *LOOKS, *KEEPING), (CLIP, FRAME, *LOOKS)
-        attach(endpoint(calls.upscale, for_clips, with_progress=True), made, *for_clips)
-        attach(endpoint(calls.preview_frame, for_frames, with_progress=False), made, *for_frames)
+        attach(endpoint(calls.upscale, with_progress=True), made)
+        attach(endpoint(calls.preview_frame, with_progress=False), made)
         attach(calls.models, listed)
 
 
-def endpoint(
-    call: Callable[..., str], parameters: Sequence[Parameter], with_progress: bool
-) -> Callable[..., str]:
+def endpoint(call: Callable[..., str], with_progress: bool) -> Callable[..., str]:
     """``call``, which takes a dictionary, as Gradio wants it: with the parameters in its signature
     and its docstring. With ``with_progress`` it is given a ``gr.Progress`` as well."""
+    parameters = ENDPOINTS[call.__name__]
 
     def given_in_order(*given: Any) -> str:
         values = {
@@ -141,9 +146,15 @@ def endpoint(
     given_in_order.__signature__ = inspect.Signature(places)  # type: ignore[attr-defined]
     given_in_order.__name__ = call.__name__
     lines = [f"    {parameter.name}: {parameter.text}" for parameter in parameters]
-    what, _, returned = inspect.cleandoc(call.__doc__ or "").partition("\n\nReturns:\n")
+    what, returned = said_of(call)
     given_in_order.__doc__ = "\n".join([what, "", "Args:", *lines, "", "Returns:", returned])
     return given_in_order
+
+
+def said_of(call: Callable[..., Any]) -> tuple[str, str]:
+    """What a call does and what it returns, by its docstring."""
+    what, _, returned = inspect.cleandoc(call.__doc__ or "").partition("\n\nReturns:\n")
+    return what, returned
 
 
 class Calls:

@@ -1,6 +1,8 @@
 """Clips that show before and after together, labelled, to be shown to others."""
 
+import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,9 +13,9 @@ from torch import Tensor
 
 from dloral.errors import InputError
 from dloral.frames.clips import as_bytes
-from dloral.studio.pictures import within
+from dloral.frames.resize import resize_bicubic
 from dloral.studio.records import Result
-from dloral.video.probe import probe
+from dloral.video.probe import ClipInfo, probe
 from dloral.video.reader import read_frames
 from dloral.video.writer import open_writer
 
@@ -22,22 +24,40 @@ WIPE_SECONDS = 4
 
 LABELS = ("Before", "After")
 
-LOOP_SIDE = 640
-LOOP_FPS = 12
 LOOP_SECONDS = 4
-"""Of a GIF or WebP: small enough to be sent in a message."""
+"""Of a loop: short enough to be sent in a message. Shorter clips are repeated up to about that."""
 
 _LINE = 2  # pixels
 
 
-def _side_by_side(before: Tensor, after: Tensor, time: Fraction) -> Tensor:
+@dataclass(frozen=True)
+class Loop:
+    """A way to keep a loop. ``side``: of its picture, in pixels at most."""
+
+    suffix: str
+    side: int
+    fps: int
+
+
+LOOPS = {
+    "loop": Loop(".mp4", 1280, 30),
+    "gif": Loop(".gif", 640, 12),
+    "webp": Loop(".webp", 640, 12),
+}
+
+WHOLE = "mp4"
+"""All of the clip, with its sound."""
+
+FORMATS = (WHOLE, *LOOPS)
+
+
+def _side_by_side(before: Tensor, after: Tensor, phase: float) -> Tensor:
     return torch.cat([before, after], dim=2)
 
 
-def _wiping(before: Tensor, after: Tensor, time: Fraction) -> Tensor:
+def _wiping(before: Tensor, after: Tensor, phase: float) -> Tensor:
     """Before left of a line that goes to and fro."""
     width = before.shape[2]
-    phase = float(time % WIPE_SECONDS) / WIPE_SECONDS
     share = 2 * phase if phase < 0.5 else 2 - 2 * phase
     line = round((0.05 + 0.9 * share) * width)
     picture = after.clone()
@@ -46,46 +66,69 @@ def _wiping(before: Tensor, after: Tensor, time: Fraction) -> Tensor:
     return picture
 
 
-LAYOUTS: dict[str, Callable[[Tensor, Tensor, Fraction], Tensor]] = {
+def _alone(before: Tensor, after: Tensor, phase: float) -> Tensor:
+    return after
+
+
+LAYOUTS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
     "side": _side_by_side,
     "wipe": _wiping,
+    "after": _alone,
 }
+"""By their phase, which goes from 0 to 1 while the line goes to and fro."""
 
-FORMATS = ("mp4", "gif", "webp")
+UNLABELLED = ("after",)
 
 
-def comparison_clip(result: Result, layout: str, kept_as: str = "mp4") -> Path:
+def comparison_clip(result: Result, layout: str, kept_as: str = WHOLE) -> Path:
     """A comparison beside the result, made once, from the viewer's clip: all of it as an H.264 clip
-    with its sound, or its first seconds as a looping GIF or WebP."""
+    with its sound, or its first seconds as a loop that is MP4, GIF or WebP."""
     if result.clip.kind == "image":
         raise InputError(
             "there is no comparison clip of a picture; save the viewer's frame instead"
         )
-    target = result.file.parent / f"{result.clip.path.stem}-comparison-{layout}.{kept_as}"
+    loop = LOOPS.get(kept_as)
+    ending = f"-loop{loop.suffix}" if loop else f".{WHOLE}"
+    target = result.file.parent / f"{result.clip.path.stem}-comparison-{layout}{ending}"
     if target.exists():
         return target
     part = target.with_name(f"part-{target.name}")
     try:
-        if kept_as == "mp4":
+        if loop is None:
             _write_clip(result, layout, part)
         else:
-            _write_loop(result, layout, part)
+            _write_loop(result, layout, loop, part)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
     return target
 
 
-def _pictures(result: Result, layout: str) -> Iterator[tuple[Tensor, Fraction, Fraction]]:
-    """Labelled frames with their times and durations."""
-    source = probe(result.viewer_file)
+def comparisons_of(result: Result) -> list[Path]:
+    """Those that were made so far."""
+    made = result.file.parent.glob("*-comparison-*.*")
+    return [path for path in made if path.is_file() and not path.name.startswith("part-")]
+
+
+def _pictures(
+    source: ClipInfo,
+    layout: str,
+    period: Fraction,
+    duration: Fraction | None = None,
+    elapsed: Fraction = Fraction(0),
+) -> Iterator[tuple[Tensor, Fraction, Fraction]]:
+    """Labelled frames of the viewer's clip with their times and durations. ``elapsed``: seconds
+    that were shown before, for the line of a wipe."""
     height = source.height // 2
     labels: list[tuple[Tensor, int, int]] | None = None
-    with read_frames(source) as frames:
+    with read_frames(source, duration=duration) as frames:
         for frame in frames:
             before, after = frame.pixels[:, :height], frame.pixels[:, height:]
-            picture = LAYOUTS[layout](before, after, frame.time)
-            labels = labels or _labels(picture.shape[1], picture.shape[2], layout)
+            phase = float((elapsed + frame.time) % period / period)
+            picture = LAYOUTS[layout](before, after, phase)
+            if labels is None:
+                size = picture.shape[1], picture.shape[2]
+                labels = [] if layout in UNLABELLED else _labels(*size, layout)
             for label, top, left in labels:
                 rows, columns = label.shape[1:]
                 place = picture[:, top : top + rows, left : left + columns]
@@ -122,26 +165,66 @@ def _write_clip(result: Result, layout: str, target: Path) -> None:
     source = probe(result.viewer_file)
     height, width = source.height // 2, source.width * (2 if layout == "side" else 1)
     with open_writer(target, width=width, height=height, source=source) as writer:
-        for picture, time, duration in _pictures(result, layout):
+        for picture, time, duration in _pictures(source, layout, Fraction(WIPE_SECONDS)):
             writer.write(picture, time, duration)
 
 
-def _write_loop(result: Result, layout: str, target: Path) -> None:
+def _write_loop(result: Result, layout: str, loop: Loop, target: Path) -> None:
+    source = probe(result.viewer_file)
+    pictures = _looping(source, layout, loop)
+    if loop.suffix == ".mp4":
+        _write_silent(pictures, source, target)
+        return
     frames: list[Image.Image] = []
-    shown_until = Fraction(0)
-    for picture, time, duration in _pictures(result, layout):
-        if time >= LOOP_SECONDS:
-            break
-        if time + duration <= shown_until:
-            continue  # faster than the loop
-        frames.append(Image.fromarray(as_bytes(within(picture, LOOP_SIDE))))
-        shown_until += max(Fraction(1, LOOP_FPS), duration)
-    length = shown_until / max(len(frames), 1)
+    length = Fraction(0)
+    for picture, _, duration in pictures:
+        frames.append(Image.fromarray(as_bytes(picture)))
+        length += duration
     frames[0].save(
         target,
         save_all=True,
         append_images=frames[1:],
-        duration=round(1000 * length),
+        duration=round(1000 * length / len(frames)),
         loop=0,
-        **({"quality": 75, "method": 3} if target.suffix == ".webp" else {"optimize": True}),
+        **({"quality": 75, "method": 3} if loop.suffix == ".webp" else {"optimize": True}),
     )
+
+
+def _write_silent(
+    pictures: Iterator[tuple[Tensor, Fraction, Fraction]], source: ClipInfo, target: Path
+) -> None:
+    first = next(pictures)
+    height, width = first[0].shape[1:]
+    with open_writer(target, width=width, height=height, source=source, audio="none") as writer:
+        for picture, time, duration in itertools.chain([first], pictures):
+            writer.write(picture, time, duration)
+
+
+def _looping(
+    source: ClipInfo, layout: str, loop: Loop
+) -> Iterator[tuple[Tensor, Fraction, Fraction]]:
+    """What a loop shows, no more than ``loop.fps`` pictures a second. The line of a wipe is at the
+    end where it began."""
+    once = min(source.duration or Fraction(LOOP_SECONDS), Fraction(LOOP_SECONDS))
+    # what stands still beside its labels needs no second round where the format itself goes on
+    is_moving = layout == "wipe" or loop.suffix == ".mp4"
+    rounds = max(1, round(LOOP_SECONDS / once)) if is_moving else 1
+    shown_until = Fraction(0)
+    for turn in range(rounds):
+        start = turn * once
+        for picture, time, duration in _pictures(source, layout, rounds * once, once, start):
+            if start + time + duration <= shown_until:
+                continue  # faster than the loop
+            shown = max(Fraction(1, loop.fps), duration)
+            yield _small(picture, loop.side), shown_until, shown
+            shown_until += shown
+
+
+def _small(picture: Tensor, most_side: int) -> Tensor:
+    """No side longer than ``most_side``, both even: every player takes that."""
+    height, width = picture.shape[1:]
+    ratio = min(1, most_side / max(height, width))
+    rows, columns = (max(2, 2 * round(side * ratio / 2)) for side in (height, width))
+    if (rows, columns) == (height, width):
+        return picture
+    return resize_bicubic(picture[None].float(), rows, columns)[0]

@@ -20,6 +20,9 @@ COMFORTABLE_PIXELS = 2560 * 1440
 FIRST_SECONDS = 5
 """Of a long clip, what is suggested for a first try."""
 
+SHORT_SECONDS = 10
+"""A clip up to this is no long one: nobody expects a part of it."""
+
 SLOW_SECONDS = 120
 """A run that takes longer gets a word of warning."""
 
@@ -60,8 +63,9 @@ def suggested_seconds(clip: ClipInfo, most: float | None = None) -> float | None
     """A short first part of a long clip; None: all of it."""
     if clip.kind != "video" or clip.duration is None:
         return None
-    first = FIRST_SECONDS if most is None else min(FIRST_SECONDS, most)
-    return None if clip.duration <= first else float(first)
+    if clip.duration <= (SHORT_SECONDS if most is None else min(SHORT_SECONDS, most)):
+        return None
+    return float(FIRST_SECONDS if most is None else min(FIRST_SECONDS, most))
 
 
 def clip_facts(clip: ClipInfo) -> list[str]:

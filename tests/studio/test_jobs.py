@@ -13,7 +13,7 @@ from PIL import Image
 from dloral.errors import CancelledError, InputError
 from dloral.frames.resize import resize_bicubic
 from dloral.studio.animated import as_shown
-from dloral.studio.comparison import comparison_clip
+from dloral.studio.comparison import comparison_clip, comparisons_of
 from dloral.studio.jobs import Job
 from dloral.studio.models import Models
 from dloral.studio.records import Result, read_result, write_result
@@ -117,7 +117,7 @@ def test_half_the_strength_is_half_way_to_bicubic(session, clip):
     assert max(none) == 0
 
 
-@pytest.mark.parametrize(("layout", "width"), [("side", 192), ("wipe", 96)])
+@pytest.mark.parametrize(("layout", "width"), [("side", 192), ("wipe", 96), ("after", 96)])
 def test_a_comparison_clip_shows_both(session, clip, layout, width):
     give(session, clip)
     result = run(session, scale=2)
@@ -125,6 +125,22 @@ def test_a_comparison_clip_shows_both(session, clip, layout, width):
     info = probe(file)
     assert (info.width, info.height, info.num_frames, info.has_audio) == (width, 64, 12, True)
     assert comparison_clip(result, layout) == file
+    loop = comparison_clip(result, layout, "loop")
+    info = probe(loop)
+    assert (info.width, info.height, info.num_frames, info.has_audio) == (width, 64, 36, False)
+    assert comparison_clip(result, layout, "loop") == loop
+    assert set(comparisons_of(result)) == {file, loop}
+
+
+def test_the_line_of_a_loop_ends_where_it_began(session, clip):
+    give(session, clip)
+    result = run(session, scale=2, strength=0)
+    with read_frames(comparison_clip(result, "wipe", "loop")) as frames:
+        lines = [int(frame.pixels[:, -1].mean(0).argmax()) for frame in frames]
+        # the only white column: the clip itself is grey, and both of its halves are alike
+    assert abs(lines[0] - lines[-1]) <= 6
+    assert max(lines) > 80
+    assert lines.index(max(lines)) == pytest.approx(18, abs=1)
 
 
 def test_an_image_gives_an_image(session, picture):

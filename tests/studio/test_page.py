@@ -34,7 +34,7 @@ def test_the_whole_way_from_a_clip_to_a_download(page: Page, tmp_path: Path):
     clip = write_clip(tmp_path / "bar.mp4", 60, sound=True)
     upload(page, clip)
     expect(page.locator("#facts")).to_contain_text("48 × 32 · 60 frames · 10 fps")
-    expect(page.locator("#plan")).to_contain_text("192 × 128 · 50 of 60 frames")
+    expect(page.locator("#plan")).to_contain_text("192 × 128 · 60 frames")
     for control in ("consistency", "detail"):
         before = halves(page)
         count = previews(page)
@@ -53,22 +53,28 @@ def test_the_whole_way_from_a_clip_to_a_download(page: Page, tmp_path: Path):
     kept = download(page, "#download", tmp_path)
     info = probe(kept)
     assert kept.name == "bar-restored.mp4"
-    assert (info.width, info.height, info.num_frames, info.has_audio) == (144, 96, 50, True)
+    assert (info.width, info.height, info.num_frames, info.has_audio) == (144, 96, 60, True)
     settings = download(page, "#settings-file", tmp_path)
     assert json.loads(settings.read_text())["settings"]["detail"] == 0.25
     expect(page.locator("#made-with")).to_contain_text("consistency 0.25, detail 0.25")
     expect(page.locator("#moved")).to_be_hidden()
+    expect(page.locator("#run")).to_have_text("Restore again")
     side = download(page, "#share", tmp_path)
-    assert (probe(side).width, probe(side).num_frames) == (288, 50)
+    assert (probe(side).width, probe(side).num_frames) == (288, 60)
     page.select_option("#share-layout", "wipe")
     page.select_option("#share-format", "gif")
     loop = download(page, "#share", tmp_path)
     with Image.open(loop) as animation:
         assert animation.n_frames > 20
         assert animation.size == (144, 96)
+    page.select_option("#share-format", "mp4")
+    page.select_option("#share-layout", "after")  # all of it is what the download gives
+    alone = probe(download(page, "#share", tmp_path))
+    assert (alone.width, alone.duration, alone.has_audio) == (144, 4, False)
     page.click("#tuning summary")
     page.click("#steer-reset")
     expect(page.locator("#moved")).to_be_visible()  # the dials are not the result's any more
+    expect(page.locator("#run")).to_have_text("Restore")
     set_range(page, "scale", 2)
     page.set_input_files("#file", str(settings))
     expect(page.locator("#message")).to_contain_text("are back")

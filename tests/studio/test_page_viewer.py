@@ -198,6 +198,7 @@ def test_a_pinned_look_is_compared_with_the_dials_of_now(page: Page, clip: Path)
     assert np.array_equal(now[PINNED], pinned)
     assert not np.array_equal(now[RESTORED], pinned)
     expect(page.locator("#tag-a")).to_contain_text("Pinned: Natural")
+    expect(page.locator("#tag-b")).to_contain_text("Now: Crisp")
     # another frame: both looks are made of it
     page.keyboard.press("End")
     page.wait_for_function("window.studioPage.frame === 11")
@@ -246,7 +247,7 @@ def test_the_rest_of_the_frame_is_restored_while_nothing_else_is_wanted(page: Pa
 
 def test_a_second_of_the_preview_is_played(page: Page, clip: Path):
     upload(page, clip)
-    page.click("#motion")
+    page.click("#play")  # there is nothing else to play yet
     expect(page.locator("#motion")).to_have_text("Back to the frame", timeout=PATIENCE)
     numbers = set()
     for _ in range(40):

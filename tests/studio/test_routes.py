@@ -363,6 +363,7 @@ def test_a_comparison_is_a_short_loop(browser, token, clip, kept_as):
     browser.post(f"/{token}/job", json={"settings": {"scale": 2}})
     finish(browser, token)
     made = browser.post(f"/{token}/comparison?layout=side&format={kept_as}").json()["file"]
+    assert made == f"bar-comparison-side-loop.{kept_as}"
     with Image.open(io.BytesIO(browser.get(f"/{token}/files/{made}").content)) as loop:
         assert loop.size == (192, 64)
         assert loop.n_frames >= 10

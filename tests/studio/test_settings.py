@@ -155,7 +155,8 @@ def test_a_large_clip_is_suggested_twice(width: int, height: int, scale: float):
 def test_a_long_clip_is_suggested_in_part_and_a_short_one_whole():
     assert suggested_seconds(CLIP) == 5
     assert suggested_seconds(CLIP, most=3) == 3
-    assert suggested_seconds(replace(CLIP, duration=Fraction(4))) is None
+    assert suggested_seconds(replace(CLIP, duration=Fraction(10))) is None
+    assert suggested_seconds(replace(CLIP, duration=Fraction(4)), most=4) is None
     assert suggested_seconds(replace(CLIP, kind="image")) is None
 
 

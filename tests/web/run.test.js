@@ -17,7 +17,7 @@ globalThis.window = globalThis;
 globalThis.document = { title: "DLoRAL", hidden: true, addEventListener() {} };
 const { mount } = await import("../../dloral/studio/web/mount.js");
 mount({ querySelector: part }, {}, {});
-const { Run } = await import("../../dloral/studio/web/run.js");
+const { Run, startWords } = await import("../../dloral/studio/web/run.js");
 
 const running = { stage: "restoring", halt: "", before: 0, frame: 3, frames: 12, rate: 2, left: null };
 const quiet = { onLatest() {}, onEnd() {}, onError() {} };
@@ -43,4 +43,16 @@ test("the end is told by the title where notifications are refused, or throw", (
   assert.equal(document.title, "Done: DLoRAL");
   assert.equal(part("#announce").textContent, "bar.mp4 is restored");
   assert.equal(ended.length, 2);
+});
+
+test("what a press makes is said where it is pressed", () => {
+  assert.equal(startWords({ duration: null }), "Restore");
+  assert.equal(startWords({ duration: 5 }), "Restore these 5 s");
+  const run = new Run({}, quiet), dials = { scale: 2, detail: 1, duration: 5 };
+  run.compare(dials, { settings: dials, part: false });
+  assert.equal(part("#run").textContent, "Restore again");
+  run.compare({ ...dials, detail: 0.5 }, { settings: dials, part: false });
+  assert.equal(part("#run").textContent, "Restore these 5 s");
+  run.compare(dials, { settings: dials, part: true });  // it was stopped before its end
+  assert.equal(part("#run").textContent, "Restore these 5 s");
 });

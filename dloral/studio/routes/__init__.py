@@ -15,6 +15,7 @@ from starlette.middleware.base import RequestResponseEndpoint
 from dloral.errors import DLoRALError
 from dloral.studio.face import is_full, told
 from dloral.studio.page import WEB
+from dloral.studio.routes.about import about_routes
 from dloral.studio.routes.calls import GoneError, answer
 from dloral.studio.routes.clip import clip_routes
 from dloral.studio.routes.job import job_routes
@@ -34,7 +35,7 @@ def build_routes(studio: Studio) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     rooms = (
         *(visit_routes, model_routes, clip_routes, place_routes, preview_routes),
-        *(job_routes, queue_routes, result_routes),
+        *(job_routes, queue_routes, result_routes, about_routes),
     )
     for routes in rooms:
         app.include_router(routes(studio))

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from fastapi.responses import FileResponse, Response
 
 from dloral.errors import InputError
-from dloral.studio.comparison import FORMATS, LAYOUTS, comparison_clip
+from dloral.studio.comparison import FORMATS, LAYOUTS, WHOLE, comparison_clip, comparisons_of
 from dloral.studio.records import Result
 from dloral.studio.routes.calls import JPEG, PNG, answer, picture, visitor
 from dloral.studio.sessions import Session
@@ -22,7 +22,7 @@ def result_routes(studio: Studio) -> APIRouter:
         return picture(still(_result(visitor(token, studio)), frame), PNG)
 
     @router.post("/{token}/comparison")
-    def comparison(token: str, layout: str, format: str = "mp4") -> Response:
+    def comparison(token: str, layout: str, format: str = WHOLE) -> Response:
         if layout not in LAYOUTS:
             raise InputError(f"{layout!r} is not a layout; choose from {', '.join(LAYOUTS)}")
         if format not in FORMATS:
@@ -57,9 +57,4 @@ def _result(session: Session) -> Result:
 def _files(result: Result) -> dict[str, Path]:
     """What may be fetched of a result, by name."""
     kept = [result.file, result.settings_file, result.viewer_file, result.profile_file]
-    made = [
-        path
-        for path in result.file.parent.glob("*-comparison-*.*")
-        if path.is_file() and not path.name.startswith("part-")
-    ]
-    return {path.name: path for path in [*kept, *made]}
+    return {path.name: path for path in [*kept, *comparisons_of(result)]}

@@ -1,8 +1,8 @@
 // Which two pictures the viewer compares: before, restored, a pinned look, the result, another result.
 
-import { find, pictureFrom } from "./dom.js";
+import { announce, find, pictureFrom } from "./dom.js";
 import { RefusedError } from "./link.js";
-import { settingsWords } from "./results.js";
+import { lookWords, settingsWords } from "./results.js";
 import { AFTER, BEFORE, OTHER, PINNED, RESULT } from "./viewer.js";
 
 export class Compare {
@@ -17,6 +17,7 @@ export class Compare {
     this.hasPinned = false;
     this.isPreview = true;
     this.second = 0;           // of the source, that is shown
+    this.share = 1;            // of the previewed frame, that is restored
     for (const [which, id] of ["#side-a", "#side-b"].entries()) {
       find(id).addEventListener("change", () => {
         const pair = [...this.viewer.pair];
@@ -38,10 +39,13 @@ export class Compare {
     if (!this.preview.last) return;
     this.hasPinned = true;
     const settings = this.look().settings(), { consistency, detail, strength } = settings;
-    this.viewer.names[PINNED] = `Pinned: ${settingsWords({ consistency, detail, strength, scale: settings.scale }).replace(/, [\d.]+ ×$/, "")}`;
+    this.viewer.names[PINNED] = `Pinned: ${lookWords(settings)}`;
     await this.preview.pin({ settings: { consistency, detail }, strength });
     this.viewer.setPair([PINNED, AFTER]);
     this.words();
+    // said where the next step is, and gone with it
+    find("#look-words").textContent = "pinned; now choose another";
+    announce("This look is pinned. Choose another look to compare with it.");
   }
 
   forget() {
@@ -78,7 +82,7 @@ export class Compare {
     if (!viewer.pair.every((which) => has.includes(which))) viewer.pair = [BEFORE, AFTER];
     viewer.names[RESULT] = `Result: ${words(this.look().result)}`;
     viewer.names[OTHER] = `Other: ${words(this.other?.result)}`;
-    viewer.names[AFTER] = this.isPreview && choices.length > 2 ? "Restored, dials of now" : "Restored";
+    viewer.names[AFTER] = this.restoredWords;
     for (const [which, id] of ["#side-a", "#side-b"].entries()) {
       const select = find(id);
       select.replaceChildren(...choices.map(([value, text]) => new Option(String(text), String(value))));
@@ -90,6 +94,20 @@ export class Compare {
     pin.textContent = this.hasPinned ? "Unpin" : "Pin look";
     pin.disabled = !this.isPreview;
     viewer.draw();
+  }
+
+  // ``share`` of the previewed frame is restored.
+  restored(share) {
+    this.share = share;
+    this.viewer.names[AFTER] = this.restoredWords;
+    if (this.isPreview) this.viewer.draw();
+  }
+
+  // Beside a pinned look, which look it is; a part of a frame is not called the whole.
+  get restoredWords() {
+    if (!this.isPreview) return "Restored";
+    const name = this.hasPinned ? `Now: ${lookWords(this.look().settings())}` : this.choices.length > 2 ? "Restored, dials of now" : "Restored";
+    return this.share > 0.9999 ? name : `${name}, ${Math.max(1, Math.floor(100 * this.share))} % so far`;
   }
 
   // Another result beside the one that is shown, frame by frame.

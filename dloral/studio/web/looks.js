@@ -8,14 +8,14 @@ const look = (name, title, consistency, detail, strength = 1) => ({ name, title,
 
 /** @type {Look[]} */
 export const LOOKS = [
-  look("Natural", "As the model was trained", 1, 1),
-  look("Crisp", "More detail, further from the clip", 1, 1.5),
-  look("Calm", "Steadier, softer: keeps some of the clip", 1.6, 0.3, 0.85),
-  look("Phone clip", "For noise and a shaking hand", 1.3, 0.7),
-  look("Web video", "For blocks and smeared edges", 1.1, 1.2),
-  look("Old film", "For grain and dirt: keeps some of the clip", 1.5, 0.3, 0.7),
-  look("CCTV", "For hard compression: little is invented", 1.3, 0.7, 0.9),
-  look("Animation", "For clean lines and flat colour", 0.8, 1.3),
+  look("Natural", "a good start for most clips", 1, 1),
+  look("Crisp", "more detail, further from the clip", 1, 1.5),
+  look("Calm", "steadier and softer", 1.6, 0.3, 0.85),
+  look("Phone clip", "for noise and a shaking hand", 1.3, 0.7),
+  look("Web video", "for blocks and smeared edges", 1.1, 1.2),
+  look("Old film", "steady; keeps some of the film", 1.5, 0.3, 0.7),
+  look("CCTV", "for hard compression; invents little", 1.3, 0.7, 0.9),
+  look("Animation", "for clean lines and flat colour", 1.2, 0.85),
 ];
 
 // The look that the dials stand at, if it has a name.

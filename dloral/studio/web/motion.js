@@ -6,17 +6,18 @@ import { RefusedError } from "./link.js";
 const SIDE = 256;  // pixels; the part is no larger, so that it is there soon
 
 export class Motion {
-  constructor(link, viewer, video, { look, onError, onBusy }) {
+  constructor(link, viewer, video, { look, onError }) {
     this.link = link;
     this.viewer = viewer;
     this.video = video;
     this.look = look;
     this.onError = onError;
-    this.onBusy = onBusy;
     this.isPlaying = false;
     this.onStop = () => {};
-    find("#motion").addEventListener("click", () => (this.isPlaying ? this.stop() : this.start()));
+    find("#motion").addEventListener("click", () => this.toggle());
   }
+
+  toggle() { return this.isPlaying ? this.stop() : this.start(); }
 
   start() { return disabledWhile(find("#motion"), () => this.make()); }
 
@@ -24,7 +25,7 @@ export class Motion {
     const { clip, frame, settings, region } = this.look();
     if (!clip || !region) return;
     const button = find("#motion"), own = this.own = {};
-    this.onBusy("restoring one second");
+    this.viewer.busy("Restoring one second …");
     try {
       const width = Math.min(region.width, SIDE), height = Math.min(region.height, SIDE);
       const box = { x: region.x + (region.width - width >> 1), y: region.y + (region.height - height >> 1), width, height };
@@ -46,7 +47,7 @@ export class Motion {
       button.setAttribute("aria-pressed", "true");
       await this.video.play();
       this.draw();
-    } catch (error) { this.onError(error); } finally { this.onBusy(""); }
+    } catch (error) { this.onError(error); } finally { this.viewer.busy(""); }
   }
 
   draw() {

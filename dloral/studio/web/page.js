@@ -39,7 +39,7 @@ export class StudioPage {
     this.player = new Player(this.viewer, find("#player"), this.link);
     this.steering = new Steering(() => this.steered(), (strength) => this.mixed(strength));
     this.sheet = new Sheet(this.link, (scales) => this.steering.set(scales));
-    this.strip = new Strip(this.link, { onTrim: (second) => { this.controls.planSoon(); this.previewAt(second); }, onSeek: (second) => toSecond(this, second) });
+    this.strip = new Strip(this.link, { onTrim: (second) => { this.compareSettings(); this.controls.planSoon(); this.previewAt(second); }, onSeek: (second) => toSecond(this, second) });
     this.scenes = new Scenes(this.link, {
       look: () => ({ clip: this.state.clip, settings: this.controls?.values ?? { start: 0, duration: null } }),
       onChange: () => this.settled(), onError: (error) => this.fail(error),
@@ -60,7 +60,7 @@ export class StudioPage {
     });
     this.motion = new Motion(this.link, this.viewer, find("#motion-video"), {
       look: () => ({ clip: this.state.clip, frame: this.frame, settings: this.settings(), region: this.preview.region }),
-      onError: (error) => this.fail(error), onBusy: (words) => this.busy(words),
+      onError: (error) => this.fail(error),
     });
     this.motion.onStop = () => { if (this.showing === "preview") this.preview.present(); };
     this.tray = new Tray(this.link, {
@@ -92,11 +92,7 @@ export class StudioPage {
       help: () => find("#help").showModal(), pin: () => this.compare.toggle(), save: () => saveFrame(this),
       restoreAt: (point) => { if (this.showing === "preview") { this.preview.moveTo(point); this.render(); } },
     });
-    this.preview.onBusy = (words) => this.busy(words);
-    this.preview.onShare = (share) => {
-      this.viewer.names[1] = share > 0.9999 ? "Restored" : `Restored, ${Math.max(1, Math.floor(100 * share))} % so far`;
-      if (this.showing === "preview") this.viewer.draw();
-    };
+    this.preview.onShare = (share) => this.compare.restored(share);
     this.preview.mayFill = () => !this.run.isRunning && !this.motion.isPlaying && !this.sheet.isOpen;
     this.preview.onError = (error) => this.fail(error);
     this.viewer.onMove = () => this.followSoon();
@@ -214,6 +210,7 @@ export class StudioPage {
     const { clip } = state;
     hold(this.link.token, clip?.name ?? "");
     this.size.opened(clip);
+    this.controls.planned("", null);  // what was said is of another clip
     this.source.rest(Boolean(clip));
     this.tray.draw();
     find("#drop").hidden = find("#others").hidden = Boolean(clip);
@@ -243,9 +240,7 @@ export class StudioPage {
   }
 
   // Whether what is made, or waits, has other settings than the controls say.
-  compareSettings() { const settings = this.settings(); this.results.compare(settings); this.run.compare(settings); }
-
-  busy(words) { find("#busy").textContent = words; }
+  compareSettings() { const settings = this.settings(); this.results.compare(settings); this.run.compare(settings, this.state.result); }
 
   settings() { return this.controls.values; }
 
@@ -274,7 +269,7 @@ export class StudioPage {
   mixed(strength) {
     this.viewer.strength = this.showing === "preview" ? strength : 1;
     if (this.showing !== "preview") show(this, "preview");
-    this.viewer.draw();
+    this.compare.restored(this.compare.share);
     this.compareSettings();
     this.controls.remember();
   }
@@ -369,6 +364,7 @@ export class StudioPage {
     button.disabled = true;
     button.textContent = "Result";
     show(this, "preview");
+    this.compareSettings();
   }
 
   fail(error) {

@@ -21,7 +21,6 @@ export class Preview {
     this.isShown = true;
     this.mayFill = () => true;
     this.pinned = null;   // {settings, strength}: the look to compare with
-    this.onBusy = (_words) => {};
     this.onError = (_error) => {};
     this.onShare = (_share) => {};
     this.forget();
@@ -46,7 +45,7 @@ export class Preview {
   }
 
   async run() {
-    this.onBusy("rendering");
+    this.viewer.busy("Restoring this part …");
     try {
       while (this.wanted) {
         const { wanted, generation } = this;
@@ -57,7 +56,7 @@ export class Preview {
     } catch (error) {
       if (!(error instanceof LostError)) this.onError(error);
     } finally {
-      this.onBusy("");
+      this.viewer.busy("");
     }
   }
 
@@ -160,7 +159,7 @@ export class Preview {
       for (const box of boxesAround(this.full, region, STRIDE)) {
         if (!isWanted()) return;
         if (isCovered(this.done, box)) continue;
-        this.onBusy("restoring the rest");
+        this.viewer.busy("Restoring the rest …");
         const found = await this.link.call("POST", "fill", { body: { frame: last.frame, settings: ofFrame(last.settings), ...box } });
         if (found.superseded || !isWanted()) return;
         const restored = await pictureFrom(found.blob);
@@ -175,7 +174,7 @@ export class Preview {
       if (!(error instanceof LostError)) this.onError(error);
     } finally {
       this.filling = false;
-      if (!this.running) this.onBusy("");
+      if (!this.running) this.viewer.busy("");
       if (this.wish !== wish && !this.running) this.fillSoon();
     }
   }

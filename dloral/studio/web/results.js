@@ -14,6 +14,7 @@ export class Results {
     this.result = null;
     find("#measures-open").addEventListener("click", () => this.toggleMeasures());
     for (const id of ["#download", "#settings-file"]) find(id).addEventListener("click", (event) => this.fetch(event, look));
+    find("#share-layout").addEventListener("change", () => this.shareable());
     find("#share").addEventListener("click", (event) => this.share(event.currentTarget));
     find("#moved-back").addEventListener("click", () => onBack(this.result.settings));
   }
@@ -50,6 +51,14 @@ export class Results {
     find("#moved").hidden = !differs(this.result.settings, settings);
   }
 
+  // All of it, restored alone, is what the download gives.
+  shareable() {
+    const select = find("#share-format"), alone = find("#share-layout").value === "after";
+    const [whole, loop] = select.options;
+    whole.disabled = alone;
+    if (alone && whole.selected) loop.selected = true;
+  }
+
   forget() { this.result = null; find("#results").hidden = find("#moved").hidden = true; }
 
   toggleMeasures() {
@@ -79,9 +88,13 @@ export class Results {
 /** @param {any} made @param {any} settings */
 export const differs = (made, settings) => COMPARED.some((name) => name in settings && (made[name] ?? null) !== (settings[name] ?? null));
 
+// The look by its name, if it has one, and where the dials stand.
 /** @param {any} settings */
-export const settingsWords = (settings) => {
+export const lookWords = (settings) => {
   const look = lookOf(settings), dials = `consistency ${dialWords(settings.consistency)}, detail ${dialWords(settings.detail)}`;
   const strength = settings.strength < 1 ? `, strength ${Math.round(100 * settings.strength)} %` : "";
-  return `${look ? `${look.name} (${dials}${strength})` : `${dials}${strength}`}, ${Math.round(100 * settings.scale) / 100} ×`;
+  return look ? `${look.name} (${dials}${strength})` : `${dials}${strength}`;
 };
+
+/** @param {any} settings */
+export const settingsWords = (settings) => `${lookWords(settings)}, ${Math.round(100 * settings.scale) / 100} ×`;

@@ -3,7 +3,7 @@
 import { announce, disabledWhile, fillBar, find, pictureFrom } from "./dom.js";
 import { LostError } from "./link.js";
 import { differs } from "./results.js";
-import { rangeWords, rateWords } from "./words.js";
+import { partWords, rangeWords, rateWords } from "./words.js";
 
 const POLL = 250;                  // ms between two looks at a running job
 const SAID_EACH = 30000;           // ms between two words to screen readers
@@ -96,9 +96,14 @@ export class Run {
     });
   }
 
-  // What waits or is paused can be given other settings.
-  compare(settings) {
+  // What waits or is paused can be given other settings; what is done with these very settings is
+  // not the next thing to press. ``result``: of the clip, if there is one.
+  compare(settings, result) {
     this.settings = settings;
+    this.result = result;
+    const isDone = Boolean(result) && !result.part && !differs(result.settings, settings);
+    find("#run").textContent = isDone ? "Restore again" : startWords(settings);
+    find("#run").classList.toggle("primary", !isDone);
     find("#change").hidden = !["waiting", PAUSED].includes(this.job?.stage) || !differs(this.job.settings, settings);
   }
 
@@ -127,7 +132,7 @@ export class Run {
     find("#pause").textContent = this.isPaused ? "Resume" : "Pause";
     if (!isRunning) find("#cancel").disabled = false;
     find("#progress").hidden = !isRunning;
-    if (this.settings) this.compare(this.settings);
+    if (this.settings) this.compare(this.settings, this.result);
     find("#plan").hidden = isRunning && find("#change").hidden;
     if (!isRunning) return;
     find("#untold").hidden = globalThis.Notification?.permission !== "denied";
@@ -142,6 +147,9 @@ export class Run {
     }
   }
 }
+
+// That only a part will be restored is said where it is pressed.
+export const startWords = ({ duration }) => (duration === null ? "Restore" : `Restore these ${partWords(duration)}`);
 
 export const runWords = (job) => {
   if (job.halt === "pause") return "Pausing after this frame …";

@@ -6,14 +6,15 @@ import { clamp } from "./words.js";
 
 export const show = (page, what) => {
   if (what === "result" && find("#shown [data-show=result]").disabled) return;
-  page.showing = what;
+  page.showing = find(".studio").dataset.showing = what;
   if (what === "result") page.motion.stop();
   check(find("#shown"), find(`#shown [data-show=${what}]`));
   find("#motion").disabled = what !== "preview";
   const isPreview = what === "preview";
   page.viewer.strength = isPreview ? page.steering.strength : 1;
   const isPlayable = !isPreview && Boolean(page.state.result) && !page.state.result.image;
-  for (const name of ["play", "loop"]) find(`#${name}`).disabled = !isPlayable;
+  find("#loop").disabled = !isPlayable;
+  find("#play").disabled = !isPlayable && !(isPreview && page.state.clip && !find("#motion").hidden);
   find("#sound").hidden = !isPlayable || !page.state.result.sound;
   page.compare.shown(isPreview);
   if (isPreview) page.preview.say();
@@ -44,7 +45,9 @@ export const toSecond = (page, second) => {
 };
 
 export const play = (page) => {
-  if (page.showing === "result") page.player.toggle(); else if (page.state.result) { show(page, "result"); page.player.play(); }
+  if (page.showing === "result") page.player.toggle();
+  else if (page.state.result && !page.state.result.image) { show(page, "result"); page.player.play(); }
+  else if (!find("#play").disabled && !find("#motion").disabled) page.motion.toggle();
 };
 
 export const playing = (page, isPlaying) => {
@@ -75,7 +78,7 @@ export const where = (page, index, count, time = 0, first = 0) => {
   seek.value = String(index);
   seek.disabled = count < 2;
   seek.setAttribute("aria-valuetext", count ? `frame ${index + 1} of ${count}, ${time.toFixed(1)} seconds` : "");
-  find("#where").textContent = count ? `Frame\u00a0${index + 1} of\u00a0${count} · ${time.toFixed(2)}\u00a0s` : "";
+  find("#where").textContent = count ? `Frame\u00a0${index + 1} of\u00a0${count}\u00a0· ${time.toFixed(2)}\u00a0s` : "";
   for (const name of ["back", "forth"]) find(`#${name}`).disabled = count < 2;
   if (page.state.clip) page.strip.now((index + first) / page.state.clip.fps);
   if (page.showing === "result" && page.state.result) {

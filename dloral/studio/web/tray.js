@@ -128,7 +128,7 @@ export class Tray {
     if (stage === "failed") add("retry", "Retry", "Retry, with the parts that are done,");
     add("open", "Open", "Open");
     if (result && !result.image) add("compare", "Compare", "Compare what is shown with");
-    if (isQueued) add("cancel", "Cancel", "Cancel", job.halt === "cancel");
+    if (isQueued) add("cancel", "Stop", "Stop, and keep what is done of", job.halt === "cancel");
     else add("delete", "Delete", "Delete");
     const picture = result || job ? this.picture(token, state) : null;
     item.append(...[picture, words, buttons].filter(Boolean));

@@ -42,6 +42,10 @@ export class Viewer {
 
   fit() { this.zoom = 1; this.centre = { x: 0.5, y: 0.5 }; this.draw(); }
 
+  // What is being computed for the stage; "" for nothing.
+  /** @param {string} words */
+  busy(words) { this.stage.querySelector("#busy").textContent = words; }
+
   show(source) {
     const before = this.source;
     this.source = source;
