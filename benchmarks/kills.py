@@ -10,8 +10,8 @@ neither a file nor a process is left over. What was not hit in mid-run is tried 
 for nothing.
 
 Each run is a fork of this process, which has imported everything, so that forty kills take minutes.
-A full disk is a small tmpfs, and memory that runs out is a cgroup (version 1): both need the right
-to mount; without it those rows are left out.
+A full disk is a small tmpfs, and memory that runs out is a cgroup (version 1): where this user may
+not mount the one or make the other, those rows are left out.
 """
 
 import argparse
@@ -20,7 +20,6 @@ import gc
 import importlib.util
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -39,6 +38,14 @@ _HERE = Path(__file__).parents[1]
 sys.path[:0] = [str(_HERE), str(_HERE / "tests" / "support")]
 
 from clips import frames_of, names_in, save_tiny_model, sound_of, write_clip  # noqa: E402
+from harms import (  # noqa: E402
+    MemoryGroup,
+    fail_allocations,
+    kill_process,
+    kill_worker,
+    small_disk,
+    works,
+)
 
 import dloral.upscale  # noqa: E402  # so that forks need not
 import dloral.weights.loading  # noqa: E402, F401
@@ -52,7 +59,10 @@ DISK, MEMORY, ALLOCATION = "full disk", "out of memory", "failed allocation"
 SHARES = {PROCESS: 12, DISK: 6, MEMORY: 6, ALLOCATION: 6, WORKER: 6, RAY: 4}
 """How often of 40 each happens, the quick ones first."""
 
-TRIES, NEVER = 6, "NEVER HIT"
+TRIES, NEVER = 20, "NEVER HIT"
+PATIENCE = 60
+"""Seconds without processor time after which a job hangs; one that waits for a new worker has ten
+times that."""
 
 MARK = f"kills-{os.getpid()}"
 """In the environment of every process that a job starts."""
@@ -98,87 +108,14 @@ def run(call: list[str]) -> int:
         os._exit(status)
 
 
-def wait(child: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 def has_ended(child: int) -> bool:
     with contextlib.suppress(psutil.NoSuchProcess):
         return psutil.Process(child).status() == psutil.STATUS_ZOMBIE
     return True
 
 
-def kill_process(child: int) -> bool:
-    os.kill(child, signal.SIGKILL)
-    return True
-
-
-def kill_worker(child: int) -> bool:
-    """SIGKILL of a worker: the job itself goes on with a new one."""
-    with contextlib.suppress(psutil.NoSuchProcess, IndexError):
-        found = psutil.Process(child).children(recursive=True)
-        random.choice([one for one in found if _works(one)]).kill()
-        return True
-    return False
-
-
-def _works(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.Error):
-        line = " ".join(process.cmdline())
-        return "ray::_restore" in line or ("spawn_main" in line and process.cpu_times().user > 1)
-    return False
-
-
-def fail_allocations(child: int) -> bool:
-    """No more than some hundred kilobytes can be allocated from now on."""
-    with contextlib.suppress(OSError, IndexError):
-        status = Path(f"/proc/{child}/status").read_text()
-        most = 1024 * (int(status.split("VmData:")[1].split()[0]) + random.randint(0, 2000))
-        resource.prlimit(child, resource.RLIMIT_DATA, (most, most))
-        return True
-    return False
-
-
-class MemoryGroup:
-    """A cgroup whose processes are ended by the kernel when they touch more than 128 KB."""
-
-    def __init__(self, folder: Path) -> None:
-        self._root, self._group = folder, folder / MARK
-
-    def __enter__(self) -> "MemoryGroup":
-        self._root.mkdir()
-        call = ["mount", "-t", "cgroup", "-o", "memory", "none", str(self._root)]
-        subprocess.run(call, check=True, capture_output=True)
-        self._group.mkdir()
-        (self._group / "memory.limit_in_bytes").write_text(str(1 << 17))
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._group.rmdir()
-        subprocess.run(["umount", str(self._root)], check=False)
-        self._root.rmdir()
-
-    def take(self, child: int) -> bool:
-        """Pages that the process has stay where they are counted; all new ones count here."""
-        with contextlib.suppress(OSError):
-            (self._group / "cgroup.procs").write_text(str(child))
-            return True
-        return False
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, size: int):
-    """``folder`` with room for ``size`` bytes; a function that gives it more."""
-    folder.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    subprocess.run(mount, check=True, capture_output=True)
-    try:
-        yield lambda: subprocess.run(
-            ["mount", "-o", "remount,size=1g", str(folder)], check=True, capture_output=True
-        )
-    finally:
-        subprocess.run(["umount", str(folder)], check=False)
-        folder.rmdir()
+def wait(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def is_possible(kind: str, folder: Path) -> bool:
@@ -187,7 +124,7 @@ def is_possible(kind: str, folder: Path) -> bool:
             with small_disk(folder / "try", 1 << 20):
                 return True
         if kind == MEMORY:
-            with MemoryGroup(folder / "try"):
+            with MemoryGroup(f"{MARK}-try"):
                 return True
     except (OSError, subprocess.CalledProcessError):
         return False
@@ -271,26 +208,33 @@ class Bench:
             wait(child)
             return ""
         is_hit = self.ways[kind](child)
-        status = self._status(child)
+        status = self._status(child, PATIENCE * (10 if kind in (WORKER, RAY) else 1))
         if not is_hit or (kind not in (WORKER, RAY) and not status):
             return ""
         how = {0: "went on", -9: "killed"}.get(status, f"ended with {status}")
         return f"{how} after {after} of {segments}"
 
     @staticmethod
-    def _status(child: int) -> int:
-        """Of the job; one that hangs, as x265 may where an allocation failed, is killed."""
-        until = time.monotonic() + 120
-        while not has_ended(child) and time.monotonic() < until:
+    def _status(child: int, patience: float) -> int:
+        """Of the job; one that hangs, as x265 may where an allocation failed, is killed: it uses no
+        processor time for ``patience`` seconds. By the clock alone a busy machine would be a
+        hang."""
+        used, since = 0.0, time.monotonic()
+        while not has_ended(child):
+            with contextlib.suppress(psutil.Error):
+                now = sum(psutil.Process(child).cpu_times()[:2])
+                if now - used > 0.05:  # threads that wait look up now and then
+                    used, since = now, time.monotonic()
+            if time.monotonic() - since > patience:
+                os.kill(child, signal.SIGKILL)
+                break
             time.sleep(0.02)
-        if not has_ended(child):
-            os.kill(child, signal.SIGKILL)
         return wait(child)
 
     @staticmethod
     def _has_worker(child: int) -> bool:
         with contextlib.suppress(psutil.NoSuchProcess):
-            return any(map(_works, psutil.Process(child).children(recursive=True)))
+            return any(map(works, psutil.Process(child).children(recursive=True)))
         return False
 
     def _resumed(self, job: Job, how: str) -> str:
@@ -299,13 +243,25 @@ class Bench:
         if not target.exists() and wait(run(self.call(job, target, "--resume"))):
             return f"{how}, NOT RESUMED"
         faults = []
-        if self.contents(target) != self.whole[job]:
-            faults.append("OTHER FRAMES OR SOUND")
+        faults += difference(self.contents(target), self.whole[job])
         if names_in(place) != [job.target]:
             faults.append(f"LEFT {names_in(place)}")
         if alive := still_running():
             faults.append(f"RUNNING {alive}")
         return f"{how}, " + (", ".join(faults) or "equal")
+
+
+def difference(found: tuple, wanted: tuple) -> list[str]:
+    """What of a result is not as in the unbroken run's, and from where on."""
+    faults = []
+    for name, these, those in zip(("FRAMES", "SOUND"), found, wanted, strict=True):
+        if len(these) != len(those):
+            faults.append(f"{len(these)} {name} INSTEAD OF {len(those)}")
+        pairs = enumerate(zip(these, those, strict=False))
+        others = [index for index, (one, other) in pairs if one != other]
+        if others:
+            faults.append(f"{len(others)} OTHER {name}, FIRST {others[0]}")
+    return faults
 
 
 def empty(folder: Path) -> None:
@@ -360,26 +316,31 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=list(SHARES), help="one way to end a job")
+    parser.add_argument("--job", choices=[job.target for job in JOBS], help="one job")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that mounts and groups go
     random.seed(options.seed)
     torch.set_num_threads(1)
     rows: Counter[tuple[str, str, str]] = Counter()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dloral-kills-")))
         os.environ["KILLS_LOG"] = str(folder / "log")
+        jobs = [job for job in JOBS if options.job in (None, job.target)]
         kinds = [options.only] * options.kills if options.only else None
         kinds = kinds or chosen_kinds(options.kills, folder)
         bench = Bench(folder)
         if is_possible(MEMORY, folder):
-            bench.ways[MEMORY] = stack.enter_context(MemoryGroup(folder / "memory")).take
+            bench.ways[MEMORY] = stack.enter_context(MemoryGroup(MARK)).take
         for index, kind in enumerate(kinds):
-            job = JOBS[index % len(JOBS)]
+            job = jobs[index % len(jobs)]
+            begun = time.monotonic()
             outcome = bench.end(job, kind)
             if outcome == NEVER and kind == ALLOCATION and MEMORY in bench.ways:
                 kind = MEMORY  # an encoder that lives on what it freed
                 outcome = bench.end(job, kind)
             rows[job.target, kind, outcome] += 1
-            print(f"{index + 1:3} {job.target:14}{kind:19}{outcome}", flush=True)
+            took = time.monotonic() - begun
+            print(f"{index + 1:3} {job.target:14}{kind:19}{took:4.0f} s  {outcome}", flush=True)
         log = Path(folder, "log").read_text()
     good = sum(times for (*_, how), times in rows.items() if how.endswith("equal"))
     print(f"\n{table_of(rows)}\n\n{good} of {len(kinds)} hit in mid-run and equal")

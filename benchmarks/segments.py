@@ -1,11 +1,16 @@
 """What segments cost: time, disk, memory, and how soon a resumed job is at work.
 
     python benchmarks/segments.py --frames 3000
+    python benchmarks/segments.py --pairs 12 --model compact --frames 144 --size 128x128
 
-One clip, enlarged twice by bicubic (the fastest model, so that all else shows most): directly and
-with segments; peak memory for 100 frames and for all; the journal's folder when the job is
-stopped at 90%, against 16-bit PNG of the same frames; seconds until the resumed job restores.
-Seconds are of processor time where that is said, since others may use the machine.
+The second call measures one thing, the overhead of segments with a model: runs without and with
+them take turns in one process, in another order each time, so that what changes on the machine
+meanwhile falls on both; it prints the mean of the pairs' quotients with its 95% interval.
+
+The first: one clip, enlarged twice by bicubic (the fastest model, so that all else shows most):
+directly and with segments; peak memory for 100 frames and for all; the journal's folder when the
+job is stopped at 90%, against 16-bit PNG of the same frames; seconds until the resumed job
+restores. Seconds are of processor time where that is said, since others may use the machine.
 """
 
 import argparse
@@ -69,6 +74,36 @@ def bookkeeping(folder: Path, size: int, segments: int = 20) -> float:
     return 1000 * used / segments / SEGMENT_FRAMES
 
 
+def paired(folder: Path, source: Path, model: str, pairs: int) -> None:
+    """Print how much longer runs with segments take than those without, pair by pair."""
+    from dloral import UpscaleOptions, load_pipeline, upscale_video
+    from dloral.evaluation.statistics import estimate
+
+    pipe = load_pipeline(model, "cpu")
+
+    def took(keep: bool) -> tuple[float, float]:
+        options = UpscaleOptions(model, device="cpu", resume=keep)
+        used, begun = time.process_time(), time.monotonic()
+        upscale_video(source, folder / "paired.mp4", options, pipe=pipe)
+        return time.process_time() - used, time.monotonic() - begun
+
+    took(True)  # what is made for the first frame, and read from the disk for the first time
+    found = []
+    for index in range(pairs):
+        order = (False, True) if index % 2 else (True, False)
+        seconds = {keep: took(keep) for keep in order}
+        both = list(zip(seconds[False], seconds[True], strict=True))
+        found.append([100 * (kept / direct - 1) for direct, kept in both])
+        print(f"pair {index + 1}: {both[0][0]:.2f} s without, {both[0][1]:.2f} s with", flush=True)
+    for name, values in zip(
+        ("of processor time", "by the clock"), zip(*found, strict=True), strict=True
+    ):
+        told = estimate(values)
+        assert told is not None
+        within = "" if told.half_width is None else f" ± {told.half_width:.2f}"
+        print(f"segments cost {told.mean:+.2f}{within}% {name}, {pairs} pairs")
+
+
 def run(source: Path, target: Path, keep: bool, stop: int = 0) -> dict[str, float]:
     """Restore once in a process of its own; stop at a frame, 0: never."""
     call = [sys.executable, "-c", _RUN, str(source), str(target), "yes" if keep else "no"]
@@ -87,11 +122,17 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=3000)
     parser.add_argument("--size", default="320x180")
     parser.add_argument("--source", type=Path, help="a clip, instead of one that is made")
+    parser.add_argument("--pairs", type=int, help="the overhead alone, by so many pairs of runs")
+    parser.add_argument("--model", default="compact", help="of --pairs")
     options = parser.parse_args()
     torch.set_num_threads(1)
     width, height = map(int, options.size.split("x"))
     with tempfile.TemporaryDirectory(prefix="dloral-segments-") as name:
         folder = Path(name)
+        if options.pairs:
+            clip = options.source or write_clip(folder / "in.mp4", options.frames, width, height)
+            paired(folder, clip, options.model, options.pairs)
+            return
         for size in (1_000, 60_000, 400_000):
             cost = bookkeeping(folder, size)
             print(f"segments cost a frame of {size / 1000:g} KB {cost:.3f} ms of processor time")

@@ -19,10 +19,10 @@ from dloral.jobs.journal import JOURNAL, Gap, Journal, journal_folder
 from dloral.jobs.loading import load_steps
 from dloral.jobs.locks import lock_target
 from dloral.jobs.overlap import Behind
-from dloral.jobs.progress import Clock, Progress, time_in_words
+from dloral.jobs.progress import Clock, Progress, kept_parts_message
 from dloral.jobs.running import Engine, Made, SegmentWriter, restore_gap
 from dloral.jobs.segments import read_segment
-from dloral.jobs.spans import Job, RestoredFrame, expected_frames, identity_of, output_size
+from dloral.jobs.spans import Job, RestoredFrame, expected_frames, first_time, identity_of
 from dloral.options import UpscaleOptions
 from dloral.prompts import Scene, as_lists, find_scenes
 from dloral.stages import WRITE, stage
@@ -30,7 +30,6 @@ from dloral.video.encoding import header_of
 from dloral.video.known import source_notes
 from dloral.video.pipes import STANDARD_OUTPUT, is_pipe
 from dloral.video.probe import ClipInfo
-from dloral.video.reader import read_frames
 from dloral.video.seeking import count_frames
 from dloral.video.treatment import chosen_depth, target_suffix, treated, treatment_notes
 from dloral.video.writer import Writer, open_writer
@@ -43,7 +42,7 @@ Stop = Callable[[], bool] | None
 LONG_JOB_SECONDS = 120
 """Jobs that are estimated longer keep their finished segments without being asked."""
 
-__all__ = ["Progress", "expected_frames", "output_size", "upscale_steps", "upscale_video"]
+__all__ = ["Progress", "upscale_steps", "upscale_video"]
 
 
 def upscale_video(
@@ -106,10 +105,12 @@ def upscale_steps(
     )
     run = _Run(clip, options, STANDARD_OUTPUT if is_pipe(target) else Path(target), notes)
     with lock_target(target):
-        with run.keeping(), writing as writer:
-            yield from run.prepare(writer, pipe, scenes, engine)
-            yield from run.restore(stop, overlap) if engine is None else run.restore_by(engine)
-            yield from run.join()
+        with run.keeping():
+            with writing as writer:
+                yield from run.prepare(writer, pipe, scenes, engine)
+                yield from run.restore(stop, overlap) if engine is None else run.restore_by(engine)
+                yield from run.join()
+            yield run.written()
         yield run.done()
 
 
@@ -253,15 +254,13 @@ class _Run:
         """Every missing segment, by whoever the engine has, in any order."""
         clip, options = self._clip, self._options
         assert self._journal is not None
-        with read_frames(clip, options.start, options.duration) as frames:
-            first = next(frames, None)
-        if first is not None and self._journal.total is None:
+        origin = first_time(clip, options)
+        if origin is not None and self._journal.total is None:
             self._total = count_frames(clip, options.start, options.duration)
         self._clock = Clock()
-        gaps = self._journal.gaps(self._total) if first is not None else []
-        if gaps:
-            assert first is not None
-            running = engine.run(self._job, first.time, gaps, self._journal.folder)
+        gaps = self._journal.gaps(self._total)
+        if origin is not None and gaps:
+            running = engine.run(self._job, origin, gaps, self._journal.folder)
             with closing(running):
                 for told in running:
                     if isinstance(told, Made):
@@ -297,12 +296,7 @@ class _Run:
         left = float("inf") if self._total is None else seconds * (self._total - self._frames)
         message = ""
         if self._options.resume and left > LONG_JOB_SECONDS and self._try_to_keep():
-            how_long = f"about {time_in_words(left)}" if left < float("inf") else "an unknown time"
-            message = (
-                f"this takes {how_long}: finished parts are kept in "
-                f"{journal_folder(self._target)} until it is done, and after a crash the same "
-                "call goes on from there"
-            )
+            message = kept_parts_message(left, journal_folder(self._target))
         self._release()
         return message
 
@@ -387,14 +381,19 @@ class _Run:
             if number % 16 == 15:
                 yield told  # so that a job can be cancelled while it writes
 
-    def done(self) -> Progress:
-        """The result is in its place; what was kept goes."""
-        left_over = self._journal.remove() if self._journal else []
+    def written(self) -> Progress:
+        """The result is in its place. What was kept stays until the next step is asked for: what
+        the caller does with the result may fail."""
         return replace(
             self._progress(),
-            stage="done",
+            stage="writing",
             target=self._target,
-            notes=tuple(dict.fromkeys([*self._notes, *self._writer.notes, *left_over])),
+            notes=tuple(dict.fromkeys([*self._notes, *self._writer.notes])),
             scenes=self._job.scenes,
-            kept=None,
         )
+
+    def done(self) -> Progress:
+        """Nothing more can fail: what was kept goes."""
+        told = self.written()
+        left_over = self._journal.remove() if self._journal else []
+        return replace(told, stage="done", notes=(*told.notes, *left_over), kept=None)

@@ -92,7 +92,7 @@ def test_the_result_is_the_pipelines(clip: Path, tiny_model: Path, tmp_path: Pat
 def test_progress_counts_every_frame(clip: Path, tiny_model: Path, tmp_path: Path):
     events = list(upscale_steps(clip, tmp_path / "out.mp4", options(tiny_model, scale=1)))
     assert [event.stage for event in events] == (
-        ["loading"] + ["restoring"] * 12 + ["writing", "done"]
+        ["loading"] + ["restoring"] * 12 + ["writing", "writing", "done"]
     )
     assert [event.frame for event in events if event.stage == "restoring"] == list(range(1, 13))
     assert events[3].num_frames == 12

@@ -48,15 +48,15 @@ def engine_of(
     name: str = AUTO, devices: str | None = None, ray_address: str | None = None
 ) -> Iterator[tuple[Engine | None, bool]]:
     """:func:`choose_engine` for a command line: the engine, and whether this process is the one
-    that has it. Of launched processes all but the first work for it, until it leaves the block."""
+    that has it; it is closed in the end. Of launched processes all but the first work for it, until
+    it leaves the block."""
     engine = choose_engine(name, devices, ray_address)
-    if not isinstance(engine, LaunchedEngine):
-        yield engine, True
-    elif engine.is_first:
-        try:
-            yield engine, True
-        finally:
-            engine.dismiss()
-    else:
+    if isinstance(engine, LaunchedEngine) and not engine.is_first:
         engine.assist()
         yield None, False
+        return
+    try:
+        yield engine, True
+    finally:
+        if engine is not None:
+            engine.close()

@@ -5,6 +5,7 @@ through Ray's object store, and only the source has to be readable by every node
 The weights are loaded once a worker process and kept there; a node downloads them once.
 """
 
+import contextlib
 import logging
 import os
 import socket
@@ -15,6 +16,8 @@ from collections.abc import Generator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from dloral.engines.tasks import MOST_ATTEMPTS, Task, cut_into_tasks, pipe_for, share_cores
 from dloral.errors import DLoRALError, InputError, OptionError, ResourceError, Setting
@@ -34,7 +37,8 @@ CONNECT_SECONDS = 60
 
 
 class RayEngine:
-    """Restores on the cluster at ``address``, or on a Ray that is started on this machine.
+    """Restores on the cluster at ``address``, or on a Ray that is started on this machine and ends
+    with :meth:`close`, at the latest with this process.
 
     Raises MissingPackageError where Ray is not installed, OptionError where the address does not
     answer.
@@ -48,16 +52,14 @@ class RayEngine:
         with needs_extra("ray", "the engine ray"):
             import ray
         self._ray = ray
-        if not ray.is_initialized():
+        self._is_mine = not ray.is_initialized()
+        if self._is_mine:
             self._connect(address)
         resources = ray.cluster_resources()
         self._gpus = int(resources.get("GPU", 0))
         self.workers = self._gpus or max(1, int(resources.get("CPU", 1)))
 
     def _connect(self, address: str | None) -> None:
-        os.environ.setdefault(
-            "RAY_BACKEND_LOG_LEVEL", "fatal"
-        )  # it says again and again what we do
         wanted = address or os.environ.get("RAY_ADDRESS") or "local"
         if wanted == "local":
             self._initialize(wanted)
@@ -88,8 +90,22 @@ class RayEngine:
                 include_dashboard=False if address == "local" else None,
                 configure_logging=False,
             )
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise _silent(address) from error
+        except Exception as error:  # of this very class where its processes are too slow to start
+            raise _silent(address) if address != "local" else _not_started(error) from error
+
+    def close(self) -> None:
+        """Leave the cluster; a Ray that was started for this engine ends, with all its processes.
+        One that was there before the engine was made stays as it is."""
+        if not self._is_mine:
+            return
+        # The raylet has a second to end its agents. Those that are still starting then, as they may
+        # be on a busy machine, would live on for minutes until they notice.
+        started = _below_raylets()
+        self._ray.shutdown()
+        for process in started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(started, timeout=10)
 
     def run(
         self, job: Job, origin: Fraction, gaps: Sequence[Gap], folder: Path
@@ -135,6 +151,16 @@ class RayEngine:
             ) from error
 
 
+def _below_raylets() -> list[psutil.Process]:
+    """Agents and workers of a Ray that this process started."""
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.name() == "raylet":
+                found += child.children(recursive=True)
+    return found
+
+
 def _listens(address: str) -> bool:
     """Whether something takes connections at ``HOST:PORT`` or ``ray://HOST:PORT``; other forms are
     Ray's own business."""
@@ -148,10 +174,19 @@ def _listens(address: str) -> bool:
     return True
 
 
+def _not_started(error: Exception) -> ResourceError:
+    said = str(error).partition("\n")[0].partition(". ")[0]
+    return ResourceError(
+        "Ray does not start on this machine: {value}",
+        remedy="the machine may be too busy: try again, or leave {option} out",
+        value=said or type(error).__name__,
+        option=Setting("engine"),
+    )
+
+
 def _silent(address: str) -> OptionError:
-    where = "" if address == "local" else f" at {address}"
     return OptionError(
-        f"Ray does not answer{where}",
+        f"Ray does not answer at {address}",
         remedy="start it there (ray start --head), or leave {option} out for one on this machine",
         option=Setting("ray_address"),
     )

@@ -1,6 +1,7 @@
 """Several devices of this machine: one process for each, which takes the next task when it is done.
 
-A worker that dies is replaced, and what it had not finished is done by the next one.
+A worker that dies is replaced, and what it had not finished is done by whoever is free. Tasks are
+given to workers that have loaded the network: one that is still starting holds nothing up.
 """
 
 import contextlib
@@ -68,21 +69,24 @@ class DevicesEngine:
         try:
             count = min(len(self._devices), len(waiting))
             for number, device in enumerate(self._devices[:count]):
-                workers.append(_Worker.start(number, device, count, folder))
+                workers.append(_Worker.start(number, device, count, folder, job))
             while waiting or any(worker.task for worker in workers):
                 for worker in workers:
-                    if worker.task is None and waiting:
+                    if worker.is_ready and worker.task is None and waiting:
                         worker.give(waiting.popleft())
                 yield from self._hear(workers, waiting)
         finally:
             for worker in workers:
                 worker.stop()
 
+    def close(self) -> None:
+        """Workers live no longer than a job."""
+
     def _hear(self, workers: list["_Worker"], waiting: deque[Task]) -> Generator[Made, None, None]:
         """What workers say next."""
-        busy = {worker.connection: worker for worker in workers if worker.task}
-        for connection in wait(list(busy)):
-            worker = busy[connection]  # type: ignore[index]
+        heard = {worker.connection: worker for worker in workers}
+        for connection in wait(list(heard)):
+            worker = heard[connection]  # type: ignore[index]
             try:
                 told = worker.connection.recv()
             except (EOFError, OSError):
@@ -94,52 +98,74 @@ class DevicesEngine:
             elif isinstance(told, Exception):
                 raise told
             else:
-                worker.task = None
+                worker.task, worker.is_ready = None, True
 
     def _replaced(self, worker: "_Worker", waiting: deque[Task]) -> "_Worker":
         """A new worker for one that died; its task goes first."""
         worker.stop()
         task = worker.task
-        assert task is not None
-        if task.attempt >= MOST_ATTEMPTS:
+        if (worker.vain_starts if task is None else task.attempt) >= MOST_ATTEMPTS:
             raise ResourceError(
                 f"{MOST_ATTEMPTS} workers died one after another at {{value}}",
                 remedy="the machine may have too little memory: give fewer {devices}, or a smaller "
                 "{tile}",
-                value=str(task),
+                value="their start" if task is None else str(task),
                 devices=Setting("devices"),
                 tile=Setting("tile"),
             )
-        left = task_without(task, worker.made)
+        left = task and task_without(task, worker.made)
         if left is not None:
             waiting.appendleft(left)
-        return _Worker.start(worker.number, worker.device, worker.count, worker.folder)
+        return _Worker.start(
+            worker.number,
+            worker.device,
+            worker.count,
+            worker.folder,
+            worker.job,
+            worker.vain_starts,
+        )
 
 
 @dataclass
 class _Worker:
+    """``before``: how many died in its place, one after another, before they were ready."""
+
     number: int
     device: str
     count: int
     folder: Path
+    job: Job
+    before: int
     process: BaseProcess
     connection: Connection
+    is_ready: bool = False
     task: Task | None = None
     made: int = field(default=0)
 
     @classmethod
-    def start(cls, number: int, device: str, count: int, folder: Path) -> "_Worker":
+    def start(
+        cls, number: int, device: str, count: int, folder: Path, job: Job, before: int = 0
+    ) -> "_Worker":
         context = get_context("spawn")  # CUDA does not survive a fork
         ours, theirs = context.Pipe()
         process = context.Process(
             target=_work,
-            args=(theirs, number, device, count, folder),
+            args=(theirs, number, device, count, folder, job),
             name=f"dloral-{device}",
             daemon=True,
         )
         process.start()
         theirs.close()  # so that its end is seen when the worker dies
-        return cls(number, device, count, folder, process, ours)
+        return cls(number, device, count, folder, job, before, process, ours)
+
+    @property
+    def vain_starts(self) -> int:
+        return 0 if self.is_ready else self.before + 1
+
+    def again(self) -> "_Worker":
+        """Another process in the place of this one, which died."""
+        place = self.number, self.device, self.count, self.folder, self.job
+        return self.start(*place, before=self.vain_starts)
 
     def give(self, task: Task) -> None:
         self.task, self.made = task, 0
@@ -148,35 +174,48 @@ class _Worker:
 
     def stop(self) -> None:
         """Ends it at once: what it has not finished is thrown away anyhow."""
-        self.connection.close()
         if self.process.is_alive():
             self.process.kill()
         self.process.join()
+        self.connection.close()  # only now: whoever is alive would find it broken
         for file in self.folder.glob(f"*.segment.device{self.number}.part"):
             file.unlink(missing_ok=True)
 
 
-def _work(connection: Connection, number: int, device: str, count: int, folder: Path) -> None:
-    """The worker's process: tasks come, what was made goes back."""
+def _work(
+    connection: Connection, number: int, device: str, count: int, folder: Path, job: Job
+) -> None:
+    """The worker's process: it says that it is ready, then tasks come and what was made goes
+    back."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if device.startswith("cpu"):
         share_cores(count)
-    while True:
-        try:
-            task: Task = connection.recv()
-        except (EOFError, OSError, KeyboardInterrupt):
-            return
-        job = replace(task.job, options=replace(task.job.options, device=device))
-        try:
-            pipe = pipe_for(job)
-            mark = f"device{number}"
-            for made in make_segments(job, task.gap, folder, mark, task.origin, pipe):
+    mark = f"device{number}"
+    try:
+        pipe = pipe_for(_on(device, job))
+        connection.send(None)
+        while (task := _next_task(connection)) is not None:
+            todo = _on(device, task.job)
+            for made in make_segments(todo, task.gap, folder, mark, task.origin, pipe):
                 connection.send(made)
             connection.send(None)
-        except DLoRALError as error:
-            connection.send(type(error)(str(error)))
-        except KeyboardInterrupt:
-            return
+    except DLoRALError as error:
+        connection.send(type(error)(str(error)))
+    except KeyboardInterrupt:
+        return
+
+
+def _next_task(connection: Connection) -> Task | None:
+    """None where nobody gives any more."""
+    try:
+        task: Task = connection.recv()
+    except (EOFError, OSError):
+        return None
+    return task
+
+
+def _on(device: str, job: Job) -> Job:
+    return replace(job, options=replace(job.options, device=device))
 
 
 def _end_with_parent() -> None:

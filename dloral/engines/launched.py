@@ -82,7 +82,7 @@ class LaunchedEngine:
                 error = str(found)
             self._end_file(folder, self._state.process_index).write_text(error)
 
-    def dismiss(self) -> None:
+    def close(self) -> None:
         """The first process needs the others no more."""
         self._share(None)
         self._state.destroy_process_group()

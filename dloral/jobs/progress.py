@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ class Progress:
     restored elsewhere. ``notes`` say what the result could not keep of the source and where memory
     was short. ``scenes``: each with its prompt, as far as they are found. ``fetched``: what comes
     from the Hub while the stage is fetching. ``message``: one line for the person, said once.
-    ``kept``: the folder that finished parts are kept in, where they are.
+    ``kept``: the folder that finished parts are kept in, where they are. ``target``: the result,
+    once it is in its place.
     """
 
     stage: str
@@ -43,6 +45,12 @@ class Progress:
     fetched: FetchPlan | FetchProgress | None = None
     message: str = ""
     kept: Path | None = None
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the result is in its place and what it was made of still kept, until the job is
+        asked for its next step."""
+        return self.stage == "writing" and self.target is not None
 
     @property
     def seconds_left(self) -> float | None:
@@ -71,6 +79,15 @@ def time_in_words(seconds: float) -> str:
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60} min"
     return f"{minutes} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
+def kept_parts_message(seconds_left: float, folder: Path) -> str:
+    """Why a job keeps its finished parts, and where."""
+    takes = "an unknown time" if seconds_left == inf else f"about {time_in_words(seconds_left)}"
+    return (
+        f"this takes {takes}: finished parts are kept in {folder} until it is done, and after a "
+        "crash the same call goes on from there"
+    )
 
 
 @contextmanager

@@ -41,6 +41,10 @@ class Engine(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """No more jobs come: whoever was started for them ends."""
+        ...
+
 
 class SegmentWriter:
     """Encodes frames that come in order into one file for each segment.

@@ -29,7 +29,7 @@ from dloral.video.colour import over_white
 from dloral.video.encoding import OutputFormat
 from dloral.video.images import frame_files
 from dloral.video.probe import ClipInfo, probe
-from dloral.video.reader import Frame
+from dloral.video.reader import Frame, read_frames
 from dloral.video.seeking import read_frames_from
 from dloral.video.treatment import target_size
 
@@ -193,6 +193,13 @@ def output_size(clip: ClipInfo, size: float | UpscaleOptions) -> tuple[int, int]
     return target_size(
         clip, size if isinstance(size, UpscaleOptions) else UpscaleOptions(scale=size)
     )
+
+
+def first_time(clip: ClipInfo, options: UpscaleOptions) -> Fraction | None:
+    """When the job's first frame is shown in the source, in seconds; None where it has no frame."""
+    with read_frames(clip, options.start, options.duration) as frames:
+        first = next(frames, None)
+    return None if first is None else Fraction(first.time)
 
 
 def expected_frames(clip: ClipInfo, options: UpscaleOptions) -> int | None:

@@ -6,7 +6,9 @@ threads and processes may use one file. Owners are known by secret tokens, of wh
 are kept, so that a copy of the file opens nobody's results.
 """
 
+import errno
 import json
+import os
 import secrets
 import sqlite3
 import threading
@@ -86,13 +88,10 @@ class JobStore:
                     for statement in _SCHEMA.split(";"):
                         database.execute(statement)
                     database.execute(f"PRAGMA user_version = {VERSION}")
+        except OutputError:
+            raise
         except (sqlite3.Error, OSError) as error:
-            raise OutputError(
-                "{path} cannot be used as a list of jobs: {value}",
-                remedy="remove it, or give another folder",
-                path=path,
-                value=str(error),
-            ) from error
+            raise self._failed(error, "remove it, or give another folder") from error
         if version not in (0, VERSION):
             self.close()
             raise OutputError(
@@ -328,13 +327,28 @@ class JobStore:
             if self._database.in_transaction:
                 yield self._database
                 return
-            self._database.execute("BEGIN IMMEDIATE")
             try:
-                yield self._database
-            except BaseException:
-                self._database.execute("ROLLBACK")
-                raise
-            self._database.execute("COMMIT")
+                self._database.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._database
+                    self._database.execute("COMMIT")
+                except BaseException:
+                    # Else all later changes would be a part of this one and never be committed.
+                    # SQLite may have taken it back itself, as where the disk is full.
+                    if self._database.in_transaction:
+                        self._database.execute("ROLLBACK")
+                    raise
+            except sqlite3.OperationalError as error:
+                raise self._failed(error, "make room there, or see who else uses it") from error
+
+    def _failed(self, error: sqlite3.Error | OSError, remedy: str) -> OutputError:
+        is_full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        return OutputError(
+            "{path} cannot be used as a list of jobs: {value}",
+            remedy=remedy,
+            path=self.path,
+            value=os.strerror(errno.ENOSPC).lower() if is_full else str(error),
+        )
 
     def _records(self, query: str, *values: object) -> list[JobRecord]:
         with self._lock:

@@ -12,7 +12,7 @@ from dloral.video.carried import carried_notes
 from dloral.video.hdr import NAMES
 from dloral.video.known import source_notes
 from dloral.video.probe import ClipInfo
-from dloral.video.treatment import treatment_notes
+from dloral.video.treatment import left_out_notes, treatment_notes
 
 COMFORTABLE_PIXELS = 2560 * 1440
 """Output pixels a frame, beyond which twice is suggested instead of four times."""
@@ -137,6 +137,7 @@ def plan(clip: ClipInfo, settings: Settings, model: Model) -> dict[str, Any]:
         "notes": [
             *source_notes(clip, 0, options.size_changes),
             *treatment_notes(clip, options, suffix),
+            *left_out_notes(clip, suffix),
             *carried_notes(clip, suffix, options.audio),
         ],
         "warning": _warning(clip, settings, sum(seconds) / 2 if seconds else None, height * width),

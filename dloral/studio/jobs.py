@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from dloral.devices import empty_caches
-from dloral.errors import CancelledError, DLoRALError, InputError
-from dloral.jobs.records import FAILED, PAUSED, JobRecord
+from dloral.errors import CancelledError, DLoRALError, InputError, OutputError
+from dloral.jobs.records import DONE, FAILED, PAUSED, JobRecord
+from dloral.jobs.spans import expected_frames
 from dloral.studio.estimates import run_seconds
 from dloral.studio.face import is_full, told
 from dloral.studio.gpu import QuotaError, kept, may_be_lent, on_gpu
@@ -27,7 +28,7 @@ from dloral.studio.restoration import STOP, has_segments, restore
 from dloral.studio.runtime import JobQueue, Model, TakingTurns
 from dloral.studio.settings import Settings, as_restored
 from dloral.studio.speeds import FIRST_FRAMES, Effort, Forecast, Run, Watch, work_of
-from dloral.upscale import Progress, expected_frames
+from dloral.upscale import Progress
 from dloral.video.probe import ClipInfo
 from dloral.video.worker import stopped_by
 
@@ -198,9 +199,12 @@ class Job:
                 self._end("stopped", CancelledError(STOPPED))
 
     def take_up(self, record: JobRecord, result: Result | None) -> None:
-        """Be what the job was when an earlier server ended; ``result``: of one that is done."""
+        """Be what the job was when an earlier server ended; ``result``: of one that is done,
+        whether or not that server could say so."""
         if record.frame:
             self.newest = Progress("restoring", record.frame, record.num_frames)
+        if result is not None and record.state != DONE and self.row:
+            self._enter("done", self.row)
         if result is not None or record.state == FAILED:
             self.result = result
             self.error = None if result else InputError(record.error)
@@ -285,7 +289,7 @@ class Job:
                 if isinstance(step, Result):
                     self.result = step
                     self._remember(step, watch.effort)
-                    continue
+                    return  # whoever would pause or cancel it now comes too late
                 if step.stage == "done":
                     continue  # the clip is; what the viewer needs is not yet
                 if not step.frame and self.newest is not None:  # resumed: what was done still is
@@ -374,13 +378,17 @@ class Job:
         return stage == FAILED and has_segments(self.folder)
 
     def _enter(self, stage: str, row: JobRow) -> None:
-        """Say in the store how it ended."""
-        if stage == "done":
-            row.done()
-        elif stage == "failed":
-            row.failed(told(self.error) if self.error else "")
-        else:
-            row.forget()
+        """Say in the store how it ended. Where that cannot be written, as on a full disk, the next
+        server finds the job as it was before, and its result or its segments in its folder."""
+        try:
+            if stage == "done":
+                row.done()
+            elif stage == "failed":
+                row.failed(told(self.error) if self.error else "")
+            else:
+                row.forget()
+        except OutputError as error:
+            _log.warning("%s", error)
 
 
 def _not_now(job: Job, remedy: str = "look at the list again") -> InputError:

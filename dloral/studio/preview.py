@@ -17,13 +17,13 @@ from torch import Tensor
 
 from dloral.errors import CancelledError, InputError
 from dloral.frames.resize import LATENT_STRIDE, resize_bicubic, resize_bicubic_part
+from dloral.jobs.spans import output_size
 from dloral.options import AUTO, AUTO_TILE, UpscaleOptions
 from dloral.studio.gpu import kept, on_gpu
 from dloral.studio.lending import preview_seconds
 from dloral.studio.pictures import jpeg_of, png_of, within
 from dloral.studio.runtime import Model
 from dloral.studio.speeds import Effort, Watch, work_of
-from dloral.upscale import output_size
 from dloral.video.filters import FRAME, OFF
 from dloral.video.probe import ClipInfo
 from dloral.video.reader import read_frames

@@ -7,11 +7,13 @@ server ended, however that was, goes on from its last segment when the next one 
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from dloral.errors import OutputError
 from dloral.jobs.records import DONE, FAILED, PAUSED, JobRecord
 from dloral.jobs.store import JobStore
 from dloral.studio.settings import Settings, as_restored, settings_from
@@ -67,7 +69,8 @@ class JobRow:
         if now - self._reported >= REPORT_SECONDS:
             self._reported = now
             rate = progress.frames_per_second
-            self._store.report(self.job, progress.frame, progress.num_frames, rate)
+            with suppress(OutputError):  # the journal knows; a list that is behind is no failure
+                self._store.report(self.job, progress.frame, progress.num_frames, rate)
 
     def paused(self, progress: Progress | None) -> None:
         if progress is not None:

@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from dloral.files import write_whole
 from dloral.frames.resize import resize_bicubic
 from dloral.jobs.journal import JOURNAL, journal_folder
+from dloral.jobs.spans import expected_frames, output_size
 from dloral.studio.animated import as_shown, is_gif
 from dloral.studio.measures import Measures
 from dloral.studio.pictures import png_of, stacked, within
 from dloral.studio.records import Result, write_result
 from dloral.studio.settings import PNG_ZIP, Settings, as_restored, result_path
-from dloral.upscale import Progress, expected_frames, output_size, upscale_steps
+from dloral.upscale import Progress, upscale_steps
 from dloral.video.encoders import FOR_VIEWING
 from dloral.video.probe import ClipInfo
-from dloral.video.reader import Frame, read_frames
+from dloral.video.reader import read_frames
 from dloral.video.writer import open_writer
 
 if TYPE_CHECKING:
@@ -45,10 +47,11 @@ def restore(
     """Restore ``clip`` into ``folder`` with all that the viewer needs; the Result comes last.
 
     Closing the generator stops the job and leaves no result in the folder, but the segments that
-    are done, and the next call goes on from them. A file :data:`STOP` in the folder ends it with
-    the frames that are done, as a result that says so.
+    are done, and the next call goes on from them. They are kept until everything is there, so that
+    a disk that is full at the very end costs nothing. A file :data:`STOP` in the folder ends it
+    with the frames that are done, as a result that says so.
     """
-    height, width = output_size(clip, settings.options)
+    size = output_size(clip, settings.options)
     file = result_path(folder, clip, settings.format)
     as_zip = settings.format == PNG_ZIP and clip.kind != "image"
     target = folder / "frames" if as_zip else file
@@ -56,32 +59,42 @@ def restore(
     viewer_file = folder / ("viewer.png" if clip.kind == "image" else "viewer.mp4")
     options = replace(settings.options, resume=clip.kind != "image")
     is_resumed = (journal_folder(target) / JOURNAL).is_file()
-    pairs = _Pairs(viewer_file, clip, settings, (height, width))
-    last = Progress("loading")
-    with ExitStack() as stack:
-        stop = (folder / STOP).exists
-        steps = upscale_steps(source, target, options, pipe, settings.scenes, stop=stop)
-        stack.enter_context(closing(steps))
-        if not is_resumed:
-            stack.enter_context(pairs)
-        for last in steps:
-            if not is_resumed and last.restored_frame is not None and last.lq_frame is not None:
-                pairs.add(last.lq_frame, last.restored_frame, last.time, last.duration)
-            yield last
     if is_resumed:
-        # The frames that were done before are in the result alone.
-        told = replace(last, stage="writing")
-        with pairs:
-            for lq_frame, frame in _read_pairs(clip, target, settings, (height, width)):
-                pairs.add(lq_frame, frame.pixels, frame.time, frame.duration)
-                yield told
-    total = expected_frames(clip, options)
-    is_part = (folder / STOP).exists() and total is not None and len(pairs.times) < total
-    if as_zip:
-        _zip(target, file)
-    if pipe.reads_prompts:
-        settings = replace(settings, scenes=last.scenes)  # so that the file makes this again
-    yield _finished(file, clip, settings, pairs, last.notes, is_part)
+        _remove(target, file)  # of a run that ended between its result and all else
+    pairs = _Pairs(viewer_file, clip, settings, size)
+    stop = (folder / STOP).exists
+    result: Result | None = None
+    steps = upscale_steps(source, target, options, pipe, settings.scenes, stop=stop)
+    with closing(steps), ExitStack() as viewing:
+        if not is_resumed:
+            viewing.enter_context(pairs)
+        for step in steps:
+            if not is_resumed and step.restored_frame is not None and step.lq_frame is not None:
+                pairs.add(step.lq_frame, step.restored_frame, step.time, step.duration)
+            yield step
+            if not step.is_written:
+                continue
+            viewing.close()
+            if is_resumed:
+                # The frames that were done before are in the result alone.
+                with pairs:
+                    for pair in _read_pairs(clip, target, settings, size):
+                        pairs.add(*pair)
+                        yield replace(step, target=None)
+            if as_zip:
+                _zip(target, file)
+            if pipe.reads_prompts:
+                settings = replace(settings, scenes=step.scenes)  # so that the file makes it again
+            total = expected_frames(clip, options)
+            is_part = stop() and total is not None and len(pairs.times) < total
+            result = _finished(file, clip, settings, pairs, step.notes, is_part)
+    assert result is not None
+    yield result
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _finished(
@@ -151,8 +164,9 @@ class _Pairs:
 
 def _read_pairs(
     clip: ClipInfo, result: Path, settings: Settings, size: tuple[int, int]
-) -> Iterator[tuple[Tensor, Frame]]:
-    """The bicubic enlargement of each source frame, and that frame with the result's pixels."""
+) -> Iterator[tuple[Tensor, Tensor, Fraction, Fraction]]:
+    """The bicubic enlargement of each source frame, the result's frame, and the source frame's time
+    and duration."""
     options = settings.options
     with (
         read_frames(clip, options.start, options.duration) as frames,
@@ -161,7 +175,7 @@ def _read_pairs(
         pairs = as_shown if is_gif(result) else zip  # a part has fewer frames than the source
         for frame, finished in pairs(frames, restored):
             lq_frame = resize_bicubic(frame.seen[None], *size)[0]
-            yield lq_frame, frame._replace(pixels=finished.pixels)
+            yield lq_frame, finished.pixels, frame.time, frame.duration
 
 
 def viewer_size(height: int, width: int, is_image: bool = False) -> tuple[int, int]:
@@ -182,11 +196,13 @@ def _shown(frame: Tensor, height: int, width: int) -> Tensor:
 
 def _zip(folder: Path, target: Path) -> None:
     """The frames of a folder in one file, which takes their place. PNG is compressed already."""
-    part = target.with_suffix(".part")
-    with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
-        for file in sorted(folder.iterdir()):
-            archive.write(file, file.name)
-    part.replace(target)
+
+    def write(part: Path) -> None:
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+            for file in sorted(folder.iterdir()):
+                archive.write(file, file.name)
+
+    write_whole(target, write)
     shutil.rmtree(folder)
 
 

@@ -133,11 +133,9 @@ class Session:
             settings = settings_of(record)
             job = Job(self.clip, record.folder, settings, model, self._queue)
             job.row = self._records.row(record)
-            result = None
-            if record.state == DONE:
-                result = read_result(record.folder, self.clip, settings)
-                if result is None:
-                    raise InputError("the result is not there any more")
+            result = read_result(record.folder, self.clip, settings)
+            if result is None and record.state == DONE:
+                raise InputError("the result is not there any more")
             job.take_up(record, result)
             self.job = job
 

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from fractions import Fraction
+from functools import lru_cache
 from itertools import chain, islice
+from pathlib import Path
 
 from dloral.video import worker
 from dloral.video.filters import FIELD, FILM
@@ -33,17 +35,34 @@ def frame_times(clip: ClipInfo) -> Sequence[Fraction] | None:
         return None
     if clip.kind != "video":
         return [index / clip.fps for index in range(clip.num_frames or 0)]
-    with open_media(clip.path) as container:
-        stream = picture_stream(container, clip.path)
+    status = clip.path.stat() if clip.path.is_file() else None
+    found = _ticks_of(clip.path, status and (status.st_size, status.st_mtime_ns))
+    if found is None:
+        return None
+    ticks, unit = found
+    times = _Ticks(ticks, Fraction(unit or clip.time_base), clip.start_time)
+    return _FieldTimes(times, clip.duration) if clip.deinterlace == FIELD else times
+
+
+@lru_cache(maxsize=1)
+def _ticks_of(
+    path: Path, version: tuple[int, int] | None
+) -> tuple[array[int], Fraction | None] | None:
+    """When the frames of a file are shown, sorted, and their unit in seconds; None where nobody can
+    jump in it.
+
+    All of the file is read for that, and a worker goes to the start of a span hundreds of times in
+    a film, so the last file's are kept. ``version``: what tells it from one written anew.
+    """
+    with open_media(path) as container:
+        stream = picture_stream(container, path)
         if not can_seek(container):
             return None
         ticks = array("q")
         for packet in container.demux(stream):
             if packet.size and not packet.is_discard and packet.pts is not None:
                 ticks.append(packet.pts)
-        unit = Fraction(stream.time_base or clip.time_base)
-    times = _Ticks(array("q", sorted(ticks)), unit, clip.start_time)
-    return _FieldTimes(times, clip.duration) if clip.deinterlace == FIELD else times
+        return array("q", sorted(ticks)), stream.time_base
 
 
 class _FieldTimes(Sequence[Fraction]):

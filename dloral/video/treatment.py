@@ -112,14 +112,19 @@ def treatment_notes(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> lis
     return notes
 
 
+def left_out_notes(clip: ClipInfo, suffix: str) -> list[str]:
+    """What can be told before a run of frames that will be left out; their writer counts them, and
+    says it of the result."""
+    if suffix != ".gif" or clip.kind != "video" or clip.fps <= MOST_OF_GIF:
+        return []
+    return [f"a GIF shows no more than {MOST_OF_GIF} frames a second: some are left out"]
+
+
 def _picture_notes(clip: ClipInfo, suffix: str) -> list[str]:
     """What a target that is no video does not hold of times, colours and the shape of pixels."""
     notes = []
     if suffix == ".gif":
         notes.append("a GIF has 256 colours a frame")
-        if clip.kind == "video" and clip.fps > MOST_OF_GIF:
-            most = f"a GIF shows no more than {MOST_OF_GIF} frames a second"
-            notes.append(f"{most}: some are left out")
     if suffix in TIFFS and clip.num_frames != 1 and clip.codec != "tiff":
         notes.append("the pages of a TIFF have no times: how long each frame is shown is lost")
     shape = clip.sample_aspect_ratio

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,10 +16,10 @@ import pytest
 from clips import frames_of, names_in, sound_of, write_clip
 
 from dloral import UpscaleOptions, upscale_video
-from dloral.engines import choose_engine, cluster
+from dloral.engines import choose_engine, cluster, devices, engine_of
 from dloral.engines.devices import DevicesEngine, named_devices
 from dloral.engines.tasks import Task, cut_into_tasks, task_without
-from dloral.errors import OptionError, WeightsError
+from dloral.errors import OptionError, ResourceError, WeightsError
 from dloral.jobs.journal import Gap
 from dloral.jobs.progress import Progress
 
@@ -95,6 +96,40 @@ def test_a_killed_worker_is_replaced(clip, whole, tmp_path):
     assert names_in(tmp_path) == ["out.mp4"]
 
 
+def test_a_worker_that_is_starting_holds_nothing_up(clip, whole, tmp_path, monkeypatch):
+    """The second of two workers never comes to itself: the first does all of it."""
+    started = []
+    start = devices._Worker.start
+
+    def half(number: int, *more: object, **kept: object) -> devices._Worker:
+        worker = start(number, *more, **kept)
+        if number == 1:
+            psutil.Process(worker.process.pid).suspend()
+            started.append(worker)
+        return worker
+
+    monkeypatch.setattr(devices._Worker, "start", half)
+    target = upscale_video(
+        clip, tmp_path / "out.mp4", OPTIONS, engine=DevicesEngine(["cpu", "cpu"])
+    )
+    assert frames_of(target) == frames_of(whole)
+    assert not started[0].process.is_alive()
+
+
+def test_workers_that_die_at_their_start_end_the_job_in_one_line(clip, tmp_path, monkeypatch):
+    start = devices._Worker.start
+
+    def dead(*given: object, **kept: object) -> devices._Worker:
+        worker = start(*given, **kept)
+        worker.process.kill()
+        return worker
+
+    monkeypatch.setattr(devices._Worker, "start", dead)
+    with pytest.raises(ResourceError, match="3 workers died one after another at their start;"):
+        upscale_video(clip, tmp_path / "out.mp4", OPTIONS, engine=DevicesEngine(["cpu"]))
+    assert names_in(tmp_path) == []
+
+
 def test_a_worker_without_weights_says_so(clip, tmp_path):
     """The model goes between the start of the job and that of its workers."""
     options = replace(OPTIONS, model=str(tmp_path / "gone"), tagger="none")
@@ -150,3 +185,41 @@ def test_what_answers_and_is_not_ray_is_one_line(monkeypatch):
         with pytest.raises(OptionError, match=f"Ray does not answer at {address}"):
             choose_engine("ray", ray_address=address)
     waiting.set()
+
+
+def test_a_ray_that_is_too_slow_to_start_is_one_line(monkeypatch):
+    ray = pytest.importorskip("ray")
+
+    def slow(**_: object) -> None:
+        raise Exception("The node timed out during startup. This could be\nfor many reasons.")
+
+    monkeypatch.setattr(ray, "init", slow)
+    with pytest.raises(ResourceError, match="on this machine: The node timed out during startup;"):
+        choose_engine("ray")
+
+
+def test_a_ray_that_was_started_ends_with_its_agents(monkeypatch):
+    """The raylet's children are ended, and nobody else's."""
+    ray = pytest.importorskip("ray")
+    sleeping = "import subprocess; subprocess.run(['sleep', '600'])"
+    raylet = subprocess.Popen([sys.executable, "-c", sleeping])
+    mine = subprocess.Popen(["sleep", "600"])
+    try:
+        while not (agents := psutil.Process(raylet.pid).children()):
+            time.sleep(0.01)
+        name = psutil.Process.name
+        monkeypatch.setattr(
+            psutil.Process, "name", lambda one: "raylet" if one.pid == raylet.pid else name(one)
+        )
+        for made in ("init", "shutdown"):
+            monkeypatch.setattr(ray, made, lambda **_: None)
+        monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2})
+        with engine_of("ray") as (engine, is_first):
+            assert (engine.workers, is_first) == (2, True)
+        assert not any(agent.is_running() for agent in agents)
+        assert mine.poll() is None
+    finally:
+        raylet.kill()
+        mine.kill()
+        raylet.wait()
+        mine.wait()

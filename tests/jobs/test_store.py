@@ -164,6 +164,38 @@ def test_sigkill_loses_nothing(store):
     assert store.claim("again").frame == 7
 
 
+def test_a_full_disk_is_one_line_and_later_changes_are_committed(store):
+    (pages,) = store._database.execute("PRAGMA page_count").fetchone()
+    store._database.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(OutputError, match="no space left on device; make room") as caught:
+        add(store, "a" * 100_000)
+    assert "\n" not in str(caught.value)
+    store._database.execute("PRAGMA max_page_count = 100000")
+    later = add(store, "later")
+    assert names(JobStore(store.path).of(ME))[-1] == later.name  # as another process sees it
+
+
+def test_a_commit_that_fails_leaves_no_transaction_open(store, monkeypatch):
+    class Full:
+        """Only its commit fails, as where the write-ahead log cannot grow."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(database, name)
+
+        def execute(self, statement: str, *values: object) -> object:
+            if statement == "COMMIT":
+                raise sqlite3.OperationalError("disk I/O error")
+            return database.execute(statement, *values)
+
+    database = store._database
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_database", Full())
+        with pytest.raises(OutputError, match="disk I/O error"):
+            add(store, "lost")
+    add(store, "later")
+    assert names(JobStore(store.path).of(ME)) == ["later"]
+
+
 def test_a_file_that_is_none_or_of_another_version_is_said(tmp_path):
     (tmp_path / "text").write_bytes(b"not a database, but long enough to be looked at" * 99)
     with pytest.raises(OutputError, match="cannot be used as a list of jobs"):

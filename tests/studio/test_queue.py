@@ -10,8 +10,10 @@ from clips import frames_of
 from starlette.testclient import TestClient
 
 from dloral import UpscaleOptions, load_pipeline, upscale_video
+from dloral.errors import OutputError
 from dloral.jobs import journal, running
 from dloral.jobs.journal import JOURNAL
+from dloral.jobs.records import DONE
 from dloral.jobs.segments import SegmentFile
 from dloral.jobs.store import JobStore
 from dloral.studio import jobs
@@ -199,6 +201,32 @@ def test_a_failed_job_is_kept_and_goes_on_when_it_is_tried_again(
     wait_for(browser, token, "done")
     assert session.result is not None
     assert len(session.result.times) == 100
+
+
+def test_a_list_that_cannot_be_written_stops_no_job(
+    tmp_path, browser, start, studio, models, store, clip, monkeypatch
+):
+    """As on a full disk: jobs end all the same, and the next server finds their results."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OutputError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        for call in ("report", "end"):
+            patch.setattr(JobStore, call, full)
+        tokens = start(clip), start(clip)
+        for token in tokens:
+            wait_for(browser, token, "done")
+    studio.sessions.close_all()
+    assert DONE not in [record.state for record in JobStore(store.path).all()]
+
+    again = build(tmp_path, models, JobStore(store.path))
+    monkeypatch.setattr("dloral.studio.jobs.restore", None)  # nothing is restored anew
+    again.sessions.recover()
+    for token in tokens:
+        assert job_of(TestClient(build_routes(again)), token)["stage"] == "done"
+    assert [record.state for record in JobStore(store.path).all()] == [DONE, DONE]
+    again.sessions.close_all()
 
 
 def test_a_cancelled_job_is_tried_again_with_other_settings(browser, start, clip, long_clip):

@@ -424,19 +424,32 @@ def test_a_disk_that_is_full_while_a_clip_comes_is_said(browser, token, clip, st
     assert files_in(studio.sessions.find(token).folder) == ["bar.mp4"]
 
 
-@pytest.mark.parametrize("where", ["restoration.png_of", "restoration.write_result"])
-def test_a_disk_that_is_full_at_the_end_of_a_run_is_said(
-    browser, token, clip, monkeypatch, caplog, where
+@pytest.mark.parametrize(
+    ("where", "kept_as"),
+    [
+        ("restoration.png_of", "h264"),
+        ("restoration.write_result", "h264"),
+        ("restoration.write_whole", "png"),
+    ],
+)
+def test_a_disk_that_is_full_at_the_end_of_a_run_costs_nothing(
+    browser, token, clip, studio, monkeypatch, caplog, where, kept_as
 ):
+    """It is said, and once there is room the frames that were restored become the result."""
     send(browser, token, clip)
     with monkeypatch.context() as patch:
         patch.setattr(f"dloral.studio.{where}", no_space)
-        browser.post(f"/{token}/job", json={"settings": {"scale": 1}})
+        browser.post(f"/{token}/job", json={"settings": {"scale": 1, "format": kept_as}})
         job = finish(browser, token)["job"]
     assert (job["stage"], job["error"]) == ("failed", FULL)
     assert not caplog.records  # nobody has to look for a mistake
+    monkeypatch.setattr("dloral.upscale.restore_gap", None)  # nothing is restored anew
     browser.post(f"/{token}/job/retry", json={})
-    assert finish(browser, token)["result"] is not None
+    result = finish(browser, token)["result"]
+    assert result is not None
+    assert len(result["times"]) == 12
+    kept = files_in(studio.sessions.find(token).job.folder)
+    assert not [name for name in kept if "resume" in name or "part" in name]
 
 
 def test_a_disk_that_is_full_for_a_comparison_is_said(browser, token, clip, monkeypatch):
