@@ -3,7 +3,7 @@ measures of every frame, the settings' file."""
 
 import shutil
 import zipfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from fractions import Fraction
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from dloral.frames.resize import resize_bicubic
-from dloral.jobs.journal import JOURNAL, journal_folder
+from dloral.jobs.journal import JOURNAL, JournalError, journal_folder
+from dloral.options import UpscaleOptions
+from dloral.prompts import Scene
 from dloral.studio.animated import as_shown, is_gif
 from dloral.studio.measures import Measures
 from dloral.studio.pictures import png_of, stacked, within
@@ -60,7 +62,7 @@ def restore(
     last = Progress("loading")
     with ExitStack() as stack:
         stop = (folder / STOP).exists
-        steps = upscale_steps(source, target, options, pipe, settings.scenes, stop=stop)
+        steps = _steps(source, target, options, pipe, settings.scenes, stop)
         stack.enter_context(closing(steps))
         if not is_resumed:
             stack.enter_context(pairs)
@@ -82,6 +84,23 @@ def restore(
     if pipe.reads_prompts:
         settings = replace(settings, scenes=last.scenes)  # so that the file makes this again
     yield _finished(file, clip, settings, pairs, last.notes, is_part)
+
+
+def _steps(
+    source: ClipInfo,
+    target: Path,
+    options: UpscaleOptions,
+    pipe: "FrameGenerator",
+    scenes: tuple[Scene, ...],
+    stop: Callable[[], bool],
+) -> Generator[Progress, None, None]:
+    """As :func:`upscale_steps`. Finished parts that cannot be used, since they are damaged or of
+    an earlier version of this software, are made again: nobody could choose another target here."""
+    try:
+        yield from upscale_steps(source, target, options, pipe, scenes, stop=stop)
+    except JournalError:
+        shutil.rmtree(journal_folder(target), ignore_errors=True)
+        yield from upscale_steps(source, target, options, pipe, scenes, stop=stop)
 
 
 def _finished(
