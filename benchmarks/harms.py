@@ -5,7 +5,6 @@ import os
 import random
 import resource
 import signal
-import subprocess
 from pathlib import Path
 
 import psutil
@@ -75,18 +74,3 @@ class MemoryGroup:
             (self._group / "cgroup.procs").write_text(str(child))
             return True
         return False
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, size: int):
-    """``folder`` with room for ``size`` bytes; a function that gives it more."""
-    folder.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    subprocess.run(mount, check=True, capture_output=True)
-    try:
-        yield lambda: subprocess.run(
-            ["mount", "-o", "remount,size=1g", str(folder)], check=True, capture_output=True
-        )
-    finally:
-        subprocess.run(["umount", str(folder)], check=False)
-        folder.rmdir()

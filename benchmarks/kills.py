@@ -38,12 +38,12 @@ _HERE = Path(__file__).parents[1]
 sys.path[:0] = [str(_HERE), str(_HERE / "tests" / "support")]
 
 from clips import frames_of, names_in, save_tiny_model, sound_of, write_clip  # noqa: E402
+from endings import small_disk, table_of  # noqa: E402
 from harms import (  # noqa: E402
     MemoryGroup,
     fail_allocations,
     kill_process,
     kill_worker,
-    small_disk,
     works,
 )
 
@@ -180,7 +180,7 @@ class Bench:
                     grow = stack.enter_context(small_disk(place, room))
                     stack.callback(empty, place)
                     how = "full" if wait(run(call)) else ""
-                    grow()
+                    grow(1 << 30)
                 else:
                     place.mkdir()
                     stack.callback(shutil.rmtree, place)
@@ -284,20 +284,6 @@ def still_running() -> list[str]:
     return found
 
 
-def table_of(rows: Counter[tuple[str, str, str]]) -> str:
-    """Jobs down, ways to end them across: how many of how many were equal."""
-    kinds = [kind for kind in SHARES if any(row[1] == kind for row in rows)]
-    lines = [f"| job | {' | '.join(kinds)} |", "|---" * (len(kinds) + 1) + "|"]
-    for job in JOBS:
-        cells = []
-        for kind in kinds:
-            found = {row: n for row, n in rows.items() if row[:2] == (job.target, kind)}
-            good = sum(n for row, n in found.items() if row[2].endswith("equal"))
-            cells.append(f"{good} of {sum(found.values())}" if found else "")
-        lines.append(f"| {job.target} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def chosen_kinds(kills: int, folder: Path) -> list[str]:
     """As often as :data:`SHARES` says."""
     able = {kind: share for kind, share in SHARES.items() if is_possible(kind, folder)}
@@ -343,7 +329,8 @@ def main() -> int:
             print(f"{index + 1:3} {job.target:14}{kind:19}{took:4.0f} s  {outcome}", flush=True)
         log = Path(folder, "log").read_text()
     good = sum(times for (*_, how), times in rows.items() if how.endswith("equal"))
-    print(f"\n{table_of(rows)}\n\n{good} of {len(kinds)} hit in mid-run and equal")
+    print(f"\n{table_of(rows, [job.target for job in JOBS], list(SHARES))}")
+    print(f"\n{good} of {len(kinds)} hit in mid-run and equal")
     print(f"tracebacks: {log.count('Traceback')}; what the jobs said:")
     said = {line for line in log.splitlines() if line.startswith(("dloral:", "x265 [error]"))}
     print(*sorted({line.replace(str(folder), "...") for line in said}), sep="\n")

@@ -14,13 +14,8 @@ import argparse
 import asyncio
 import contextlib
 import io
-import os
 import random
-import signal
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -28,11 +23,10 @@ from pathlib import Path
 
 import av
 import httpx
-import numpy as np
 import psutil
+from page_server import DOOR, VISIT, clip_of, memory_of, serving, size_of
 from PIL import Image
 
-ROOT = Path(__file__).parents[1]
 FRAMES, SIDE = 12, 48
 
 
@@ -47,34 +41,20 @@ class Figures:
         self.samples: list[tuple[float, float, float]] = []  # seconds, bytes of memory and disk
 
 
-def clip_of(brightness: int) -> bytes:
-    made = io.BytesIO()
-    with av.open(made, "w", format="mp4") as container:
-        video = container.add_stream("libx264", rate=10, options={"crf": "10"})
-        video.width = video.height = SIDE
-        video.pix_fmt = "yuv420p"
-        pixels = np.full((SIDE, SIDE, 3), brightness, np.uint8)
-        for _ in range(FRAMES):
-            container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(video.encode(None))
-    return made.getvalue()
-
-
 def brightness_of(content: bytes) -> float:
     with av.open(io.BytesIO(content)) as container:
         return float(next(container.decode(video=0)).to_ndarray(format="rgb24").mean())
 
 
 async def visit(client: httpx.AsyncClient) -> str:
-    asked = {"data": "", "component_id": 1, "fn_name": "open_session", "session_hash": "x"}
-    answer = await client.post("/gradio_api/component_server/", json=asked)
+    answer = await client.post(DOOR, json=VISIT)
     return str(answer.json())
 
 
 async def user(number: int, base: str, end: float, figures: Figures) -> None:
     """One visitor, again and again until ``end``."""
     brightness = 20 + 10 * number
-    clip = clip_of(brightness)
+    clip = clip_of(brightness, FRAMES, SIDE)
     headers = {"x-forwarded-for": f"10.0.0.{number + 1}"}
     async with httpx.AsyncClient(base_url=base, headers=headers, timeout=300) as client:
         while time.monotonic() < end:
@@ -156,7 +136,7 @@ async def hostile(base: str, end: float, figures: Figures) -> None:
             figures.counts[f"hostile: {what}"] += 1
 
         room = f"/studio/{await visit(client)}"
-        clip = clip_of(1)
+        clip = clip_of(1, FRAMES, SIDE)
         await client.post(f"{room}/clip", params={"name": "a.mp4"}, content=clip)
         other = f"/studio/{await visit(client)}"
         await asyncio.gather(
@@ -164,54 +144,11 @@ async def hostile(base: str, end: float, figures: Figures) -> None:
         )
 
 
-def memory_of(process: psutil.Process) -> int:
-    """Bytes of the server and its workers, what they share counted once."""
-    total = 0
-    for one in (process, *process.children(recursive=True)):
-        with contextlib.suppress(psutil.Error):
-            total += one.memory_full_info().pss
-    return total
-
-
-def size_of(folder: Path) -> int:
-    total = 0
-    for place, _, names in os.walk(folder):  # passes over what goes meanwhile
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += Path(place, name).stat().st_size
-    return total
-
-
 async def watch(process: psutil.Process, folder: Path, end: float, figures: Figures) -> None:
     while time.monotonic() < end:
         sample = await asyncio.to_thread(memory_of, process)
         figures.samples.append((time.monotonic(), sample, size_of(folder)))
         await asyncio.sleep(3)
-
-
-@contextlib.contextmanager
-def serving(folder: Path):
-    """The page with its files in ``folder``; its address and process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = folder.with_suffix(".log")
-    environment = os.environ | {
-        "GRADIO_TEMP_DIR": str(folder / "gradio"),
-        "HF_HOME": str(folder / "home"),
-        "DLORAL_DATA": str(folder / "data"),
-    }
-    call = [sys.executable, str(ROOT / "app.py"), "--model", "bicubic", "--port", str(port)]
-    with log.open("w") as out:
-        app = subprocess.Popen(call, cwd=ROOT, env=environment, stdout=out, stderr=out)
-    try:
-        while "DLoRAL is at" not in log.read_text():
-            assert app.poll() is None, log.read_text()
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}", psutil.Process(app.pid), log
-    finally:
-        app.send_signal(signal.SIGTERM)
-        app.wait(60)
 
 
 def quantiles(values: list[float]) -> str:
@@ -223,7 +160,8 @@ def quantiles(values: list[float]) -> str:
 
 async def run(given: argparse.Namespace, folder: Path) -> Figures:
     figures = Figures()
-    with serving(folder) as (base, process, log):
+    with serving(folder) as server:
+        base, process = server.base, server.process
         async with httpx.AsyncClient(base_url=base, timeout=300) as client:
             await client.get("/")
         end = time.monotonic() + 60 * given.minutes
@@ -231,7 +169,7 @@ async def run(given: argparse.Namespace, folder: Path) -> Figures:
         if given.hostile:
             work.append(hostile(base, end, figures))
         await asyncio.gather(*work, watch(process, folder, end, figures))
-        figures.faults["tracebacks in the log"] += log.read_text().count("Traceback")
+        figures.faults["tracebacks in the log"] += server.log.read_text().count("Traceback")
     return figures
 
 

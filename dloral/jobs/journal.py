@@ -9,6 +9,7 @@ dies. Only the process that holds the target's lock writes the journal.
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -24,6 +25,10 @@ VERSION = 1
 JOURNAL = "journal.jsonl"
 _OURS = re.compile(r"^(journal\.jsonl|\d{8,}\.segment)(\.\w+)*$")
 """The names in a journal's folder; nothing else is ever removed."""
+
+
+class JournalError(OptionError):
+    """The finished parts that are there are not those of this job, or of this version."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,8 @@ class Segment:
 
     @classmethod
     def from_dict(cls, found: dict[str, Any]) -> "Segment":
+        """ValueError, TypeError, LookupError or ArithmeticError for what :meth:`as_dict` does not
+        give."""
         return cls(
             found["segment"],
             found["frames"],
@@ -79,9 +86,10 @@ class Journal:
 
     ``job``: any JSON-able description of source and settings. A journal of another job or another
     version is refused, and so is a folder that holds anything else, for a journal is removed in
-    the end. ``dropped``: numbers of segments that were damaged and have to be made again.
+    the end. ``dropped``: numbers of segments that were damaged and have to be made again; of a
+    journal that is damaged from its first line on, all (``is_anew``).
     ``extra``: what :meth:`remember` was told. Raises OptionError for
-    what is refused, OutputError where nothing can be written.
+    what is refused, JournalError if it is a journal, and OutputError where nothing can be written.
     """
 
     def __init__(self, target: Path, job: dict[str, Any]) -> None:
@@ -96,6 +104,7 @@ class Journal:
         self.segments: dict[int, Segment] = {}
         self.total: int | None = None  # frames of the whole job, once its end was reached
         self.dropped: list[int] = []
+        self.is_anew = False
         self.extra: Any = None
         self._head: dict[str, Any] = {}
         job = json.loads(json.dumps(job, default=str))
@@ -113,8 +122,7 @@ class Journal:
                 path=folder,
             )
         folder.mkdir(exist_ok=True)
-        if (folder / JOURNAL).is_file():
-            self._read(job)
+        if (folder / JOURNAL).is_file() and self._read(job):
             return
         for file in folder.iterdir():
             if not (_OURS.match(file.name) and file.name.endswith(".part")):
@@ -127,10 +135,17 @@ class Journal:
         self._head = {"journal": VERSION, "segment_frames": SEGMENT_FRAMES, "job": job}
         self._write_anew()
 
-    def _read(self, job: dict[str, Any]) -> None:
+    def _read(self, job: dict[str, Any]) -> bool:
+        """Whether there is a journal; what is left of a damaged one goes."""
         head, *lines = _lines_of(self.folder / JOURNAL)
+        if not head:
+            files = list(self.folder.iterdir())
+            if all(_OURS.match(file.name) for file in files):
+                self.is_anew = True
+                self._remove(files)
+            return False
         if head.get("journal") != VERSION or head.get("segment_frames") != SEGMENT_FRAMES:
-            raise OptionError(
+            raise JournalError(
                 "{path} was written by another version of this software",
                 remedy="finish the job with that one, or remove that folder",
                 path=self.folder,
@@ -142,21 +157,14 @@ class Journal:
             name for name in job.keys() | before.keys() if job.get(name) != before.get(name)
         )
         if changed:
-            raise OptionError(
+            raise JournalError(
                 "{path} belongs to a job with another {value}",
                 remedy="give the same as then, or remove that folder",
                 path=self.folder,
                 value=", ".join(changed),
             )
         self.extra = head.get("extra")
-        told: dict[int, Segment] = {}
-        for line in lines:
-            if "total" in line:
-                self.total = line["total"]
-            else:
-                segment = Segment.from_dict(line)
-                told[segment.number] = segment
-        for number, segment in sorted(told.items()):
+        for number, segment in sorted(self._told(lines).items()):
             if self._is_whole(segment):
                 self.segments[number] = segment
             else:
@@ -164,6 +172,21 @@ class Journal:
         self._head = head
         self._tidy()
         self._write_anew()
+        return True
+
+    def _told(self, lines: list[dict[str, Any]]) -> dict[int, Segment]:
+        """The segments that the journal's lines tell of, and their total."""
+        told: dict[int, Segment] = {}
+        for line in lines:
+            try:
+                if "total" in line:
+                    self.total = int(line["total"])
+                else:
+                    segment = Segment.from_dict(line)
+                    told[segment.number] = segment
+            except (ValueError, TypeError, LookupError, ArithmeticError):
+                break  # damaged, as all behind it may be
+        return told
 
     def remember(self, extra: Any) -> None:
         """Keep something JSON-able with the journal, for whoever resumes the job."""
@@ -183,10 +206,17 @@ class Journal:
 
     def _tidy(self) -> None:
         """Remove segments that the journal does not know: it ended while they were written."""
-        known = {self.file(number).name for number in self.segments}
-        for file in self.folder.iterdir():
-            if file.name not in known and file.name != JOURNAL and _OURS.match(file.name):
-                file.unlink()
+        known = {self.file(number).name for number in self.segments} | {JOURNAL}
+        self._remove(
+            file
+            for file in self.folder.iterdir()
+            if file.name not in known and _OURS.match(file.name)
+        )
+
+    def _remove(self, files: Iterable[Path]) -> None:
+        # The journal goes last: without it the segments would be nobody's.
+        for file in sorted(files, key=lambda file: file.name.startswith(JOURNAL)):
+            file.unlink()
 
     def _write_anew(self) -> None:
         segments = [segment.as_dict() for _, segment in sorted(self.segments.items())]
@@ -209,6 +239,8 @@ class Journal:
     @property
     def resumed(self) -> str:
         """One line on what was there when it was opened, if anything was."""
+        if self.is_anew:
+            return "the list of finished parts was damaged: all is made again"
         if not (self.segments or self.dropped):
             return ""
         text = f"resuming: {self.frames} frames are done"
@@ -278,10 +310,7 @@ class Journal:
     def remove(self) -> list[str]:
         """Take the journal away; a note if it could not be."""
         try:
-            files = [file for file in self.folder.iterdir() if _OURS.match(file.name)]
-            # The journal goes last: without it the segments would be nobody's.
-            for file in sorted(files, key=lambda file: file.name.startswith(JOURNAL)):
-                file.unlink()
+            self._remove(file for file in self.folder.iterdir() if _OURS.match(file.name))
             self.folder.rmdir()
         except OSError as error:
             # The result is there, and more than a place to tidy up would be lost with it.

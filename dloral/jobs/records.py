@@ -52,6 +52,17 @@ class JobRecord:
             return None
         return max(self.num_frames - self.frame, 0) / self.rate
 
+    def as_row(self) -> dict[str, Any]:
+        """As :func:`record_of` takes it."""
+        row = {name: getattr(self, name) for name in COLUMNS}
+        result = None if self.result is None else json.dumps(self.result)
+        return row | {
+            "source": str(self.source),
+            "folder": str(self.folder),
+            "settings": json.dumps(self.settings),
+            "result": result,
+        }
+
     def as_dict(self) -> dict[str, Any]:
         """For a page: no paths of this machine."""
         return {
@@ -89,7 +100,9 @@ COLUMNS = (
 
 
 def record_of(row: dict[str, Any]) -> JobRecord:
-    """A row of the table as a record."""
+    """A row of the table as a record; ValueError or TypeError for what is none."""
+    if row["state"] not in (WAITING, RUNNING, PAUSED, *ENDED):
+        raise ValueError(f"{row['state']!r} is no state")
     row["settings"] = json.loads(row["settings"])
     row["result"] = json.loads(row["result"]) if row["result"] else None
     return JobRecord(**row | {"source": Path(row["source"]), "folder": Path(row["folder"])})

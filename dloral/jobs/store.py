@@ -6,102 +6,34 @@ threads and processes may use one file. Owners are known by secret tokens, of wh
 are kept, so that a copy of the file opens nobody's results.
 """
 
-import errno
 import json
-import os
 import secrets
-import sqlite3
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from dloral.errors import InputError, OutputError
+from dloral.errors import InputError
 from dloral.jobs.records import (
     CANCELLED,
-    COLUMNS,
     ENDED,
     FAILED,
     PAUSED,
     RUNNING,
     WAITING,
     JobRecord,
-    record_of,
 )
-
-VERSION = 1
-_SCHEMA = """
-CREATE TABLE jobs (
-    id TEXT PRIMARY KEY,
-    owner TEXT NOT NULL,
-    state TEXT NOT NULL,
-    position INTEGER NOT NULL,
-    name TEXT NOT NULL,
-    source TEXT NOT NULL,
-    folder TEXT NOT NULL,
-    settings TEXT NOT NULL,
-    frame INTEGER NOT NULL DEFAULT 0,
-    num_frames INTEGER,
-    rate REAL NOT NULL DEFAULT 0,
-    wish TEXT NOT NULL DEFAULT '',
-    worker TEXT NOT NULL DEFAULT '',
-    attempts INTEGER NOT NULL DEFAULT 0,
-    result TEXT,
-    error TEXT NOT NULL DEFAULT '',
-    created REAL NOT NULL,
-    ended REAL,
-    expires REAL
-);
-CREATE INDEX by_order ON jobs (state, position);
-CREATE INDEX by_owner ON jobs (owner, position);
-"""
+from dloral.jobs.store_file import SELECT, StoreFile
 
 
-_SELECT = f"SELECT {', '.join(COLUMNS)} FROM jobs"
-
-
-class JobStore:
+class JobStore(StoreFile):
     """The jobs in ``path``, which is made where it is not there.
 
     Every change is committed when the call returns. Calls with an ``owner`` see that owner's jobs
     alone: InputError for another's, as for one that is not there. OutputError where the file cannot
-    be used.
+    be used, such as on a full disk, and DamagedStoreError where it is damaged.
     """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lock = threading.RLock()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(
-                path, timeout=30, check_same_thread=False, isolation_level=None
-            )
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")  # a commit survives a loss of power
-            path.chmod(0o600)
-            with self._change() as database:
-                (version,) = database.execute("PRAGMA user_version").fetchone()
-                if version == 0:
-                    for statement in _SCHEMA.split(";"):
-                        database.execute(statement)
-                    database.execute(f"PRAGMA user_version = {VERSION}")
-        except OutputError:
-            raise
-        except (sqlite3.Error, OSError) as error:
-            raise self._failed(error, "remove it, or give another folder") from error
-        if version not in (0, VERSION):
-            self.close()
-            raise OutputError(
-                "{path} was written by another version of this software",
-                remedy="remove it, or give another folder",
-                path=path,
-            )
-
-    def close(self) -> None:
-        self._database.close()
 
     # What an owner does ----------------------------------------------------------------------
 
@@ -124,14 +56,14 @@ class JobStore:
 
     def of(self, owner: str) -> list[JobRecord]:
         """The owner's jobs in order."""
-        return self._records(f"{_SELECT} WHERE owner = ? ORDER BY position", hashed(owner))
+        return self._records(f"{SELECT} WHERE owner = ? ORDER BY position", hashed(owner))
 
     def all(self) -> list[JobRecord]:
         """Everybody's jobs in order."""
-        return self._records(f"{_SELECT} ORDER BY position")
+        return self._records(f"{SELECT} ORDER BY position")
 
     def get(self, job: str, owner: str | None = None) -> JobRecord:
-        records = self._records(f"{_SELECT} WHERE id = ?", job)
+        records = self._records(f"{SELECT} WHERE id = ?", job)
         if not records or (owner is not None and not self._owns(owner, job)):
             raise InputError(
                 "there is no job {value}", remedy="it was removed or has expired", value=repr(job)
@@ -198,6 +130,16 @@ class JobStore:
         return found
 
     # What a worker does ----------------------------------------------------------------------
+
+    def put(self, record: JobRecord) -> None:
+        """A job as it was kept elsewhere; nothing where the store has it."""
+        values = record.as_row()
+        with self._change() as database:
+            database.execute(
+                f"INSERT OR IGNORE INTO jobs ({', '.join(values)})"
+                f" VALUES ({', '.join('?' * len(values))})",
+                tuple(values.values()),
+            )
 
     def claim(self, worker: str) -> JobRecord | None:
         """The first waiting job, which is this worker's from now on; None if none waits."""
@@ -295,7 +237,7 @@ class JobStore:
         """Forget what has expired; the records, for whoever removes the files."""
         now = time.time() if now is None else now
         with self._change() as database:
-            gone = self._records(f"{_SELECT} WHERE expires <= ?", now)
+            gone = self._records(f"{SELECT} WHERE expires <= ?", now)
             database.execute("DELETE FROM jobs WHERE expires <= ?", (now,))
         return gone
 
@@ -319,41 +261,6 @@ class JobStore:
         return int(count)
 
     # Inside ----------------------------------------------------------------------------------
-
-    @contextmanager
-    def _change(self) -> Iterator[sqlite3.Connection]:
-        """A transaction; within another one, a part of it."""
-        with self._lock:
-            if self._database.in_transaction:
-                yield self._database
-                return
-            try:
-                self._database.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._database
-                    self._database.execute("COMMIT")
-                except BaseException:
-                    # Else all later changes would be a part of this one and never be committed.
-                    # SQLite may have taken it back itself, as where the disk is full.
-                    if self._database.in_transaction:
-                        self._database.execute("ROLLBACK")
-                    raise
-            except sqlite3.OperationalError as error:
-                raise self._failed(error, "make room there, or see who else uses it") from error
-
-    def _failed(self, error: sqlite3.Error | OSError, remedy: str) -> OutputError:
-        is_full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-        return OutputError(
-            "{path} cannot be used as a list of jobs: {value}",
-            remedy=remedy,
-            path=self.path,
-            value=os.strerror(errno.ENOSPC).lower() if is_full else str(error),
-        )
-
-    def _records(self, query: str, *values: object) -> list[JobRecord]:
-        with self._lock:
-            rows = self._database.execute(query, values).fetchall()
-        return [record_of(dict(zip(COLUMNS, row, strict=True))) for row in rows]
 
     def _owns(self, owner: str, job: str) -> bool:
         with self._lock:

@@ -19,7 +19,7 @@ def health_routes(studio: Studio) -> list[Route]:
         """200 while the page is served; ``model``: loading, ready or failed."""
         return JSONResponse({"status": "ok", "model": _model(studio)})
 
-    async def metrics(_: Request) -> Response:
+    def metrics(_: Request) -> Response:
         return PlainTextResponse(
             "".join(_lines(studio, time.monotonic() - begun)), media_type=PROMETHEUS
         )
@@ -34,7 +34,7 @@ def _model(studio: Studio) -> str:
 
 
 def _lines(studio: Studio, uptime: float) -> Iterator[str]:
-    speeds = studio.model.speeds
+    speeds, disk = studio.model.speeds, studio.limits.disk
     for name, kind, text, value in (
         ("uptime_seconds", "gauge", "Seconds since the page was started", round(uptime, 1)),
         ("sessions", "gauge", "Visits that the server keeps", len(studio.sessions)),
@@ -42,5 +42,7 @@ def _lines(studio: Studio, uptime: float) -> Iterator[str]:
         ("model_ready", "gauge", "1 once the model is loaded", int(_model(studio) == "ready")),
         ("runs_total", "counter", "Finished restorations since the start", speeds.finished),
         ("frames_total", "counter", "Frames restored by them", speeds.frames),
+        ("disk_used_bytes", "gauge", "Files of visitors and calls", disk.used if disk else 0),
+        ("disk_room_bytes", "gauge", "What more is taken", disk.room if disk else 0),
     ):
         yield f"# HELP dloral_{name} {text}\n# TYPE dloral_{name} {kind}\ndloral_{name} {value}\n"

@@ -11,8 +11,10 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dloral.studio.disk import Disk
 from dloral.studio.shares import BusyError, Shares, address_of, caller
 
 LOGIN_TRIES = 10
@@ -24,7 +26,8 @@ MOST_ADDRESSES = 10_000
 MOST_CALL_BYTES = 2_000_000
 """Of the body of a call that is no upload; the page's have a few thousand."""
 
-_UPLOADS = ("/upload", "/clip", "/upload_progress")
+_GRADIOS_UPLOAD = "/upload"
+_UPLOADS = (_GRADIOS_UPLOAD, "/clip", "/upload_progress")
 
 SPACES = "https://huggingface.co https://*.hf.space"
 
@@ -69,12 +72,17 @@ def framed_by(allow_framing: bool) -> str:
 
 
 class Hygiene:
-    """The middleware. ``hosts``: names that a call may give as Host, None: any."""
+    """The middleware. ``hosts``: names that a call may give as Host, None: any. ``disk``: what
+    Gradio takes in has to have room there; the page's own uploads are looked at by their route."""
 
     def __init__(
-        self, app: ASGIApp, hosts: Iterable[str] | None = None, may_be_framed_by: str = "'none'"
+        self,
+        app: ASGIApp,
+        hosts: Iterable[str] | None = None,
+        may_be_framed_by: str = "'none'",
+        disk: Disk | None = None,
     ) -> None:
-        self._app = app
+        self._app, self._disk = app, disk
         self._hosts = None if hosts is None else {host.lower() for host in hosts}
         self._headers = security_headers(may_be_framed_by)
         self._logins = Logins()
@@ -109,7 +117,12 @@ class Hygiene:
         if refusal is not None:
             await _refuse(send_with_headers, *refusal)
             return
-        limited = receive if _is_upload(scope["path"]) else _limited(receive)
+        most = await self._most_bytes(scope["path"])
+        length = headers.get("content-length", "")
+        if most is not None and length.isdigit() and int(length) > most:
+            await _refuse(send_with_headers, 507, "this page's disk has no room for that file")
+            return
+        limited = receive if most is None else _limited(receive, most)
         whose = address_of(address, headers)
         known = caller.set(whose)
         try:
@@ -119,6 +132,15 @@ class Hygiene:
             await _refuse(send_with_headers, 429, "too many calls at once; wait for the others")
         finally:
             caller.reset(known)
+
+    async def _most_bytes(self, path: str) -> int | None:
+        """Of a call's body; None where its route looks at that."""
+        if not _is_upload(path):
+            return MOST_CALL_BYTES
+        if self._disk is None or not path.rstrip("/").endswith(_GRADIOS_UPLOAD):
+            return None
+        disk = self._disk
+        return await run_in_threadpool(lambda: disk.room)
 
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
         if self._hosts is not None and host_of(headers.get("host", "")) not in self._hosts:
@@ -164,8 +186,8 @@ def _is_upload(path: str) -> bool:
     return path.rstrip("/").endswith(_UPLOADS)
 
 
-def _limited(receive: Receive) -> Receive:
-    """Bodies without a length end where they are too large: the rest is not read."""
+def _limited(receive: Receive, most: int) -> Receive:
+    """Bodies without a length end beyond ``most`` bytes: the rest is not read."""
     size = 0
 
     async def counted() -> Message:
@@ -173,7 +195,7 @@ def _limited(receive: Receive) -> Receive:
         message = await receive()
         if message["type"] == "http.request":
             size += len(message.get("body", b""))
-            if size > MOST_CALL_BYTES:
+            if size > most:
                 return {"type": "http.disconnect"}
         return message
 

@@ -83,9 +83,9 @@ class Job:
         self._lock = threading.RLock()
         self._ended = threading.Event()
 
-    def start(self) -> None:
-        """Into the queue; InputError if that is full."""
-        self._queue.add(self)
+    def start(self, is_let_in: bool = False) -> None:
+        """Into the queue; InputError if that is full and it was not let in before."""
+        self._queue.add(self, is_let_in)
 
     @property
     def before(self) -> int:
@@ -216,7 +216,7 @@ class Job:
             self._queue.reserve(self)
             self.stage = PAUSED
         else:
-            self.start()
+            self.start(is_let_in=True)
 
     def settle(self, result: Result) -> None:
         """Be done, with a result that was not made here."""

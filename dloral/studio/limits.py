@@ -1,6 +1,5 @@
 """What a visitor may ask for, said before a call is accepted: with the number and the limit."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from dloral.errors import InputError
 from dloral.jobs.admission import admitted_size
 from dloral.jobs.spans import expected_frames, output_size
 from dloral.options import UpscaleOptions
+from dloral.studio.disk import Disk
 from dloral.studio.estimates import time_in_words
 from dloral.video.probe import ClipInfo
 
@@ -21,21 +21,18 @@ _SMALL = 0.15
 TWICE = 2.2
 """A job's segments, its result, and the viewer's clip."""
 
-KEPT_FREE = 500_000_000
-"""Bytes that stay free on the disk."""
-
 
 @dataclass(frozen=True)
 class Limits:
     """What a visitor may ask for. ``max_upload``: bytes; ``max_minutes``: of a clip, restored at
     once; ``max_pixels``: of a frame of the result; ``max_hours``: that a run is expected to take;
-    None: any. ``folder``: where results are kept."""
+    None: any. ``disk``: where files are kept, None: not looked at."""
 
     max_upload: int
     max_minutes: float | None = None
     max_pixels: int | None = None
     max_hours: float | None = None
-    folder: Path | None = None
+    disk: Disk | None = None
 
     @property
     def max_seconds(self) -> float | None:
@@ -57,7 +54,6 @@ class Limits:
         """InputError or ResourceError if more is to be restored at once than is allowed, or than
         memory and disk have room for. ``expected_seconds``: of the run, where that is known."""
         self.check_frame(clip, options)
-        height, width = output_size(clip, options)
         frames = 1 if clip.kind == "image" else expected_frames(clip, options)
         if frames is None:
             return
@@ -70,7 +66,9 @@ class Limits:
                     f"to {time_in_words(3600 * self.max_hours)}",
                     remedy="choose a shorter part or a smaller size",
                 )
-        self._check_disk(frames * height * width * BYTES_PER_PIXEL.get(kept_as, _SMALL) * TWICE)
+        if self.disk is not None:
+            size = planned_bytes(clip, options, kept_as)
+            self.disk.check(size, "choose a shorter part, a smaller size, or H.264")
 
     def _check_pixels(self, path: Path, height: int, width: int) -> None:
         if self.max_pixels is not None and height * width > self.max_pixels:
@@ -97,19 +95,12 @@ class Limits:
                 remedy="choose a shorter part on the strip",
             )
 
-    def _check_disk(self, size: float) -> None:
-        if self.folder is None:
-            return
-        place = next((one for one in (self.folder, *self.folder.parents) if one.is_dir()), None)
-        if place is None:
-            return
-        free = shutil.disk_usage(place).free - KEPT_FREE
-        if size > free:
-            raise InputError(
-                f"the result would take about {size / 1e9:.1f} GB, and {max(free, 0) / 1e9:.1f} GB "
-                "of this page's disk are free",
-                remedy="choose a shorter part, a smaller size, or H.264",
-            )
+
+def planned_bytes(clip: ClipInfo, options: UpscaleOptions, kept_as: str) -> float:
+    """About how much a run writes in all; 0 where its frames cannot be counted beforehand."""
+    height, width = output_size(clip, options)
+    frames = 1 if clip.kind == "image" else expected_frames(clip, options)
+    return (frames or 0) * height * width * BYTES_PER_PIXEL.get(kept_as, _SMALL) * TWICE
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,27 @@ A job's folder keeps its journal (:mod:`dloral.jobs.journal`), so a job that was
 server ended, however that was, goes on from its last segment when the next one starts.
 """
 
+import contextlib
 import json
+import logging
+import sqlite3
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from dloral.errors import OutputError
+from dloral.errors import DLoRALError, OutputError
 from dloral.jobs.records import DONE, FAILED, PAUSED, JobRecord
 from dloral.jobs.store import JobStore
+from dloral.jobs.store_file import DamagedStoreError
+from dloral.studio.jottings import jot, jotted, place_of
 from dloral.studio.settings import Settings, as_restored, settings_from
 from dloral.upscale import Progress
 from dloral.video.probe import ClipInfo
+
+_log = logging.getLogger(__name__)
 
 RESULT = "result.json"
 REPORT_SECONDS = 1.0
@@ -55,74 +61,137 @@ class Result:
 
 
 class JobRow:
-    """One job's row. ``keep_seconds``: how long a result is kept."""
+    """One job's row. ``keep_seconds``: how long a result is kept.
 
-    def __init__(self, store: JobStore, job: str, keep_seconds: float) -> None:
-        self._store, self.job, self._keep_seconds = store, job, keep_seconds
+    A list that cannot be written, such as on a full disk, ends no job: that is logged, and the next
+    server makes again what it does not know of."""
+
+    def __init__(self, store: JobStore, record: JobRecord, keep_seconds: float) -> None:
+        self._store, self._record, self._keep_seconds = store, record, keep_seconds
         self._reported = 0.0
 
+    @property
+    def job(self) -> str:
+        """Its number in the list."""
+        return self._record.id
+
     def begins(self) -> None:
-        self._store.begin(self.job)
+        self._change(lambda: self._store.begin(self.job))
 
     def report(self, progress: Progress) -> None:
         now = time.monotonic()
         if now - self._reported >= REPORT_SECONDS:
             self._reported = now
-            rate = progress.frames_per_second
-            with suppress(OutputError):  # the journal knows; a list that is behind is no failure
-                self._store.report(self.job, progress.frame, progress.num_frames, rate)
+            told = progress.frame, progress.num_frames, progress.frames_per_second
+            with _logged():
+                self._store.report(self.job, *told)
 
     def paused(self, progress: Progress | None) -> None:
         if progress is not None:
             self._reported = 0.0
             self.report(progress)
-        self._store.end(self.job, PAUSED)
+        self._change(lambda: self._store.end(self.job, PAUSED))
 
     def waits(self, settings: Settings, is_last: bool = False) -> None:
-        self._store.wait(self.job, kept_settings(settings), is_last)
+        self._change(lambda: self._store.wait(self.job, kept_settings(settings), is_last))
 
     def changed(self, settings: Settings) -> None:
-        self._store.change(self.job, kept_settings(settings))
+        self._change(lambda: self._store.change(self.job, kept_settings(settings)))
 
     def done(self) -> None:
-        self._store.end(self.job, DONE, keep_seconds=self._keep_seconds)
+        keep = self._keep_seconds
+        self._change(lambda: self._store.end(self.job, DONE, keep_seconds=keep))
 
     def failed(self, error: str) -> None:
-        self._store.end(self.job, FAILED, error=error, keep_seconds=self._keep_seconds)
+        keep = self._keep_seconds
+        self._change(lambda: self._store.end(self.job, FAILED, error=error, keep_seconds=keep))
 
     def forget(self) -> None:
-        self._store.forget(self.job)
+        with _logged():
+            place_of(self._record.folder).unlink(missing_ok=True)
+            self._store.forget(self.job)
+
+    def jot(self) -> None:
+        """Write down beside the job's folder what the list says of it now."""
+        with _logged():
+            jot(self._store.get(self.job))
+
+    def _change(self, change: Callable[[], None]) -> None:
+        with _logged():
+            change()
+        self.jot()
+
+
+@contextlib.contextmanager
+def _logged() -> Iterator[None]:
+    try:
+        yield
+    except (DLoRALError, OSError, sqlite3.Error) as error:  # the last: closed at the server's end
+        _log.warning("%s", error)
 
 
 class Records:
-    """The rows of all visitors' jobs."""
+    """The rows of all visitors' jobs. ``sessions``: the folder that their visits are in."""
 
-    def __init__(self, store: JobStore, keep_seconds: float) -> None:
-        self._store, self._keep_seconds = store, keep_seconds
+    def __init__(self, store: JobStore, keep_seconds: float, sessions: Path) -> None:
+        self._store, self._keep_seconds, self._sessions = store, keep_seconds, sessions
 
     def add(self, token: str, clip: ClipInfo, folder: Path, settings: Settings) -> JobRow:
+        """OutputError where the list cannot be written."""
         kept = kept_settings(settings)
-        row = self._store.add(token, clip.path.name, clip.path, folder, kept)
-        return self.row(row)
+        record = self._store.add(token, clip.path.name, clip.path, folder, kept)
+        try:
+            jot(record)
+        except OutputError:
+            self.row(record).forget()
+            raise
+        return self.row(record)
 
     def row(self, record: JobRecord) -> JobRow:
-        return JobRow(self._store, record.id, self._keep_seconds)
+        return JobRow(self._store, record, self._keep_seconds)
 
     def recover(self) -> list[JobRecord]:
-        """Every job in order; those that were running wait again."""
+        """Every job in order; those that were running wait again. What the list has lost of jobs
+        is taken from what is written beside their folders. A visit has one: where a server ended
+        while a new one took an old one's place, the old one is forgotten."""
+        known = {record.id for record in self._store.all()}
+        now = time.time()
+        for record in jotted(self._sessions):
+            if record.id not in known and not (record.expires and record.expires <= now):
+                self._store.put(record)
         self._store.expire()
         self._store.recover()
-        return self._store.all()
+        found = self._store.all()
+        newest = {one.folder.parent: one for one in sorted(found, key=lambda one: one.created)}
+        for record in found:
+            if record is not newest[record.folder.parent]:
+                self.forget(record)
+        return [record for record in found if record is newest[record.folder.parent]]
 
     def arrange(self, rows: Sequence[JobRow]) -> None:
         """See :meth:`dloral.jobs.store.JobStore.arrange`."""
         self._store.arrange([row.job for row in rows])
+        for row in rows:
+            row.jot()
 
     def forget(self, record: JobRecord) -> None:
-        self._store.forget(record.id)
+        self.row(record).forget()
 
     def close(self) -> None:
         self._store.close()
+
+
+def open_records(file: Path, keep_seconds: float, sessions: Path) -> Records:
+    """The rows in ``file``, which is made anew where it is damaged: what it said is written beside
+    the jobs' folders in ``sessions`` too. OutputError where it cannot be used."""
+    try:
+        store = JobStore(file)
+    except DamagedStoreError as error:
+        _log.warning("%s is made anew from what is written beside the jobs: %s", file, error.value)
+        for suffix in ("", "-wal", "-shm"):
+            file.with_name(file.name + suffix).unlink(missing_ok=True)
+        store = JobStore(file)
+    return Records(store, keep_seconds, sessions)
 
 
 def kept_settings(settings: Settings) -> dict[str, Any]:
@@ -141,11 +210,10 @@ def settings_of(record: JobRecord) -> Settings:
 
 def write_result(result: Result) -> None:
     """Keep a result's facts beside its files."""
+    files = (result.file, result.settings_file, result.viewer_file, result.profile_file)
     facts: dict[str, Any] = {
-        "files": [
-            file.name
-            for file in (result.file, result.settings_file, result.viewer_file, result.profile_file)
-        ],
+        "files": [file.name for file in files],
+        "bytes": [file.stat().st_size for file in files],
         "times": [str(time) for time in result.times],
         "durations": [str(duration) for duration in result.durations],
         "size": result.size,
@@ -160,14 +228,24 @@ def write_result(result: Result) -> None:
 
 
 def read_result(folder: Path, clip: ClipInfo, settings: Settings) -> Result | None:
-    """What :func:`write_result` kept; None where it, or a file of the result, is not there."""
+    """What :func:`write_result` kept; None where it, or a file of the result, is not there or not
+    whole."""
     try:
         facts = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        files = [folder / name for name in facts["files"]]
+        sizes = [file.stat().st_size for file in files]
+        if sizes != facts.get("bytes", sizes):
+            return None
+        return _result_of(facts, files, clip, settings)
+    except (OSError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError) as error:
+        if not isinstance(error, FileNotFoundError):
+            _log.warning("a result in %s is damaged: %r", folder.name, error)
         return None
-    files = [folder / name for name in facts["files"]]
-    if not all(file.is_file() for file in files):
-        return None
+
+
+def _result_of(
+    facts: dict[str, Any], files: Sequence[Path], clip: ClipInfo, settings: Settings
+) -> Result:
     kept = settings.as_dict() | {"scenes": facts["scenes"]}
     found = settings_from(kept, settings.options.model)
     file, settings_file, viewer_file, profile_file = files

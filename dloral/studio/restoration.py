@@ -3,7 +3,7 @@ measures of every frame, the settings' file."""
 
 import shutil
 import zipfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from fractions import Fraction
@@ -14,8 +14,10 @@ from torch import Tensor
 
 from dloral.files import write_whole
 from dloral.frames.resize import resize_bicubic
-from dloral.jobs.journal import JOURNAL, journal_folder
+from dloral.jobs.journal import JOURNAL, JournalError, journal_folder
 from dloral.jobs.spans import expected_frames, output_size
+from dloral.options import UpscaleOptions
+from dloral.prompts import Scene
 from dloral.studio.animated import as_shown, is_gif
 from dloral.studio.measures import Measures
 from dloral.studio.pictures import png_of, stacked, within
@@ -64,7 +66,7 @@ def restore(
     pairs = _Pairs(viewer_file, clip, settings, size)
     stop = (folder / STOP).exists
     result: Result | None = None
-    steps = upscale_steps(source, target, options, pipe, settings.scenes, stop=stop)
+    steps = _steps(source, target, options, pipe, settings.scenes, stop)
     with closing(steps), ExitStack() as viewing:
         if not is_resumed:
             viewing.enter_context(pairs)
@@ -95,6 +97,23 @@ def restore(
 def _remove(*paths: Path) -> None:
     for path in paths:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _steps(
+    source: ClipInfo,
+    target: Path,
+    options: UpscaleOptions,
+    pipe: "FrameGenerator",
+    scenes: tuple[Scene, ...],
+    stop: Callable[[], bool],
+) -> Generator[Progress, None, None]:
+    """As :func:`upscale_steps`. Finished parts that cannot be used, since they are damaged or of
+    an earlier version of this software, are made again: nobody could choose another target here."""
+    try:
+        yield from upscale_steps(source, target, options, pipe, scenes, stop=stop)
+    except JournalError:
+        shutil.rmtree(journal_folder(target), ignore_errors=True)
+        yield from upscale_steps(source, target, options, pipe, scenes, stop=stop)
 
 
 def _finished(

@@ -226,10 +226,12 @@ class JobQueue:
         self._worker = threading.Thread(target=self._work, name="jobs", daemon=True)
         self._worker.start()
 
-    def add(self, job: Runnable) -> None:
-        """To its place, or behind all others; InputError if too many wait already."""
+    def add(self, job: Runnable, is_let_in: bool = False) -> None:
+        """To its place, or behind all others; InputError if too many wait already, unless it was
+        let in before, by an earlier server."""
         with self._changed:
-            if self._most is not None and self._running and len(self._waiting) >= self._most:
+            is_full = self._most is not None and len(self._waiting) >= self._most
+            if is_full and self._running and not is_let_in:
                 raise InputError(
                     f"{len(self._waiting) + 1} clips are before yours, and no more may wait; "
                     "try again in a few minutes"
@@ -279,6 +281,11 @@ class JobQueue:
                 return 0
             return self._waiting.index(job) + (self._running is not None)
 
+    def jobs(self) -> list[Runnable]:
+        """The one that runs and those that wait."""
+        with self._changed:
+            return [*([self._running] if self._running else []), *self._waiting]
+
     def __len__(self) -> int:
         with self._changed:
             return len(self._waiting) + (self._running is not None)
@@ -288,6 +295,9 @@ class JobQueue:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting)
                 self._running = self._waiting.pop(0)
-            self._running.run()
+            try:
+                self._running.run()
+            except Exception:  # a mistake of ours; those behind it wait for their turn
+                _log.exception("a job did not end as it should")
             with self._changed:
                 self._running = None

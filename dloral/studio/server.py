@@ -17,14 +17,15 @@ from starlette.routing import Mount
 
 import dloral
 from dloral.errors import OptionError, OutputError
-from dloral.jobs.store import JobStore
 from dloral.studio.api import attach_api
+from dloral.studio.disk import Disk
 from dloral.studio.health import health_routes
 from dloral.studio.hygiene import Hygiene, framed_by
-from dloral.studio.limits import Limits, Patience
+from dloral.studio.jobs import Job
+from dloral.studio.limits import Limits, Patience, planned_bytes
 from dloral.studio.models import EVERYBODY, NOBODY, THIS_MACHINE, Models
 from dloral.studio.page import STYLE_SHEETS, build_component
-from dloral.studio.records import Records
+from dloral.studio.records import open_records
 from dloral.studio.routes import build_routes
 from dloral.studio.routes.model import LOCAL_HOSTS
 from dloral.studio.runtime import JobQueue, Model
@@ -65,6 +66,7 @@ def build_parser(name: str | None = None) -> argparse.ArgumentParser:
     add("--share", "a public link for up to a week, through gradio.live", action="store_true")
     add("--auth", "let in only who knows these", metavar="USER:PASSWORD")
     add("--max-upload", "largest file taken, 500mb by default", "500mb", metavar="SIZE")
+    add("--max-disk", "most that visitors' files take together; all but 500mb by default")
     add("--max-minutes", "longest part of a clip restored at once; any by default", type=float)
     add("--max-megapixels", "largest frame of a result; any by default", type=float)
     add("--max-hours", "longest run that is begun, by the estimate; any by default", type=float)
@@ -94,9 +96,10 @@ def serve(folder: Path, arguments: Sequence[str] | None = None, name: str | None
         studio = build_studio((data or folder) / "sessions", options, data is not None)
         blocks = build_page(studio)
         try:
+            # before a page that was open can ask for its visit
+            studio.sessions.recover()
             launch_page(blocks, studio, options)
             studio.model.start()  # after the page is there, which is quick to see, slow to fill
-            studio.sessions.recover()
             blocks.block_thread()
         finally:
             swept.set()
@@ -135,6 +138,8 @@ def kept_folder(options: argparse.Namespace) -> Iterator[Path | None]:
 def check(options: argparse.Namespace) -> None:
     """OptionError in one line for an option that cannot be served."""
     bytes_of_size(options.max_upload)
+    if options.max_disk:
+        bytes_of_size(options.max_disk, "--max-disk")
     chosen_port(options)
     if options.auth is not None and not all(options.auth.partition(":")):
         raise OptionError("--auth has no user or no password; give USER:PASSWORD")
@@ -166,12 +171,12 @@ def chosen_port(options: argparse.Namespace) -> int | None:
     return None if name == "GRADIO_SERVER_PORT" else int(port)
 
 
-def bytes_of_size(text: str) -> int:
+def bytes_of_size(text: str, option: str = "--max-upload") -> int:
     """``500mb`` -> 500000000; OptionError for what is no size."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?b?)", text.strip().lower())
     unit = found[2] if found else ""
     if not found or (unit not in _UNITS and unit + "b" not in _UNITS):
-        raise OptionError(f"--max-upload is {text!r}; give a size such as 500mb or 2gb")
+        raise OptionError(f"{option} is {text!r}; give a size such as 500mb or 2gb")
     return int(float(found[1]) * (_UNITS[unit] if unit in _UNITS else _UNITS[unit + "b"]))
 
 
@@ -182,7 +187,7 @@ def build_studio(folder: Path, options: argparse.Namespace, is_kept: bool = Fals
     records = None
     if is_kept:
         folder.mkdir(parents=True, exist_ok=True)
-        records = Records(JobStore(folder.parent / "jobs.sqlite"), patience.kept)
+        records = open_records(folder.parent / "jobs.sqlite", patience.kept, folder)
     return Studio(
         sessions=Sessions(folder, models, queue, patience, records),
         models=models,
@@ -192,10 +197,26 @@ def build_studio(folder: Path, options: argparse.Namespace, is_kept: bool = Fals
             options.max_minutes,
             None if options.max_megapixels is None else round(1e6 * options.max_megapixels),
             options.max_hours,
-            folder,
+            _disk(folder, options, queue),
         ),
         examples=example_clips(),
     )
+
+
+def _disk(folder: Path, options: argparse.Namespace, queue: JobQueue) -> Disk:
+    """Visits and what Gradio keeps of calls, with what the queue's jobs will write."""
+
+    def promised() -> float:
+        return sum(
+            planned_bytes(job.clip, job.settings.options, job.settings.format)
+            for job in queue.jobs()
+            if isinstance(job, Job)
+        )
+
+    gradios = Path(os.environ.get("GRADIO_TEMP_DIR") or folder)  # set by dloral.studio.launch
+    folders = {gradios, folder} if folder.parent != gradios else {gradios}
+    most = bytes_of_size(options.max_disk, "--max-disk") if options.max_disk else None
+    return Disk(tuple(folders), most, promised)
 
 
 def _first_model(options: argparse.Namespace) -> Model:
@@ -256,7 +277,7 @@ def launch_page(blocks: gr.Blocks, studio: Studio, options: argparse.Namespace) 
             css_paths=STYLE_SHEETS,
             app_kwargs={
                 "routes": [Mount("/studio", build_routes(studio)), *health_routes(studio)],
-                "middleware": [Middleware(Hygiene, **hygiene(options))],
+                "middleware": [Middleware(Hygiene, **hygiene(options), disk=studio.limits.disk)],
             },
             mcp_server=options.mcp,
             footer_links=[],

@@ -4,7 +4,6 @@ A visitor is known by a secret token that their browser keeps for its tab, so th
 anew finds clip and job again, and nobody finds anybody else's.
 """
 
-import logging
 import secrets
 import shutil
 import threading
@@ -14,14 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from dloral.errors import DLoRALError, InputError
-from dloral.jobs.records import DONE, JobRecord
+from dloral.jobs.records import JobRecord
 from dloral.jobs.store import hashed
 from dloral.options import UpscaleOptions
 from dloral.studio.jobs import Job
 from dloral.studio.limits import Patience
 from dloral.studio.models import Models
 from dloral.studio.preview import Preview
-from dloral.studio.records import Records, Result, read_result, settings_of
+from dloral.studio.records import JobRow, Records, Result
+from dloral.studio.recovery import recovered
 from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.scenes import SceneSearch
 from dloral.studio.settings import Settings
@@ -29,8 +29,6 @@ from dloral.studio.shares import caller
 from dloral.studio.stored import stored_job
 from dloral.studio.uploads import checked_name, link_or_copy
 from dloral.video.probe import ClipInfo, probe
-
-_log = logging.getLogger(__name__)
 
 CLOSING_SECONDS = 10
 """How long the end of a session waits for its job, which stops within a frame."""
@@ -111,11 +109,11 @@ class Session:
             options = replace(settings.options, model=model.name, vae=model.vae)
             settings = replace(settings, options=options)
             job = Job(clip, place, settings, model, self._queue, self._models.without_gpu(model))
-            if self._records:
-                job.row = self._records.add(self._token, clip, place, settings)
             try:
+                if self._records:
+                    job.row = self._records.add(self._token, clip, place, settings)
                 job.start()
-            except InputError:
+            except DLoRALError:
                 shutil.rmtree(place)
                 if job.row:
                     job.row.forget()
@@ -124,20 +122,21 @@ class Session:
             self.job = job
             return job
 
-    def take_up(self, record: JobRecord, model: Model) -> None:
-        """A job of an earlier server: it waits again, or has ended. InputError and the like where
-        its clip is not there."""
-        assert self._records is not None
+    def take_up(
+        self,
+        clip: ClipInfo,
+        settings: Settings,
+        model: Model,
+        row: JobRow,
+        record: JobRecord,
+        result: Result | None,
+    ) -> None:
+        """Have the job of an earlier server that ``row`` and ``record`` tell of."""
         with self.lock:
-            self.clip = probe(record.source, isolated=True)
-            settings = settings_of(record)
-            job = Job(self.clip, record.folder, settings, model, self._queue)
-            job.row = self._records.row(record)
-            result = read_result(record.folder, self.clip, settings)
-            if result is None and record.state == DONE:
-                raise InputError("the result is not there any more")
+            job = Job(clip, record.folder, settings, model, self._queue)
+            job.row = row
             job.take_up(record, result)
-            self.job = job
+            self.clip, self.job = clip, job
 
     def show_stored(self, stored: Path) -> None:
         """A result of the clip that was made before, if there is one by the model in use."""
@@ -267,6 +266,7 @@ class Sessions:
         self.patience = patience or Patience()
         self.started = secrets.token_hex(4)  # tells a page that its server was started anew
         self._folder = folder
+        self._earlier = list(folder.iterdir()) if folder.is_dir() else []
         self._models = models
         self._queue = queue
         self._lock = threading.Lock()
@@ -356,27 +356,13 @@ class Sessions:
         visitors without one go."""
         if self._records is None:
             return
-        models: dict[tuple[str, str], Model] = {}
-        kept = set()
-        for record in self._records.recover():
-            options = settings_of(record).options
-            key = (options.model, options.vae)
-            if key not in models:
-                models[key] = self._models.again(*key)
-            folder = record.folder.parent
-            session = Session(folder, self._models, self._queue, "", self._records)
-            try:
-                session.take_up(record, models[key])
-            except DLoRALError as error:
-                _log.warning("a job of an earlier run is given up: %s", error)
-                self._records.forget(record)
-                continue
-            kept.add(folder)
+
+        def new(folder: Path) -> Session:
+            return Session(folder, self._models, self._queue, "", self._records)
+
+        for owner, session in recovered(self._records, self._models, self._earlier, new):
             with self._lock:
-                self._open[record.owner] = session, time.monotonic() + self.patience.silent
-        for folder in self._folder.iterdir() if self._folder.is_dir() else ():
-            if folder.is_dir() and folder not in kept:
-                shutil.rmtree(folder, ignore_errors=True)
+                self._open[owner] = session, time.monotonic() + self.patience.silent
 
     def look(self, now: float) -> None:
         """Remove those that are given up at ``now``, and results that are too old."""

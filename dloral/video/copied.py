@@ -19,7 +19,7 @@ from dloral.video.labels import label
 _PREROLL = Fraction(1, 10)
 """Seconds of sound kept before a cut, hidden by an MP4 edit list: decoders need a run-up."""
 
-_LOST_TIME = 10
+LOST_TIME = 10
 """Seconds: sound that comes so long after all else ended has a damaged time."""
 
 
@@ -39,10 +39,13 @@ class Cut:
     def is_lost(self, begin: Fraction, before: Fraction | None) -> bool:
         """Whether a packet that begins at ``begin`` of the result, behind one that ended at
         ``before``, can only have a damaged time."""
-        if self.last is None:
-            return False
-        end = self.last - self.origin
-        return begin > max(end, before or end) + _LOST_TIME
+        end = self.span
+        return end is not None and begin > max(end, before or end) + LOST_TIME
+
+    @property
+    def span(self) -> Fraction | None:
+        """Seconds of the result that have a picture, where that is known."""
+        return None if self.last is None else self.last - self.origin
 
 
 class Track(Protocol):

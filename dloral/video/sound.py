@@ -13,7 +13,7 @@ from av.audio.codeccontext import AudioCodecContext
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
 
-from dloral.video.copied import Cut
+from dloral.video.copied import LOST_TIME, Cut
 from dloral.video.labels import label
 
 _AAC_RATES = (
@@ -27,6 +27,10 @@ _OPUS_RATE = 48000
 _BITS_PER_CHANNEL = 96_000
 _GAP = Fraction(1, 10)
 """Seconds without sound that are filled with silence."""
+
+_MOST_SILENCE = 2_000_000_000
+"""Samples of all channels together, six hours of stereo, which take a minute or two to encode: a
+file of a few kilobytes can name times that are weeks apart."""
 
 _SAME_SPEAKERS = {"5.1(side)": "5.1", "5.0(side)": "5.0", "quad(side)": "quad"}
 """Layouts that differ in a name only, to those that every player knows."""
@@ -75,6 +79,7 @@ class NewSound:
         self._resampler: AudioResampler | None = None
         self._input: tuple[str, str, int] | None = None  # what the resampler is set up for
         self._position: int | None = None  # the next sample of the result
+        self._silence = 0  # samples of it, so far
         self.lost = 0
         label(self._stream, stream)
 
@@ -141,11 +146,23 @@ class NewSound:
             samples = samples[: max(0, round((cut.end - cut.origin) * self._rate) - at)]
         if not len(samples):
             return
+        gap = 0 if self._position is None else max(at - self._position, 0)
+        if self._silence + gap > self._most_silence(cut):
+            self.lost += 1
+            return
+        self._silence += gap
         while self._position is not None and at > self._position:
             length = min(at - self._position, self._rate)
             silence = np.zeros((length, samples.shape[1]), np.float32)
             yield from self._put(silence, self._position)
         yield from self._put(samples, at)
+
+    def _most_silence(self, cut: Cut) -> int:
+        """Samples that may be made in all: what the picture lasts, and a little."""
+        most = _MOST_SILENCE // self._stream.codec_context.channels
+        if (span := cut.span) is None:
+            return most
+        return min(most, round((max(span, Fraction(0)) + LOST_TIME) * self._rate))
 
     def _put(self, samples: np.ndarray, at: int) -> Iterator[Packet]:
         """``samples``: (samples, channels)."""

@@ -162,6 +162,8 @@ class Tracks:
             cut = self._cut = replace(cut, end=cut.origin + seconds)
         elif cut.end is not None:
             cut = self._cut = replace(cut, end=max(cut.end, cut.origin + seconds))
+        if cut.last is None:
+            cut = self._cut = replace(cut, last=cut.origin + seconds)
         self.mux_until(None)
         for track in self._tracks.values():
             self._mux(track.rest(cut))

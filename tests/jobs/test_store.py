@@ -21,6 +21,7 @@ from dloral.jobs.records import (
     JobRecord,
 )
 from dloral.jobs.store import JobStore
+from dloral.jobs.store_file import DamagedStoreError
 
 ME, YOU = "my token", "your token"
 
@@ -144,6 +145,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from dloral.jobs.store import JobStore
+from dloral.jobs.store_file import DamagedStoreError
 store = JobStore(Path(sys.argv[1]))
 for name in "abcd":
     store.add("my token", name, Path(name), Path(name), {})
@@ -207,3 +209,56 @@ def test_a_file_that_is_none_or_of_another_version_is_said(tmp_path):
     if os.getuid():
         with pytest.raises(OutputError):
             JobStore(Path("/proc/nothing/jobs"))
+
+
+def _overwrite(file: Path) -> None:
+    file.write_bytes(b"no header" * 20 + file.read_bytes()[180:])
+
+
+def _empty_a_page(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:4096] + bytes(4096) + file.read_bytes()[8192:])
+
+
+def _cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-5000])
+
+
+def _change_a_row(file: Path) -> None:
+    file.write_bytes(file.read_bytes().replace(b'{"scale": 2}', b'{"scale": 2['))
+
+
+@pytest.mark.parametrize("damage", [_overwrite, _empty_a_page, _cut, _change_a_row])
+def test_a_damaged_file_is_said_to_be_one(tmp_path, damage):
+    store = JobStore(tmp_path / "jobs.sqlite")
+    for number in range(30):
+        add(store, f"{number}")
+    store.close()
+    damage(store.path)
+    with pytest.raises(DamagedStoreError, match="cannot be used as a list of jobs") as caught:
+        JobStore(store.path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_disk_that_was_full_loses_nothing_later(store):
+    first = add(store, "a")
+    (pages,) = store._database.execute("PRAGMA page_count").fetchone()
+    store._database.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(OutputError, match="no space left on device; make room there"):
+        store.add(ME, "b", Path("/b"), Path("/b"), {"prompt": "x" * 20_000})
+    store._database.execute("PRAGMA max_page_count = 1000000")
+    store.end(first.id, DONE)
+    add(store, "c")
+    other = JobStore(store.path)  # sees what was committed alone
+    assert [(job.name, job.state) for job in other.all()] == [("a", DONE), ("c", WAITING)]
+    other.close()
+
+
+def test_a_job_kept_elsewhere_comes_back_as_it_was(store, tmp_path):
+    record = add(store, "a")
+    store.end(record.id, DONE, {"file": "a.mp4"}, keep_seconds=60)
+    kept = store.get(record.id)
+    other = JobStore(tmp_path / "other.sqlite")
+    other.put(kept)
+    other.put(record)  # it is there: nothing changes
+    assert other.all() == [kept]
+    other.close()

@@ -8,7 +8,7 @@ import pytest
 
 from dloral import UpscaleOptions
 from dloral.errors import DLoRALError
-from dloral.studio import limits
+from dloral.studio.disk import Disk
 from dloral.studio.limits import Limits
 from dloral.video.probe import ClipInfo
 
@@ -39,10 +39,8 @@ def test_what_is_too_much_is_one_line_with_the_number_and_the_limit(allowed, cli
 
 def test_a_result_that_the_disk_cannot_hold_is_refused(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(
-        limits.shutil, "disk_usage", lambda place: usage._replace(free=2_500_000_000)
-    )
-    allowed = Limits(10**6, folder=tmp_path / "not" / "yet")
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=2_500_000_000))
+    allowed = Limits(10**6, disk=Disk([tmp_path / "not" / "yet"]))
     options = UpscaleOptions(model="bicubic", scale=2)
     allowed.check(clip_of(), options, "h264")
     with pytest.raises(DLoRALError, match=r"about 4\.9 GB, and 2\.0 GB of this page's disk"):

@@ -68,7 +68,9 @@ def studio(tmp_path: Path, models: Models, store: JobStore) -> Iterator[Studio]:
 def build(folder: Path, models: Models, store: JobStore) -> Studio:
     queue = JobQueue()
     (folder / "sessions").mkdir(exist_ok=True)
-    sessions = Sessions(folder / "sessions", models, queue, Patience(), Records(store, 1000))
+    sessions = Sessions(
+        folder / "sessions", models, queue, Patience(), Records(store, 1000, folder / "sessions")
+    )
     return Studio(sessions, models, queue, Limits(max_upload=10**6), {})
 
 
@@ -338,3 +340,21 @@ def test_a_job_that_is_resumed_at_once_goes_on(browser, start, source):
     wait_for(browser, token, "done")
     result = browser.get(f"/{token}/state").json()["result"]
     assert (len(result["times"]), result["part"]) == (100, False)
+
+
+def test_a_job_that_ends_as_it_should_not_holds_nobody_up(caplog):
+    queue, ended = JobQueue(), threading.Event()
+
+    class Broken:
+        def run(self) -> None:
+            raise OSError("no store")
+
+    class Whole:
+        def run(self) -> None:
+            ended.set()
+
+    jobs = [Broken(), Whole()]
+    for job in jobs:
+        queue.add(job)
+    assert ended.wait(10)
+    assert "did not end as it should" in caplog.text

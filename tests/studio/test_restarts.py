@@ -8,10 +8,9 @@ from clips import frames_of, options, sound_of, write_clip
 
 from dloral import upscale_video
 from dloral.jobs.journal import JOURNAL
-from dloral.jobs.store import JobStore
 from dloral.studio.limits import Patience
 from dloral.studio.models import NOBODY, Models
-from dloral.studio.records import Records
+from dloral.studio.records import open_records
 from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.sessions import Sessions
 from dloral.studio.settings import settings_from
@@ -25,14 +24,14 @@ def source(tmp_path_factory) -> Path:
 class Server:
     """Sessions with a model of their own, as a server has them; ended as SIGKILL would: not."""
 
-    def __init__(self, folder: Path, model: Path, pipe) -> None:
+    def __init__(self, folder: Path, model: Path, pipe, most: int | None = None) -> None:
         self.model = Model(str(model))
         self.model.use(pipe)
-        self.records = Records(JobStore(folder / "jobs.sqlite"), 1000)
+        self.records = open_records(folder / "jobs.sqlite", 1000, folder / "sessions")
         self.sessions = Sessions(
             folder / "sessions",
             Models(self.model, NOBODY),
-            JobQueue(),
+            JobQueue(most),
             Patience(),
             self.records,
         )
@@ -62,7 +61,7 @@ def test_jobs_go_on_where_the_server_ended(tmp_path, source, tiny_model, pipe_of
     assert job.stage == "stopped"
     assert list(job.folder.rglob(JOURNAL))
 
-    second = Server(tmp_path, tiny_model, pipe_of_tiny)
+    second = Server(tmp_path, tiny_model, pipe_of_tiny, most=0)  # who was let in stays so
     assert second.sessions.find("another") is None
     jobs = [second.sessions.find(each).job for each in (token, waiting)]
     assert all(job.wait(100) for job in jobs)
@@ -101,6 +100,73 @@ def test_what_is_gone_is_forgotten_and_strangers_folders_go(
     assert again.sessions.find(token) is None
     assert list((tmp_path / "sessions").iterdir()) == []
     again.sessions.close_all()
+
+
+@pytest.mark.parametrize("damage", ["overwritten", "lost", "no damage"])
+def test_a_damaged_list_loses_no_job_and_leftovers_go(
+    tmp_path, source, tiny_model, pipe_of_tiny, damage
+):
+    first = Server(tmp_path, tiny_model, pipe_of_tiny)
+    token = start(first, source, start=0, duration=0.2)
+    session = first.sessions.find(token)
+    assert session.job.wait(100)
+    result = session.result
+    first.sessions.close_all()
+    (session.folder / "half.part").write_bytes(b"an upload")
+    (session.folder / "earlier").mkdir()
+    (tmp_path / "sessions" / "nobody").mkdir()
+    store = tmp_path / "jobs.sqlite"
+    if damage == "overwritten":
+        store.write_bytes(b"nothing" * 1000)
+    elif damage == "lost":
+        store.unlink()
+
+    second = Server(tmp_path, tiny_model, pipe_of_tiny)
+    assert second.sessions.find(token).result == result
+    assert list((tmp_path / "sessions").iterdir()) == [session.folder]
+    job = result.file.parent
+    assert sorted(session.folder.iterdir()) == sorted(
+        [job, job.with_name(f"{job.name}.job"), session.clip.path.parent]
+    )
+    second.sessions.close(token)
+    assert list((tmp_path / "sessions").iterdir()) == []
+    second.sessions.close_all()
+    third = Server(tmp_path, tiny_model, pipe_of_tiny)
+    assert third.sessions.find(token) is None
+    third.sessions.close_all()
+
+
+def test_a_result_that_is_not_whole_is_made_again(tmp_path, source, tiny_model, pipe_of_tiny):
+    first = Server(tmp_path, tiny_model, pipe_of_tiny)
+    token = start(first, source, start=0, duration=0.2)
+    assert first.sessions.find(token).job.wait(100)
+    result = first.sessions.find(token).result
+    whole = result.file.read_bytes()
+    first.sessions.close_all()
+    result.file.write_bytes(whole[:100])
+    second = Server(tmp_path, tiny_model, pipe_of_tiny)
+    assert second.sessions.find(token).job.wait(100)
+    assert second.sessions.find(token).result.file.read_bytes() == whole
+    second.sessions.close_all()
+
+
+def test_parts_of_another_version_are_made_again(tmp_path, source, tiny_model, pipe_of_tiny):
+    """Nobody could be told to remove a folder on a server."""
+    first = Server(tmp_path, tiny_model, pipe_of_tiny)
+    token = start(first, source)
+    job = first.sessions.find(token).job
+    deadline = time.monotonic() + 100
+    while job.newest is None or job.newest.frame < 60:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    first.sessions.close_all()
+    (journal,) = job.folder.rglob(JOURNAL)
+    journal.write_text(journal.read_text().replace('"journal": 1', '"journal": 99'))
+    second = Server(tmp_path, tiny_model, pipe_of_tiny)
+    job = second.sessions.find(token).job
+    assert job.wait(100)
+    assert (job.stage, len(job.result.times)) == ("done", 110)
+    second.sessions.close_all()
 
 
 @pytest.fixture(scope="module")

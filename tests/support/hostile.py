@@ -27,6 +27,7 @@ ROWS = (
     Row("silence.mkv", True, "left out"),
     Row("slow.mkv", True, ""),
     Row("still.flv", True, ""),
+    Row("late.flv", True, ""),
     Row("nodim.tif", False, "not a readable image"),
     Row("nan.tif", True, "pixels are no numbers"),
     Row("index.mp4", False, "claim 80000000 samples|to be read"),
@@ -36,20 +37,21 @@ ROWS = (
 def write_all(folder: Path) -> None:
     """Every file of :data:`ROWS`."""
     Image.new("1", (8192, 8192)).save(folder / "bomb.png")
-    _write_clip(folder / "silence.mkv", "matroska", [0, 40, 80, 120, 160], sound_at=(0, 10**9))
-    _write_clip(folder / "slow.mkv", "matroska", [0, 5_000_000])
-    _write_clip(folder / "still.flv", "flv", [0, 1])
-    for name in (folder / "still.flv",):
-        name.write_bytes(_same_times(name.read_bytes()))
+    write_clip(folder / "silence.mkv", "matroska", [0, 40, 80, 120, 160], sound_at=(0, 10**9))
+    write_clip(folder / "slow.mkv", "matroska", [0, 5_000_000])
+    write_clip(folder / "still.flv", "flv", [0, 1])
+    still = folder / "still.flv"
+    still.write_bytes(_same_times(still.read_bytes()))
+    write_clip(folder / "late.flv", "flv", [*range(50, 950, 100), 33_555_382])
     save_float_tiff(folder / "nan.tif")
     data = bytearray((folder / "nan.tif").read_bytes())
     data[10:12] = struct.pack("<H", 999)  # the width is another tag now
     (folder / "nodim.tif").write_bytes(data)
-    _write_clip(folder / "index.mp4", "mp4", [0])
+    write_clip(folder / "index.mp4", "mp4", [0])
     _claim_samples(folder / "index.mp4", 80_000_000)
 
 
-def _write_clip(path: Path, container: str, times: list[int], sound_at: tuple[int, ...] = ()):
+def write_clip(path: Path, container: str, times: list[int], sound_at: tuple[int, ...] = ()):
     """Frames of 64 x 48 at ``times`` milliseconds, sound of 0.1 s at seconds."""
     with av.open(str(path), "w", format=container) as output:
         video = output.add_stream("flv" if container == "flv" else "mpeg4", rate=25)

@@ -9,6 +9,7 @@ import pytest
 from dloral.video.probe import probe
 from dloral.video.reader import read_frames
 from dloral.video.writer import open_writer
+from tests.support.hostile import write_clip
 
 
 def carry(source, target, start=0, duration=None, codec=None) -> list[str]:
@@ -229,3 +230,15 @@ def test_sound_that_cannot_be_decoded_is_left_out(clips, tmp_path):
     with av.open(str(tmp_path / "a.mp4")) as container:
         samples = sum(frame.samples for frame in container.decode(audio=0))
     assert samples > 1024 * (len(places) - 15)
+
+
+def test_silence_is_bounded_by_the_picture_as_a_whole(tmp_path):
+    """Sound of 0.1 s each nine seconds, without end: no gap alone is too long."""
+    source = tmp_path / "in.mkv"
+    write_clip(source, "matroska", [0, 40, 80, 120, 160], sound_at=tuple(range(0, 900, 9)))
+    (encoded, lost) = carry(probe(source), tmp_path / "a.mp4")
+    assert "encoded anew as aac" in encoded
+    assert "98 damaged or repeated packets of sound" in lost
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        samples = sum(frame.samples for frame in container.decode(audio=0))
+    assert 9 < samples / 8000 < 10

@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from dloral.errors import InputError
 from dloral.options import AUTO
 from dloral.studio.estimates import plan
+from dloral.studio.limits import Limits
 from dloral.studio.sessions import Session
 from dloral.studio.settings import MOST_BYTES, Settings, settings_from
 from dloral.studio.studio import Studio
@@ -20,6 +21,9 @@ from dloral.video.probe import ClipInfo
 
 MOST_NUMBER = 2**53
 """Numbers of calls are below it; further on, not every whole number is a float."""
+
+LOOK_BYTES = 8_000_000
+"""Of an upload, after which it is looked whether the disk still has room."""
 
 PNG, JPEG = "image/png", "image/jpeg"
 
@@ -46,10 +50,13 @@ def picture(content: bytes, kind: str, headers: dict[str, str] | None = None) ->
     return Response(content, 200, headers, kind)
 
 
-async def receive(request: Request, part: Path, most: int) -> None:
-    """The request's body into a file, as long as it is within ``most`` bytes."""
+async def receive(request: Request, part: Path, limits: Limits) -> None:
+    """The request's body into a file, as long as it is within the limits; InputError beyond."""
     told = request.headers.get("content-length", "0")
-    size = 0
+    size, looked = 0, 0
+    most = limits.max_upload
+    if told.isdigit():
+        await _check_room(limits, min(int(told), most))
     with part.open("wb") as file:
         async for chunk in _chunks(request):
             size += len(chunk)
@@ -58,7 +65,15 @@ async def receive(request: Request, part: Path, most: int) -> None:
                     f"the file has more than the {most / 1e6:g} MB that this page takes; "
                     "cut it, or restore it on the command line"
                 )
+            if size - looked > LOOK_BYTES:  # a body need not say how long it is
+                await _check_room(limits, size - looked)
+                looked = size
             await run_in_threadpool(file.write, chunk)
+
+
+async def _check_room(limits: Limits, size: int) -> None:
+    if limits.disk is not None:
+        await run_in_threadpool(limits.disk.check_upload, size)
 
 
 async def _chunks(request: Request) -> AsyncIterator[bytes]:

@@ -39,7 +39,7 @@ def clip_routes(studio: Studio) -> APIRouter:
         checked_name(name)  # before the file is sent for nothing
         part = session.folder / f"{secrets.token_hex(8)}.part"
         try:
-            await receive(request, part, studio.limits.max_upload)
+            await receive(request, part, studio.limits)
             await run_in_threadpool(session.open_clip, name, lambda copy: _move(part, copy))
         finally:
             part.unlink(missing_ok=True)

@@ -1,0 +1,147 @@
+"""The SQLite file of a list of jobs: opened, checked, changed, and what becomes of its errors."""
+
+import errno
+import os
+import shutil
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dloral.errors import OutputError
+from dloral.jobs.records import COLUMNS, JobRecord, record_of
+
+VERSION = 1
+_SCHEMA = """
+CREATE TABLE jobs (
+    id TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
+    state TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    source TEXT NOT NULL,
+    folder TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    frame INTEGER NOT NULL DEFAULT 0,
+    num_frames INTEGER,
+    rate REAL NOT NULL DEFAULT 0,
+    wish TEXT NOT NULL DEFAULT '',
+    worker TEXT NOT NULL DEFAULT '',
+    attempts INTEGER NOT NULL DEFAULT 0,
+    result TEXT,
+    error TEXT NOT NULL DEFAULT '',
+    created REAL NOT NULL,
+    ended REAL,
+    expires REAL
+);
+CREATE INDEX by_order ON jobs (state, position);
+CREATE INDEX by_owner ON jobs (owner, position);
+"""
+
+_NO_ROOM = 1 << 16
+"""Bytes free on a disk that is as good as full."""
+
+_DAMAGE = (0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+"""Numbers of errors that a damaged file gives: SQLITE_ERROR, where a column's name is another."""
+
+SELECT = f"SELECT {', '.join(COLUMNS)} FROM jobs"
+
+
+class DamagedStoreError(OutputError):
+    """The file is no list of jobs, or not a whole one."""
+
+
+class StoreFile:
+    """The file at ``path``, made where it is not there. OutputError where it cannot be used, such
+    as on a full disk, DamagedStoreError where it is damaged."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(
+                path, timeout=30, check_same_thread=False, isolation_level=None
+            )
+        except (sqlite3.Error, OSError) as error:
+            raise self._unusable(error) from error
+        try:
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = FULL")  # a commit survives a loss of power
+            path.chmod(0o600)
+            version = self._prepare()
+        except OutputError:
+            self.close()
+            raise
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            raise self._unusable(error) from error
+        if version not in (0, VERSION):
+            self.close()
+            raise OutputError(
+                "{path} was written by another version of this software",
+                remedy="remove it, or give another folder",
+                path=path,
+            )
+
+    def _prepare(self) -> int:
+        """Make the table where there is none; the version of what is there."""
+        with self._change() as database:
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                if database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
+                    raise sqlite3.DatabaseError("it has no version")
+                for statement in _SCHEMA.split(";"):
+                    database.execute(statement)
+                database.execute(f"PRAGMA user_version = {VERSION}")
+        if version in (0, VERSION):
+            (found,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise sqlite3.DatabaseError(found.splitlines()[0])
+            try:
+                self._records(SELECT)
+            except (ValueError, TypeError) as error:  # what a row says is not what was written
+                raise sqlite3.DatabaseError(f"a row is damaged: {error}") from error
+        return int(version)
+
+    def close(self) -> None:
+        self._database.close()
+
+    @contextmanager
+    def _change(self) -> Iterator[sqlite3.Connection]:
+        """A transaction; within another one, a part of it."""
+        with self._lock:
+            if self._database.in_transaction:
+                yield self._database
+                return
+            try:
+                self._database.execute("BEGIN IMMEDIATE")
+                yield self._database
+                self._database.execute("COMMIT")
+            except BaseException as error:
+                if self._database.in_transaction:  # SQLite may have ended it by itself
+                    self._database.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error):
+                    raise self._unusable(error) from error
+                raise
+
+    def _unusable(self, error: sqlite3.Error | OSError) -> OutputError:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        is_full = code == sqlite3.SQLITE_FULL or (
+            # what it keeps beside the file has no room
+            code == sqlite3.SQLITE_IOERR and shutil.disk_usage(self.path.parent).free < _NO_ROOM
+        )
+        # Others are locks, permissions and the disk's; those of this module have no number.
+        is_damaged = isinstance(error, sqlite3.Error) and code in _DAMAGE
+        return (DamagedStoreError if is_damaged else OutputError)(
+            "{path} cannot be used as a list of jobs: {value}",
+            remedy="make room there" if is_full else "remove it, or give another folder",
+            path=self.path,
+            value=os.strerror(errno.ENOSPC).lower() if is_full else str(error),
+        )
+
+    def _records(self, query: str, *values: object) -> list[JobRecord]:
+        with self._lock:
+            rows = self._database.execute(query, values).fetchall()
+        return [record_of(dict(zip(COLUMNS, row, strict=True))) for row in rows]

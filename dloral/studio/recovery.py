@@ -1,0 +1,101 @@
+"""Taking up what an earlier server left, however that ended: its jobs go on, and all else goes."""
+
+import contextlib
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from dloral.errors import DLoRALError
+from dloral.jobs.records import DONE, WAITING, JobRecord
+from dloral.studio.jottings import place_of
+from dloral.studio.models import Models
+from dloral.studio.records import JobRow, Records, Result, read_result, settings_of
+from dloral.studio.runtime import Model
+from dloral.studio.settings import Settings
+from dloral.video.probe import ClipInfo, probe
+
+_log = logging.getLogger(__name__)
+
+
+class Visit(Protocol):
+    """What takes up a job: a :class:`~dloral.studio.sessions.Session`."""
+
+    folder: Path
+
+    def take_up(
+        self,
+        clip: ClipInfo,
+        settings: Settings,
+        model: Model,
+        row: JobRow,
+        record: JobRecord,
+        result: Result | None,
+    ) -> None: ...
+
+
+AnyVisit = TypeVar("AnyVisit", bound=Visit)
+
+
+def recovered(
+    records: Records,
+    models: Models,
+    earlier: Sequence[Path],
+    new_session: Callable[[Path], AnyVisit],
+) -> Iterator[tuple[str, AnyVisit]]:
+    """The owners' hashes and the sessions of all jobs of ``records``, in the order they had.
+
+    ``earlier``: the folders of visits that were there when this server began. Those without a job
+    go, and in the others what is neither the clip nor the job's.
+    """
+    known: dict[tuple[str, str], Model] = {}
+    kept = set()
+    for record in records.recover():
+        try:
+            options = settings_of(record).options
+            key = (options.model, options.vae)
+            if key not in known:
+                known[key] = models.again(*key)
+            session = new_session(record.folder.parent)
+            _take_up(session, record, known[key], records)
+        except (DLoRALError, OSError, ValueError, TypeError, LookupError) as error:
+            _log.warning("a job of an earlier run is given up: %s", error)
+            records.forget(record)
+            continue
+        kept.add(session.folder)
+        _tidy(session.folder, record)
+        yield record.owner, session
+    for folder in earlier:
+        if folder not in kept:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _take_up(session: Visit, record: JobRecord, model: Model, records: Records) -> None:
+    """A job of an earlier server: it waits again, or has ended. InputError and the like where its
+    clip is not there."""
+    clip = probe(record.source, isolated=True)
+    settings = settings_of(record)
+    result = None
+    if record.state == DONE:
+        result = read_result(record.folder, clip, settings)
+        if result is None:  # damaged, or taken away: it is made once more
+            record = replace(record, state=WAITING, frame=0)
+    row = records.row(record)
+    if record.state == WAITING:
+        row.waits(settings)
+    session.take_up(clip, settings, model, row, record, result)
+
+
+def _tidy(folder: Path, record: JobRecord) -> None:
+    """Uploads that were broken off, earlier clips and jobs, half a second of motion."""
+    ours = {record.source.parent, record.folder, place_of(record.folder)}
+    for path in folder.iterdir():
+        if path in ours:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
