@@ -208,6 +208,6 @@ def _architecture(pipe: FrameGenerator) -> str:
     package = Path(__file__).parents[1]
     files = [Path(__file__), package / "pipeline.py", *sorted(package.glob("models/*.py"))]
     code = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
-    told = [code, torch.__version__, version("diffusers"), shapes, configs]
+    told: list[Any] = [code, torch.__version__, version("diffusers"), shapes, configs]
     told.append(dict(getattr(pipe, "config", {})))
     return hashlib.sha256(json.dumps(told, default=str, sort_keys=True).encode()).hexdigest()

@@ -77,13 +77,12 @@ def _take_up(session: Visit, record: JobRecord, model: Model, records: Records) 
     clip is not there."""
     clip = probe(record.source, isolated=True)
     settings = settings_of(record)
-    result = None
-    if record.state == DONE:
-        result = read_result(record.folder, clip, settings)
-        if result is None:  # damaged, or taken away: it is made once more
-            record = replace(record, state=WAITING, frame=0)
+    # Of any job: a server whose list could not be written has not said that it is done.
+    result = read_result(record.folder, clip, settings)
+    if result is None and record.state == DONE:  # damaged, or taken away: it is made once more
+        record = replace(record, state=WAITING, frame=0)
     row = records.row(record)
-    if record.state == WAITING:
+    if result is None and record.state == WAITING:
         row.waits(settings)
     session.take_up(clip, settings, model, row, record, result)
 

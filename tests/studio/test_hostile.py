@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import gradio as gr
 import pytest
 from starlette.testclient import TestClient
 
@@ -58,7 +59,10 @@ def test_on_the_page(row, files, studio):
         assert browser.get(f"/{token}/{path}").headers["content-type"] == "image/jpeg"
     shown = browser.post(f"/{token}/preview", json={"frame": 0, **settings})
     assert shown.headers["content-type"] == "image/png"
-    browser.post(f"/{token}/job", json=settings)
+    answer = browser.post(f"/{token}/job", json=settings)
+    if row.refused_online:
+        assert re.search(row.refused_online, answer.json()["error"])
+        return
     state = finish(browser, token)
     job = state["job"]
     check(row, job.get("error") or "", " ".join((state.get("result") or {}).get("notes", [])))
@@ -68,6 +72,10 @@ def test_on_the_page(row, files, studio):
 def test_by_the_api(row, files, studio):
     calls, said = Calls(studio), ""
     given = {"clip": str(files / row.name), "scale": 2.0}
+    if row.refused_online:
+        with pytest.raises(gr.Error, match=row.refused_online):
+            calls.upscale(given | {"start": 0.0}, lambda *at, **more: None)
+        return
     if row.is_restored:
         assert Path(calls.upscale(given | {"start": 0.0}, lambda *at, **more: None)).stat().st_size
         assert calls.preview_frame(given | {"frame": 1}).endswith(".png")

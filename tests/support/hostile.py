@@ -15,11 +15,14 @@ from PIL import Image
 
 
 class Row(NamedTuple):
-    """``said``: a pattern in the error or the notes, empty where nothing need be said."""
+    """``said``: a pattern in the error or the notes, empty where nothing need be said.
+    ``refused_online``: one in what the page and the API say of a file that only the command line
+    restores, empty where they restore it too."""
 
     name: str
     is_restored: bool
     said: str
+    refused_online: str = ""
 
 
 ROWS = (
@@ -27,7 +30,7 @@ ROWS = (
     Row("silence.mkv", True, "left out"),
     Row("slow.mkv", True, ""),
     Row("still.flv", True, ""),
-    Row("late.flv", True, ""),
+    Row("late.flv", True, "", "9:19:15 h are more than the"),
     Row("nodim.tif", False, "not a readable image"),
     Row("nan.tif", True, "pixels are no numbers"),
     Row("index.mp4", False, "claim 80000000 samples|to be read"),
