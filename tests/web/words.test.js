@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { bytesWords, fraction, modelWords, partWords, rangeWords, rateWords, timeWords } from "../../dloral/studio/web/words.js";
+import { bytesWords, fraction, modelWords, partOf, partWords, rangeWords, rateWords, timeWords } from "../../dloral/studio/web/words.js";
 
 test("slow frames are seconds a frame, fast ones frames a second", () => {
   assert.equal(rateWords(24.4), "24 frames/s");
@@ -42,4 +42,16 @@ test("a model is named without its folder", () => {
 test("a scene's start is an exact fraction", () => {
   assert.equal(fraction("13/10"), 1.3);
   assert.equal(fraction("4"), 4);
+});
+
+test("a part holds the frames between its ends, no more and no less", () => {
+  for (const fps of [10, 15, 24, 24000 / 1001, 25, 30000 / 1001, 30, 50, 60]) {
+    for (let from = 0; from < 40; from += 3) {
+      for (const count of [1, 2, 7, 19]) {
+        const { start, duration } = partOf(from / fps, (from + count) / fps);
+        const held = [...Array(80).keys()].filter((frame) => frame / fps >= start - 1e-9 && frame / fps < start + duration - 1e-9);  // decimals, to the server
+        assert.deepEqual(held, [...Array(count).keys()].map((frame) => from + frame), `${count} from ${from} at ${fps}`);
+      }
+    }
+  }
 });

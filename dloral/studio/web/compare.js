@@ -2,6 +2,7 @@
 
 import { announce, find, pictureFrom } from "./dom.js";
 import { RefusedError } from "./link.js";
+import { lookOf } from "./looks.js";
 import { lookWords, settingsWords } from "./results.js";
 import { AFTER, BEFORE, OTHER, PINNED, RESULT } from "./viewer.js";
 
@@ -39,7 +40,7 @@ export class Compare {
     if (!this.preview.last) return;
     this.hasPinned = true;
     const settings = this.look().settings(), { consistency, detail, strength } = settings;
-    this.viewer.names[PINNED] = `Pinned: ${lookWords(settings)}`;
+    this.viewer.names[PINNED] = `Pinned: ${lookName(settings)}`;
     await this.preview.pin({ settings: { consistency, detail }, strength });
     this.viewer.setPair([PINNED, AFTER]);
     this.words();
@@ -106,7 +107,7 @@ export class Compare {
   // Beside a pinned look, which look it is; a part of a frame is not called the whole.
   get restoredWords() {
     if (!this.isPreview) return "Restored";
-    const name = this.hasPinned ? `Now: ${lookWords(this.look().settings())}` : this.choices.length > 2 ? "Restored, dials of now" : "Restored";
+    const name = this.hasPinned ? `Now: ${lookName(this.look().settings())}` : this.choices.length > 2 ? "Restored, dials of now" : "Restored";
     return this.share > 0.9999 ? name : `${name}, ${Math.max(1, Math.floor(100 * this.share))} % so far`;
   }
 
@@ -160,4 +161,6 @@ export class Compare {
   }
 }
 
+// Short enough for a narrow picture; where the dials stand is told under "Fine tuning".
+const lookName = (settings) => lookOf(settings)?.name ?? lookWords(settings);
 const words = (result) => (result ? settingsWords(result.settings) : "");

@@ -1,7 +1,7 @@
 // The strip of thumbnails: which part is restored, and where the shown frame lies.
 
 import { find, pictureFrom } from "./dom.js";
-import { clamp, partWords } from "./words.js";
+import { clamp, partOf, partWords } from "./words.js";
 
 export const THUMBNAILS = 12;
 const HANDLE = 12;  // CSS pixels, how wide one is
@@ -93,9 +93,8 @@ export class Strip {
   // Seconds as the server takes them; no duration: to the end.
   get values() {
     if (!this.clip || this.root.hidden) return { start: 0, duration: null };
-    const round = (seconds) => Math.round(seconds * 1000) / 1000;
-    const isWhole = this.end >= this.clip.seconds - 0.5 / this.clip.fps;
-    return { start: round(this.start), duration: isWhole ? null : round(this.end - this.start) };
+    const isWhole = this.end >= this.clip.seconds - 0.5 / this.clip.fps, { start, duration } = partOf(this.start, this.end);
+    return { start, duration: isWhole ? null : duration };
   }
 
   set({ start = 0, duration = null }) {

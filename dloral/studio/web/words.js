@@ -26,6 +26,14 @@ export const rangeWords = (least, most) => {
   return `${low.endsWith(unit) ? low.slice(0, -unit.length) : low} to ${high}`;
 };
 
+// A part between two frames as the server takes it, in milliseconds; never rounded up, which would
+// lose the first frame or take one more at the end.
+/** @param {number} from @param {number} to  Seconds. */
+export const partOf = (from, to) => {
+  const down = (seconds) => Math.floor(seconds * 1000 + 1e-6) / 1000, start = down(from);
+  return { start, duration: down(to - start) };
+};
+
 // The length of a part of a clip, which may be a fraction of a second.
 /** @param {number} seconds */
 export const partWords = (seconds) => {
