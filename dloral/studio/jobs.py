@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dloral.devices import empty_caches
-from dloral.errors import CancelledError, DLoRALError, InputError, OutputError
+from dloral.errors import CancelledError, DLoRALError, InputError
 from dloral.jobs.records import DONE, FAILED, PAUSED, JobRecord
 from dloral.jobs.spans import expected_frames
 from dloral.studio.estimates import run_seconds
@@ -380,15 +380,12 @@ class Job:
     def _enter(self, stage: str, row: JobRow) -> None:
         """Say in the store how it ended. Where that cannot be written, as on a full disk, the next
         server finds the job as it was before, and its result or its segments in its folder."""
-        try:
-            if stage == "done":
-                row.done()
-            elif stage == "failed":
-                row.failed(told(self.error) if self.error else "")
-            else:
-                row.forget()
-        except OutputError as error:
-            _log.warning("%s", error)
+        if stage == "done":
+            row.done()
+        elif stage == "failed":
+            row.failed(told(self.error) if self.error else "")
+        else:
+            row.forget()
 
 
 def _not_now(job: Job, remedy: str = "look at the list again") -> InputError:

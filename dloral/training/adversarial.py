@@ -32,9 +32,9 @@ class AdversarialConfig:
     texture that no input tells of (our decision). ``balanced``: the generator's gradient at the
     frames is brought to the length of an l1's, so that a weight means the same however steep the
     discriminator is (our decision). ``residual``: the discriminator is also shown, so many times
-    enlarged in value, what the frames add to their enlarged inputs; without it (0) it takes ten
-    times as long to tell answers that differ in fine structure alone (our decision; measured in
-    docs/training.md)."""
+    enlarged in value, what the frames add to their enlarged inputs; without it (0) it takes five
+    times as many steps to tell answers that differ in fine structure alone (our decision;
+    measured in docs/training.md)."""
 
     kind: str = "hinge"
     width: int = 32
