@@ -20,7 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "media"))
+_HERE = Path(__file__).parents[1]
+sys.path[:0] = [str(_HERE), str(_HERE / "tests" / "media")]
 
 from kinds_extras import write_helpers
 from media_kinds import KINDS, make_all

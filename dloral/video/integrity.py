@@ -59,7 +59,7 @@ def _promised_size(file: BinaryIO, size: int) -> int:
     if start[:3] == b"GIF":
         return _gif_size(file, size)
     if int.from_bytes(start[:4], "big") == _EBML:
-        return _matroska_size(file)
+        return _matroska_size(file, size)
     if start[4:8] in _BOXES:
         return _boxes_size(file, size)
     return size
@@ -134,10 +134,11 @@ def _gif_table(flags: bytes) -> int:
     return 3 << ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0
 
 
-def _matroska_size(file: BinaryIO) -> int:
-    file.seek(0)
+def _matroska_size(file: BinaryIO, size: int) -> int:
     at = 0
     for _ in range(2):  # the EBML header, then the segment that holds all else
+        if at > size:  # and maybe beyond what a seek can reach
+            return at
         file.seek(at)
         element = int.from_bytes(file.read(4), "big")
         first = file.read(1)

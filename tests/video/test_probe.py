@@ -177,6 +177,22 @@ def test_cut_off_files_are_found_before_any_work(clips, tmp_path, name, part):
     assert "is cut off" in bad_line(path)
 
 
+@pytest.mark.parametrize("length", [10**6, 2**55, 2**56 - 2], ids=["long", "longer", "longest"])
+@pytest.mark.parametrize("element", [0, 1], ids=["header", "segment"])
+def test_lengths_of_matroska_beyond_any_file_are_one_line(clips, tmp_path, element, length):
+    """No position that a file promises is sought where none can be."""
+    data = bytearray(clips("sound.mkv").read_bytes())
+    at = (0, 5 + (data[4] & 0x7F))[element] + 4
+    if element == 0:
+        data[at : at + 1] = b"\x01" + length.to_bytes(7, "big")
+    else:
+        assert data[at] == 1  # eight bytes, as FFmpeg writes
+        data[at + 1 : at + 8] = length.to_bytes(7, "big")
+    path = tmp_path / "a.mkv"
+    path.write_bytes(data)
+    assert "is cut off" in bad_line(path)
+
+
 def test_mpeg_is_read_to_its_break(clips, tmp_path):
     whole = clips("sound.ts").read_bytes()
     path = tmp_path / "a.ts"
