@@ -23,12 +23,12 @@ from pathlib import Path
 _HERE = Path(__file__).parents[1]
 sys.path[:0] = [str(_HERE), str(_HERE / "tests" / "media")]
 
-from kinds_extras import write_helpers
-from media_kinds import KINDS, make_all
+from kinds_extras import write_helpers  # noqa: E402
+from media_kinds import KINDS, make_all  # noqa: E402
 
-from dloral import DLoRALError, UpscaleOptions
-from dloral.upscale import upscale_steps
-from dloral.weights.loading import load_pipeline
+from dloral import DLoRALError, UpscaleOptions  # noqa: E402
+from dloral.upscale import upscale_steps  # noqa: E402
+from dloral.weights.loading import load_pipeline  # noqa: E402
 
 RESULT, REFUSED, TRACEBACK, NOT_CLEAN, OUTSIDE = 0, 1, 2, 3, 4
 NAMES = {
