@@ -1,7 +1,7 @@
 """Pairs of pictures and clips of two methods, judged without being told which is whose.
 
-    python benchmarks/blind.py make PACKS -o FOLDER --ours compact@1,1 --other realesr.safetensors
-    python benchmarks/blind.py count FOLDER
+    python -m benchmarks.blind make PACKS -o FOLDER --ours compact@1,1 --other realesr.safetensors
+    python -m benchmarks.blind count FOLDER
 
 ``make`` writes ``still_NN.png`` (the same crop of both, left and right, three times as large),
 ``clip_NN.mp4`` (the same in motion, four times over) and ``clip_NN.png`` (six of its frames, left's

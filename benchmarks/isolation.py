@@ -1,6 +1,6 @@
 """What reading and writing in worker processes costs: the same job with them and without.
 
-    python benchmarks/isolation.py CLIP --runs 3
+    python -m benchmarks.isolation CLIP --runs 3
 
 Runs take turns, so that a busy machine is as busy for both; the fastest of each counts.
 """

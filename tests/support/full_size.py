@@ -1,7 +1,7 @@
 """The full model at its real sizes with random weights, and one run of it. Two commands:
 
-    python tests/support/full_size.py make FOLDER     # 2.7 GB
-    python tests/support/full_size.py run FOLDER [FRAMES [SIDE]]
+    PYTHONPATH=. python tests/support/full_size.py make FOLDER     # 2.7 GB
+    PYTHONPATH=. python tests/support/full_size.py run FOLDER [FRAMES [SIDE]]
 
 ``run`` restores noise and prints seconds, the peak of resident memory and what was done for it.
 """

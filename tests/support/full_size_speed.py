@@ -1,6 +1,6 @@
 """How fast the full model is on a GPU, with random weights of Stable Diffusion 2.1's shapes.
 
-    python tests/support/full_size_speed.py
+    PYTHONPATH=. python tests/support/full_size_speed.py
 
 Times `DLoRALPipeline.stream` in float16 with AdaIN and tiles of 96 cells where a frame is larger;
 prompt embeddings are given, since a clip's prompt is encoded once.
