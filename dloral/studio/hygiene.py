@@ -3,23 +3,30 @@
 Pure ASGI, so that streams are not held up. What each rule is against is said in docs/deployment.md.
 """
 
+import asyncio
 import json
 import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dloral.studio.disk import Disk
-from dloral.studio.shares import BusyError, Shares, address_of, caller
+from dloral.studio.shares import BusyError, Shares, address_of, caller, is_heavy
 
 LOGIN_TRIES = 10
 LOGIN_SECONDS = 600
 """So many wrong passwords in so many seconds, then none of that address is looked at."""
+
+FAILED_CALLS = 20
+FAILED_SECONDS = 60
+PAUSE_SECONDS = 2
+"""Who has had so many heavy calls and uploads fail in so many seconds pauses before each further
+one: what is refused costs the server something, too."""
 
 MOST_ADDRESSES = 10_000
 
@@ -85,7 +92,8 @@ class Hygiene:
         self._app, self._disk = app, disk
         self._hosts = None if hosts is None else {host.lower() for host in hosts}
         self._headers = security_headers(may_be_framed_by)
-        self._logins = Logins()
+        self._logins = Tries(LOGIN_TRIES, LOGIN_SECONDS)
+        self._failures = Tries(FAILED_CALLS, FAILED_SECONDS)
         self._shares = Shares()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,6 +107,8 @@ class Hygiene:
         # behind a proxy all have its address
         login_of = address_of(address, headers) or address
         is_login = scope["method"] == "POST" and scope["path"].rstrip("/").endswith("/login")
+        whose = address_of(address, headers)
+        weighs = bool(whose) and (is_heavy(scope["path"]) or _is_upload(scope["path"]))
         refusal = self._refusal(scope, headers)
         if is_login and not self._logins.may_try(login_of):
             refusal = 429, "too many wrong passwords; wait ten minutes"
@@ -112,18 +122,23 @@ class Hygiene:
                 ]
                 if is_login:
                     self._logins.tried(login_of, message["status"] < 400)
+                elif weighs and message["status"] >= 400:
+                    self._failures.tried(whose, False)
             await send(message)
 
         if refusal is not None:
             await _refuse(send_with_headers, *refusal)
             return
+        if weighs and not self._failures.may_try(whose):
+            await asyncio.sleep(PAUSE_SECONDS)
         most = await self._most_bytes(scope["path"])
         length = headers.get("content-length", "")
         if most is not None and length.isdigit() and int(length) > most:
             await _refuse(send_with_headers, 507, "this page's disk has no room for that file")
             return
+        if weighs:
+            receive = _watched(receive, lambda: self._failures.tried(whose, False))
         limited = receive if most is None else _limited(receive, most)
-        whose = address_of(address, headers)
         known = caller.set(whose)
         try:
             async with self._shares.place(scope["path"], whose):
@@ -151,27 +166,30 @@ class Hygiene:
         return None
 
 
-class Logins:
-    """Wrong passwords by address. Thread-safe; remembers the newest addresses only."""
+class Tries:
+    """Tries that failed, by address: ``most`` in ``seconds`` are let pass. Thread-safe; remembers
+    the newest addresses only."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int, seconds: float) -> None:
+        self._most, self._seconds = most, seconds
         self._lock = threading.Lock()
-        self._wrong: OrderedDict[str, list[float]] = OrderedDict()
+        self._failed: OrderedDict[str, list[float]] = OrderedDict()
 
     def may_try(self, address: str, now: float | None = None) -> bool:
         now = time.monotonic() if now is None else now
         with self._lock:
-            tries = [at for at in self._wrong.get(address, []) if now - at < LOGIN_SECONDS]
-            return len(tries) < LOGIN_TRIES
+            tries = [at for at in self._failed.get(address, []) if now - at < self._seconds]
+            return len(tries) < self._most
 
     def tried(self, address: str, is_right: bool, now: float | None = None) -> None:
+        """One that is right makes all before it forgotten."""
         now = time.monotonic() if now is None else now
         with self._lock:
-            tries = self._wrong.pop(address, [])
+            tries = self._failed.pop(address, [])
             if not is_right:
-                self._wrong[address] = [*tries, now][-LOGIN_TRIES:]
-            while len(self._wrong) > MOST_ADDRESSES:
-                self._wrong.popitem(last=False)
+                self._failed[address] = [*tries, now][-self._most :]
+            while len(self._failed) > MOST_ADDRESSES:
+                self._failed.popitem(last=False)
 
 
 def host_of(header: str) -> str:
@@ -200,6 +218,21 @@ def _limited(receive: Receive, most: int) -> Receive:
         return message
 
     return counted
+
+
+def _watched(receive: Receive, broken_off: Callable[[], None]) -> Receive:
+    """``broken_off`` is called where the caller leaves before all of the body is there."""
+    whole = False
+
+    async def watched() -> Message:
+        nonlocal whole
+        message = await receive()
+        if message["type"] == "http.disconnect" and not whole:
+            broken_off()
+        whole = whole or not message.get("more_body", False)
+        return message
+
+    return watched
 
 
 async def _refuse(send: Send, status: int, text: str) -> None:

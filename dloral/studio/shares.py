@@ -86,6 +86,11 @@ class Shares:
                 del self._users[name], self._places[name]
 
 
+def is_heavy(path: str) -> bool:
+    """Whether a call of this path needs a place."""
+    return _heavy_visitor(path) is not None
+
+
 def _heavy_visitor(path: str) -> str | None:
     """The token of a heavy call's path, None for light ones."""
     parts = path.rstrip("/").split("/")

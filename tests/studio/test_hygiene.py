@@ -1,22 +1,28 @@
 """Headers, hosts, sizes and logins, whatever the page behind does."""
 
+import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
 import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from dloral.studio import hygiene
 from dloral.studio.health import health_routes
 from dloral.studio.hygiene import (
+    FAILED_CALLS,
+    LOGIN_SECONDS,
     LOGIN_TRIES,
     MOST_CALL_BYTES,
     Hygiene,
-    Logins,
+    Tries,
     framed_by,
     host_of,
 )
@@ -42,7 +48,11 @@ def client_for(**rules) -> TestClient:
         is_right = (await request.body()) == b"right"
         return PlainTextResponse("", 200 if is_right else 400)
 
+    async def none(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("", 404)
+
     routes = [
+        Route("/studio/token/thumbnails", none),
         Route("/call", echo, methods=["GET", "POST"]),
         Route("/studio/token/clip", echo, methods=["POST"]),
         Route("/login", login, methods=["POST"]),
@@ -104,8 +114,55 @@ def test_wrong_passwords_are_limited_by_address():
     assert client.post("/login", content=b"right").status_code == 429
 
 
+def seconds_of(client: TestClient, path: str, address: str) -> float:
+    begun = time.monotonic()
+    client.get(path, headers={"x-forwarded-for": address})
+    return time.monotonic() - begun
+
+
+def test_who_fails_again_and_again_pauses_and_nobody_else(monkeypatch):
+    monkeypatch.setattr(hygiene, "PAUSE_SECONDS", 0.5)
+    client = client_for()
+    begun = time.monotonic()
+    for _ in range(FAILED_CALLS):
+        seconds_of(client, "/studio/token/thumbnails", "6.6.6.6")
+    assert time.monotonic() - begun < 0.5 * FAILED_CALLS
+    assert seconds_of(client, "/studio/token/thumbnails", "6.6.6.6") >= 0.5
+    assert seconds_of(client, "/call", "6.6.6.6") < 0.5
+    assert seconds_of(client, "/studio/token/thumbnails", "1.2.3.4") < 0.5
+
+
+def test_uploads_broken_off_count_as_failed():
+    client = client_for()
+    middleware = client.app.middleware_stack or client.app.build_middleware_stack()
+    client.app.middleware_stack = middleware
+    rules = middleware.app  # behind the one that answers for errors
+    assert isinstance(rules, hygiene.Hygiene)
+
+    async def broken_off(address: str) -> None:
+        parts = [{"type": "http.request", "body": b"x", "more_body": True}]
+
+        async def receive() -> dict:
+            return parts.pop() if parts else {"type": "http.disconnect"}
+
+        async def send(message: dict) -> None: ...
+
+        headers = [(b"host", b"127.0.0.1"), (b"x-forwarded-for", address.encode())]
+        scope = {"type": "http", "method": "POST", "path": "/studio/token/clip", "headers": headers}
+        scope |= {"client": ("127.0.0.1", 1), "query_string": b"", "app": client.app}
+        with contextlib.suppress(ClientDisconnect):
+            await rules(scope, receive, send)
+
+    for _ in range(FAILED_CALLS):
+        assert rules._failures.may_try("6.6.6.6")
+        anyio.run(broken_off, "6.6.6.6")
+    assert not rules._failures.may_try("6.6.6.6")
+    client.post("/studio/token/clip", content=b"x", headers={"x-forwarded-for": "1.2.3.4"})
+    assert rules._failures.may_try("1.2.3.4")
+
+
 def test_after_a_while_passwords_are_looked_at_again():
-    logins = Logins()
+    logins = Tries(LOGIN_TRIES, LOGIN_SECONDS)
     for _ in range(LOGIN_TRIES):
         logins.tried("1.2.3.4", False, now=0)
     assert not logins.may_try("1.2.3.4", now=599)
