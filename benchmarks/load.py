@@ -169,7 +169,10 @@ async def run(given: argparse.Namespace, folder: Path) -> Figures:
         if given.hostile:
             work.append(hostile(base, end, figures))
         await asyncio.gather(*work, watch(process, folder, end, figures))
-        figures.faults["tracebacks in the log"] += server.log.read_text().count("Traceback")
+        log = server.log.read_text()
+        if "Traceback" in log:
+            figures.faults["tracebacks in the log"] += log.count("Traceback")
+            print(log[log.index("Traceback") :][:4000])
     return figures
 
 
