@@ -56,6 +56,23 @@ class DoublingConv(nn.Conv2d):
         return F.pixel_shuffle(F.conv2d(x, weight, bias, padding=1), 2)
 
 
+class DirectHead(nn.Module):
+    """Features (B,W,H/4,W/4) and the folded bicubic frame -> the difference to it (B,3,H,W).
+
+    One convolution and a shuffle by 4, as where Real-ESRGAN's small networks end; nothing between
+    the blocks and the pixels can blur a line (our decision). It also sees the mean colour of each
+    cell: the blocks need not carry it.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width + 3, 3 * PATCH**2, 3, padding=1)
+
+    def forward(self, features: Tensor, folded: Tensor) -> Tensor:
+        means = folded.unflatten(1, (3, PATCH**2)).mean(dim=2)
+        return F.pixel_shuffle(self.conv(torch.cat([features, means], dim=1)), PATCH)
+
+
 class CompactVAE(ModelMixin, ConfigMixin):
     """Encoder (B,3,H,W) in [-1,1] -> (B,C,H/8,W/8); decoder back to (B,3,H,W).
 
@@ -66,6 +83,7 @@ class CompactVAE(ModelMixin, ConfigMixin):
     that latents need not carry what the input shows anyway. ``upsample``: the last enlargement is
     shuffle by 2, convolution, nearest by 2, convolution instead of one shuffle by 4, which is
     meant to draw less of a grid (not measured yet) and computes less (both our decision).
+    ``direct_head``: there is no such end, but a :class:`DirectHead`; it needs the bicubic frame.
     """
 
     latent_stride = 2 * PATCH
@@ -82,8 +100,11 @@ class CompactVAE(ModelMixin, ConfigMixin):
         scaling_factor: float = 1.0,
         decoder_sees_input: bool = False,
         upsample: bool = False,
+        direct_head: bool = False,
     ) -> None:
         super().__init__()
+        if direct_head and (upsample or not decoder_sees_input):
+            raise ValueError("a direct head needs decoder_sees_input, and is no upsample")
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(PATCH),
             nn.Conv2d(3 * PATCH**2, width, 3, padding=1),
@@ -91,31 +112,23 @@ class CompactVAE(ModelMixin, ConfigMixin):
             nn.PixelUnshuffle(2),
             nn.Conv2d(4 * width, latent_channels, 3, padding=1),
         )
-        shuffle = 2 if upsample else PATCH
         self.decoder = nn.Sequential(
             nn.Conv2d(latent_channels, 4 * width, 3, padding=1),
             nn.PixelShuffle(2),
             *(PlainBlock(width) for _ in range(decoder_blocks)),
-            nn.SiLU(),
-            nn.Conv2d(width, finish_channels * shuffle**2, 3, padding=1),
-            nn.PixelShuffle(shuffle),
         )
         if decoder_sees_input:
             self.join = nn.Conv2d(3 * PATCH**2, width, 3, padding=1)
-        # Convolutions across the shuffled pixels: they join neighbours that came from different
-        # channels, where a bare pixel-shuffle leaves a dot grid.
         last: nn.Conv2d
-        if upsample:
-            last = DoublingConv(finish_channels, 3, 3, padding=1)
-            inner = nn.Conv2d(finish_channels, finish_channels, 3, padding=1)
-            # The number 3 was the enlargement's, which takes no weights.
-            layers = {"0": nn.SiLU(), "1": inner, "2": nn.SiLU(), "4": last}
-            self.finish: nn.Module = nn.Sequential(OrderedDict(layers))
+        if direct_head:
+            self.finish: nn.Module = DirectHead(width)
+            last = self.finish.conv
         else:
-            self.finish = last = nn.Conv2d(finish_channels, 3, 5, padding=2)
-        shuffled = self.decoder[-2]
-        assert isinstance(shuffled, nn.Conv2d)
-        _start_without_grid(shuffled, shuffle)
+            shuffle = 2 if upsample else PATCH
+            shuffled = nn.Conv2d(width, finish_channels * shuffle**2, 3, padding=1)
+            _start_without_grid(shuffled, shuffle)
+            self.decoder.extend([nn.SiLU(), shuffled, nn.PixelShuffle(shuffle)])
+            self.finish, last = _finish(finish_channels, upsample)
         with torch.no_grad():
             for parameter in last.parameters():  # start near bicubic
                 parameter.mul_(0.1)
@@ -136,14 +149,34 @@ class CompactVAE(ModelMixin, ConfigMixin):
         ``lq_frames`` (B,3,8h,8w) in [-1,1] is that frame, for a decoder that sees it.
         """
         features = self.decoder[:2](z)
-        if self.config.decoder_sees_input:
+        if not self.config.decoder_sees_input:
+            sample = self.finish(self.decoder[2:](features))
+        else:
             assert lq_frames is not None, "this decoder sees the bicubic frame"
-            features = features + self.join(F.pixel_unshuffle(lq_frames.to(z.dtype), PATCH))
-        sample = self.finish(self.decoder[2:](features))
+            folded = F.pixel_unshuffle(lq_frames.to(z.dtype), PATCH)
+            features = self.decoder[2:](features + self.join(folded))
+            seen = (features, folded) if self.config.direct_head else (features,)
+            sample = self.finish(*seen)
         return DecoderOutput(sample=sample) if return_dict else (sample,)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.decode(self.encoder(x), return_dict=False, lq_frames=x)[0]
+
+
+def _finish(channels: int, upsample: bool) -> tuple[nn.Module, nn.Conv2d]:
+    """What follows the shuffle, and its last convolution.
+
+    Convolutions across the shuffled pixels: they join neighbours that came from different channels,
+    where a bare pixel-shuffle leaves a dot grid.
+    """
+    if not upsample:
+        last = nn.Conv2d(channels, 3, 5, padding=2)
+        return last, last
+    last = DoublingConv(channels, 3, 3, padding=1)
+    inner = nn.Conv2d(channels, channels, 3, padding=1)
+    # The number 3 was the enlargement's, which takes no weights.
+    layers = {"0": nn.SiLU(), "1": inner, "2": nn.SiLU(), "4": last}
+    return nn.Sequential(OrderedDict(layers)), last
 
 
 def _start_without_grid(conv: nn.Conv2d, factor: int) -> None:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from dloral.data.clips import Clips, ClipSource
 from dloral.data.pictures import Pictures, film_clips
-from dloral.data.pool import PoolClips
+from dloral.data.pool import PoolClips, PoolConfig
 from dloral.data.streams import StreamClips, draw_clips, enlarged
 from dloral.errors import OptionError
 from dloral.files import write_json, write_whole
@@ -34,6 +35,7 @@ from dloral.training.perceptual import load_perceptual
 from dloral.training.phases.algorithm1 import Algorithm1Task, algorithm_1
 from dloral.training.phases.base import BasePhase
 from dloral.training.phases.decoder import DecoderPhase
+from dloral.training.phases.drawing import DrawingPhase
 from dloral.training.phases.flow import FlowPhase
 from dloral.training.phases.phase import Phase, train
 from dloral.training.plan import (
@@ -173,9 +175,9 @@ class Chain:
         self.teacher = self.features = None
         if config.teacher:
             self.teacher = load_srvgg(teacher_file(config.teacher)).to(self.device)
-        elif any(name.startswith(TEACHER) for name in names):
+        elif config.drawing is not None or any(name.startswith(TEACHER) for name in names):
             raise OptionError(
-                "{option} is needed by the losses that ask a teacher",
+                "{option} is needed by drawing and the losses that ask a teacher",
                 remedy="give the file of realesr-general-x4v3",
                 option="teacher",
             )
@@ -246,6 +248,11 @@ class Chain:
             flow = config.flow
             source = self._source(flow.frames, flow.clips, flow.crop, loop)
             return FlowPhase(self.pipe, source, flow, loop.steps, held_out)
+        if name == "drawing":
+            assert config.drawing is not None
+            drawing, pool = config.drawing, config.pool and replace(config.pool, smaller_share=0.0)
+            source = self._source(1, drawing.clips, drawing.crop, loop, pool)
+            return DrawingPhase(self.pipe, source, drawing, loop.steps, self.teacher, held_out)
         if name == "decoder":
             decoder = config.decoder
             source = self._source(1, decoder.clips, decoder.crop, loop)
@@ -286,10 +293,13 @@ class Chain:
         )
         algorithm_1(task, trainer)
 
-    def _source(self, frames: int, clips: int, crop: int, loop: LoopConfig) -> ClipSource:
+    def _source(
+        self, frames: int, clips: int, crop: int, loop: LoopConfig, pool: PoolConfig | None = None
+    ) -> ClipSource:
+        """``pool``: another than the configuration's own."""
         config, state = self.config, self.material.state
-        if config.pool is not None:
-            return PoolClips(self._all_pictures(), frames, clips, crop, loop.seed, config.pool)
+        if pool := pool or config.pool:
+            return PoolClips(self._all_pictures(), frames, clips, crop, loop.seed, pool)
         return StreamClips(
             self.material.sources,
             config.clips.for_training(frames, crop, loop.seed),
@@ -311,6 +321,7 @@ class Chain:
                 film = film_clips(sources.windows, frames, reduction, most)
             size = max(config.base.crop, config.algorithm1.crop)
             size = config.pool.size(size) if config.pool else size
+            size = max(size, config.largest_crop)
             size = max(size, config.flow.crop) if "flow" in config.phases else size
             share = config.clips.video_share
             self._pictures = Pictures(
@@ -325,7 +336,8 @@ class Chain:
             return None
         if not self.material.state.is_main_process:
             return None
-        frames = {"flow": config.flow.frames, "base": config.base.frames, "decoder": 1}
+        frames = {"flow": config.flow.frames, "base": config.base.frames}
+        frames |= dict.fromkeys(("drawing", "decoder"), 1)
         spec = config.clips.for_training(
             frames.get(name, config.algorithm1.frames),
             config.algorithm1.crop,

@@ -31,6 +31,7 @@ class CompactSizes:
     finish_channels: int = 8
     decoder_sees_input: bool = False
     upsample: bool = False
+    direct_head: bool = False
 
 
 def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
@@ -58,6 +59,7 @@ def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
             sizes.finish_channels,
             decoder_sees_input=sizes.decoder_sees_input,
             upsample=sizes.upsample,
+            direct_head=sizes.direct_head,
         ),
         unet=unet,
         flow=SPyNet(sizes.flow_levels, sizes.flow_channels),

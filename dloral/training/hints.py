@@ -1,12 +1,16 @@
 """Hints: a decoder's blocks learn what a teacher's layers see, not its answer alone.
 
-An answer tells a deep decoder little about its first blocks. Here each block's output, through a
-1x1 convolution that is thrown away afterwards, is held to one layer of the teacher, as deep in it
-as the block is in the decoder (FitNets, Romero et al., 2015). Both work at the small frames' size.
+An answer tells a deep decoder little about its first blocks. Here each block's output is held to
+one layer of the teacher, as deep in it as the block is in the decoder (FitNets, Romero et al.,
+2015). Both work at the small frames' size, with equally many channels; layers are taken in parts of
+their spread, so that none is loud.
+
+Until the first blocks follow, the later ones see nothing that the teacher ever saw. So each can
+also be fed by the teacher's layer before, and all of them learn apart, at once.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +20,13 @@ from dloral.models.srvgg import SRVGG
 from dloral.models.vae import CompactVAE, PlainBlock
 
 
-class Hints(nn.Module):
+class Hints:
     """The distance of a compact decoder's blocks from a teacher's layers.
 
-    Raises :class:`OptionError` for another kind of decoder or teacher.
+    Raises :class:`OptionError` for another kind of decoder or teacher, or other widths.
     """
 
     def __init__(self, vae: nn.Module, teacher: nn.Module | None) -> None:
-        super().__init__()
         if not isinstance(vae, CompactVAE) or not isinstance(teacher, SRVGG):
             raise OptionError(
                 "the loss 'hints' needs a compact decoder and a teacher",
@@ -31,39 +34,55 @@ class Hints(nn.Module):
             )
         layers = [layer for layer in teacher.body if isinstance(layer, nn.PReLU)]
         blocks = [block for block in vae.decoder if isinstance(block, PlainBlock)]
+        if layers[0].num_parameters != vae.config.width or not blocks:
+            raise OptionError(
+                f"the teacher's layers have {layers[0].num_parameters} channels, the decoder's "
+                f"{len(blocks)} blocks {vae.config.width}",
+                remedy="give blocks of the teacher's width, or weigh other losses than 'hints'",
+            )
         depths = [round((n + 1) * len(layers) / len(blocks)) - 1 for n in range(len(blocks))]
-        # In plain lists, for they are no parts of this module.
         self._blocks: list[nn.Module] = [*blocks]
-        self._layers: list[nn.Module] = [layers[depth] for depth in depths]
-        inner, outer = blocks[0].conv2.out_channels, layers[0].num_parameters
-        self.projections = nn.ModuleList(nn.Conv2d(inner, outer, 1) for _ in blocks)
+        after = [*vae.decoder, vae.finish]
+        self._fed: list[nn.Module] = [*blocks[1:], after[after.index(blocks[-1]) + 1]]
+        self._layers = [layers[depth] for depth in depths]
+        with torch.no_grad(), self._keeping(self._layers) as told:
+            teacher(_pink_frames().to(next(teacher.parameters())))
+            spreads = torch.stack([layer.var(dim=(0, 2, 3)).mean().sqrt() for layer in told])
+        self.spreads: list[float] = spreads.tolist()
         self._seen: list[Tensor] = []
         self._told: list[Tensor] = []
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """What blocks and layers compute inside is what :meth:`loss` compares."""
-        handles = [
-            module.register_forward_hook(lambda _, __, output, kept=kept: kept.append(output))
-            for modules, kept in ((self._blocks, self._seen), (self._layers, self._told))
-            for module in modules
-        ]
-        try:
+        with self._keeping(self._blocks, self._seen), self._keeping(self._layers, self._told):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Blocks after the first, and what follows the last, get the teacher's layers for their
+        input. The teacher was watched before, at the same frames."""
+        told = [layer / spread for layer, spread in zip(self._told, self.spreads, strict=True)]
+
+        def fed(index: int) -> object:
+            return lambda _, inputs: (told[index], *inputs[1:])
+
+        with ExitStack() as stack:
+            for index, module in enumerate(self._fed):
+                handle = module.register_forward_pre_hook(fed(index))  # type: ignore[arg-type]
+                stack.callback(handle.remove)
+            yield
 
     def loss(self) -> Tensor:
-        """The mean squared distance (N,), each layer's in parts of its variance; 0 where the
+        """The mean squared distance (N,), of layers in parts of their spread; 0 where the
         teacher's frames have another size. What was watched is forgotten."""
         seen, told = list(self._seen), list(self._told)
         self.forget()
         if seen[0].shape[-2:] != told[0].shape[-2:]:
             return seen[0].new_zeros(len(seen[0]))
         parts = [
-            (projection(block) - layer).square().mean(dim=(1, 2, 3)) / layer.var()
-            for projection, block, layer in zip(self.projections, seen, told, strict=True)
+            (block - layer / spread).square().mean(dim=(1, 2, 3))
+            for block, layer, spread in zip(seen, told, self.spreads, strict=True)
         ]
         return torch.stack(parts).mean(dim=0)
 
@@ -71,3 +90,28 @@ class Hints(nn.Module):
         """Let go of what was watched."""
         self._seen.clear()
         self._told.clear()
+
+    @contextmanager
+    def _keeping(
+        self, modules: Sequence[nn.Module], kept: list[Tensor] | None = None
+    ) -> Iterator[list[Tensor]]:
+        """The list that gets the outputs of ``modules``."""
+        outputs = [] if kept is None else kept
+        with ExitStack() as stack:
+            for module in modules:
+                handle = module.register_forward_hook(lambda _, __, one: outputs.append(one))
+                stack.callback(handle.remove)
+            yield outputs
+
+
+def _pink_frames(count: int = 8, side: int = 64) -> Tensor:
+    """(N,3,S,S) in [0, 1]: noise whose spectrum falls as photographs' does, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(count, 3, side, side, generator=generator)
+    grey = 3**0.5 * noise.mean(dim=1, keepdim=True)
+    spectrum = torch.fft.rfft2(0.3 * noise + 0.95 * grey)
+    rows, columns = torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)
+    frequency = (rows.square() + columns.square()).sqrt().clamp_min(1 / side)
+    frames = torch.fft.irfft2(spectrum / frequency, s=(side, side))
+    frames = frames - frames.mean(dim=(1, 2, 3), keepdim=True)
+    return (0.5 + 0.15 * frames / frames.std(dim=(1, 2, 3), keepdim=True)).clamp(0, 1)

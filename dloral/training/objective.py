@@ -88,8 +88,6 @@ class Objective:
             self.adversarial = AdversarialLoss(adversarial or AdversarialConfig(), seed)
             self.adversarial.discriminator.to(pipe.unet.device)
         self.hints = Hints(pipe.vae, teacher) if "hints" in names else None
-        if self.hints is not None:
-            self.hints.to(pipe.unet.device)
         asking = {name for name in names if name.startswith(TEACHER)}
         if self.adversarial is not None and self.adversarial.config.real != "truth":
             asking.add("adversarial")
@@ -102,17 +100,11 @@ class Objective:
             )
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """The discriminator's and the hints' projections, by name; empty without them."""
-        parts: dict[str, nn.Module | None] = {
-            "discriminator": self.adversarial.discriminator if self.adversarial else None,
-            "hints": self.hints,
-        }
-        return {
-            f"{part}.{name}": parameter
-            for part, module in parts.items()
-            if module is not None
-            for name, parameter in module.named_parameters()
-        }
+        """The discriminator's, by name; empty without one."""
+        if self.adversarial is None:
+            return {}
+        found = self.adversarial.discriminator.named_parameters()
+        return {f"discriminator.{name}": parameter for name, parameter in found}
 
     def watching(self) -> AbstractContextManager[None]:
         """Around the decoding that ``hints`` compares with the teacher."""

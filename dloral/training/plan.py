@@ -20,10 +20,11 @@ from dloral.training.loop import FREE_SETTINGS, LoopConfig
 from dloral.training.phases.algorithm1 import Algorithm1Config
 from dloral.training.phases.base import BaseConfig
 from dloral.training.phases.decoder import DecoderConfig
+from dloral.training.phases.drawing import DrawingConfig
 from dloral.training.phases.flow import FlowConfig
 from dloral.weights.resolve import find_model
 
-PHASES = ("flow", "base", "decoder", "algorithm1")
+PHASES = ("flow", "drawing", "base", "decoder", "algorithm1")
 PLAN = "plan.json"
 
 FREE = (
@@ -40,22 +41,25 @@ class ChainConfig:
 
     ``pool``: clips are made on the device and kept there (a GPU); without one, ``workers``
     processes make each clip when it is needed. ``film_shots``: of film that a pool holds at most.
-    ``rank``: of C-LoRA and D-LoRA. ``teacher``: a file of realesr-general-x4v3 for the losses
-    ``teacher_*`` of ``base`` and ``algorithm1``. ``start``: a model's name or folder whose flow net
-    and, where their shapes match, other base weights are taken over; the flow phase is left out.
+    ``rank``: of C-LoRA and D-LoRA. ``teacher``: a file of realesr-general-x4v3 for ``drawing``
+    (None: there is no such phase) and the losses ``teacher_*`` of ``base`` and ``algorithm1``.
+    ``start``: a model's name or folder whose flow net and, where their shapes match, other base
+    weights are taken over; the flow phase is left out.
     """
 
     sizes: CompactSizes = field(default_factory=CompactSizes)
     rank: int = 8
     flow: FlowConfig = field(default_factory=FlowConfig)
     flow_loop: LoopConfig = field(default_factory=LoopConfig)
+    drawing: DrawingConfig | None = None
+    drawing_loop: LoopConfig = field(default_factory=LoopConfig)
     base: BaseConfig = field(default_factory=BaseConfig)
     base_loop: LoopConfig = field(default_factory=LoopConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     decoder_loop: LoopConfig = field(default_factory=LoopConfig)
     algorithm1: Algorithm1Config = field(default_factory=Algorithm1Config)
     algorithm1_loop: LoopConfig = field(default_factory=LoopConfig)
-    shares: tuple[float, float, float, float] = (0.06, 0.54, 0.1, 0.3)
+    shares: tuple[float, float, float, float, float] = (0.06, 0.2, 0.34, 0.1, 0.3)
     clips: ClipSpec = field(default_factory=ClipSpec)
     pool: PoolConfig | None = None
     film_shots: int = 1600
@@ -80,7 +84,15 @@ class ChainConfig:
     @property
     def phases(self) -> tuple[str, ...]:
         """Those that train something: with a ``start``, the flow net is taken from there."""
-        return PHASES[1:] if self.start else PHASES
+        idle = {"flow"} if self.start else set()
+        idle |= {"drawing"} if self.drawing is None else set()
+        return tuple(name for name in PHASES if name not in idle)
+
+    @property
+    def largest_crop(self) -> int:
+        """Pixels a side of the largest crop that any phase but the flow net's draws."""
+        drawn = self.drawing.crop if self.drawing is not None else 0
+        return max(drawn, self.base.crop, self.decoder.crop, self.algorithm1.crop)
 
     def loop(self, phase: str) -> LoopConfig:
         """The loop of a phase, by its name."""
@@ -124,7 +136,7 @@ def find_material(config: ChainConfig, manifest: Path | None, state: PartialStat
             "a pack of clips cannot train every phase", remedy="give photos: and videos: places"
         )
     held_out, frames = HeldOut.load(manifest), config.algorithm1.frames
-    size = max(config.flow.crop, config.base.crop, config.algorithm1.crop)
+    size = max(config.flow.crop, config.largest_crop)
     found = find_sources(config.clips.for_training(frames, size, config.base_loop.seed))
     sources = held_out.exclude(found, frames).checked(config.clips)
     held_out.refuse(sources, frames)

@@ -20,6 +20,7 @@ from dloral.training.loop import LoopConfig
 from dloral.training.phases.algorithm1 import Algorithm1Config
 from dloral.training.phases.base import BaseConfig
 from dloral.training.phases.decoder import DecoderConfig
+from dloral.training.phases.drawing import DrawingConfig
 from dloral.training.phases.flow import FlowConfig
 from dloral.training.plan import ChainConfig
 from dloral.training.schedule import StageSchedule, named_schedule
@@ -70,7 +71,7 @@ DRAWN = {"teacher_charbonnier": 0.5, "teacher_gradient": 1.0, "charbonnier": 0.2
 
 COMPACT_CPU = ChainConfig(
     sizes=CompactSizes(
-        decoder_blocks=14, finish_channels=24, decoder_sees_input=True, upsample=True
+        decoder_blocks=14, decoder_sees_input=True, direct_head=True, retrieval_reduction=2
     ),
     rank=32,
     flow=FlowConfig(clips=1, frames=2, moved_pairs=24, warm_up_share=0.55),
@@ -79,6 +80,17 @@ COMPACT_CPU = ChainConfig(
         learning_rate=1e-3,
         decay_steps=800,
         evaluate_every=500,
+        mixed_precision="auto",
+    ),
+    drawing=DrawingConfig(),
+    drawing_loop=LoopConfig(
+        steps=6000,
+        learning_rate=1e-3,
+        decay_steps=4000,
+        gradient_clip=0.5,
+        checkpoint_every=500,
+        evaluate_every=250,
+        ema=0.995,
         mixed_precision="auto",
     ),
     base=BaseConfig(
@@ -134,12 +146,14 @@ COMPACT_CPU = ChainConfig(
     ),
     film_shots=160,
 )
-"""The compact model from nothing, on two cores: flow net, base, decoder, Algorithm 1. The base and
-D-LoRA learn to draw from a teacher (``teacher``: its file); C-LoRA pulls towards the truth."""
+"""The compact model from nothing, on two cores: flow net, drawing, base, decoder, Algorithm 1.
+Decoder, base and D-LoRA learn to draw from a teacher (``teacher``: its file); C-LoRA pulls towards
+the truth."""
 
 COMPACT_GPU = replace(
     COMPACT_CPU,
     flow=FlowConfig(clips=32, warm_up_share=0.5),
+    drawing=DrawingConfig(clips=64),
     base=replace(COMPACT_CPU.base, clips=32, crop=160, reconstructed=8),
     algorithm1=replace(COMPACT_CPU.algorithm1, clips=24, crop=160),
     pool=PoolConfig(held=3000, at_a_time=48, light_share=0.2, smaller_share=0.25),

@@ -7,19 +7,18 @@ import torch
 
 from dloral.models.vae import CompactVAE, DoublingConv
 
+ENDS = {
+    "plain": {},
+    "upsamples": {"decoder_sees_input": True, "upsample": True},
+    "direct head": {"decoder_sees_input": True, "direct_head": True},
+}
 
-@pytest.fixture(params=[False, True], ids=["plain", "sees its input, upsamples"])
+
+@pytest.fixture(params=list(ENDS))
 def vae(request: pytest.FixtureRequest) -> CompactVAE:
     torch.manual_seed(0)
-    newer = request.param
-    return CompactVAE(
-        latent_channels=6,
-        width=8,
-        encoder_blocks=1,
-        decoder_blocks=2,
-        decoder_sees_input=newer,
-        upsample=newer,
-    )
+    sizes = {"latent_channels": 6, "width": 8, "encoder_blocks": 1, "decoder_blocks": 2}
+    return CompactVAE(**sizes, **ENDS[request.param])
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (8, 64), (40, 16)])
@@ -44,6 +43,8 @@ def test_a_fresh_decoder_adds_next_to_nothing(vae: CompactVAE) -> None:
 
 def test_a_fresh_decoder_has_no_dot_grid(vae: CompactVAE) -> None:
     """Before ``finish``, the pixels of a shuffled cell are equal (ICNR)."""
+    if vae.config.direct_head:
+        pytest.skip("nothing is shuffled before its head")
     factor = 2 if vae.config.upsample else 4
     with torch.no_grad():
         shuffled = vae.decoder(torch.randn(1, 6, 4, 4))
@@ -73,6 +74,24 @@ def test_a_decoder_that_sees_its_input_uses_it() -> None:
     with torch.no_grad():
         one, other = (vae.decode(latents, lq_frames=frame[None]).sample for frame in frames)
     assert not torch.equal(one, other)
+
+
+def test_a_direct_head_is_a_convolution_and_a_shuffle_by_four() -> None:
+    """Of the features and the mean colour of each cell of the frame."""
+    torch.manual_seed(0)
+    vae = CompactVAE(6, 8, 1, 2, decoder_sees_input=True, direct_head=True)
+    frames, features = torch.rand(1, 3, 16, 24), torch.randn(1, 8, 4, 6)
+    means = torch.nn.functional.avg_pool2d(frames, 4)
+    conv = vae.finish.conv
+    expected = torch.nn.functional.pixel_shuffle(conv(torch.cat([features, means], 1)), 4)
+    found = vae.finish(features, torch.nn.functional.pixel_unshuffle(frames, 4))
+    torch.testing.assert_close(found, expected)
+
+
+def test_ends_that_do_not_go_together() -> None:
+    for others in ({}, {"decoder_sees_input": True, "upsample": True}):
+        with pytest.raises(ValueError, match="direct head"):
+            CompactVAE(6, 8, 1, 2, direct_head=True, **others)
 
 
 def test_the_doubling_convolution_is_one_after_nearest_enlargement() -> None:

@@ -19,6 +19,7 @@ from dloral.cli import main
 from dloral.data.clips import Clips, Draw
 from dloral.data.manifest import list_files, save_manifest
 from dloral.errors import DLoRALError, OptionError
+from dloral.models.srvgg import SRVGG
 from dloral.training.chain import run_chain
 from dloral.training.config import with_changes
 from dloral.training.fresh import build_pipeline
@@ -31,10 +32,10 @@ from dloral.weights.resolve import EMBEDDED
 TINY = (
     "sizes.latent_channels=4 sizes.vae_width=8 sizes.encoder_blocks=1 sizes.decoder_blocks=1 "
     "sizes.unet_channels=(8,8) sizes.flow_levels=2 sizes.flow_channels=(4,4,4,4) "
-    "sizes.retrieval_heads=1 sizes.retrieval_head_dim=4 rank=2 workers=0 shares=(1,1,1,1) "
-    "flow.clips=1 flow.crop=64 flow.moved_pairs=2 base.reconstructed=1 base.clips=1 base.crop=32 "
-    "decoder.clips=1 "
-    "decoder.crop=32 decoder.smooth=2 algorithm1.clips=1 algorithm1.crop=32 held_out_clips=1 "
+    "sizes.retrieval_heads=1 sizes.retrieval_head_dim=4 rank=2 workers=0 shares=(1,1,1,1,1) "
+    "drawing.clips=1 drawing.crop=32 flow.clips=1 flow.crop=64 flow.moved_pairs=2 "
+    "base.reconstructed=1 base.clips=1 base.crop=32 decoder.clips=1 decoder.crop=32 "
+    "decoder.smooth=2 algorithm1.clips=1 algorithm1.crop=32 held_out_clips=1 "
     "algorithm1.schedule.consistency_steps=2 algorithm1.schedule.enhancement_steps=1 "
     "algorithm1.schedule.transition_steps=0 "
     "algorithm1.schedule.enhancement_weights={'charbonnier':1.0} "
@@ -44,16 +45,26 @@ TINY = (
 ).split()
 
 
+def teacher_of(photos: Path) -> str:
+    """The setting of a small teacher, whose file lies beside the photographs' folder."""
+    path = photos.parent / "teacher.safetensors"
+    if not path.is_file():
+        torch.manual_seed(0)
+        save_file(SRVGG(width=8, depth=2).state_dict(), path)
+    return f"teacher={path}"
+
+
 def tiny(photos: Path, *more: str) -> ChainConfig:
-    return with_changes(COMPACT_CPU, [*TINY, f"clips.places=('photos:{photos}',)", *more])
+    places = f"clips.places=('photos:{photos}',)"
+    return with_changes(COMPACT_CPU, [*TINY, teacher_of(photos), places, *more])
 
 
 @pytest.fixture(scope="module")
 def unbroken(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve steps, three a phase, by the command line."""
+    """Fifteen steps, three a phase, by the command line."""
     run = tmp_path_factory.mktemp("chain") / "run"
-    words = ["train", "compact-cpu", "--data", f"photos:{photos}", "--steps", "12"]
-    assert main([*words, "-o", str(run), "--set", *TINY]) in (None, 0)
+    words = ["train", "compact-cpu", "--data", f"photos:{photos}", "--steps", "15"]
+    assert main([*words, "-o", str(run), "--set", *TINY, teacher_of(photos)]) in (None, 0)
     return run
 
 
@@ -101,7 +112,7 @@ def test_killed_in_each_phase_and_resumed_elsewhere_equals_unbroken(
                 raise KilledError
 
         with pytest.raises(KilledError):
-            run_chain(config, run, steps=12, on_step=on_step)
+            run_chain(config, run, steps=15, on_step=on_step)
         elsewhere = tmp_path / f"moved-{killed}"
         shutil.move(run, elsewhere)
         run = elsewhere
@@ -123,11 +134,11 @@ def test_kill_9_in_each_phase(unbroken: Path, photos: Path, tmp_path: Path) -> N
         "train",
         "compact-cpu",
         "--steps",
-        "12",
+        "15",
         "-o",
         str(run),
     ]
-    words += ["--data", f"photos:{photos}", "--set", *TINY]
+    words += ["--data", f"photos:{photos}", "--set", *TINY, teacher_of(photos)]
     root = str(Path(dloral.__file__).parents[1])
     for phase in PHASES:
         process = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": root})
@@ -145,14 +156,13 @@ def test_kill_9_in_each_phase(unbroken: Path, photos: Path, tmp_path: Path) -> N
 
 def test_each_phase_changes_its_own_parts_alone(unbroken: Path) -> None:
     after = [load_file(unbroken / f"{phase}.safetensors") for phase in PHASES]
-    parts = {"flow": {"flow"}, "base": {"unet", "vae"}, "decoder": {"vae"}}
-    for number, phase in enumerate(PHASES[1:3], start=1):
-        before, now = after[number - 1], after[number]
-        changed = {n.split(".")[0] for n in now if not torch.equal(now[n], before[n])}
-        assert changed == parts[phase]
-    decoder = {n for n in after[2] if not torch.equal(after[2][n], after[1][n])}
-    assert all(n.startswith(("vae.decoder.", "vae.finish.", "vae.join.")) for n in decoder)
-    assert all(torch.equal(after[3][n], t) for n, t in after[2].items() if n.startswith("vae."))
+    parts = {"drawing": {"vae"}, "base": {"unet", "vae"}, "decoder": {"vae"}}
+    for before, now, phase in zip(after, after[1:4], PHASES[1:4], strict=False):
+        changed = {n for n in now if not torch.equal(now[n], before[n])}
+        assert {name.split(".")[0] for name in changed} == parts[phase]
+        if phase != "base":
+            assert all(n.startswith(("vae.decoder.", "vae.finish.", "vae.join.")) for n in changed)
+    assert all(torch.equal(after[4][n], t) for n, t in after[3].items() if n.startswith("vae."))
 
 
 def test_a_start_gives_its_flow_net_and_what_fits(
@@ -165,7 +175,9 @@ def test_a_start_gives_its_flow_net_and_what_fits(
         photos,
         f"start={start}",
         "sizes.decoder_blocks=2",
+        "sizes.direct_head=False",
         "sizes.finish_channels=4",
+        "drawing=None",
         "base_loop.learning_rate=0",
     )
     run_chain(other, run, steps=6)
@@ -175,10 +187,10 @@ def test_a_start_gives_its_flow_net_and_what_fits(
     same = {name for name, tensor in base.items() if torch.equal(tensor, had.get(name, tensor + 1))}
     parts = ("flow.", "unet.", "vae.encoder.", "vae.join.", "vae.decoder.0.", "vae.decoder.2.")
     assert {name for name in base if name.startswith(parts)} <= same
-    assert "vae.finish.4.weight" in base
-    assert "vae.finish.4.weight" not in same
+    assert "vae.finish.weight" in base
+    assert "vae.finish.weight" not in same
     assert not (run / "flow").exists()
-    assert json.loads((run / "plan.json").read_text())["steps"].keys() == set(PHASES[1:])
+    assert json.loads((run / "plan.json").read_text())["steps"].keys() == set(PHASES[2:])
     weights = start / "flow" / "diffusion_pytorch_model.safetensors"
     changed = {n: t + 1 for n, t in load_file(weights).items()}
     save_file(changed, weights)
@@ -236,7 +248,7 @@ def test_a_budget_becomes_step_counts_that_are_written_once(photos: Path, tmp_pa
         run_chain(tiny(photos), tmp_path, budget=60, on_step=on_step)
     plan = json.loads((tmp_path / "plan.json").read_text())
     for phase in PHASES:
-        assert plan["steps"][phase] * plan["seconds"][phase] <= 60 / 4
+        assert plan["steps"][phase] * plan["seconds"][phase] <= 60 / 5
         assert plan["steps"][phase] >= 1
     with pytest.raises(KilledError):
         run_chain(tiny(photos), tmp_path, budget=1e6, on_step=on_step)
@@ -256,11 +268,12 @@ def test_no_budget(text: str) -> None:
 
 def test_a_missing_teacher_is_one_line(photos: Path, tmp_path: Path) -> None:
     weights = "base.weights={'teacher_charbonnier':1.0}"
-    with pytest.raises(DLoRALError, match="teacher is needed") as caught:
-        run_chain(tiny(photos, weights), tmp_path / "a")
-    assert "\n" not in str(caught.value)
+    for run, asking in (("a", ()), ("c", ("drawing=None", weights))):
+        with pytest.raises(DLoRALError, match="teacher is needed") as caught:
+            run_chain(tiny(photos, "teacher=", *asking), tmp_path / run, steps=5)
+        assert "\n" not in str(caught.value)
     with pytest.raises(DLoRALError, match="does not exist"):
-        run_chain(tiny(photos, weights, "teacher=ABSENT"), tmp_path / "b")
+        run_chain(tiny(photos, "teacher=ABSENT"), tmp_path / "b", steps=5)
 
 
 def test_a_flow_crop_that_the_pyramid_cannot_halve_is_one_line(

@@ -5,9 +5,10 @@ import torch
 
 from dloral.errors import OptionError
 from dloral.models.srvgg import SRVGG
+from dloral.models.vae import PlainBlock
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.fresh import CompactSizes, build_pipeline
-from dloral.training.hints import Hints
+from dloral.training.hints import Hints, _pink_frames
 from dloral.training.objective import Objective, Restored
 
 SIZES = CompactSizes(4, 8, 1, 3, (8, 8), 2, (4, 4, 4, 4), 1, 4)
@@ -21,7 +22,7 @@ def pipe() -> DLoRALPipeline:
 @pytest.fixture
 def teacher() -> SRVGG:
     torch.manual_seed(0)
-    return SRVGG(width=6, depth=5)
+    return SRVGG(width=8, depth=5)
 
 
 def watched(objective: Objective, small_side: int = 8) -> Restored:
@@ -45,15 +46,50 @@ def test_blocks_are_held_to_layers_as_deep(pipe: DLoRALPipeline, teacher: SRVGG)
         for index, layer in enumerate((3, 7, 11)):
             block = pipe.vae.decoder[2 + index](block)
             told = teacher.body[: layer + 1](small)
-            away = objective.hints.projections[index](block) - told
-            expected += away.square().mean(dim=(1, 2, 3)) / told.var() / 3
+            away = block - told / objective.hints.spreads[index]
+            expected += away.square().mean(dim=(1, 2, 3)) / 3
     torch.testing.assert_close(objective.loss("hints", clips), expected)
 
 
-def test_every_block_and_projection_learns(pipe: DLoRALPipeline, teacher: SRVGG) -> None:
+def test_blocks_fed_by_the_teacher_learn_apart(pipe: DLoRALPipeline, teacher: SRVGG) -> None:
+    """A block's gradient comes from its own layer: a change of the first reaches no other."""
+    hints, small = Hints(pipe.vae, teacher), torch.rand(2, 3, 8, 8)
+    blocks = [layer for layer in pipe.vae.decoder if isinstance(layer, PlainBlock)]
+    latents = torch.randn(2, 4, 4, 4)
+    outputs = []
+    for change in (0.0, 1.0):
+        with torch.no_grad():
+            blocks[0].conv2.bias.add_(change)
+        with hints.watching():
+            teacher(small)
+            with hints.apart():
+                frames = pipe.decode(latents, torch.rand(2, 3, 32, 32))
+        outputs.append([block.detach() for block in hints._seen] + [frames.detach()])
+        told = [layer / spread for layer, spread in zip(hints._told, hints.spreads, strict=True)]
+        torch.testing.assert_close(hints._seen[1], blocks[1](told[0]))
+        hints.forget()
+    (first, *rest), (changed, *others) = outputs
+    assert not torch.equal(first, changed)
+    assert all(torch.equal(*pair) for pair in zip(rest[:-1], others[:-1], strict=True))
+    assert not any(module._forward_pre_hooks for module in pipe.vae.modules())
+
+
+def test_spreads_are_of_the_order_of_one(teacher: SRVGG) -> None:
+    """In parts of its spread, a layer of photograph-like input varies by 1, always alike."""
+    pipe = build_pipeline(SIZES)
+    hints = Hints(pipe.vae, teacher)
+    assert hints.spreads == Hints(pipe.vae, teacher).spreads
+    assert len(hints.spreads) == 3
+    with hints.watching():
+        teacher(_pink_frames())
+    for layer, spread in zip(hints._told, hints.spreads, strict=True):
+        assert (layer / spread).var(dim=(0, 2, 3)).mean().item() == pytest.approx(1, rel=1e-4)
+
+
+def test_every_block_learns(pipe: DLoRALPipeline, teacher: SRVGG) -> None:
     objective = Objective(pipe, {"hints"}, teacher=teacher)
     objective.weighed(watched(objective), {"hints": 1.0})["hints"].backward()
-    assert all(weight.grad is not None for weight in objective.parameters().values())
+    assert not objective.parameters()
     assert pipe.vae.decoder[2].conv2.weight.grad is not None
     assert not pipe.vae.decoder[2]._forward_hooks
 
@@ -67,3 +103,5 @@ def test_they_need_a_compact_decoder_and_a_teacher(pipe: DLoRALPipeline, teacher
     for vae, network in ((pipe.vae, None), (torch.nn.Identity(), teacher)):
         with pytest.raises(OptionError, match="hints"):
             Hints(vae, network)
+    with pytest.raises(OptionError, match="6 channels, the decoder's 3 blocks 8"):
+        Hints(pipe.vae, SRVGG(width=6, depth=5))

@@ -1,0 +1,142 @@
+"""The decoder learns to draw, before anything else does, from a teacher that draws.
+
+Here it sees the enlarged input alone: no latents, no encoder, no UNet, which makes a step half as
+long as one of the base. First its blocks learn apart, each fed by the teacher's layer before it;
+then as one, held to the teacher's layers less and less (our decision; docs/training.md has what it
+brought). At the end the latents have no say yet: the base gives them one.
+"""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dloral.data.clips import Clips, ClipSource, Draw
+from dloral.data.spec import check, on_grid
+from dloral.errors import OptionError
+from dloral.models.vae import CompactVAE
+from dloral.pipeline import DLoRALPipeline
+from dloral.training.hints import Hints
+from dloral.training.losses import charbonnier, gradient
+from dloral.training.phases.phase import Phase
+
+
+@dataclass(frozen=True)
+class DrawingConfig:
+    """A step: ``clips`` frames of ``crop`` pixels. Blocks learn apart until ``apart_until`` (a
+    share of the steps). ``hints``: their weight beside the answer's, which falls to ``late_hints``
+    in the course of the rest; ``gradient``: that of the answer's differences between neighbours."""
+
+    clips: int = 8
+    crop: int = 192
+    apart_until: float = 0.1
+    hints: float = 0.7
+    late_hints: float = 0.07
+    gradient: float = 1.0
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            {
+                "clips": (self.clips >= 1, "1 or more"),
+                "crop": on_grid(self.crop),
+                "apart_until": (0 <= self.apart_until <= 1, "a share from 0 to 1"),
+                "hints": (self.hints >= 0, "0 or more"),
+                "late_hints": (self.late_hints >= 0, "0 or more"),
+                "gradient": (self.gradient >= 0, "0 or more"),
+            },
+        )
+
+
+class DrawingPhase(Phase):
+    """Trains the decoder of a compact VAE from what it sees of the input; all else stays.
+
+    It starts afresh: what an earlier decoder draws in its blocks is none of the teacher's layers.
+    ``steps``: of the whole phase. Raises :class:`OptionError` for a decoder that does not see the
+    input, and for another kind of teacher.
+    """
+
+    def __init__(
+        self,
+        pipe: DLoRALPipeline,
+        source: ClipSource,
+        config: DrawingConfig,
+        steps: int,
+        teacher: nn.Module | None,
+        held_out: Clips | None = None,
+    ) -> None:
+        self.pipe, self.source, self.config, self.held_out = pipe, source, config, held_out
+        self.hints, self.steps = Hints(pipe.vae, teacher), steps
+        assert teacher is not None
+        self.teacher = teacher
+        vae = pipe.vae
+        if not (isinstance(vae, CompactVAE) and vae.config.decoder_sees_input):
+            raise OptionError(
+                "a decoder that learns to draw must see the input",
+                remedy="give sizes.decoder_sees_input=True, or drawing=None",
+            )
+        for module in (vae, pipe.unet, pipe.flow, pipe.retrieval):
+            module.requires_grad_(False)
+        _start_afresh(vae)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        return {
+            f"vae.{name}": weight
+            for name, weight in self.pipe.vae.named_parameters()
+            if not name.startswith(("encoder.", "decoder.0."))
+        }
+
+    def losses(self, draw: Draw) -> dict[str, Tensor]:
+        config = self.config
+        apart_steps = round(config.apart_until * self.steps)
+        done = max(0, draw.step - apart_steps) / max(1, self.steps - apart_steps)
+        frames, answers, hints = self._drawn(self.source.draw(draw), draw.step < apart_steps)
+        return {
+            "teacher_charbonnier": charbonnier(frames, answers).mean(),
+            "teacher_gradient": config.gradient * gradient(frames, answers).mean(),
+            "hints": (config.hints + done * (config.late_hints - config.hints)) * hints.mean(),
+        }
+
+    def _drawn(self, clips: Clips, apart: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """What the decoder draws (N,3,H,W), the teacher's answer, and the hints' loss (N,)."""
+        assert clips.small_frames is not None
+        lq_frames = clips.lq_frames[:, -1].contiguous(memory_format=torch.channels_last)
+        small_frames = clips.small_frames[:, -1].contiguous(memory_format=torch.channels_last)
+        height, width = (side // self.pipe.latent_stride for side in lq_frames.shape[-2:])
+        nothing = lq_frames.new_zeros(len(lq_frames), self.pipe.latent_channels, height, width)
+        with self.hints.watching():
+            with torch.no_grad():
+                answers = self.teacher(small_frames).clamp(0, 1)
+            with self.hints.apart() if apart else nullcontext():
+                frames = self.pipe.decode(nothing, lq_frames)
+        return frames, answers, self.hints.loss()
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Grey levels to the teacher's answers on held-out frames, their sharpness over its, and
+        how far the blocks are from its layers."""
+        if self.held_out is None:
+            return {}
+        frames, answers, hints = self._drawn(self.held_out)
+        edges = [
+            sum(part.diff(dim=dim).abs().mean() for dim in (-1, -2)) for part in (frames, answers)
+        ]
+        return {
+            "to_teacher": 255 * (frames - answers).abs().mean().item(),
+            "sharpness": float(edges[0] / edges[1]),
+            "hints": hints.mean().item(),
+        }
+
+
+@torch.no_grad()
+def _start_afresh(vae: CompactVAE) -> None:
+    """A new decoder, the same at each call, to which latents say nothing."""
+    sizes = {name: size for name, size in vae.config.items() if not name.startswith("_")}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        fresh = CompactVAE(**sizes)
+    for name in ("decoder", "join", "finish"):
+        getattr(vae, name).load_state_dict(getattr(fresh, name).state_dict())
+    for parameter in vae.decoder[0].parameters():
+        parameter.zero_()

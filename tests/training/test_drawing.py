@@ -1,0 +1,87 @@
+"""The first phase: a decoder learns to draw from a teacher."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dloral.data.clips import Clips, Draw
+from dloral.errors import OptionError
+from dloral.frames.resize import resize_bicubic
+from dloral.models.srvgg import SRVGG
+from dloral.pipeline import DLoRALPipeline
+from dloral.training.fresh import CompactSizes, build_pipeline
+from dloral.training.loop import LoopConfig
+from dloral.training.phases.drawing import DrawingConfig, DrawingPhase
+from dloral.training.phases.phase import train
+
+SIZES = CompactSizes(
+    *(4, 8, 1, 3, (8, 8), 2, (4, 4, 4, 4), 1, 4), decoder_sees_input=True, direct_head=True
+)
+
+
+class Waves:
+    """Clips of one frame: smooth and random."""
+
+    def draw(self, draw: Draw) -> Clips:
+        points = torch.from_numpy(draw.rng.random((4, 3, 4, 4), np.float32))
+        small = F.interpolate(points, (8, 8), mode="bicubic").clamp(0, 1)
+        frames = resize_bicubic(small, 32, 32)[:, None]
+        return Clips(frames, frames, None, small[:, None])
+
+
+@pytest.fixture
+def teacher() -> SRVGG:
+    torch.manual_seed(0)
+    return SRVGG(width=8, depth=5).requires_grad_(False)
+
+
+def phase_of(pipe: DLoRALPipeline, teacher: SRVGG | None, steps: int = 400) -> DrawingPhase:
+    return DrawingPhase(pipe, Waves(), DrawingConfig(clips=4, crop=32), steps, teacher)
+
+
+def test_a_decoder_comes_to_draw_as_its_teacher(teacher: SRVGG, tmp_path: Path) -> None:
+    pipe = build_pipeline(SIZES)
+    before = {name: tensor.clone() for name, tensor in pipe.vae.state_dict().items()}
+    unet = {name: tensor.clone() for name, tensor in pipe.unet.state_dict().items()}
+    phase = phase_of(pipe, teacher)
+    phase.held_out = Waves().draw(Draw(0, 0, np.random.default_rng(5)))
+    first = phase.evaluate()
+    loop = LoopConfig(steps=400, learning_rate=1e-2, decay_steps=250, warmup_steps=5, ema=0.9)
+    train(phase, loop, tmp_path / "run", {"phase": "drawing"})
+    last = phase.evaluate()
+    assert last["to_teacher"] < 0.8 * first["to_teacher"]
+    assert last["hints"] < 0.7 * first["hints"]
+    moved = {n for n, t in pipe.vae.state_dict().items() if not torch.equal(t, before[n])}
+    assert {name.split(".")[0] for name in moved} == {"decoder", "join", "finish"}
+    assert all(torch.equal(tensor, unet[name]) for name, tensor in pipe.unet.state_dict().items())
+
+
+def test_latents_have_no_say_yet(teacher: SRVGG) -> None:
+    pipe = build_pipeline(SIZES)
+    phase_of(pipe, teacher)
+    frames = torch.rand(1, 3, 32, 32)
+    drawn = [pipe.decode(torch.randn(1, 4, 4, 4), frames) for _ in range(2)]
+    assert torch.equal(*drawn)
+
+
+def test_hints_fade_and_blocks_learn_apart_first(teacher: SRVGG) -> None:
+    phase = phase_of(build_pipeline(SIZES), teacher, steps=110)
+    weights = []
+    for step in (0, 10, 11, 60, 110):
+        draw = Draw(step, 0, np.random.default_rng(0))
+        losses = phase.losses(draw)
+        hints = phase._drawn(Waves().draw(Draw(step, 0, np.random.default_rng(0))), step < 11)[2]
+        weights.append((losses["hints"] / hints.mean()).item())
+    half = 0.7 - 0.63 * 49 / 99
+    assert weights == pytest.approx([0.7, 0.7, 0.7, half, 0.07], rel=1e-4)
+
+
+def test_what_cannot_learn_to_draw(teacher: SRVGG) -> None:
+    blind = build_pipeline(CompactSizes(4, 8, 1, 3, (8, 8), 2, (4, 4, 4, 4), 1, 4))
+    with pytest.raises(OptionError, match="must see the input"):
+        phase_of(blind, teacher)
+    with pytest.raises(OptionError, match="teacher"):
+        phase_of(build_pipeline(SIZES), None)
