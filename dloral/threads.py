@@ -1,6 +1,8 @@
-"""How threads of the networks wait for each other."""
+"""How threads of the networks wait for each other, and how many cores there are for all threads."""
 
+import math
 import os
+from pathlib import Path
 
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
@@ -20,3 +22,19 @@ def let_threads_sleep() -> None:
     """
     if not any(name in os.environ for name in _WAITING):
         os.environ["GOMP_SPINCOUNT"] = SPINS
+
+
+def available_cores(control: Path = Path("/sys/fs/cgroup")) -> int:
+    """Cores that this process may use, at least 1: its affinity and its container's share count.
+
+    ``control``: the folder of this process's control group (Linux).
+    """
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    try:
+        quota, period = (control / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))

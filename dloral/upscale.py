@@ -75,11 +75,12 @@ def upscale_steps(
     scenes: Sequence[Scene] | None = None,
     engine: Engine | None = None,
     stop: Stop = None,
-    overlap: bool = True,
+    overlap: bool | None = None,
 ) -> Generator[Progress, None, None]:
     """The job as a generator; see :func:`upscale_video`. ``stop``: asked after each frame that is
     restored in this process; once it says so, the frames that are done become the result.
-    ``overlap``: read and write frames while others are restored (:mod:`dloral.jobs.overlap`)."""
+    ``overlap``: read and write frames while others are restored, where there is memory for it;
+    None: where it is worth it, too (:mod:`dloral.jobs.overlap`)."""
     options = settled(options or UpscaleOptions(), source, target, engine is not None)
     suffix = target_suffix(target)
     clip = treated(open_source(source, options), options, suffix)
@@ -216,12 +217,12 @@ class _Run:
 
     # Restoring -------------------------------------------------------------------------------
 
-    def restore(self, stop: Stop, overlap: bool) -> Generator[Progress, None, None]:
+    def restore(self, stop: Stop, overlap: bool | None) -> Generator[Progress, None, None]:
         """Every missing frame, in this process, in order, until it is to stop."""
         self._clock = Clock()
         if self._journal:
             self._keep_segments()
-        overlap = overlap and self._job.may_overlap
+        overlap = self._job.may_overlap(self._pipe.execution_device, overlap)
         # Into a pipe frames are written here: a thread could not be ended while its reader sleeps.
         self._behind = Behind(self._write, overlap and self._target != STANDARD_OUTPUT)
         try:

@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 import torch
 
 from dloral.memory import free_memory
+from dloral.threads import available_cores
 from dloral.video.probe import ClipInfo
 from dloral.video.worker import stopped_by
 
@@ -32,6 +33,19 @@ behind."""
 _LOOK_SECONDS = 0.2
 """How often a thread that waits wakes up: on Windows, Ctrl-C reaches no thread that waits for a
 lock."""
+
+
+def is_worth_it(place: torch.device, is_alone: bool = True) -> bool:
+    """Whether frames are done sooner: where threads that read and write find a core that the
+    network on ``place`` leaves them. ``is_alone``: False for one of several workers.
+
+    Each operation of a network on a CPU waits for the slowest of its threads. Where they have every
+    core, whoever takes one for a while holds up all of them, and Python's lock, if it is suspended
+    with it. The encoder has threads of its own and works beside the network either way.
+    """
+    if place.type != "cpu":
+        return True
+    return is_alone and torch.get_num_threads() < available_cores()
 
 
 def may_overlap(clip: ClipInfo, size: tuple[int, int], batch_size: int) -> bool:

@@ -128,7 +128,7 @@ def restore_gap(
     gap: Gap,
     pipe: "FrameGenerator",
     on_note: Callable[[str], None] | None = None,
-    overlap: bool = True,
+    overlap: bool = False,
 ) -> Generator[RestoredFrame, None, None]:
     """The frames of the missing segments, in order."""
     first = gap.first * SEGMENT_FRAMES
@@ -154,9 +154,10 @@ def make_segments(
         return SegmentFile(folder / f"{number:08d}.segment.{mark}.part")
 
     writer = SegmentWriter(job, new_file, origin)
-    behind = Behind(writer.write, job.may_overlap)
+    overlap = job.may_overlap(pipe.execution_device, is_alone=False)
+    behind = Behind(writer.write, overlap)
     try:
-        with closing(restore_gap(job, gap, pipe, on_note)) as frames:
+        with closing(restore_gap(job, gap, pipe, on_note, overlap)) as frames:
             for restored in frames:
                 yield from behind.put(restored.to_write)
         yield from behind.flush()

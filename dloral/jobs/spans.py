@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dloral.errors import OptionError
 from dloral.frames.resize import resize_bicubic
-from dloral.jobs.overlap import may_overlap, read_ahead
+from dloral.jobs.overlap import is_worth_it, may_overlap, read_ahead
 from dloral.options import AUTO, AUTO_TILE, UpscaleOptions
 from dloral.prompts import Scene, find_scenes, prompt_at
 from dloral.stages import ENLARGE, READ, each_in_stage, stage
@@ -86,10 +86,14 @@ class Job:
     def width(self) -> int:
         return self.chosen.width
 
-    @property
-    def may_overlap(self) -> bool:
-        """Whether frames may be read and written while others are restored."""
-        return may_overlap(self.clip, (self.height, self.width), self.options.batch_size)
+    def may_overlap(
+        self, place: torch.device, asked: bool | None = None, is_alone: bool = True
+    ) -> bool:
+        """Whether frames are read and written while others are restored on ``place``. ``asked``:
+        None where that is for :func:`dloral.jobs.overlap.is_worth_it` to say."""
+        if asked is None:
+            asked = is_worth_it(place, is_alone)
+        return asked and may_overlap(self.clip, (self.height, self.width), self.options.batch_size)
 
 
 def restore_span(
@@ -100,14 +104,15 @@ def restore_span(
     pipe: "FrameGenerator | None" = None,
     scenes: Sequence[Scene] | None = None,
     on_note: Callable[[str], None] | None = None,
-    overlap: bool = True,
+    overlap: bool | None = None,
 ) -> Generator[RestoredFrame, None, None]:
     """Restore the frames ``first`` to ``last`` (included; None: to the end) of a source.
 
     Numbers count from 0 at the first frame that ``options.start`` leaves; the frames are those of
     an unbroken run. Where the source ends sooner, so does the span. ``pipe``, ``scenes``: loaded
     and found where they are not given. ``overlap``: frames are read while others are restored,
-    where there is room for them. Raises OptionError for a range that is none.
+    where there is room for them; None: where that is worth it, too. Raises OptionError for a range
+    that is none.
     """
     if first < 0 or (last is not None and last < first):
         raise OptionError(
@@ -125,6 +130,8 @@ def restore_span(
         )
     if not scenes:
         scenes = list(find_scenes(clip, options, pipe))
+    if overlap is None:
+        overlap = is_worth_it(pipe.execution_device)
     halo = min(options.window, first)
     most = None if last is None else last - first + 1 + halo
     reading = _read_enlarged(clip, first - halo, most, options, on_note)

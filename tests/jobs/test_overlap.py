@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from clips import names_in, options
 
 import dloral.jobs.overlap
 import dloral.video.writer
 from dloral import Progress, UpscaleOptions, upscale_steps, upscale_video
 from dloral.errors import CancelledError, InputError, OutputError, Terminated
-from dloral.jobs.overlap import Behind, may_overlap, read_ahead
+from dloral.jobs.overlap import Behind, is_worth_it, may_overlap, read_ahead
 from dloral.pipeline import DLoRALPipeline
 from dloral.stages import READ, REFINE, WRITE, watched_by
 from dloral.video.probe import probe
@@ -211,8 +212,10 @@ def test_frames_are_read_and_written_while_one_is_restored(
                 done[name] += 1
                 changed.notify_all()
 
+    settings = replace(chosen, resume=False)
     with watched_by(watcher):
-        upscale_video(long_clip, tmp_path / "out.mp4", replace(chosen, resume=False), pipe=loaded)
+        for _ in upscale_steps(long_clip, tmp_path / "out.mp4", settings, loaded, overlap=True):
+            pass
     assert not in_vain
     assert done[REFINE] == 20
 
@@ -222,7 +225,7 @@ def test_a_stopped_job_keeps_the_frames_that_were_on_their_way(
 ) -> None:
     """Ended as the last frame of the second segment is handed over."""
     target = tmp_path / "out.mp4"
-    steps = upscale_steps(long_clip, target, chosen, loaded)
+    steps = upscale_steps(long_clip, target, chosen, loaded, overlap=True)
     for progress in steps:
         if progress.frame == 16:
             break
@@ -251,10 +254,9 @@ def test_a_disk_that_is_full_ends_the_job(
 
     monkeypatch.setattr(dloral.video.writer._VideoWriter, "write", full)
     told: list[Progress] = []
+    settings = replace(chosen, resume=False)
     with pytest.raises(OutputError, match="no space left"):
-        upscale_video(
-            long_clip, tmp_path / "out.mp4", replace(chosen, resume=False), told.append, loaded
-        )
+        told.extend(upscale_steps(long_clip, tmp_path / "out.mp4", settings, loaded, overlap=True))
     assert 5 <= told[-1].frame <= 8  # frame 6 is the first after 0.2 s; at most two wait behind it
     assert names_in(tmp_path) == []
 
@@ -279,7 +281,61 @@ def test_little_memory_makes_the_same_result(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     chosen = options(model, scale=1, resume=False)
-    first = upscale_video(long_clip, tmp_path / "a.mp4", chosen, pipe=loaded)
-    monkeypatch.setattr(dloral.jobs.overlap, "free_memory", lambda place: 0)
-    second = upscale_video(long_clip, tmp_path / "b.mp4", chosen, pipe=loaded)
-    assert first.read_bytes() == second.read_bytes()
+    made = []
+    for free in (2**40, 0):
+        monkeypatch.setattr(dloral.jobs.overlap, "free_memory", lambda place, free=free: free)
+        target = tmp_path / f"{free}.mp4"
+        for _ in upscale_steps(long_clip, target, chosen, loaded, overlap=True):
+            pass
+        made.append(target.read_bytes())
+    assert made[0] == made[1]
+
+
+@pytest.mark.parametrize(
+    ("place", "threads", "cores", "is_alone", "expected"),
+    [
+        ("cpu", 2, 2, True, False),  # the network has all of them
+        ("cpu", 1, 1, True, False),
+        ("cpu", 1, 2, True, True),
+        ("cpu", 4, 8, True, True),
+        ("cpu", 1, 2, False, False),  # the others are another worker's
+        ("cuda", 2, 2, True, True),
+        ("cuda", 2, 2, False, True),
+    ],
+)
+def test_frames_are_read_ahead_where_the_network_leaves_a_core(
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    threads: int,
+    cores: int,
+    is_alone: bool,
+    expected: bool,
+) -> None:
+    monkeypatch.setattr(dloral.jobs.overlap, "available_cores", lambda: cores)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert is_worth_it(torch.device(place), is_alone) is expected
+
+
+@pytest.mark.parametrize(("threads", "reader"), [(1, "read"), (2, "MainThread")])
+def test_a_job_reads_ahead_where_that_is_worth_it(
+    long_clip: Path,
+    chosen: UpscaleOptions,
+    loaded: DLoRALPipeline,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    threads: int,
+    reader: str,
+) -> None:
+    monkeypatch.setattr(dloral.jobs.overlap, "available_cores", lambda: 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    readers = set()
+
+    @contextmanager
+    def watcher(name: str) -> Iterator[None]:
+        if name == READ:
+            readers.add(threading.current_thread().name)
+        yield
+
+    with watched_by(watcher):
+        upscale_video(long_clip, tmp_path / "out.mp4", replace(chosen, resume=False), pipe=loaded)
+    assert readers == {reader}
