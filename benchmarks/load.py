@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import contextlib
 import io
+import itertools
 import random
 import statistics
 import tempfile
@@ -158,6 +159,13 @@ def quantiles(values: list[float]) -> str:
     return f"{statistics.median(values):.2f} s / {cuts[-1]:.2f} s"
 
 
+def ending_of(lines: list[str], most: int = 12) -> str:
+    """The last lines of the traceback that ``lines`` begin with."""
+    inside = itertools.takewhile(lambda line: line.startswith(" "), lines[1:])
+    end = 2 + sum(1 for _ in inside)
+    return "\n".join(lines[max(0, end - most) : end])
+
+
 async def run(given: argparse.Namespace, folder: Path) -> Figures:
     figures = Figures()
     with serving(folder) as server:
@@ -172,7 +180,7 @@ async def run(given: argparse.Namespace, folder: Path) -> Figures:
         log = server.log.read_text()
         if "Traceback" in log:
             figures.faults["tracebacks in the log"] += log.count("Traceback")
-            print(log[log.index("Traceback") :][:4000])
+            print(ending_of(log[log.index("Traceback") :].splitlines()))
     return figures
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dloral.studio.disk import Disk
@@ -145,6 +146,8 @@ class Hygiene:
                 await self._app(scope, limited, send_with_headers)
         except BusyError:
             await _refuse(send_with_headers, 429, "too many calls at once; wait for the others")
+        except ClientDisconnect:
+            pass  # an upload broken off is no fault of ours, and there is nobody to answer
         finally:
             caller.reset(known)
 

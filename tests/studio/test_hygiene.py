@@ -1,6 +1,5 @@
 """Headers, hosts, sizes and logins, whatever the page behind does."""
 
-import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ import anyio
 import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
@@ -150,8 +149,7 @@ def test_uploads_broken_off_count_as_failed():
         headers = [(b"host", b"127.0.0.1"), (b"x-forwarded-for", address.encode())]
         scope = {"type": "http", "method": "POST", "path": "/studio/token/clip", "headers": headers}
         scope |= {"client": ("127.0.0.1", 1), "query_string": b"", "app": client.app}
-        with contextlib.suppress(ClientDisconnect):
-            await rules(scope, receive, send)
+        await rules(scope, receive, send)  # and raises nothing, for a log without tracebacks
 
     for _ in range(FAILED_CALLS):
         assert rules._failures.may_try("6.6.6.6")
