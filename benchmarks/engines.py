@@ -69,7 +69,7 @@ class Watch:
     seen: list[tuple[int, float]] = field(default_factory=list)
 
     def __call__(self, progress: Progress) -> None:
-        if progress.stage != "restoring":
+        if progress.stage != "restoring" or not progress.frame:  # workers are still starting
             return
         begun = time.process_time()
         workers = workers_of_mine()
