@@ -115,7 +115,8 @@ class WeightsError(DLoRALError):
 
 
 class ResourceError(DLoRALError):
-    """The machine has too little memory for the job, even in its smallest steps."""
+    """The machine has too little memory for the job, even in its smallest steps; or a stranger's
+    file takes too much of it, or too long."""
 
 
 class MissingPackageError(DLoRALError):

@@ -13,16 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from dloral.errors import DLoRALError, InputError
-from dloral.jobs.records import JobRecord
 from dloral.jobs.store import hashed
 from dloral.options import UpscaleOptions
 from dloral.studio.jobs import Job
 from dloral.studio.limits import Patience
 from dloral.studio.models import Models
 from dloral.studio.preview import Preview
-from dloral.studio.records import JobRow, Records, Result
-from dloral.studio.recovery import recovered
-from dloral.studio.runtime import JobQueue, Model
+from dloral.studio.records import Records, Result
+from dloral.studio.recovery import EarlierJob, recovered
+from dloral.studio.runtime import JobQueue
 from dloral.studio.scenes import SceneSearch
 from dloral.studio.settings import Settings
 from dloral.studio.shares import caller
@@ -122,21 +121,14 @@ class Session:
             self.job = job
             return job
 
-    def take_up(
-        self,
-        clip: ClipInfo,
-        settings: Settings,
-        model: Model,
-        row: JobRow,
-        record: JobRecord,
-        result: Result | None,
-    ) -> None:
-        """Have the job of an earlier server that ``row`` and ``record`` tell of."""
+    def take_up(self, earlier: EarlierJob) -> None:
+        """Have the job of an earlier server."""
         with self.lock:
-            job = Job(clip, record.folder, settings, model, self._queue)
-            job.row = row
-            job.take_up(record, result)
-            self.clip, self.job = clip, job
+            folder = earlier.record.folder
+            job = Job(earlier.clip, folder, earlier.settings, earlier.model, self._queue)
+            job.row = earlier.row
+            job.take_up(earlier.record, earlier.result)
+            self.clip, self.job = earlier.clip, job
 
     def show_stored(self, stored: Path) -> None:
         """A result of the clip that was made before, if there is one by the model in use."""
@@ -281,11 +273,14 @@ class Sessions:
         self._make_room(address)
         token = secrets.token_urlsafe(24)
         place = self._folder / secrets.token_hex(12)
-        session = Session(place, self._models, self._queue, token, self._records)
+        session = self._session(place, token)
         with self._lock:
             self._open[hashed(token)] = session, time.monotonic() + self.patience.silent
             session.address = address
         return token
+
+    def _session(self, folder: Path, token: str = "") -> Session:
+        return Session(folder, self._models, self._queue, token, self._records)
 
     def _make_room(self, address: str) -> None:
         with self._lock:
@@ -357,10 +352,7 @@ class Sessions:
         if self._records is None:
             return
 
-        def new(folder: Path) -> Session:
-            return Session(folder, self._models, self._queue, "", self._records)
-
-        for owner, session in recovered(self._records, self._models, self._earlier, new):
+        for owner, session in recovered(self._records, self._models, self._earlier, self._session):
             with self._lock:
                 self._open[owner] = session, time.monotonic() + self.patience.silent
 

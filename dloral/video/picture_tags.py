@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from dloral.errors import InputError
+from dloral.errors import InputError, ResourceError
 from dloral.video import worker
 from dloral.video.exr import is_exr
 from dloral.video.picture_kinds import opened_picture
@@ -42,7 +42,7 @@ def picture_tags(path: Path, isolated: bool = False) -> PictureTags:
         try:
             memory = worker.memory_to_probe(path)
             told = worker.call(worker.Task("picture_tags", path, (path.absolute(),), {}, memory))
-        except InputError:
+        except (InputError, ResourceError):
             return nothing
         return told if isinstance(told, PictureTags) else nothing
     if is_exr(path):

@@ -163,20 +163,24 @@ class ClipInfo:
 
 
 def probe(
-    path: str | Path, folder_fps: Fraction | float | None = None, isolated: bool = False
+    path: str | Path,
+    folder_fps: Fraction | float | None = None,
+    isolated: bool = False,
+    patience: float = 1,
 ) -> ClipInfo:
     """What ``path`` is: a video, an image or a folder of frames (``folder_fps`` of them a second).
 
-    ``isolated``: it is a stranger's; see :class:`ClipInfo`.
+    ``isolated``: it is a stranger's; see :class:`ClipInfo`. ``patience``: of :class:`worker.Task`.
 
     Raises InputError in one line for everything that cannot be used: missing, unreadable, empty,
     no known kind, without a picture, cut off, mixed in size, too large (16384 pixels a side,
-    8192 x 8192 in all) or too long (31 days).
+    8192 x 8192 in all) or too long (31 days); ResourceError where a stranger's takes too much.
     """
     found = existing_path(path)
     if isolated and worker.IS_POSSIBLE:
         memory, seconds = worker.memory_to_probe(found), worker.seconds_to_probe(found)
-        asked = worker.Task("probe", found, (found.absolute(), folder_fps), {}, memory, seconds)
+        given = found.absolute(), folder_fps
+        asked = worker.Task("probe", found, given, {}, memory, seconds, patience)
         told = worker.call(asked)
         assert isinstance(told, ClipInfo)
         return replace(told, path=found, isolated=True)

@@ -78,8 +78,8 @@ _stopped: ContextVar[Callable[[], bool] | None] = ContextVar("stopped", default=
 @dataclass(frozen=True)
 class Task:
     """What a worker does, once. ``memory``: bytes beyond the program itself; ``seconds``: of the
-    clock for each answer, and of the processor; ``frame_bytes``: of the largest frame, 0 where
-    none come; ``path``: of the file, for messages."""
+    processor for each answer, and, times ``patience``, of the clock; ``frame_bytes``: of the
+    largest frame, 0 where none come; ``path``: of the file, for messages."""
 
     name: str
     path: Path
@@ -87,6 +87,7 @@ class Task:
     named: dict[str, Any] = field(default_factory=dict)
     memory: int = 0
     seconds: float = 60
+    patience: float = 1
     frame_bytes: int = 0
     is_writing: bool = False
 
@@ -188,7 +189,7 @@ class Worker:
             files = [its.fileno(), *([self.slots.file] if self.slots else [])]
             try:
                 _nursery.fork(files)
-                _, number = self.expect(HERE, seconds=START_SECONDS)
+                _, number = self.expect(HERE, seconds=START_SECONDS * task.patience)
                 # It waits for its task, so the number is still its own.
                 self._process = os.pidfd_open(number)
                 self.send(task)
@@ -210,7 +211,8 @@ class Worker:
 
     def expect(self, *kinds: str, seconds: float | None = None) -> tuple[Any, ...]:
         """The next answer, of one of ``kinds``; what else the worker says is raised."""
-        answer = self._receive(self._task.seconds if seconds is None else seconds)
+        usual = self._task.seconds * self._task.patience
+        answer = self._receive(usual if seconds is None else seconds)
         kind = answer[0] if isinstance(answer, tuple) and answer else None
         if kind in kinds:
             return tuple(answer)
@@ -246,7 +248,7 @@ class Worker:
                 check_stopped()
                 if time.monotonic() > end:
                     self.kill()
-                    raise InputError(
+                    raise ResourceError(
                         "{path} takes more than {value:g} s to be read, and was given up",
                         remedy="convert it to MP4 first",
                         path=self._task.path,

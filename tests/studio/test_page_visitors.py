@@ -1,11 +1,13 @@
 """Visitors in a real browser: several at once, gone, cut off, locked out."""
 
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from dloral.video.probe import probe
 from tests.studio.conftest import serving, wait_until, write_clip
-from tests.studio.pages import PATIENCE, expect, previews, ready, set_range, upload
+from tests.studio.pages import PATIENCE, download, expect, previews, ready, set_range, upload
 
 pytestmark = pytest.mark.browser
 
@@ -103,6 +105,13 @@ def test_three_files_make_a_queue(open_page, tmp_path: Path):
     expect(done).to_have_count(3, timeout=PATIENCE)
     for clip in clips:
         expect(page.locator("#tray-list")).to_contain_text(clip.name)
+    kept = download(page, "#tray-all", tmp_path)
+    assert kept.name == "restored.zip"
+    with zipfile.ZipFile(kept) as archive:
+        archive.extractall(tmp_path / "kept")
+    made = {path.name: probe(path) for path in (tmp_path / "kept").iterdir()}
+    frames = {name: (info.width, info.height, info.num_frames) for name, info in made.items()}
+    assert frames == {f"file{index}-restored.mp4": (192, 128, 8 + index) for index in range(3)}
     page.locator("#tray-list [data-act=open]").first.click()
     page.wait_for_function("window.studioPage.player.result !== null", timeout=PATIENCE)
     expect(page.locator("#tray-list li")).to_have_count(2)

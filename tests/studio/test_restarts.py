@@ -7,13 +7,18 @@ import pytest
 from clips import frames_of, options, sound_of, write_clip
 
 from dloral import upscale_video
+from dloral.errors import ResourceError
 from dloral.jobs.journal import JOURNAL
+from dloral.studio import recovery
 from dloral.studio.limits import Patience
 from dloral.studio.models import NOBODY, Models
 from dloral.studio.records import open_records
 from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.sessions import Sessions
 from dloral.studio.settings import settings_from
+from dloral.video import worker
+from dloral.video.probe import probe
+from tests.studio.conftest import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +172,56 @@ def test_parts_of_another_version_are_made_again(tmp_path, source, tiny_model, p
     assert job.wait(100)
     assert (job.stage, len(job.result.times)) == ("done", 110)
     second.sessions.close_all()
+
+
+def test_a_slow_machine_takes_up_a_job_all_the_same(
+    tmp_path, source, tiny_model, pipe_of_tiny, monkeypatch
+):
+    first = Server(tmp_path, tiny_model, pipe_of_tiny)
+    token = start(first, source, start=0, duration=0.2)
+    assert first.sessions.find(token).job.wait(100)
+    result = first.sessions.find(token).result
+    first.sessions.close_all()
+    too_short(monkeypatch)
+    with pytest.raises(ResourceError, match="takes more than"):
+        probe(source, isolated=True)
+    monkeypatch.setattr(recovery, "PATIENCE", 60_000)
+    second = Server(tmp_path, tiny_model, pipe_of_tiny)
+    assert second.sessions.find(token).result == result
+    second.sessions.close_all()
+
+
+def test_a_job_that_cannot_be_taken_up_now_is_left_to_the_next_server(
+    tmp_path, source, tiny_model, pipe_of_tiny, monkeypatch
+):
+    first = Server(tmp_path, tiny_model, pipe_of_tiny)
+    token = start(first, source)
+    job = first.sessions.find(token).job
+    wait_until(lambda: job.newest and job.newest.frame > 55)  # a segment is done
+    job.pause()
+    wait_until(lambda: job.is_paused)
+    first.sessions.close_all()
+    with monkeypatch.context() as patch:
+        too_short(patch)
+        patch.setattr(recovery, "PATIENCE", 1)
+        second = Server(tmp_path, tiny_model, pipe_of_tiny)
+        assert second.sessions.find(token) is None
+        second.sessions.close_all()
+    third = Server(tmp_path, tiny_model, pipe_of_tiny)
+    session = third.sessions.find(token)
+    assert session.job.has_failed
+    assert "takes more than" in str(session.job.error)
+    assert list(session.job.folder.rglob(JOURNAL))
+    session.retry_job()
+    assert session.job.wait(100)
+    assert len(session.result.times) == 110
+    third.sessions.close_all()
+
+
+def too_short(patch: pytest.MonkeyPatch) -> None:
+    """No file can be looked at within the usual time."""
+    patch.setattr(worker, "seconds_to_probe", lambda path: 0.001)
+    patch.setattr(worker, "LOOK_SECONDS", 0.001)
 
 
 @pytest.fixture(scope="module")

@@ -89,7 +89,7 @@ def test_a_reader_that_hangs_is_given_up(clip, monkeypatch):
     with read_frames(isolated) as frames:
         next(frames)
         os.kill(the_worker(), signal.SIGSTOP)
-        with pytest.raises(InputError, match=r"takes more than \S+ s to be read"):
+        with pytest.raises(ResourceError, match=r"takes more than \S+ s to be read"):
             list(frames)
     assert not workers()
 

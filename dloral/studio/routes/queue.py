@@ -1,12 +1,13 @@
 """The queue as a list on the page steers it: order, pause, resume, retry, settings of each job."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from dloral.errors import InputError
+from dloral.studio.archive import open_files, zip_of
 from dloral.studio.routes.calls import (
     allowed,
     allowed_settings,
@@ -20,6 +21,11 @@ from dloral.studio.studio import Studio
 
 MOST_VISITS = 1000
 """In one call."""
+
+MOST_ARCHIVED = 100
+"""Results in one archive: their tokens are in its address."""
+
+ARCHIVE = "restored.zip"
 
 
 def queue_routes(studio: Studio) -> APIRouter:
@@ -67,6 +73,17 @@ def queue_routes(studio: Studio) -> APIRouter:
         settings = allowed(object_of(asked, "settings"), session, studio) if asked else None
         await run_in_threadpool(session.retry_job, settings)
         return answer(state_of(session, studio))
+
+    @router.get("/archive")
+    def archive(visit: Annotated[list[str], Query()]) -> Response:
+        """The results of these visits as one zip file; those that have expired are left out."""
+        sessions = [studio.sessions.find(token) for token in visit[:MOST_ARCHIVED]]
+        results = [session.result for session in sessions if session]
+        files = open_files([result.file for result in results if result])
+        if not files:
+            return Response("There are no such results, or they have expired.", 404)
+        headers = {"content-disposition": f'attachment; filename="{ARCHIVE}"'}
+        return StreamingResponse(zip_of(files), 200, headers, "application/zip")
 
     return router
 

@@ -123,7 +123,7 @@ export class StudioPage {
     on("theme", () => toggleTheme(() => this.curves.draw()));
     on("sheet-open", () => openSheet(this));
     on("save", () => saveFrame(this));
-    on("tray-all", () => this.tray.downloadAll());
+    on("tray-all", () => this.tray.downloadAll().catch((error) => this.fail(error)));
     on("tray-keep", () => this.places.open((path) => this.tray.keepAll(path).catch((error) => this.fail(error))));
     on("undo", () => { const { undo } = this; this.say(""); undo?.(); });
     find("#message-close").addEventListener("click", () => this.say(""));

@@ -11,6 +11,7 @@ import { bytesWords } from "./words.js";
 
 const POLL_RUNNING = 1500;  // ms between two looks while one of them runs
 const POLL_RESTING = 15000;
+const MOST_ARCHIVED = 100;  // results in one zip file; as in routes/queue.py
 const MOVABLE = ["waiting", "paused"];  // what has a place in the queue that can be changed
 
 const wait = (milliseconds) => new Promise((resolve) => { setTimeout(resolve, milliseconds); });
@@ -209,10 +210,17 @@ export class Tray {
 
   get done() { return this.known.filter((token) => this.states.get(token).result); }
 
+  // One zip file, for browsers ask about, or drop, several downloads at once; of very many results
+  // several. Not of what has expired since the last look.
   async downloadAll() {
-    for (const token of this.done) {
-      this.download(token);
-      await wait(400);  // browsers drop some of many at once
+    const { done } = this;
+    this.took((await this.link.call("POST", "visits", { token: "", body: { tokens: done } })).visits);
+    this.draw();
+    const tokens = done.filter((token) => this.states.get(token)?.result);
+    for (let at = 0; at < tokens.length; at += MOST_ARCHIVED) {
+      if (at) await wait(400);
+      const visit = tokens.slice(at, at + MOST_ARCHIVED).map((token) => ["visit", token]);
+      download(this.link.url("archive", visit, ""), "restored.zip");
     }
   }
 
