@@ -213,8 +213,9 @@ class Calls:
             info = probe(_given(clip), isolated=True)
             index = max(0, min(int(frame or 0), (info.num_frames or 1) - 1))
             self._studio.limits.check_frame(info, settings.options)
-            preview = Preview(info, self._studio.model)
-            png = preview.whole(index, settings.options)
+            sources = self._studio.sessions.sources
+            png = Preview(info, self._studio.model, sources).whole(index, settings.options)
+            sources.forget(info)
             return _published_bytes(png, f"{info.path.stem}-frame-{index}.png")
         except Exception as error:
             raise _as_gradio(error) from None

@@ -15,8 +15,9 @@ from dloral.options import UpscaleOptions
 from dloral.studio.gpu import kept, on_gpu
 from dloral.studio.lending import motion_seconds
 from dloral.studio.pictures import stacked
-from dloral.studio.preview import Region, cut, inside, read_as, source_frames, with_context
+from dloral.studio.preview import Region, cut, inside, with_context
 from dloral.studio.runtime import Model
+from dloral.studio.sources import read_as, source_frames
 from dloral.video.encoders import FOR_VIEWING
 from dloral.video.probe import ClipInfo
 from dloral.video.writer import open_writer

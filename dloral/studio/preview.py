@@ -6,16 +6,16 @@ computed once for a frame and a part of it and kept; then only the UNet and the 
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dloral.errors import CancelledError, InputError
+from dloral.errors import CancelledError
 from dloral.frames.resize import LATENT_STRIDE, resize_bicubic, resize_bicubic_part
 from dloral.jobs.spans import output_size
 from dloral.options import AUTO, AUTO_TILE, UpscaleOptions
@@ -23,10 +23,9 @@ from dloral.studio.gpu import kept, on_gpu
 from dloral.studio.lending import preview_seconds
 from dloral.studio.pictures import jpeg_of, png_of, within
 from dloral.studio.runtime import Model
+from dloral.studio.sources import Sources
 from dloral.studio.speeds import Effort, Watch, work_of
-from dloral.video.filters import FRAME, OFF
 from dloral.video.probe import ClipInfo
-from dloral.video.reader import read_frames
 
 if TYPE_CHECKING:
     from dloral.generator import Prepared
@@ -83,22 +82,23 @@ class Preview:
     """The live preview of one clip, for one visitor.
 
     Of calls that overlap only the newest is computed; the others raise CancelledError.
+    ``sources``: what all visitors' previews have read; one of its own by default.
     """
 
-    def __init__(self, clip: ClipInfo, model: Model) -> None:
+    def __init__(self, clip: ClipInfo, model: Model, sources: Sources | None = None) -> None:
         self._clip = clip
+        self._sources = sources or Sources()
         self.model = model
         self._newest = 0
         self._counting = threading.Lock()
         self._working = threading.Lock()
-        self._frames: tuple[Any, list[Tensor]] = (None, [])  # as they are read, oldest first
         self._prepared: tuple[Any, Prepared | None] = (None, None)
         self._pictures: OrderedDict[Any, bytes] = OrderedDict()
 
     def background(self, index: int, scale: float, deinterlace: str = AUTO) -> bytes:
         """The whole bicubic frame as a JPEG, to be looked at around the previewed part."""
-        with self._working:
-            frame = self._source(index, 0, deinterlace)[-1]
+        with self._working, self._reading(index, 0, deinterlace) as frames:
+            (frame,) = frames
             height, width = output_size(self._clip, scale)
             ratio = min(1.0, MOST_BACKGROUND / max(height, width))
             if max(frame.shape[1:]) <= ratio * max(height, width):  # no larger than is sent
@@ -163,9 +163,11 @@ class Preview:
         most = min(most_pixels or lively, MOST_PIXELS)
         if centre is None:
             box = part_of(*size, most, (0.5, 0.5))
-            frame = self._source(index, 0, options.deinterlace)[-1]
-            ratio = frame.shape[1] / size[0]
-            centre = busiest(frame, round(ratio * box.height), round(ratio * box.width))
+            with self._reading(index, 0, options.deinterlace) as frames:
+                (frame,) = frames
+                ratio = frame.shape[1] / size[0]
+                centre = busiest(frame, round(ratio * box.height), round(ratio * box.width))
+                del frame
         region = part_of(*size, most, centre)
         source = (index, options.scale, options.window, options.deinterlace)
         part = (*source, options.prompt, region)
@@ -194,11 +196,13 @@ class Preview:
         """The restored region, (3,h,w) in [0, 1], and the seconds it took. What the scales do not
         change is kept under the name ``part``, for the next call that gives it."""
         seen = with_context(region, *output_size(self._clip, options.scale))
-        frames = self._enlarged(index, options.scale, options.window, options.deinterlace, seen)
+        known = self._prepared[1] if part and self._prepared[0] == part else None
+        given = None
+        if known is None:
+            of_frame = index, options.scale, options.window, options.deinterlace
+            given = torch.stack(self._enlarged(*of_frame, seen))
         self.model.pipe()  # waits until it is loaded
-        given = torch.stack(frames)
         with self.model.turns.take():
-            known = self._prepared[1] if part and self._prepared[0] == part else None
             wide, prepared, efforts = _restore_part(self.model.key, given, options, known)
             if part is not None:
                 self._prepared = part, prepared
@@ -218,54 +222,36 @@ class Preview:
         height, width = output_size(self._clip, scale)
         rows = region.y, region.y + region.height
         columns = region.x, region.x + region.width
-        return [
-            resize_bicubic_part(frame[None], height, width, rows, columns)[0]
-            for frame in self._source(index, window, deinterlace)
-        ]
+        with self._reading(index, window, deinterlace) as frames:
+            return [
+                resize_bicubic_part(frame[None], height, width, rows, columns)[0]
+                for frame in frames
+            ]
 
-    def _source(self, index: int, window: int, deinterlace: str) -> list[Tensor]:
+    def _reading(
+        self, index: int, window: int, deinterlace: str
+    ) -> AbstractContextManager[Iterator[Tensor]]:
         """Frame ``index`` and up to ``window`` before it as they are read, oldest first."""
-        key = (index, deinterlace)
-        known, frames = self._frames
-        first = max(index - window, 0)
-        if known != key or len(frames) < index - first + 1:
-            frames = source_frames(read_as(self._clip, deinterlace), first, index)
-            self._frames = key, frames
-        return frames[-(index - first + 1) :]
+        return self._sources.reading(self._clip, index, window, deinterlace)
 
     def _lively_pixels(self) -> int:
         cost = self.model.preview_seconds_per_pixel
         return FIRST_PIXELS if cost is None else max(FIRST_PIXELS, int(LIVELY_SECONDS / cost))
 
 
-def read_as(clip: ClipInfo, deinterlace: str) -> ClipInfo:
-    """The clip with its frames as a run with ``deinterlace`` sees them. Their number stays, so
-    where that makes more or fewer of them (field, film) the nearest whole frame is shown."""
-    if clip.kind != "video" or deinterlace == AUTO:
-        return clip  # the probe has decided
-    return replace(clip, deinterlace=OFF if deinterlace == OFF else FRAME)
-
-
-def source_frames(clip: ClipInfo, first: int, last: int) -> list[Tensor]:
-    """Frames ``first`` to ``last`` of a source, (3,H,W) each. Counted by the average rate: where
-    frames come at uneven times, the one that is shown nearest to that moment."""
-    start = max(Fraction(0), (first - Fraction(1, 2)) / clip.fps)
-    with read_frames(clip, start=start) as frames:
-        found = [frame.pixels for frame in islice(frames, last - first + 1)]
-    if not found:
-        raise InputError(f"{clip.path.name} has no frame {last + 1}; choose an earlier one")
-    return found
-
-
 @on_gpu(preview_seconds)
 def _restore_part(
-    model: tuple[str, str], lq_frames: Tensor, options: UpscaleOptions, prepared: "Prepared | None"
+    model: tuple[str, str],
+    lq_frames: Tensor | None,
+    options: UpscaleOptions,
+    prepared: "Prepared | None",
 ) -> tuple[Tensor, "Prepared", tuple[Effort, Effort]]:
     """The last of ``lq_frames`` restored, what was prepared for it, and the efforts for preparing
-    and for the rest."""
+    and for the rest. No frames are needed where it is ``prepared``."""
     pipe = kept(model)
     watch = Watch()
     if prepared is None:
+        assert lq_frames is not None
         # Kept on the CPU, for it is little.
         prepared = pipe.prepare(lq_frames, options.window, options.prompt, count=1).to("cpu")
     preparing, watch = watch.effort, Watch()

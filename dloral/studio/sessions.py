@@ -25,6 +25,7 @@ from dloral.studio.runtime import JobQueue
 from dloral.studio.scenes import SceneSearch
 from dloral.studio.settings import Settings
 from dloral.studio.shares import caller
+from dloral.studio.sources import Sources
 from dloral.studio.stored import stored_job
 from dloral.studio.uploads import checked_name, link_or_copy
 from dloral.video.probe import ClipInfo, probe
@@ -47,8 +48,10 @@ class Session:
         queue: JobQueue,
         token: str = "",
         records: Records | None = None,
+        sources: Sources | None = None,
     ) -> None:
         self.folder = folder
+        self._sources = sources or Sources()
         self._token, self._records = token, records
         self.clip: ClipInfo | None = None
         self.job: Job | None = None
@@ -86,7 +89,7 @@ class Session:
             if self.clip is None:
                 return None
             if self._preview is None or self._preview.model is not self._models.current:
-                self._preview = Preview(self.clip, self._models.current)
+                self._preview = Preview(self.clip, self._models.current, self._sources)
             return self._preview
 
     def close_clip(self) -> None:
@@ -96,6 +99,7 @@ class Session:
             self.forget_search()
             clip, self.clip, self._preview = self.clip, None, None
             if clip is not None:
+                self._sources.forget(clip)
                 shutil.rmtree(clip.path.parent, ignore_errors=True)
 
     def start_job(self, settings: Settings) -> Job:
@@ -261,6 +265,7 @@ class Sessions:
         self._earlier = list(folder.iterdir()) if folder.is_dir() else []
         self._models = models
         self._queue = queue
+        self.sources = Sources()  # one bound for the previews of all
         self._lock = threading.Lock()
         self._open: dict[str, tuple[Session, float]] = {}  # with when it is given up
         self._closed = threading.Event()
@@ -280,7 +285,7 @@ class Sessions:
         return token
 
     def _session(self, folder: Path, token: str = "") -> Session:
-        return Session(folder, self._models, self._queue, token, self._records)
+        return Session(folder, self._models, self._queue, token, self._records, self.sources)
 
     def _make_room(self, address: str) -> None:
         with self._lock:

@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from dloral.errors import CancelledError
+from dloral.errors import CancelledError, InputError
 from dloral.frames.resize import resize_bicubic
 from dloral.options import UpscaleOptions
-from dloral.studio.preview import Preview, Region, busiest, part_of, source_frames
+from dloral.studio.preview import Preview, Region, busiest, part_of
+from dloral.studio.sources import Sources
 from dloral.video.probe import probe
 from dloral.video.reader import read_frames
 
@@ -88,6 +89,19 @@ def test_moving_a_scale_runs_only_what_depends_on_it(preview, model, monkeypatch
     assert calls[0] == "encode"
 
 
+def test_moving_a_scale_reads_nothing_where_frames_are_too_large_to_be_kept(clip, model, tmp_path):
+    own = tmp_path / "own.mp4"
+    own.write_bytes(clip.read_bytes())
+    preview = Preview(probe(own), model, Sources(kept_bytes=0))
+    options, middle = UpscaleOptions(scale=2), (0.5, 0.5)
+    first = preview.render(5, options, centre=middle)
+    own.unlink()
+    moved = preview.render(5, replace(options, detail=0.2), centre=middle)
+    assert moved.png != first.png
+    with pytest.raises(InputError):
+        preview.render(6, options, centre=middle)
+
+
 def test_only_the_newest_of_a_burst_is_computed(preview, model):
     ended: list[str] = []
 
@@ -141,16 +155,6 @@ def test_strength_mixes_in_the_picture_of_an_api_call(preview, clip):
 def test_a_part_has_the_frames_shape_and_stays_inside(size, pixels, centre, expected):
     region = part_of(*size, pixels, centre)
     assert region == expected
-
-
-def test_source_frames_are_those_asked_for(clip):
-    with read_frames(clip) as frames:
-        everything = [frame.pixels for frame in frames]
-    for first, last in ((0, 0), (0, 3), (5, 8), (11, 11)):
-        found = source_frames(probe(clip), first, last)
-        assert len(found) == last - first + 1
-        for frame, expected in zip(found, everything[first:], strict=False):
-            assert torch.equal(frame, expected)
 
 
 def test_the_busiest_part_is_where_brightness_changes_most():
