@@ -217,3 +217,12 @@ def test_it_fits_the_screen_light_and_dark(open_page, width: int, scheme: str):
       return [...shown].filter(e => e.offsetParent && e.id !== 'clip-name' && e.clientWidth)
         .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.id || e.textContent); }""")
     assert not overflowing
+    # a model of a long name: two rows on a phone, one elsewhere, and the rest in its title
+    chip, header = page.locator("#model-name"), page.locator(".studio > header")
+    name = chip.inner_text().removeprefix("Model: ")
+    expect(chip).to_have_attribute("title", f"The model that restores: {name}")
+    chip.evaluate("chip => { chip.textContent = 'Model: ' + 'name-'.repeat(30); }")
+    for narrow, most in ((390, 56), (320, 56)) if width == 390 else ((width, 40),):
+        page.set_viewport_size({"width": narrow, "height": 800})
+        assert header.bounding_box()["height"] < most
+        assert page.evaluate("document.documentElement.scrollWidth") <= narrow

@@ -3,10 +3,16 @@
 import { fillBar, find } from "./dom.js";
 import { GoneError, LostError } from "./link.js";
 import { CONFIG } from "./mount.js";
-import { bytesWords, shortName } from "./words.js";
+import { bytesWords, modelWords, shortName } from "./words.js";
 
 const MODEL_POLL = 400;  // ms between two looks at a change that is going on
 const CHANGED = ["done", "stopped", "failed"];
+
+// In the header, which cuts a long name off; the title has all of it.
+/** @param {string} name */
+export const sayModel = (name) => {
+  Object.assign(find("#model-name"), { textContent: modelWords(name), title: `The model that restores: ${shortName(name)}` });
+};
 
 export class ModelMenu {
   constructor(link, onChanged) {

@@ -6,7 +6,7 @@ import { Curves } from "./curves.js";
 import { find, radios } from "./dom.js";
 import { Gestures } from "./gestures.js";
 import { GoneError, Link, LostError, RefusedError } from "./link.js";
-import { ModelMenu } from "./models.js";
+import { ModelMenu, sayModel } from "./models.js";
 import { Motion } from "./motion.js";
 import { CONFIG, element, mount } from "./mount.js";
 import { Places } from "./places.js";
@@ -26,7 +26,7 @@ import { Tray } from "./tray.js";
 import { Viewer } from "./viewer.js";
 import { back, close, compareWith, focusAfterOpening, focusAfterRun, keepResult, leaveClip, lost, lostVisitor, openVisit, takeFiles, takePlaces, thumb, watchLeaving } from "./visiting.js";
 import { freeVisit, hold, ownToken } from "./visits.js";
-import { clamp, modelWords } from "./words.js";
+import { clamp } from "./words.js";
 
 export class StudioPage {
   constructor() {
@@ -133,7 +133,7 @@ export class StudioPage {
   }
 
   async begin() {
-    find("#model-name").textContent = modelWords(CONFIG.model);
+    sayModel(CONFIG.model);
     this.controls.recall();
     this.viewer.strength = this.steering.strength;
     this.controls.words();
@@ -190,7 +190,7 @@ export class StudioPage {
   takeModel(model) {
     const before = this.model ?? { name: CONFIG.model };
     this.model = this.state.model = model;
-    find("#model-name").textContent = modelWords(model.name);
+    sayModel(model.name);
     find("#prompt-label").hidden = find("#scenes").hidden = !model.prompts;
     if (before.name === model.name && (before.vae ?? model.vae) === model.vae) return before.prompts !== undefined && before.prompts !== model.prompts;
     if (this.models.inUse !== undefined && (this.models.inUse !== model.name || this.models.vaeInUse !== model.vae)) this.models.open();
