@@ -39,9 +39,9 @@ def is_worth_it(place: torch.device, is_alone: bool = True) -> bool:
     """Whether frames are done sooner: where threads that read and write find a core that the
     network on ``place`` leaves them. ``is_alone``: False for one of several workers.
 
-    Each operation of a network on a CPU waits for the slowest of its threads. Where they have every
-    core, whoever takes one for a while holds up all of them, and Python's lock, if it is suspended
-    with it. The encoder has threads of its own and works beside the network either way.
+    Each operation of a network on a CPU waits for the slowest of its threads; where they have every
+    core, whoever takes one for a while holds up all of them. The encoder has threads of its own and
+    works beside the network either way.
     """
     if place.type != "cpu":
         return True
