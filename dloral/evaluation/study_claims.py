@@ -53,7 +53,10 @@ class Verdict:
         if self.p is None or self.gain.half_width is None:
             return "one run each: no verdict"
         if self.p < SIGNIFICANT and self.gain.mean:
-            return "**seen**" if self.gain.mean > 0 else "**the opposite is seen**"
+            if self.gain.mean > 0:
+                return "**seen**"
+            factor = self.claim.swings
+            return f"**less than {factor:g} times**" if factor else "**the opposite is seen**"
         return "no difference"
 
 
