@@ -126,7 +126,7 @@ TEMPORAL_WINDOWS = Study(
     "windows",
     "Temporal window of CFR (Table A3)",
     tuple(
-        Variant(str(n), "0 (without CFR)" if not n else str(n), {"window": n}, window=n)
+        Variant(str(n), f"window {n}" + " (without CFR)" * (not n), {"window": n}, window=n)
         for n in WINDOWS
     ),
     (

@@ -62,6 +62,7 @@ def draw_curves(study: Study, found: Found, target: Path) -> None:
         mpl.patches.Patch(color=STAGE_COLOURS[stage], label=f"{stage} stage") for stage in stages
     ]
     figure.legend(handles=handles, loc="lower left", ncols=3, fontsize=8, frameon=False)
+    figure.align_ylabels()
     figure.tight_layout(rect=(0, 0.05, 1, 1))
     figure.savefig(target, dpi=130)
     plt.close(figure)
