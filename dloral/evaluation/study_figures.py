@@ -77,7 +77,8 @@ def _label(name: str) -> str:
 def _plain(axis: Any) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=8)
-    axis.ticklabel_format(axis="y", useOffset=False)
+    axis.ticklabel_format(axis="both", useOffset=False)
+    axis.locator_params(axis="x", nbins=5)
 
 
 def _share_scale(axes: list[Any]) -> None:

@@ -66,6 +66,7 @@ def _about(study: Study, found: Found) -> str:
         )
     done, planned = len(found["runs"]), found["planned_runs"]
     whole = f"{planned} runs" if done == planned else f"**{done} of {planned} runs**"
+    clips = f"{found['num_clips']} held-out clip{'s' * (found['num_clips'] > 1)}"
     seconds = sum(run["seconds"] for run in found["runs"])
     shorter = [v for v in study.variants if steps_of(v, found["steps"]) != found["steps"]]
     alone = (
@@ -76,8 +77,8 @@ def _about(study: Study, found: Found) -> str:
     )
     return (
         f"{whole}: {len(found['seeds'])} seeds of each variant, {found['steps']} steps{alone}, "
-        f"{found['stages']} stages of {found['steps'] // found['stages']}; {found['num_clips']} "
-        f"held-out clips of {found['num_frames']} frames. ± is the {LEVEL:.0%} interval of "
+        f"{found['stages']} stages of {found['steps'] // found['stages']}; {clips} of "
+        f"{found['num_frames']} frames. ± is the {LEVEL:.0%} interval of "
         f"Student's t over seeds. {duration(seconds)} of training and measuring."
     )
 
