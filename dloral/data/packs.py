@@ -74,24 +74,25 @@ class Pack:
         drawn = []
         for index in rng.integers(len(self.hq), size=count):
             whole = self._whole([int(index)])
-            place = self._place(rng, crop)
-            parts = [part[place] for part in whole]
+            top, left = LATENT_STRIDE * rng.integers(self._steps(crop) + 1, size=2)
+            parts = [self._cut(part, top, left, crop) for part in whole]
             if rng.integers(2):
                 parts = [part.flip(-1) for part in parts]
                 parts[2] = parts[2] * torch.tensor([-1.0, 1.0]).view(2, 1, 1)
             drawn.append(parts)
         return Clips(*(torch.cat(parts) for parts in zip(*drawn, strict=True)))
 
-    def _whole(self, which: slice | list[int]) -> tuple[Tensor, Tensor, Tensor]:
+    def _whole(self, which: slice | list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         flow = torch.from_numpy(self._flow()[which].astype("f4"))
-        hq, lq = (_floats(frames[which]) for frames in (self.hq, self.lq))
-        lq = resize_bicubic(lq.flatten(0, 1), self.size, self.size).unflatten(0, hq.shape[:2])
-        return hq, lq, _full_size_flow(flow)
+        hq, small = (_floats(frames[which]) for frames in (self.hq, self.lq))
+        lq = resize_bicubic(small.flatten(0, 1), self.size, self.size).unflatten(0, hq.shape[:2])
+        return hq, lq, _full_size_flow(flow), small
 
-    def _place(self, rng: np.random.Generator, crop: int) -> tuple[Any, ...]:
-        """Where to crop: on the latent grid, so that latents of crop and whole agree."""
-        top, left = LATENT_STRIDE * rng.integers(self._steps(crop) + 1, size=2)
-        return (..., slice(top, top + crop), slice(left, left + crop))
+    def _cut(self, part: Tensor, top: int, left: int, crop: int) -> Tensor:
+        """A square of the latent grid, so that latents of crop and whole agree; ``top``, ``left``,
+        ``crop`` in pixels of the large frames, whichever size this part has."""
+        top, left, side = (n * part.shape[-1] // self.size for n in (top, left, crop))
+        return part[..., top : top + side, left : left + side]
 
     def _steps(self, crop: int) -> int:
         """How many cells of the latent grid a crop can be moved by."""

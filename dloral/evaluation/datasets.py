@@ -227,12 +227,12 @@ def _pack_clips(folder: Path, prefix: str) -> Iterator[DataClip]:
     count = len(pack.hq)
     digits = len(str(count - 1))
     names = [f"{prefix}{index:0{digits}}" for index in range(count)]
-    for index, (name, source) in enumerate(zip(names, _pack_sources(folder, names), strict=True)):
+    for index, (name, source) in enumerate(zip(names, pack_sources(folder, names), strict=True)):
         hq, lq = (PackFrames(folder, part, index) for part in ("hq", "lq"))
         yield DataClip(name, source, hq, lq)
 
 
-def _pack_sources(folder: Path, names: list[str]) -> list[str]:
+def pack_sources(folder: Path, names: list[str]) -> list[str]:
     """What each clip was cut from, as the pack's manifest has it; else every clip stands alone."""
     try:
         found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["clips"]

@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from functools import cache
 
 import mpmath
+import numpy as np
 
 LEVEL = 0.95
 """Of every interval."""
+
+POWER = 0.8
+"""The chance of being seen that the smallest difference that a test can see has."""
 
 
 @dataclass(frozen=True)
@@ -20,13 +24,28 @@ class Estimate:
     """A mean over ``count`` sources; ``half_width``: of its interval, None of a single source.
 
     ``p``: two-sided probability of a mean at least so far from 0 if the true mean were 0 (t test);
-    None of a single source.
+    None of a single source. ``error``: the mean's standard error, with ``degrees`` of freedom.
     """
 
     mean: float
     half_width: float | None
     count: int
     p: float | None
+    error: float | None = None
+    degrees: float | None = None
+
+    def detectable(self, level: float) -> float | None:
+        """The true difference that a two-sided test at ``level`` sees with the chance POWER, from
+        the spread that was measured; None of a single source."""
+        if self.error is None or self.degrees is None:
+            return None
+        edge = t_quantile(1 - level / 2, self.degrees)
+        low, high = 0.0, 3 * edge + 3
+        for _ in range(30):
+            middle = (low + high) / 2
+            seen = noncentral_t_tail(edge, self.degrees, middle) > POWER
+            low, high = (low, middle) if seen else (middle, high)
+        return high * self.error
 
 
 def source_means(values: Mapping[str, float], sources: Mapping[str, str]) -> dict[str, float]:
@@ -47,11 +66,45 @@ def estimate(values: Iterable[float]) -> Estimate | None:
     if count == 1:
         return Estimate(mean, None, 1, None)
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in known) / (count - 1))
-    error = deviation / math.sqrt(count)
+    return _estimate(mean, deviation / math.sqrt(count), count - 1, count)
+
+
+def _estimate(mean: float, error: float, degrees: float, count: int) -> Estimate:
     if not error:
-        return Estimate(mean, 0.0, count, 0.0 if mean else 1.0)
-    half_width = t_quantile((1 + LEVEL) / 2, count - 1) * error
-    return Estimate(mean, half_width, count, 2 * t_tail(abs(mean) / error, count - 1))
+        return Estimate(mean, 0.0, count, 0.0 if mean else 1.0, 0.0, degrees)
+    half_width = t_quantile((1 + LEVEL) / 2, degrees) * error
+    p = 2 * t_tail(abs(mean) / error, degrees)
+    return Estimate(mean, half_width, count, p, error, degrees)
+
+
+def crossed_estimate(values: Mapping[tuple[int, str], float]) -> Estimate | None:
+    """The mean of values by (seed, source), for other seeds and other sources alike.
+
+    Values of one seed share its training and values of one source its picture, so they are not
+    independent: the mean's variance is that of two crossed random effects, its degrees of freedom
+    Satterthwaite's. Where chance makes it smaller than what seeds alone or sources alone show, the
+    larger of these stands. Sources that some seed lacks are left out; with one seed or one source
+    the others are the sample. ``count``: of seeds. None where nothing is left.
+    """
+    seeds = sorted({seed for seed, _ in values})
+    sources = sorted({name for _, name in values})
+    sources = [name for name in sources if all((seed, name) in values for seed in seeds)]
+    if not sources:
+        return None
+    table = np.array([[values[seed, name] for name in sources] for seed in seeds])
+    rows, columns = table.mean(axis=1), table.mean(axis=0)
+    if min(table.shape) == 1:
+        return estimate((columns if len(rows) == 1 else rows).tolist())
+    mean, free = float(table.mean()), (len(rows) - 1, len(columns) - 1)
+    of_seeds = float(len(columns) * rows.var(ddof=1))
+    of_sources = float(len(rows) * columns.var(ddof=1))
+    rest = ((table - rows[:, None] - columns + mean) ** 2).sum() / (free[0] * free[1])
+    variance = of_seeds + of_sources - rest
+    largest, degrees = max((of_seeds, free[0]), (of_sources, free[1]))
+    if variance > largest:
+        parts = of_seeds**2 / free[0] + of_sources**2 / free[1] + rest**2 / (free[0] * free[1])
+        largest, degrees = variance, variance**2 / parts
+    return _estimate(mean, math.sqrt(largest / table.size), degrees, len(seeds))
 
 
 def paired_difference(first: Mapping[str, float], second: Mapping[str, float]) -> Estimate | None:
@@ -59,22 +112,33 @@ def paired_difference(first: Mapping[str, float], second: Mapping[str, float]) -
     return estimate(first[source] - second[source] for source in first if source in second)
 
 
-def t_tail(t: float, degrees: int) -> float:
+def t_tail(t: float, degrees: float) -> float:
     """P(T > t) of Student's t for t >= 0."""
     x = degrees / (degrees + t * t)
     return float(mpmath.betainc(degrees / 2, 0.5, 0, x, regularized=True)) / 2
 
 
+def noncentral_t_tail(t: float, degrees: float, shift: float) -> float:
+    """P(T > t) of a noncentral t: (N(0, 1) + shift) over the root of chi squared / degrees."""
+    spread = np.linspace(0, 6, 1201)[1:]
+    log_density = (degrees - 1) * np.log(spread) - degrees * spread**2 / 2
+    density = np.exp(log_density - log_density.max())
+    above = [math.erfc((t * s - shift) / math.sqrt(2)) / 2 for s in spread.tolist()]
+    return float((density * above).sum() / density.sum())
+
+
 @cache
-def t_quantile(probability: float, degrees: int) -> float:
+def t_quantile(probability: float, degrees: float) -> float:
     """The t with P(T <= t) = probability, for a probability from 0.5 to 1."""
-    low, high = 0.0, 1.0
-    while t_tail(high, degrees) > 1 - probability:
-        high *= 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if t_tail(middle, degrees) > 1 - probability else (low, middle)
-    return (low + high) / 2
+    # Newton's steps: the tail is convex, so from 0 they come from below and never go too far.
+    half = (degrees + 1) / 2
+    scale = math.exp(math.lgamma(half) - math.lgamma(degrees / 2)) / math.sqrt(degrees * math.pi)
+    t, step = 0.0, 1.0
+    while abs(step) > 1e-12 * (1 + t):
+        density = scale * (1 + t * t / degrees) ** -half
+        step = (t_tail(t, degrees) - (1 - probability)) / density
+        t += step
+    return t
 
 
 def holm(probabilities: Sequence[float]) -> list[float]:

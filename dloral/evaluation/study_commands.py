@@ -1,6 +1,7 @@
-"""``dloral study train`` and ``study measure``: arguments, parsed. Importing costs nothing."""
+"""``dloral study``: arguments of its commands, parsed. Importing costs nothing."""
 
 import argparse
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -16,11 +17,13 @@ def add_study(commands: Commands) -> None:
         "study",
         help="the paper's studies: strategies, branches, order, windows",
         description="The paper's studies: train their variants, or measure a trained model's "
-        "switches. Writes a table with the paper's numbers beside, curves and a sheet of crops.",
+        "switches. Writes tables with the paper's numbers beside, curves and a sheet of crops.",
         epilog="docs/evaluation.md",
     )
     kinds = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_train(kinds)
+    _add_time(kinds)
+    _add_report(kinds)
     _add_measure(kinds)
 
 
@@ -29,11 +32,44 @@ def _add_train(kinds: Commands) -> None:
         "train",
         help="train every variant of a study and measure it along the way",
         description="Train the variants of a study by configuration and measure them along the "
-        "way. A study that was stopped can be resumed.",
+        "way. Says first how long it will take. After a stop of any kind the same call goes on; "
+        "OUT/README.md tells of the runs that are done.",
     )
+    _add_runs(parser)
+    _add_shared(parser)
+    parser.set_defaults(command=_train)
+
+
+def _add_time(kinds: Commands) -> None:
+    parser = kinds.add_parser(
+        "time",
+        help="how long a study would take here",
+        description="Time a few steps of every variant and one measurement, and say how long "
+        "`study train` with the same arguments would take. Keeps nothing.",
+    )
+    _add_runs(parser)
+    add = parser.add_argument
+    add("--metrics", nargs="+", metavar="NAME", help="measures; what can be had offline by default")
+    parser.set_defaults(command=_time)
+
+
+def _add_report(kinds: Commands) -> None:
+    parser = kinds.add_parser(
+        "report",
+        help="write the report of a study's runs that are done",
+        description="Write README.md, curves and a sheet from the runs in OUT that are done, while "
+        "others still train, too.",
+    )
+    parser.add_argument("output", type=Path, metavar="OUT", help="the study's folder")
+    parser.set_defaults(command=_report)
+
+
+def _add_runs(parser: argparse.ArgumentParser) -> None:
+    """What the runs of a study are."""
     add = parser.add_argument
     add("study", metavar="STUDY", help="strategies, branches, order or windows")
-    add("--recipe", default="compact", help="a configuration of `dloral train` (compact)")
+    add("--recipe", default="study", help="a configuration of `dloral train` (study)")
+    add("--teacher", type=Path, metavar="FILE", help="realesr-general-x4v3, which `study` asks")
     add(
         "--data",
         nargs="+",
@@ -42,13 +78,11 @@ def _add_train(kinds: Commands) -> None:
         help="places to train on, as `dloral train` takes them",
     )
     add("--held-out", type=Path, required=True, metavar="PACK", help="a pack never trained on")
-    add("--seeds", type=int, default=3, help="trainings of each variant (3)")
+    add("--seeds", type=int, help="trainings of each variant (5; 7 for order)")
     add("--seed", type=int, default=0, help="the first of them (0)")
     add("--budget", type=float, metavar="MINUTES", help="for the whole study; sets the steps")
     add("--steps", type=int, help="steps a run, instead of a budget")
     add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="other settings of the training")
-    _add_shared(parser)
-    parser.set_defaults(command=_train)
 
 
 def _add_measure(kinds: Commands) -> None:
@@ -67,13 +101,13 @@ def _add_measure(kinds: Commands) -> None:
     add("--device", default="auto", help="auto, cpu, cuda, xpu, mps")
     add("--dtype", default="auto", help="auto, float32, bfloat16, float16")
     _add_shared(parser)
+    add("--resume", action="store_true", help="measure again into the OUT that is there")
     parser.set_defaults(command=_measure)
 
 
 def _add_shared(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--metrics", nargs="+", metavar="NAME", help="measures; what can be had offline by default")
-    add("--resume", action="store_true", help="continue the study that is in OUT")
     add("-o", "--output", type=Path, required=True, metavar="OUT", help="the study's folder")
 
 
@@ -81,18 +115,45 @@ def _train(options: argparse.Namespace) -> None:
     from dloral.evaluation.torchvision_ops import make_torchvision_importable
 
     make_torchvision_importable()
-    from dloral.evaluation.studies import METRICS, train_study
+    from dloral.evaluation.study_plan import PLAN
+    from dloral.evaluation.study_training import train_study
 
-    study = _study(options)
-    if not (options.held_out / "hq.npy").is_file():
-        raise OptionError(
-            "{option} is {path}, which is not a pack",
-            remedy="give one of clips that are not trained on, as `dloral data pack` makes it",
-            option=Setting("held_out"),
-            path=options.held_out,
-        )
-    chosen = _study_options(options, tuple(options.metrics or METRICS))
-    _finish(study, train_study(study, chosen, options.output, _tell, COMMAND_LINE), options)
+    study, chosen = _study(options), _study_options(options)
+    if not (options.output / PLAN).is_file():
+        _check_free(options, "give a new folder")
+
+    def report(found: dict[str, Any]) -> None:
+        _write(study, found, options.output)
+
+    found = train_study(study, chosen, options.output, _tell, COMMAND_LINE, report)
+    _finish(study, found, options)
+
+
+def _time(options: argparse.Namespace) -> None:
+    from dloral.evaluation.torchvision_ops import make_torchvision_importable
+
+    make_torchvision_importable()
+    from dloral.evaluation.study_plan import opened_clips, timed, told
+
+    study, chosen = _study(options), _study_options(options)
+    plan = timed(study, chosen, opened_clips(chosen, COMMAND_LINE), _tell)
+    print("\n".join(told(study, plan)))
+
+
+def _report(options: argparse.Namespace) -> None:
+    from dloral.evaluation.studies import STUDIES
+    from dloral.evaluation.study_plan import Plan
+    from dloral.evaluation.study_report import write_study
+    from dloral.evaluation.study_training import gathered
+
+    plan = Plan.load(options.output)
+    if plan is None:
+        raise OptionError("{path} holds no study that is trained", path=options.output)
+    study = STUDIES[plan.settings["study"]]
+    written = options.output / "study.json"
+    trained_by = json.loads(written.read_text())["command"] if written.is_file() else ""
+    found = gathered(study, options.output)
+    print(write_study(study, found, options.output, trained_by).read_text())
 
 
 def _measure(options: argparse.Namespace) -> None:
@@ -102,6 +163,8 @@ def _measure(options: argparse.Namespace) -> None:
     from dloral.evaluation.study_inference import measure_study, opened_model
 
     study = _study(options)
+    if not options.resume:
+        _check_free(options, "give {option} or a new folder", option=Setting("resume"))
     metrics = options.metrics or ["paper", "niqe", "flicker", "grid_level"]
     if options.reference is not None and not options.metrics:
         metrics += ["psnr", "lpips_like"]
@@ -121,7 +184,7 @@ def _measure(options: argparse.Namespace) -> None:
 
 
 def _study(options: argparse.Namespace) -> Any:
-    """The study by name, its folder free or to be resumed."""
+    """The study by name."""
     from dloral.evaluation.studies import STUDIES
 
     if options.study not in STUDIES:
@@ -130,32 +193,39 @@ def _study(options: argparse.Namespace) -> Any:
             remedy=f"choose from {', '.join(STUDIES)}",
             value=options.study,
         )
-    if options.output.is_dir() and any(options.output.iterdir()) and not options.resume:
-        raise OptionError(
-            "{path} is not empty",
-            remedy="give {option} or a new folder",
-            path=options.output,
-            option=Setting("resume"),
-        )
     return STUDIES[options.study]
 
 
-def _study_options(options: argparse.Namespace, metrics: tuple[str, ...]) -> Any:
+def _check_free(options: argparse.Namespace, remedy: str, **values: Any) -> None:
+    if options.output.is_dir() and any(options.output.iterdir()):
+        raise OptionError("{path} is not empty", remedy=remedy, path=options.output, **values)
+
+
+def _study_options(options: argparse.Namespace) -> Any:
     from dataclasses import replace
 
-    from dloral.evaluation.studies import StudyOptions
+    from dloral.evaluation.study_plan import METRICS, StudyOptions
     from dloral.training.config import with_changes
     from dloral.training.recipes import load_config
 
+    if not (options.held_out / "hq.npy").is_file():
+        raise OptionError(
+            "{option} is {path}, which is not a pack",
+            remedy="give one of clips that are not trained on, as `dloral data pack` makes it",
+            option=Setting("held_out"),
+            path=options.held_out,
+        )
     config = load_config(options.recipe)
     data = config.data
     source = replace(data.consistency, places=tuple(options.data))
     data = replace(data, consistency=source, enhancement=None, held_out=None)
+    if options.teacher is not None:
+        config = replace(config, model=replace(config.model, teacher=str(options.teacher)))
     config = with_changes(replace(config, data=data), options.set)
     return StudyOptions(
         config,
         options.held_out,
-        metrics,
+        tuple(options.metrics or METRICS),
         options.seeds,
         options.budget,
         options.steps,
@@ -163,11 +233,15 @@ def _study_options(options: argparse.Namespace, metrics: tuple[str, ...]) -> Any
     )
 
 
-def _finish(study: Any, found: dict[str, Any], options: argparse.Namespace) -> None:
+def _write(study: Any, found: dict[str, Any], out: Path) -> Path:
     from dloral.evaluation.study_report import write_study
 
     command = shlex.join(["dloral", *sys.argv[1:]])
-    print(write_study(study, found, options.output, command).read_text())
+    return write_study(study, found, out, command)
+
+
+def _finish(study: Any, found: dict[str, Any], options: argparse.Namespace) -> None:
+    print(_write(study, found, options.output).read_text())
     missed = {**found["unavailable"], **found.get("failed", {})}
     if missed:
         raise DLoRALError("not measured: " + "; ".join(f"{k}: {why}" for k, why in missed.items()))

@@ -23,6 +23,7 @@ from dloral.evaluation.measures import Measured
 from dloral.evaluation.pairs import Pair, find_pairs
 from dloral.evaluation.restore import model_restorer, restore_and_measure
 from dloral.evaluation.studies import Study, Variant
+from dloral.evaluation.study_measuring import means
 from dloral.frame_generator import FrameGenerator
 from dloral.frames.clips import as_bytes
 from dloral.weights.convert import convert
@@ -107,6 +108,7 @@ def measure_study(
         "failed": failed,
         "conditions": conditions,
         "num_clips": len(pairs) - len(failed),
+        "sources": {pair.name: pair.name for pair in pairs},
         "runs": runs,
     }
 
@@ -119,14 +121,11 @@ def _means(
     conditions: dict[str, str] = {}
     for name, by_pair in measured.items():
         # A clip that failed by one variant is left out of all of them.
-        kept = [found for pair, found in by_pair.items() if pair not in failed]
-        totals = [found.totals for found in kept]
-        final = {
-            metric: float(np.mean([one[metric] for one in totals if metric in one]))
-            for metric in dict.fromkeys(metric for one in totals for metric in one)
-        }
-        runs.append({"variant": name, "seed": 0, "points": [], "final": final})
-        for found in kept:
+        kept = {pair: found for pair, found in by_pair.items() if pair not in failed}
+        clips = {pair: found.totals for pair, found in kept.items()}
+        final = means(clips)
+        runs.append({"variant": name, "seed": 0, "points": [], "final": final, "clips": clips})
+        for found in kept.values():
             conditions |= found.conditions
     return runs, conditions
 

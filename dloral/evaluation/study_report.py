@@ -2,243 +2,202 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from PIL import Image, ImageDraw
 
 from dloral.evaluation.catalogue import METRIC_SPECS
 from dloral.evaluation.published import COLUMNS
 from dloral.evaluation.report import arrow, explained, number, row
-from dloral.evaluation.studies import SHOWN, Study
+from dloral.evaluation.statistics import LEVEL, estimate
+from dloral.evaluation.studies import Study, Variant
+from dloral.evaluation.study_claims import (
+    BEST_QUALITY,
+    SIGNIFICANT,
+    Verdict,
+    later_swing,
+    per_seed,
+    qualities,
+    swings,
+    verdicts,
+)
+from dloral.evaluation.study_figures import draw_curves, draw_sheet
+from dloral.evaluation.study_measuring import means
+from dloral.evaluation.study_plan import duration, steps_of
 from dloral.files import write_json, write_text
-from dloral.packages import needs_extra
-
-QUALITY = ("musiq", "maniqa", "clipiqa", "lpips_like", "niqe", "psnr")
-"""What stands for quality: the first that was measured."""
 
 Found = Mapping[str, Any]
-STAGE_COLOURS = {"consistency": "#dbe7f5", "enhancement": "#f9e8d2", "joint": "#e8e8e8"}
-PROBABLE = 2.0
-"""Standard errors of the difference of two variants, seed by seed, from which it is called seen."""
+EXCESS = "warping_error"
+"""Also shown less the truth's own: motion that no estimate follows makes it more than 0."""
 
 
 def write_study(study: Study, found: dict[str, Any], out: Path, command: str) -> Path:
-    """``OUT/study.json``, ``README.md``, ``curves.png`` and ``sheet.jpg``; returns the README."""
+    """``OUT/study.json``, ``README.md``, ``curves.png`` and ``sheet.jpg``; returns the README.
+
+    ``found``: of the runs that are done, all of them or not.
+    """
     write_json(out / "study.json", {**found, "command": command})
+    training = found["kind"] == "training"
     pictures = []
-    if found["kind"] == "training":
+    if training:
         draw_curves(study, found, out / "curves.png")
         pictures.append("![Quality and warping error over the steps](curves.png)")
     if draw_sheet(study, found, out):
         pictures.append("![The same crops by every variant](sheet.jpg)")
-    lines = [f"# {study.title}", "", f"    {command}", "", _about(found), "", table(study, found)]
-    lines += ["", *verdicts(study, found)]
-    lines += ["", "\n\n".join(pictures), ""] if pictures else [""]
-    lines += [f"NOT AVAILABLE {name}: {why}" for name, why in found["unavailable"].items()]
+    parts = [f"# {study.title}", f"    {command}", _about(study, found), table(study, found)]
+    parts += claims_section(study, found)
+    if training:
+        parts += [*swings_section(study, found), *windows_section(study, found)]
+    parts += [study.note, *pictures]
+    lines = [f"NOT AVAILABLE {name}: {why}" for name, why in found["unavailable"].items()]
     lines += [f"NOT MEASURED {name}: {why}" for name, why in found.get("failed", {}).items()]
     lines += [explained(METRIC_SPECS[name]) for name in found["metrics"]]
     lines += [f"- {name}: {text}" for name, text in found.get("conditions", {}).items()]
-    write_text(out / "README.md", "\n".join(lines) + "\n")
+    text = "\n\n".join(part for part in (*parts, "\n".join(lines)) if part)
+    write_text(out / "README.md", text + "\n")
     return out / "README.md"
 
 
-def _about(found: Found) -> str:
+def _about(study: Study, found: Found) -> str:
     if found["kind"] == "inference":
         return (
             f"One trained model, its switches at inference; mean over {found['num_clips']} clips. "
             "The paper trains each row from scratch."
         )
-    minutes = sum(run["seconds"] for run in found["runs"]) / 60
+    done, planned = len(found["runs"]), found["planned_runs"]
+    whole = f"{planned} runs" if done == planned else f"**{done} of {planned} runs**"
+    clips = f"{found['num_clips']} held-out clip{'s' * (found['num_clips'] > 1)}"
+    seconds = sum(run["seconds"] for run in found["runs"])
+    shorter = [v for v in study.variants if steps_of(v, found["steps"]) != found["steps"]]
+    alone = (
+        f" ({' and '.join(v.title for v in shorter)}: "
+        f"{steps_of(shorter[0], found['steps'])}, as many of their own stage as the others)"
+        if shorter
+        else ""
+    )
     return (
-        f"{found['steps']} steps a run, {found['seeds']} seeds (mean ± standard deviation), "
-        f"{found['num_clips']} held-out clips; {minutes:.0f} minutes of training and measuring."
+        f"{whole}: {len(found['seeds'])} seeds of each variant, {found['steps']} steps{alone}, "
+        f"{found['stages']} stages of {found['steps'] // found['stages']}; {clips} of "
+        f"{found['num_frames']} frames. ± is the {LEVEL:.0%} interval of "
+        f"Student's t over seeds. {duration(seconds)} of training and measuring."
     )
 
 
-def finals(found: Found, variant: str, metric: str) -> list[float]:
-    """A variant's last figures, one a seed."""
-    runs = [run["final"] for run in found["runs"] if run["variant"] == variant]
-    return [final[metric] for final in runs if final.get(metric) is not None]
+# Tables ------------------------------------------------------------------------------------------
 
 
 def table(study: Study, found: Found) -> str:
-    """Measured means and spreads; the paper's numbers to the right."""
-    metrics = list(found["metrics"])
-    paper = COLUMNS if study.published else ()
+    """Means over clips and seeds with their intervals; the paper's numbers to the right."""
+    metrics, paper = list(found["metrics"]), COLUMNS if study.published else ()
+    truth = means(found.get("truth", {}))
+    excess = EXCESS in truth
     heads = ["", *(f"{METRIC_SPECS[name].title} {arrow(METRIC_SPECS[name])}" for name in metrics)]
+    heads += [f"{METRIC_SPECS[EXCESS].title} less the truth's"] if excess else []
     heads += [f"paper: {METRIC_SPECS[name].title}" for name in paper]
     lines = [row(heads), row(["---"] * len(heads))]
     for variant in study.variants:
-        cells = [_spread(metric, finals(found, variant.name, metric)) for metric in metrics]
+        figures = {name: per_seed(found, variant.name, name).values() for name in metrics}
+        cells = [spread(name, values) for name, values in figures.items()]
+        if excess:
+            cells.append(spread(EXCESS, (v - truth[EXCESS] for v in figures[EXCESS])))
         known = study.published.get(variant.name, ())
         lines.append(row([variant.title, *cells, *(f"{value:g}" for value in known)]))
+    if truth:
+        cells = [number(METRIC_SPECS[name], truth.get(name)) for name in metrics]
+        cells += [number(METRIC_SPECS[EXCESS], 0.0)] if excess else []
+        lines.append(row(["*the truth*", *cells, *[""] * len(paper)]))
     return "\n".join(lines)
 
 
-def _spread(metric: str, values: list[float]) -> str:
-    spec = METRIC_SPECS[metric]
-    if not values:
+def spread(metric: str, values: Iterable[float]) -> str:
+    """A mean and its interval, as it is printed."""
+    spec, found = METRIC_SPECS[metric], estimate(values)
+    if found is None:
         return "–"
-    mean = number(spec, float(np.mean(values)))
-    return f"{mean} ± {number(spec, float(np.std(values, ddof=1)))}" if len(values) > 1 else mean
+    mean = number(spec, found.mean)
+    return mean if found.half_width is None else f"{mean} ± {number(spec, found.half_width)}"
 
 
-def verdicts(study: Study, found: Found) -> list[str]:
+def claims_section(study: Study, found: Found) -> list[str]:
     """Of every ordering that the paper claims, whether it is seen here, and how surely."""
-    quality = next((name for name in QUALITY if name in found["metrics"]), None)
-    lines = []
-    if quality and quality not in COLUMNS:
-        lines.append(
-            f"Quality is measured by {METRIC_SPECS[quality].title} here, and by MUSIQ in the paper."
-        )
-    for metric, better, worse in study.claims:
-        name = quality if metric == "quality" else metric
-        if name is None or name not in found["metrics"]:
+    said = verdicts(study, found)
+    if not said:
+        return []
+    heads = ["the paper has", "by", "here", f"ahead by ({LEVEL:.0%})", "p", "would be seen from"]
+    lines = [row([*heads, ""]), row(["---"] * 7)]
+    lines += [row(_cells(study, one)) for one in said]
+    names = qualities(found)
+    quality = " and ".join(METRIC_SPECS[name].title for name in names)
+    over = "clips and seeds" if found["kind"] == "training" else "clips"
+    return [
+        "## The paper's claims",
+        "\n".join(lines),
+        f"*Ahead by* is the mean over {over}, paired, above 0 in the paper's direction. *p*: t "
+        f"test, corrected for the {len(said)} claims of this table (Holm); *seen* is said below "
+        f"{SIGNIFICANT:g}. *Would be seen from*: the smallest true difference that these runs, "
+        "with the spread they have, would show four times of five."
+        + f" Quality is {quality} here; the paper's is MUSIQ."
+        * (BEST_QUALITY not in names),
+    ]
+
+
+def _cells(study: Study, said: Verdict) -> list[str]:
+    spec, titles, gain = METRIC_SPECS[said.metric], study.titles, said.gain
+    better, worse = titles[said.claim.better], titles[said.claim.worse]
+    claim, by = f"{better} ahead of {worse}", spec.title
+    if said.claim.swings:
+        claim = f"{worse} swings at least {said.claim.swings:g} times as far as {better}"
+        by = f"{spec.title}, swing within a stage"
+    ahead = number(spec, gain.mean)
+    if gain.half_width is not None:
+        low, high = (gain.mean - gain.half_width, gain.mean + gain.half_width)
+        ahead += f" ({number(spec, low)} to {number(spec, high)})"
+    p = "–" if said.p is None else "< 0.001" if said.p < 0.001 else f"{said.p:.3f}"
+    here = f"{number(spec, said.first)} against {number(spec, said.second)}"
+    return [claim, by, here, ahead, p, number(spec, said.visible), said.words]
+
+
+def swings_section(study: Study, found: Found) -> list[str]:
+    """How far quality and warping error swing within the stages, for studies that compare it."""
+    if not any(claim.swings for claim in study.claims):
+        return []
+    names = [n for n in (*qualities(found)[:1], "warping_error") if n in found["metrics"]]
+    stages = [f"stage {number + 1}" for number in range(found["stages"])]
+    lines = [row(["", "swing of", *stages, "after the first"]), row(["---"] * (len(stages) + 3))]
+    for name in names:
+        for variant in study.variants:
+            by_seed = swings(found, variant.name, name).values()
+            cells = [spread(name, values) for values in zip(*by_seed, strict=True)]
+            if cells:
+                cells.append(spread(name, map(later_swing, by_seed)))
+                lines.append(row([variant.title, METRIC_SPECS[name].title, *cells]))
+    return [
+        "## How far they swing within a stage",
+        "\n".join(lines),
+        "The largest less the smallest of a stage's measurements (the one at its beginning too), "
+        "of the mean over clips. Joint training has no stages: fourths of its steps.",
+    ]
+
+
+def windows_section(study: Study, found: Found) -> list[str]:
+    """What was trained with one window, restored with each of them."""
+    if not study.windows:
+        return []
+    parts = ["## Trained with one window, restored with another"]
+    for name in (*qualities(found), "warping_error"):
+        if name not in found["metrics"]:
             continue
-        first, second = (finals(found, variant, name) for variant in (better, worse))
-        if first and second:
-            lines.append(_verdict(study, name, better, worse, first, second))
-    if study.note:
-        lines.append(study.note)
-    return [line for text in lines for line in (text, "")]
+        heads = [f"{METRIC_SPECS[name].title} {arrow(METRIC_SPECS[name])}"]
+        heads += [f"restored with {window}" for window in study.windows]
+        lines = [row(heads), row(["---"] * len(heads))]
+        for variant in study.variants:
+            cells = [spread(name, _with(found, variant, w, name)) for w in study.windows]
+            lines.append(row([f"trained with {variant.title}", *cells]))
+        parts.append("\n".join(lines))
+    return parts
 
 
-def _verdict(
-    study: Study, name: str, better: str, worse: str, first: list[float], second: list[float]
-) -> str:
-    spec = METRIC_SPECS[name]
-    titles = {variant.name: variant.title for variant in study.variants}
-    sign = 1 if spec.better == "higher" else -1
-    gain = sign * (np.mean(first) - np.mean(second))
-    figures = (
-        f"{number(spec, float(np.mean(first)))} against {number(spec, float(np.mean(second)))}"
-    )
-    by = spec.title if name in COLUMNS else f"Quality ({spec.title})"
-    said = f"{by}: the paper has {titles[better]} ahead of {titles[worse]}; here {figures}"
-    if len(set(figures.split(" against "))) < 2:
-        return f"{said}: no difference."
-    if min(len(first), len(second)) < 2:
-        return f"{said}: {'seen' if gain > 0 else 'not seen'}, with one run each."
-    # Runs of one seed share their first weights and their clips, so seeds are compared pairwise.
-    gains = sign * (np.array(first) - np.array(second))
-    error = float(np.std(gains, ddof=1) / np.sqrt(len(gains)))
-    said += f" (by {number(spec, float(gain))} ± {number(spec, error)}, over {len(gains)} seeds)"
-    if number(spec, abs(float(gain))) == number(spec, 0.0):
-        return f"{said}: no difference."
-    if abs(gain) < PROBABLE * error:
-        return f"{said}: no difference that the spread over seeds would allow to claim."
-    return f"{said}: {'seen' if gain > 0 else 'the opposite is seen'}."
-
-
-def draw_curves(study: Study, found: Found, target: Path) -> None:
-    """Quality against warping error over the steps, a panel a variant, stages shaded; then the
-    last figures. As Figure A1."""
-    with needs_extra("evaluate", "the figure of curves"):
-        import matplotlib as mpl
-
-        mpl.use("Agg")
-        import matplotlib.pyplot as plt
-    quality = next((name for name in QUALITY if name in found["metrics"]), None)
-    names = [name for name in (quality, "warping_error") if name in found["metrics"] and name]
-    count = len(study.variants)
-    figure, axes = plt.subplots(1, count + 1, figsize=(3.9 * (count + 1), 3.3), squeeze=False)
-    colours = dict(zip(names, ("#c2410c", "#1d4ed8"), strict=False))
-    panels: dict[str, list[Any]] = {name: [] for name in names}
-    for axis, variant in zip(axes[0], study.variants, strict=False):
-        runs = [run for run in found["runs"] if run["variant"] == variant.name]
-        _shade(axis, runs[0]["stages"], found["steps"])
-        axis.set_title(variant.title, fontsize=10)
-        axis.set_xlabel("step")
-        for place, name in enumerate(names):
-            side = axis if not place else axis.twinx()
-            panels[name].append(side)
-            by_step: dict[int, list[float]] = {}
-            for run in runs:
-                points = [(p["step"], p[name]) for p in run["points"] if p.get(name) is not None]
-                steps, values = zip(*points, strict=True) if points else ((), ())
-                side.plot(steps, values, color=colours[name], alpha=0.35, lw=1)
-                for step, value in points:
-                    by_step.setdefault(step, []).append(value)
-            means = [np.mean(by_step[step]) for step in sorted(by_step)]
-            side.plot(sorted(by_step), means, color=colours[name], lw=2, marker="o", ms=3)
-            side.set_ylabel(
-                f"{METRIC_SPECS[name].title} {arrow(METRIC_SPECS[name])}", color=colours[name]
-            )
-            side.tick_params(axis="y", labelcolor=colours[name], labelsize=8)
-            side.ticklabel_format(axis="y", useOffset=False)
-    for sides in panels.values():  # one scale for a measure, so that panels can be compared
-        low = min(side.get_ylim()[0] for side in sides)
-        high = max(side.get_ylim()[1] for side in sides)
-        for side in sides:
-            side.set_ylim(low, high)
-    _draw_finals(axes[0][-1], study, found, names)
-    figure.tight_layout()
-    figure.savefig(target, dpi=130)
-    plt.close(figure)
-
-
-def _shade(axis: Any, stages: list[list[Any]], steps: int) -> None:
-    ends = [start for _, start in stages[1:]] + [steps]
-    labelled = set()
-    for (stage, start), end in zip(stages, ends, strict=True):
-        label = None if stage in labelled else stage
-        labelled.add(stage)
-        axis.axvspan(start, end, color=STAGE_COLOURS[stage], lw=0, label=label, zorder=0)
-    axis.set_xlim(0, steps)
-    axis.legend(fontsize=7, loc="upper right", framealpha=0.7)
-
-
-def _draw_finals(axis: Any, study: Study, found: Found, names: list[str]) -> None:
-    """Each variant's last figures with the spread over seeds: right and low is where to be."""
-    axis.set_title("last figures", fontsize=10)
-    if len(names) < 2:
-        axis.axis("off")
-        return
-    for variant in study.variants:
-        x, y = (finals(found, variant.name, name) for name in names)
-        spread = [np.std(v, ddof=1) if len(v) > 1 else 0.0 for v in (x, y)]
-        axis.errorbar(
-            *(np.mean(x), np.mean(y), spread[1], spread[0]),
-            fmt="o",
-            capsize=3,
-            ms=5,
-            label=variant.title,
-        )
-    axis.legend(fontsize=7, framealpha=0.7)
-    axis.margins(0.25)
-    axis.set_xlabel(f"{METRIC_SPECS[names[0]].title} {arrow(METRIC_SPECS[names[0]])}")
-    axis.set_ylabel(f"{METRIC_SPECS[names[1]].title} {arrow(METRIC_SPECS[names[1]])}")
-
-
-def draw_sheet(study: Study, found: Found, out: Path) -> bool:
-    """``OUT/sheet.jpg``: crops of the input, every variant (first seed) and the truth, labelled."""
-    training = found["kind"] == "training"
-    shown = {
-        variant.title: out / f"runs/{variant.name}-0/{SHOWN}"
-        if training
-        else out / f"shown-{variant.name}.png"
-        for variant in study.variants
-    }
-    pictures = {title: Image.open(path) for title, path in shown.items() if path.is_file()}
-    if not pictures:
-        return False
-    first: Image.Image = next(iter(pictures.values()))
-    parts = 3 if training else 2  # input, restored, and the truth where there is one
-    side = first.width // parts
-    rows = min(first.height, 4 * side)
-    columns = {"input": first.crop((0, 0, side, rows))}
-    for title, picture in pictures.items():
-        columns[title] = picture.crop((side, 0, 2 * side, rows))
-    if training:
-        columns["truth"] = first.crop((2 * side, 0, 3 * side, rows))
-    label = 18
-    canvas = Image.new("RGB", (side * len(columns), rows + label), "white")
-    draw = ImageDraw.Draw(canvas)
-    for place, (title, column) in enumerate(columns.items()):
-        canvas.paste(column, (place * side, label))
-        draw.text((place * side + 4, 3), title[: side // 6], fill="black")
-    canvas.save(out / "sheet.jpg", quality=90)
-    return True
+def _with(found: Found, variant: Variant, window: int, name: str) -> list[float]:
+    runs = [run["windows"] for run in found["runs"] if run["variant"] == variant.name]
+    finals = [means(one[str(window)]) for one in runs if str(window) in one]
+    return [final[name] for final in finals if name in final]

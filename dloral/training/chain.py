@@ -46,13 +46,12 @@ from dloral.training.plan import (
     check_same,
     find_material,
     settings_of,
-    teacher_file,
 )
 from dloral.training.preview import Preview
 from dloral.training.run import HELD_OUT_SEED, save_pipeline
 from dloral.training.schedule import Stage
 from dloral.training.trainer import Trainer
-from dloral.weights.srvgg import load_srvgg
+from dloral.weights.srvgg import load_srvgg, teacher_file
 
 TRIAL_STEPS = 8
 """Steps of every phase that are timed, and thrown away, where a time is given."""

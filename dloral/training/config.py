@@ -45,7 +45,8 @@ class ModelConfig:
     ``frozen_dtype``: of the parts that never change; what learns is float32.
     ``gradient_checkpointing``: compute activations again in the backward pass; slower, far less
     memory. ``prompt`` is what every clip is said to show, after its tags where ``tagger`` names a
-    folder with RAM's weights.
+    folder with RAM's weights. ``teacher``: the file of realesr-general-x4v3, for the losses that
+    ask a teacher.
     """
 
     start: str = "compact"
@@ -57,6 +58,7 @@ class ModelConfig:
     gradient_checkpointing: bool = False
     prompt: str = ""
     tagger: str = ""
+    teacher: str = ""
 
     def __post_init__(self) -> None:
         check(

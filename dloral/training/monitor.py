@@ -96,6 +96,14 @@ class Monitor:
         self._write({"step": step, "held_out": dict(figures)})
         self._plot(step, {f"held out/{name}": value for name, value in figures.items()})
 
+    def has_figures(self, step: int) -> bool:
+        """Whether the log holds held-out figures of this step."""
+        path = self.run / "log.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        return any(
+            '"held_out"' in line and json.loads(line)["step"] == step for line in reversed(lines)
+        )
+
     def picture(self, step: int, grid: Tensor) -> None:
         """A sample grid (3,H,W) in [0, 1]."""
         if not self.writes:

@@ -191,8 +191,8 @@ class Objective:
         assert self.teacher is not None
         if restored.small_frames is None:
             raise OptionError(
-                "a teacher answers to small frames, which packs do not hold; "
-                "train on photographs and videos"
+                "a teacher answers to small frames, which these clips do not hold; "
+                "train on a pack, photographs or videos"
             )
         with self.hints.watching() if self.hints else nullcontext():
             answers = self.teacher(restored.small_frames.flatten(0, 1)).clamp(0, 1)

@@ -12,7 +12,7 @@ from dloral.data.manifest import HeldOut
 from dloral.data.pool import PoolConfig
 from dloral.data.sources import Sources, find_sources, pack_of, sha256
 from dloral.data.spec import ClipSpec
-from dloral.errors import OptionError, WeightsError
+from dloral.errors import OptionError
 from dloral.training.checkpoints import CheckpointError
 from dloral.training.config import flat
 from dloral.training.fresh import CompactSizes
@@ -23,6 +23,7 @@ from dloral.training.phases.decoder import DecoderConfig
 from dloral.training.phases.drawing import DrawingConfig
 from dloral.training.phases.flow import FlowConfig
 from dloral.weights.resolve import find_model
+from dloral.weights.srvgg import teacher_file
 
 PHASES = ("flow", "drawing", "base", "decoder", "algorithm1")
 PLAN = "plan.json"
@@ -188,15 +189,6 @@ def start_digest(model: str) -> str:
     for path in sorted(folder.rglob("*.safetensors")):
         digest.update(f"{path.relative_to(folder).as_posix()} {sha256(path)}\n".encode())
     return digest.hexdigest()
-
-
-def teacher_file(name: str) -> Path:
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise WeightsError(
-            "{path} does not exist", remedy="give the file of realesr-general-x4v3", path=path
-        )
-    return path
 
 
 def check_budget(text: str) -> float:

@@ -31,6 +31,7 @@ __all__ = [
     "COMPACT_GPU",
     "SD21",
     "SD21_RANDOM",
+    "STUDY",
     "TINY",
     "AdversarialConfig",
     "Algorithm1Config",
@@ -170,6 +171,32 @@ COMPACT = TrainConfig(
 )
 """New LoRAs and CFR on the embedded model's base: minutes on two CPU cores."""
 
+STUDY = replace(
+    COMPACT,
+    algorithm=replace(
+        COMPACT.algorithm,
+        clips=2,
+        scale_choices=(1.0,),  # as the paper has both, and as its studies restore
+        schedule=StageSchedule(
+            consistency_steps=500,
+            enhancement_steps=500,
+            transition_steps=100,
+            consistency_weights={"psnr_loss": 1.0, "temporal": 0.5},
+            enhancement_weights={
+                "teacher_charbonnier": 0.2,
+                "teacher_gradient": 0.3,
+                "detail": 4.0,
+                "feature": 0.2,
+                "temporal": 0.25,
+                "grid": 20.0,
+            },
+        ),
+    ),
+)
+"""The paper's studies on two cores (``dloral study train``): enhancement draws towards a teacher
+and asks for detail, consistency for the truth and steadiness, twice as much of it (the paper's
+ratio), so that the two have something to settle. Needs ``model.teacher``."""
+
 SD21 = TrainConfig(
     model=ModelConfig("sd21:stable-diffusion-2-1-base", gradient_checkpointing=True),
     algorithm=Algorithm1Config(
@@ -231,6 +258,7 @@ TINY = TrainConfig(
 
 CONFIGURATIONS = {
     "compact": COMPACT,
+    "study": STUDY,
     "sd21": SD21,
     "sd21-random": SD21_RANDOM,
     "tiny": TINY,

@@ -14,7 +14,7 @@ from torch import nn
 from dloral.data.clips import ClipSource
 from dloral.data.manifest import HeldOut
 from dloral.data.packs import Pack, PackClips
-from dloral.data.sources import Sources, find_sources, pack_of
+from dloral.data.sources import Sources, find_sources, pack_of, sha256
 from dloral.data.spec import ClipSpec
 from dloral.data.streams import StreamClips, draw_clips, enlarged
 from dloral.errors import OptionError, OutputError
@@ -31,6 +31,7 @@ from dloral.training.schedule import Stage
 from dloral.training.start import Prompts, build_start
 from dloral.training.trainer import Trainer
 from dloral.weights.checkpoint_io import BROKEN, first_line
+from dloral.weights.srvgg import load_srvgg, teacher_file
 
 Measure = Callable[[DLoRALPipeline], Mapping[str, float]]
 
@@ -56,6 +57,7 @@ def run_training(
     """
     check_run_folder(run)
     state = process_state()
+    teacher = teacher_file(config.model.teacher) if config.model.teacher else None
     pipe = build_start(config.model, state.device, config.loop.seed)
     config, distance = _with_distance(config, state.device)
     precision = resolve_precision(config.loop.mixed_precision, state.device)
@@ -67,6 +69,7 @@ def run_training(
         distance,
         Prompts(pipe, config.model),
         config.model.gradient_checkpointing,
+        load_srvgg(teacher).to(state.device) if teacher else None,
     )
     held_out = _held_out(task, config, state.device)
 
@@ -177,11 +180,14 @@ def list_data(config: TrainConfig) -> Mapping[str, Sources | Pack]:
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
     """Every setting but the loop's by its dotted name: what makes a run's checkpoints its own."""
-    return {
+    settings = {
         name: value
         for name, value in flat(config).items()
-        if not name.startswith(("loop.", *FREE_SETTINGS))
+        if not name.startswith(("loop.", "model.teacher", *FREE_SETTINGS))
     }
+    if config.model.teacher:  # known by its contents, wherever it lies
+        settings["model.teacher"] = sha256(teacher_file(config.model.teacher))
+    return settings
 
 
 def _with_distance(

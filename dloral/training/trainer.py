@@ -131,6 +131,7 @@ class Trainer:
             Monitor(self.run, self.config.steps, self.step, self.config.log_every, main) as monitor,
             self._polite_stop(),
         ):
+            self._catch_up(monitor)
             while self.step < self.config.steps:
                 before = self.step
                 yield self.step + 1
@@ -257,19 +258,30 @@ class Trainer:
 
     def _between(self, monitor: Monitor) -> None:
         step, config = self.step, self.config
-        last = step == config.steps
         with self._keeping():
             monitor.step(step, self._last_losses, config.learning_rate_at(step - 1), self.stage)
         if self.on_step:
             self.on_step(step, self._last_losses)
-        if step % config.checkpoint_every == 0 or last or self._stopping:
+        if step % config.checkpoint_every == 0 or step == config.steps or self._stopping:
             self._save()
         if self._stopping:
             raise CancelledError(
                 f"stopped after step {step}, which is saved; the same call goes on"
             )
-        if step % config.evaluate_every == 0 or last:
+        if self._is_measured():
             self._evaluate(monitor)
+
+    def _is_measured(self) -> bool:
+        step, config = self.step, self.config
+        return step > 0 and (step % config.evaluate_every == 0 or step == config.steps)
+
+    def _catch_up(self, monitor: Monitor) -> None:
+        """Evaluate at the step that a run goes on from, where it was stopped after saving it."""
+        if self._is_measured():
+            if self.accelerator.is_main_process and monitor.has_figures(self.step):
+                self.accelerator.wait_for_everyone()
+            else:
+                self._evaluate(monitor)
 
     def _evaluate(self, monitor: Monitor) -> None:
         if self.accelerator.is_main_process:

@@ -39,6 +39,16 @@ def load_srvgg(path: Path) -> SRVGG:
         ) from error
 
 
+def teacher_file(name: str) -> Path:
+    """The path of a teacher's weights; :class:`WeightsError` where no file is there."""
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise WeightsError(
+            "{path} does not exist", remedy="give the file of realesr-general-x4v3", path=path
+        )
+    return path
+
+
 def _tensors(path: Path) -> dict[str, Tensor]:
     if path.suffix != ".safetensors":
         stored = open_pickle(path, "realesr-general-x4v3.pth")

@@ -15,6 +15,7 @@ from dloral.data.packs import Pack
 from dloral.data.sources import find_sources
 from dloral.data.spec import ClipSpec
 from dloral.errors import InputError, OptionError, OutputError
+from dloral.frames.resize import resize_bicubic
 from dloral.models.flow import warp
 
 
@@ -109,3 +110,13 @@ def test_a_mirrored_clip_has_mirrored_flow(tmp_path: Path):
         assert error.max() < 1e-4
         directions.add(batch.flow[0, 0, 0, 0, 0].item())
     assert directions == {-8.0, 8.0}
+
+
+@pytest.mark.parametrize("crop", [64, 32])
+def test_small_frames_are_those_that_were_enlarged(packs: Path, crop: int):
+    drawn = Pack(packs / "clips").draw_clips(np.random.default_rng(1), 6, crop)
+    assert drawn.small_frames is not None
+    assert drawn.small_frames.shape[-2:] == (crop // 4, crop // 4)
+    enlarged = resize_bicubic(drawn.small_frames.flatten(0, 1), crop, crop)
+    inner = (..., slice(8, -8), slice(8, -8))  # nearer to the border a crop lacks what is beside it
+    assert torch.allclose(enlarged[inner], drawn.lq_frames.flatten(0, 1)[inner], atol=1e-5)

@@ -5,6 +5,8 @@ import pytest
 from scipy import stats
 
 from dloral.evaluation.statistics import (
+    Estimate,
+    crossed_estimate,
     estimate,
     holm,
     paired_difference,
@@ -54,3 +56,54 @@ def test_differences_are_paired() -> None:
 def test_holm() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([]) == []
+
+
+def draws(rng: np.random.Generator, spreads: tuple[float, float, float]) -> np.ndarray:
+    """Differences of 5 seeds and 6 sources: what is a seed's, a source's, and neither's own."""
+    of_seed, of_source, rest = spreads
+    table = rng.normal(0, 1, (5, 1)) * of_seed + rng.normal(0, 1, (1, 6)) * of_source
+    return table + rng.normal(0, rest, (5, 6))
+
+
+def crossed(table: np.ndarray) -> Estimate:
+    found = crossed_estimate(
+        {(seed, str(name)): value for (seed, name), value in np.ndenumerate(table)}
+    )
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("spreads", [(1, 0, 1), (0, 1, 1), (1, 1, 1), (0, 0, 1), (0.3, 2, 0.5)])
+def test_no_difference_is_seldom_seen(spreads: tuple[float, float, float]) -> None:
+    """At most about one in twenty, wherever the spread is from; all as one sample: far more."""
+    rng = np.random.default_rng(0)
+    tables = [draws(rng, spreads) for _ in range(150)]
+    seen = np.mean([crossed(table).p < 0.05 for table in tables])
+    assert seen < 0.1
+    naive = np.mean([stats.ttest_1samp(table.ravel(), 0).pvalue < 0.05 for table in tables])
+    assert naive > 0.2 or spreads == (0, 0, 1)
+
+
+def test_seeds_and_sources_are_crossed() -> None:
+    table = draws(np.random.default_rng(3), (1, 0, 0.1)) + 2
+    found, of_seeds = crossed(table), stats.ttest_1samp(table.mean(axis=1), 0)
+    assert found.mean == pytest.approx(table.mean())
+    assert found.count == 5
+    assert found.p == pytest.approx(of_seeds.pvalue, rel=0.3)  # seeds are nearly all of it
+    assert crossed(table[:1]).p == pytest.approx(stats.ttest_1samp(table[0], 0).pvalue)
+    assert crossed(table[:, :1]).p == pytest.approx(stats.ttest_1samp(table[:, 0], 0).pvalue)
+    assert crossed(table[:1, :1]).p is None
+    holed = {(seed, str(name)): value for (seed, name), value in np.ndenumerate(table)}
+    del holed[0, "1"]
+    assert crossed_estimate(holed).mean == pytest.approx(np.delete(table, 1, axis=1).mean())
+    assert crossed_estimate({}) is None
+
+
+@pytest.mark.parametrize(("count", "level"), [(5, 0.05), (5, 0.01), (7, 0.025)])
+def test_the_smallest_difference_that_can_be_seen(count: int, level: float) -> None:
+    """Against the exact power of a t test, by the noncentral t."""
+    found = estimate(np.random.default_rng(0).normal(0, 1, count))
+    assert found.error is not None
+    edge, shift = stats.t.ppf(1 - level / 2, count - 1), found.detectable(level) / found.error
+    assert stats.nct.sf(edge, count - 1, shift) == pytest.approx(0.8, abs=1e-3)
+    assert estimate([1.0]).detectable(level) is None

@@ -1,16 +1,33 @@
 """Studies from their trainings to their tables, on random weights and a few steps."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+import dloral
 from dloral.cli import main
 from dloral.data.packs import Pack
-from dloral.evaluation.studies import STUDIES, configured
-from dloral.evaluation.study_report import verdicts
-from dloral.training.recipes import COMPACT
+from dloral.evaluation.studies import STUDIES
+from dloral.evaluation.study_plan import (
+    Pace,
+    Plan,
+    StudyOptions,
+    configured,
+    run_seconds,
+    steps_of,
+    whole_steps,
+)
+from dloral.models.srvgg import SRVGG
+from dloral.training.recipes import COMPACT, STUDY
 from dloral.video.images import encode_image
 
 
@@ -36,7 +53,7 @@ def call(study: str, packs: tuple[Path, Path], out: Path, *more: str) -> list[st
     return [
         *("study", "train", study, "--recipe", "tiny", "--data", f"pack:{packs[0]}"),
         *("--held-out", str(packs[1]), "--steps", "4", "--seeds", "1", "-o", str(out)),
-        *("--metrics", "psnr", "warping_error", *more),
+        *("--set", "algorithm.crop=32", "--metrics", "psnr", "warping_error", *more),
     ]
 
 
@@ -54,51 +71,212 @@ def test_a_study_runs_to_its_table(study: str, packs: tuple[Path, Path], tmp_pat
     text = (out / "README.md").read_text()
     for variant in STUDIES[study].variants:
         assert f"| {variant.title} |" in text
-    if study == "branches":
-        assert "66.6174" in text
+    assert "one run each: no verdict" in text
     assert (out / "curves.png").is_file()
     assert (out / "sheet.jpg").is_file()
     stages = {run["variant"]: [stage for stage, _ in run["stages"]] for run in found["runs"]}
     if study == "strategies":
         assert stages["joint"] == ["joint"]
         assert stages["dual"] == ["consistency", "enhancement"] * 2
+        assert "(b) one space, alternating swings at least 2 times as far as (c)" in text
+    if study == "branches":
+        assert "66.6174" in text
+        assert [run["steps"] for run in found["runs"]] == [2, 2, 4]
+        assert stages["C-only"] + stages["D-only"] == ["consistency", "enhancement"]
     if study == "order":
         assert stages["enhancement-first"] == ["enhancement", "consistency"] * 2
     finals = [run["final"] for run in found["runs"]]
     assert all(final != finals[0] for final in finals[1:]), "variants must differ in something"
+    for run in found["runs"]:  # the model that was kept is what was measured along the way
+        last = {name: run["points"][-1][name] for name in run["final"]}
+        assert run["final"] == pytest.approx(last, rel=1e-3)
+    assert found["truth"]["0"]["psnr"] == 100
 
 
-def test_a_stopped_study_goes_on(
+def test_windows_are_varied_at_inference_too(packs: tuple[Path, Path], tmp_path: Path) -> None:
+    """In a model whose retrieval has learned, each window restores otherwise; 0 learns none."""
+    out = tmp_path / "out"
+    assert main(call("windows", packs, out, "--set", "loop.learning_rate=0.1")) == 0
+    runs = {run["variant"]: run for run in json.loads((out / "study.json").read_text())["runs"]}
+    for name, run in runs.items():
+        assert list(run["windows"]) == ["0", "1", "3", "5"]
+        assert run["windows"][name] == run["clips"]
+    assert runs["1"]["windows"]["0"] != runs["1"]["windows"]["1"]
+    assert runs["1"]["windows"]["3"] != runs["1"]["windows"]["1"]
+    text = (out / "README.md").read_text()
+    assert "restored with 5" in text
+    assert "| trained with window 0 (without CFR) |" in text
+
+
+def start(arguments: list[str], folder: Path) -> subprocess.Popen:
+    """A process of its own, that can be killed."""
+    root = Path(dloral.__file__).parents[1]
+    with (folder / "stderr").open("w") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-m", "dloral", *arguments],
+            stderr=errors,
+            stdout=subprocess.DEVNULL,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(root)},
+        )
+
+
+def wait_for(log: Path, steps: int, process: subprocess.Popen) -> None:
+    for _ in range(2400):
+        if log.is_file() and len(log.read_text().splitlines()) >= steps:
+            return
+        assert process.poll() is None, "ended before it was stopped"
+        time.sleep(0.05)
+    raise AssertionError("the study did not get going")
+
+
+def test_a_study_that_is_stopped_and_killed_goes_on(
     packs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """SIGTERM within the first run, SIGKILL within the second; the same call each time."""
+    first, second = (tmp_path / "out" / "runs" / f"{v.name}-0" for v in STUDIES["order"].variants)
+    whole, stopped = (
+        call("order", packs, tmp_path / "whole"),
+        call("order", packs, tmp_path / "out"),
+    )
+    for arguments in (whole, stopped):
+        arguments[arguments.index("--steps") + 1] = "64"
+    assert main(whole) == 0
+    for run, kind in ((first, signal.SIGTERM), (second, signal.SIGKILL)):
+        process = start(stopped, tmp_path)
+        wait_for(run / "log.jsonl", 4, process)
+        process.send_signal(kind)
+        process.wait(120)
+        assert not (run / "result.json").is_file()
+    assert "killed" not in (tmp_path / "stderr").read_text()
+    assert (first / "result.json").is_file()
+    capsys.readouterr()
+    assert main(["study", "report", str(tmp_path / "out")]) == 0
+    assert "**1 of 2 runs**" in capsys.readouterr().out
+    before = (first / "log.jsonl").stat().st_mtime_ns
+    assert main(stopped) == 0
+    assert (first / "log.jsonl").stat().st_mtime_ns == before, "a finished run is not touched"
+    for name in ("points", "final", "clips"):
+        expected, found = (
+            [run[name] for run in json.loads((tmp_path / o / "study.json").read_text())["runs"]]
+            for o in ("whole", "out")
+        )
+        assert found == expected, name
+
+
+def test_a_folder_keeps_to_its_study(
+    packs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seeds may be added; steps, settings and clips may not change, nor another folder be hit."""
     out = tmp_path / "out"
-    assert main(call("order", packs, out)) == 0
-    whole = json.loads((out / "study.json").read_text())
-    kept, again = (out / "runs" / f"{v.name}-0" for v in STUDIES["order"].variants)
-    before = (kept / "log.jsonl").stat().st_mtime_ns
-    (again / "result.json").unlink()
-    (out / "study.json").unlink()
-    assert main(call("order", packs, out)) == 2
-    assert "--resume" in capsys.readouterr().err
-    assert main([*call("order", packs, out), "--resume"]) == 0
-    assert (kept / "log.jsonl").stat().st_mtime_ns == before
-    resumed = json.loads((out / "study.json").read_text())
-    finals = [[run["final"] for run in found["runs"]] for found in (whole, resumed)]
-    assert finals[0] == finals[1]
-    other = [*call("order", packs, out), "--resume"]
-    other[other.index("--steps") + 1] = "5"
-    assert main(other) == 2
+    arguments = call("order", packs, out)
+    assert main(arguments) == 0
+    assert main([*arguments, "--seed", "1"]) == 0
+    found = json.loads((out / "study.json").read_text())
+    assert [run["seed"] for run in found["runs"]] == [0, 0, 1, 1]
+    assert "p |" in (out / "README.md").read_text()
+    for change, said in (
+        (("--steps", "8"), "a study of 4 steps a run"),
+        (("--set", "algorithm.crop=64"), "algorithm.crop was 32"),
+        (("--held-out", str(packs[0])), "held_out was 'held"),
+        (("--metrics", "psnr"), "metrics was"),
+    ):
+        assert main([*arguments, *change]) == 2
+        assert said.replace("'", "") in capsys.readouterr().err
+    assert main(call("order", packs, tmp_path)) == 2
+    assert "is not empty" in capsys.readouterr().err
+    (out / "plan.json").write_text('{"steps": 4}')
+    assert main(arguments) == 2
+    assert "another version" in capsys.readouterr().err
+
+
+def test_time_is_told_and_nothing_kept(
+    packs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = call("branches", packs, tmp_path / "out")
+    place = arguments.index("-o")
+    del arguments[place : place + 2]
+    arguments[1] = "time"
+    arguments[arguments.index("--seeds") + 1] = "5"
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "15 runs: about" in out
+    assert "C-LoRA only" in out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["held", "train"]
+    arguments[arguments.index("--steps") : arguments.index("--steps") + 2] = ["--budget", "1"]
+    assert main(arguments) == 0
+    assert "15 runs: about" in capsys.readouterr().out
+
+
+def test_a_budget_is_kept() -> None:
+    """Of a plan's own reckoning: the steps that fit, and no more."""
+    study = STUDIES["branches"]
+    pace = {variant.name: Pace(1.5, 30.0) for variant in study.variants}
+    from dloral.evaluation.study_plan import _fitting
+
+    steps = _fitting(study, pace, 6000.0)
+    took = [
+        sum(run_seconds(study, v, n, pace[v.name]) for v in study.variants)
+        for n in (steps, steps + 4)
+    ]
+    assert took[0] <= 6000 < took[1]
+    plan = Plan(whole_steps(steps), (0,), {}, pace)
+    assert plan.steps % 16 == 0
+    assert plan.seconds(study, study.variants[-1]) < plan.steps * 1.5 + 18 * 30
 
 
 def test_variants_differ_in_their_setting_alone() -> None:
     for study in STUDIES.values():
-        made = [configured(COMPACT, v, 400, 0).algorithm for v in study.variants]
+        made = [configured(COMPACT, v, 1600, 0).algorithm for v in study.variants]
         for variant, one in zip(study.variants, made, strict=True):
             for name, value in variant.changes.items():
                 assert getattr(one, name) == value
             same = set(vars(one)) - set(variant.changes)
             assert all(getattr(one, name) == getattr(made[0], name) for name in same)
-        assert made[0].schedule.consistency_steps == 100
+        assert made[0].schedule.consistency_steps == 400
+
+
+def test_one_stage_alone_trains_as_long_as_in_both() -> None:
+    """Steps of each stage, counted in the schedules themselves."""
+    alone = {}
+    for variant in STUDIES["branches"].variants:
+        config = configured(COMPACT, variant, 160, 0)
+        plan = config.algorithm.plan()
+        stages = [plan.stage_at(step) for step in range(1, config.loop.steps + 1)]
+        alone[variant.name] = {stage: stages.count(stage) for stage in set(stages)}
+    assert alone["both"] == alone["C-only"] | alone["D-only"]
+    assert steps_of(STUDIES["branches"].variants[0], 160) == 80
+
+
+def test_the_recipe_of_studies_asks_a_teacher(
+    packs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its losses on the tiny model, from a pack, with a teacher's file."""
+    assert STUDY.algorithm.crop >= 128
+    weights = STUDY.algorithm.schedule.enhancement_weights
+    assert {"teacher_charbonnier", "teacher_gradient", "detail"} <= weights.keys()
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(
+        "from dloral.training.recipes import *\n"
+        "config = replace(STUDY, model=TINY.model, loop=TINY.loop,"
+        " algorithm=replace(STUDY.algorithm, crop=32))\n"
+    )
+    arguments = call("order", packs, tmp_path / "out")
+    arguments[arguments.index("tiny")] = str(recipe)
+    assert main(arguments) == 2
+    assert "teacher" in capsys.readouterr().err
+    file = tmp_path / "teacher.safetensors"
+    save_file(SRVGG(8, 2).state_dict(), file)
+    assert main([*arguments, "--teacher", str(file)]) == 0
+    log = (tmp_path / "out" / "runs" / "consistency-first-0" / "log.jsonl").read_text()
+    assert "teacher_gradient" in log
+
+
+def test_a_number_of_seeds_is_a_study_s_own() -> None:
+    options = StudyOptions(COMPACT, Path("held"), steps=16)
+    assert len(options.seeds_of(STUDIES["strategies"])) == 5
+    assert len(options.seeds_of(STUDIES["order"])) == 7
+    assert replace(options, seeds=2, first_seed=3).seeds_of(STUDIES["order"]) == [3, 4]
 
 
 def test_a_trained_models_switches(
@@ -131,20 +309,3 @@ def test_a_trained_models_switches(
         str(tmp_path / "data"),
     ]
     assert main([*wrong, "-o", str(tmp_path / "o")]) == 2
-
-
-def test_verdicts_say_what_the_spread_allows() -> None:
-    study = STUDIES["order"]
-
-    def found(first: list[float], second: list[float]) -> dict[str, object]:
-        runs = [
-            {"variant": name, "final": {"warping_error": value}}
-            for name, values in (("enhancement-first", first), ("consistency-first", second))
-            for value in values
-        ]
-        return {"metrics": ["warping_error"], "runs": runs}
-
-    assert "seen." in verdicts(study, found([1.0, 1.1], [2.0, 2.1]))[0]
-    assert "opposite" in verdicts(study, found([2.0, 2.1], [1.0, 1.1]))[0]
-    assert "spread" in verdicts(study, found([1.0, 3.0], [1.5, 2.9]))[0]
-    assert "no difference" in verdicts(study, found([1.0], [1.0]))[0]

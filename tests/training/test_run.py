@@ -1,5 +1,6 @@
 """From a configuration to a model: killed, stopped, resumed, spread over processes, mistaken."""
 
+import json
 import os
 import resource
 import shutil
@@ -15,12 +16,15 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import dloral
 from dloral.cli import main
 from dloral.data.spec import ClipSpec
-from dloral.errors import CancelledError, DLoRALError, OutputError
+from dloral.errors import CancelledError, DLoRALError, OptionError, OutputError
+from dloral.models.srvgg import SRVGG
+from dloral.pipeline import DLoRALPipeline
 from dloral.training.checkpoints import BEFORE, CHECKPOINT, load_checkpoint
 from dloral.training.config import DataConfig, TrainConfig
 from dloral.training.recipes import TINY, load_config
@@ -213,6 +217,64 @@ def test_one_stage_from_a_pack_and_one_from_photographs(
         loop = replace(config.loop, steps=steps)
         run_training(replace(config, loop=loop), tmp_path / "run")
     assert_equal(tmp_path / "run", tmp_path / "unbroken")
+
+
+def test_figures_that_a_stop_came_before_are_made_when_the_run_goes_on(
+    config: TrainConfig, tmp_path: Path
+):
+    """Step 3 is saved and to be measured; the stop asked for during it comes between the two."""
+    seen: list[int] = []
+
+    def stop(step: int, losses: dict[str, float]) -> None:
+        seen.append(step)
+        if step == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    def measure(pipe: DLoRALPipeline) -> dict[str, float]:
+        return {"weight": sum(p.abs().sum().item() for p in pipe.unet.parameters())}
+
+    run_training(config, tmp_path / "unbroken", measure=measure)
+    with pytest.raises(CancelledError):
+        run_training(config, tmp_path / "run", measure=measure, on_step=stop)
+    assert seen == [1, 2, 3]
+    assert measured(tmp_path / "run") == []
+    for _ in range(2):  # the second time there is nothing left to do
+        run_training(config, tmp_path / "run", measure=measure)
+        assert measured(tmp_path / "run") == measured(tmp_path / "unbroken")
+
+
+def measured(run: Path) -> list[dict]:
+    entries = map(json.loads, (run / "log.jsonl").read_text().splitlines())
+    return [entry for entry in entries if "held_out" in entry]
+
+
+def test_a_teacher_teaches_on_a_pack(config: TrainConfig, packs: Path, tmp_path: Path):
+    """The losses that ask a teacher; its file may move, and another one is another training."""
+    places = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        places.append(tmp_path / f"teacher-{seed}.safetensors")
+        save_file(SRVGG(8, 2).state_dict(), places[-1])
+    weights = {"l2": 1.0, "teacher_charbonnier": 1.0}
+    schedule = replace(config.algorithm.schedule, enhancement_weights=weights)
+    config = replace(
+        config,
+        algorithm=replace(config.algorithm, schedule=schedule),
+        data=replace(config.data, consistency=ClipSpec((f"pack:{packs / 'clips'}",))),
+    )
+    with pytest.raises(OptionError, match="needs a teacher"):
+        run_training(config, tmp_path / "without")
+
+    def taught(place: Path) -> TrainConfig:
+        return replace(config, model=replace(config.model, teacher=str(place)))
+
+    losses: list[dict[str, float]] = []
+    run_training(taught(places[0]), tmp_path / "run", on_step=lambda _, found: losses.append(found))
+    assert any(found.get("teacher_charbonnier", 0) > 0 for found in losses)
+    moved = places[0].rename(tmp_path / "moved.safetensors")
+    run_training(taught(moved), tmp_path / "run")
+    with pytest.raises(DLoRALError, match=r"model\.teacher"):
+        run_training(taught(places[1]), tmp_path / "run")
 
 
 # A person's mistakes, and the world's ------------------------------------------------------

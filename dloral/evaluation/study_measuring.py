@@ -1,0 +1,112 @@
+"""A study's held-out clips, measured in the same way for every run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dloral.errors import PYTHON, Face
+from dloral.evaluation.catalogue import MetricSuite, Settings, chosen_metrics
+from dloral.evaluation.datasets import pack_sources
+from dloral.evaluation.restore import Restored, Scales, Size, model_restorer, restore_and_measure
+from dloral.frame_generator import FrameGenerator
+from dloral.frames.clips import as_bytes
+
+MOST_CLIPS = 8
+SLOW_FRAMES = 3
+"""Frames of a clip, about, that slow measures see: the first, one of the middle, a late one."""
+
+Figures = dict[str, dict[str, float]]
+"""Clip -> measure -> its mean over the clip's frames."""
+
+
+class HeldOutClips:
+    """The first clips of a pack. ``metrics``: names as :func:`chosen_metrics` takes them."""
+
+    def __init__(self, folder: Path, metrics: Iterable[str], face: Face = PYTHON) -> None:
+        from dloral.data.packs import Pack
+
+        self.pack, self.name = Pack(folder), folder.name
+        self.count = min(len(self.pack.hq), MOST_CLIPS)
+        self.num_frames = int(self.pack.hq.shape[1])
+        self.names = [str(index) for index in range(self.count)]
+        sources = pack_sources(folder, [str(index) for index in range(len(self.pack.hq))])
+        self.sources = dict(zip(self.names, sources, strict=False))
+        self.suite = MetricSuite(
+            Settings(
+                metrics=chosen_metrics(metrics, has_reference=True),
+                every=max(1, self.num_frames // SLOW_FRAMES),
+            ),
+            face,
+        )
+
+    @property
+    def metrics(self) -> list[str]:
+        """Those that can be had."""
+        return [spec.name for spec in self.suite.specs]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what is restored."""
+        return hashlib.sha256(self.pack.lq.tobytes()).hexdigest()
+
+    def measured(
+        self,
+        pipe: FrameGenerator,
+        scales: Scales,
+        shown: Path | None = None,
+        most: int | None = None,
+    ) -> Figures:
+        """What a model makes of the clips (the first ``most``); ``shown`` gets a picture of their
+        last frames, a row a clip: input, restored, truth."""
+        figures: Figures = {}
+        rows = []
+        for index, name in enumerate(self.names[:most]):
+            found = self._restored(index, model_restorer(pipe, scales))
+            figures[name] = found.measured.totals
+            last = found.last
+            assert last.lq is not None
+            assert last.hq is not None
+            rows.append(torch.cat([last.lq, last.restored, last.hq], dim=2))
+        if shown is not None:
+            Image.fromarray(as_bytes(torch.cat(rows, dim=1))).save(shown)
+        return figures
+
+    def truth(self) -> Figures:
+        """The same of the ground truth itself: a perfect restoration's figures."""
+        figures = {}
+        for index, name in enumerate(self.names):
+            hq_frames, _ = self.pack.clip(index)
+
+            def itself(small: Iterable[Tensor], size: Size, found: Tensor = hq_frames) -> Frames:
+                for _, frame in zip(small, found, strict=True):
+                    yield frame
+
+            figures[name] = self._restored(index, itself).measured.totals
+        return figures
+
+    def _restored(
+        self, index: int, restorer: Callable[[Iterable[Tensor], Size], Frames]
+    ) -> Restored:
+        hq_frames, _ = self.pack.clip(index)
+        small_frames = torch.from_numpy(np.array(self.pack.lq[index])).float() / 255
+        height, width = hq_frames.shape[-2:]
+        return restore_and_measure(restorer, small_frames, (height, width), self.suite, hq_frames)
+
+
+Frames = Iterator[Tensor]
+
+
+def means(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Over clips, of every measure."""
+    names = dict.fromkeys(name for one in figures.values() for name in one)
+    return {
+        name: float(np.mean([one[name] for one in figures.values() if name in one]))
+        for name in names
+    }
