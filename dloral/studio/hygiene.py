@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
@@ -28,6 +28,9 @@ FAILED_SECONDS = 60
 PAUSE_SECONDS = 2
 """Who has had so many heavy calls and uploads fail in so many seconds pauses before each further
 one: what is refused costs the server something, too."""
+
+HAS_FAILED = "has_failed"
+"""Of a call's ``request.state``: set by whoever answers an error with status 200."""
 
 MOST_ADDRESSES = 10_000
 
@@ -108,8 +111,6 @@ class Hygiene:
         # behind a proxy all have its address
         login_of = address_of(address, headers) or address
         is_login = scope["method"] == "POST" and scope["path"].rstrip("/").endswith("/login")
-        whose = address_of(address, headers)
-        weighs = bool(whose) and (is_heavy(scope["path"]) or _is_upload(scope["path"]))
         refusal = self._refusal(scope, headers)
         if is_login and not self._logins.may_try(login_of):
             refusal = 429, "too many wrong passwords; wait ten minutes"
@@ -123,33 +124,48 @@ class Hygiene:
                 ]
                 if is_login:
                     self._logins.tried(login_of, message["status"] < 400)
-                elif weighs and message["status"] >= 400:
-                    self._failures.tried(whose, False)
             await send(message)
 
         if refusal is not None:
             await _refuse(send_with_headers, *refusal)
             return
+        await self._in_turn(scope, receive, send_with_headers, address_of(address, headers))
+
+    async def _in_turn(self, scope: Scope, receive: Receive, send: Send, whose: str) -> None:
+        """Once there is a place for it; after a pause, where too many calls of ``whose`` failed."""
+        weighs = bool(whose) and (is_heavy(scope["path"]) or _is_upload(scope["path"]))
         if weighs and not self._failures.may_try(whose):
             await asyncio.sleep(PAUSE_SECONDS)
-        most = await self._most_bytes(scope["path"])
-        length = headers.get("content-length", "")
-        if most is not None and length.isdigit() and int(length) > most:
-            await _refuse(send_with_headers, 507, "this page's disk has no room for that file")
-            return
-        if weighs:
-            receive = _watched(receive, lambda: self._failures.tried(whose, False))
-        limited = receive if most is None else _limited(receive, most)
+        state = scope.setdefault("state", {})
+        status = 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
         known = caller.set(whose)
         try:
             async with self._shares.place(scope["path"], whose):
-                await self._app(scope, limited, send_with_headers)
+                await self._within_bounds(scope, receive, watched)
         except BusyError:
-            await _refuse(send_with_headers, 429, "too many calls at once; wait for the others")
-        except ClientDisconnect:
-            pass  # an upload broken off is no fault of ours, and there is nobody to answer
+            await _refuse(watched, 429, "too many calls at once; wait for the others")
+        except ClientDisconnect:  # the upload is broken off, which is no fault of ours, or cut
+            if not status:
+                await _refuse(watched, 413, "the call is too large, or was broken off")
+            state[HAS_FAILED] = True
         finally:
             caller.reset(known)
+            if weighs and (status >= 400 or state.get(HAS_FAILED)):
+                self._failures.tried(whose, False)
+
+    async def _within_bounds(self, scope: Scope, receive: Receive, send: Send) -> None:
+        most = await self._most_bytes(scope["path"])
+        length = dict(scope["headers"]).get(b"content-length", b"").decode("latin-1")
+        if most is not None and length.isdigit() and int(length) > most:
+            await _refuse(send, 507, "this page's disk has no room for that file")
+            return
+        await self._app(scope, receive if most is None else _limited(receive, most), send)
 
     async def _most_bytes(self, path: str) -> int | None:
         """Of a call's body; None where its route looks at that."""
@@ -221,21 +237,6 @@ def _limited(receive: Receive, most: int) -> Receive:
         return message
 
     return counted
-
-
-def _watched(receive: Receive, broken_off: Callable[[], None]) -> Receive:
-    """``broken_off`` is called where the caller leaves before all of the body is there."""
-    whole = False
-
-    async def watched() -> Message:
-        nonlocal whole
-        message = await receive()
-        if message["type"] == "http.disconnect" and not whole:
-            broken_off()
-        whole = whole or not message.get("more_body", False)
-        return message
-
-    return watched
 
 
 async def _refuse(send: Send, status: int, text: str) -> None:

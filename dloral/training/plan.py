@@ -29,11 +29,11 @@ PHASES = ("flow", "drawing", "base", "decoder", "algorithm1")
 PLAN = "plan.json"
 
 FREE = (
-    *("workers", "teacher", "start", "held_out_clips"),
+    *("workers", "teacher", "start", "held_out_clips", "shares"),
     *(f"{phase}_loop.{name}" for phase in PHASES for name in FREE_SETTINGS if name != "steps"),
 )
 """Settings that may change between two calls of one run. ``teacher`` and ``start`` are where files
-lie, which are known by their contents."""
+lie, which are known by their contents; ``shares`` are in the plan as steps."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def check_same(run: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> Non
     A setting that there was not when the run was started is left to its default."""
     defaults = json.loads(json.dumps(settings_of(ChainConfig())))
     before, now = defaults | stored["settings"], wanted["settings"]
-    for name in sorted(stored["settings"].keys() | now.keys()):
+    for name in sorted((stored["settings"].keys() | now.keys()) - {*FREE}):
         was, given = before.get(name, "not a setting"), now.get(name, "not a setting")
         if was != given:
             raise CheckpointError(

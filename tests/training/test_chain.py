@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -24,7 +25,7 @@ from dloral.training.chain import run_chain
 from dloral.training.config import with_changes
 from dloral.training.fresh import build_pipeline
 from dloral.training.phases.flow import FlowConfig, FlowPhase, moved_pairs
-from dloral.training.plan import PHASES, ChainConfig, check_budget, check_same
+from dloral.training.plan import PHASES, ChainConfig, check_budget, check_same, settings_of
 from dloral.training.recipes import CHAINS, COMPACT_CPU
 from dloral.weights.loading import load_pipeline
 from dloral.weights.resolve import EMBEDDED
@@ -219,6 +220,7 @@ def test_other_data_or_settings_are_one_line(unbroken: Path, photos: Path, tmp_p
     now = json.loads(json.dumps(older))
     assert older["settings"].pop("base.own_reconstructed") is False
     check_same(run, older, now)  # a setting that came later, at its default
+    check_same(run, {**older, "settings": older["settings"] | {"shares": [1, 1, 1, 1]}}, now)
     now["settings"]["base.own_reconstructed"] = True
     with pytest.raises(DLoRALError, match=r"own_reconstructed False, now it is True"):
         check_same(run, older, now)
@@ -298,6 +300,29 @@ def test_a_coarsest_level_of_one_cell_is_taught(photos: Path) -> None:
     pairs = moved_pairs(stills, flow.most_shift, np.random.default_rng(0))
     assert pairs.flow.shape == (2, 2, cells, cells)
     assert torch.isfinite(phase._taught(pairs))
+
+
+def test_the_cards_command_gives_the_settings_of_the_shipped_weights() -> None:
+    """Whatever the recipe has become since."""
+    card = (EMBEDDED["compact"] / "README.md").read_text()
+    command = card[card.index("python -m dloral train compact-cpu") :].split("```")[0]
+    words = shlex.split(command.replace("\\\n", ""))
+    settings = [
+        word
+        for word in words[words.index("--set") + 1 :]
+        if not word.startswith(("teacher=", "start="))
+    ]
+    given = json.loads(json.dumps(settings_of(with_changes(COMPACT_CPU, settings))))
+    figures = json.loads((EMBEDDED["compact"] / "card-figures.json").read_text())
+    defaults = json.loads(json.dumps(settings_of(ChainConfig())))
+    came_later = given.keys() - figures["plan"]["settings"].keys()
+    trained = {name: defaults[name] for name in came_later} | figures["plan"]["settings"]
+
+    def compared(values: dict[str, object]) -> dict[str, object]:
+        unused = ("teacher_sha256", "start_sha256", "shares", "drawing_loop.")
+        return {name: value for name, value in values.items() if not name.startswith(unused)}
+
+    assert compared(given) == compared(trained)
 
 
 def test_the_recipes_crops_fit_their_flow_nets() -> None:

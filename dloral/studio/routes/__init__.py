@@ -14,6 +14,7 @@ from starlette.middleware.base import RequestResponseEndpoint
 
 from dloral.errors import DLoRALError
 from dloral.studio.face import is_full, told
+from dloral.studio.hygiene import HAS_FAILED
 from dloral.studio.page import WEB
 from dloral.studio.routes.about import about_routes
 from dloral.studio.routes.calls import GoneError, answer
@@ -57,19 +58,23 @@ def build_routes(studio: Studio) -> FastAPI:
 
 
 def _answer_errors(app: FastAPI, studio: Studio) -> None:
+    def failed_answer(request: Request, error: Exception) -> Response:
+        setattr(request.state, HAS_FAILED, True)
+        return answer({"error": told(error)})
+
     @app.exception_handler(DLoRALError)
     async def refused(request: Request, error: DLoRALError) -> Response:
-        return answer({"error": told(error)})
+        return failed_answer(request, error)
 
     @app.exception_handler(OSError)
     async def full(request: Request, error: OSError) -> Response:
         if not is_full(error):
             raise error
-        return answer({"error": told(error)})
+        return failed_answer(request, error)
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        return answer({"error": told(error)})
+        return failed_answer(request, error)
 
     @app.exception_handler(GoneError)
     async def gone(request: Request, error: Exception) -> Response:
