@@ -30,7 +30,7 @@ from dloral.training.checkpoints import BEFORE, CHECKPOINT, CheckpointError
 from dloral.training.fresh import build_pipeline, take_over
 from dloral.training.loop import LoopConfig, own_micro_batches, process_state
 from dloral.training.monitor import check_run_folder, make_run_folder
-from dloral.training.objective import FEATURES, TEACHER
+from dloral.training.objective import ASKING, FEATURES
 from dloral.training.perceptual import load_perceptual
 from dloral.training.phases.algorithm1 import Algorithm1Task, algorithm_1
 from dloral.training.phases.base import BasePhase
@@ -174,7 +174,7 @@ class Chain:
         self.teacher = self.features = None
         if config.teacher:
             self.teacher = load_srvgg(teacher_file(config.teacher)).to(self.device)
-        elif config.drawing is not None or any(name.startswith(TEACHER) for name in names):
+        elif config.drawing is not None or any(name.startswith(ASKING) for name in names):
             raise OptionError(
                 "{option} is needed by drawing and the losses that ask a teacher",
                 remedy="give the file of realesr-general-x4v3",
@@ -183,7 +183,8 @@ class Chain:
         if config.start:
             take_over(self.pipe, config.start)
         self.pipe = self.pipe.to(self.device).channels_last()
-        featured = sorted({name.removeprefix(TEACHER) for name in names} & set(FEATURES))
+        plain = {name.removeprefix(asked) for name in names for asked in ASKING}
+        featured = sorted(plain & set(FEATURES))
         if featured:
             self.features = load_perceptual(featured[0])[1].to(self.device)
 

@@ -2,8 +2,9 @@
 
 A phase names losses and weights; what a name computes stands here once. A loss of frames may also
 be taken towards a teacher's answer instead of the truth (``teacher_charbonnier``, ...): what a
-deterministic teacher makes of an input is a function of it, so such a loss does not blur (our
-decision).
+deterministic teacher makes of an input is a function of it, so such a loss does not blur. Or
+towards what the teacher makes of the truth itself, made as small as the input
+(``clean_charbonnier``, ...): crisp, and without what the teacher makes of noise (our decisions).
 """
 
 from collections.abc import Callable, Mapping
@@ -23,14 +24,16 @@ from dloral.training.csd import CSDConfig, ScoreDistillation
 from dloral.training.hints import Hints
 from dloral.training.losses import FRAME_LOSSES, flow_consistency, temporal_difference
 
-TEACHER = "teacher_"
+TEACHER, CLEAN = "teacher_", "clean_"
+ASKING = (TEACHER, CLEAN)
+"""Losses towards what a teacher makes of the input, and of the truth made as small as the input."""
 FEATURES = ("perceptual", "lpips", "feature")
 """Losses of a frozen network; ``perceptual`` is whichever of the other two can be had."""
 
 LOSSES = (
     *FRAME_LOSSES,
     *FEATURES,
-    *(TEACHER + name for name in (*FRAME_LOSSES, "feature")),
+    *(asked + name for asked in ASKING for name in (*FRAME_LOSSES, "feature")),
     *("flow", "temporal", "csd", "adversarial", "hints"),
 )
 """Every name that a phase may weigh; docs/training.md says what each is."""
@@ -81,14 +84,14 @@ class Objective:
         self.pipe, self.names = pipe, names
         self.feature_distance, self.teacher = feature_distance, teacher
         self.flow_reduction, self.checkpointing = flow_reduction, checkpointing
-        self._answered: tuple[Restored, Tensor] | None = None
+        self._answered: tuple[Restored, dict[str, Tensor]] | None = None
         self.csd = ScoreDistillation(pipe, csd or CSDConfig()) if "csd" in names else None
         self.adversarial = None
         if "adversarial" in names:
             self.adversarial = AdversarialLoss(adversarial or AdversarialConfig(), seed)
             self.adversarial.discriminator.to(pipe.unet.device)
         self.hints = Hints(pipe.vae, teacher) if "hints" in names else None
-        asking = {name for name in names if name.startswith(TEACHER)}
+        asking = {name for name in names if name.startswith(ASKING)}
         if self.adversarial is not None and self.adversarial.config.real != "truth":
             asking.add("adversarial")
         if teacher is None and asking:
@@ -158,10 +161,9 @@ class Objective:
     def loss(self, name: str, restored: Restored, rng: np.random.Generator | None = None) -> Tensor:
         """One loss by its name, (N,) for N frames or pairs of frames."""
         frames = restored.frames.flatten(0, 1)
-        if name.startswith(TEACHER):
-            wanted, name = self._answer(restored), name.removeprefix(TEACHER)
-        else:
-            wanted = restored.hq_frames.flatten(0, 1)
+        asked = next((kind for kind in ASKING if name.startswith(kind)), "")
+        wanted = self._answer(restored, asked) if asked else restored.hq_frames.flatten(0, 1)
+        name = name.removeprefix(asked)
         if name in FRAME_LOSSES:
             return FRAME_LOSSES[name](frames, wanted)
         if name in FEATURES:
@@ -175,11 +177,15 @@ class Objective:
         }
         return losses[name]()
 
-    def _answer(self, restored: Restored) -> Tensor:
-        """What the teacher makes of the small frames (N,3,H,W): asked once for all losses."""
+    def _answer(self, restored: Restored, kind: str = TEACHER) -> Tensor:
+        """What the teacher makes of the small frames, or of the truth (N,3,H,W): asked once for
+        all losses."""
         if self._answered is None or self._answered[0] is not restored:
-            self._answered = (restored, self._answers(restored))
-        return self._answered[1]
+            self._answered = (restored, {})
+        known = self._answered[1]
+        if kind not in known:
+            known[kind] = self._answers(restored, kind)
+        return known[kind]
 
     def _hints(self, restored: Restored) -> Tensor:
         assert self.hints is not None
@@ -187,15 +193,18 @@ class Objective:
         return self.hints.loss()
 
     @torch.no_grad()
-    def _answers(self, restored: Restored) -> Tensor:
+    def _answers(self, restored: Restored, kind: str) -> Tensor:
         assert self.teacher is not None
         if restored.small_frames is None:
             raise OptionError(
                 "a teacher answers to small frames, which these clips do not hold; "
                 "train on a pack, photographs or videos"
             )
-        with self.hints.watching() if self.hints else nullcontext():
-            answers = self.teacher(restored.small_frames.flatten(0, 1)).clamp(0, 1)
+        small = restored.small_frames.flatten(0, 1)
+        if kind == CLEAN:
+            small = resize_bicubic(restored.hq_frames.flatten(0, 1), *small.shape[-2:], "pil")
+        with self.hints.watching() if self.hints and kind == TEACHER else nullcontext():
+            answers = self.teacher(small).clamp(0, 1)
         height, width = restored.frames.shape[-2:]
         if answers.shape[-2] < height:
             raise OptionError(

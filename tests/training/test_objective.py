@@ -1,5 +1,7 @@
 """Losses by name: what a teacher answers, and to which sizes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -47,6 +49,22 @@ def test_a_teacher_is_asked_once_a_step(pipe: DLoRALPipeline) -> None:
         found = objective.weighed(clips, dict.fromkeys(NAMES, 1.0))
         assert found.keys() == NAMES
         assert teacher.calls == step
+
+
+def test_a_teacher_is_asked_of_the_truth_too(pipe: DLoRALPipeline) -> None:
+    """Whatever the input, the wanted frames are what the teacher makes of the truth made small."""
+    teacher, truth = CountingTeacher(), torch.rand(1, 2, 3, 32, 32)
+    with torch.no_grad():
+        wanted = teacher(resize_bicubic(truth[0], 8, 8, "pil")).clamp(0, 1)
+    names = {"clean_charbonnier", "clean_gradient", "teacher_gradient"}
+    objective = Objective(pipe, names, teacher=teacher)
+    clips = replace(restored(wanted, torch.rand(2, 3, 8, 8)), hq_frames=truth)
+    teacher.calls = 0
+    found = objective.weighed(clips, dict.fromkeys(names, 1.0))
+    assert teacher.calls == 2
+    assert found["clean_charbonnier"] < 1.1e-3  # Charbonnier's epsilon
+    assert found["teacher_gradient"] > 0.01
+    assert objective.loss("clean_charbonnier", replace(clips, frames=1 - clips.frames)).min() > 0.01
 
 
 @pytest.mark.parametrize("side", [8, 12, 16])
