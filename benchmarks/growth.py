@@ -30,6 +30,8 @@ from typing import Any
 _ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(_ROOT)]
 
+from dloral.errors import OptionError, Setting, exit_status  # noqa: E402
+
 SCALE = 4
 SIZES = {256: 256, 512: 512, 720: 1280, 1080: 1920, 1440: 2560, 2160: 3840}
 """Height of the result -> its width."""
@@ -179,6 +181,14 @@ def main() -> None:
     add("--retrieval", type=int, choices=SIZES, metavar="HEIGHT", help="that step alone")
     add("--row", nargs=3, type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    for frames in given.frames:
+        if frames < 2:
+            raise OptionError(
+                "{option} is {value}",
+                remedy="give 2 or more: the first frame is not timed",
+                option=Setting("frames"),
+                value=frames,
+            )
     if given.row:
         print(json.dumps(measured(*given.row)))
         return
@@ -187,6 +197,7 @@ def main() -> None:
         return
     wanted = [(height, SIZES[height], FRAMES_OF_A_SIZE) for height in given.heights]
     wanted += [(SIDE_OF_A_LENGTH, SIDE_OF_A_LENGTH, frames) for frames in given.frames]
+    wanted = list(dict.fromkeys(wanted))  # no power law goes through one point named twice
     rows: list[Row] = []
     if given.json and given.json.exists():
         rows = json.loads(given.json.read_text())
@@ -211,4 +222,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main, "growth.py"))

@@ -109,6 +109,9 @@ METRIC_SPECS = {
     )
 }  # fmt: skip
 
+TEMPORAL = ("warping_error", "flicker")
+"""Measures that compare each frame with the one before: a single frame has none of them."""
+
 GROUPS = {
     "fast": ("psnr", "ssim", "warping_error", "flicker"),
     "grid": ("grid_2", "grid_4", "grid_8", "grid_level"),
@@ -280,7 +283,7 @@ class MetricSuite:
             if name.startswith(("psnr", "ssim"))
         ]
         made += [Sharpness(METRIC_SPECS[name]) for name in names if name == "sharpness"]
-        steady = tuple(METRIC_SPECS[name] for name in names if name in ("warping_error", "flicker"))
+        steady = tuple(METRIC_SPECS[name] for name in names if name in TEMPORAL)
         if steady:
             made.append(Steadiness(steady, self._flow, self.settings.motion == "restored"))
         grid = tuple(METRIC_SPECS[name] for name in names if name.startswith("grid"))
@@ -311,7 +314,7 @@ class MetricSuite:
             from dloral.evaluation.vmaf import find_ffmpeg
 
             find_ffmpeg()
-        elif name in ("warping_error", "flicker"):
+        elif name in TEMPORAL:
             from dloral.evaluation.steadiness import make_flow
 
             device = self.device if self.settings.flow == "raft" else "cpu"

@@ -2,12 +2,14 @@
 
 Clips cut from one photograph or film are not independent, so they are averaged first: a *source*
 counts once, however many clips it gave. Intervals are Student's t over sources, two-sided.
+Values that are not finite (of a training that diverged) are left out of all of them.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeGuard
 
 import mpmath
 import numpy as np
@@ -48,6 +50,11 @@ class Estimate:
         return high * self.error
 
 
+def is_finite(value: float | None) -> TypeGuard[float]:
+    """Whether there is a number to reckon with. None is what NaN comes back as from our JSON."""
+    return value is not None and math.isfinite(value)
+
+
 def source_means(values: Mapping[str, float], sources: Mapping[str, str]) -> dict[str, float]:
     """Clip -> value, averaged within each source: source -> value."""
     found: dict[str, list[float]] = {}
@@ -57,8 +64,8 @@ def source_means(values: Mapping[str, float], sources: Mapping[str, str]) -> dic
 
 
 def estimate(values: Iterable[float]) -> Estimate | None:
-    """Of independent values; None where there are none."""
-    known = list(values)
+    """Of independent values, the finite ones alone; None where there are none."""
+    known = [value for value in values if is_finite(value)]
     if not known:
         return None
     count = len(known)
@@ -77,20 +84,31 @@ def _estimate(mean: float, error: float, degrees: float, count: int) -> Estimate
     return Estimate(mean, half_width, count, p, error, degrees)
 
 
+def complete(values: Mapping[tuple[int, str], float]) -> dict[tuple[int, str], float]:
+    """Of values by (seed, source): the finite ones, of the sources that every seed has."""
+    known = {place: value for place, value in values.items() if is_finite(value)}
+    seeds = {seed for seed, _ in known}
+    return {
+        (seed, source): value
+        for (seed, source), value in known.items()
+        if all((other, source) in known for other in seeds)
+    }
+
+
 def crossed_estimate(values: Mapping[tuple[int, str], float]) -> Estimate | None:
     """The mean of values by (seed, source), for other seeds and other sources alike.
 
     Values of one seed share its training and values of one source its picture, so they are not
     independent: the mean's variance is that of two crossed random effects, its degrees of freedom
     Satterthwaite's. Where chance makes it smaller than what seeds alone or sources alone show, the
-    larger of these stands. Sources that some seed lacks are left out; with one seed or one source
-    the others are the sample. ``count``: of seeds. None where nothing is left.
+    larger of these stands. Only what is :func:`complete` counts; with one seed or one source the
+    others are the sample. ``count``: of seeds. None where nothing is left.
     """
+    values = complete(values)
+    if not values:
+        return None
     seeds = sorted({seed for seed, _ in values})
     sources = sorted({name for _, name in values})
-    sources = [name for name in sources if all((seed, name) in values for seed in seeds)]
-    if not sources:
-        return None
     table = np.array([[values[seed, name] for name in sources] for seed in seeds])
     rows, columns = table.mean(axis=1), table.mean(axis=0)
     if min(table.shape) == 1:
@@ -108,7 +126,8 @@ def crossed_estimate(values: Mapping[tuple[int, str], float]) -> Estimate | None
 
 
 def paired_difference(first: Mapping[str, float], second: Mapping[str, float]) -> Estimate | None:
-    """``first - second`` over the sources that both have; None where there are none."""
+    """``first - second`` over the sources that both have, where it is finite; None where there
+    are none."""
     return estimate(first[source] - second[source] for source in first if source in second)
 
 

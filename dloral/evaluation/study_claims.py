@@ -1,25 +1,29 @@
 """What a study's runs say of the paper's claims, and how surely.
 
 Differences of two variants are taken clip by clip and seed by seed; a claim is *seen* where the
-difference is in its direction with a p-value, corrected for the number of the study's claims (Holm,
-1979), below 0.05. Else there is no difference that these runs show, and beside its interval stands
-the smallest one that they would have shown.
+difference is in its direction with a p-value, corrected for the number of comparisons that the
+study plans (Holm, 1979), below 0.05. Else there is no difference that these runs show, and beside
+its interval stands the smallest one that they would have shown. One training each, or clips of one
+source, say nothing of others: they give no verdict. A swing has no figure of a clip, so its
+interval is over seeds alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dloral.evaluation.catalogue import METRIC_SPECS
 from dloral.evaluation.statistics import (
     Estimate,
+    complete,
     crossed_estimate,
     estimate,
     holm,
+    is_finite,
     source_means,
 )
 from dloral.evaluation.studies import QUALITY, Claim, Study
@@ -37,21 +41,23 @@ Found = Mapping[str, Any]
 @dataclass(frozen=True)
 class Verdict:
     """``gain``: how far the claimed one is ahead, in the measure's unit; of swings, how far the
-    other's exceed so many times its own. ``p``: corrected. ``visible``: the smallest gain that
-    would have been seen four times of five. ``first``, ``second``: the two variants' means."""
+    other's exceed so many times its own. ``first``, ``second``: the two variants' means, of the
+    same seeds and sources. ``p``: corrected. ``visible``: the smallest gain that would have been
+    seen four times of five. ``lacking``: why there is no p, else nothing."""
 
     claim: Claim
     metric: str
     first: float
     second: float
     gain: Estimate
+    lacking: str
     p: float | None
     visible: float | None
 
     @property
     def words(self) -> str:
-        if self.p is None or self.gain.half_width is None:
-            return "one run each: no verdict"
+        if self.p is None:
+            return f"{self.lacking}: no verdict"
         if self.p < SIGNIFICANT and self.gain.mean:
             if self.gain.mean > 0:
                 return "**seen**"
@@ -68,53 +74,53 @@ def qualities(found: Found) -> list[str]:
     return []
 
 
+def comparisons(study: Study, found: Found) -> list[tuple[Claim, str]]:
+    """Every claim with every measure that it is tested by, whether it has runs yet or not."""
+    return [
+        (claim, metric)
+        for claim in study.claims
+        for metric in (qualities(found) if claim.measure == QUALITY else [claim.measure])
+        if metric in found["metrics"]
+    ]
+
+
 def verdicts(study: Study, found: Found) -> list[Verdict]:
-    """One for every claim and measure that has runs of both variants, in the study's order."""
-    open_claims = []
-    for claim in study.claims:
-        names = qualities(found) if claim.measure == QUALITY else [claim.measure]
-        for metric in names:
-            one = _compared(found, claim, metric) if metric in found["metrics"] else None
-            if one is not None:
-                open_claims.append((claim, metric, *one))
-    count = len(open_claims)
-    corrected = iter(holm([gain.p for *_, gain in open_claims if gain.p is not None]))
+    """One for every comparison that has runs of both variants, in the study's order."""
+    planned = comparisons(study, found)
+    compared = [_compared(found, claim, metric) for claim, metric in planned]
+    # What has no p yet counts as 1: else the first claims to have runs would be judged less
+    # strictly than they are once the study is whole.
+    chances = [one.gain.p if one is not None else None for one in compared]
+    corrected = holm([1.0 if p is None else p for p in chances])
     return [
         Verdict(
             claim,
             metric,
-            first,
-            second,
-            gain,
-            None if gain.p is None else next(corrected),
-            gain.detectable(SIGNIFICANT / count),
+            *one,
+            p=None if one.gain.p is None else p,
+            visible=one.gain.detectable(SIGNIFICANT / len(planned)),
         )
-        for claim, metric, first, second, gain in open_claims
+        for (claim, metric), one, p in zip(planned, compared, corrected, strict=True)
+        if one is not None
     ]
 
 
 def per_seed(found: Found, variant: str, metric: str) -> dict[int, float]:
     """A variant's last figures: seed -> mean over clips."""
     runs = {run["seed"]: run["final"] for run in found["runs"] if run["variant"] == variant}
-    return {seed: final[metric] for seed, final in runs.items() if final.get(metric) is not None}
-
-
-def per_source(found: Found, clips: Mapping[str, Mapping[str, float]], metric: str) -> Any:
-    """Source -> mean over the clips that were cut from it."""
-    values = {name: one[metric] for name, one in clips.items() if one.get(metric) is not None}
-    return source_means(values, {name: found["sources"][name] for name in values})
+    return {seed: final[metric] for seed, final in runs.items() if is_finite(final.get(metric))}
 
 
 def swing(found: Found, run: Mapping[str, Any], metric: str) -> list[float]:
     """Of a run's stages (fourths of a study's steps, whatever was trained in them): the largest
-    less the smallest measurement, that at the stage's beginning among them. NaN for a stage that
-    was not measured at all."""
+    less the smallest finite measurement, that at the stage's beginning among them. NaN for a stage
+    that has none."""
     length, stages = found["steps"] // found["stages"], []
     for start in range(0, run["steps"], length):
         within = [
             point[metric]
             for point in run["points"]
-            if start <= point["step"] <= start + length and point.get(metric) is not None
+            if start <= point["step"] <= start + length and is_finite(point.get(metric))
         ]
         stages.append(max(within) - min(within) if within else float("nan"))
     return stages
@@ -127,37 +133,86 @@ def swings(found: Found, variant: str, metric: str) -> dict[int, list[float]]:
 
 
 def later_swing(stages: list[float]) -> float:
-    """The mean of the stages after the first, in which everything is new to every variant."""
-    return float(np.mean(stages[1:] or stages))
+    """The mean of the stages after the first, in which everything is new to every variant; of
+    those that were measured, NaN where none was."""
+    known = [stage for stage in stages[1:] or stages if is_finite(stage)]
+    return float(np.mean(known)) if known else float("nan")
 
 
-def _compared(found: Found, claim: Claim, metric: str) -> tuple[float, float, Estimate] | None:
-    """(the claimed one's mean, the other's, how far it is ahead); None without runs of both."""
-    if claim.swings:
-        first, second = (
-            {seed: later_swing(stages) for seed, stages in swings(found, name, metric).items()}
-            for name in (claim.better, claim.worse)
-        )
-        both = sorted(first.keys() & second.keys())
-        gain = estimate(second[seed] - claim.swings * first[seed] for seed in both)
-    else:
-        sign = 1 if METRIC_SPECS[metric].better == "higher" else -1
-        clips = {(run["variant"], run["seed"]): run["clips"] for run in found["runs"]}
-        first, second = (per_seed(found, name, metric) for name in (claim.better, claim.worse))
-        both = sorted(first.keys() & second.keys())
-        gains: dict[tuple[int, str], float] = {}
-        for seed in both:
-            ahead, behind = (
-                per_source(found, clips[name, seed], metric) for name in (claim.better, claim.worse)
-            )
-            gains |= {
-                (seed, source): sign * (ahead[source] - behind[source])
-                for source in ahead.keys() & behind.keys()
-            }
-        gain = crossed_estimate(gains)
-        if gain is not None and len(both) == 1 and found["kind"] == "training":
-            gain = Estimate(gain.mean, None, 1, None)  # one training says nothing of others
+class _Compared(NamedTuple):
+    """The claimed one's mean, the other's, how far it is ahead; why there is no p, else nothing."""
+
+    first: float
+    second: float
+    gain: Estimate
+    lacking: str
+
+
+def _compared(found: Found, claim: Claim, metric: str) -> _Compared | None:
+    """None without runs of both."""
+    return (_swings_compared if claim.swings else _finals_compared)(found, claim, metric)
+
+
+def _swings_compared(found: Found, claim: Claim, metric: str) -> _Compared | None:
+    """Seed by seed."""
+    first, second = (
+        {seed: later_swing(stages) for seed, stages in swings(found, name, metric).items()}
+        for name in (claim.better, claim.worse)
+    )
+    both = [
+        (first[seed], second[seed])
+        for seed in sorted(first.keys() & second.keys())
+        if is_finite(first[seed]) and is_finite(second[seed])
+    ]
+    gain = estimate(theirs - claim.swings * ours for ours, theirs in both)
     if gain is None:
         return None
-    means = [float(np.mean([part[seed] for seed in both])) for part in (first, second)]
-    return means[0], means[1], gain
+    return _Compared(*_means(both), gain, "one run each" if gain.p is None else "")
+
+
+def _finals_compared(found: Found, claim: Claim, metric: str) -> _Compared | None:
+    """Source by source and seed by seed."""
+    sign = 1 if METRIC_SPECS[metric].better == "higher" else -1
+    figures = _paired_figures(found, claim, metric)
+    gains = complete({place: sign * (ours - theirs) for place, (ours, theirs) in figures.items()})
+    gain = crossed_estimate(gains)
+    if gain is None:
+        return None
+    lacking = ""
+    if found["kind"] == "training" and len({seed for seed, _ in gains}) == 1:
+        lacking = "one run each"
+    elif len({source for _, source in gains}) == 1:
+        lacking = "one source"
+    if lacking:
+        gain = Estimate(gain.mean, None, 1, None)  # one says nothing of others
+    return _Compared(*_means([figures[place] for place in gains]), gain, lacking)
+
+
+def _paired_figures(
+    found: Found, claim: Claim, metric: str
+) -> dict[tuple[int, str], tuple[float, float]]:
+    """(seed, source) -> the claimed one's figure and the other's: means over the clips of the
+    source that both have, so that a clip which one of them lacks counts for neither."""
+    clips = {(run["variant"], run["seed"]): run["clips"] for run in found["runs"]}
+    figures: dict[tuple[int, str], tuple[float, float]] = {}
+    for seed in sorted({seed for _, seed in clips}):
+        ours, theirs = (
+            {
+                clip: one[metric]
+                for clip, one in clips.get((name, seed), {}).items()
+                if is_finite(one.get(metric))
+            }
+            for name in (claim.better, claim.worse)
+        )
+        sources = {clip: found["sources"][clip] for clip in ours if clip in theirs}
+        first, second = (
+            source_means({clip: values[clip] for clip in sources}, sources)
+            for values in (ours, theirs)
+        )
+        figures |= {(seed, source): (first[source], second[source]) for source in first}
+    return figures
+
+
+def _means(pairs: list[tuple[float, float]]) -> tuple[float, float]:
+    first, second = zip(*pairs, strict=True)
+    return float(np.mean(first)), float(np.mean(second))

@@ -69,7 +69,12 @@ def _add_runs(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("study", metavar="STUDY", help="strategies, branches, order or windows")
     add("--recipe", default="study", help="a configuration of `dloral train` (study)")
-    add("--teacher", type=Path, metavar="FILE", help="realesr-general-x4v3, which `study` asks")
+    add(
+        "--teacher",
+        type=Path,
+        metavar="FILE",
+        help="realesr-general-x4v3, the teacher that the recipe `study` needs",
+    )
     add(
         "--data",
         nargs="+",
@@ -115,10 +120,12 @@ def _train(options: argparse.Namespace) -> None:
     from dloral.evaluation.torchvision_ops import make_torchvision_importable
 
     make_torchvision_importable()
+    from dloral.evaluation.study_figures import check_can_draw
     from dloral.evaluation.study_plan import PLAN
     from dloral.evaluation.study_training import train_study
 
     study, chosen = _study(options), _study_options(options)
+    check_can_draw()  # now, and not after hours of training
     if not (options.output / PLAN).is_file():
         _check_free(options, "give a new folder")
 

@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw
 
 from dloral.evaluation.catalogue import METRIC_SPECS
 from dloral.evaluation.report import arrow
-from dloral.evaluation.statistics import estimate
+from dloral.evaluation.statistics import estimate, is_finite
 from dloral.evaluation.studies import Study
-from dloral.evaluation.study_claims import qualities
+from dloral.evaluation.study_claims import per_seed, qualities
 from dloral.evaluation.study_training import SHOWN
 from dloral.packages import needs_extra
 
@@ -26,16 +26,25 @@ COLOURS = ("#2563a8", "#c2571a", "#2f7d4f", "#7a4fa3")
 GREY = "#6b6b6b"
 
 
-def draw_curves(study: Study, found: Found, target: Path) -> None:
-    """A row for quality and one for the warping error over the steps, a column a variant, stages
-    shaded; beside them both measures against each other."""
+def check_can_draw() -> None:
+    """Raises :class:`MissingPackageError` where the package that draws curves is not installed."""
     with needs_extra("evaluate", "the figure of curves"):
         import matplotlib as mpl
 
         mpl.use("Agg")
-        import matplotlib.pyplot as plt
+
+
+def draw_curves(study: Study, found: Found, target: Path) -> bool:
+    """A row for quality and one for the warping error over the steps, a column a variant, stages
+    shaded; beside them both measures against each other. False where neither was measured."""
     names = [*qualities(found)[:1]]
     names += [name for name in ("warping_error",) if name in found["metrics"]]
+    if not names:
+        return False
+    check_can_draw()
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
     count = len(study.variants)
     plane = len(names) == 2
     figure = plt.figure(figsize=(3.1 * count + 4.6 * plane, 2.5 * len(names) + 0.9))
@@ -66,6 +75,7 @@ def draw_curves(study: Study, found: Found, target: Path) -> None:
     figure.tight_layout(rect=(0, 0.05, 1, 1))
     figure.savefig(target, dpi=130)
     plt.close(figure)
+    return True
 
 
 def _label(name: str) -> str:
@@ -94,7 +104,7 @@ def _by_step(runs: list[Any], name: str) -> Points:
     points: Points = {}
     for run in runs:
         for point in run["points"]:
-            if point.get(name) is not None:
+            if is_finite(point.get(name)):
                 points.setdefault(point["step"], []).append(point[name])
     return {step: points[step] for step in sorted(points)}
 
@@ -135,12 +145,14 @@ def _draw_plane(axis: Any, study: Study, found: Found, names: list[str]) -> None
             continue
         axis.plot(*zip(*way, strict=True), color=colour, lw=1.2, alpha=0.8)
         axis.plot(*way[0], "o", color=colour, ms=3.5)
-        ends = [estimate(run["final"][name] for run in runs) for name in names]
-        half = [(one.half_width if one else None) or 0.0 for one in ends]
-        middle = [one.mean if one else 0.0 for one in ends]
+        ends = [estimate(per_seed(found, variant.name, name).values()) for name in names]
+        known = [one for one in ends if one is not None]
+        if len(known) < len(names):
+            continue
+        half = [one.half_width or 0.0 for one in known]
         axis.errorbar(
-            *middle, xerr=half[0], yerr=half[1], fmt="o", ms=8, color=colour, capsize=2, lw=1,
-            label=variant.title,
+            *(one.mean for one in known), xerr=half[0], yerr=half[1], fmt="o", ms=8, color=colour,
+            capsize=2, lw=1, label=variant.title,
         )  # fmt: skip
     axis.set_title("the way of each, and its last figures", fontsize=10, loc="left")
     axis.set_xlabel(_label(names[0]), fontsize=9)

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dloral.errors import PYTHON, Face
-from dloral.evaluation.catalogue import MetricSuite, Settings, chosen_metrics
+from dloral.errors import PYTHON, Face, InputError, Setting
+from dloral.evaluation.catalogue import TEMPORAL, MetricSuite, Settings, chosen_metrics
 from dloral.evaluation.datasets import pack_sources
 from dloral.evaluation.restore import Restored, Scales, Size, model_restorer, restore_and_measure
 from dloral.frame_generator import FrameGenerator
@@ -27,13 +27,21 @@ Figures = dict[str, dict[str, float]]
 
 
 class HeldOutClips:
-    """The first clips of a pack. ``metrics``: names as :func:`chosen_metrics` takes them."""
+    """The first clips of a pack. ``metrics``: names as :func:`chosen_metrics` takes them.
+
+    Raises :class:`InputError` for a pack without clips, and for one of single frames where a
+    measure compares each frame with the one before.
+    """
 
     def __init__(self, folder: Path, metrics: Iterable[str], face: Face = PYTHON) -> None:
         from dloral.data.packs import Pack
 
         self.pack, self.name = Pack(folder), folder.name
         self.count = min(len(self.pack.hq), MOST_CLIPS)
+        if not self.pack.hq.size:
+            raise InputError(
+                "{path} is an empty pack", remedy="make it of 1 clip or more", path=folder
+            )
         self.num_frames = int(self.pack.hq.shape[1])
         self.names = [str(index) for index in range(self.count)]
         sources = pack_sources(folder, [str(index) for index in range(len(self.pack.hq))])
@@ -45,6 +53,15 @@ class HeldOutClips:
             ),
             face,
         )
+        temporal = [name for name in self.metrics if name in TEMPORAL]
+        if self.num_frames < 2 and temporal:
+            raise InputError(
+                "{path} has clips of 1 frame, and {names} compares each frame with the one before",
+                remedy="give a pack of 2 frames a clip or more, or other {option}",
+                path=folder,
+                names=" and ".join(temporal),
+                option=Setting("metrics"),
+            )
 
     @property
     def metrics(self) -> list[str]:
@@ -53,8 +70,10 @@ class HeldOutClips:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what is restored."""
-        return hashlib.sha256(self.pack.lq.tobytes()).hexdigest()
+        """SHA-256 of what is restored and of what it is compared with."""
+        found = hashlib.sha256(self.pack.lq.tobytes())
+        found.update(self.pack.hq.tobytes())
+        return found.hexdigest()
 
     def measured(
         self,
@@ -104,9 +123,13 @@ Frames = Iterator[Tensor]
 
 
 def means(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Over clips, of every measure."""
+    """Over clips, of every measure; NaN where one of them is not finite (null, in our JSON)."""
     names = dict.fromkeys(name for one in figures.values() for name in one)
     return {
-        name: float(np.mean([one[name] for one in figures.values() if name in one]))
+        name: float(np.mean([_number(one[name]) for one in figures.values() if name in one]))
         for name in names
     }
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value

@@ -8,6 +8,7 @@ is written down when a study begins; later calls keep to it.
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ from dloral.evaluation.studies import Study, Variant
 from dloral.evaluation.study_measuring import HeldOutClips
 from dloral.files import write_json
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.config import TrainConfig
+from dloral.training.config import TrainConfig, flat
 from dloral.training.run import run_training, settings_of
 
 METRICS = ("psnr", "lpips_like", "niqe", "warping_error", "flicker", "grid_level")
@@ -29,6 +30,14 @@ STAGES = 4
 
 STAGE_POINTS = 4
 """Measurements within each stage, the last at its end: what swings within it can be seen."""
+
+SET_BY_STUDY = (
+    *("steps", "seed", "decay_steps"),
+    *("evaluate_every", "checkpoint_every", "log_every"),
+)
+"""Settings of the loop that :func:`configured` replaces, whatever they were."""
+
+MOST_SEED = 2**31
 
 TIMED_STEPS = 8
 """Of each variant; the first half is for the machine to warm up. Each stage has two of the rest."""
@@ -45,7 +54,8 @@ class StudyOptions:
     """``config``: what all variants share; ``held_out``: a pack that none of them trains on.
 
     ``steps``: of every run; None: as many as ``budget`` minutes for the whole study allow.
-    ``seeds``: of each variant; None: the study's own number.
+    ``seeds``: of each variant; None: the study's own number. ``seed``: the first of them.
+    Raises :class:`OptionError`.
     """
 
     config: TrainConfig
@@ -54,15 +64,15 @@ class StudyOptions:
     seeds: int | None = None
     budget: float | None = None
     steps: int | None = None
-    first_seed: int = 0
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "steps"):
+        for name, least in (("seeds", 1), ("steps", 1), ("seed", 0)):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if value is not None and not least <= value < MOST_SEED:
                 raise OptionError(
                     "{option} is {value}",
-                    remedy="give 1 or more",
+                    remedy=f"give a whole number from {least} to less than {MOST_SEED}",
                     option=Setting(name),
                     value=value,
                 )
@@ -73,10 +83,10 @@ class StudyOptions:
                 budget=Setting("budget"),
                 steps=Setting("steps"),
             )
-        if self.budget is not None and not self.budget > 0:
+        if self.budget is not None and not 0 < self.budget < math.inf:
             raise OptionError(
                 "{option} is {value}",
-                remedy="give more than 0 minutes",
+                remedy="give a number of minutes above 0",
                 option=Setting("budget"),
                 value=self.budget,
             )
@@ -84,7 +94,7 @@ class StudyOptions:
     def seeds_of(self, study: Study) -> list[int]:
         """The seeds of every variant."""
         count = study.seeds if self.seeds is None else self.seeds
-        return list(range(self.first_seed, self.first_seed + count))
+        return list(range(self.seed, self.seed + count))
 
 
 @dataclass(frozen=True)
@@ -135,9 +145,11 @@ def planned(
     held_out: HeldOutClips,
     tell: Callable[[str], None],
 ) -> Plan:
-    """The plan that ``out`` holds, with this call's seeds added; or a new one, timed and kept.
+    """The plan that ``out`` holds, or a new one, timed and kept.
 
-    Raises :class:`OptionError` where ``out`` holds a study with other settings.
+    The seeds of a plan are this call's and those that have runs; others that an earlier call meant
+    to train are taken back. Raises :class:`OptionError` where ``out`` holds a study with other
+    settings.
     """
     kept, seeds = Plan.load(out), set(options.seeds_of(study))
     settings = _settings(study, options, held_out)
@@ -146,15 +158,33 @@ def planned(
     else:
         wanted = None if options.steps is None else whole_steps(options.steps)
         _check(out, kept, settings, wanted)
-        plan = replace(kept, seeds=tuple(sorted(seeds | set(kept.seeds))))
+        plan = replace(kept, seeds=tuple(sorted(seeds | begun_seeds(study, out))))
     plan.save(out)
     return plan
+
+
+def run_folder(out: Path, variant: Variant, seed: int) -> Path:
+    """Where a run lies."""
+    return out / "runs" / f"{variant.name}-{seed}"
+
+
+def begun_seeds(study: Study, out: Path) -> set[int]:
+    """Seeds of which some variant has a run in ``out``, finished or not."""
+    return {
+        int(seed)
+        for variant in study.variants
+        for folder in (out / "runs").glob(f"{variant.name}-*")
+        if (seed := folder.name.removeprefix(f"{variant.name}-")).isdecimal()
+    }
 
 
 def timed(
     study: Study, options: StudyOptions, held_out: HeldOutClips, tell: Callable[[str], None]
 ) -> Plan:
-    """A few steps of every variant and a measurement of one clip; from them the plan."""
+    """A few steps of every variant and a measurement of one clip; from them the plan.
+
+    Raises :class:`OptionError` for a budget that is too small for the shortest runs.
+    """
     pace = {}
     for variant in study.variants:
         tell(f"timing {TIMED_STEPS} steps of {variant.title}")
@@ -163,7 +193,7 @@ def timed(
     steps = options.steps
     if steps is None:
         assert options.budget is not None
-        steps = _fitting(study, pace, 60 * MARGIN * options.budget / len(seeds))
+        steps = _budgeted(study, pace, options.budget, len(seeds))
     whole = whole_steps(steps)
     if whole != steps:
         tell(f"{steps} steps a run are made {whole}, so that stages are measured at their ends")
@@ -195,7 +225,7 @@ def configured(base: TrainConfig, variant: Variant, steps: int, seed: int) -> Tr
         switches=None,
     )
     algorithm = replace(base.algorithm, schedule=schedule, **variant.changes)
-    interval = max(1, stage // STAGE_POINTS)
+    interval = _interval(steps)
     loop = replace(
         base.loop,
         steps=steps_of(variant, steps),
@@ -224,8 +254,10 @@ def whole_steps(steps: int) -> int:
 
 def run_seconds(study: Study, variant: Variant, steps: int, pace: Pace) -> float:
     """What a run takes: its steps, the measurements along it, and those at its end."""
-    measurements = STAGES * STAGE_POINTS * variant.share + max(1, len(study.windows))
-    return steps_of(variant, steps) * pace.step + measurements * pace.measurement
+    trained = steps_of(variant, steps)
+    along = math.ceil(trained / _interval(steps))
+    measurements = along + max(1, len(study.windows))
+    return trained * pace.step + measurements * pace.measurement
 
 
 def duration(seconds: float) -> str:
@@ -236,24 +268,70 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
-def _fitting(study: Study, pace: Mapping[str, Pace], seconds: float) -> int:
-    """Steps that fit into ``seconds`` for one run of every variant."""
-    fixed = sum(run_seconds(study, one, 0, pace[one.name]) for one in study.variants)
-    each = sum(one.share * pace[one.name].step for one in study.variants)
-    return max(STAGES, int((seconds - fixed) / each))
+def _interval(steps: int) -> int:
+    """Steps from one measurement to the next."""
+    return max(1, steps // STAGES // STAGE_POINTS)
 
 
-def _pace(variant: Variant, config: TrainConfig, held_out: HeldOutClips) -> Pace:
+def _budgeted(study: Study, pace: Mapping[str, Pace], budget: float, seeds: int) -> int:
+    """Steps of a run, so that ``seeds`` runs of every variant fit into ``budget`` minutes.
+
+    Raises :class:`OptionError` where the shortest runs do not.
+    """
+    steps = _fitting(study, pace, 60 * MARGIN * budget / seeds)
+    if steps is None:
+        least = seeds * _seconds_of_each(study, pace, STAGES) / (60 * MARGIN)
+        raise OptionError(
+            f"{{option}} is {{value}}, and {seeds} runs of each variant take more with as few as "
+            f"{STAGES} steps",
+            remedy="give {least} or more, or fewer {seeds}",
+            option=Setting("budget"),
+            value=budget,
+            least=Setting("budget", math.ceil(least)),
+            seeds=Setting("seeds"),
+        )
+    return steps
+
+
+def _fitting(study: Study, pace: Mapping[str, Pace], seconds: float) -> int | None:
+    """The most steps with which one run of every variant fits into ``seconds``, whole as
+    :func:`whole_steps` makes them; None where not even the fewest do."""
+    unit = STAGES * STAGE_POINTS
+    # From a whole unit on, the number of measurements does not depend on the steps.
+    first, second = (_seconds_of_each(study, pace, count) for count in (unit, 2 * unit))
+    if first <= seconds:
+        return unit * (1 + int((seconds - first) / (second - first)))
+    fits = [n for n in range(STAGES, unit, STAGES) if _seconds_of_each(study, pace, n) <= seconds]
+    return max(fits, default=None)
+
+
+def _seconds_of_each(study: Study, pace: Mapping[str, Pace], steps: int) -> float:
+    """What one run of every variant takes."""
+    return sum(run_seconds(study, one, steps, pace[one.name]) for one in study.variants)
+
+
+def _timed_config(variant: Variant, config: TrainConfig) -> TrainConfig:
+    """A few steps of a variant. Nothing is written between them: a real run does that so seldom
+    that it would be charged many times over."""
     config = replace(configured(config, variant, TIMED_STEPS, 0), save_pipeline=False)
-    config = replace(
+    return replace(
         config,
         # one step a stage; a variant of one stage alone is timed for as long
         algorithm=replace(
             config.algorithm,
             schedule=replace(config.algorithm.schedule, consistency_steps=1, enhancement_steps=1),
         ),
-        loop=replace(config.loop, steps=TIMED_STEPS, evaluate_every=TIMED_STEPS),
+        loop=replace(
+            config.loop,
+            steps=TIMED_STEPS,
+            evaluate_every=TIMED_STEPS,
+            checkpoint_every=TIMED_STEPS,
+            log_every=TIMED_STEPS,
+        ),
     )
+
+
+def _pace(variant: Variant, config: TrainConfig, held_out: HeldOutClips) -> Pace:
     times: list[float] = []
     spent: list[float] = []
 
@@ -266,7 +344,7 @@ def _pace(variant: Variant, config: TrainConfig, held_out: HeldOutClips) -> Pace
 
     with tempfile.TemporaryDirectory() as folder:
         run_training(
-            config,
+            _timed_config(variant, config),
             Path(folder) / "run",
             measure=measured,
             on_step=lambda _step, _losses: times.append(time.perf_counter()),
@@ -277,8 +355,14 @@ def _pace(variant: Variant, config: TrainConfig, held_out: HeldOutClips) -> Pace
 
 def _settings(study: Study, options: StudyOptions, held_out: HeldOutClips) -> dict[str, str]:
     """What must not change between two calls of one study, as text by name."""
-    settings = {name: repr(value) for name, value in settings_of(options.config).items()}
-    return settings | {
+    # settings_of leaves the loop to each run's own checkpoints, which other runs do not see
+    loop = {
+        name: value
+        for name, value in flat(options.config.loop, "loop.").items()
+        if name.removeprefix("loop.") not in SET_BY_STUDY
+    }
+    settings = settings_of(options.config) | loop
+    return {name: repr(value) for name, value in settings.items()} | {
         "study": study.name,
         "held_out": f"{held_out.name} ({held_out.digest[:12]})",
         "metrics": " ".join(held_out.metrics),

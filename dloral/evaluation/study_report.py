@@ -9,12 +9,13 @@ from typing import Any
 from dloral.evaluation.catalogue import METRIC_SPECS
 from dloral.evaluation.published import COLUMNS
 from dloral.evaluation.report import arrow, explained, number, row
-from dloral.evaluation.statistics import LEVEL, estimate
+from dloral.evaluation.statistics import LEVEL, estimate, is_finite
 from dloral.evaluation.studies import Study, Variant
 from dloral.evaluation.study_claims import (
     BEST_QUALITY,
     SIGNIFICANT,
     Verdict,
+    comparisons,
     later_swing,
     per_seed,
     qualities,
@@ -32,15 +33,15 @@ EXCESS = "warping_error"
 
 
 def write_study(study: Study, found: dict[str, Any], out: Path, command: str) -> Path:
-    """``OUT/study.json``, ``README.md``, ``curves.png`` and ``sheet.jpg``; returns the README.
+    """``OUT/study.json``, ``README.md``, ``curves.png`` and ``sheet.jpg``, the pictures where there
+    is something to draw; returns the README.
 
     ``found``: of the runs that are done, all of them or not.
     """
     write_json(out / "study.json", {**found, "command": command})
     training = found["kind"] == "training"
     pictures = []
-    if training:
-        draw_curves(study, found, out / "curves.png")
+    if training and draw_curves(study, found, out / "curves.png"):
         pictures.append("![Quality and warping error over the steps](curves.png)")
     if draw_sheet(study, found, out):
         pictures.append("![The same crops by every variant](sheet.jpg)")
@@ -51,6 +52,7 @@ def write_study(study: Study, found: dict[str, Any], out: Path, command: str) ->
     parts += [study.note, *pictures]
     lines = [f"NOT AVAILABLE {name}: {why}" for name, why in found["unavailable"].items()]
     lines += [f"NOT MEASURED {name}: {why}" for name, why in found.get("failed", {}).items()]
+    lines += left_out(study, found)
     lines += [explained(METRIC_SPECS[name]) for name in found["metrics"]]
     lines += [f"- {name}: {text}" for name, text in found.get("conditions", {}).items()]
     text = "\n\n".join(part for part in (*parts, "\n".join(lines)) if part)
@@ -81,6 +83,19 @@ def _about(study: Study, found: Found) -> str:
         f"{found['num_frames']} frames. ± is the {LEVEL:.0%} interval of "
         f"Student's t over seeds. {duration(seconds)} of training and measuring."
     )
+
+
+def left_out(study: Study, found: Found) -> list[str]:
+    """Runs with figures that are not finite, which no mean and no claim counts."""
+    lines = []
+    for run in found["runs"]:
+        names = [name for name, value in run["final"].items() if not is_finite(value)]
+        if names:
+            titles = ", ".join(METRIC_SPECS[name].title for name in names)
+            which = study.titles[run["variant"]]
+            which += f", seed {run['seed']}" if found["kind"] == "training" else ""
+            lines.append(f"LEFT OUT {which}: {titles}: not finite")
+    return lines
 
 
 # Tables ------------------------------------------------------------------------------------------
@@ -128,16 +143,26 @@ def claims_section(study: Study, found: Found) -> list[str]:
     lines += [row(_cells(study, one)) for one in said]
     names = qualities(found)
     quality = " and ".join(METRIC_SPECS[name].title for name in names)
-    over = "clips and seeds" if found["kind"] == "training" else "clips"
+    over = "sources and seeds" if found["kind"] == "training" else "clips"
+    tests = len(comparisons(study, found))
+    explanation = [
+        f"*Here*: means over {over}. *Ahead by*: the mean difference of the same figures, paired, "
+        "above 0 in the paper's direction.",
+        "Swings are of the mean over clips: *here* and *ahead by* are over seeds alone."
+        if any(one.claim.swings for one in said)
+        else "",
+        f"*p*: t test, corrected for the study's {tests} comparisons (Holm); *seen* is said below "
+        f"{SIGNIFICANT:g}. *Would be seen from*: the smallest true difference that these runs, "
+        "with the spread they have, would show four times of five.",
+        f"Quality is {quality} here; the paper's is MUSIQ." if BEST_QUALITY not in names else "",
+        "Not all runs are done: a p-value holds for the whole study, not for a look on the way."
+        if found.get("planned_runs", len(found["runs"])) != len(found["runs"])
+        else "",
+    ]
     return [
         "## The paper's claims",
         "\n".join(lines),
-        f"*Ahead by* is the mean over {over}, paired, above 0 in the paper's direction. *p*: t "
-        f"test, corrected for the {len(said)} claims of this table (Holm); *seen* is said below "
-        f"{SIGNIFICANT:g}. *Would be seen from*: the smallest true difference that these runs, "
-        "with the spread they have, would show four times of five."
-        + f" Quality is {quality} here; the paper's is MUSIQ."
-        * (BEST_QUALITY not in names),
+        " ".join(sentence for sentence in explanation if sentence),
     ]
 
 
@@ -147,7 +172,7 @@ def _cells(study: Study, said: Verdict) -> list[str]:
     claim, by = f"{better} ahead of {worse}", spec.title
     if said.claim.swings:
         claim = f"{worse} swings at least {said.claim.swings:g} times as far as {better}"
-        by = f"{spec.title}, swing within a stage"
+        by = f"{spec.title}, swing within a stage, over seeds alone"
     ahead = number(spec, gain.mean)
     if gain.half_width is not None:
         low, high = (gain.mean - gain.half_width, gain.mean + gain.half_width)

@@ -12,17 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dloral.errors import PYTHON, Face, OptionError
+from dloral.errors import PYTHON, DLoRALError, Face, OptionError
 from dloral.evaluation.studies import Study, Variant
 from dloral.evaluation.study_measuring import Figures, HeldOutClips, means
 from dloral.evaluation.study_plan import (
     STAGES,
     Plan,
     StudyOptions,
+    begun_seeds,
     configured,
     duration,
     opened_clips,
     planned,
+    run_folder,
     told,
 )
 from dloral.files import write_json
@@ -49,8 +51,8 @@ def train_study(
     """Train and measure every variant and seed that ``out`` has no result of.
 
     How long that will take is told first. ``on_run`` is given what there is after each run, as
-    :func:`gathered` returns it. A stop (Ctrl-C, SIGTERM) is a :class:`CancelledError` or a
-    ``KeyboardInterrupt``; the same call goes on.
+    :func:`gathered` returns it; what it raises is told, and the study goes on. A stop (Ctrl-C,
+    SIGTERM) is a :class:`CancelledError` or a ``KeyboardInterrupt``; the same call goes on.
     """
     held_out = opened_clips(options, face)
     for name, why in held_out.suite.unavailable.items():
@@ -64,7 +66,7 @@ def train_study(
         (seed, variant)
         for seed in options.seeds_of(study)
         for variant in study.variants
-        if not (_folder(out, variant, seed) / RESULT).is_file()
+        if not (run_folder(out, variant, seed) / RESULT).is_file()
     ]
     total = len(plan.seeds) * len(study.variants)
     for number, (seed, variant) in enumerate(waiting):
@@ -74,8 +76,12 @@ def train_study(
             f"run {done + 1} of {total}: {variant.title}, seed {seed}; "
             f"about {duration(left)} to go in this call"
         )
-        _run(study, variant, seed, plan, options.config, held_out, _folder(out, variant, seed))
-        on_run(gathered(study, out))
+        _run(study, variant, seed, plan, options.config, held_out, run_folder(out, variant, seed))
+        try:
+            on_run(gathered(study, out))
+        except Exception as error:  # hours of training must not end for a report
+            why = error.render(face) if isinstance(error, DLoRALError) else repr(error)
+            tell(f"the report after this run could not be made ({why}); the run itself is kept")
     return gathered(study, out)
 
 
@@ -85,6 +91,8 @@ def gathered(study: Study, out: Path) -> Found:
     Raises :class:`OptionError` for a folder that holds no run of this study.
     """
     plan = Plan.load(out)
+    if plan is not None:  # another call, on other seeds, may have taken these back meanwhile
+        plan = replace(plan, seeds=tuple(sorted({*plan.seeds, *begun_seeds(study, out)})))
     runs = [] if plan is None else _results(study, plan, out)
     if plan is None or not runs or not (out / HELD_OUT).is_file():
         raise OptionError("{path} holds no finished run of a study", path=out)
@@ -113,13 +121,9 @@ def _about(held_out: HeldOutClips) -> Found:
     }
 
 
-def _folder(out: Path, variant: Variant, seed: int) -> Path:
-    return out / "runs" / f"{variant.name}-{seed}"
-
-
 def _results(study: Study, plan: Plan, out: Path) -> list[Found]:
     paths = [
-        _folder(out, variant, seed) / RESULT for seed in plan.seeds for variant in study.variants
+        run_folder(out, variant, seed) / RESULT for seed in plan.seeds for variant in study.variants
     ]
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
 

@@ -81,9 +81,9 @@ class CompactVAE(ModelMixin, ConfigMixin):
 
     ``decoder_sees_input``: the decoder is also handed the bicubic frame, folded to 1/4 size, so
     that latents need not carry what the input shows anyway. ``upsample``: the last enlargement is
-    shuffle by 2, convolution, nearest by 2, convolution instead of one shuffle by 4, which computes
-    less (both our decision). What it was meant for it does not do: a model that ends so draws a
-    grid of 4 pixels (its card has the figure).
+    shuffle by 2, convolution, nearest by 2, convolution instead of one shuffle by 4: it computes
+    less, and was meant to draw no grid (both our decision), but a model with it does draw one, of
+    4 pixels (its card has the figure).
     ``direct_head``: there is no such end, but a :class:`DirectHead`; it needs the bicubic frame.
     """
 

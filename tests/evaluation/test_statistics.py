@@ -36,6 +36,25 @@ def test_a_mean_with_its_interval() -> None:
     assert estimate([0.0, 0.0]).p == 1.0
 
 
+NONE = float("nan")
+ENDLESS = float("inf")
+
+
+def test_what_is_not_finite_is_left_out() -> None:
+    """A diverged run's NaN costs itself alone: no endless search for a quantile, no NaN mean."""
+    assert estimate([1.0, NONE, 2.0, ENDLESS]) == estimate([1.0, 2.0])
+    assert estimate([NONE, -ENDLESS]) is None
+    first = {"a": 1.0, "b": NONE, "c": 3.5}
+    assert paired_difference(first, {"a": 0.5, "b": 1.0, "c": 2.0}).count == 2
+    table = draws(np.random.default_rng(1), (1, 1, 1))
+    holed = table.copy()
+    holed[2] = NONE  # a seed that diverged
+    assert crossed(holed).mean == pytest.approx(np.delete(table, 2, axis=0).mean())
+    holed = table.copy()
+    holed[2, 3] = NONE  # one clip of it: its source is left out of every seed
+    assert crossed(holed).mean == pytest.approx(np.delete(table, 3, axis=1).mean())
+
+
 def test_clips_of_a_source_count_once() -> None:
     sources = {"a1": "a", "a2": "a", "a3": "a", "b1": "b"}
     means = source_means({"a1": 1.0, "a2": 2.0, "a3": 6.0, "b1": 10.0}, sources)

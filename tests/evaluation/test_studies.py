@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -16,25 +17,16 @@ from safetensors.torch import save_file
 import dloral
 from dloral.cli import main
 from dloral.data.packs import Pack
+from dloral.evaluation import study_report
 from dloral.evaluation.studies import STUDIES
-from dloral.evaluation.study_plan import (
-    Pace,
-    Plan,
-    StudyOptions,
-    configured,
-    run_seconds,
-    steps_of,
-    whole_steps,
-)
+from dloral.evaluation.study_measuring import HeldOutClips
 from dloral.models.srvgg import SRVGG
-from dloral.training.recipes import COMPACT, STUDY
+from dloral.training.recipes import STUDY
 from dloral.video.images import encode_image
 
 
 def pack_of(pictures: list[torch.Tensor], folder: Path, frames: int) -> Path:
     """A pack of moving crops (2,T,3,64,64), halved four times over for the low quality."""
-    import numpy as np
-
     clips = [
         torch.stack([p[:, 20 : 20 + 64, 30 + i : 94 + i] for i in range(frames)])
         for p in pictures[:2]
@@ -178,6 +170,7 @@ def test_a_folder_keeps_to_its_study(
     for change, said in (
         (("--steps", "8"), "a study of 4 steps a run"),
         (("--set", "algorithm.crop=64"), "algorithm.crop was 32"),
+        (("--set", "algorithm.crop=32", "loop.ema=0.5"), "loop.ema was"),
         (("--held-out", str(packs[0])), "held_out was 'held"),
         (("--metrics", "psnr"), "metrics was"),
     ):
@@ -203,49 +196,85 @@ def test_time_is_told_and_nothing_kept(
     assert "15 runs: about" in out
     assert "C-LoRA only" in out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["held", "train"]
-    arguments[arguments.index("--steps") : arguments.index("--steps") + 2] = ["--budget", "1"]
+    arguments[arguments.index("--steps") : arguments.index("--steps") + 2] = ["--budget", "600"]
     assert main(arguments) == 0
     assert "15 runs: about" in capsys.readouterr().out
+    arguments[arguments.index("--budget") + 1] = "0.001"
+    assert main(arguments) == 2
+    assert "--budget is 0.001, and 5 runs of each variant take more" in capsys.readouterr().err
 
 
-def test_a_budget_is_kept() -> None:
-    """Of a plan's own reckoning: the steps that fit, and no more."""
-    study = STUDIES["branches"]
-    pace = {variant.name: Pace(1.5, 30.0) for variant in study.variants}
-    from dloral.evaluation.study_plan import _fitting
-
-    steps = _fitting(study, pace, 6000.0)
-    took = [
-        sum(run_seconds(study, v, n, pace[v.name]) for v in study.variants)
-        for n in (steps, steps + 4)
-    ]
-    assert took[0] <= 6000 < took[1]
-    plan = Plan(whole_steps(steps), (0,), {}, pace)
-    assert plan.steps % 16 == 0
-    assert plan.seconds(study, study.variants[-1]) < plan.steps * 1.5 + 18 * 30
+def test_a_first_seed_below_zero_is_refused(
+    packs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one line, before anything is timed or kept."""
+    assert main(call("order", packs, tmp_path / "out", "--seed", "-1")) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("dloral: --seed is -1; give a whole number from 0")
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
 
 
-def test_variants_differ_in_their_setting_alone() -> None:
-    for study in STUDIES.values():
-        made = [configured(COMPACT, v, 1600, 0).algorithm for v in study.variants]
-        for variant, one in zip(study.variants, made, strict=True):
-            for name, value in variant.changes.items():
-                assert getattr(one, name) == value
-            same = set(vars(one)) - set(variant.changes)
-            assert all(getattr(one, name) == getattr(made[0], name) for name in same)
-        assert made[0].schedule.consistency_steps == 400
+@pytest.mark.parametrize("count", [0, 2])
+def test_packs_that_cannot_be_measured_are_refused(
+    count: int,
+    packs: tuple[Path, Path],
+    pictures: list[torch.Tensor],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One without clips; one of single frames, which have no warping error."""
+    held = pack_of(pictures, tmp_path / "stills", 1)
+    for name in ("hq", "lq"):
+        np.save(held / f"{name}.npy", np.load(held / f"{name}.npy")[:count])
+    assert main(call("order", (packs[0], held), tmp_path / "out")) == 1
+    err = capsys.readouterr().err
+    assert f"{held} " + ("has clips of 1 frame" if count else "is an empty pack") in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+    if count:
+        assert HeldOutClips(held, ["psnr"]).num_frames == 1
 
 
-def test_one_stage_alone_trains_as_long_as_in_both() -> None:
-    """Steps of each stage, counted in the schedules themselves."""
-    alone = {}
-    for variant in STUDIES["branches"].variants:
-        config = configured(COMPACT, variant, 160, 0)
-        plan = config.algorithm.plan()
-        stages = [plan.stage_at(step) for step in range(1, config.loop.steps + 1)]
-        alone[variant.name] = {stage: stages.count(stage) for stage in set(stages)}
-    assert alone["both"] == alone["C-only"] | alone["D-only"]
-    assert steps_of(STUDIES["branches"].variants[0], 160) == 80
+def test_what_draws_curves_is_asked_for_before_hours_of_training(
+    packs: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(call("order", packs, tmp_path / "out")) == 1
+    err = capsys.readouterr().err
+    assert "the figure of curves needs the package matplotlib" in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_report_that_fails_does_not_end_the_study(
+    packs: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The first one; the next is written, without curves where there are none."""
+    write, tries = study_report.write_study, []
+
+    def failing(*arguments: Any) -> Path:
+        tries.append(arguments)
+        if len(tries) == 1:
+            raise OSError("No space left on device")
+        return write(*arguments)
+
+    monkeypatch.setattr(study_report, "write_study", failing)
+    arguments = call("order", packs, tmp_path / "out")
+    place = arguments.index("--metrics")
+    arguments[place + 1 : place + 3] = ["sharpness"]
+    assert main(arguments) == 0
+    assert "report after this run could not be made" in capsys.readouterr().err
+    found = json.loads((tmp_path / "out" / "study.json").read_text())
+    assert len(found["runs"]) == 2
+    assert "curves.png" not in (tmp_path / "out" / "README.md").read_text()
+    assert not (tmp_path / "out" / "curves.png").exists()
 
 
 def test_the_recipe_of_studies_asks_a_teacher(
@@ -270,13 +299,6 @@ def test_the_recipe_of_studies_asks_a_teacher(
     assert main([*arguments, "--teacher", str(file)]) == 0
     log = (tmp_path / "out" / "runs" / "consistency-first-0" / "log.jsonl").read_text()
     assert "teacher_gradient" in log
-
-
-def test_a_number_of_seeds_is_a_study_s_own() -> None:
-    options = StudyOptions(COMPACT, Path("held"), steps=16)
-    assert len(options.seeds_of(STUDIES["strategies"])) == 5
-    assert len(options.seeds_of(STUDIES["order"])) == 7
-    assert replace(options, seeds=2, first_seed=3).seeds_of(STUDIES["order"]) == [3, 4]
 
 
 def test_a_trained_models_switches(

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from dloral.evaluation.studies import STUDIES, Claim
-from dloral.evaluation.study_claims import swing, verdicts
+from dloral.evaluation.study_claims import later_swing, swing, verdicts
+from dloral.evaluation.study_report import claims_section, spread, swings_section
 
 CLIPS = [str(index) for index in range(6)]
 
@@ -33,13 +34,16 @@ def found(runs: list[Any], metrics: tuple[str, ...] = ("warping_error",)) -> dic
     }
 
 
-def order(gap: float, spread: float, seeds: int = 7) -> Any:
-    """Of the claim that enhancement first has the lower warping error."""
+def order_runs(gap: float, spread: float, seeds: int = 7) -> Any:
+    """Of enhancement first and of consistency first, whose warping error is ``gap`` higher."""
     rng = np.random.default_rng(5)
     runs = runs_of("enhancement-first", 1.0, rng, seeds, spread)
-    (said,) = verdicts(
-        STUDIES["order"], found(runs + runs_of("consistency-first", 1.0 + gap, rng, seeds, spread))
-    )
+    return found(runs + runs_of("consistency-first", 1.0 + gap, rng, seeds, spread))
+
+
+def order(gap: float, spread: float, seeds: int = 7) -> Any:
+    """Of the claim that enhancement first has the lower warping error."""
+    (said,) = verdicts(STUDIES["order"], order_runs(gap, spread, seeds))
     return said
 
 
@@ -80,6 +84,71 @@ def _holm_of_two(raw: list[float]) -> list[float]:
     return [corrected[p] for p in raw]
 
 
+def test_comparisons_that_are_still_missing_count() -> None:
+    """Of two planned, the one that has runs is corrected for two, as it will be in the end."""
+    rng = np.random.default_rng(0)
+    runs = runs_of("C-only", 1.0, rng, 5, 0.3) + runs_of("both", 1.4, rng, 5, 0.3)
+    about = found(runs)
+    (early,) = verdicts(STUDIES["branches"], about)
+    assert early.p == pytest.approx(2 * early.gain.p)
+    assert early.visible == early.gain.detectable(0.05 / 2)
+    text = "\n".join(claims_section(STUDIES["branches"], about | {"planned_runs": 15}))
+    assert "corrected for the study's 2 comparisons" in text
+    assert "Not all runs are done" in text
+    done = "\n".join(claims_section(STUDIES["branches"], about | {"planned_runs": len(runs)}))
+    assert "Not all runs are done" not in done
+
+
+def test_one_source_gives_no_verdict() -> None:
+    """Seven seeds on clips of one film say nothing of other films."""
+    about = order_runs(1.0, 0.1)
+    about["sources"] = dict.fromkeys(CLIPS, "film")
+    (said,) = verdicts(STUDIES["order"], about)
+    assert said.words == "one source: no verdict"
+    assert (said.p, said.gain.p, said.gain.half_width, said.visible) == (None,) * 4
+    assert said.gain.mean == pytest.approx(1.0, abs=0.1)
+
+
+def test_here_and_ahead_by_are_of_the_same_figures() -> None:
+    """Of sources: five clips of the one do not outweigh the one of the other."""
+    about = order_runs(0.5, 0.3)
+    about["sources"] = {name: "film" if name != "5" else "photo" for name in CLIPS}
+    (said,) = verdicts(STUDIES["order"], about)
+    assert said.second - said.first == pytest.approx(said.gain.mean)
+    clips = [run["clips"] for run in about["runs"] if run["variant"] == "enhancement-first"]
+    film = np.mean([[one[name]["warping_error"] for name in CLIPS[:5]] for one in clips])
+    photo = np.mean([one["5"]["warping_error"] for one in clips])
+    assert said.first == pytest.approx((film + photo) / 2)
+    text = "\n".join(claims_section(STUDIES["order"], about))
+    assert "over sources and seeds" in text
+
+
+@pytest.mark.parametrize("bad", [float("nan"), None])
+def test_a_run_that_diverged_is_left_out(bad: float | None) -> None:
+    """``study.json`` has null for NaN; the verdict is that of the other seeds, and says so."""
+    about = order_runs(1.0, 0.1)
+    for run in about["runs"]:
+        if (run["variant"], run["seed"]) == ("consistency-first", 3):
+            run["clips"] = {name: {"warping_error": bad} for name in CLIPS}
+            run["final"] = {"warping_error": bad}
+    (said,) = verdicts(STUDIES["order"], about)
+    assert said.words == "**seen**"
+    assert said.gain.count == 6
+    assert np.isfinite([said.first, said.second, said.gain.half_width]).all()
+    assert spread("psnr", [30.0, float("nan"), 32.0]) == spread("psnr", [30.0, 32.0])
+
+
+def test_a_clip_without_a_figure_is_left_out_of_both_variants() -> None:
+    """Else a hard clip that one variant lacks would count for it."""
+    about = order_runs(1.0, 0.0)
+    about["sources"] = {name: "ab"[int(name) % 2] for name in CLIPS}
+    for run in about["runs"]:
+        if run["variant"] == "consistency-first":
+            run["clips"]["5"] = {"warping_error": float("nan")}
+    (said,) = verdicts(STUDIES["order"], about)
+    assert said.gain.mean == pytest.approx(1.0)
+
+
 def see_saw(variant: str, height: float, seed: int) -> Any:
     """Up in one stage and down in the next, four measurements each; the first stage falls."""
     rng, quarter = np.random.default_rng(seed), np.linspace(0.25, 1, 4)
@@ -106,3 +175,21 @@ def test_swings_twice_as_far(height: float, words: str) -> None:
     assert said.words == words
     stages = swing(found(runs), runs[0], "warping_error")
     assert stages == pytest.approx([0.75, height, height, height], abs=0.05)
+
+
+def test_swings_of_stages_that_were_not_measured_are_left_out() -> None:
+    runs = [see_saw(name, 0.9, seed) for name in ("alternating", "dual") for seed in range(5)]
+    for run in runs:
+        if run["seed"] == 0:  # measured in no stage but the first two; later points diverged
+            run["points"] = [p for p in run["points"] if p["step"] <= 8]
+            run["points"] += [{"step": 15, "warping_error": float("nan")}]
+    about = found(runs)
+    assert np.isnan(swing(about, runs[0], "warping_error")[3])
+    assert later_swing([1.0, 2.0, float("nan"), 4.0]) == 3.0
+    assert np.isnan(later_swing([1.0, float("nan")]))
+    (said,) = verdicts(STUDIES["strategies"], about)
+    assert np.isfinite([said.first, said.second, said.gain.mean, said.gain.half_width]).all()
+    text = "\n".join(swings_section(STUDIES["strategies"], about))
+    assert "nan" not in text
+    claims = "\n".join(claims_section(STUDIES["strategies"], about))
+    assert "swing within a stage, over seeds alone" in claims
