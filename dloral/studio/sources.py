@@ -22,9 +22,10 @@ from torch import Tensor
 from dloral.errors import InputError, ResourceError
 from dloral.memory import free_memory
 from dloral.options import AUTO
+from dloral.video.codes import is_coded, most_bytes
 from dloral.video.filters import FRAME, OFF
 from dloral.video.probe import ClipInfo
-from dloral.video.reader import read_frames
+from dloral.video.reader import floats_of, read_frames
 
 KEPT_BYTES = 2**29
 """Of all visitors' frames together, at most; and :data:`KEPT_SHARE` of the memory that is free."""
@@ -40,7 +41,8 @@ COPIES = 3
 _KEPT_COPIES = 2  # of one that is made floats anew: the one handed on, and the next
 
 Packed = np.ndarray[Any, Any]
-"""A frame (3,H,W): its codes of 8 or 16 bits where these say it exactly, else its floats."""
+"""A frame: of a video the codes of its codec, of one dimension (:mod:`dloral.video.codes`); else
+(3,H,W), its codes of 8 or 16 bits where these say it exactly, else its floats."""
 
 _CODES: tuple[tuple[type[np.unsignedinteger[Any]], int], ...] = (
     (np.uint8, 255),
@@ -88,10 +90,10 @@ class Sources:
         key = clip.path, index, deinterlace
         known = self._known(key, index - first + 1)
         if known is not None:
-            is_packed = any(frame.dtype != np.float32 for frame in known)
+            is_packed = any(frame.ndim == 1 or frame.dtype != np.float32 for frame in known)
             needed = _KEPT_COPIES * frame_bytes(clip.height, clip.width) if is_packed else 0
             with _held(self._room_of_kept, clip, needed):
-                yield map(unpacked, known)
+                yield (floats_of(unpacked(frame), clip) for frame in known)
             return
         keeping = (index - first + 1) * _kept_size(clip)
         if keeping > self._most:
@@ -150,11 +152,11 @@ class Sources:
     ) -> Generator[Tensor, None, None]:
         """Frames from ``first`` on; kept where they take no more than ``keeping`` bytes."""
         read: list[Packed] | None = [] if keeping else None
-        for frame in source_frames(clip, first, key[1]):
+        for frame in source_frames(replace(clip, as_codes=True), first, key[1]):
             if read is not None:
-                read.append(packed(frame))
+                read.append(frame.numpy() if is_coded(frame) else packed(frame))
                 read = read if _size(read) <= keeping else None
-            yield frame
+            yield floats_of(frame, clip)
         if read is not None:
             self._keep(reading, key, read)
 
@@ -227,7 +229,9 @@ def _kept_size(clip: ClipInfo) -> int:
     """Bytes that one frame is let take while it is collected: as codes where those may be exact. A
     frame that takes more is not kept."""
     floats = frame_bytes(clip.height, clip.width)
-    if clip.kind == "video" or clip.is_hdr or clip.bit_depth > 16:
+    if clip.kind == "video" and not clip.has_alpha:
+        return most_bytes(clip.height, clip.width, clip.pixel_format, clip.bit_depth)
+    if clip.is_hdr or clip.has_alpha or clip.bit_depth > 16:
         return floats
     return floats // 4 if clip.bit_depth <= 8 else floats // 2
 
@@ -285,7 +289,8 @@ def read_as(clip: ClipInfo, deinterlace: str) -> ClipInfo:
 
 
 def source_frames(clip: ClipInfo, first: int, last: int) -> Iterator[Tensor]:
-    """Frames ``first`` to ``last`` of a source, float (3,H,W) in [0, 1] each, one by one. Counted
+    """Frames ``first`` to ``last`` of a source, float (3,H,W) in [0, 1] each (of a clip read
+    ``as_codes``, its :class:`~dloral.video.reader.Frame`'s pixels), one by one. Counted
     by the average rate: where frames come at uneven times, the one that is shown nearest to that
     moment. InputError where the source has none of them."""
     start = max(Fraction(0), (first - Fraction(1, 2)) / clip.fps)
