@@ -228,8 +228,8 @@ def _plane(frame: VideoFrame, index: int) -> np.ndarray[Any, Any]:
     wide = frame.format.components[0].bits > 8
     dtype: Any = np.dtype("<u2") if wide else np.uint8
     size = plane.line_size * plane.height
-    rows = np.frombuffer(memoryview(plane), np.uint8)[:size].view(dtype).reshape(plane.height, -1)
-    return rows[:, : plane.width]
+    codes: np.ndarray[Any, Any] = np.frombuffer(memoryview(plane), np.uint8)[:size].view(dtype)
+    return codes.reshape(plane.height, -1)[:, : plane.width]
 
 
 def _floats(codes: np.ndarray[Any, Any]) -> Tensor:
