@@ -214,8 +214,10 @@ class Calls:
             index = max(0, min(int(frame or 0), (info.num_frames or 1) - 1))
             self._studio.limits.check_frame(info, settings.options)
             sources = self._studio.sessions.sources
-            png = Preview(info, self._studio.model, sources).whole(index, settings.options)
-            sources.forget(info)
+            try:
+                png = Preview(info, self._studio.model, sources).whole(index, settings.options)
+            finally:
+                sources.forget(info)
             return _published_bytes(png, f"{info.path.stem}-frame-{index}.png")
         except Exception as error:
             raise _as_gradio(error) from None

@@ -16,6 +16,10 @@ LOOK_SECONDS = 2
 """For so long it is believed how much is used: every upload asks."""
 
 
+class NoRoomError(InputError):
+    """The disk has no room for what was asked for, which is no fault of the file."""
+
+
 class Disk:
     """The folders that hold what visitors send and what is made of it.
 
@@ -55,18 +59,18 @@ class Disk:
         return max(0, int(min(free, default=0) - self._promised()))
 
     def check(self, size: float, remedy: str) -> None:
-        """InputError if a result of about ``size`` bytes has no room."""
+        """NoRoomError if a result of about ``size`` bytes has no room."""
         if size > (room := self.room):
-            raise InputError(
+            raise NoRoomError(
                 f"the result would take about {in_words(size)}, and {in_words(room)} of this "
                 "page's disk are free for it",
                 remedy=remedy,
             )
 
     def check_upload(self, size: int) -> None:
-        """InputError if a file of ``size`` bytes has no room."""
+        """NoRoomError if a file of ``size`` bytes has no room."""
         if size > (room := self.room):
-            raise InputError(
+            raise NoRoomError(
                 f"this page's disk has room for a file of {in_words(room)}",
                 remedy="come back when other visitors have left, or use the command line",
             )

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dloral.studio.disk import Disk
-from dloral.studio.shares import BusyError, Shares, address_of, caller, is_heavy
+from dloral.studio.shares import BusyError, Shares, address_of, caller, is_heavy, uses_file
 
 LOGIN_TRIES = 10
 LOGIN_SECONDS = 600
@@ -26,11 +26,11 @@ LOGIN_SECONDS = 600
 FAILED_CALLS = 20
 FAILED_SECONDS = 60
 PAUSE_SECONDS = 2
-"""Who has had so many heavy calls and uploads fail in so many seconds pauses before each further
-one: what is refused costs the server something, too."""
+"""Who has had so many calls refused in so many seconds that took in or decoded a file pauses before
+each further heavy one: what is refused costs the server something, too."""
 
 HAS_FAILED = "has_failed"
-"""Of a call's ``request.state``: set by whoever answers an error with status 200."""
+"""Of a call's ``request.state``: set by whoever answers with status 200 that a file was refused."""
 
 MOST_ADDRESSES = 10_000
 
@@ -133,7 +133,9 @@ class Hygiene:
 
     async def _in_turn(self, scope: Scope, receive: Receive, send: Send, whose: str) -> None:
         """Once there is a place for it; after a pause, where too many calls of ``whose`` failed."""
-        weighs = bool(whose) and (is_heavy(scope["path"]) or _is_upload(scope["path"]))
+        path = scope["path"]
+        weighs = bool(whose) and (is_heavy(path) or _is_upload(path))
+        counts = bool(whose) and (uses_file(path) or _is_upload(path))
         if weighs and not self._failures.may_try(whose):
             await asyncio.sleep(PAUSE_SECONDS)
         state = scope.setdefault("state", {})
@@ -146,7 +148,7 @@ class Hygiene:
 
         known = caller.set(whose)
         try:
-            async with self._shares.place(scope["path"], whose):
+            async with self._shares.place(path, whose):
                 await self._within_bounds(scope, receive, watched)
         except BusyError:
             await _refuse(watched, 429, "too many calls at once; wait for the others")
@@ -156,7 +158,8 @@ class Hygiene:
             state[HAS_FAILED] = True
         finally:
             caller.reset(known)
-            if weighs and (status >= 400 or state.get(HAS_FAILED)):
+            # from 500 on it is ours: a full disk, a mistake in the software
+            if counts and (400 <= status < 500 or state.get(HAS_FAILED)):
                 self._failures.tried(whose, False)
 
     async def _within_bounds(self, scope: Scope, receive: Receive, send: Send) -> None:

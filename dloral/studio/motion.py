@@ -17,7 +17,7 @@ from dloral.studio.lending import motion_seconds
 from dloral.studio.pictures import stacked
 from dloral.studio.preview import Region, cut, inside, with_context
 from dloral.studio.runtime import Model
-from dloral.studio.sources import read_as, source_frames
+from dloral.studio.sources import Sources, read_as, reading_bytes, source_frames
 from dloral.video.encoders import FOR_VIEWING
 from dloral.video.probe import ClipInfo
 from dloral.video.writer import open_writer
@@ -40,10 +40,17 @@ class Motion:
 
 
 def motion_steps(
-    clip: ClipInfo, model: Model, index: int, options: UpscaleOptions, region: Region, file: Path
+    clip: ClipInfo,
+    model: Model,
+    index: int,
+    options: UpscaleOptions,
+    region: Region,
+    file: Path,
+    sources: Sources,
 ) -> Generator[int | Motion, None, None]:
     """Restore about one second from frame ``index`` on into ``file``; yields how many frames are
-    done, and the Motion last. Closing it leaves no file."""
+    done, and the Motion last. Closing it leaves no file. ``sources``: where all visitors' calls
+    wait for room; ResourceError where this machine has none for the clip's frames."""
     height, width = output_size(clip, options.scale)
     total = clip.num_frames or 1
     count = max(1, min(MOST_FRAMES, round(SECONDS * clip.fps), total))
@@ -52,10 +59,11 @@ def motion_steps(
     seen = with_context(region, height, width)
     before = max(first - options.window, 0)
     rows, columns = (seen.y, seen.y + seen.height), (seen.x, seen.x + seen.width)
-    frames = [
-        resize_bicubic_part(frame[None], height, width, rows, columns)[0]
-        for frame in source_frames(read_as(clip, options.deinterlace), before, first + count - 1)
-    ]
+    with sources.held_back(clip, reading_bytes(clip)):
+        read = source_frames(read_as(clip, options.deinterlace), before, first + count - 1)
+        frames = [
+            resize_bicubic_part(frame[None], height, width, rows, columns)[0] for frame in read
+        ]
     count = len(frames) - (first - before)
     if count < 1:
         raise CancelledError("The clip ends before this frame.")

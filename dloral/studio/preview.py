@@ -1,7 +1,10 @@
 """One frame, or a part of it, restored anew whenever a LoRA's scale moves.
 
 What does not depend on the scales (decoding, enlarging, latents, flow, retrieval, the prompt) is
-computed once for a frame and a part of it and kept; then only the UNet and the decoder run.
+computed once for a frame and a part of it and kept; then only the UNet and the decoder run. Other
+parts of the frame are computed each for itself, from frames that are decoded once where
+:class:`dloral.studio.sources.Sources` has room to keep them, and anew for each part where it has
+none.
 """
 
 import threading

@@ -99,8 +99,8 @@ class Session:
             self.forget_search()
             clip, self.clip, self._preview = self.clip, None, None
             if clip is not None:
-                self._sources.forget(clip)
                 shutil.rmtree(clip.path.parent, ignore_errors=True)
+                self._sources.forget(clip)  # last: who begins to read after it finds no file
 
     def start_job(self, settings: Settings) -> Job:
         """Queue the clip; then what was made of it goes. InputError without a clip or a place."""

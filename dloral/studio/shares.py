@@ -16,6 +16,9 @@ HEAVY = {
 }
 """The last part of these paths under ``/studio/TOKEN/``."""
 
+_WITHOUT_FILE = {"plan", "scenes", "job", "latest"}
+"""Of the heavy ones, those that neither take in nor decode a file before they answer."""
+
 OF_ALL, OF_ADDRESS, OF_VISITOR = 16, 8, 4
 """Heavy calls at once; Starlette's threads are 40, and the rest of them serve pages."""
 
@@ -89,6 +92,11 @@ class Shares:
 def is_heavy(path: str) -> bool:
     """Whether a call of this path needs a place."""
     return _heavy_visitor(path) is not None
+
+
+def uses_file(path: str) -> bool:
+    """Whether a call of this path takes in or decodes a file, and so costs much to refuse."""
+    return is_heavy(path) and path.rstrip("/").rpartition("/")[2] not in _WITHOUT_FILE
 
 
 def _heavy_visitor(path: str) -> str | None:

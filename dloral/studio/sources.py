@@ -1,16 +1,18 @@
 """Frames of visitors' clips as previews need them: read once, kept within bounds, all together.
 
 A frame of 8192 x 8192 pixels is 0.8 GB as floats, so frames are handed on one by one, kept as the
-codes they were read from where these are exact, and those of all visitors share one bound.
+codes they were read from where these are exact, and those of all visitors share one bound. Whoever
+reads large frames for a visitor who waits does it within :meth:`Sources.held_back`.
 """
 
 import threading
 from collections import OrderedDict
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,28 +22,41 @@ from torch import Tensor
 from dloral.errors import InputError, ResourceError
 from dloral.memory import free_memory
 from dloral.options import AUTO
+from dloral.video.codes import is_coded, most_bytes
 from dloral.video.filters import FRAME, OFF
 from dloral.video.probe import ClipInfo
-from dloral.video.reader import read_frames
+from dloral.video.reader import floats_of, read_frames
 
 KEPT_BYTES = 2**29
 """Of all visitors' frames together, at most; and :data:`KEPT_SHARE` of the memory that is free."""
 KEPT_SHARE = 0.1
 
 READ_BYTES = 2**30
-"""What frames that are being read take at once; one that takes more waits until it is alone."""
+"""What frames that are being read take at once; one that takes more waits until it is alone. The
+same again for kept ones, which are made floats anew."""
 
 COPIES = 3
 """Of a frame, while it is read: as it is decoded, in shared memory, and ours."""
 
+_KEPT_COPIES = 2  # of one that is made floats anew: the one handed on, and the next
+
 Packed = np.ndarray[Any, Any]
-"""A frame (3,H,W): its codes of 8 or 16 bits where these say it exactly, else its floats."""
+"""A frame: of a video the codes of its codec, of one dimension (:mod:`dloral.video.codes`); else
+(3,H,W), its codes of 8 or 16 bits where these say it exactly, else its floats."""
 
 _CODES: tuple[tuple[type[np.unsignedinteger[Any]], int], ...] = (
     (np.uint8, 255),
     (np.uint16, 65535),
 )
 _ROWS = 256  # are tried at a time, so that trying takes next to no memory
+
+
+@dataclass(eq=False)
+class _Reading:
+    """A clip that is being read; ``is_forgotten``: it was closed meanwhile."""
+
+    path: Path
+    is_forgotten: bool = False
 
 
 class Sources:
@@ -51,12 +66,12 @@ class Sources:
     """
 
     def __init__(self, kept_bytes: int = KEPT_BYTES, read_bytes: int = READ_BYTES) -> None:
-        self._kept_bytes, self._read_bytes = kept_bytes, read_bytes
+        self._kept_bytes = kept_bytes
         self._kept: OrderedDict[Any, list[Packed]] = OrderedDict()
         self._lock = threading.Lock()
-        self._turn = threading.Lock()  # who waits for room is not overtaken
-        self._room = threading.Condition()
-        self._held = 0
+        self._readings: set[_Reading] = set()
+        # kept frames do not wait behind others' that are decoded
+        self._room, self._room_of_kept = _Room(read_bytes), _Room(read_bytes)
 
     @property
     def kept(self) -> int:
@@ -71,74 +86,154 @@ class Sources:
         """Frame ``index`` and up to ``window`` before it, oldest first, float (3,H,W) in [0, 1].
         Waits until calls with large frames leave room; ResourceError where this machine has none,
         InputError where the clip has no such frame."""
-        needed = COPIES * 3 * 4 * clip.height * clip.width
+        first = max(index - window, 0)
+        key = clip.path, index, deinterlace
+        known = self._known(key, index - first + 1)
+        if known is not None:
+            is_packed = any(frame.ndim == 1 or frame.dtype != np.float32 for frame in known)
+            needed = _KEPT_COPIES * frame_bytes(clip.height, clip.width) if is_packed else 0
+            with _held(self._room_of_kept, clip, needed):
+                yield (floats_of(unpacked(frame), clip) for frame in known)
+            return
+        keeping = (index - first + 1) * _kept_size(clip)
+        if keeping > self._most:
+            keeping = 0
         with (
-            self._held_back(clip, needed),
-            closing(self._frames(clip, index, window, deinterlace)) as frames,
+            self._under_way(clip) as reading,
+            self.held_back(clip, reading_bytes(clip) + keeping),
+            closing(self._read(reading, read_as(clip, deinterlace), key, first, keeping)) as frames,
         ):
             yield frames
 
+    @contextmanager
+    def held_back(self, clip: ClipInfo, needed: int) -> Iterator[None]:
+        """For whatever reads a visitor's large frames and is waited for: a block in which about
+        ``needed`` bytes are taken. It begins when the others leave room; ResourceError where this
+        machine has none. Not to be nested."""
+        with _held(self._room, clip, needed):
+            yield
+
     def forget(self, clip: ClipInfo) -> None:
-        """The clip goes: so do its frames."""
+        """The clip goes: so do its frames, those that are being read once they are read."""
         with self._lock:
             for key in [key for key in self._kept if key[0] == clip.path]:
                 del self._kept[key]
+            for reading in self._readings:
+                if reading.path == clip.path:
+                    reading.is_forgotten = True
 
-    @contextmanager
-    def _held_back(self, clip: ClipInfo, needed: int) -> Iterator[None]:
-        with self._turn, self._room:
-            while self._held and self._held + needed > self._read_bytes:
-                self._room.wait()
-            self._held += needed
-        try:
-            free = free_memory(torch.device("cpu"))
-            if needed > free:
-                raise ResourceError(
-                    f"{{path}} is {clip.width}x{clip.height}: to show a frame takes "
-                    f"{needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free",
-                    remedy="come back later, or use a smaller clip",
-                    path=clip.path,
-                )
-            yield
-        finally:
-            with self._room:
-                self._held -= needed
-                self._room.notify_all()
+    @property
+    def _most(self) -> int:
+        """Bytes that may be kept of all visitors' frames as things are."""
+        free = free_memory(torch.device("cpu"))
+        return min(self._kept_bytes, int(KEPT_SHARE * (free + self.kept)))
 
-    def _frames(
-        self, clip: ClipInfo, index: int, window: int, deinterlace: str
-    ) -> Generator[Tensor, None, None]:
-        first = max(index - window, 0)
-        count = index - first + 1
-        key = clip.path, index, deinterlace
+    def _known(self, key: Any, count: int) -> list[Packed] | None:
         with self._lock:
             known = self._kept.get(key, [])
-            if len(known) >= count:
-                self._kept.move_to_end(key)
-        if len(known) >= count:
-            yield from map(unpacked, known[-count:])
-            return
-        read: list[Packed] | None = []
-        for frame in source_frames(read_as(clip, deinterlace), first, index):
-            if read is not None:
-                read.append(packed(frame))
-                read = read if _size(read) <= self._kept_bytes else None
-            yield frame
-        if read is not None:
-            self._keep(key, read)
+            if len(known) < count:
+                return None
+            self._kept.move_to_end(key)
+            return known[-count:]
 
-    def _keep(self, key: Any, frames: list[Packed]) -> None:
-        """One frame of each clip, with those before it."""
-        free = free_memory(torch.device("cpu"))
+    @contextmanager
+    def _under_way(self, clip: ClipInfo) -> Iterator[_Reading]:
+        reading = _Reading(clip.path)
         with self._lock:
+            self._readings.add(reading)
+        try:
+            yield reading
+        finally:
+            with self._lock:
+                self._readings.discard(reading)
+
+    def _read(
+        self, reading: _Reading, clip: ClipInfo, key: Any, first: int, keeping: int
+    ) -> Generator[Tensor, None, None]:
+        """Frames from ``first`` on; kept where they take no more than ``keeping`` bytes."""
+        read: list[Packed] | None = [] if keeping else None
+        for frame in source_frames(replace(clip, as_codes=True), first, key[1]):
+            if read is not None:
+                read.append(frame.numpy() if is_coded(frame) else packed(frame))
+                read = read if _size(read) <= keeping else None
+            yield floats_of(frame, clip)
+        if read is not None:
+            self._keep(reading, key, read)
+
+    def _keep(self, reading: _Reading, key: Any, frames: list[Packed]) -> None:
+        """One frame of each clip, with those before it."""
+        most = self._most
+        with self._lock:
+            if reading.is_forgotten:
+                return
             for other in [other for other in self._kept if other[0] == key[0]]:
                 del self._kept[other]
             self._kept[key] = frames
             total = sum(map(_size, self._kept.values()))
-            most = min(self._kept_bytes, int(KEPT_SHARE * (free + total)))
             while total > most:
                 _, gone = self._kept.popitem(last=False)
                 total -= _size(gone)
+
+
+class _Room:
+    """Bytes that calls may take together. Who asks for more than ``most`` waits until it is alone,
+    and who waits is not overtaken."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._held = most, 0
+        self._turn = threading.Lock()
+        self._change = threading.Condition()
+
+    @contextmanager
+    def taken(self, needed: int) -> Iterator[None]:
+        with self._turn, self._change:
+            while self._held and self._held + needed > self._most:
+                self._change.wait()
+            self._held += needed
+        try:
+            yield
+        finally:
+            with self._change:
+                self._held -= needed
+                self._change.notify_all()
+
+
+@contextmanager
+def _held(room: _Room, clip: ClipInfo, needed: int) -> Iterator[None]:
+    if not needed:
+        yield
+        return
+    with room.taken(needed):
+        free = free_memory(torch.device("cpu"))
+        if needed > free:
+            raise ResourceError(
+                f"{{path}} is {clip.width}x{clip.height}: to show a frame takes "
+                f"{needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free",
+                remedy="come back later, or use a smaller clip",
+                path=clip.path,
+            )
+        yield
+
+
+def frame_bytes(height: int, width: int) -> int:
+    """Bytes of a frame as floats."""
+    return 3 * 4 * height * width
+
+
+def reading_bytes(clip: ClipInfo) -> int:
+    """Bytes that reading frames of a clip takes, one by one."""
+    return COPIES * frame_bytes(clip.height, clip.width)
+
+
+def _kept_size(clip: ClipInfo) -> int:
+    """Bytes that one frame is let take while it is collected: as codes where those may be exact. A
+    frame that takes more is not kept."""
+    floats = frame_bytes(clip.height, clip.width)
+    if clip.kind == "video" and not clip.has_alpha:
+        return most_bytes(clip.height, clip.width, clip.pixel_format, clip.bit_depth)
+    if clip.is_hdr or clip.has_alpha or clip.bit_depth > 16:
+        return floats
+    return floats // 4 if clip.bit_depth <= 8 else floats // 2
 
 
 def packed(frame: Tensor) -> Packed:
@@ -194,7 +289,8 @@ def read_as(clip: ClipInfo, deinterlace: str) -> ClipInfo:
 
 
 def source_frames(clip: ClipInfo, first: int, last: int) -> Iterator[Tensor]:
-    """Frames ``first`` to ``last`` of a source, float (3,H,W) in [0, 1] each, one by one. Counted
+    """Frames ``first`` to ``last`` of a source, float (3,H,W) in [0, 1] each (of a clip read
+    ``as_codes``, its :class:`~dloral.video.reader.Frame`'s pixels), one by one. Counted
     by the average rate: where frames come at uneven times, the one that is shown nearest to that
     moment. InputError where the source has none of them."""
     start = max(Fraction(0), (first - Fraction(1, 2)) / clip.fps)
@@ -204,4 +300,6 @@ def source_frames(clip: ClipInfo, first: int, last: int) -> Iterator[Tensor]:
             is_empty = False
             yield frame.pixels
     if is_empty:
-        raise InputError(f"{clip.path.name} has no frame {last + 1}; choose an earlier one")
+        raise InputError(
+            f"{{path}} has no frame {last + 1}", remedy="choose an earlier one", path=clip.path
+        )

@@ -2,6 +2,7 @@
 
 import tempfile
 import zipfile
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from dloral.frames.resize import resize_bicubic
 from dloral.studio.animated import frame_shown, is_gif
 from dloral.studio.pictures import jpeg_of, png_of, stacked, within
 from dloral.studio.records import Result
+from dloral.studio.sources import Sources, frame_bytes, reading_bytes
 from dloral.video.images import load_image
 from dloral.video.probe import ClipInfo
 from dloral.video.reader import read_frames
@@ -19,12 +21,21 @@ from dloral.video.reader import read_frames
 THUMBNAIL_HEIGHT = 64
 """Pixels; twice what is shown, for screens that have them."""
 
+_PAIR_COPIES = 5
+"""Of a result's frame: enlarged, restored, both below each other, and as a picture."""
+
 
 def thumbnails(
-    clip: ClipInfo, count: int, start: float = 0, duration: float | None = None
+    clip: ClipInfo,
+    count: int,
+    start: float = 0,
+    duration: float | None = None,
+    sources: Sources | None = None,
 ) -> bytes:
     """``count`` small frames, evenly spaced, side by side in one JPEG: of the whole clip, or of a
-    part of it (seconds; None: to its end)."""
+    part of it (seconds; None: to its end). ``sources``: where all visitors' calls wait for room;
+    ResourceError where this machine has none for a frame."""
+    sources = sources or Sources()
     all_of_it = Fraction(0) if clip.kind == "image" else clip.duration or Fraction(0)
     first = min(Fraction(max(start, 0)), all_of_it)
     length = all_of_it - first if duration is None else Fraction(max(duration, 0))
@@ -32,11 +43,10 @@ def thumbnails(
     pictures: list[Tensor] = []
     for index in range(count if clip.kind == "video" else 1):
         time = first + min(length, all_of_it - first) * Fraction(2 * index + 1, 2 * count)
-        with read_frames(clip, start=time) as frames:
-            frame = next(frames, None)
-        if frame is not None:
-            small = within(frame.seen, 4 * THUMBNAIL_HEIGHT)[None]
-            pictures.append(resize_bicubic(small, THUMBNAIL_HEIGHT, width)[0])
+        with sources.held_back(clip, reading_bytes(clip)):  # each anew: others come in between
+            small = _small_at(clip, time)
+        if small is not None:
+            pictures.append(resize_bicubic(small[None], THUMBNAIL_HEIGHT, width)[0])
         elif pictures:
             pictures.append(pictures[-1])
     if not pictures:
@@ -44,10 +54,17 @@ def thumbnails(
     return jpeg_of(torch.cat(pictures, dim=2), quality=80)
 
 
-def still(result: Result, index: int) -> bytes:
+def _small_at(clip: ClipInfo, time: Fraction) -> Tensor | None:
+    with read_frames(clip, start=time) as frames:
+        frame = next(frames, None)
+        return None if frame is None else within(frame.seen, 4 * THUMBNAIL_HEIGHT)
+
+
+def still(result: Result, index: int, sources: Sources | None = None) -> bytes:
     """Frame ``index`` of a result below its bicubic enlargement, as a PNG: every pixel, without
-    the loss of the viewer's own clip."""
-    return png_of(stacked(*still_pair(result, max(0, min(index, len(result.times) - 1)))))
+    the loss of the viewer's own clip. ``sources``: as of :func:`thumbnails`."""
+    with _held_back(result, sources):
+        return png_of(stacked(*still_pair(result, max(0, min(index, len(result.times) - 1)))))
 
 
 def still_pair(result: Result, index: int) -> tuple[Tensor, Tensor]:
@@ -57,14 +74,21 @@ def still_pair(result: Result, index: int) -> tuple[Tensor, Tensor]:
     return lq_frame, _restored(result, index, time)
 
 
-def before_and_after(result: Result) -> bytes:
-    """A small JPEG of the middle frame: the left half before, the right half after."""
-    pair = still_pair(result, len(result.times) // 2)
-    before, after = (within(frame, 4 * THUMBNAIL_HEIGHT) for frame in pair)
+def before_and_after(result: Result, sources: Sources | None = None) -> bytes:
+    """A small JPEG of the middle frame: the left half before, the right half after. ``sources``: as
+    of :func:`thumbnails`."""
+    with _held_back(result, sources):
+        pair = still_pair(result, len(result.times) // 2)
+        before, after = (within(frame, 4 * THUMBNAIL_HEIGHT) for frame in pair)
     half = after.shape[2] // 2
     joined = torch.cat([before[:, :, :half], after[:, :, half:]], dim=2)
     joined[:, :, half : half + 2] = 1
     return jpeg_of(joined, quality=80)
+
+
+def _held_back(result: Result, sources: Sources | None) -> AbstractContextManager[None]:
+    needed = reading_bytes(result.clip) + _PAIR_COPIES * frame_bytes(*result.size)
+    return (sources or Sources()).held_back(result.clip, needed)
 
 
 def frame_at(source: ClipInfo | Path, time: Fraction) -> Tensor:

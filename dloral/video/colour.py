@@ -8,6 +8,7 @@ Sources: ITU-R BT.601-7, BT.709-6, BT.2020-2 (matrices, ranges), ISO/IEC 23091-2
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -54,35 +55,74 @@ def frame_to_rgb(frame: VideoFrame, codec: str = "", keep_alpha: bool = False) -
     Untagged YUV is BT.709 from 1280 columns or 577 lines on, else BT.601, and limited in range,
     as players guess. Else transparent pixels are shown over white, as on a page.
     """
-    name = frame.format.name
-    match = _PLANAR.match(name)
-    if name.startswith("gbr") and "f32" in name:
+    if _is_float(frame):
         return _float_rgb(frame, keep_alpha)
-    if match is None:
-        frame = frame.reformat(format=_readable_format(frame))
-        if frame.format.name.startswith("rgba"):
-            rgba = _packed_rgba(frame)
-            return rgba if keep_alpha else over_white(rgba[:3], rgba[3]).contiguous()
-        return frame_to_rgb(frame, codec, keep_alpha)
-    peak = float(2 ** frame.format.components[0].bits - 1)
-    planes = [_plane(frame, index) for index in range(len(frame.planes))]
-    family = match[1]
-    alpha = planes[-1] / peak if family in ("yuva", "gbra") else None
-    if family.startswith("gbr"):
-        green, blue, red = planes[:3]
-        rgb = torch.stack([red, green, blue]).div_(peak)
-    elif family == "gray":
-        luma = _to_unit_luma(planes[0], peak, frame.color_range != LIMITED)
-        rgb = luma.expand(3, -1, -1).clone()
-    else:
-        full = frame.color_range == FULL or family == "yuvj"
-        if alpha is not None and planes[1].shape != alpha.shape:
-            planes[1:3] = fill_hidden_chroma(torch.stack(planes[1:3]), alpha)
-        rgb = _yuv_to_rgb(planes[:3], peak, full, matrix_of(frame), codec in _CENTRED_CHROMA)
-    rgb.clamp_(0, 1)
+    frame = planar(frame)
+    if frame.format.name.startswith("rgba"):
+        rgba = _packed_rgba(frame)
+        return rgba if keep_alpha else over_white(rgba[:3], rgba[3]).contiguous()
+    how = meaning_of(frame, codec)
+    assert how is not None, "the format is planar"
+    planes = [_floats(codes) for codes in planes_of(frame)]
+    has_alpha = frame.format.name.startswith(("yuva", "gbra"))
+    alpha = planes[-1] / how.peak if has_alpha else None
+    if alpha is not None and how.family == "yuv" and planes[1].shape != alpha.shape:
+        planes[1:3] = fill_hidden_chroma(torch.stack(planes[1:3]), alpha)
+    rgb = planes_to_rgb(planes[:3], how)
     if alpha is None:
         return rgb
     return torch.cat([rgb, alpha[None]]) if keep_alpha else over_white(rgb, alpha)
+
+
+def planar(frame: VideoFrame) -> VideoFrame:
+    """The frame in a format that is read here: planes of integers or of floats, or packed RGBA."""
+    if _PLANAR.match(frame.format.name) or _is_float(frame):
+        return frame
+    return frame.reformat(format=_readable_format(frame))
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """How a frame's codes are to be read. ``family``: yuv, gbr or gray; ``peak``: the largest code;
+    ``full``: whether all of them are used; ``matrix``: the code point; ``centred``: whether chroma
+    sits between the luma samples."""
+
+    family: str
+    peak: float
+    full: bool
+    matrix: int
+    centred: bool
+
+
+def meaning_of(frame: VideoFrame, codec: str) -> Meaning | None:
+    """Of a planar frame of integers; None for others."""
+    match = _PLANAR.match(frame.format.name)
+    if match is None:
+        return None
+    family = match[1].removesuffix("a").removesuffix("j")
+    peak = float(2 ** frame.format.components[0].bits - 1)
+    if family == "yuv":
+        full = frame.color_range == FULL or match[1] == "yuvj"
+        return Meaning(family, peak, full, matrix_of(frame), codec in _CENTRED_CHROMA)
+    return Meaning(family, peak, frame.color_range != LIMITED, UNSPECIFIED, False)
+
+
+def planes_to_rgb(planes: list[Tensor], how: Meaning) -> Tensor:
+    """Float32 (3,H,W) RGB in [0, 1] of planes (h,w) of float32 codes."""
+    if how.family == "gbr":
+        green, blue, red = planes
+        rgb = torch.stack([red, green, blue]).div_(how.peak)
+    elif how.family == "gray":
+        luma = _to_unit_luma(planes[0], how.peak, how.full)
+        rgb = luma.expand(3, -1, -1).clone()
+    else:
+        rgb = _yuv_to_rgb(planes, how.peak, how.full, how.matrix, how.centred)
+    return rgb.clamp_(0, 1)
+
+
+def planes_of(frame: VideoFrame) -> list[np.ndarray[Any, Any]]:
+    """The planes (h,w) of a planar frame: views of its codes, of 8 or 16 bits."""
+    return [_plane(frame, index) for index in range(len(frame.planes))]
 
 
 def matrix_of(frame: VideoFrame) -> int:
@@ -97,6 +137,11 @@ def matrix_of(frame: VideoFrame) -> int:
             value=matrix,
         )
     return BT709 if frame.width >= 1280 or frame.height > 576 else 6
+
+
+def is_known_matrix(matrix: int) -> bool:
+    """Whether YUV of this code point can be read."""
+    return matrix in _LUMA
 
 
 def over_white(rgb: Tensor, alpha: Tensor) -> Tensor:
@@ -141,6 +186,10 @@ def rgb_to_frame(rgb: Tensor, pixel_format: str, matrix: int) -> VideoFrame:
     return frame
 
 
+def _is_float(frame: VideoFrame) -> bool:
+    return frame.format.name.startswith("gbr") and "f32" in frame.format.name
+
+
 def _readable_format(frame: VideoFrame) -> str:
     fmt = frame.format
     if fmt.is_rgb or fmt.has_palette or fmt.name.startswith(("mono", "xyz", "bayer")):
@@ -174,14 +223,17 @@ def _float_rgb(frame: VideoFrame, keep_alpha: bool) -> Tensor:
     return torch.cat([rgb / opacity.clamp(min=1e-4), opacity[None]])
 
 
-def _plane(frame: VideoFrame, index: int) -> Tensor:
-    """One plane as float32 code values (h,w)."""
+def _plane(frame: VideoFrame, index: int) -> np.ndarray[Any, Any]:
     plane = frame.planes[index]
     wide = frame.format.components[0].bits > 8
     dtype: Any = np.dtype("<u2") if wide else np.uint8
     size = plane.line_size * plane.height
-    rows = np.frombuffer(memoryview(plane), np.uint8)[:size].view(dtype).reshape(plane.height, -1)
-    return torch.from_numpy(rows[:, : plane.width].astype(np.float32))
+    codes: np.ndarray[Any, Any] = np.frombuffer(memoryview(plane), np.uint8)[:size].view(dtype)
+    return codes.reshape(plane.height, -1)[:, : plane.width]
+
+
+def _floats(codes: np.ndarray[Any, Any]) -> Tensor:
+    return torch.from_numpy(codes.astype(np.float32))
 
 
 def _fill(frame: VideoFrame, index: int, codes: Tensor, peak: int) -> None:

@@ -81,16 +81,15 @@ class ClipInfo:
     own clock; ``time_base``: the unit of its timestamps. ``missing``: seconds that the file says
     it has beyond all that can be read.
 
-    ``field_order``: which lines come first, None where frames are whole; ``is_telecined``: film
-    at 24 frames a second was made into it; ``mastering``: of HDR;
-    ``page_times``: when the pages of a file of several pictures are shown; ``plays``: how often an
-    animated picture is shown, 0 for ever, None where that is not said;
-    ``file_notes``: what of the file is not read. What the reader does
-    (:func:`dloral.video.treatment.treated` sets it): ``deinterlace``: off, frame, field or film;
-    ``keep_alpha``: give transparency beside the colour, not a white page behind it;
+    ``field_order``: which lines come first, None where frames are whole; ``is_telecined``: film at
+    24 frames a second was made into it; ``mastering``: of HDR; ``page_times``: when the pages of a
+    file of several pictures are shown; ``plays``: how often an animated picture is shown, 0 for
+    ever, None where that is not said; ``file_notes``: what of the file is not read. What the reader
+    does (:func:`dloral.video.treatment.treated` sets it): ``deinterlace``: off, frame, field or
+    film; ``keep_alpha``: give transparency beside the colour, not a white page behind it;
     ``keep_profile``: leave a picture in its own colour space; ``hdr``: keep or sdr. ``stream``:
     where the frames of a pipe come from, once. ``isolated``: it is a stranger's, read and written
-    by a process with limits (:mod:`dloral.video.worker`).
+    by a process with limits (:mod:`dloral.video.worker`). ``as_codes``: video frames stay codes.
     """
 
     path: Path
@@ -135,6 +134,7 @@ class ClipInfo:
     hdr: str = "keep"
     stream: FrameStream | None = field(default=None, repr=False, compare=False)
     isolated: bool = False
+    as_codes: bool = False
 
     @property
     def is_hdr(self) -> bool:

@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from dloral.errors import InputError, Setting
-from dloral.video import worker
+from dloral.video import codes, worker
 from dloral.video.alpha import fill_hidden
 from dloral.video.colour import BT2020, frame_to_rgb, over_white
 from dloral.video.filters import FILM, OFF, TOP_FIRST, ShownFrame, deinterlaced
@@ -40,7 +40,7 @@ from dloral.video.media import (
     seconds,
     shortage_of,
 )
-from dloral.video.probe import ClipInfo, orientation_of, probe
+from dloral.video.probe import ClipInfo, Orientation, orientation_of, probe
 
 _ANSWER_SECONDS = 60
 _SECONDS_PER_PIXEL = 1e-7
@@ -61,7 +61,8 @@ class Frame(NamedTuple):
 
     ``index`` counts the frames of this reading from 0. ``pixels``: float32 (3,H,W) RGB in [0, 1],
     upright; PQ and linear light as :func:`dloral.video.hdr.to_restorable` has them. ``alpha``:
-    (H,W) in [0, 1] where the clip keeps it. ``time``, ``duration``: seconds; times
+    (H,W) in [0, 1] where the clip keeps it. Of a clip read ``as_codes``, ``pixels`` may be codes,
+    of one dimension: see :func:`floats_of`. ``time``, ``duration``: seconds; times
     count from the first frame of the source clip, also where reading starts later.
     """
 
@@ -194,7 +195,7 @@ def _chosen(
 
 def _finished(clip: ClipInfo, index: int, timed: _Timed, duration: Fraction) -> Frame:
     pixels = timed.pixels()
-    found = (pixels.shape[1], pixels.shape[2])
+    found = codes.shape_of(pixels)
     if found != (clip.height, clip.width):
         raise InputError(
             f"{{path}} changes its size at {float(timed.time):.2f} s: "
@@ -202,7 +203,7 @@ def _finished(clip: ClipInfo, index: int, timed: _Timed, duration: Fraction) -> 
             remedy="cut it in two",
             path=clip.path,
         )
-    if len(pixels) == 3:
+    if codes.is_coded(pixels) or len(pixels) == 3:
         return Frame(index, pixels, timed.time, duration)
     return Frame(index, fill_hidden(pixels[:3], pixels[3]), timed.time, duration, pixels[3])
 
@@ -354,7 +355,31 @@ def _upright(frame: VideoFrame, clip: ClipInfo) -> Tensor:
     stored = (clip.height, clip.width) if turn.transpose else (clip.width, clip.height)
     if (frame.width, frame.height) != stored and clip.size_changes:
         frame = frame.reformat(*stored, interpolation="BICUBIC")
-    pixels = _restorable(frame_to_rgb(frame, clip.codec, clip.keep_alpha), clip)
+    coded = codes.coded(frame, clip.codec, turn) if clip.as_codes else None
+    if coded is not None:
+        return coded
+    return _turned(_restorable(frame_to_rgb(frame, clip.codec, clip.keep_alpha), clip), turn)
+
+
+def floats_of(pixels: Tensor, clip: ClipInfo) -> Tensor:
+    """What a frame of a clip read ``as_codes`` is without that, float32 (3,H,W); frames that came
+    as floats as they are. InputError where a worker gave what are no codes of this clip."""
+    if not codes.is_coded(pixels):
+        return pixels
+    try:
+        if codes.shape_of(pixels) != (clip.height, clip.width):
+            raise ValueError("codes of another size")
+        rgb, turn = codes.floats_of(pixels)
+    except ValueError as error:
+        raise InputError(
+            "{path} cannot be read: its decoder gave no frame",
+            remedy="convert it to MP4 first",
+            path=clip.path,
+        ) from error
+    return _turned(_restorable(rgb, clip), turn)
+
+
+def _turned(pixels: Tensor, turn: Orientation) -> Tensor:
     if turn.transpose:
         pixels = pixels.transpose(1, 2)
     mirrored = [axis for axis, flip in ((2, turn.mirror_x), (1, turn.mirror_y)) if flip]

@@ -1,7 +1,9 @@
 """Headers, hosts, sizes and logins, whatever the page behind does."""
 
+import errno
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -13,7 +15,9 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
+from dloral.errors import InputError, OptionError, ResourceError
 from dloral.studio import hygiene
+from dloral.studio.disk import Disk, NoRoomError
 from dloral.studio.health import health_routes
 from dloral.studio.hygiene import (
     FAILED_CALLS,
@@ -148,6 +152,94 @@ def test_files_that_are_refused_count_as_failed(studio, monkeypatch):
         assert "error" in told.json()
     assert seconds_of(client, f"{room}/thumbnails", "6.6.6.6") >= 0.5
     assert seconds_of(client, f"{room}/thumbnails", "1.2.3.4") < 0.5
+
+
+FROM = {"x-forwarded-for": "6.6.6.6"}
+
+
+def page_for(studio: Studio) -> tuple[TestClient, Hygiene]:
+    """The page's calls behind the rules, and the rules."""
+    app = Starlette(routes=[Mount("/studio", build_routes(studio))])
+    rules = Hygiene(app)
+    return TestClient(rules, raise_server_exceptions=False), rules
+
+
+def counts(studio: Studio, call) -> bool:
+    """Whether ``call`` of a client and the visitor's path has failed as far as pauses go."""
+    client, rules = page_for(studio)
+    token = studio.sessions.open()
+    for _ in range(FAILED_CALLS):
+        call(client, f"/studio/{token}")
+    return not rules._failures.may_try("6.6.6.6")
+
+
+def test_settings_that_are_refused_do_not_count(studio, clip):
+    """The page asks for a plan after each change of a setting."""
+    studio = replace(studio, limits=Limits(10**6, max_minutes=0.001))
+
+    def plan(client: TestClient, room: str) -> None:
+        if studio.sessions.find(room.rpartition("/")[2]).clip is None:
+            name = {"name": "a.mp4"}
+            client.post(f"{room}/clip", params=name, content=clip.read_bytes(), headers=FROM)
+        told = client.post(f"{room}/plan", json={"settings": {"scale": 2}}, headers=FROM)
+        assert "that this page restores at once" in told.json()["error"]
+
+    assert not counts(studio, plan)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_counted"),
+    [
+        (ResourceError("{path} takes 9 GB, and 2 GB are free", path=Path("a.mp4")), False),
+        (NoRoomError("no room"), False),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (RuntimeError("a mistake of ours"), False),
+        (OptionError("{option} is 9", option="scale"), False),
+        (InputError("There is no clip"), False),
+        (InputError("{path} is damaged", path=Path("a.mp4")), True),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_not_the_files_fault_does_not_count(studio, monkeypatch, error, is_counted):
+    def failing(*given, **named) -> bytes:
+        raise error
+
+    monkeypatch.setattr("dloral.studio.routes.clip.thumbnails", failing)
+    monkeypatch.setattr("dloral.studio.routes.clip.clip_of", lambda session: None)
+    call = lambda client, room: client.get(f"{room}/thumbnails", headers=FROM)  # noqa: E731
+    assert counts(studio, call) == is_counted
+
+
+def test_uploads_for_which_the_disk_has_no_room_do_not_count(studio, tmp_path):
+    studio = replace(studio, limits=Limits(10**6, disk=Disk([tmp_path], most=0)))
+
+    def upload(client: TestClient, room: str) -> None:
+        told = client.post(f"{room}/clip", params={"name": "a.mp4"}, content=b"x", headers=FROM)
+        assert "has room for a file of 0 MB" in told.json()["error"]
+
+    assert not counts(studio, upload)
+
+
+def test_files_whose_decoder_takes_too_much_count(studio, monkeypatch):
+    def heavy(*given, **named) -> None:
+        raise ResourceError("{path} takes more than 0.5 GB of memory", path=Path("a.mp4"))
+
+    monkeypatch.setattr("dloral.studio.sessions.probe", heavy)
+    call = lambda client, room: client.post(  # noqa: E731
+        f"{room}/clip", params={"name": "a.mp4"}, content=b"x", headers=FROM
+    )
+    assert counts(studio, call)
+
+
+def test_uploads_that_the_disk_has_no_room_for_before_they_are_read_do_not_count(tmp_path):
+    async def taken(scope, receive, send) -> None:
+        raise AssertionError("is refused before")
+
+    rules = Hygiene(taken, disk=Disk([tmp_path], most=0))
+    client = TestClient(rules)
+    for _ in range(FAILED_CALLS):
+        assert client.post("/gradio_api/upload", content=b"x", headers=FROM).status_code == 507
+    assert rules._failures.may_try("6.6.6.6")
 
 
 def test_uploads_broken_off_count_as_failed():

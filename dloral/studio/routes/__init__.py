@@ -12,7 +12,8 @@ from fastapi.staticfiles import StaticFiles
 from gradio.context import LocalContext
 from starlette.middleware.base import RequestResponseEndpoint
 
-from dloral.errors import DLoRALError
+from dloral.errors import DLoRALError, InputError, ResourceError
+from dloral.studio.disk import NoRoomError
 from dloral.studio.face import is_full, told
 from dloral.studio.hygiene import HAS_FAILED
 from dloral.studio.page import WEB
@@ -26,6 +27,7 @@ from dloral.studio.routes.preview import preview_routes
 from dloral.studio.routes.queue import queue_routes
 from dloral.studio.routes.result import result_routes
 from dloral.studio.routes.visit import visit_routes
+from dloral.studio.shares import uses_file
 from dloral.studio.studio import Studio
 
 _UNKNOWN = {"gone": True}
@@ -58,24 +60,33 @@ def build_routes(studio: Studio) -> FastAPI:
 
 
 def _answer_errors(app: FastAPI, studio: Studio) -> None:
-    def failed_answer(request: Request, error: Exception) -> Response:
-        setattr(request.state, HAS_FAILED, True)
-        return answer({"error": told(error)})
-
     @app.exception_handler(DLoRALError)
     async def refused(request: Request, error: DLoRALError) -> Response:
-        return failed_answer(request, error)
+        if _is_for_the_file(request.url.path, error):
+            setattr(request.state, HAS_FAILED, True)
+        return answer({"error": told(error)})
 
     @app.exception_handler(OSError)
     async def full(request: Request, error: OSError) -> Response:
         if not is_full(error):
             raise error
-        return failed_answer(request, error)
+        return answer({"error": told(error)})
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        return failed_answer(request, error)
+        return answer({"error": told(error)})
 
     @app.exception_handler(GoneError)
     async def gone(request: Request, error: Exception) -> Response:
         return answer(_UNKNOWN)
+
+
+def _is_for_the_file(path: str, error: DLoRALError) -> bool:
+    """Whether a call took in or decoded a file and refused it for the file's sake: not for a
+    setting, nor for what this machine is short of. Whoever sends such files over and over pauses
+    (``hygiene.py``); who moves a slider while the server is full does not."""
+    if not uses_file(path) or is_full(error) or isinstance(error, NoRoomError):
+        return False
+    if path.endswith("/clip"):  # ResourceError: its decoder took more than a file of its size may
+        return isinstance(error, InputError | ResourceError)
+    return isinstance(error, InputError) and error.path is not None

@@ -86,9 +86,10 @@ def _add_looks(router: APIRouter, studio: Studio) -> None:
         token: str, count: int = 12, start: float = 0, duration: float | None = None
     ) -> Response:
         count = min(max(count, 1), MOST_THUMBNAILS)
-        part = {"start": start} if duration is None else {"start": start, "duration": duration}
-        seconds = [float(number_of(part, name)) for name in part]
-        return picture(thumbnails(clip_of(visitor(token, studio)), count, *seconds), JPEG)
+        begin = float(number_of({"start": start}, "start"))
+        length = None if duration is None else float(number_of({"duration": duration}, "duration"))
+        clip = clip_of(visitor(token, studio))
+        return picture(thumbnails(clip, count, begin, length, studio.sessions.sources), JPEG)
 
     @router.post("/{token}/settings")
     async def read_settings(token: str, request: Request) -> Response:

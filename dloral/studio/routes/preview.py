@@ -117,7 +117,9 @@ def _motion(
     file = session.folder / f"{own}.mp4"
     made: int | Motion | None = None
     try:
-        with closing(motion_steps(clip, studio.model, index, options, region, file)) as steps:
+        sources = studio.sessions.sources
+        asked = clip, studio.model, index, options, region, file, sources
+        with closing(motion_steps(*asked)) as steps:
             for step in steps:
                 made = step
                 if session.motion != own or session.clip is not clip:

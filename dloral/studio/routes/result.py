@@ -19,7 +19,7 @@ def result_routes(studio: Studio) -> APIRouter:
 
     @router.get("/{token}/still")
     def exact(token: str, frame: int) -> Response:
-        return picture(still(_result(visitor(token, studio)), frame), PNG)
+        return picture(still(_result(visitor(token, studio)), frame, studio.sessions.sources), PNG)
 
     @router.post("/{token}/comparison")
     def comparison(token: str, layout: str, format: str = WHOLE) -> Response:
@@ -32,7 +32,8 @@ def result_routes(studio: Studio) -> APIRouter:
 
     @router.get("/{token}/thumbnail")
     def small(token: str) -> Response:
-        return picture(before_and_after(_result(visitor(token, studio))), JPEG)
+        result = _result(visitor(token, studio))
+        return picture(before_and_after(result, studio.sessions.sources), JPEG)
 
     @router.get("/{token}/files/{name}")
     def file(token: str, name: str, download: bool = False) -> Response:
