@@ -202,7 +202,8 @@ class Objective:
             )
         small = restored.small_frames.flatten(0, 1)
         if kind == CLEAN:
-            small = resize_bicubic(restored.hq_frames.flatten(0, 1), *small.shape[-2:], "pil")
+            truth, (height, width) = restored.hq_frames.flatten(0, 1), small.shape[-2:]
+            small = resize_bicubic(truth, height, width, "pil")
         with self.hints.watching() if self.hints and kind == TEACHER else nullcontext():
             answers = self.teacher(small).clamp(0, 1)
         height, width = restored.frames.shape[-2:]
