@@ -6,6 +6,7 @@ either can be replaced, and other software can read them.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -202,9 +203,14 @@ def cast(model: nn.Module, dtype: torch.dtype) -> None:
 
 def plain_state_dict(unet: nn.Module) -> dict[str, Tensor]:
     """The UNet's own weights under the names they have without adapters."""
+    return plain_names(unet.state_dict())
+
+
+def plain_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights without those of adapters, under the names they have without adapters."""
     return {
         name.replace(".base_layer.", "."): tensor
-        for name, tensor in unet.state_dict().items()
+        for name, tensor in weights.items()
         if ".lora_" not in name
     }
 

@@ -1,17 +1,26 @@
 """A compact pipeline with fresh weights: its sizes, and how it starts."""
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from dloral.errors import WeightsError
 from dloral.models.cfr import CrossFrameRetrieval
 from dloral.models.flow import SPyNet
-from dloral.models.unet import TwoLoRAUNet, plain_state_dict
+from dloral.models.unet import TwoLoRAUNet, plain_names, plain_state_dict
 from dloral.models.vae import CompactVAE
 from dloral.pipeline import DLoRALPipeline
+from dloral.weights.checkpoint_io import BROKEN, first_line
 from dloral.weights.torch_folder import load_torch_pipeline
+
+TAKEN_OVER = ("vae", "unet", "flow")
+PHASE_FILE = "give RUN/base.safetensors of an earlier run"
+BLOCK = r"decoder\.\d+\.conv1\.weight"
+"""By which a compact decoder's blocks are counted."""
 
 
 @dataclass(frozen=True)
@@ -78,17 +87,14 @@ def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
 
 def take_over(pipe: DLoRALPipeline, model: str) -> None:
     """Copy into ``pipe`` the flow net of a compact model, and of its VAE and UNet, without LoRAs,
-    what has the same name and shape; raises :class:`WeightsError` where the flow nets differ.
+    what has the same name and shape. ``model``: a name or folder, or the file of a phase of an
+    earlier run (``RUN/base.safetensors``). Raises :class:`WeightsError` where the flow nets differ.
 
     Blocks that a deeper decoder has more come after the model's own, and start as no change.
     """
-    other = load_torch_pipeline(model, device="cpu", dtype="float32")
-    taken = {"vae": other.vae, "unet": other.unet, "flow": other.flow}
-    for part, module in taken.items():
-        had = plain_state_dict(module)
-        if part == "vae" and isinstance(module, CompactVAE):
-            blocks = module.config.decoder_blocks
-            had = _with_more_blocks(had, 2 + blocks, pipe.vae.config.decoder_blocks - blocks)
+    taken = _parts_of_file(phase_file(model)) if is_phase_file(model) else _parts_of_model(model)
+    taken["vae"] = _with_more_blocks(taken["vae"], pipe.vae.config.decoder_blocks)
+    for part, had in taken.items():
         fresh = getattr(pipe, part).state_dict()
         same = {n: t for n, t in had.items() if n in fresh and t.shape == fresh[n].shape}
         if part == "flow" and same.keys() != fresh.keys():
@@ -100,13 +106,49 @@ def take_over(pipe: DLoRALPipeline, model: str) -> None:
         getattr(pipe, part).load_state_dict(fresh | same)
 
 
-def _with_more_blocks(had: dict[str, Tensor], blocks_end: int, more: int) -> dict[str, Tensor]:
-    """A VAE's weights under the names they have with ``more`` decoder blocks before the layer
-    ``blocks_end``."""
+def is_phase_file(model: str) -> bool:
+    """Whether a ``start`` is a file and not the name or folder of a model."""
+    return model.endswith(".safetensors")
+
+
+def phase_file(model: str) -> Path:
+    """Its path; raises :class:`WeightsError` where no file is there."""
+    path = Path(model).expanduser()
+    if not path.is_file():
+        raise WeightsError("{path} is not there", remedy=PHASE_FILE, path=path)
+    return path
+
+
+def _parts_of_model(model: str) -> dict[str, dict[str, Tensor]]:
+    other = load_torch_pipeline(model, device="cpu", dtype="float32")
+    return {part: plain_state_dict(getattr(other, part)) for part in TAKEN_OVER}
+
+
+def _parts_of_file(path: Path) -> dict[str, dict[str, Tensor]]:
+    """What a run wrote after a phase: every tensor by its part and name."""
+    try:
+        stored = load_file(path)
+    except BROKEN as error:
+        raise WeightsError(
+            "{path} is broken ({reason})", remedy=PHASE_FILE, path=path, reason=first_line(error)
+        ) from error
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in TAKEN_OVER}
+    for name, tensor in plain_names(stored).items():
+        part, _, inner = name.partition(".")
+        if part in parts:
+            parts[part][inner] = tensor
+    return parts
+
+
+def _with_more_blocks(had: dict[str, Tensor], wanted: int) -> dict[str, Tensor]:
+    """A VAE's weights under the names they have with ``wanted`` decoder blocks, if they have
+    fewer: the blocks that follow the first two layers, before those after them."""
+    blocks = {int(n.split(".")[1]) for n in had if re.fullmatch(BLOCK, n)}
+    more = max(wanted - len(blocks), 0)
     renamed = {}
     for name, tensor in had.items():
         part, index, *rest = name.split(".")
-        if part == "decoder" and int(index) >= blocks_end:
-            index = str(int(index) + max(more, 0))
+        if part == "decoder" and blocks and int(index) > max(blocks):
+            index = str(int(index) + more)
         renamed[".".join([part, index, *rest])] = tensor
     return renamed

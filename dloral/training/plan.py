@@ -15,7 +15,7 @@ from dloral.data.spec import ClipSpec
 from dloral.errors import OptionError
 from dloral.training.checkpoints import CheckpointError
 from dloral.training.config import flat
-from dloral.training.fresh import CompactSizes
+from dloral.training.fresh import CompactSizes, is_phase_file, phase_file
 from dloral.training.loop import FREE_SETTINGS, LoopConfig
 from dloral.training.phases.algorithm1 import Algorithm1Config
 from dloral.training.phases.base import BaseConfig
@@ -44,8 +44,8 @@ class ChainConfig:
     processes make each clip when it is needed. ``film_shots``: of film that a pool holds at most.
     ``rank``: of C-LoRA and D-LoRA. ``teacher``: a file of realesr-general-x4v3 for ``drawing``
     (None: there is no such phase) and the losses ``teacher_*`` of ``base`` and ``algorithm1``.
-    ``start``: a model's name or folder whose flow net and, where their shapes match, other base
-    weights are taken over; the flow phase is left out.
+    ``start``: a model's name or folder, or a phase's file of an earlier run, whose flow net and,
+    where their shapes match, other base weights are taken over; the flow phase is left out.
     """
 
     sizes: CompactSizes = field(default_factory=CompactSizes)
@@ -184,7 +184,9 @@ def settings_of(config: ChainConfig) -> dict[str, Any]:
 
 
 def start_digest(model: str) -> str:
-    """SHA-256 over the weights of a model, by its name or folder."""
+    """SHA-256 over the weights of a model, by its name, folder or phase's file."""
+    if is_phase_file(model):
+        return sha256(phase_file(model))
     digest, folder = hashlib.sha256(), find_model(model)
     for path in sorted(folder.rglob("*.safetensors")):
         digest.update(f"{path.relative_to(folder).as_posix()} {sha256(path)}\n".encode())

@@ -3,11 +3,16 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dloral.errors import WeightsError
+from dloral.models.adapters import add_adapters
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.fresh import build_pipeline, take_over
+from dloral.training.plan import start_digest
 from dloral.training.start import TINY_SIZES
 
 SIZES = replace(TINY_SIZES, decoder_sees_input=True, upsample=True)
@@ -30,3 +35,43 @@ def test_a_deeper_decoder_starts_as_the_earlier_one(tmp_path: Path) -> None:
     assert not torch.allclose(restored(deeper, frames), restored(earlier, frames), atol=1e-3)
     take_over(deeper, str(tmp_path))
     torch.testing.assert_close(restored(deeper, frames), restored(earlier, frames))
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_run_starts_from_a_phase_of_an_earlier_one(tmp_path: Path, adapted: bool) -> None:
+    """Written as the chain writes it: every tensor by its part and name, LoRAs or not."""
+    earlier = build_pipeline(SIZES, seed=1)
+    with torch.no_grad():
+        for parameter in earlier.vae.parameters():
+            nn.init.normal_(parameter, std=0.2)
+    frames = torch.rand(1, 3, 16, 24)
+    wanted = restored(earlier, frames)
+    if adapted:
+        add_adapters(earlier.unet, 4)
+    path = tmp_path / "base.safetensors"
+    parts = {"vae": earlier.vae, "unet": earlier.unet, "flow": earlier.flow}
+    tensors = {
+        f"{p}.{n}": t.contiguous()
+        for p, part in parts.items()
+        for n, t in part.state_dict().items()
+    }
+    save_file(tensors, path)
+    later = build_pipeline(SIZES, seed=2)
+    take_over(later, str(path))
+    torch.testing.assert_close(restored(later, frames), wanted)
+    before = start_digest(str(path))
+    save_file({**tensors, "flow.more": torch.zeros(1)}, path)
+    assert start_digest(str(path)) != before
+
+
+def test_a_start_that_is_missing_or_broken_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "base.safetensors"
+    for start in (take_over, lambda pipe, model: start_digest(model)):
+        with pytest.raises(WeightsError, match="is not there; give RUN"):
+            start(build_pipeline(SIZES), str(path))
+    path.write_bytes(b"cut short")
+    with pytest.raises(WeightsError, match="is broken"):
+        take_over(build_pipeline(SIZES), str(path))
+    save_file({"vae.decoder.0.bias": torch.zeros(1)}, path)
+    with pytest.raises(WeightsError, match="flow net"):
+        take_over(build_pipeline(SIZES), str(path))
