@@ -75,10 +75,14 @@ def frame_to_rgb(frame: VideoFrame, codec: str = "", keep_alpha: bool = False) -
 
 
 def planar(frame: VideoFrame) -> VideoFrame:
-    """The frame in a format that is read here: planes of integers or of floats, or packed RGBA."""
+    """The frame in a format that is read here: planes of integers or of floats, or packed RGBA.
+
+    By one thread, as all such changes here: with more, swscale was seen to give other rows at the
+    edges of its slices from one call to the next (p010le, 36 x 21).
+    """
     if _PLANAR.match(frame.format.name) or _is_float(frame):
         return frame
-    return frame.reformat(format=_readable_format(frame))
+    return frame.reformat(format=_readable_format(frame), threads=1)
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,7 @@ def rgb_to_frame(rgb: Tensor, pixel_format: str, matrix: int) -> VideoFrame:
     """
     if pixel_format in _SEMI_PLANAR:  # the same samples, in another order
         planar = rgb_to_frame(rgb, _SEMI_PLANAR[pixel_format], matrix)
-        return planar.reformat(format=pixel_format)
+        return planar.reformat(format=pixel_format, threads=1)
     rgb = rgb.detach().to("cpu", torch.float32).clamp(0, 1)
     height, width = rgb.shape[-2:]
     frame = VideoFrame(width, height, pixel_format)

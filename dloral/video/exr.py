@@ -51,5 +51,5 @@ def _decoded(path: Path) -> VideoFrame:
     if frame is None or frame.is_corrupt:
         raise damaged
     if frame.format.name.startswith("gray"):
-        frame = frame.reformat(format="gbrpf32le")
+        frame = frame.reformat(format="gbrpf32le", threads=1)
     return frame

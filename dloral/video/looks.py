@@ -110,7 +110,7 @@ def _is_seen_through(frame: VideoFrame) -> bool:
     packed = _alpha_plane(frame)
     if packed is None:
         return False
-    rgba = frame.reformat(format=packed)
+    rgba = frame.reformat(format=packed, threads=1)
     wide = packed == "rgba64le"
     rows: Any = np.frombuffer(memoryview(rgba.planes[0]), np.uint16 if wide else np.uint8)
     alpha = rows.reshape(rgba.height, -1)[:, 3 : rgba.width * 4 : 4]

@@ -354,7 +354,7 @@ def _upright(frame: VideoFrame, clip: ClipInfo) -> Tensor:
     turn = orientation_of(frame)
     stored = (clip.height, clip.width) if turn.transpose else (clip.width, clip.height)
     if (frame.width, frame.height) != stored and clip.size_changes:
-        frame = frame.reformat(*stored, interpolation="BICUBIC")
+        frame = frame.reformat(*stored, interpolation="BICUBIC", threads=1)
     coded = codes.coded(frame, clip.codec, turn) if clip.as_codes else None
     if coded is not None:
         return coded

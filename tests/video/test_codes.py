@@ -47,6 +47,13 @@ def test_floats_are_the_same_by_way_of_codes(pixel_format, size):
     assert torch.equal(rgb, frame_to_rgb(frame, "mjpeg"))
 
 
+def test_a_frame_is_read_the_same_each_time():
+    frame = frame_of("p010le", 21, 36)
+    first = frame_to_rgb(frame)
+    for _ in range(40):
+        assert torch.equal(frame_to_rgb(frame), first)
+
+
 @pytest.mark.parametrize("pixel_format", ["rgb24", "yuva420p", "gbrap", "gbrpf32le"])
 def test_packed_transparent_and_float_frames_have_no_codes(pixel_format):
     assert coded(frame_of(pixel_format), "h264", UPRIGHT) is None
