@@ -69,6 +69,15 @@ ALGORITHM1_LOOP = LoopConfig(
 DRAWN = {"teacher_charbonnier": 0.5, "teacher_gradient": 1.0, "charbonnier": 0.2}
 """A teacher's answer is a function of the input, so its l1 does not blur; the truth keeps fidelity
 (our decision)."""
+DETAILED = {
+    "teacher_charbonnier": 0.2,
+    "teacher_gradient": 0.3,
+    "detail": 4.0,
+    "feature": 0.2,
+    "temporal": 0.3,
+    "grid": 20.0,
+}
+"""What D-LoRA learns by: as much detail as the truth has, drawn as a teacher draws it."""
 
 COMPACT_CPU = ChainConfig(
     sizes=CompactSizes(
@@ -126,14 +135,7 @@ COMPACT_CPU = ChainConfig(
             enhancement_steps=1800,
             transition_steps=50,
             consistency_weights={"psnr_loss": 1.0, "temporal": 0.5},
-            enhancement_weights={
-                "teacher_charbonnier": 0.2,
-                "teacher_gradient": 0.3,
-                "detail": 4.0,
-                "feature": 0.2,
-                "temporal": 0.3,
-                "grid": 20.0,
-            },
+            enhancement_weights=DETAILED,
         ),
     ),
     algorithm1_loop=replace(ALGORITHM1_LOOP, steps=2800, decay_steps=1200),
@@ -182,14 +184,7 @@ STUDY = replace(
             enhancement_steps=500,
             transition_steps=100,
             consistency_weights={"psnr_loss": 1.0, "temporal": 0.5},
-            enhancement_weights={
-                "teacher_charbonnier": 0.2,
-                "teacher_gradient": 0.3,
-                "detail": 4.0,
-                "feature": 0.2,
-                "temporal": 0.25,
-                "grid": 20.0,
-            },
+            enhancement_weights={**DETAILED, "temporal": 0.25},
         ),
     ),
 )
