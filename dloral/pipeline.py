@@ -34,7 +34,7 @@ from dloral.memory import Limits, release_memory
 from dloral.models import vae_kinds
 from dloral.models.adapters import ADAPTERS, CONSISTENCY, DETAIL
 from dloral.models.cfr import CrossFrameRetrieval
-from dloral.models.flow import SPyNet, warp
+from dloral.models.flow import SPyNet, warp_unfolded
 from dloral.models.unet import TIMESTEP, TwoLoRAUNet
 from dloral.models.vae import CompactVAE
 from dloral.models.vae_kinds import kind_of
@@ -149,11 +149,16 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
                 small_frames.expand(window, -1, -1, -1, -1).flatten(0, 1),
                 previous_small_frames.flatten(0, 1),
             )
-            aligned = warp(previous_latents.flatten(0, 1), flow_current_to_previous)
+            aligned = self.warp(previous_latents.flatten(0, 1), flow_current_to_previous)
         aligned_window = aligned.unflatten(0, (window, batch))
         with stage(RETRIEVE):
             found = [self.retrieval.retrieve(lq_latents, aligned) for aligned in aligned_window]
             return lq_latents + torch.stack(found).mean(dim=0), aligned_window[0]
+
+    def warp(self, previous_latents: Tensor, flow_current_to_previous: Tensor) -> Tensor:
+        """Latents (B,C,h,w) brought to where the flow (B,2,h,w), in cells, sees them now."""
+        fold = kind_of(self.vae).fold(self.vae)
+        return warp_unfolded(previous_latents, flow_current_to_previous, fold)
 
     def estimate_flow(self, small_frames: Tensor, previous_small_frames: Tensor) -> Tensor:
         """Flow (B,2,h,w), in latent cells, from frames (B,3,h,w) to earlier ones (B,3,h,w)."""

@@ -36,6 +36,11 @@ class CrossFrameRetrieval(ModelMixin, ConfigMixin):
     ``temperature=None`` the weights are divided by the number of positions (our decision, for
     the compact model, which trains on small crops).
 
+    ``picture_channels``: the last channels of the latents hold a small picture (see
+    :class:`~dloral.models.vae.CompactVAE`). Of these, what the predecessor has at the same place is
+    added as far as a :class:`TrustGate` says; there, noise is evened out before anything is drawn
+    (our decision).
+
     ``key_reduction``: keys and values are of ``aligned`` averaged over squares of so many cells,
     which divides the similarities by its square (our decision, for the compact model).
     """
@@ -48,6 +53,7 @@ class CrossFrameRetrieval(ModelMixin, ConfigMixin):
         head_dim: int = 64,
         temperature: float | None = 3000.0,
         key_reduction: int = 1,
+        picture_channels: int = 0,
     ) -> None:
         super().__init__()
         inner = num_heads * head_dim
@@ -56,6 +62,7 @@ class CrossFrameRetrieval(ModelMixin, ConfigMixin):
         self.to_v = nn.Conv2d(latent_channels, inner, 1)
         self.threshold = nn.Linear(head_dim, 1)
         self.proj = nn.Conv2d(inner, latent_channels, 1)
+        self.gate = TrustGate(picture_channels) if picture_channels else None
 
     def forward(self, current_latents: Tensor, aligned_latents: Tensor) -> Tensor:
         """(B,C,h,w), (B,C,h,w) -> retrieved latents (B,C,h,w)."""
@@ -64,6 +71,24 @@ class CrossFrameRetrieval(ModelMixin, ConfigMixin):
     @apply_forward_hook  # CPU offloading otherwise moves a module for its forward() alone
     def retrieve(self, current_latents: Tensor, aligned_latents: Tensor) -> Tensor:
         """The addition alone, so that a window of several predecessors can average it."""
+        found = self._anywhere(current_latents, aligned_latents)
+        return (
+            found
+            if self.gate is None
+            else found + self.at_the_place(current_latents, aligned_latents)
+        )
+
+    def at_the_place(self, current_latents: Tensor, aligned_latents: Tensor) -> Tensor:
+        """The addition of the small picture alone, from the same place (B,C,h,w); 0 without one."""
+        nothing = torch.zeros_like(current_latents)
+        if self.gate is None:
+            return nothing
+        picture = slice(-self.config.picture_channels, None)
+        now, before = current_latents[:, picture], aligned_latents[:, picture]
+        nothing[:, picture] = self.gate(now, before) * (before - now)
+        return nothing
+
+    def _anywhere(self, current_latents: Tensor, aligned_latents: Tensor) -> Tensor:
         height, width = current_latents.shape[-2:]
         if self.config.key_reduction > 1:
             aligned_latents = F.avg_pool2d(
@@ -83,6 +108,29 @@ class CrossFrameRetrieval(ModelMixin, ConfigMixin):
         """(B,n*d,h,w) -> (B,n,N,d), without a copy in either layout of the features."""
         split = features.permute(0, 2, 3, 1).flatten(1, 2).unflatten(2, (self.config.num_heads, -1))
         return split.transpose(1, 2)
+
+
+class TrustGate(nn.Module):
+    """How far an aligned predecessor is to be trusted, place by place: 0 not at all, 1 alone.
+
+    Small pictures now and before (B,12,h,w) -> (B,12,h,w), the same for the three colours of a
+    place. It sees them and how far they differ.
+    """
+
+    def __init__(self, channels: int, width: int = 32, colours: int = 3) -> None:
+        super().__init__()
+        self.colours = colours
+        self.layers = nn.Sequential(
+            nn.Conv2d(3 * channels, width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(width, channels // colours, 3, padding=1),
+        )
+
+    def forward(self, now: Tensor, before: Tensor) -> Tensor:
+        trust = self.layers(torch.cat([now, before, (before - now).abs()], dim=1)).sigmoid()
+        return trust.repeat(1, self.colours, 1, 1)  # channels are places of a colour, in turn
 
 
 def thresholded_attention(

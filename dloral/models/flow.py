@@ -41,6 +41,18 @@ def warp(previous: Tensor, flow_current_to_previous: Tensor, padding: str = "zer
     return sampled.to(previous.dtype)
 
 
+def warp_unfolded(previous: Tensor, flow_current_to_previous: Tensor, fold: int) -> Tensor:
+    """:func:`warp` of latents (B,C,H,W) whose channels hold ``fold`` x ``fold`` places each.
+
+    A shift by a part of a cell then moves what they hold, where :func:`warp` of whole cells would
+    mix neighbours' channels (our decision). The flow (B,2,H,W) stays in cells.
+    """
+    if fold == 1:
+        return warp(previous, flow_current_to_previous)
+    finer = fold * F.interpolate(flow_current_to_previous, scale_factor=fold, mode="bilinear")
+    return F.pixel_unshuffle(warp(F.pixel_shuffle(previous, fold), finer), fold)
+
+
 class FlowLevel(nn.Sequential):
     """One level: (current, warped previous, flow so far) (B,8,H,W) -> correction (B,2,H,W)."""
 

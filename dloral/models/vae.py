@@ -18,6 +18,8 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 PATCH = 4  # pixels a side that pixel-unshuffle folds into channels
+FOLD = 2  # places a side, of the frame at 1/4, that a latent cell holds
+PICTURE = 3 * FOLD**2  # channels of a latent cell that hold the small picture
 
 
 class PlainBlock(nn.Module):
@@ -85,6 +87,10 @@ class CompactVAE(ModelMixin, ConfigMixin):
     less, and was meant to draw no grid (both our decision), but a model with it does draw one, of
     4 pixels (its card has the figure).
     ``direct_head``: there is no such end, but a :class:`DirectHead`; it needs the bicubic frame.
+
+    ``small_picture``: the last ``PICTURE`` of the latent channels hold the frame itself at 1/4 of
+    its size. What changes them on the way (a steadier predecessor, the UNet) changes the frame that
+    the decoder sees and adds to (our decision: docs/decisions.md, "Latents hold a small picture").
     """
 
     latent_stride = 2 * PATCH
@@ -102,8 +108,12 @@ class CompactVAE(ModelMixin, ConfigMixin):
         decoder_sees_input: bool = False,
         upsample: bool = False,
         direct_head: bool = False,
+        small_picture: bool = False,
     ) -> None:
         super().__init__()
+        if small_picture and not decoder_sees_input:
+            raise ValueError("a small picture needs decoder_sees_input")
+        latent_channels -= PICTURE if small_picture else 0
         if direct_head and (upsample or not decoder_sees_input):
             raise ValueError("a direct head needs decoder_sees_input, and is no upsample")
         self.encoder = nn.Sequential(
@@ -139,6 +149,8 @@ class CompactVAE(ModelMixin, ConfigMixin):
     def encode(self, x: Tensor, return_dict: bool = True) -> EncoderOutput | tuple[Tensor]:
         """(B,3,H,W) in [-1,1] -> (B,C,H/8,W/8), not yet scaled by ``scaling_factor``."""
         latent = self.encoder(x)
+        if self.config.small_picture:
+            latent = torch.cat([latent, F.pixel_unshuffle(_at_quarter_size(x), FOLD)], dim=1)
         return EncoderOutput(latent=latent) if return_dict else (latent,)
 
     @apply_forward_hook
@@ -149,19 +161,46 @@ class CompactVAE(ModelMixin, ConfigMixin):
 
         ``lq_frames`` (B,3,8h,8w) in [-1,1] is that frame, for a decoder that sees it.
         """
-        features = self.decoder[:2](z)
         if not self.config.decoder_sees_input:
-            sample = self.finish(self.decoder[2:](features))
+            sample = self.finish(self.decoder(z))
         else:
             assert lq_frames is not None, "this decoder sees the bicubic frame"
-            folded = F.pixel_unshuffle(lq_frames.to(z.dtype), PATCH)
-            features = self.decoder[2:](features + self.join(folded))
-            seen = (features, folded) if self.config.direct_head else (features,)
-            sample = self.finish(*seen)
+            sample = self._decode_seeing(z, lq_frames.to(z.dtype))
         return DecoderOutput(sample=sample) if return_dict else (sample,)
 
+    def _decode_seeing(self, z: Tensor, lq_frames: Tensor) -> Tensor:
+        change: Tensor | None = None
+        if self.config.small_picture:
+            z, picture = z[:, :-PICTURE], z[:, -PICTURE:]
+            change = F.pixel_shuffle(picture, FOLD) - _at_quarter_size(lq_frames)
+            change = F.interpolate(change, scale_factor=PATCH, mode="bicubic", align_corners=False)
+            lq_frames = lq_frames + change
+        folded = F.pixel_unshuffle(lq_frames, PATCH)
+        features = self.decoder[2:](self.decoder[:2](z) + self.join(folded))
+        seen = (features, folded) if self.config.direct_head else (features,)
+        sample: Tensor = self.finish(*seen)
+        return sample if change is None else sample + change
+
+    def silent_latents(self, lq_frames: Tensor) -> Tensor:
+        """Latents (B,C,h,w) that tell the decoder nothing of frames (B,3,H,W) in [-1,1]."""
+        batch, _, height, width = lq_frames.shape
+        cells = (height // self.latent_stride, width // self.latent_stride)
+        silent = lq_frames.new_zeros(batch, self.config.latent_channels, *cells)
+        if self.config.small_picture:
+            silent[:, -PICTURE:] = F.pixel_unshuffle(_at_quarter_size(lq_frames), FOLD)
+        return silent
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.decode(self.encoder(x), return_dict=False, lq_frames=x)[0]
+        return self.decode(self.encode(x)[0], return_dict=False, lq_frames=x)[0]
+
+
+def _at_quarter_size(frames: Tensor) -> Tensor:
+    """(B,3,H,W) -> (B,3,H/4,W/4): the mean of the middle of each square of 4 x 4.
+
+    Of a frame that was enlarged four times that is nearly the frame before; of one that was
+    enlarged twice, the mean of four of its pixels.
+    """
+    return F.avg_pool2d(frames[..., 1:, 1:], 2, stride=PATCH)
 
 
 def _finish(channels: int, upsample: bool) -> tuple[nn.Module, nn.Conv2d]:

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor
 
 from dloral.models.tiled_vae import DECODER_MARGIN, cell_of, decode_in_tiles, encode_in_tiles
-from dloral.models.vae import CompactVAE
+from dloral.models.vae import FOLD, CompactVAE
 
 VAE_FEATURES = 3.5
 """How often the widest layer at full size is held at a time: input, normalised, activated, output
@@ -30,7 +30,7 @@ class VAEKind:
 
     ``stride``: pixels a latent cell. ``widths``: channels at full size on the way in, and out.
     ``encode_in_tiles``, ``decode_in_tiles``: (vae, picture or latents, cells of a tile), None where
-    it is only run whole.
+    it is only run whole. ``fold``: places a side that a cell's channels hold, for warping.
     """
 
     latents: str
@@ -38,6 +38,7 @@ class VAEKind:
     widths: Callable[[Any], tuple[int, int]]
     encode_in_tiles: Tiled | None = None
     decode_in_tiles: Tiled | None = None
+    fold: Callable[[Any], int] = lambda vae: 1
 
     @property
     def has_tiles(self) -> bool:
@@ -80,6 +81,7 @@ KINDS: dict[type, VAEKind] = {
         "compact",
         stride=lambda vae: vae.latent_stride,
         widths=lambda vae: (vae.config.width,) * 2,
+        fold=lambda vae: FOLD if vae.config.small_picture else 1,
     ),
 }
 

@@ -258,7 +258,7 @@ class Chain:
             source = self._source(1, decoder.clips, decoder.crop, loop)
             return DecoderPhase(self.pipe, source, decoder, held_out)
         base = config.base
-        source = self._source(base.frames, base.drawn, base.crop, loop)
+        source = self._source(base.seen, base.drawn, base.crop, loop)
         return BasePhase(
             self.pipe,
             source,
@@ -314,7 +314,7 @@ class Chain:
     def _all_pictures(self) -> Pictures:
         if self._pictures is None:
             config, sources = self.config, self.material.sources
-            frames = max(config.flow.frames, config.base.frames, config.algorithm1.frames)
+            frames = max(config.flow.frames, config.base.seen, config.algorithm1.frames)
             film = None
             if sources.windows:
                 reduction, most = config.clips.video_reduction, config.film_shots
@@ -336,7 +336,7 @@ class Chain:
             return None
         if not self.material.state.is_main_process:
             return None
-        frames = {"flow": config.flow.frames, "base": config.base.frames}
+        frames = {"flow": config.flow.frames, "base": config.base.seen}
         frames |= dict.fromkeys(("drawing", "decoder"), 1)
         spec = config.clips.for_training(
             frames.get(name, config.algorithm1.frames),

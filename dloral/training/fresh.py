@@ -12,12 +12,12 @@ from dloral.errors import WeightsError
 from dloral.models.cfr import CrossFrameRetrieval
 from dloral.models.flow import SPyNet
 from dloral.models.unet import TwoLoRAUNet, plain_names, plain_state_dict
-from dloral.models.vae import CompactVAE
+from dloral.models.vae import PICTURE, CompactVAE
 from dloral.pipeline import DLoRALPipeline
 from dloral.weights.checkpoint_io import BROKEN, first_line
 from dloral.weights.torch_folder import load_torch_pipeline
 
-TAKEN_OVER = ("vae", "unet", "flow")
+TAKEN_OVER = ("vae", "unet", "flow", "retrieval")
 PHASE_FILE = "give RUN/base.safetensors of an earlier run"
 BLOCK = r"decoder\.\d+\.conv1\.weight"
 """By which a compact decoder's blocks are counted."""
@@ -25,7 +25,9 @@ BLOCK = r"decoder\.\d+\.conv1\.weight"
 
 @dataclass(frozen=True)
 class CompactSizes:
-    """Widths of the compact model (our decision; measured in docs/decisions.md)."""
+    """Widths of the compact model (our decision; measured in docs/decisions.md).
+
+    ``latent_channels`` are those that learn; a ``small_picture`` brings its own."""
 
     latent_channels: int = 32
     vae_width: int = 64
@@ -41,12 +43,14 @@ class CompactSizes:
     decoder_sees_input: bool = False
     upsample: bool = False
     direct_head: bool = False
+    small_picture: bool = False
 
 
 def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
     """A compact pipeline with fresh weights and no LoRAs yet; it starts as bicubic, nearly."""
     torch.manual_seed(seed)
-    channels = sizes.latent_channels
+    picture = PICTURE if sizes.small_picture else 0
+    channels = sizes.latent_channels + picture
     unet = TwoLoRAUNet(
         in_channels=2 * channels,
         out_channels=channels,
@@ -69,6 +73,7 @@ def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
             decoder_sees_input=sizes.decoder_sees_input,
             upsample=sizes.upsample,
             direct_head=sizes.direct_head,
+            small_picture=sizes.small_picture,
         ),
         unet=unet,
         flow=SPyNet(sizes.flow_levels, sizes.flow_channels),
@@ -78,6 +83,7 @@ def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
             sizes.retrieval_head_dim,
             temperature=None,
             key_reduction=sizes.retrieval_reduction,
+            picture_channels=picture,
         ),
         decoder_adds_input=True,
         color_fix="wavelet",
@@ -87,8 +93,9 @@ def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
 
 def take_over(pipe: DLoRALPipeline, model: str) -> None:
     """Copy into ``pipe`` the flow net of a compact model, and of its VAE and UNet, without LoRAs,
-    what has the same name and shape. ``model``: a name or folder, or the file of a phase of an
-    earlier run (``RUN/base.safetensors``). Raises :class:`WeightsError` where the flow nets differ.
+    and of retrieval's gate, what has the same name and shape. ``model``: a name or folder, or the
+    file of a phase of an earlier run (``RUN/base.safetensors``). Raises :class:`WeightsError` where
+    the flow nets differ.
 
     Blocks that a deeper decoder has more come after the model's own, and start as no change.
     """
@@ -97,6 +104,8 @@ def take_over(pipe: DLoRALPipeline, model: str) -> None:
     for part, had in taken.items():
         fresh = getattr(pipe, part).state_dict()
         same = {n: t for n, t in had.items() if n in fresh and t.shape == fresh[n].shape}
+        if part == "retrieval":  # the rest of it starts as no change
+            same = {name: tensor for name, tensor in same.items() if name.startswith("gate.")}
         if part == "flow" and same.keys() != fresh.keys():
             raise WeightsError(
                 "the flow net of {value} has other sizes",

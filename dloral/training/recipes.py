@@ -81,7 +81,11 @@ DETAILED = {
 
 COMPACT_CPU = ChainConfig(
     sizes=CompactSizes(
-        decoder_blocks=14, decoder_sees_input=True, direct_head=True, retrieval_reduction=2
+        decoder_blocks=14,
+        decoder_sees_input=True,
+        direct_head=True,
+        small_picture=True,
+        retrieval_reduction=2,
     ),
     rank=32,
     flow=FlowConfig(clips=1, frames=2, moved_pairs=24, warm_up_share=0.55),
@@ -106,6 +110,7 @@ COMPACT_CPU = ChainConfig(
     base=BaseConfig(
         clips=3,
         frames=2,
+        context=1,
         crop=160,
         reconstructed=2,
         reconstructed_weight=0.6,

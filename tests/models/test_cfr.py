@@ -201,3 +201,47 @@ def test_averaged_keys_equal_the_formula_on_averages(size: tuple[int, int]) -> N
     )
     with torch.no_grad():
         torch.testing.assert_close(module(current, aligned), naive(module, current, averages))
+
+
+def gated(trust: float) -> CrossFrameRetrieval:
+    """Latents of one channel and a small picture; trusts the predecessor everywhere as much."""
+    torch.manual_seed(0)
+    retrieval = CrossFrameRetrieval(13, 1, 4, temperature=7.0, picture_channels=12)
+    assert retrieval.gate is not None
+    last = retrieval.gate.layers[-1]
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.constant_(last.bias, float(torch.tensor(trust).logit()))
+    return retrieval
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("trust", [0.1, 0.5])
+def test_the_small_picture_is_mixed_at_its_place(trust: float) -> None:
+    retrieval = gated(trust)
+    current, aligned = torch.randn(2, 2, 13, 5, 6)
+    added = retrieval.at_the_place(current, aligned)
+    assert not added[:, :1].any()
+    wanted = trust * (aligned - current)[:, 1:]
+    torch.testing.assert_close(added[:, 1:], wanted)
+    torch.nn.init.zeros_(retrieval.proj.weight)
+    torch.nn.init.zeros_(retrieval.proj.bias)
+    torch.testing.assert_close(retrieval(current, aligned), current + added)
+
+
+@torch.no_grad()
+def test_trust_is_a_places_and_not_a_colours() -> None:
+    """Channels are places of one colour in turn, as pixel-unshuffle has them."""
+    retrieval = gated(0.5)
+    assert retrieval.gate is not None
+    torch.nn.init.normal_(retrieval.gate.layers[-1].weight)
+    now, before = torch.randn(2, 1, 12, 4, 4)
+    trust = retrieval.gate(now, before)
+    assert trust.std() > 0.01
+    unfolded = torch.nn.functional.pixel_shuffle(trust, 2)
+    assert torch.equal(unfolded[:, :1].expand(-1, 3, -1, -1), unfolded)
+
+
+@torch.no_grad()
+def test_a_frame_that_is_its_own_predecessor_gains_nothing() -> None:
+    current = torch.randn(1, 13, 4, 4)
+    assert not gated(0.5).at_the_place(current, current).any()

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dloral.models.flow import SPyNet, warp
+from dloral.models.flow import SPyNet, warp, warp_unfolded
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -32,6 +32,20 @@ def test_warp_between_cells_is_bilinear() -> None:
     flow[:, 0] = 0.25
     expected = 0.75 * previous[..., :-1] + 0.25 * previous[..., 1:]
     torch.testing.assert_close(warp(previous, flow)[..., :-1], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("places", [1, 2, -3])
+def test_unfolded_latents_move_by_parts_of_a_cell(places: int) -> None:
+    """What a cell's channels hold moves with the picture, though the flow is in cells."""
+    picture = random(1, 2, 16, 24)
+    flow = torch.zeros(1, 2, 8, 12)
+    flow[:, 0] = places / 2
+    moved = F.pixel_shuffle(warp_unfolded(F.pixel_unshuffle(picture, 2), flow, 2), 2)
+    wanted = picture.roll(-places, dims=-1)
+    torch.testing.assert_close(moved[..., 4:-4], wanted[..., 4:-4])
+    assert torch.equal(
+        warp_unfolded(picture, flow.repeat(1, 1, 2, 2), 1), warp(picture, flow.repeat(1, 1, 2, 2))
+    )
 
 
 def test_warp_can_repeat_the_border() -> None:

@@ -11,13 +11,15 @@ ENDS = {
     "plain": {},
     "upsamples": {"decoder_sees_input": True, "upsample": True},
     "direct head": {"decoder_sees_input": True, "direct_head": True},
+    "small picture": {"decoder_sees_input": True, "direct_head": True, "small_picture": True},
 }
+CHANNELS = 18  # of the last one, 12 hold the picture
 
 
 @pytest.fixture(params=list(ENDS))
 def vae(request: pytest.FixtureRequest) -> CompactVAE:
     torch.manual_seed(0)
-    sizes = {"latent_channels": 6, "width": 8, "encoder_blocks": 1, "decoder_blocks": 2}
+    sizes = {"latent_channels": CHANNELS, "width": 8, "encoder_blocks": 1, "decoder_blocks": 2}
     return CompactVAE(**sizes, **ENDS[request.param])
 
 
@@ -27,7 +29,7 @@ def test_latents_are_an_eighth(vae: CompactVAE, height: int, width: int) -> None
     with torch.no_grad():
         latents = vae.encode(frames)[0]
         decoded = vae.decode(latents, lq_frames=frames).sample
-    assert latents.shape == (2, 6, height // 8, width // 8)
+    assert latents.shape == (2, CHANNELS, height // 8, width // 8)
     assert decoded.shape == frames.shape
     assert torch.equal(vae.encode(frames, return_dict=False)[0], latents)
     assert torch.equal(vae.decode(latents, return_dict=False, lq_frames=frames)[0], decoded)
@@ -47,7 +49,7 @@ def test_a_fresh_decoder_has_no_dot_grid(vae: CompactVAE) -> None:
         pytest.skip("nothing is shuffled before its head")
     factor = 2 if vae.config.upsample else 4
     with torch.no_grad():
-        shuffled = vae.decoder(torch.randn(1, 6, 4, 4))
+        shuffled = vae.decoder(torch.randn(1, CHANNELS, 4, 4))
     cells = torch.nn.functional.pixel_unshuffle(shuffled, factor).unflatten(1, (-1, factor**2))
     torch.testing.assert_close(cells, cells[:, :, :1].expand_as(cells), atol=1e-6, rtol=0)
     assert cells.std() > 0
@@ -100,3 +102,54 @@ def test_the_doubling_convolution_is_one_after_nearest_enlargement() -> None:
     doubled = torch.nn.functional.interpolate(features, scale_factor=2, mode="nearest")
     plain = torch.nn.functional.conv2d(doubled, conv.weight, conv.bias, padding=1)
     torch.testing.assert_close(conv(features), plain)
+
+
+def with_picture() -> CompactVAE:
+    torch.manual_seed(0)
+    vae = CompactVAE(
+        CHANNELS, 8, 1, 2, decoder_sees_input=True, direct_head=True, small_picture=True
+    )
+    for parameter in vae.decoder[0].parameters():  # what learns in the latents has no say
+        torch.nn.init.zeros_(parameter)
+    for name, parameter in vae.named_parameters():
+        if not name.startswith("decoder.0"):
+            torch.nn.init.normal_(parameter, std=0.1)
+    return vae
+
+
+def enlarged(small: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.interpolate(small, scale_factor=4, mode="bicubic")
+
+
+@torch.no_grad()
+def test_another_small_picture_is_drawn_as_another_frame() -> None:
+    """Latents that hold the picture of one frame, decoded beside another: as if it were the one.
+    Smooth pictures, of which the middle of a square says all."""
+    vae = with_picture()
+    grid = torch.linspace(0, 3, 24)
+    now = enlarged(0.5 * torch.sin(grid + grid[:, None]).expand(1, 3, 24, 24))
+    before = enlarged(0.5 * torch.cos(grid - grid[:, None]).expand(1, 3, 24, 24))
+    mixed = vae.decode(vae.encode(before)[0], lq_frames=now).sample + now
+    wanted = vae.decode(vae.encode(before)[0], lq_frames=before).sample + before
+    apart = vae.decode(vae.encode(now)[0], lq_frames=now).sample + now
+    assert (mixed - wanted).abs().mean() < 0.02 * (apart - wanted).abs().mean()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_silent_latents_change_nothing(dtype: torch.dtype) -> None:
+    """They hold the frame's own picture: what is drawn is drawn of that frame alone."""
+    vae, frames = with_picture().to(dtype), (torch.rand(1, 3, 32, 40) * 2 - 1).to(dtype)
+    silent = vae.silent_latents(frames)
+    assert torch.equal(silent[:, -12:], vae.encode(frames)[0][:, -12:])
+    assert not silent[:, :-12].any()
+    folded = torch.nn.functional.pixel_unshuffle(frames, 4)
+    features = vae.decoder[2:](vae.decoder[:2](silent[:, :-12]) + vae.join(folded))
+    torch.testing.assert_close(
+        vae.decode(silent, lq_frames=frames).sample, vae.finish(features, folded)
+    )
+
+
+def test_a_small_picture_needs_the_input() -> None:
+    with pytest.raises(ValueError, match="small picture"):
+        CompactVAE(CHANNELS, 8, 1, 2, small_picture=True)

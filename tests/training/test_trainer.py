@@ -10,6 +10,7 @@ import torch
 from dloral.data.clips import Clips, Draw
 from dloral.data.packs import Pack, PackClips
 from dloral.errors import DLoRALError, OptionError
+from dloral.frames.resize import shrink_for_flow
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.fresh import CompactSizes, build_pipeline
 from dloral.training.loop import LoopConfig
@@ -162,6 +163,32 @@ class _Given:
 
     def draw(self, draw: Draw) -> Clips:
         return self.clips
+
+
+def test_the_base_restores_as_the_pipeline_does():
+    """Frames of context are only looked at; the gate learns with the rest, and by the same path."""
+    sizes = replace(SIZES, decoder_sees_input=True, small_picture=True)
+    pipe = build_pipeline(sizes)
+    for part in (pipe.unet, pipe.vae):
+        for parameter in part.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+    torch.nn.init.zeros_(pipe.retrieval.proj.weight)
+    torch.nn.init.zeros_(pipe.retrieval.proj.bias)
+    clips = Clips(torch.rand(1, 3, 3, 32, 32), torch.rand(1, 3, 3, 32, 32), None)
+    config = BaseConfig(clips=1, frames=2, context=1, crop=32, aligned_share=1.0)
+    base = BasePhase(pipe, _Given(clips), config, 6)
+    restored = base.restore(clips)
+    assert restored.frames.shape == (1, 2, 3, 32, 32)
+    assert torch.equal(restored.hq_frames, clips.hq_frames[:, 1:])
+    with torch.no_grad():
+        latents, small = base.pipe.encode(clips.lq_frames[0]), shrink_for_flow(clips.lq_frames[0])
+        seen = base.pipe.retrieve(latents[1:], small[1:], latents[None, :-1], small[None, :-1])
+        wanted = pipe.decode(pipe.refine(*reversed(seen), None), clips.lq_frames[0, 1:])
+    torch.testing.assert_close(restored.frames[0], wanted)
+    sum(base.losses(Draw(0, 0, np.random.default_rng(0))).values()).backward()
+    gates = {n: p for n, p in base.trainable().items() if n.startswith("retrieval.gate.")}
+    assert gates
+    assert all(p.grad is not None and p.grad.any() for p in gates.values())
 
 
 def test_the_vae_may_reconstruct_clips_of_its_own():

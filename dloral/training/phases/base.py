@@ -18,7 +18,6 @@ from dloral.data.clips import Clips, ClipSource, Draw
 from dloral.data.packs import psnr
 from dloral.data.spec import check, on_grid
 from dloral.frames.resize import shrink_for_flow
-from dloral.models.flow import warp
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.adversarial import AdversarialConfig
 from dloral.training.losses import charbonnier
@@ -30,7 +29,9 @@ from dloral.training.phases.phase import Phase
 class BaseConfig:
     """A step: ``clips`` clips of ``frames`` frames and ``crop`` pixels, every frame restored, and
     ``reconstructed`` clean frames through the VAE alone, by Charbonnier's loss. They are the last
-    ones of the first clips; with ``own_reconstructed``, of clips drawn for them alone.
+    ones of the first clips; with ``own_reconstructed``, of clips drawn for them alone. ``context``:
+    frames before those that are restored, only looked at: a clip's first frame has no predecessor
+    to be steadied by, so a loss of pairs would have the second copy it.
 
     ``weights``: of the losses by name until ``late_from`` (a share of the steps, 0 to 1),
     ``late_weights`` from there on; empty: the same. ``aligned_share`` of the clips see their warped
@@ -40,6 +41,7 @@ class BaseConfig:
 
     clips: int = 4
     frames: int = 2
+    context: int = 0
     crop: int = 128
     reconstructed: int = 1
     reconstructed_weight: float = 0.25
@@ -57,6 +59,7 @@ class BaseConfig:
             {
                 "clips": (self.clips >= 1, "1 or more"),
                 "frames": (self.frames >= 1, "1 or more"),
+                "context": (self.context >= 0, "0 or more"),
                 "crop": on_grid(self.crop),
                 "reconstructed": (
                     0 <= self.reconstructed <= (inf if self.own_reconstructed else self.clips),
@@ -75,13 +78,19 @@ class BaseConfig:
         """Clips that a micro-batch needs."""
         return self.clips + self.own_reconstructed * self.reconstructed
 
+    @property
+    def seen(self) -> int:
+        """Frames that a clip needs."""
+        return self.context + self.frames
+
     def loss_names(self) -> set[str]:
         """Every loss that is weighed at some time."""
         return {*self.weights, *self.late_weights}
 
 
 class BasePhase(Phase):
-    """Trains the VAE and the UNet of a pipeline without adapters; the flow net is frozen.
+    """Trains the VAE, the UNet and retrieval's gate, if it has one, of a pipeline without adapters;
+    the flow net is frozen.
 
     ``steps``: of the whole phase. ``held_out``: clips that figures are measured on.
     """
@@ -110,9 +119,13 @@ class BasePhase(Phase):
         )
         pipe.flow.requires_grad_(False)
         pipe.retrieval.requires_grad_(False)
+        if pipe.retrieval.gate is not None:
+            pipe.retrieval.gate.requires_grad_(True)
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        parts: Mapping[str, nn.Module] = {"vae": self.pipe.vae, "unet": self.pipe.unet}
+        parts: dict[str, nn.Module] = {"vae": self.pipe.vae, "unet": self.pipe.unet}
+        if self.pipe.retrieval.gate is not None:
+            parts["retrieval.gate"] = self.pipe.retrieval.gate
         found = {f"{p}.{n}": w for p, module in parts.items() for n, w in module.named_parameters()}
         return found | self.objective.parameters()
 
@@ -141,21 +154,25 @@ class BasePhase(Phase):
         return found
 
     def restore(self, clips: Clips, aligned: Tensor | None = None) -> Restored:
-        """Every frame of the clips; ``aligned`` (B,) bool: which of them see their warped
-        predecessor (None: all). CFR, which is untrained, is left out."""
+        """Every frame of the clips but the first ``context``; ``aligned`` (B,) bool: which of them
+        see their warped predecessor (None: all). Of CFR there is the gate alone: the rest of it is
+        untrained."""
         pipe, shape = self.pipe, clips.lq_frames.shape[:2]
-        lq_frames = clips.lq_frames.flatten(0, 1)
-        latents = pipe.encode(_channels_last(lq_frames))
+        # A clip may have no more frames than the first: the last one is always restored.
+        first = min(self.config.context, shape[1] - 1)
+        latents = pipe.encode(_channels_last(clips.lq_frames.flatten(0, 1))).unflatten(0, shape)
         before = latents
         if shape[1] > 1:
-            warped = self._warped(latents.unflatten(0, shape), lq_frames.unflatten(0, shape))
+            before = self._warped(latents, clips.lq_frames)
             if aligned is not None:
                 keep = aligned.to(latents.device)[:, None, None, None, None]
-                warped = torch.where(keep, warped, latents.unflatten(0, shape))
-            before = warped.flatten(0, 1)
-        refined = pipe.refine(before, latents, None)
+                before = torch.where(keep, before, latents)
+        now, before = (part[:, first:].flatten(0, 1) for part in (latents, before))
+        refined = pipe.refine(before, now + pipe.retrieval.at_the_place(now, before), None)
+        clips = _later(clips, first)
         with self.objective.watching():
-            frames = pipe.decode(refined, lq_frames)
+            frames = pipe.decode(refined, clips.lq_frames.flatten(0, 1))
+        shape = clips.lq_frames.shape[:2]
         return Restored(
             frames=frames.unflatten(0, shape),
             hq_frames=clips.hq_frames,
@@ -172,7 +189,8 @@ class BasePhase(Phase):
             small = shrink_for_flow(lq_frames.flatten(0, 1), self.pipe.latent_stride)
             small = small.unflatten(0, shape)
             flow = self.pipe.estimate_flow(small[:, 1:].flatten(0, 1), small[:, :-1].flatten(0, 1))
-        warped = warp(latents[:, :-1].flatten(0, 1), flow).unflatten(0, (shape[0], shape[1] - 1))
+        warped = self.pipe.warp(latents[:, :-1].flatten(0, 1), flow)
+        warped = warped.unflatten(0, (shape[0], shape[1] - 1))
         return torch.cat([latents[:, :1], warped], dim=1)
 
     @torch.no_grad()
@@ -186,6 +204,7 @@ class BasePhase(Phase):
         for index in range(len(clips.hq_frames)):
             one = _part(clips, slice(index, index + 1))
             restored = self.restore(one)
+            one = _later(one, one.hq_frames.shape[1] - restored.frames.shape[1])
             frames, hq = restored.frames.flatten(0, 1), one.hq_frames.flatten(0, 1)
             copies = self.pipe.decode(self.pipe.encode(hq), one.lq_frames.flatten(0, 1))
             figures = {
@@ -203,6 +222,16 @@ class BasePhase(Phase):
 def _part(clips: Clips, rows: slice) -> Clips:
     parts = (clips.hq_frames, clips.lq_frames, clips.flow, clips.small_frames)
     return Clips(*(None if part is None else part[rows] for part in parts))  # type: ignore[arg-type]
+
+
+def _later(clips: Clips, first: int) -> Clips:
+    """The clips from a frame on; their flow is between frames."""
+    frames = (clips.hq_frames, clips.lq_frames, clips.small_frames)
+    hq, lq, small = (None if part is None else part[:, first:] for part in frames)
+    assert hq is not None
+    assert lq is not None
+    flow = None if clips.flow is None else clips.flow[:, first:]
+    return Clips(hq, lq, flow, small)
 
 
 def _edges(frames: Tensor) -> Tensor:

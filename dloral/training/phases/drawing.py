@@ -103,8 +103,8 @@ class DrawingPhase(Phase):
         assert clips.small_frames is not None
         lq_frames = clips.lq_frames[:, -1].contiguous(memory_format=torch.channels_last)
         small_frames = clips.small_frames[:, -1].contiguous(memory_format=torch.channels_last)
-        height, width = (side // self.pipe.latent_stride for side in lq_frames.shape[-2:])
-        nothing = lq_frames.new_zeros(len(lq_frames), self.pipe.latent_channels, height, width)
+        assert isinstance(self.pipe.vae, CompactVAE)
+        nothing = self.pipe.vae.silent_latents(2 * lq_frames - 1)
         with self.hints.watching():
             with torch.no_grad():
                 answers = self.teacher(small_frames).clamp(0, 1)
