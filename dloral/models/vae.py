@@ -171,8 +171,8 @@ class CompactVAE(ModelMixin, ConfigMixin):
     def _decode_seeing(self, z: Tensor, lq_frames: Tensor) -> Tensor:
         change: Tensor | None = None
         if self.config.small_picture:
-            z, picture = z[:, :-PICTURE], z[:, -PICTURE:]
-            change = F.pixel_shuffle(picture, FOLD) - _at_quarter_size(lq_frames)
+            change = self.picture_change(z, lq_frames)
+            z = z[:, :-PICTURE]
             change = F.interpolate(change, scale_factor=PATCH, mode="bicubic", align_corners=False)
             lq_frames = lq_frames + change
         folded = F.pixel_unshuffle(lq_frames, PATCH)
@@ -180,6 +180,11 @@ class CompactVAE(ModelMixin, ConfigMixin):
         seen = (features, folded) if self.config.direct_head else (features,)
         sample: Tensor = self.finish(*seen)
         return sample if change is None else sample + change
+
+    def picture_change(self, z: Tensor, lq_frames: Tensor) -> Tensor:
+        """What latents (B,C,h,w) with a small picture change of the frames' (B,3,H,W) own:
+        (B,3,H/4,W/4), both in [-1,1]."""
+        return F.pixel_shuffle(z[:, -PICTURE:], FOLD) - _at_quarter_size(lq_frames)
 
     def silent_latents(self, lq_frames: Tensor) -> Tensor:
         """Latents (B,C,h,w) that tell the decoder nothing of frames (B,3,H,W) in [-1,1]."""

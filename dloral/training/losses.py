@@ -48,7 +48,8 @@ def detail(frames: Tensor, hq_frames: Tensor) -> Tensor:
 
     l1 blurs what the input does not tell: of several places that an edge or a leaf may have, it
     takes the middle. The amount of structure in a cell can be told, and this asks for it, wherever
-    it lies (our decision; :func:`_fine_strength` says what is counted).
+    it lies (our decision; :func:`_fine_strength` says what is counted). Of the grey picture: asked
+    of each colour, it puts coloured fringes beside lines.
     """
     return (_fine_strength(frames) - _fine_strength(hq_frames)).abs().mean(dim=(1, 2, 3))
 
@@ -64,9 +65,11 @@ def excess_detail(frames: Tensor, hq_frames: Tensor) -> Tensor:
 
 
 def _fine_strength(frames: Tensor, cell: int = 8) -> Tensor:
-    """The root mean square, over cells of ``cell`` pixels, of what a 5 x 5 mean takes away."""
-    smooth = F.avg_pool2d(F.pad(frames, (2, 2, 2, 2), mode="replicate"), 5, 1)
-    fine = (frames - smooth).square().mean(dim=1, keepdim=True)
+    """The root mean square, over cells of ``cell`` pixels, of what a 5 x 5 mean takes away from the
+    grey picture."""
+    grey = frames.mean(dim=1, keepdim=True)
+    smooth = F.avg_pool2d(F.pad(grey, (2, 2, 2, 2), mode="replicate"), 5, 1)
+    fine = (grey - smooth).square()
     return (F.avg_pool2d(fine, cell) + 1e-6).sqrt()
 
 

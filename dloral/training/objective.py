@@ -4,7 +4,9 @@ A phase names losses and weights; what a name computes stands here once. A loss 
 be taken towards a teacher's answer instead of the truth (``teacher_charbonnier``, ...): what a
 deterministic teacher makes of an input is a function of it, so such a loss does not blur. Or
 towards what the teacher makes of the truth itself, made as small as the input
-(``clean_charbonnier``, ...): crisp, and without what the teacher makes of noise (our decisions).
+(``clean_charbonnier``, ...): crisp, and without what the teacher makes of noise. Or of the input as
+the latents' small picture has it by then (``own_charbonnier``, ...): the decoder draws whatever the
+picture shows, and steadying that costs no sharpness (our decisions).
 """
 
 from collections.abc import Callable, Mapping
@@ -18,15 +20,17 @@ from torch.utils.checkpoint import checkpoint
 
 from dloral.errors import OptionError
 from dloral.frames.resize import resize_bicubic
+from dloral.models.vae import CompactVAE
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.adversarial import AdversarialConfig, AdversarialLoss
 from dloral.training.csd import CSDConfig, ScoreDistillation
 from dloral.training.hints import Hints
 from dloral.training.losses import FRAME_LOSSES, flow_consistency, temporal_difference
 
-TEACHER, CLEAN = "teacher_", "clean_"
-ASKING = (TEACHER, CLEAN)
-"""Losses towards what a teacher makes of the input, and of the truth made as small as the input."""
+TEACHER, CLEAN, OWN = "teacher_", "clean_", "own_"
+ASKING = (TEACHER, CLEAN, OWN)
+"""Losses towards what a teacher makes of the input, of the truth made as small as the input, and of
+the small picture that the restored latents hold."""
 FEATURES = ("perceptual", "lpips", "feature")
 """Losses of a frozen network; ``perceptual`` is whichever of the other two can be had."""
 
@@ -204,6 +208,8 @@ class Objective:
         if kind == CLEAN:
             truth, (height, width) = restored.hq_frames.flatten(0, 1), small.shape[-2:]
             small = resize_bicubic(truth, height, width, "pil")
+        elif kind == OWN:
+            small = self._own_small_frames(restored, small)
         with self.hints.watching() if self.hints and kind == TEACHER else nullcontext():
             answers = self.teacher(small).clamp(0, 1)
         height, width = restored.frames.shape[-2:]
@@ -214,6 +220,21 @@ class Objective:
             )
         answers = resize_bicubic(answers, height, width, "pil")  # as people use it below its scale
         return answers
+
+    def _own_small_frames(self, restored: Restored, small: Tensor) -> Tensor:
+        """Small frames (N,3,h,w) with what the restored latents change of them; as they are below
+        the scale of 4, where the small picture is smaller than they are."""
+        vae = self.pipe.vae
+        if not (isinstance(vae, CompactVAE) and vae.config.small_picture):
+            raise OptionError(
+                "the losses own_* need latents that hold a small picture",
+                remedy="give sizes.small_picture=True, or weigh other losses",
+            )
+        inputs = _inputs(restored)
+        assert inputs is not None, "clips with small frames have the enlarged ones"
+        latents = restored.latents.flatten(0, 1) / vae.config.scaling_factor
+        change = vae.picture_change(latents, 2 * inputs - 1) / 2
+        return (small + change).clamp(0, 1) if change.shape == small.shape else small
 
     def _each(self, loss: Callable[..., Tensor], *frames: Tensor) -> Tensor:
         """A loss of frames (N,...) -> (N,); one by one and computed again for its gradient, where

@@ -364,3 +364,12 @@ def test_detail_asks_for_the_amount_of_structure_and_not_for_its_place():
     assert detail(ramp, stripes) == detail(stripes, ramp) > 0.05
     assert detail(shifted, stripes) < 0.1 * detail(ramp, stripes)
     assert charbonnier(shifted, stripes) > 0.9 * charbonnier(ramp, stripes)
+
+
+def test_detail_is_of_the_grey_picture():
+    """Colours beside each other that are as bright as one another are no detail."""
+    grey, fringed = torch.full((1, 3, 32, 32), 0.5), torch.full((1, 3, 32, 32), 0.5)
+    fringed[:, 0, :, ::2] += 0.2
+    fringed[:, 2, :, ::2] -= 0.2
+    assert detail(fringed, grey) < 1e-3
+    assert detail(fringed.mean(dim=1, keepdim=True) + 0.2 * torch.rand(32, 32), grey) > 0.02

@@ -67,6 +67,31 @@ def test_a_teacher_is_asked_of_the_truth_too(pipe: DLoRALPipeline) -> None:
     assert objective.loss("clean_charbonnier", replace(clips, frames=1 - clips.frames)).min() > 0.01
 
 
+def test_a_teacher_is_asked_of_what_the_latents_picture_shows() -> None:
+    """Small frames, and what the latents change of them; below the scale of 4 as they are."""
+    pipe = build_pipeline(replace(TINY_SIZES, decoder_sees_input=True, small_picture=True))
+    teacher, small = CountingTeacher(), 0.25 + 0.5 * torch.rand(2, 3, 8, 8)
+    lq_frames = resize_bicubic(small, 32, 32, "pil")
+    latents = pipe.encode(lq_frames)
+    latents[:, -12:] += 0.2  # a tenth brighter, in [0, 1]
+    with torch.no_grad():
+        wanted = teacher(small + 0.1).clamp(0, 1)
+    objective = Objective(pipe, {"own_charbonnier"}, teacher=teacher)
+    clips = replace(restored(wanted, small), latents=latents[None], lq_frames=lq_frames[None])
+    assert objective.loss("own_charbonnier", clips).max() < 1.1e-3  # Charbonnier's epsilon
+    assert objective.loss("own_charbonnier", replace(clips, frames=1 - clips.frames)).min() > 0.01
+    larger = replace(clips, small_frames=torch.rand(1, 2, 3, 16, 16))
+    with torch.no_grad():
+        wanted = resize_bicubic(teacher(larger.small_frames[0]).clamp(0, 1), 32, 32, "pil")
+    assert objective.loss("own_charbonnier", replace(larger, frames=wanted[None])).max() < 1.1e-3
+
+
+def test_latents_without_a_picture_have_none_to_ask_of(pipe: DLoRALPipeline) -> None:
+    objective = Objective(pipe, {"own_gradient"}, teacher=CountingTeacher())
+    with pytest.raises(OptionError, match="small_picture=True"):
+        objective.loss("own_gradient", restored(torch.rand(2, 3, 32, 32), torch.rand(2, 3, 8, 8)))
+
+
 @pytest.mark.parametrize("side", [8, 12, 16])
 def test_below_its_scale_a_teacher_s_answer_is_made_smaller(
     pipe: DLoRALPipeline, side: int
