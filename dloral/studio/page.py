@@ -58,6 +58,7 @@ def configuration(studio: Studio) -> dict[str, Any]:
         "isLocal": studio.models.menu_for == THIS_MACHINE,
         "hasMenu": studio.models.menu_for != NOBODY,
         "maxUpload": studio.limits.max_upload,
+        "keepSeconds": studio.sessions.patience.kept,
         "examples": list(studio.examples),
         "pictures": sorted(path.stem for path in PICTURES.glob("*.webp")),
         "scale": list(SCALE_RANGE),

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { bytesWords, fraction, modelWords, partOf, partWords, rangeWords, rateWords, timeWords } from "../../dloral/studio/web/words.js";
+import { bytesWords, fraction, longWords, modelWords, partOf, partWords, rangeWords, rateWords, timeWords } from "../../dloral/studio/web/words.js";
 
 test("slow frames are seconds a frame, fast ones frames a second", () => {
   assert.equal(rateWords(24.4), "24 frames/s");
@@ -54,4 +54,12 @@ test("a part holds the frames between its ends, no more and no less", () => {
       }
     }
   }
+});
+
+test("how long a result is kept is said in whole hours, or days", () => {
+  assert.equal(longWords(3600 * 6), "6 hours");
+  assert.equal(longWords(3600), "1 hour");
+  assert.equal(longWords(7200), "2 hours");
+  assert.equal(longWords(86_400 * 3), "3 days");
+  assert.equal(longWords(30), "1 minute");
 });

@@ -7,7 +7,7 @@ import { CONFIG } from "./mount.js";
 import { settingsWords } from "./results.js";
 import { RUNNING, runWords } from "./run.js";
 import { forget, remember, visits } from "./visits.js";
-import { bytesWords } from "./words.js";
+import { bytesWords, longWords } from "./words.js";
 
 const POLL_RUNNING = 1500;  // ms between two looks while one of them runs
 const POLL_RESTING = 15000;
@@ -91,7 +91,7 @@ export class Tray {
     const done = known.filter((token) => this.states.get(token).result).length;
     const isQueue = this.files.length > 0 || known.some((token) => RUNNING.includes(this.states.get(token).job?.stage));
     find("#tray-title").textContent = isQueue ? "Queue and results" : "Your results";
-    find("#tray-words").textContent = this.files.length ? `${this.files.length} still to be opened` : "results are kept for some hours";
+    find("#tray-words").textContent = this.files.length ? `${this.files.length} still to be opened` : `results are kept for ${longWords(CONFIG.keepSeconds)}`;
     find("#tray-all").hidden = done < 2;
     find("#tray-keep").hidden = done < 1 || !CONFIG.isLocal;
   }

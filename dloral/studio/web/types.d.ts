@@ -4,6 +4,7 @@ export interface Configuration {
   hasMenu: boolean;
   isLocal: boolean;
   maxUpload: number;
+  keepSeconds: number;
   examples: string[];
   pictures: string[];
   scale: [number, number];

@@ -16,6 +16,14 @@ export const timeWords = (seconds) => {
   return minutes < 100 ? `${minutes} min` : `${(minutes / 60).toFixed(1)} h`;
 };
 
+// How long something is kept: in whole words, for nobody counts on the minute.
+/** @param {number} seconds */
+export const longWords = (seconds) => {
+  const [size, unit] = /** @type {[number, string]} */ (seconds < 3600 ? [60, "minute"] : seconds < 172_800 ? [3600, "hour"] : [86_400, "day"]);
+  const count = Math.max(1, Math.round(seconds / size));
+  return `${count} ${unit}${count === 1 ? "" : "s"}`;
+};
+
 // Seconds between two values that are known no better: "about 40 s", "40 to 70 s", "2 to 4 min".
 /** @param {number} least @param {number} most */
 export const rangeWords = (least, most) => {
