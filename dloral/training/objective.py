@@ -5,8 +5,8 @@ be taken towards a teacher's answer instead of the truth (``teacher_charbonnier`
 deterministic teacher makes of an input is a function of it, so such a loss does not blur. Or
 towards what the teacher makes of the truth itself, made as small as the input
 (``clean_charbonnier``, ...): crisp, and without what the teacher makes of noise. Or of the input as
-the latents' small picture has it by then (``own_charbonnier``, ...): the decoder draws whatever the
-picture shows, and steadying that costs no sharpness (our decisions).
+the latents' small picture has it once retrieval has steadied it (``own_charbonnier``, ...): towards
+the input itself, an l1 would pull retrieval's gate shut (our decisions).
 """
 
 from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ from dloral.training.losses import FRAME_LOSSES, flow_consistency, temporal_diff
 TEACHER, CLEAN, OWN = "teacher_", "clean_", "own_"
 ASKING = (TEACHER, CLEAN, OWN)
 """Losses towards what a teacher makes of the input, of the truth made as small as the input, and of
-the small picture that the restored latents hold."""
+the small picture that the retrieved latents hold."""
 FEATURES = ("perceptual", "lpips", "feature")
 """Losses of a frozen network; ``perceptual`` is whichever of the other two can be had."""
 
@@ -51,7 +51,8 @@ class Restored:
     """The last n frames of B clips: frames, hq_frames (B,n,3,H,W) in [0, 1]; latents (B,n,C,h,w);
     flow between them (B,n-1,2,H,W) in pixels, or None; prompt embeddings (B*n, tokens, D) or None;
     small_frames (B,n,3,h,w): the low-quality frames before they were enlarged, or None;
-    lq_frames (B,n,3,H,W): the enlarged ones, or None where no loss asks for them."""
+    lq_frames (B,n,3,H,W): the enlarged ones, or None where no loss asks for them; retrieved
+    (B,n,C,h,w): the latents before they were refined, or None."""
 
     frames: Tensor
     hq_frames: Tensor
@@ -60,6 +61,7 @@ class Restored:
     prompt_embeds: Tensor | None = None
     small_frames: Tensor | None = None
     lq_frames: Tensor | None = None
+    retrieved: Tensor | None = None
 
 
 class Objective:
@@ -222,7 +224,7 @@ class Objective:
         return answers
 
     def _own_small_frames(self, restored: Restored, small: Tensor) -> Tensor:
-        """Small frames (N,3,h,w) with what the restored latents change of them; as they are below
+        """Small frames (N,3,h,w) with what the retrieved latents change of them; as they are below
         the scale of 4, where the small picture is smaller than they are."""
         vae = self.pipe.vae
         if not (isinstance(vae, CompactVAE) and vae.config.small_picture):
@@ -232,7 +234,8 @@ class Objective:
             )
         inputs = _inputs(restored)
         assert inputs is not None, "clips with small frames have the enlarged ones"
-        latents = restored.latents.flatten(0, 1) / vae.config.scaling_factor
+        assert restored.retrieved is not None, "a phase does not tell what it retrieved"
+        latents = restored.retrieved.flatten(0, 1) / vae.config.scaling_factor
         change = vae.picture_change(latents, 2 * inputs - 1) / 2
         return (small + change).clamp(0, 1) if change.shape == small.shape else small
 

@@ -77,7 +77,7 @@ def test_a_teacher_is_asked_of_what_the_latents_picture_shows() -> None:
     with torch.no_grad():
         wanted = teacher(small + 0.1).clamp(0, 1)
     objective = Objective(pipe, {"own_charbonnier"}, teacher=teacher)
-    clips = replace(restored(wanted, small), latents=latents[None], lq_frames=lq_frames[None])
+    clips = replace(restored(wanted, small), retrieved=latents[None], lq_frames=lq_frames[None])
     assert objective.loss("own_charbonnier", clips).max() < 1.1e-3  # Charbonnier's epsilon
     assert objective.loss("own_charbonnier", replace(clips, frames=1 - clips.frames)).min() > 0.01
     larger = replace(clips, small_frames=torch.rand(1, 2, 3, 16, 16))

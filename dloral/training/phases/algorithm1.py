@@ -182,6 +182,7 @@ class Algorithm1Task:
             empty = pipe.encode_prompt("")
         self.prompts = prompts or (lambda clips: empty)
         self._parameters = self._spaces()
+        self._retrieved: Tensor | None = None  # of the frames that were refined last
 
     # What learns -----------------------------------------------------------------------------
 
@@ -267,6 +268,7 @@ class Algorithm1Task:
             *(part.flatten(0, 1) for part in now), *(part.flatten(1, 2) for part in before)
         )
         restored = self.pipe.refine(aligned, retrieved, _repeated(prompt_embeds, count))
+        self._retrieved = retrieved.unflatten(0, (-1, count))
         return restored.unflatten(0, (-1, count))
 
     def decode(self, latents: Tensor, clips: Clips, prompt_embeds: Tensor | None) -> Restored:
@@ -287,6 +289,7 @@ class Algorithm1Task:
             prompt_embeds=_repeated(prompt_embeds, count),
             small_frames=None if clips.small_frames is None else clips.small_frames[:, -count:],
             lq_frames=clips.lq_frames[:, -count:],
+            retrieved=self._retrieved,
         )
 
     def restore(self, clips: Clips, rng: np.random.Generator | None = None) -> Restored:

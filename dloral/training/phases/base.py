@@ -168,7 +168,8 @@ class BasePhase(Phase):
                 keep = aligned.to(latents.device)[:, None, None, None, None]
                 before = torch.where(keep, before, latents)
         now, before = (part[:, first:].flatten(0, 1) for part in (latents, before))
-        refined = pipe.refine(before, now + pipe.retrieval.at_the_place(now, before), None)
+        retrieved = now + pipe.retrieval.at_the_place(now, before)
+        refined = pipe.refine(before, retrieved, None)
         clips = _later(clips, first)
         with self.objective.watching():
             frames = pipe.decode(refined, clips.lq_frames.flatten(0, 1))
@@ -180,6 +181,7 @@ class BasePhase(Phase):
             flow=clips.flow if shape[1] > 1 else None,
             small_frames=clips.small_frames,
             lq_frames=clips.lq_frames,
+            retrieved=retrieved.unflatten(0, shape),
         )
 
     def _warped(self, latents: Tensor, lq_frames: Tensor) -> Tensor:
