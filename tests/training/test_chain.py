@@ -157,12 +157,14 @@ def test_kill_9_in_each_phase(unbroken: Path, photos: Path, tmp_path: Path) -> N
 
 def test_each_phase_changes_its_own_parts_alone(unbroken: Path) -> None:
     after = [load_file(unbroken / f"{phase}.safetensors") for phase in PHASES]
-    parts = {"drawing": {"vae"}, "base": {"unet", "vae"}, "decoder": {"vae"}}
+    parts = {"drawing": {"vae"}, "base": {"retrieval", "unet", "vae"}, "decoder": {"vae"}}
     for before, now, phase in zip(after, after[1:4], PHASES[1:4], strict=False):
         changed = {n for n in now if not torch.equal(now[n], before[n])}
         assert {name.split(".")[0] for name in changed} == parts[phase]
         if phase != "base":
             assert all(n.startswith(("vae.decoder.", "vae.finish.", "vae.join.")) for n in changed)
+        if phase == "base":
+            assert all(n.startswith(("retrieval.gate.", "unet.", "vae.")) for n in changed)
     assert all(torch.equal(after[4][n], t) for n, t in after[3].items() if n.startswith("vae."))
 
 
