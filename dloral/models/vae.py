@@ -17,6 +17,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
+from dloral.models.prelu import PReLU
+
 PATCH = 4  # pixels a side that pixel-unshuffle folds into channels
 FOLD = 2  # places a side, of the frame at 1/4, that a latent cell holds
 PICTURE = 3 * FOLD**2  # channels of a latent cell that hold the small picture
@@ -37,6 +39,28 @@ class PlainBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(F.silu(self.conv1(x)))
+
+
+class RectifiedBlock(nn.Module):
+    """Two 3x3 convolutions, each followed by a PReLU, and nothing added: (B,C,H,W) -> (B,C,H,W).
+
+    As two layers of Real-ESRGAN's small networks, so that it can learn to do what they do; a block
+    that ends in an addition cannot, for it would have to undo its input (our decision).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.act1 = PReLU(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.act2 = PReLU(channels)
+        for conv in (self.conv1, self.conv2):  # features stay as strong as they come
+            nn.init.kaiming_normal_(conv.weight, a=0.25, mode="fan_in")
+            assert conv.bias is not None
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act2(self.conv2(self.act1(self.conv1(x))))
 
 
 class DoublingConv(nn.Conv2d):
@@ -87,6 +111,8 @@ class CompactVAE(ModelMixin, ConfigMixin):
     less, and was meant to draw no grid (both our decision), but a model with it does draw one, of
     4 pixels (its card has the figure).
     ``direct_head``: there is no such end, but a :class:`DirectHead`; it needs the bicubic frame.
+    ``rectified``: the decoder's blocks are :class:`RectifiedBlock`, with a PReLU before the first;
+    needs ``direct_head``.
 
     ``small_picture``: the last ``PICTURE`` of the latent channels hold the frame itself at 1/4 of
     its size. What changes them on the way (a steadier predecessor, the UNet) changes the frame that
@@ -109,6 +135,7 @@ class CompactVAE(ModelMixin, ConfigMixin):
         upsample: bool = False,
         direct_head: bool = False,
         small_picture: bool = False,
+        rectified: bool = False,
     ) -> None:
         super().__init__()
         if small_picture and not decoder_sees_input:
@@ -116,6 +143,8 @@ class CompactVAE(ModelMixin, ConfigMixin):
         latent_channels -= PICTURE if small_picture else 0
         if direct_head and (upsample or not decoder_sees_input):
             raise ValueError("a direct head needs decoder_sees_input, and is no upsample")
+        if rectified and not direct_head:
+            raise ValueError("rectified blocks need direct_head")
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(PATCH),
             nn.Conv2d(3 * PATCH**2, width, 3, padding=1),
@@ -126,10 +155,11 @@ class CompactVAE(ModelMixin, ConfigMixin):
         self.decoder = nn.Sequential(
             nn.Conv2d(latent_channels, 4 * width, 3, padding=1),
             nn.PixelShuffle(2),
-            *(PlainBlock(width) for _ in range(decoder_blocks)),
+            *((RectifiedBlock if rectified else PlainBlock)(width) for _ in range(decoder_blocks)),
         )
         if decoder_sees_input:
             self.join = nn.Conv2d(3 * PATCH**2, width, 3, padding=1)
+        self.enter = PReLU(width) if rectified else nn.Identity()
         last: nn.Conv2d
         if direct_head:
             self.finish: nn.Module = DirectHead(width)
@@ -176,7 +206,7 @@ class CompactVAE(ModelMixin, ConfigMixin):
             change = F.interpolate(change, scale_factor=PATCH, mode="bicubic", align_corners=False)
             lq_frames = lq_frames + change
         folded = F.pixel_unshuffle(lq_frames, PATCH)
-        features = self.decoder[2:](self.decoder[:2](z) + self.join(folded))
+        features = self.decoder[2:](self.enter(self.decoder[:2](z) + self.join(folded)))
         seen = (features, folded) if self.config.direct_head else (features,)
         sample: Tensor = self.finish(*seen)
         return sample if change is None else sample + change

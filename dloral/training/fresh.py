@@ -44,6 +44,7 @@ class CompactSizes:
     upsample: bool = False
     direct_head: bool = False
     small_picture: bool = False
+    rectified: bool = False
 
 
 def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
@@ -74,6 +75,7 @@ def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
             upsample=sizes.upsample,
             direct_head=sizes.direct_head,
             small_picture=sizes.small_picture,
+            rectified=sizes.rectified,
         ),
         unet=unet,
         flow=SPyNet(sizes.flow_levels, sizes.flow_channels),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dloral.errors import OptionError
 from dloral.models.srvgg import SRVGG
-from dloral.models.vae import CompactVAE, PlainBlock
+from dloral.models.vae import CompactVAE, PlainBlock, RectifiedBlock
 
 
 class Hints:
@@ -33,17 +33,21 @@ class Hints:
                 remedy="give the file of realesr-general-x4v3 as teacher, or weigh other losses",
             )
         layers = [layer for layer in teacher.body if isinstance(layer, nn.PReLU)]
-        blocks = [block for block in vae.decoder if isinstance(block, PlainBlock)]
+        blocks: list[nn.Module] = [
+            block for block in vae.decoder if isinstance(block, PlainBlock | RectifiedBlock)
+        ]
         if layers[0].num_parameters != vae.config.width or not blocks:
             raise OptionError(
                 f"the teacher's layers have {layers[0].num_parameters} channels, the decoder's "
                 f"{len(blocks)} blocks {vae.config.width}",
                 remedy="give blocks of the teacher's width, or weigh other losses than 'hints'",
             )
-        depths = [round((n + 1) * len(layers) / len(blocks)) - 1 for n in range(len(blocks))]
-        self._blocks: list[nn.Module] = [*blocks]
         after = [*vae.decoder, vae.finish]
-        self._fed: list[nn.Module] = [*blocks[1:], after[after.index(blocks[-1]) + 1]]
+        following = after[after.index(blocks[-1]) + 1]
+        if vae.config.rectified:  # the teacher's first layer, before the first block
+            blocks = [vae.enter, *blocks]
+        depths = _depths(len(blocks), len(layers), vae.config.rectified)
+        self._blocks, self._fed = blocks, [*blocks[1:], following]
         self._layers = [layers[depth] for depth in depths]
         with torch.no_grad(), self._keeping(self._layers) as told:
             teacher(_pink_frames().to(next(teacher.parameters())))
@@ -102,6 +106,14 @@ class Hints:
                 handle = module.register_forward_hook(lambda _, __, one: outputs.append(one))
                 stack.callback(handle.remove)
             yield outputs
+
+
+def _depths(blocks: int, layers: int, from_first: bool) -> list[int]:
+    """The layer that each block is held to: the last block to the last one, the others evenly, from
+    the first layer on or from one share of them."""
+    if from_first:
+        return [round(n * (layers - 1) / max(1, blocks - 1)) for n in range(blocks)]
+    return [round((n + 1) * layers / blocks) - 1 for n in range(blocks)]
 
 
 def _pink_frames(count: int = 8, side: int = 64) -> Tensor:

@@ -12,8 +12,9 @@ ENDS = {
     "upsamples": {"decoder_sees_input": True, "upsample": True},
     "direct head": {"decoder_sees_input": True, "direct_head": True},
     "small picture": {"decoder_sees_input": True, "direct_head": True, "small_picture": True},
+    "rectified": {"decoder_sees_input": True, "direct_head": True, "rectified": True},
 }
-CHANNELS = 18  # of the last one, 12 hold the picture
+CHANNELS = 18  # where there is a small picture, 12 hold it
 
 
 @pytest.fixture(params=list(ENDS))
@@ -153,3 +154,8 @@ def test_silent_latents_change_nothing(dtype: torch.dtype) -> None:
 def test_a_small_picture_needs_the_input() -> None:
     with pytest.raises(ValueError, match="small picture"):
         CompactVAE(CHANNELS, 8, 1, 2, small_picture=True)
+
+
+def test_rectified_blocks_need_a_direct_head() -> None:
+    with pytest.raises(ValueError, match="rectified blocks need direct_head"):
+        CompactVAE(rectified=True, decoder_sees_input=True)

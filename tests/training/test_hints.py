@@ -1,11 +1,13 @@
 """Hints: what a teacher's layers see, for the blocks of a compact decoder."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from dloral.errors import OptionError
 from dloral.models.srvgg import SRVGG
-from dloral.models.vae import PlainBlock
+from dloral.models.vae import PlainBlock, RectifiedBlock
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.fresh import CompactSizes, build_pipeline
 from dloral.training.hints import Hints, _pink_frames
@@ -49,6 +51,33 @@ def test_blocks_are_held_to_layers_as_deep(pipe: DLoRALPipeline, teacher: SRVGG)
             away = block - told / objective.hints.spreads[index]
             expected += away.square().mean(dim=(1, 2, 3)) / 3
     torch.testing.assert_close(objective.loss("hints", clips), expected)
+
+
+def test_rectified_blocks_can_do_what_two_layers_do() -> None:
+    """One block between each two of the layers that are compared, the first of them before all."""
+    torch.manual_seed(0)
+    teacher = SRVGG(width=8, depth=4)
+    sizes = replace(SIZES, decoder_blocks=2, decoder_sees_input=True, direct_head=True)
+    vae = build_pipeline(replace(sizes, rectified=True)).vae
+    hints, small = Hints(vae, teacher), torch.rand(2, 3, 8, 8)
+    scales = hints.spreads
+    assert len(scales) == 3
+    blocks = [layer for layer in vae.decoder if isinstance(layer, RectifiedBlock)]
+    with torch.no_grad():
+        for block, first, before, after in zip(blocks, (2, 6), scales[:-1], scales[1:], strict=True):
+            for part, layer in zip(block.children(), teacher.body[first : first + 4], strict=True):
+                part.load_state_dict(layer.state_dict())
+            block.conv1.weight.mul_(before)
+            for weight in block.conv2.parameters():
+                weight.div_(after)
+        with hints.watching():
+            teacher(small)
+            with hints.apart():
+                vae.decode(torch.randn(2, 4, 4, 4), lq_frames=torch.rand(2, 3, 32, 32))
+        told = [layer / scale for layer, scale in zip(hints._told, scales, strict=True)]
+    assert not torch.allclose(hints._seen[0], told[0])
+    for seen, layer in zip(hints._seen[1:], told[1:], strict=True):
+        torch.testing.assert_close(seen, layer)
 
 
 def test_blocks_fed_by_the_teacher_learn_apart(pipe: DLoRALPipeline, teacher: SRVGG) -> None:

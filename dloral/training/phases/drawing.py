@@ -136,7 +136,7 @@ def _start_afresh(vae: CompactVAE) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         fresh = CompactVAE(**sizes)
-    for name in ("decoder", "join", "finish"):
+    for name in ("decoder", "join", "enter", "finish"):
         getattr(vae, name).load_state_dict(getattr(fresh, name).state_dict())
     for parameter in vae.decoder[0].parameters():
         parameter.zero_()
