@@ -26,7 +26,9 @@ from dloral.training.phases.phase import Phase
 class DrawingConfig:
     """A step: ``clips`` frames of ``crop`` pixels. Blocks learn apart until ``apart_until`` (a
     share of the steps). ``hints``: their weight beside the answer's, which falls to ``late_hints``
-    in the course of the rest; ``gradient``: that of the answer's differences between neighbours."""
+    in the course of the rest; ``gradient``: that of the answer's differences between neighbours.
+    ``afresh``: from a new decoder, for what an earlier one draws in its blocks is none of the
+    teacher's layers; without it, an earlier run's drawing goes on."""
 
     clips: int = 8
     crop: int = 192
@@ -34,6 +36,7 @@ class DrawingConfig:
     hints: float = 0.7
     late_hints: float = 0.07
     gradient: float = 1.0
+    afresh: bool = True
 
     def __post_init__(self) -> None:
         check(
@@ -52,7 +55,6 @@ class DrawingConfig:
 class DrawingPhase(Phase):
     """Trains the decoder of a compact VAE from what it sees of the input; all else stays.
 
-    It starts afresh: what an earlier decoder draws in its blocks is none of the teacher's layers.
     ``steps``: of the whole phase. Raises :class:`OptionError` for a decoder that does not see the
     input, and for another kind of teacher.
     """
@@ -78,7 +80,8 @@ class DrawingPhase(Phase):
             )
         for module in (vae, pipe.unet, pipe.flow, pipe.retrieval):
             module.requires_grad_(False)
-        _start_afresh(vae)
+        if config.afresh:
+            _start_afresh(vae)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         return {
