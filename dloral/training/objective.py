@@ -97,6 +97,8 @@ class Objective:
             self.adversarial = AdversarialLoss(adversarial or AdversarialConfig(), seed)
             self.adversarial.discriminator.to(pipe.unet.device)
         self.hints = Hints(pipe.vae, teacher) if "hints" in names else None
+        # The layers of what the decoder sees: the input, or the picture that retrieval steadied.
+        self._hinted = OWN if holds_picture(pipe) else TEACHER
         asking = {name for name in names if name.startswith(ASKING)}
         if self.adversarial is not None and self.adversarial.config.real != "truth":
             asking.add("adversarial")
@@ -195,7 +197,7 @@ class Objective:
 
     def _hints(self, restored: Restored) -> Tensor:
         assert self.hints is not None
-        self._answer(restored)
+        self._answer(restored, self._hinted)
         return self.hints.loss()
 
     @torch.no_grad()
@@ -212,7 +214,7 @@ class Objective:
             small = resize_bicubic(truth, height, width, "pil")
         elif kind == OWN:
             small = self._own_small_frames(restored, small)
-        with self.hints.watching() if self.hints and kind == TEACHER else nullcontext():
+        with self.hints.watching() if self.hints and kind == self._hinted else nullcontext():
             answers = self.teacher(small).clamp(0, 1)
         height, width = restored.frames.shape[-2:]
         if answers.shape[-2] < height:
@@ -227,7 +229,7 @@ class Objective:
         """Small frames (N,3,h,w) with what the retrieved latents change of them; as they are below
         the scale of 4, where the small picture is smaller than they are."""
         vae = self.pipe.vae
-        if not (isinstance(vae, CompactVAE) and vae.config.small_picture):
+        if not holds_picture(self.pipe):
             raise OptionError(
                 "the losses own_* need latents that hold a small picture",
                 remedy="give sizes.small_picture=True, or weigh other losses",
@@ -280,6 +282,11 @@ class Objective:
     def _adversarial(self, restored: Restored) -> Tensor:
         assert self.adversarial is not None
         return self.adversarial.generator(restored.frames.flatten(0, 1), _inputs(restored))
+
+
+def holds_picture(pipe: DLoRALPipeline) -> bool:
+    """Whether its latents hold a small picture."""
+    return isinstance(pipe.vae, CompactVAE) and bool(pipe.vae.config.small_picture)
 
 
 def check_names(names: set[str]) -> None:

@@ -1,5 +1,6 @@
 """The first phase: a decoder learns to draw from a teacher."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,30 @@ def test_latents_have_no_say_yet(teacher: SRVGG) -> None:
     frames = torch.rand(1, 3, 32, 32)
     drawn = [pipe.decode(torch.randn(1, 4, 4, 4), frames) for _ in range(2)]
     assert torch.equal(*drawn)
+
+
+def test_an_earlier_drawing_goes_on_if_it_is_to(teacher: SRVGG) -> None:
+    pipe = build_pipeline(SIZES)
+    phase_of(pipe, teacher)
+    torch.nn.init.ones_(pipe.vae.join.bias)
+    had = {name: tensor.clone() for name, tensor in pipe.vae.state_dict().items()}
+    DrawingPhase(pipe, Waves(), DrawingConfig(afresh=False), 10, teacher)
+    assert all(torch.equal(tensor, had[n]) for n, tensor in pipe.vae.state_dict().items())
+    phase_of(pipe, teacher)
+    assert not torch.equal(pipe.vae.join.bias, had["join.bias"])
+
+
+def test_rectified_blocks_learn_to_draw(teacher: SRVGG, tmp_path: Path) -> None:
+    pipe = build_pipeline(replace(SIZES, decoder_blocks=2, rectified=True))
+    phase = phase_of(pipe, teacher)
+    phase.held_out = Waves().draw(Draw(0, 0, np.random.default_rng(5)))
+    before, first = pipe.vae.enter.weight.clone(), phase.evaluate()
+    loop = LoopConfig(steps=400, learning_rate=1e-2, decay_steps=250, warmup_steps=5, ema=0.9)
+    train(phase, loop, tmp_path / "run", {"phase": "drawing"})
+    last = phase.evaluate()
+    assert last["to_teacher"] < 0.8 * first["to_teacher"]
+    assert last["hints"] < 0.7 * first["hints"]
+    assert not torch.equal(before, pipe.vae.enter.weight)
 
 
 def test_hints_fade_and_blocks_learn_apart_first(teacher: SRVGG) -> None:
