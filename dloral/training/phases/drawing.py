@@ -9,6 +9,7 @@ brought). At the end the latents have no say yet: the base gives them one.
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +21,10 @@ from dloral.pipeline import DLoRALPipeline
 from dloral.training.hints import Hints
 from dloral.training.losses import charbonnier, gradient
 from dloral.training.phases.phase import Phase
+from dloral.training.whitening import Moments
+
+MOMENT_DRAWS = 8
+"""Micro-batches by which a convolution's input is known."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,8 @@ class DrawingConfig:
     share of the steps). ``hints``: their weight beside the answer's, which falls to ``late_hints``
     in the course of the rest; ``gradient``: that of the answer's differences between neighbours.
     ``afresh``: from a new decoder, for what an earlier one draws in its blocks is none of the
-    teacher's layers; without it, an earlier run's drawing goes on."""
+    teacher's layers; without it, an earlier run's drawing goes on. ``whitened``: its convolutions
+    learn in coordinates in which what they see at the start is uncorrelated."""
 
     clips: int = 8
     crop: int = 192
@@ -37,6 +43,7 @@ class DrawingConfig:
     late_hints: float = 0.07
     gradient: float = 1.0
     afresh: bool = True
+    whitened: bool = False
 
     def __post_init__(self) -> None:
         check(
@@ -82,6 +89,7 @@ class DrawingPhase(Phase):
             module.requires_grad_(False)
         if config.afresh:
             _start_afresh(vae)
+        self._whitening: Moments | None = self._whitened() if config.whitened else None
 
     def trainable(self) -> dict[str, nn.Parameter]:
         return {
@@ -89,6 +97,23 @@ class DrawingPhase(Phase):
             for name, weight in self.pipe.vae.named_parameters()
             if not name.startswith(("encoder.", "decoder.0."))
         }
+
+    def _whitened(self) -> Moments:
+        vae = self.pipe.vae
+        parts = (vae.join, vae.decoder[2:], vae.finish)
+        moments = Moments(
+            module for part in parts for module in part.modules() if isinstance(module, nn.Conv2d)
+        )
+        with moments.watching(), torch.no_grad():
+            for number in range(MOMENT_DRAWS):
+                draw = Draw(0, 0, np.random.default_rng(number))
+                self._drawn(self.source.draw(draw), self.config.apart_until > 0)
+        moments.whiten()
+        return moments
+
+    def end(self) -> None:
+        if self._whitening is not None:
+            self._whitening.restore()
 
     def losses(self, draw: Draw) -> dict[str, Tensor]:
         config = self.config

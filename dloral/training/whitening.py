@@ -1,0 +1,99 @@
+"""Convolutions that learn in coordinates in which their inputs are uncorrelated.
+
+Neighbouring pixels and channels that say nearly the same make a convolution's weights learn at very
+different rates: Adam, which scales weight by weight, cannot see it. Written as W = V M, with M the
+inverse root of the second moments of the patches that the convolution sees, V learns as fast in
+every direction (the input's half of K-FAC, Martens and Grosse, 2015, as a change of coordinates;
+our decision). What the network computes is the same; M stays as it was found.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+DAMPING = 1e-4
+"""Of the mean moment, added to each: directions weaker than it hardly occur."""
+
+
+class Moments:
+    """Second moments of the patches that convolutions see while it watches."""
+
+    def __init__(self, convolutions: Iterable[nn.Conv2d]) -> None:
+        self.convolutions = list(convolutions)
+        self._sums: list[Tensor | None] = [None] * len(self.convolutions)
+        self._counts = [0] * len(self.convolutions)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """What the convolutions are given inside is counted."""
+        handles = [
+            convolution.register_forward_pre_hook(self._counting(index))
+            for index, convolution in enumerate(self.convolutions)
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _counting(self, index: int) -> object:
+        def count(convolution: nn.Conv2d, inputs: tuple[Tensor]) -> None:
+            with torch.no_grad(), torch.autocast(inputs[0].device.type, enabled=False):
+                patches = F.unfold(
+                    inputs[0].float(), convolution.kernel_size, padding=convolution.padding
+                )
+                flat = patches.transpose(1, 2).flatten(0, 1)
+                found, before = flat.T @ flat, self._sums[index]
+                self._sums[index] = found if before is None else before + found
+                self._counts[index] += len(flat)
+
+        return count
+
+    def whiten(self) -> None:
+        """From now on the convolutions' weights are learnt in those coordinates."""
+        for convolution, found, count in zip(
+            self.convolutions, self._sums, self._counts, strict=True
+        ):
+            assert found is not None, "a convolution has seen nothing"
+            strengths, directions = torch.linalg.eigh(found.double() / count)
+            strengths = strengths.clamp_min(0) + DAMPING * strengths.mean()
+            root, inverse = (
+                (directions * strengths**power @ directions.T).to(found.dtype)
+                for power in (0.5, -0.5)
+            )
+            parametrize.register_parametrization(
+                convolution, "weight", _Whitened(root, inverse), unsafe=True
+            )
+
+    def restore(self) -> None:
+        """Plain weights again, the same network."""
+        for convolution in self.convolutions:
+            parametrize.remove_parametrizations(convolution, "weight")
+
+
+class _Whitened(nn.Module):
+    """V (D,C,k,k) -> W = V M, the same shape."""
+
+    root: Tensor
+    inverse: Tensor
+
+    def __init__(self, root: Tensor, inverse: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("root", root, persistent=False)
+        self.register_buffer("inverse", inverse, persistent=False)
+
+    def forward(self, learned: Tensor) -> Tensor:
+        return _times(learned, self.inverse)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        return _times(weight, self.root)
+
+
+def _times(weight: Tensor, matrix: Tensor) -> Tensor:
+    with torch.autocast(weight.device.type, enabled=False):
+        product = (weight.flatten(1) @ matrix).view(weight.shape)
+    return product.contiguous(memory_format=torch.channels_last)
