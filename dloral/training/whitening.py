@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-DAMPING = 1e-4
+DAMPING = 1e-2
 """Of the mean moment, added to each: directions weaker than it hardly occur."""
 
 
