@@ -111,8 +111,9 @@ class CompactVAE(ModelMixin, ConfigMixin):
     less, and was meant to draw no grid (both our decision), but a model with it does draw one, of
     4 pixels (its card has the figure).
     ``direct_head``: there is no such end, but a :class:`DirectHead`; it needs the bicubic frame.
-    ``rectified``: the decoder's blocks are :class:`RectifiedBlock`, with a PReLU before the first;
-    needs ``direct_head``.
+    ``rectified``: the decoder's blocks are :class:`RectifiedBlock`, with a PReLU before the first,
+    and beyond its border the frame is black, as for Real-ESRGAN's networks: a border that looks
+    otherwise reaches as far in as there are layers. Needs ``direct_head``.
 
     ``small_picture``: the last ``PICTURE`` of the latent channels hold the frame itself at 1/4 of
     its size. What changes them on the way (a steadier predecessor, the UNet) changes the frame that
@@ -206,9 +207,10 @@ class CompactVAE(ModelMixin, ConfigMixin):
             change = F.interpolate(change, scale_factor=PATCH, mode="bicubic", align_corners=False)
             lq_frames = lq_frames + change
         folded = F.pixel_unshuffle(lq_frames, PATCH)
-        features = self.decoder[2:](self.enter(self.decoder[:2](z) + self.join(folded)))
-        seen = (features, folded) if self.config.direct_head else (features,)
-        sample: Tensor = self.finish(*seen)
+        seen = (folded + 1) / 2 if self.config.rectified else folded
+        features = self.decoder[2:](self.enter(self.decoder[:2](z) + self.join(seen)))
+        ending = (features, folded) if self.config.direct_head else (features,)
+        sample: Tensor = self.finish(*ending)
         return sample if change is None else sample + change
 
     def picture_change(self, z: Tensor, lq_frames: Tensor) -> Tensor:

@@ -16,7 +16,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 DAMPING = 1e-2
-"""Of the mean moment, added to each: directions weaker than it hardly occur."""
+"""Of the mean moment, added to each, for convolutions that follow others: what those do not do well
+yet is as strong, in every direction. Less of it and the network bursts."""
+
+FIRST_DAMPING = 1e-4
+"""The same for the first convolution: what it sees does not depend on what is learnt."""
 
 
 class Moments:
@@ -55,12 +59,13 @@ class Moments:
 
     def whiten(self) -> None:
         """From now on the convolutions' weights are learnt in those coordinates."""
-        for convolution, found, count in zip(
-            self.convolutions, self._sums, self._counts, strict=True
+        damping = [FIRST_DAMPING] + [DAMPING] * len(self.convolutions)
+        for convolution, found, count, share in zip(
+            self.convolutions, self._sums, self._counts, damping, strict=False
         ):
             assert found is not None, "a convolution has seen nothing"
             strengths, directions = torch.linalg.eigh(found.double() / count)
-            strengths = strengths.clamp_min(0) + DAMPING * strengths.mean()
+            strengths = strengths.clamp_min(0) + share * strengths.mean()
             root, inverse = (
                 (directions * strengths**power @ directions.T).to(found.dtype)
                 for power in (0.5, -0.5)
