@@ -14,7 +14,7 @@ class PReLU(nn.PReLU):
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() and x.device.type == "cpu" and x.dtype == torch.bfloat16:
-            found: Tensor = _Rectified.apply(x, self.weight)
+            found: Tensor = _Rectified.apply(x, self.weight)  # type: ignore[no-untyped-call]
             return found
         return super().forward(x)
 
@@ -26,7 +26,7 @@ class _Rectified(torch.autograd.Function):
         return F.prelu(x, slopes.to(x.dtype))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         x, slopes = ctx.saved_tensors
         above = torch.ops.aten.threshold_backward(gradient, x, 0)
         below = gradient - above

@@ -73,7 +73,7 @@ class Hints:
 
         with ExitStack() as stack:
             for index, module in enumerate(self._fed):
-                handle = module.register_forward_pre_hook(fed(index))  # type: ignore[arg-type]
+                handle = module.register_forward_pre_hook(fed(index))
                 stack.callback(handle.remove)
             yield
 

@@ -7,7 +7,7 @@ every direction (the input's half of K-FAC, Martens and Grosse, 2015, as a chang
 our decision). What the network computes is the same; M stays as it was found.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -44,8 +44,9 @@ class Moments:
             for handle in handles:
                 handle.remove()
 
-    def _counting(self, index: int) -> object:
-        def count(convolution: nn.Conv2d, inputs: tuple[Tensor]) -> None:
+    def _counting(self, index: int) -> Callable[[nn.Conv2d, tuple[Tensor, ...]], None]:
+        def count(convolution: nn.Conv2d, inputs: tuple[Tensor, ...]) -> None:
+            assert not isinstance(convolution.padding, str)
             with torch.no_grad(), torch.autocast(inputs[0].device.type, enabled=False):
                 patches = F.unfold(
                     inputs[0].float(), convolution.kernel_size, padding=convolution.padding

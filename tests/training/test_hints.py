@@ -64,8 +64,10 @@ def test_rectified_blocks_can_do_what_two_layers_do() -> None:
     assert len(scales) == 3
     blocks = [layer for layer in vae.decoder if isinstance(layer, RectifiedBlock)]
     with torch.no_grad():
-        for block, first, before, after in zip(blocks, (2, 6), scales[:-1], scales[1:], strict=True):
-            for part, layer in zip(block.children(), teacher.body[first : first + 4], strict=True):
+        for index, block in enumerate(blocks):
+            layers = teacher.body[4 * index + 2 : 4 * index + 6]
+            before, after = scales[index : index + 2]
+            for part, layer in zip(block.children(), layers, strict=True):
                 part.load_state_dict(layer.state_dict())
             block.conv1.weight.mul_(before)
             for weight in block.conv2.parameters():

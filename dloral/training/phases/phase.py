@@ -33,7 +33,7 @@ class Phase(ABC):
         again."""
         return set()
 
-    def end(self) -> None:
+    def end(self) -> None:  # noqa: B027
         """Called after the last step, when the parameters hold their averages."""
 
     def active(self, step: int) -> set[str]:
