@@ -44,10 +44,13 @@ class Hints:
             )
         after = [*vae.decoder, vae.finish]
         following = after[after.index(blocks[-1]) + 1]
-        if vae.config.rectified:  # the teacher's first layer, before the first block
-            blocks = [vae.enter, *blocks]
+        fed = [*blocks[1:], following]
+        if vae.config.rectified:  # activation by activation, and the first before all blocks
+            parts = [part for block in blocks for part in block.children()]
+            blocks = [vae.enter, *parts[1::2]]
+            fed = [*parts[::2], following]
         depths = _depths(len(blocks), len(layers), vae.config.rectified)
-        self._blocks, self._fed = blocks, [*blocks[1:], following]
+        self._blocks, self._fed = blocks, fed
         self._layers = [layers[depth] for depth in depths]
         with torch.no_grad(), self._keeping(self._layers) as told:
             teacher(_pink_frames().to(next(teacher.parameters())))
