@@ -13,7 +13,6 @@ from dloral.devices import AUTO, choose_device
 from dloral.errors import OptionError
 from dloral.weights.loading import choose_dtype
 
-OPTIMIZERS = ("adamw", "sgd")
 PRECISIONS = ("no", "auto", "bf16", "fp16")
 FREE_SETTINGS = ("steps", "checkpoint_every", "evaluate_every", "log_every")
 """Settings of a loop that a run may change when it goes on."""
@@ -30,8 +29,7 @@ class LoopConfig:
     ``accelerate launch``, and a process that has several adds them up (gradient accumulation); so
     one configuration trains the same model on any number of processes that divides it.
     ``rate_factors``: other learning rates for parameters by the start of their names, as a factor;
-    their gradients are clipped on their own. ``optimizer``: adamw, or sgd with ``betas[0]`` as its
-    momentum. ``mixed_precision``: no, bf16, fp16, or auto for what
+    their gradients are clipped on their own. ``mixed_precision``: no, bf16, fp16, or auto for what
     the device multiplies natively.
     """
 
@@ -48,7 +46,6 @@ class LoopConfig:
     evaluate_every: int = 1000
     log_every: int = 20
     micro_batches: int = 1
-    optimizer: str = "adamw"
     mixed_precision: str = "no"
     rate_factors: Mapping[str, float] = field(default_factory=dict)
 
@@ -63,7 +60,6 @@ class LoopConfig:
                 for name in counts
             }
             | {
-                "optimizer": (self.optimizer in OPTIMIZERS, one_of(OPTIMIZERS)),
                 "mixed_precision": (self.mixed_precision in PRECISIONS, one_of(PRECISIONS)),
                 "learning_rate": (0 <= self.learning_rate < inf, "0 or more"),
                 "rate_factors": (all(0 <= f < inf for f in factors), "factors of 0 or more"),

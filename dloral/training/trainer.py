@@ -1,4 +1,4 @@
-"""The loop every training shares: micro-batches, an optimizer, EMA, checkpoints, several processes.
+"""The loop every training shares: micro-batches, AdamW, EMA, checkpoints, several processes.
 
 A :class:`Trainer` counts iterations and updates weights; what is learned, and from what, is said by
 whoever iterates (:func:`dloral.training.phases.algorithm1.algorithm_1`, or
@@ -70,7 +70,7 @@ class Update:
 
 
 class Trainer:
-    """An optimizer on ``parameters`` (by stable names), by as many processes as there are.
+    """AdamW on ``parameters`` (by stable names), by as many processes as there are.
 
     ``buffers``: what else changes as training goes on. ``settings``: what else makes a checkpoint
     one of this configuration. ``evaluate`` gives held-out figures and ``picture`` a sample grid
@@ -102,8 +102,12 @@ class Trainer:
         )
         self.accelerator.gradient_accumulation_steps = len(self.own_micro_batches)
         self.groups = self._groups()
-        groups = [{"params": [parameters[n] for n in names]} for names in self.groups.values()]
-        self.optimizer = self.accelerator.prepare_optimizer(_optimizer(groups, config))
+        adam = torch.optim.AdamW(
+            [{"params": [parameters[n] for n in names]} for names in self.groups.values()],
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+        )
+        self.optimizer = self.accelerator.prepare_optimizer(adam)
         self.average = {name: p.detach().clone() for name, p in parameters.items()}
         self.step = 0
         self.stage = ""
@@ -353,13 +357,6 @@ class Trainer:
         finally:
             for kind, handler in before.items():
                 signal.signal(kind, handler)
-
-
-def _optimizer(groups: list[dict[str, Any]], config: LoopConfig) -> torch.optim.Optimizer:
-    decay = config.weight_decay
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=config.betas[0], weight_decay=decay)
-    return torch.optim.AdamW(groups, betas=config.betas, weight_decay=decay)
 
 
 def _accelerator(config: LoopConfig, device: torch.device) -> Accelerator:
