@@ -53,25 +53,23 @@ def test_blocks_are_held_to_layers_as_deep(pipe: DLoRALPipeline, teacher: SRVGG)
     torch.testing.assert_close(objective.loss("hints", clips), expected)
 
 
-def test_rectified_blocks_can_do_what_two_layers_do() -> None:
-    """One block between each two of the layers that are compared, the first of them before all."""
+def test_each_convolution_of_rectified_blocks_is_held_to_a_layer() -> None:
+    """The first before all blocks; with the teacher's own convolutions there, nothing is away."""
     torch.manual_seed(0)
     teacher = SRVGG(width=8, depth=4)
     sizes = replace(SIZES, decoder_blocks=2, decoder_sees_input=True, direct_head=True)
     vae = build_pipeline(replace(sizes, rectified=True)).vae
     hints, small = Hints(vae, teacher), torch.rand(2, 3, 8, 8)
     scales = hints.spreads
-    assert len(scales) == 3
+    assert len(scales) == 5
     blocks = [layer for layer in vae.decoder if isinstance(layer, RectifiedBlock)]
+    parts = [part for block in blocks for part in block.children()]
     with torch.no_grad():
-        for index, block in enumerate(blocks):
-            layers = teacher.body[4 * index + 2 : 4 * index + 6]
-            before, after = scales[index : index + 2]
-            for part, layer in zip(block.children(), layers, strict=True):
-                part.load_state_dict(layer.state_dict())
-            block.conv1.weight.mul_(before)
-            for weight in block.conv2.parameters():
-                weight.div_(after)
+        for part, layer in zip(parts, teacher.body[2:-1], strict=True):
+            part.load_state_dict(layer.state_dict())
+        for conv, before, after in zip(parts[::2], scales[:-1], scales[1:], strict=True):
+            conv.weight.mul_(before / after)
+            conv.bias.div_(after)
         with hints.watching():
             teacher(small)
             with hints.apart():
