@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-DAMPING = 1e-2
+DAMPING = 1e-3
 """Of the mean moment, added to each, for convolutions that follow others: what those do not do well
 yet is as strong, in every direction. Less of it and the network bursts."""
 
