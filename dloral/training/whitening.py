@@ -35,7 +35,8 @@ class Moments:
     def watching(self) -> Iterator[None]:
         """What the convolutions are given inside is counted."""
         handles = [
-            convolution.register_forward_pre_hook(self._counting(index))
+            # Afterwards: what hooks before it put in the place of its input counts.
+            convolution.register_forward_hook(self._counting(index))
             for index, convolution in enumerate(self.convolutions)
         ]
         try:
@@ -44,8 +45,8 @@ class Moments:
             for handle in handles:
                 handle.remove()
 
-    def _counting(self, index: int) -> Callable[[nn.Conv2d, tuple[Tensor, ...]], None]:
-        def count(convolution: nn.Conv2d, inputs: tuple[Tensor, ...]) -> None:
+    def _counting(self, index: int) -> Callable[[nn.Conv2d, tuple[Tensor, ...], Tensor], None]:
+        def count(convolution: nn.Conv2d, inputs: tuple[Tensor, ...], _: Tensor) -> None:
             assert not isinstance(convolution.padding, str)
             with torch.no_grad(), torch.autocast(inputs[0].device.type, enabled=False):
                 patches = F.unfold(

@@ -36,7 +36,7 @@ def test_the_network_stays_the_same() -> None:
     moments.restore()
     assert {name for name, _ in net.named_parameters()} == names
     torch.testing.assert_close(net(frames), before, rtol=1e-4, atol=1e-5)
-    assert not net[0]._forward_pre_hooks
+    assert not net[0]._forward_hooks
 
 
 def test_the_moments_are_of_the_patches_that_were_seen() -> None:
@@ -76,3 +76,16 @@ def test_gradients_reach_what_is_learnt_in_bfloat16_too() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         net(frames).float().square().mean().backward()
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in net.parameters())
+
+
+def test_an_input_that_a_hook_puts_there_counts() -> None:
+    net, frames = nn.Conv2d(3, 2, 3, padding=1), smooth()
+    moments = Moments([net])
+    with moments.watching(), torch.no_grad():
+        handle = net.register_forward_pre_hook(lambda _, inputs: (frames,))
+        net(torch.zeros_like(frames))
+        handle.remove()
+    moments.whiten()
+    patches = F.unfold(frames, 3, padding=1).transpose(1, 2).flatten(0, 1)
+    seen = patches @ net.parametrizations.weight[0].inverse
+    assert torch.linalg.eigvalsh(seen.T @ seen / len(seen)).max() > 0.9
