@@ -92,6 +92,26 @@ def test_rectified_blocks_learn_to_draw(teacher: SRVGG, tmp_path: Path) -> None:
     assert not torch.equal(before, pipe.vae.enter.weight)
 
 
+def test_a_whitened_drawing_ends_as_a_plain_decoder(teacher: SRVGG, tmp_path: Path) -> None:
+    """Resumed, it ends with the same weights."""
+    config = DrawingConfig(clips=4, crop=32, whitened=True, apart_until=1.0)
+    loop = LoopConfig(steps=30, learning_rate=1e-2, warmup_steps=1, checkpoint_every=10)
+    ended = []
+    for stops in ((30,), (12, 30)):
+        for steps in stops:
+            pipe = build_pipeline(replace(SIZES, decoder_blocks=2, rectified=True))
+            names = set(pipe.vae.state_dict())
+            phase = DrawingPhase(pipe, Waves(), config, 30, teacher)
+            phase.held_out = Waves().draw(Draw(0, 0, np.random.default_rng(5)))
+            first = phase.evaluate()
+            run = tmp_path / str(len(stops))
+            train(phase, replace(loop, steps=steps), run, {"phase": "drawing"})
+        assert set(pipe.vae.state_dict()) == names
+        assert phase.evaluate()["hints"] < first["hints"]
+        ended.append({name: tensor.clone() for name, tensor in pipe.vae.state_dict().items()})
+    assert all(torch.equal(ended[1][name], tensor) for name, tensor in ended[0].items())
+
+
 def test_hints_fade_and_blocks_learn_apart_first(teacher: SRVGG) -> None:
     phase = phase_of(build_pipeline(SIZES), teacher, steps=110)
     weights = []

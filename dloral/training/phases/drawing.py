@@ -99,6 +99,7 @@ class DrawingPhase(Phase):
         }
 
     def _whitened(self) -> Moments:
+        """Fed as they are at the first step: apart, or each by the one before."""
         vae = self.pipe.vae
         parts = (vae.join, vae.decoder[2:], vae.finish)
         moments = Moments(
@@ -106,7 +107,7 @@ class DrawingPhase(Phase):
         )
         with moments.watching(), torch.no_grad():
             for number in range(MOMENT_DRAWS):
-                draw = Draw(0, 0, np.random.default_rng(number))
+                draw = Draw(min(number, self.steps - 1), 0, np.random.default_rng(number))
                 self._drawn(self.source.draw(draw), self.config.apart_until > 0)
         moments.whiten()
         return moments
