@@ -113,7 +113,8 @@ class CompactVAE(ModelMixin, ConfigMixin):
     ``direct_head``: there is no such end, but a :class:`DirectHead`; it needs the bicubic frame.
     ``rectified``: the decoder's blocks are :class:`RectifiedBlock`, with a PReLU before the first,
     and beyond its border the frame is black, as for Real-ESRGAN's networks: a border that looks
-    otherwise reaches as far in as there are layers. Needs ``direct_head``.
+    otherwise reaches as far in as there are layers. Their first layer also sees the small picture,
+    if there is one. Needs ``direct_head``.
 
     ``small_picture``: the last ``PICTURE`` of the latent channels hold the frame itself at 1/4 of
     its size. What changes them on the way (a steadier predecessor, the UNet) changes the frame that
@@ -160,6 +161,8 @@ class CompactVAE(ModelMixin, ConfigMixin):
         )
         if decoder_sees_input:
             self.join = nn.Conv2d(3 * PATCH**2, width, 3, padding=1)
+        if rectified and small_picture:
+            self.look = nn.Conv2d(3, width, 3, padding=1)
         self.enter = PReLU(width) if rectified else nn.Identity()
         last: nn.Conv2d
         if direct_head:
@@ -201,14 +204,18 @@ class CompactVAE(ModelMixin, ConfigMixin):
 
     def _decode_seeing(self, z: Tensor, lq_frames: Tensor) -> Tensor:
         change: Tensor | None = None
+        looked: Tensor | float = 0.0
         if self.config.small_picture:
             change = self.picture_change(z, lq_frames)
-            z = z[:, :-PICTURE]
+            z, picture = z[:, :-PICTURE], z[:, -PICTURE:]
+            if self.config.rectified:
+                looked = self.look((F.pixel_shuffle(picture, FOLD) + 1) / 2)
             change = F.interpolate(change, scale_factor=PATCH, mode="bicubic", align_corners=False)
             lq_frames = lq_frames + change
         folded = F.pixel_unshuffle(lq_frames, PATCH)
         seen = (folded + 1) / 2 if self.config.rectified else folded
-        features = self.decoder[2:](self.enter(self.decoder[:2](z) + self.join(seen)))
+        seen = self.decoder[:2](z) + self.join(seen) + looked
+        features = self.decoder[2:](self.enter(seen))
         ending = (features, folded) if self.config.direct_head else (features,)
         sample: Tensor = self.finish(*ending)
         return sample if change is None else sample + change

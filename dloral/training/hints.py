@@ -44,11 +44,9 @@ class Hints:
             )
         after = [*vae.decoder, vae.finish]
         following = after[after.index(blocks[-1]) + 1]
+        if vae.config.rectified:  # the first layer is what enters the blocks
+            blocks = [vae.enter, *blocks]
         fed = [*blocks[1:], following]
-        if vae.config.rectified:  # activation by activation, and the first before all blocks
-            parts = [part for block in blocks for part in block.children()]
-            blocks = [vae.enter, *parts[1::2]]
-            fed = [*parts[::2], following]
         depths = _depths(len(blocks), len(layers), vae.config.rectified)
         self._blocks, self._fed = blocks, fed
         self._layers = [layers[depth] for depth in depths]

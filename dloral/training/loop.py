@@ -13,6 +13,7 @@ from dloral.devices import AUTO, choose_device
 from dloral.errors import OptionError
 from dloral.weights.loading import choose_dtype
 
+OPTIMIZERS = ("adamw", "soap")
 PRECISIONS = ("no", "auto", "bf16", "fp16")
 FREE_SETTINGS = ("steps", "checkpoint_every", "evaluate_every", "log_every")
 """Settings of a loop that a run may change when it goes on."""
@@ -30,7 +31,7 @@ class LoopConfig:
     one configuration trains the same model on any number of processes that divides it.
     ``rate_factors``: other learning rates for parameters by the start of their names, as a factor;
     their gradients are clipped on their own. ``mixed_precision``: no, bf16, fp16, or auto for what
-    the device multiplies natively.
+    the device multiplies natively. ``optimizer``: adamw, or soap (:mod:`dloral.training.soap`).
     """
 
     steps: int = 20_000
@@ -48,6 +49,7 @@ class LoopConfig:
     micro_batches: int = 1
     mixed_precision: str = "no"
     rate_factors: Mapping[str, float] = field(default_factory=dict)
+    optimizer: str = "adamw"
 
     def __post_init__(self) -> None:
         factors = self.rate_factors.values()
@@ -61,6 +63,7 @@ class LoopConfig:
             }
             | {
                 "mixed_precision": (self.mixed_precision in PRECISIONS, one_of(PRECISIONS)),
+                "optimizer": (self.optimizer in OPTIMIZERS, one_of(OPTIMIZERS)),
                 "learning_rate": (0 <= self.learning_rate < inf, "0 or more"),
                 "rate_factors": (all(0 <= f < inf for f in factors), "factors of 0 or more"),
                 "betas": (all(0 <= b < 1 for b in self.betas), "factors from 0 to less than 1"),

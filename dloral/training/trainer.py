@@ -36,6 +36,7 @@ from dloral.training.loop import (
     resolve_precision,
 )
 from dloral.training.monitor import Monitor, make_run_folder
+from dloral.training.soap import SOAP
 
 MOST_SKIPPED = 20
 """Steps in a row that fp16's loss scaling may skip while it looks for its scale."""
@@ -70,7 +71,7 @@ class Update:
 
 
 class Trainer:
-    """AdamW on ``parameters`` (by stable names), by as many processes as there are.
+    """The loop's optimizer on ``parameters`` (by stable names), by as many processes as there are.
 
     ``buffers``: what else changes as training goes on. ``settings``: what else makes a checkpoint
     one of this configuration. ``evaluate`` gives held-out figures and ``picture`` a sample grid
@@ -102,12 +103,12 @@ class Trainer:
         )
         self.accelerator.gradient_accumulation_steps = len(self.own_micro_batches)
         self.groups = self._groups()
-        adam = torch.optim.AdamW(
+        optimizer = {"adamw": torch.optim.AdamW, "soap": SOAP}[config.optimizer](
             [{"params": [parameters[n] for n in names]} for names in self.groups.values()],
             betas=config.betas,
             weight_decay=config.weight_decay,
         )
-        self.optimizer = self.accelerator.prepare_optimizer(adam)
+        self.optimizer = self.accelerator.prepare_optimizer(optimizer)
         self.average = {name: p.detach().clone() for name, p in parameters.items()}
         self.step = 0
         self.stage = ""

@@ -80,35 +80,19 @@ def test_an_earlier_drawing_goes_on_if_it_is_to(teacher: SRVGG) -> None:
 
 
 def test_rectified_blocks_learn_to_draw(teacher: SRVGG, tmp_path: Path) -> None:
-    pipe = build_pipeline(replace(SIZES, decoder_blocks=2, rectified=True))
+    """By SOAP, and from the small picture too."""
+    sizes = replace(SIZES, latent_channels=16, small_picture=True, decoder_blocks=2, rectified=True)
+    pipe = build_pipeline(sizes)
     phase = phase_of(pipe, teacher)
     phase.held_out = Waves().draw(Draw(0, 0, np.random.default_rng(5)))
-    before, first = pipe.vae.enter.weight.clone(), phase.evaluate()
-    loop = LoopConfig(steps=400, learning_rate=1e-2, decay_steps=250, warmup_steps=5, ema=0.9)
+    before, first = pipe.vae.look.weight.clone(), phase.evaluate()
+    loop = LoopConfig(steps=150, learning_rate=1e-2, decay_steps=100, warmup_steps=5, ema=0.9)
+    loop = replace(loop, optimizer="soap")
     train(phase, loop, tmp_path / "run", {"phase": "drawing"})
     last = phase.evaluate()
     assert last["to_teacher"] < 0.8 * first["to_teacher"]
     assert last["hints"] < 0.7 * first["hints"]
-    assert not torch.equal(before, pipe.vae.enter.weight)
-
-
-def test_a_whitened_drawing_ends_as_a_plain_decoder(teacher: SRVGG, tmp_path: Path) -> None:
-    """Resumed, it ends with the same weights."""
-    config = DrawingConfig(clips=4, crop=32, whitened=True, apart_until=1.0)
-    loop = LoopConfig(steps=30, learning_rate=1e-2, warmup_steps=1, checkpoint_every=10)
-    ended = []
-    for stops in ((30,), (12, 30)):
-        for steps in stops:
-            pipe = build_pipeline(replace(SIZES, decoder_blocks=2, rectified=True))
-            names = set(pipe.vae.state_dict())
-            phase = DrawingPhase(pipe, Waves(), config, 30, teacher)
-            began = pipe.vae.join.weight.clone()
-            run = tmp_path / str(len(stops))
-            train(phase, replace(loop, steps=steps), run, {"phase": "drawing"})
-        assert set(pipe.vae.state_dict()) == names
-        assert not torch.allclose(pipe.vae.join.weight, began, atol=1e-3)
-        ended.append({name: tensor.clone() for name, tensor in pipe.vae.state_dict().items()})
-    assert all(torch.equal(ended[1][name], tensor) for name, tensor in ended[0].items())
+    assert not torch.equal(before, pipe.vae.look.weight)
 
 
 def test_hints_fade_and_blocks_learn_apart_first(teacher: SRVGG) -> None:

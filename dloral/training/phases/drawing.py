@@ -9,7 +9,6 @@ brought). At the end the latents have no say yet: the base gives them one.
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,10 +20,6 @@ from dloral.pipeline import DLoRALPipeline
 from dloral.training.hints import Hints
 from dloral.training.losses import charbonnier, gradient
 from dloral.training.phases.phase import Phase
-from dloral.training.whitening import Moments
-
-MOMENT_DRAWS = 8
-"""Micro-batches by which a convolution's input is known."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +28,7 @@ class DrawingConfig:
     share of the steps). ``hints``: their weight beside the answer's, which falls to ``late_hints``
     in the course of the rest; ``gradient``: that of the answer's differences between neighbours.
     ``afresh``: from a new decoder, for what an earlier one draws in its blocks is none of the
-    teacher's layers; without it, an earlier run's drawing goes on. ``whitened``: its convolutions
-    learn in coordinates in which what they see at the start is uncorrelated."""
+    teacher's layers; without it, an earlier run's drawing goes on."""
 
     clips: int = 8
     crop: int = 192
@@ -43,7 +37,6 @@ class DrawingConfig:
     late_hints: float = 0.07
     gradient: float = 1.0
     afresh: bool = True
-    whitened: bool = False
 
     def __post_init__(self) -> None:
         check(
@@ -89,7 +82,6 @@ class DrawingPhase(Phase):
             module.requires_grad_(False)
         if config.afresh:
             _start_afresh(vae)
-        self._whitening: Moments | None = self._whitened() if config.whitened else None
 
     def trainable(self) -> dict[str, nn.Parameter]:
         return {
@@ -97,24 +89,6 @@ class DrawingPhase(Phase):
             for name, weight in self.pipe.vae.named_parameters()
             if not name.startswith(("encoder.", "decoder.0."))
         }
-
-    def _whitened(self) -> Moments:
-        """Fed as they are at the first step: apart, or each by the one before."""
-        vae = self.pipe.vae
-        parts = (vae.join, vae.decoder[2:], vae.finish)
-        moments = Moments(
-            module for part in parts for module in part.modules() if isinstance(module, nn.Conv2d)
-        )
-        with moments.watching(), torch.no_grad():
-            for number in range(MOMENT_DRAWS):
-                draw = Draw(min(number, self.steps - 1), 0, np.random.default_rng(number))
-                self._drawn(self.source.draw(draw), self.config.apart_until > 0)
-        moments.whiten()
-        return moments
-
-    def end(self) -> None:
-        if self._whitening is not None:
-            self._whitening.restore()
 
     def losses(self, draw: Draw) -> dict[str, Tensor]:
         config = self.config
@@ -165,7 +139,8 @@ def _start_afresh(vae: CompactVAE) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         fresh = CompactVAE(**sizes)
-    for name in ("decoder", "join", "enter", "finish"):
-        getattr(vae, name).load_state_dict(getattr(fresh, name).state_dict())
+    for name, part in vae.named_children():
+        if name != "encoder":
+            part.load_state_dict(getattr(fresh, name).state_dict())
     for parameter in vae.decoder[0].parameters():
         parameter.zero_()

@@ -33,9 +33,6 @@ class Phase(ABC):
         again."""
         return set()
 
-    def end(self) -> None:  # noqa: B027
-        """Called after the last step, when the parameters hold their averages."""
-
     def active(self, step: int) -> set[str]:
         """Names of the parameters that this step updates."""
         return set(self.trainable())
@@ -72,4 +69,3 @@ def train(
                 with trainer.autocast():
                     losses = phase.losses(draw)
                 update.backward(losses)
-    phase.end()
