@@ -4,10 +4,10 @@ photographs and packs made from them, a Hub on this machine with the released fi
 # isort: off
 import os
 
-os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")  # read as torch is first imported
-# MKL's conditional reproducibility: its products round alike on every x86 processor, and in every
-# place of a batch. With kernels chosen by processor the logits of tests/weights/test_tagger.py are
-# 3e-5 or 2e-4 from the stored ones.
+# MKL's conditional reproducibility, before torch is first imported: products round alike on every
+# processor with AVX2 (by MKL's documentation) and in every place of a batch. With kernels chosen by
+# processor the logits of tests/weights/test_tagger.py are 3e-5 or 2e-4 from the stored ones.
+os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
 
 from dloral.evaluation.torchvision_ops import make_torchvision_importable
 

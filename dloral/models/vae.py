@@ -204,18 +204,18 @@ class CompactVAE(ModelMixin, ConfigMixin):
 
     def _decode_seeing(self, z: Tensor, lq_frames: Tensor) -> Tensor:
         change: Tensor | None = None
-        looked: Tensor | float = 0.0
+        picture: Tensor | None = None
         if self.config.small_picture:
             change = self.picture_change(z, lq_frames)
-            z, picture = z[:, :-PICTURE], z[:, -PICTURE:]
-            if self.config.rectified:
-                looked = self.look((F.pixel_shuffle(picture, FOLD) + 1) / 2)
+            z, picture = z[:, :-PICTURE], F.pixel_shuffle(z[:, -PICTURE:], FOLD)
             change = F.interpolate(change, scale_factor=PATCH, mode="bicubic", align_corners=False)
             lq_frames = lq_frames + change
         folded = F.pixel_unshuffle(lq_frames, PATCH)
         seen = (folded + 1) / 2 if self.config.rectified else folded
-        seen = self.decoder[:2](z) + self.join(seen) + looked
-        features = self.decoder[2:](self.enter(seen))
+        first = self.decoder[:2](z) + self.join(seen)
+        if self.config.rectified and picture is not None:
+            first = first + self.look((picture + 1) / 2)
+        features = self.decoder[2:](self.enter(first))
         ending = (features, folded) if self.config.direct_head else (features,)
         sample: Tensor = self.finish(*ending)
         return sample if change is None else sample + change
