@@ -258,11 +258,14 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
         )
         self.text_encoder = text_encoder.requires_grad_(False).eval().to(self.execution_device)
 
-    def set_scales(self, consistency: float = 1.0, detail: float = 1.0) -> None:
-        """How much of C-LoRA and D-LoRA is in the UNet's weights from now on, each in
-        [0, MAX_LORA_SCALE]; raises :class:`OptionError` beyond."""
+    def set_scales(self, consistency: float = 1.0, detail: float = 1.0, merge: bool = True) -> None:
+        """How much of C-LoRA and D-LoRA the networks have from now on, each in
+        [0, MAX_LORA_SCALE]; raises :class:`OptionError` beyond. ``merge``: as
+        :meth:`TwoLoRAUNet.set_scales` has it."""
         check_lora_scales(consistency, detail)
-        self.unet.set_scales(consistency=consistency, detail=detail)
+        self.unet.set_scales(consistency=consistency, detail=detail, merge=merge)
+        if isinstance(self.vae, CompactVAE):
+            self.vae.set_scales(consistency=consistency, detail=detail)
 
     # What people call ------------------------------------------------------------------------
 

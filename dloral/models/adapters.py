@@ -82,11 +82,11 @@ def set_scales(unet: nn.Module, *, consistency: float, detail: float) -> None:
             layer.set_scale(name, scale)
 
 
-def adapter_parameters(unet: nn.Module, adapter: str) -> dict[str, nn.Parameter]:
-    """Name -> parameter of one LoRA (A and B matrices)."""
+def adapter_parameters(network: nn.Module, adapter: str) -> dict[str, nn.Parameter]:
+    """Name -> parameter of one LoRA (A and B matrices) in a UNet, or in a decoder's head."""
     return {
         name: parameter
-        for name, parameter in unet.named_parameters()
+        for name, parameter in network.named_parameters()
         if ".lora_" in name and f".{adapter}." in name
     }
 

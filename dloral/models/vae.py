@@ -17,6 +17,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
+from dloral.models.adapters import ADAPTERS
 from dloral.models.prelu import PReLU
 
 PATCH = 4  # pixels a side that pixel-unshuffle folds into channels
@@ -93,10 +94,31 @@ class DirectHead(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(width + 3, 3 * PATCH**2, 3, padding=1)
+        self.lora_down, self.lora_up = nn.ModuleDict(), nn.ModuleDict()
+        self.scales: Tensor
+
+    def add_adapters(self, rank: int) -> None:
+        """A LoRA of each name beside the convolution, as PEFT has them: gaussian, then zeros."""
+        for name in ADAPTERS:
+            down = nn.Conv2d(self.conv.in_channels, rank, 3, padding=1, bias=False)
+            up = nn.Conv2d(rank, self.conv.out_channels, 1, bias=False)
+            nn.init.normal_(down.weight, std=1 / rank)
+            nn.init.zeros_(up.weight)
+            self.lora_down[name], self.lora_up[name] = down, up
+        self.register_buffer("scales", torch.ones(len(ADAPTERS)))
 
     def forward(self, features: Tensor, folded: Tensor) -> Tensor:
         means = folded.unflatten(1, (3, PATCH**2)).mean(dim=2)
-        return F.pixel_shuffle(self.conv(torch.cat([features, means], dim=1)), PATCH)
+        seen = torch.cat([features, means], dim=1)
+        drawn = self.conv(seen)
+        # Live, not merged: both together are a fiftieth of the decoder's arithmetic.
+        for index, (down, up) in enumerate(
+            zip(self.lora_down.values(), self.lora_up.values(), strict=True)
+        ):
+            assert isinstance(down, nn.Conv2d)
+            # In training what is frozen may be in another precision.
+            drawn = drawn + self.scales[index] * up(down(seen.to(down.weight.dtype)))
+        return F.pixel_shuffle(drawn, PATCH)
 
 
 class CompactVAE(ModelMixin, ConfigMixin):
@@ -119,6 +141,9 @@ class CompactVAE(ModelMixin, ConfigMixin):
     ``small_picture``: the last ``PICTURE`` of the latent channels hold the frame itself at 1/4 of
     its size. What changes them on the way (a steadier predecessor, the UNet) changes the frame that
     the decoder sees and adds to (our decision: docs/decisions.md, "Latents hold a small picture").
+
+    ``head_rank``: of C-LoRA's and D-LoRA's part on the direct head's convolution; 0 without one
+    (our decision: docs/decisions.md, "Both LoRAs reach the decoder's last convolution").
     """
 
     latent_stride = 2 * PATCH
@@ -138,6 +163,7 @@ class CompactVAE(ModelMixin, ConfigMixin):
         direct_head: bool = False,
         small_picture: bool = False,
         rectified: bool = False,
+        head_rank: int = 0,
     ) -> None:
         super().__init__()
         if small_picture and not decoder_sees_input:
@@ -177,6 +203,21 @@ class CompactVAE(ModelMixin, ConfigMixin):
         with torch.no_grad():
             for parameter in last.parameters():  # start near bicubic
                 parameter.mul_(0.1)
+        if head_rank:
+            self.add_adapters(head_rank)
+
+    def add_adapters(self, rank: int) -> None:
+        """Both LoRAs on the direct head's convolution, which at first change nothing. ValueError
+        for a decoder without such a head."""
+        if not isinstance(self.finish, DirectHead):
+            raise ValueError("LoRAs on the decoder's last convolution need direct_head")
+        self.finish.add_adapters(rank)
+        self.register_to_config(head_rank=rank)
+
+    def set_scales(self, *, consistency: float, detail: float) -> None:
+        """How much of each LoRA the head has from now on; nothing without them."""
+        if isinstance(self.finish, DirectHead) and self.config.head_rank:
+            self.finish.scales.copy_(torch.tensor([consistency, detail]))
 
     # The two hooks: CPU offloading otherwise moves a module for its forward() alone.
     @apply_forward_hook

@@ -11,7 +11,7 @@ from dloral.runtimes.backends import BACKENDS, Run
 from dloral.runtimes.graphs import DECODE, ENCODE, PREDICT, weights_of, with_weights
 
 KEPT_SCALES = 2
-"""Pairs of LoRA scales whose compiled UNets are kept: a job's and the preview's beside it."""
+"""Pairs of LoRA scales whose compiled networks are kept: a job's and the preview's beside it."""
 
 
 def _of_the_base(name: str) -> Any:
@@ -23,8 +23,9 @@ class CompiledGenerator(FrameGenerator):
     """``base`` with three of its steps compiled from ``graphs`` by ``runtime``, one of
     :data:`BACKENDS`. Gives the same pictures; keeps no gradients.
 
-    Other scales of the LoRAs take a new compilation of the UNet (a tenth of a second), the last
-    ``KEPT_SCALES`` are kept. Raises what the runtime raises where it cannot compile.
+    Other scales of the LoRAs take a new compilation of the UNet (a tenth of a second), and of a
+    decoder that has LoRAs; the last ``KEPT_SCALES`` are kept. Raises what the runtime raises where
+    it cannot compile.
     """
 
     execution_device = _of_the_base("execution_device")
@@ -42,18 +43,31 @@ class CompiledGenerator(FrameGenerator):
     def __init__(self, base: FrameGenerator, graphs: dict[str, bytes], runtime: str) -> None:
         self.base = base
         self.runtime = runtime
-        self._predict_graph = graphs[PREDICT]
-        self._predicts: dict[tuple[float, float], Run] = {}
-        self._encode = self._compiled(ENCODE, graphs[ENCODE])
-        self._decode_compiled = self._compiled(DECODE, graphs[DECODE])
+        self._graphs = graphs
+        self._encode = self._compiled(ENCODE)
+        self._at: dict[str, dict[tuple[float, ...], Run]] = {PREDICT: {}, DECODE: {}}
+        self._decoder_has_loras = any(
+            n.startswith("vae.") and ".lora_" in n for n in weights_of(base)
+        )
         self.set_scales()
+        self._at_scales(DECODE)  # a decoder that cannot be compiled shows at once
 
-    def _compiled(self, step: str, graph: bytes) -> Run:
-        whole = with_weights(step, graph, weights_of(self.base))
+    def _compiled(self, step: str) -> Run:
+        whole = with_weights(step, self._graphs[step], weights_of(self.base))
         return BACKENDS[self.runtime].compile(whole, self.compute_dtype, torch.get_num_threads())
 
+    def _at_scales(self, step: str) -> Run:
+        """The step compiled for the scales of now."""
+        kept = self._at[step]
+        scales = self._scales if step == PREDICT or self._decoder_has_loras else ()
+        run = kept.pop(scales, None) or self._compiled(step)
+        kept[scales] = run  # the last one used is the last to go
+        while len(kept) > KEPT_SCALES:
+            del kept[next(iter(kept))]
+        return run
+
     def set_scales(self, consistency: float = 1.0, detail: float = 1.0) -> None:
-        """As the model in torch; the UNet is compiled when it is next used."""
+        """As the model in torch; what has LoRAs is compiled when it is next used."""
         self.base.set_scales(consistency, detail)
         self._scales = (consistency, detail)
 
@@ -67,11 +81,7 @@ class CompiledGenerator(FrameGenerator):
         self, aligned_latents: Tensor, retrieved_latents: Tensor, prompt_embeds: Tensor | None
     ) -> Tensor:
         """One step of the UNet that was compiled for the scales of now -> eps (B,C,h,w)."""
-        run = self._predicts.pop(self._scales, None)
-        run = run or self._compiled(PREDICT, self._predict_graph)
-        self._predicts[self._scales] = run  # the last one used is the last to go
-        while len(self._predicts) > KEPT_SCALES:
-            del self._predicts[next(iter(self._predicts))]
+        run = self._at_scales(PREDICT)
         return _run(run, aligned_latents, retrieved_latents).to(self.compute_dtype)
 
     def decode(
@@ -80,7 +90,7 @@ class CompiledGenerator(FrameGenerator):
         """(B,C,h,w) and (B,3,H,W) -> frames (B,3,H,W), unclamped; in torch for tiles."""
         if vae_tile:
             return self.base.decode(restored_latents, lq_frames, vae_tile)
-        return _run(self._decode_compiled, restored_latents, lq_frames)
+        return _run(self._at_scales(DECODE), restored_latents, lq_frames)
 
     def retrieve(
         self,

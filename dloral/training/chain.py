@@ -35,10 +35,11 @@ from dloral.training.perceptual import load_perceptual
 from dloral.training.phases.algorithm1 import Algorithm1Task, algorithm_1
 from dloral.training.phases.base import BasePhase
 from dloral.training.phases.decoder import DecoderPhase
-from dloral.training.phases.drawing import DrawingPhase
+from dloral.training.phases.drawing import DrawingConfig, DrawingPhase
 from dloral.training.phases.flow import FlowPhase
 from dloral.training.phases.phase import Phase, train
 from dloral.training.plan import (
+    DRAWING,
     PHASES,
     PLAN,
     ChainConfig,
@@ -174,9 +175,9 @@ class Chain:
         self.teacher = self.features = None
         if config.teacher:
             self.teacher = load_srvgg(teacher_file(config.teacher)).to(self.device)
-        elif config.drawing is not None or any(name.startswith(ASKING) for name in names):
+        elif {*DRAWING} & {*config.phases} or any(name.startswith(ASKING) for name in names):
             raise OptionError(
-                "{option} is needed by drawing and the losses that ask a teacher",
+                "{option} is needed by blocks, drawing and the losses that ask a teacher",
                 remedy="give the file of realesr-general-x4v3",
                 option="teacher",
             )
@@ -193,6 +194,8 @@ class Chain:
         if name == "algorithm1":
             torch.manual_seed(self.config.base_loop.seed)
             add_adapters(self.pipe.unet, self.config.rank)
+            if self.config.sizes.head_rank:
+                self.pipe.vae.add_adapters(self.config.sizes.head_rank)
             # Retrieval starts as no change, like the LoRAs.
             for parameter in self.pipe.retrieval.proj.parameters():
                 nn.init.zeros_(parameter)
@@ -248,9 +251,11 @@ class Chain:
             flow = config.flow
             source = self._source(flow.frames, flow.clips, flow.crop, loop)
             return FlowPhase(self.pipe, source, flow, loop.steps, held_out)
-        if name == "drawing":
-            assert config.drawing is not None
-            drawing, pool = config.drawing, config.pool and replace(config.pool, smaller_share=0.0)
+        if name in DRAWING:
+            drawing: DrawingConfig = getattr(config, name)
+            pool = config.pool
+            if pool and drawing.apart:  # the teacher's layers are of its own scale
+                pool = replace(pool, smaller_share=0.0)
             source = self._source(1, drawing.clips, drawing.crop, loop, pool)
             return DrawingPhase(self.pipe, source, drawing, loop.steps, self.teacher, held_out)
         if name == "decoder":
@@ -337,7 +342,7 @@ class Chain:
         if not self.material.state.is_main_process:
             return None
         frames = {"flow": config.flow.frames, "base": config.base.seen}
-        frames |= dict.fromkeys(("drawing", "decoder"), 1)
+        frames |= dict.fromkeys((*DRAWING, "decoder"), 1)
         spec = config.clips.for_training(
             frames.get(name, config.algorithm1.frames),
             config.algorithm1.crop,

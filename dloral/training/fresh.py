@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dloral.errors import WeightsError
+from dloral.errors import OptionError, WeightsError
 from dloral.models.cfr import CrossFrameRetrieval
 from dloral.models.flow import SPyNet
 from dloral.models.unet import TwoLoRAUNet, plain_names, plain_state_dict
@@ -27,7 +27,8 @@ BLOCK = r"decoder\.\d+\.conv1\.weight"
 class CompactSizes:
     """Widths of the compact model (our decision; measured in docs/decisions.md).
 
-    ``latent_channels`` are those that learn; a ``small_picture`` brings its own."""
+    ``latent_channels`` are those that learn; a ``small_picture`` brings its own. ``head_rank``: of
+    the LoRAs on the decoder's last convolution, which come with those of the UNet."""
 
     latent_channels: int = 32
     vae_width: int = 64
@@ -45,10 +46,19 @@ class CompactSizes:
     direct_head: bool = False
     small_picture: bool = False
     rectified: bool = False
+    head_rank: int = 0
 
 
 def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
-    """A compact pipeline with fresh weights and no LoRAs yet; it starts as bicubic, nearly."""
+    """A compact pipeline with fresh weights and no LoRAs yet; it starts as bicubic, nearly.
+
+    Raises :class:`OptionError` for a ``head_rank`` without ``direct_head``.
+    """
+    if sizes.head_rank and not sizes.direct_head:
+        raise OptionError(
+            "LoRAs on the decoder's last convolution need a direct head",
+            remedy="give sizes.head_rank=0, or sizes.direct_head=True",
+        )
     torch.manual_seed(seed)
     picture = PICTURE if sizes.small_picture else 0
     channels = sizes.latent_channels + picture

@@ -25,7 +25,8 @@ from dloral.training.phases.flow import FlowConfig
 from dloral.weights.resolve import find_model
 from dloral.weights.srvgg import teacher_file
 
-PHASES = ("flow", "drawing", "base", "decoder", "algorithm1")
+PHASES = ("flow", "blocks", "drawing", "base", "decoder", "algorithm1")
+DRAWING = ("blocks", "drawing")
 PLAN = "plan.json"
 
 FREE = (
@@ -42,8 +43,9 @@ class ChainConfig:
 
     ``pool``: clips are made on the device and kept there (a GPU); without one, ``workers``
     processes make each clip when it is needed. ``film_shots``: of film that a pool holds at most.
-    ``rank``: of C-LoRA and D-LoRA. ``teacher``: a file of realesr-general-x4v3 for ``drawing``
-    (None: there is no such phase) and the losses ``teacher_*`` of ``base`` and ``algorithm1``.
+    ``rank``: of C-LoRA and D-LoRA. ``teacher``: a file of realesr-general-x4v3 for ``blocks``
+    and ``drawing`` (None: there is no such phase) and the losses ``teacher_*`` of ``base`` and
+    ``algorithm1``.
     ``start``: a model's name or folder, or a phase's file of an earlier run, whose flow net and,
     where their shapes match, other base weights are taken over; the flow phase is left out.
     """
@@ -52,6 +54,8 @@ class ChainConfig:
     rank: int = 8
     flow: FlowConfig = field(default_factory=FlowConfig)
     flow_loop: LoopConfig = field(default_factory=LoopConfig)
+    blocks: DrawingConfig | None = None
+    blocks_loop: LoopConfig = field(default_factory=LoopConfig)
     drawing: DrawingConfig | None = None
     drawing_loop: LoopConfig = field(default_factory=LoopConfig)
     base: BaseConfig = field(default_factory=BaseConfig)
@@ -60,7 +64,7 @@ class ChainConfig:
     decoder_loop: LoopConfig = field(default_factory=LoopConfig)
     algorithm1: Algorithm1Config = field(default_factory=Algorithm1Config)
     algorithm1_loop: LoopConfig = field(default_factory=LoopConfig)
-    shares: tuple[float, float, float, float, float] = (0.06, 0.2, 0.34, 0.1, 0.3)
+    shares: tuple[float, float, float, float, float, float] = (0.06, 0.12, 0.2, 0.3, 0.05, 0.27)
     clips: ClipSpec = field(default_factory=ClipSpec)
     pool: PoolConfig | None = None
     film_shots: int = 1600
@@ -86,14 +90,14 @@ class ChainConfig:
     def phases(self) -> tuple[str, ...]:
         """Those that train something: with a ``start``, the flow net is taken from there."""
         idle = {"flow"} if self.start else set()
-        idle |= {"drawing"} if self.drawing is None else set()
+        idle |= {name for name in DRAWING if getattr(self, name) is None}
         return tuple(name for name in PHASES if name not in idle)
 
     @property
     def largest_crop(self) -> int:
         """Pixels a side of the largest crop that any phase but the flow net's draws."""
-        drawn = self.drawing.crop if self.drawing is not None else 0
-        return max(drawn, self.base.crop, self.decoder.crop, self.algorithm1.crop)
+        phases = (self.blocks, self.drawing, self.base, self.decoder, self.algorithm1)
+        return max(phase.crop for phase in phases if phase is not None)
 
     def loop(self, phase: str) -> LoopConfig:
         """The loop of a phase, by its name."""

@@ -60,7 +60,7 @@ class Preview:
         return torch.cat(sheets, dim=2).clamp(0, 1)
 
     def _restore(self, consistency: float, detail: float) -> Restored:
-        self.task.pipe.unet.set_scales(consistency=consistency, detail=detail, merge=False)
+        self.task.pipe.set_scales(consistency, detail, merge=False)
         return self.task.restore(self.clips)
 
 

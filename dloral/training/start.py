@@ -16,6 +16,7 @@ from dloral.models.cfr import CrossFrameRetrieval
 from dloral.models.flow import SPyNet
 from dloral.models.tagger import make_prompt
 from dloral.models.unet import TwoLoRAUNet, cast, plain_state_dict, widen_conv_in
+from dloral.models.vae import CompactVAE
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.config import ModelConfig
 from dloral.training.fresh import CompactSizes, build_pipeline
@@ -124,11 +125,13 @@ def _lively(pipe: DLoRALPipeline) -> DLoRALPipeline:
 
 
 def _forget(pipe: DLoRALPipeline) -> None:
-    """Base weights alone: a plain UNet, and retrieval as new."""
+    """Base weights alone: a plain UNet, retrieval and the decoder's LoRAs as new."""
     plain = TwoLoRAUNet.from_config(pipe.unet.config)
     plain.load_state_dict(plain_state_dict(pipe.unet))
     fresh = CrossFrameRetrieval.from_config(pipe.retrieval.config)
     pipe.register_modules(unet=plain, retrieval=fresh)
+    if isinstance(pipe.vae, CompactVAE) and pipe.vae.config.head_rank:
+        pipe.vae.add_adapters(pipe.vae.config.head_rank)
 
 
 def _random_sd21(frozen_dtype: str) -> DLoRALPipeline:
@@ -208,5 +211,6 @@ def _set_precision(pipe: DLoRALPipeline, frozen_dtype: str) -> None:
     for part in (pipe.retrieval, pipe.flow):
         cast(part, torch.float32)
     for adapter in ADAPTERS:
-        for parameter in adapter_parameters(pipe.unet, adapter).values():
-            parameter.data = parameter.data.float()
+        for part in (pipe.unet, pipe.vae):
+            for parameter in adapter_parameters(part, adapter).values():
+                parameter.data = parameter.data.float()

@@ -156,6 +156,54 @@ def test_a_small_picture_needs_the_input() -> None:
         CompactVAE(CHANNELS, 8, 1, 2, small_picture=True)
 
 
+def with_loras() -> CompactVAE:
+    torch.manual_seed(0)
+    vae = CompactVAE(CHANNELS, 8, 1, 2, **ENDS["direct head"])
+    vae.add_adapters(3)
+    for up in vae.finish.lora_up.values():
+        torch.nn.init.normal_(up.weight)
+    return vae
+
+
+@torch.no_grad()
+def test_loras_of_the_head_change_the_picture_by_their_scales() -> None:
+    vae, frames = with_loras(), torch.rand(2, 3, 16, 24) * 2 - 1
+    drawn = {}
+    for scales in ((0, 0), (1, 0), (0, 1), (0.5, 1.5)):
+        vae.set_scales(consistency=scales[0], detail=scales[1])
+        drawn[scales] = vae(frames)
+    torch.manual_seed(0)
+    plain = CompactVAE(CHANNELS, 8, 1, 2, **ENDS["direct head"])
+    assert torch.equal(drawn[0, 0], plain(frames))
+    consistency, detail = drawn[1, 0] - drawn[0, 0], drawn[0, 1] - drawn[0, 0]
+    assert min(consistency.abs().max(), detail.abs().max()) > 0.1
+    assert not torch.allclose(consistency, detail)
+    wanted = drawn[0, 0] + 0.5 * consistency + 1.5 * detail
+    torch.testing.assert_close(drawn[0.5, 1.5], wanted, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_new_loras_of_the_head_change_nothing() -> None:
+    vae, frames = with_loras(), torch.rand(1, 3, 16, 16)
+    vae.set_scales(consistency=0, detail=0)
+    before = vae(frames)
+    vae.add_adapters(2)
+    assert torch.equal(vae(frames), before)
+    assert vae.config.head_rank == 2
+
+
+@torch.no_grad()
+def test_loras_of_the_head_come_back_from_a_folder(tmp_path: Path) -> None:
+    vae, frames = with_loras(), torch.rand(1, 3, 16, 16)
+    vae.save_pretrained(tmp_path)
+    assert torch.equal(CompactVAE.from_pretrained(tmp_path)(frames), vae(frames))
+
+
+def test_loras_of_the_head_need_one() -> None:
+    with pytest.raises(ValueError, match="need direct_head"):
+        CompactVAE(CHANNELS, 8, 1, 2, head_rank=4)
+
+
 def test_rectified_blocks_need_a_direct_head() -> None:
     with pytest.raises(ValueError, match="rectified blocks need direct_head"):
         CompactVAE(rectified=True, decoder_sees_input=True)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from dloral.cli import main
 from dloral.errors import OptionError
+from dloral.models.adapters import add_adapters
 from dloral.options import AUTO, TORCH
 from dloral.packages import missing_modules
 from dloral.pipeline import DLoRALPipeline
@@ -21,6 +23,8 @@ from dloral.runtimes.bicubic import BicubicGenerator
 from dloral.runtimes.choice import agreement, in_runtime
 from dloral.runtimes.compiled import KEPT_SCALES, CompiledGenerator
 from dloral.runtimes.graphs import DECODE, ENCODE, PREDICT, STEPS, graphs_of, write_onnx
+from dloral.training.fresh import build_pipeline
+from dloral.training.start import TINY_SIZES
 
 
 def needs(runtime: str) -> pytest.MarkDecorator:
@@ -69,7 +73,25 @@ def test_the_picture_is_torchs(
         expected = plain.finish(plain.prepare(clip), detail=detail)
         torch.testing.assert_close(picture, expected, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(pictures[0], pictures[2], atol=1e-2)
-    assert len(fast._predicts) == KEPT_SCALES
+    assert len(fast._at["predict"]) == KEPT_SCALES
+
+
+@pytest.mark.parametrize("runtime", EACH)
+def test_a_decoder_with_loras_follows_their_scales(runtime: str, cache: Path) -> None:
+    sizes = replace(TINY_SIZES, decoder_sees_input=True, direct_head=True)
+    pipe = build_pipeline(sizes)
+    add_adapters(pipe.unet, 2)
+    pipe.vae.add_adapters(2)
+    for up in pipe.vae.finish.lora_up.values():
+        torch.nn.init.normal_(up.weight)
+    fast, clip = CompiledGenerator(pipe, graphs_of(pipe, cache), runtime), clip_of(1, 24, 32)
+    pictures = []
+    for scales in ({}, {"detail": 0.0}, {"consistency": 0.3, "detail": 1.4}, {}):
+        pictures.append(fast(clip, **scales).frames)
+        expected = pipe(clip, **scales).frames
+        torch.testing.assert_close(pictures[-1], expected, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(pictures[0], pictures[1], atol=1e-2)
+    assert torch.equal(pictures[0], pictures[3])
 
 
 @pytest.mark.parametrize("runtime", EACH)

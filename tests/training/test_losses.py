@@ -28,6 +28,7 @@ from dloral.training.losses import (
     flow_consistency,
     grid,
     l2,
+    sharpened,
     temporal_difference,
 )
 from dloral.training.objective import Objective, Restored
@@ -328,6 +329,18 @@ def test_lpips_is_the_published_formula():
     output = one.clone().requires_grad_()
     network(output, other).sum().backward()
     assert output.grad.abs().sum() > 0
+
+
+def test_sharpened_edges_overshoot_and_flat_ground_stays() -> None:
+    frames = torch.full((1, 3, 24, 24), 0.3)
+    frames[..., 12:] = 0.7
+    found = sharpened(frames)
+    torch.testing.assert_close(found[..., :6], frames[..., :6])
+    torch.testing.assert_close(found[..., 18:], frames[..., 18:])
+    # Two 5-pixel means weigh a step's far side by 10 of 25 at its edge.
+    assert found[..., 11].numpy() == pytest.approx(0.3 - 0.5 * 0.4 * 0.4)
+    assert found[..., 12].numpy() == pytest.approx(0.7 + 0.5 * 0.4 * 0.4)
+    assert torch.equal(sharpened(torch.ones(1, 3, 8, 8)), torch.ones(1, 3, 8, 8))
 
 
 def test_without_lpips_the_distance_is_called_by_its_own_name(

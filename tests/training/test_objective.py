@@ -11,6 +11,7 @@ from dloral.frames.resize import resize_bicubic
 from dloral.models.srvgg import SRVGG
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.fresh import build_pipeline
+from dloral.training.losses import sharpened
 from dloral.training.objective import Objective, Restored
 from dloral.training.start import TINY_SIZES
 
@@ -84,6 +85,26 @@ def test_a_teacher_is_asked_of_what_the_latents_picture_shows() -> None:
     with torch.no_grad():
         wanted = resize_bicubic(teacher(larger.small_frames[0]).clamp(0, 1), 32, 32, "pil")
     assert objective.loss("own_charbonnier", replace(larger, frames=wanted[None])).max() < 1.1e-3
+
+
+def test_a_crisp_answer_is_the_own_one_sharpened() -> None:
+    """Asked once for both."""
+    pipe = build_pipeline(replace(TINY_SIZES, decoder_sees_input=True, small_picture=True))
+    teacher, small = CountingTeacher(), torch.rand(2, 3, 8, 8)
+    lq_frames = resize_bicubic(small, 32, 32, "pil")
+    with torch.no_grad():
+        own = teacher(small).clamp(0, 1)
+    names = {"own_charbonnier", "crisp_charbonnier"}
+    objective = Objective(pipe, names, teacher=teacher)
+    latents = pipe.encode(lq_frames)
+    clips = replace(
+        restored(sharpened(own), small), retrieved=latents[None], lq_frames=lq_frames[None]
+    )
+    teacher.calls = 0
+    found = objective.weighed(clips, dict.fromkeys(names, 1.0))
+    assert teacher.calls == 1
+    assert found["crisp_charbonnier"] < 1.1e-3  # Charbonnier's epsilon
+    assert found["own_charbonnier"] > 0.01
 
 
 def test_latents_without_a_picture_have_none_to_ask_of(pipe: DLoRALPipeline) -> None:

@@ -188,9 +188,11 @@ class Algorithm1Task:
 
     def _spaces(self) -> dict[Stage, dict[str, nn.Parameter]]:
         """By stage: theta_1 and mu, or theta_2, or whatever the strategy has instead."""
-        unet = self.pipe.unet
-        theta_1 = _named("unet", adapter_parameters(unet, CONSISTENCY))
-        theta_2 = _named("unet", adapter_parameters(unet, DETAIL))
+        theta_1, theta_2 = (
+            _named("unet", adapter_parameters(self.pipe.unet, adapter))
+            | _named("vae", adapter_parameters(self.pipe.vae, adapter))
+            for adapter in (CONSISTENCY, DETAIL)
+        )
         mu = _named("retrieval", dict(self.pipe.retrieval.named_parameters()))
         if not self.config.window:
             mu = {}  # nothing is retrieved
@@ -224,7 +226,7 @@ class Algorithm1Task:
             consistency, detail = 1.0, 0.0
         elif self.config.branches == "D-only":
             consistency, detail = 0.0, 1.0
-        self.pipe.unet.set_scales(consistency=consistency, detail=detail, merge=False)
+        self.pipe.set_scales(consistency, detail, merge=False)
 
     # The network's forward pass --------------------------------------------------------------
 

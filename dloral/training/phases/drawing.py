@@ -1,9 +1,10 @@
 """The decoder learns to draw, before anything else does, from a teacher that draws.
 
 Here it sees the enlarged input alone: no latents, no encoder, no UNet, which makes a step half as
-long as one of the base. First its blocks learn apart, each fed by the teacher's layer before it;
-then as one, held to the teacher's layers less and less (our decision; docs/training.md has what it
-brought). At the end the latents have no say yet: the base gives them one.
+long as one of the base. Two phases do so: ``blocks``, in which its blocks learn apart, each fed by
+the teacher's layer before it, and ``drawing``, in which they learn as one, held to the teacher's
+layers less and less (our decision; docs/training.md has what it brought). At the end the latents
+have no say yet: the base gives them one.
 """
 
 from contextlib import nullcontext
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from dloral.data.clips import Clips, ClipSource, Draw
 from dloral.data.spec import check, on_grid
 from dloral.errors import OptionError
+from dloral.frames.resize import resize_bicubic
 from dloral.models.vae import CompactVAE
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.hints import Hints
@@ -24,19 +26,19 @@ from dloral.training.phases.phase import Phase
 
 @dataclass(frozen=True)
 class DrawingConfig:
-    """A step: ``clips`` frames of ``crop`` pixels. Blocks learn apart until ``apart_until`` (a
-    share of the steps). ``hints``: their weight beside the answer's, which falls to ``late_hints``
-    in the course of the rest; ``gradient``: that of the answer's differences between neighbours.
+    """A step: ``clips`` frames of ``crop`` pixels. ``apart``: each block is fed by the teacher's
+    layer before it. ``hints``: their weight beside the answer's, which falls to ``late_hints`` in
+    the course of the steps; ``gradient``: that of the answer's differences between neighbours.
     ``afresh``: from a new decoder, for what an earlier one draws in its blocks is none of the
-    teacher's layers; without it, an earlier run's drawing goes on."""
+    teacher's layers; without it, the drawing of an earlier phase or run goes on."""
 
-    clips: int = 8
-    crop: int = 192
-    apart_until: float = 0.1
-    hints: float = 0.7
-    late_hints: float = 0.07
+    clips: int = 6
+    crop: int = 176
+    apart: bool = False
+    hints: float = 0.3
+    late_hints: float = 0.3
     gradient: float = 1.0
-    afresh: bool = True
+    afresh: bool = False
 
     def __post_init__(self) -> None:
         check(
@@ -44,7 +46,6 @@ class DrawingConfig:
             {
                 "clips": (self.clips >= 1, "1 or more"),
                 "crop": on_grid(self.crop),
-                "apart_until": (0 <= self.apart_until <= 1, "a share from 0 to 1"),
                 "hints": (self.hints >= 0, "0 or more"),
                 "late_hints": (self.late_hints >= 0, "0 or more"),
                 "gradient": (self.gradient >= 0, "0 or more"),
@@ -91,10 +92,8 @@ class DrawingPhase(Phase):
         }
 
     def losses(self, draw: Draw) -> dict[str, Tensor]:
-        config = self.config
-        apart_steps = round(config.apart_until * self.steps)
-        done = max(0, draw.step - apart_steps) / max(1, self.steps - apart_steps)
-        frames, answers, hints = self._drawn(self.source.draw(draw), draw.step < apart_steps)
+        config, done = self.config, draw.step / self.steps
+        frames, answers, hints = self._drawn(self.source.draw(draw), config.apart)
         return {
             "teacher_charbonnier": charbonnier(frames, answers).mean(),
             "teacher_gradient": config.gradient * gradient(frames, answers).mean(),
@@ -111,6 +110,9 @@ class DrawingPhase(Phase):
         with self.hints.watching():
             with torch.no_grad():
                 answers = self.teacher(small_frames).clamp(0, 1)
+                # As people use it below its scale; hints are of its own scale alone.
+                height, width = lq_frames.shape[-2:]
+                answers = resize_bicubic(answers, height, width, "pil")
             with self.hints.apart() if apart else nullcontext():
                 frames = self.pipe.decode(nothing, lq_frames)
         return frames, answers, self.hints.loss()
