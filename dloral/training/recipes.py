@@ -66,9 +66,24 @@ ALGORITHM1_LOOP = LoopConfig(
     mixed_precision="auto",
 )
 
-DRAWN = {"teacher_charbonnier": 0.5, "teacher_gradient": 1.0, "charbonnier": 0.2}
-"""A teacher's answer is a function of the input, so its l1 does not blur; the truth keeps fidelity
-(our decision)."""
+DRAWN = {
+    "own_charbonnier": 0.5,
+    "own_gradient": 1.0,
+    "charbonnier": 0.1,
+    "temporal": 0.4,
+    "hints": 0.05,
+}
+"""A teacher's answer is a function of the steadied input, so its l1 does not blur; the truth keeps
+fidelity (our decision)."""
+CRISP = {
+    "crisp_charbonnier": 0.5,
+    "crisp_gradient": 1.0,
+    "detail": 1.0,
+    "feature": 0.3,
+    "temporal": 0.3,
+    "grid": 20.0,
+}
+"""What D-LoRA learns by, where latents hold a small picture: a teacher's answer sharpened."""
 DETAILED = {
     "teacher_charbonnier": 0.2,
     "teacher_gradient": 0.3,
@@ -77,12 +92,15 @@ DETAILED = {
     "temporal": 0.3,
     "grid": 20.0,
 }
-"""What D-LoRA learns by: as much detail as the truth has, drawn as a teacher draws it."""
+"""What D-LoRA learns by without: as much detail as the truth has, drawn as a teacher draws it."""
+
+FIRST = ("look", "join", "enter")
+"""What a decoder has before its first block."""
 
 DRAWING_LOOP = LoopConfig(
     steps=3000,
     learning_rate=1e-2,
-    rate_factors=dict.fromkeys(("vae.look.", "vae.join.", "vae.enter."), 5.0),
+    rate_factors={f"vae.{name}.": 5.0 for name in FIRST},
     betas=(0.95, 0.99),
     gradient_clip=1.0,
     decay_steps=1800,
@@ -123,16 +141,16 @@ COMPACT_CPU = ChainConfig(
         frames=2,
         context=1,
         crop=160,
-        reconstructed=2,
-        reconstructed_weight=0.6,
+        reconstructed=0,  # a decoder that draws would have to unlearn it
         weights=DRAWN,
-        late_weights={**DRAWN, "teacher_gradient": 0.8, "detail": 0.6, "temporal": 0.3},
-        late_from=0.425,
     ),
     base_loop=LoopConfig(
-        steps=5500,
-        learning_rate=5e-4,
-        decay_steps=3000,
+        steps=3000,
+        learning_rate=4e-4,
+        # What draws already moves little; what latents say of it is new.
+        rate_factors={"vae.decoder.0.": 1.0}
+        | dict.fromkeys(("vae.decoder.", "vae.finish.", *(f"vae.{name}." for name in FIRST)), 0.1),
+        decay_steps=2000,
         checkpoint_every=500,
         evaluate_every=500,
         mixed_precision="auto",
@@ -150,11 +168,11 @@ COMPACT_CPU = ChainConfig(
             consistency_steps=1000,
             enhancement_steps=1800,
             transition_steps=50,
-            consistency_weights={"psnr_loss": 1.0, "temporal": 0.5},
-            enhancement_weights=DETAILED,
+            consistency_weights={"psnr_loss": 1.0, "temporal": 0.5, "grid": 20.0},
+            enhancement_weights=CRISP,
         ),
     ),
-    algorithm1_loop=replace(ALGORITHM1_LOOP, steps=2800, decay_steps=1200),
+    algorithm1_loop=replace(ALGORITHM1_LOOP, steps=2800, learning_rate=1e-3, decay_steps=1200),
     pool=PoolConfig(
         held=1440,
         at_a_time=12,
@@ -174,7 +192,7 @@ COMPACT_GPU = replace(
     flow=FlowConfig(clips=32, warm_up_share=0.5),
     blocks=DrawingConfig(clips=64, apart=True, afresh=True),
     drawing=DrawingConfig(clips=64),
-    base=replace(COMPACT_CPU.base, clips=32, crop=160, reconstructed=8),
+    base=replace(COMPACT_CPU.base, clips=32, crop=160),
     algorithm1=replace(COMPACT_CPU.algorithm1, clips=24, crop=160),
     pool=PoolConfig(held=3000, at_a_time=48, light_share=0.2, smaller_share=0.25),
     film_shots=1600,
