@@ -7,7 +7,9 @@ for two CPU cores: pixel-unshuffle ends put all convolutions at 1/4 and 1/8 of t
 (our decision; a full-resolution convolution costs more than the whole network at 1/4).
 """
 
+import os
 from collections import OrderedDict
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -218,6 +220,15 @@ class CompactVAE(ModelMixin, ConfigMixin):
         """How much of each LoRA the head has from now on; nothing without them."""
         if isinstance(self.finish, DirectHead) and self.config.head_rank:
             self.finish.scales.copy_(torch.tensor([consistency, detail]))
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """With the LoRAs at 1, wherever the dials stand."""
+        stood = getattr(self.finish, "scales", torch.ones(len(ADAPTERS))).tolist()
+        self.set_scales(consistency=1.0, detail=1.0)
+        try:
+            super().save_pretrained(save_directory, **kwargs)
+        finally:
+            self.set_scales(consistency=stood[0], detail=stood[1])
 
     # The two hooks: CPU offloading otherwise moves a module for its forward() alone.
     @apply_forward_hook

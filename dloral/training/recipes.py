@@ -92,7 +92,7 @@ DETAILED = {
     "temporal": 0.3,
     "grid": 20.0,
 }
-"""What D-LoRA learns by without: as much detail as the truth has, drawn as a teacher draws it."""
+"""The same where they hold none: as much detail as the truth has, drawn as a teacher draws it."""
 
 FIRST = ("look", "join", "enter")
 """What a decoder has before its first block."""

@@ -194,9 +194,14 @@ def test_new_loras_of_the_head_change_nothing() -> None:
 
 @torch.no_grad()
 def test_loras_of_the_head_come_back_from_a_folder(tmp_path: Path) -> None:
+    """At a scale of 1, wherever the dials stood."""
     vae, frames = with_loras(), torch.rand(1, 3, 16, 16)
+    before = vae(frames)
+    vae.set_scales(consistency=0.2, detail=0.3)
+    assert not torch.equal(vae(frames), before)
     vae.save_pretrained(tmp_path)
-    assert torch.equal(CompactVAE.from_pretrained(tmp_path)(frames), vae(frames))
+    assert torch.equal(CompactVAE.from_pretrained(tmp_path)(frames), before)
+    assert not torch.equal(vae(frames), before)
 
 
 def test_loras_of_the_head_need_one() -> None:
