@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 
 from dloral.data.batch_degradation import DegradationBank, jpeg
 from dloral.data.clips import Clips, Draw, turned
+from dloral.data.odd import charts, recoloured
 from dloral.data.pictures import Pictures
 from dloral.data.spec import check
 from dloral.frames.resize import LATENT_STRIDE, resize_bicubic
@@ -28,7 +29,10 @@ class PoolConfig:
 
     ``smaller_share`` of the micro-batches are for scales below 4: larger parts of the clips, of
     which truth and flow are made up to ``most_reduction`` times smaller, and what is degraded is
-    not. So the scale goes down to ``4 / most_reduction`` (our decision)."""
+    not. So the scale goes down to ``4 / most_reduction`` (our decision).
+
+    ``odd_share`` of the clips are pictures that no camera takes (:mod:`dloral.data.odd`): half of
+    them photographs in other colours, half charts that stand still."""
 
     held: int = 24_000
     at_a_time: int = 192
@@ -38,6 +42,7 @@ class PoolConfig:
     draws: int = 2500
     smaller_share: float = 0.0
     most_reduction: float = 2.0
+    odd_share: float = 0.0
 
     def __post_init__(self) -> None:
         check(
@@ -51,6 +56,7 @@ class PoolConfig:
                 "draws": (self.draws >= 1, "1 or more"),
                 "smaller_share": (0 <= self.smaller_share <= 1, "a share from 0 to 1"),
                 "most_reduction": (self.most_reduction >= 1, "1 or more"),
+                "odd_share": (0 <= self.odd_share <= 1, "a share from 0 to 1"),
             },
         )
 
@@ -156,10 +162,20 @@ class PoolClips:
             hq, flow = self.pictures.stills(count, rng), None
         else:
             hq, flow = self.pictures.clips(count, self.frames, rng)
+        # Nothing is drawn without a share, so that older runs go on as they began.
+        odd = int(rng.binomial(count, self.config.odd_share)) if self.config.odd_share else 0
+        drawn = odd // 2  # of these, charts
+        coloured = slice(count - odd, count - drawn)
+        hq[coloured] = recoloured(hq[coloured], rng)
         lq = self.bank.degrade(hq, rng, generator)
         light = int(rng.binomial(count, self.config.light_share))
         if light:
             lq[:light] = lightly_degraded(hq[:light], rng)
+        if drawn:
+            true, small = charts(drawn, lq.shape[-1], rng, hq.device)
+            hq[-drawn:], lq[-drawn:] = true[:, None], small[:, None]
+            if flow is not None:
+                flow[-drawn:] = 0
         start = number % self.slots * count
         rows = slice(start, start + count)
         self.hq[rows] = (255 * hq).round().byte()

@@ -75,6 +75,27 @@ def test_what_is_drawn_belongs_together(pictures: Pictures):
     assert own < 0.8 * distance.mean()
 
 
+def test_odd_clips_are_the_last_of_a_refill(pictures: Pictures):
+    """All odd: half in other colours, half charts, which stand still and lost nothing."""
+    config = PoolConfig(held=8, at_a_time=8, warm_refills=0, light_share=0.0, draws=8)
+    plain, odd = (
+        PoolClips(pictures, frames=3, clips=1, crop=SIZE, seed=1, config=one)
+        for one in (config, replace(config, odd_share=1.0))
+    )
+    for pool in (plain, odd):
+        drawn(pool, 0)
+    moved = odd.flow.flatten(1).abs().sum(1) > 0
+    assert moved.tolist() == [True] * 4 + [False] * 4
+    assert torch.equal(odd.flow[:4], plain.flow[:4])
+    assert (odd.hq[:4].float() - plain.hq[:4].float()).abs().flatten(1).mean(1).min() > 10
+    charts = odd.hq[4:]
+    assert torch.equal(charts[:, :1].expand_as(charts), charts)
+    again = torch.nn.functional.interpolate(
+        odd.lq[4:, 0].float(), scale_factor=4, mode="bicubic"
+    ).clamp(0, 255)
+    assert (again - charts[:, 0].float()).abs().mean() < 10
+
+
 def test_a_camera_s_full_size_is_halved(photographs: list[Path], tmp_path: Path):
     """What is soft at its full size is not taken for sharp ground truth."""
     large = tmp_path / "large.png"
@@ -205,7 +226,10 @@ def test_a_draw_sees_the_refills_that_are_due(pictures: Pictures):
     assert kept == {tuple(clip.flatten()[:50].tolist()) for clip in again.hq}
 
 
-@pytest.mark.parametrize("wrong", [{"held": 2}, {"refill_every": 0}, {"light_share": 1.1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"held": 2}, {"refill_every": 0}, {"light_share": 1.1}, {"odd_share": 1.1}],
+)
 def test_pool_settings_check_themselves(wrong: dict):
     with pytest.raises(OptionError, match=next(iter(wrong))):
         replace(SMALL, **wrong)

@@ -1,0 +1,88 @@
+"""Pictures that no camera takes, but people have: drawings, screens, test charts, noise.
+
+A network that draws and was never shown them may answer with numbers of any size (our decision:
+docs/decisions.md, "Some clips are pictures that no camera takes").
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dloral.frames.resize import resize_bicubic
+
+LARGEST_PERIOD = 8
+"""Pixels of the small frames after which a pattern comes again."""
+
+PURE_SHARE = 0.6
+"""Of the colours' channels, how many are 0 or 1."""
+
+
+def recoloured(frames: Tensor, rng: np.random.Generator) -> Tensor:
+    """Frames (N,T,3,H,W) in [0, 1] with each clip's colours mixed anew, stretched and clamped:
+    negatives, single colours, flat parts at both ends of the range."""
+    count = len(frames)
+    mix = rng.standard_normal((count, 3, 3)) * rng.uniform(0.5, 3.0, (count, 1, 1))
+    middle = rng.uniform(0, 1, (count, 1, 3, 1, 1))
+    matrix, offset = (torch.from_numpy(part).to(frames) for part in (mix, middle))
+    return (torch.einsum("nij,ntjhw->ntihw", matrix, frames - 0.5) + offset).clamp(0, 1)
+
+
+def charts(
+    count: int, side: int, rng: np.random.Generator, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """(true (N,3,4S,4S), small (N,3,S,S)) in [0, 1]: two colours in a pattern of whole pixels, or
+    noise. The truth is the small picture enlarged (bicubic): it lost nothing."""
+    made = np.stack([_chart(side, rng) for _ in range(count)])
+    small = torch.from_numpy(made).to(device)
+    return resize_bicubic(small, 4 * side, 4 * side, "pil"), small
+
+
+def _chart(side: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """(3,S,S)."""
+    two = rng.random((2, 3, 1, 1))
+    two = np.where(rng.random(two.shape) < PURE_SHARE, two.round(), two)
+    strength = PATTERNS[rng.integers(len(PATTERNS))](side, rng)
+    return (two[0] + strength * (two[1] - two[0])).astype(np.float32)
+
+
+# Each gives (S,S) or (3,S,S): how much of the second colour is where.
+
+
+def _flat(side: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    return np.full((side, side), float(rng.integers(2)))
+
+
+def _edge(side: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    y, x = np.mgrid[:side, :side] - rng.uniform(0.2, 0.8) * side
+    angle = rng.uniform(0, 2 * np.pi)
+    return np.clip(np.cos(angle) * x + np.sin(angle) * y + 0.5, 0.0, 1.0)
+
+
+def _ramp(side: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    ramp = np.tile(np.linspace(0, 1, side), (side, 1))
+    return ramp.T if rng.integers(2) else ramp
+
+
+def _stripes(side: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    period = rng.integers(2, LARGEST_PERIOD + 1)
+    stripes = np.tile(np.arange(side) % period < max(1, period // 2), (side, 1)).astype(float)
+    return stripes.T if rng.integers(2) else stripes
+
+
+def _checks(side: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    y, x = np.mgrid[:side, :side] // rng.integers(1, LARGEST_PERIOD // 2 + 1)
+    return (y + x) % 2 * 1.0
+
+
+def _dots(side: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """From one pixel in a hundred to half of them, of each channel or of all at once."""
+    channels = rng.choice([1, 3])
+    return (rng.random((channels, side, side)) < 0.5 * 10 ** rng.uniform(-1.7, 0)) * 1.0
+
+
+def _noise(side: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    return rng.random((rng.choice([1, 3]), side, side))
+
+
+PATTERNS = (_flat, _edge, _ramp, _stripes, _checks, _dots, _noise)
