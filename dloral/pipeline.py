@@ -138,7 +138,7 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
         ``lq_latents`` (B,C,h,w) and ``previous_latents`` (K,B,C,h,w), nearest first, come from
         :meth:`encode`; ``small_frames`` (B,3,h,w) and ``previous_small_frames`` (K,B,3,h,w) are
         the same frames by :func:`shrink_for_flow`. Every predecessor is warped to the current
-        frame; retrieval is averaged over them, ``aligned`` is the nearest (notes, steps 2 to 4).
+        frame; retrieval looks at all of them, ``aligned`` is the nearest (notes, steps 2 to 4).
         With K = 0 a frame stands alone: both are the current latents.
         """
         window, batch = previous_latents.shape[:2]
@@ -152,8 +152,8 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
             aligned = self.warp(previous_latents.flatten(0, 1), flow_current_to_previous)
         aligned_window = aligned.unflatten(0, (window, batch))
         with stage(RETRIEVE):
-            found = [self.retrieval.retrieve(lq_latents, aligned) for aligned in aligned_window]
-            return lq_latents + torch.stack(found).mean(dim=0), aligned_window[0]
+            found = self.retrieval.retrieve(lq_latents, aligned_window)
+            return lq_latents + found, aligned_window[0]
 
     def warp(self, previous_latents: Tensor, flow_current_to_previous: Tensor) -> Tensor:
         """Latents (B,C,h,w) brought to where the flow (B,2,h,w), in cells, sees them now."""

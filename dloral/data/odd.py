@@ -4,6 +4,8 @@ A network that draws and was never shown them may answer with numbers of any siz
 docs/decisions.md, "Some clips are pictures that no camera takes").
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,6 +15,8 @@ from dloral.frames.resize import resize_bicubic
 
 LARGEST_PERIOD = 8
 """Pixels of the small frames after which a pattern comes again."""
+
+Strength = NDArray[Any]  # (S,S) or (3,S,S): how much of the second colour is where, 0 to 1
 
 PURE_SHARE = 0.6
 """Of the colours' channels, how many are 0 or 1."""
@@ -46,42 +50,40 @@ def _chart(side: int, rng: np.random.Generator) -> NDArray[np.float32]:
     return (two[0] + strength * (two[1] - two[0])).astype(np.float32)
 
 
-# Each gives (S,S) or (3,S,S): how much of the second colour is where.
-
-
-def _flat(side: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def _flat(side: int, rng: np.random.Generator) -> Strength:
     return np.full((side, side), float(rng.integers(2)))
 
 
-def _edge(side: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def _edge(side: int, rng: np.random.Generator) -> Strength:
     y, x = np.mgrid[:side, :side] - rng.uniform(0.2, 0.8) * side
     angle = rng.uniform(0, 2 * np.pi)
     return np.clip(np.cos(angle) * x + np.sin(angle) * y + 0.5, 0.0, 1.0)
 
 
-def _ramp(side: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def _ramp(side: int, rng: np.random.Generator) -> Strength:
     ramp = np.tile(np.linspace(0, 1, side), (side, 1))
     return ramp.T if rng.integers(2) else ramp
 
 
-def _stripes(side: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    period = rng.integers(2, LARGEST_PERIOD + 1)
-    stripes = np.tile(np.arange(side) % period < max(1, period // 2), (side, 1)).astype(float)
+def _stripes(side: int, rng: np.random.Generator) -> Strength:
+    period = int(rng.integers(2, LARGEST_PERIOD + 1))
+    one = [float(place % period < period // 2) for place in range(side)]
+    stripes = np.tile(one, (side, 1))
     return stripes.T if rng.integers(2) else stripes
 
 
-def _checks(side: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    y, x = np.mgrid[:side, :side] // rng.integers(1, LARGEST_PERIOD // 2 + 1)
+def _checks(side: int, rng: np.random.Generator) -> Strength:
+    y, x = np.mgrid[:side, :side] // int(rng.integers(1, LARGEST_PERIOD // 2 + 1))
     return (y + x) % 2 * 1.0
 
 
-def _dots(side: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def _dots(side: int, rng: np.random.Generator) -> Strength:
     """From one pixel in a hundred to half of them, of each channel or of all at once."""
     channels = rng.choice([1, 3])
     return (rng.random((channels, side, side)) < 0.5 * 10 ** rng.uniform(-1.7, 0)) * 1.0
 
 
-def _noise(side: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def _noise(side: int, rng: np.random.Generator) -> Strength:
     return rng.random((rng.choice([1, 3]), side, side))
 
 

@@ -28,6 +28,11 @@ GPU_ELEMENTS = 2**23
 faster; a tile has all keys."""
 
 
+LEAST_DOUBT = 2.0**-8
+"""What a gate leaves to the current frame at least, where trust becomes odds: bfloat16's last step
+below 1."""
+
+
 class CrossFrameRetrieval(ModelMixin, ConfigMixin):
     """``retrieved = current + proj(weights V)``; queries from current, the rest from aligned.
 
@@ -66,26 +71,38 @@ class CrossFrameRetrieval(ModelMixin, ConfigMixin):
 
     def forward(self, current_latents: Tensor, aligned_latents: Tensor) -> Tensor:
         """(B,C,h,w), (B,C,h,w) -> retrieved latents (B,C,h,w)."""
-        return current_latents + self.retrieve(current_latents, aligned_latents)
+        return current_latents + self.retrieve(current_latents, aligned_latents[None])
 
     @apply_forward_hook  # CPU offloading otherwise moves a module for its forward() alone
-    def retrieve(self, current_latents: Tensor, aligned_latents: Tensor) -> Tensor:
-        """The addition alone, so that a window of several predecessors can average it."""
-        found = self._anywhere(current_latents, aligned_latents)
-        return (
-            found
-            if self.gate is None
-            else found + self.at_the_place(current_latents, aligned_latents)
-        )
+    def retrieve(self, current_latents: Tensor, aligned_window: Tensor) -> Tensor:
+        """The addition alone, from K predecessors (K,B,C,h,w): what was found anywhere in them is
+        averaged, as in the paper; the small picture is weighed by :meth:`at_the_place`."""
+        found = [self._anywhere(current_latents, aligned) for aligned in aligned_window]
+        average = found[0] if len(found) == 1 else torch.stack(found).mean(dim=0)
+        if self.gate is None:
+            return average
+        return average + self.at_the_place(current_latents, aligned_window)
 
-    def at_the_place(self, current_latents: Tensor, aligned_latents: Tensor) -> Tensor:
-        """The addition of the small picture alone, from the same place (B,C,h,w); 0 without one."""
+    def at_the_place(self, current_latents: Tensor, aligned_window: Tensor) -> Tensor:
+        """The addition of the small picture alone, from the same place (B,C,h,w); 0 without one.
+
+        A gate says how far one predecessor is to be trusted against the current frame. Of several
+        (K,B,C,h,w) that is taken for odds: with trust of a half in each, all frames count the same,
+        so noise falls with their number, where an average of additions leaves the current frame
+        its half (our decision).
+        """
         nothing = torch.zeros_like(current_latents)
         if self.gate is None:
             return nothing
         picture = slice(-self.config.picture_channels, None)
-        now, before = current_latents[:, picture], aligned_latents[:, picture]
-        nothing[:, picture] = self.gate(now, before) * (before - now)
+        now = current_latents[:, picture]
+        earlier = aligned_window[:, :, picture]
+        trusts = [self.gate(now, before) for before in earlier]
+        if len(trusts) == 1:
+            nothing[:, picture] = trusts[0] * (earlier[0] - now)
+            return nothing
+        odds = torch.stack([trust / (1 - trust).clamp(min=LEAST_DOUBT) for trust in trusts])
+        nothing[:, picture] = (odds * (earlier - now)).sum(dim=0) / (1 + odds.sum(dim=0))
         return nothing
 
     def _anywhere(self, current_latents: Tensor, aligned_latents: Tensor) -> Tensor:

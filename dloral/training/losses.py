@@ -89,6 +89,13 @@ def sharpened(frames: Tensor, amount: float = 0.5) -> Tensor:
     return (frames + amount * (frames - smooth)).clamp(0, 1)
 
 
+def tempered(losses: Tensor, usual: float) -> Tensor:
+    """``losses`` (B,), 0 or more: as they are far below ``usual``, above it growing as their
+    logarithm, so that a sample on which a network gives numbers of any size does not drown the
+    others (our decision)."""
+    return usual * (losses / usual).log1p()
+
+
 def temporal_difference(
     frames: Tensor,
     previous_frames: Tensor,

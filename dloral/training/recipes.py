@@ -113,6 +113,16 @@ DRAWING_LOOP = LoopConfig(
 """SOAP at a rate that blocks stand while they learn apart. Only a convolution of the enlarged input
 leads to them, which learns as fast as they do at five times the rate (our decision)."""
 
+POOL = PoolConfig(
+    held=1440,
+    at_a_time=12,
+    refill_every=60,
+    warm_refills=30,
+    light_share=0.2,
+    smaller_share=0.3,
+    odd_share=0.2,
+)
+
 COMPACT_CPU = ChainConfig(
     sizes=CompactSizes(
         decoder_blocks=16,
@@ -173,14 +183,7 @@ COMPACT_CPU = ChainConfig(
         ),
     ),
     algorithm1_loop=replace(ALGORITHM1_LOOP, steps=2800, learning_rate=1e-3, decay_steps=1200),
-    pool=PoolConfig(
-        held=1440,
-        at_a_time=12,
-        refill_every=60,
-        warm_refills=30,
-        light_share=0.2,
-        smaller_share=0.25,
-    ),
+    pool=POOL,
     film_shots=160,
 )
 """The compact model from nothing, on two cores: flow net, drawing, base, decoder, Algorithm 1.
@@ -194,7 +197,7 @@ COMPACT_GPU = replace(
     drawing=DrawingConfig(clips=64),
     base=replace(COMPACT_CPU.base, clips=32, crop=160),
     algorithm1=replace(COMPACT_CPU.algorithm1, clips=24, crop=160),
-    pool=PoolConfig(held=3000, at_a_time=48, light_share=0.2, smaller_share=0.25),
+    pool=replace(POOL, held=3000, at_a_time=48, refill_every=5, warm_refills=12),
     film_shots=1600,
 )
 """The same on one GPU, with clips made there."""

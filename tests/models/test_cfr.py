@@ -143,7 +143,8 @@ def test_bfloat16_is_close(retrieval: CrossFrameRetrieval) -> None:
     current, aligned = latents(16, 16), latents(16, 16, seed=1)
     with torch.no_grad():
         full = retrieval(current, aligned) - current
-        found = retrieval.bfloat16().retrieve(current.bfloat16(), aligned.bfloat16()).float()
+        half = current.bfloat16(), aligned[None].bfloat16()
+        found = retrieval.bfloat16().retrieve(*half).float()
     assert (found - full).abs().mean() < 0.03 * full.abs().mean()
 
 
@@ -179,8 +180,8 @@ def test_without_a_temperature_a_larger_picture_of_the_same_changes_nothing():
     torch.manual_seed(0)
     retrieval = CrossFrameRetrieval(4, 2, 8, temperature=None)
     current, aligned = torch.randn(1, 4, 4, 6), torch.randn(1, 4, 4, 6)
-    alone = retrieval.retrieve(current, aligned)
-    twice = retrieval.retrieve(torch.cat([current] * 2, 3), torch.cat([aligned] * 2, 3))
+    alone = retrieval.retrieve(current, aligned[None])
+    twice = retrieval.retrieve(torch.cat([current] * 2, 3), torch.cat([aligned] * 2, 3)[None])
     assert alone.abs().max() > 1e-3
     assert torch.allclose(twice[..., :6], alone, atol=1e-6)
 
@@ -219,13 +220,36 @@ def gated(trust: float) -> CrossFrameRetrieval:
 def test_the_small_picture_is_mixed_at_its_place(trust: float) -> None:
     retrieval = gated(trust)
     current, aligned = torch.randn(2, 2, 13, 5, 6)
-    added = retrieval.at_the_place(current, aligned)
+    added = retrieval.at_the_place(current, aligned[None])
     assert not added[:, :1].any()
     wanted = trust * (aligned - current)[:, 1:]
     torch.testing.assert_close(added[:, 1:], wanted)
     torch.nn.init.zeros_(retrieval.proj.weight)
     torch.nn.init.zeros_(retrieval.proj.bias)
     torch.testing.assert_close(retrieval(current, aligned), current + added)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("trust", "shares"), [(0.5, (1, 1, 1, 1)), (0.75, (1, 3, 3, 3))])
+def test_several_predecessors_share_by_odds(trust: float, shares: tuple[int, ...]) -> None:
+    """Trusted by a half, all four frames count the same, and their noise falls to a half."""
+    retrieval = gated(trust)
+    current, window = torch.randn(1, 13, 30, 30), torch.randn(3, 1, 13, 30, 30)
+    steadied = (current + retrieval.at_the_place(current, window))[:, 1:]
+    parts = zip(shares, (current, *window), strict=True)
+    wanted = sum(share * frame[:, 1:] for share, frame in parts) / sum(shares)
+    torch.testing.assert_close(steadied, wanted)
+    if trust == 0.5:
+        assert float(steadied.std()) == pytest.approx(0.5, abs=0.02)
+
+
+@torch.no_grad()
+def test_a_window_averages_what_it_found_anywhere() -> None:
+    torch.manual_seed(0)
+    retrieval = CrossFrameRetrieval(4, 2, 8, temperature=7.0)
+    current, window = torch.randn(1, 4, 5, 6), torch.randn(3, 1, 4, 5, 6)
+    alone = torch.stack([retrieval(current, aligned) - current for aligned in window])
+    torch.testing.assert_close(retrieval.retrieve(current, window), alone.mean(dim=0))
 
 
 @torch.no_grad()
@@ -244,4 +268,4 @@ def test_trust_is_a_places_and_not_a_colours() -> None:
 @torch.no_grad()
 def test_a_frame_that_is_its_own_predecessor_gains_nothing() -> None:
     current = torch.randn(1, 13, 4, 4)
-    assert not gated(0.5).at_the_place(current, current).any()
+    assert not gated(0.5).at_the_place(current, current[None]).any()

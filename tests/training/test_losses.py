@@ -29,6 +29,7 @@ from dloral.training.losses import (
     grid,
     l2,
     sharpened,
+    tempered,
     temporal_difference,
 )
 from dloral.training.objective import Objective, Restored
@@ -386,3 +387,16 @@ def test_detail_is_of_the_grey_picture():
     fringed[:, 2, :, ::2] -= 0.2
     assert detail(fringed, grey) < 1e-3
     assert detail(fringed.mean(dim=1, keepdim=True) + 0.2 * torch.rand(32, 32), grey) > 0.02
+
+
+def test_a_loss_of_any_size_does_not_drown_the_others() -> None:
+    """Small ones stay as they are; of large ones each doubling weighs the same."""
+    losses = torch.tensor([0.001, 0.1, 1e3, 2e3, 1e10], requires_grad=True)
+    found = tempered(losses, 0.1)
+    (gradient,) = torch.autograd.grad(found.sum(), losses)
+    found = found.detach()
+    assert float(found[0]) == pytest.approx(0.001, rel=0.01)
+    assert float(found[1]) == pytest.approx(0.1 * np.log(2))
+    assert float(found[3] - found[2]) == pytest.approx(0.1 * np.log(2), rel=1e-3)
+    assert (gradient * losses <= 0.1).all()
+    assert float(gradient[0]) == pytest.approx(1, rel=0.02)

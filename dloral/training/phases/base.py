@@ -168,7 +168,7 @@ class BasePhase(Phase):
                 keep = aligned.to(latents.device)[:, None, None, None, None]
                 before = torch.where(keep, before, latents)
         now, before = (part[:, first:].flatten(0, 1) for part in (latents, before))
-        retrieved = now + pipe.retrieval.at_the_place(now, before)
+        retrieved = now + pipe.retrieval.at_the_place(now, before[None])
         refined = pipe.refine(before, retrieved, None)
         clips = _later(clips, first)
         with self.objective.watching():

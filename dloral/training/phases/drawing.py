@@ -20,8 +20,11 @@ from dloral.frames.resize import resize_bicubic
 from dloral.models.vae import CompactVAE
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.hints import Hints
-from dloral.training.losses import charbonnier, gradient
+from dloral.training.losses import charbonnier, gradient, tempered
 from dloral.training.phases.phase import Phase
+
+USUAL = {"teacher_charbonnier": 0.1, "teacher_gradient": 0.2, "hints": 1.0}
+"""What a decoder that draws stays well below."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +97,14 @@ class DrawingPhase(Phase):
     def losses(self, draw: Draw) -> dict[str, Tensor]:
         config, done = self.config, draw.step / self.steps
         frames, answers, hints = self._drawn(self.source.draw(draw), config.apart)
+        found = {
+            "teacher_charbonnier": (charbonnier(frames, answers), 1.0),
+            "teacher_gradient": (gradient(frames, answers), config.gradient),
+            "hints": (hints, config.hints + done * (config.late_hints - config.hints)),
+        }
         return {
-            "teacher_charbonnier": charbonnier(frames, answers).mean(),
-            "teacher_gradient": config.gradient * gradient(frames, answers).mean(),
-            "hints": (config.hints + done * (config.late_hints - config.hints)) * hints.mean(),
+            name: weight * tempered(losses, USUAL[name]).mean()
+            for name, (losses, weight) in found.items()
         }
 
     def _drawn(self, clips: Clips, apart: bool = False) -> tuple[Tensor, Tensor, Tensor]:
