@@ -19,6 +19,7 @@ import dloral
 from dloral.cli import main
 from dloral.data.clips import Clips, Draw
 from dloral.data.manifest import list_files, save_manifest
+from dloral.data.pool import PoolConfig
 from dloral.errors import DLoRALError, OptionError
 from dloral.models.srvgg import SRVGG
 from dloral.training.chain import run_chain
@@ -324,7 +325,7 @@ def test_the_cards_command_gives_the_settings_of_the_shipped_weights() -> None:
     ]
     given = json.loads(json.dumps(settings_of(with_changes(COMPACT_CPU, settings))))
     figures = json.loads((EMBEDDED["compact"] / "card-figures.json").read_text())
-    defaults = json.loads(json.dumps(settings_of(ChainConfig())))
+    defaults = json.loads(json.dumps(settings_of(ChainConfig(pool=PoolConfig()))))
     came_later = given.keys() - figures["plan"]["settings"].keys()
     trained = {name: defaults.get(name) for name in came_later} | figures["plan"]["settings"]
 
