@@ -119,7 +119,8 @@ def make(args: argparse.Namespace) -> None:
             frame = rng.randrange(len(ours))
             large(beside(*(part[frame] for part in sides))).save(args.output / f"{name}.png")
         key[name] = {"ours": "left" if left else "right", "clip": clips[index].name}
-    about = {"ours": args.ours, "other": args.other, "seed": args.seed, "pairs": key}
+    names = {side: Path(getattr(args, side)).name for side in ("ours", "other")}  # no one's folders
+    about = names | {"seed": args.seed, "pairs": key}
     (args.output / "key.json").write_text(json.dumps(about, indent=1))
 
 
