@@ -55,8 +55,9 @@ def _flat(side: int, rng: np.random.Generator) -> Strength:
 
 
 def _edge(side: int, rng: np.random.Generator) -> Strength:
-    y, x = np.mgrid[:side, :side] - rng.uniform(0.2, 0.8) * side
-    angle = rng.uniform(0, 2 * np.pi)
+    """Of any direction, half of them between two rows or columns, as on screens."""
+    y, x = np.mgrid[:side, :side] - round(rng.uniform(0.2, 0.8) * side)
+    angle = np.pi / 2 * rng.integers(4) if rng.integers(2) else rng.uniform(0, 2 * np.pi)
     return np.clip(np.cos(angle) * x + np.sin(angle) * y + 0.5, 0.0, 1.0)
 
 
