@@ -19,7 +19,7 @@ from dloral.data.pictures import Pictures
 from dloral.data.spec import check
 from dloral.frames.resize import LATENT_STRIDE, resize_bicubic
 
-WHOLE_SHARE = 0.5
+SMALLEST_SCALE_SHARE = 0.5
 """Of the micro-batches for smaller scales, those for the smallest: what people ask for is 2, not
 something near it."""
 
@@ -133,7 +133,7 @@ class PoolClips:
         if not self.config.smaller_share or rng.random() >= self.config.smaller_share:
             return self.crop
         most = min(self.config.size(self.crop), self.hq.shape[-1]) // LATENT_STRIDE
-        if rng.random() < WHOLE_SHARE:
+        if rng.random() < SMALLEST_SCALE_SHARE:
             return most * LATENT_STRIDE
         return int(rng.integers(self.crop // LATENT_STRIDE, most + 1)) * LATENT_STRIDE
 
