@@ -265,7 +265,7 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
         check_lora_scales(consistency, detail)
         self.unet.set_scales(consistency=consistency, detail=detail, merge=merge)
         if isinstance(self.vae, CompactVAE):
-            self.vae.set_scales(detail=detail)
+            self.vae.set_scales(consistency=consistency, detail=detail)
 
     # What people call ------------------------------------------------------------------------
 

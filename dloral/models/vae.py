@@ -19,12 +19,11 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
-from dloral.models.adapters import DETAIL
+from dloral.models.adapters import ADAPTERS
 from dloral.models.prelu import PReLU
 
 PATCH = 4  # pixels a side that pixel-unshuffle folds into channels
 FOLD = 2  # places a side, of the frame at 1/4, that a latent cell holds
-HEAD_ADAPTERS = (DETAIL,)  # LoRAs that have a part in the decoder
 PICTURE = 3 * FOLD**2  # channels of a latent cell that hold the small picture
 
 
@@ -101,20 +100,20 @@ class DirectHead(nn.Module):
         self.scales: Tensor
 
     def add_adapters(self, rank: int) -> None:
-        """D-LoRA's part beside the convolution, as PEFT has LoRAs: gaussian, then zeros."""
-        for name in HEAD_ADAPTERS:
+        """A LoRA of each name beside the convolution, as PEFT has them: gaussian, then zeros."""
+        for name in ADAPTERS:
             down = nn.Conv2d(self.conv.in_channels, rank, 3, padding=1, bias=False)
             up = nn.Conv2d(rank, self.conv.out_channels, 1, bias=False)
             nn.init.normal_(down.weight, std=1 / rank)
             nn.init.zeros_(up.weight)
             self.lora_down[name], self.lora_up[name] = down, up
-        self.register_buffer("scales", torch.ones(len(HEAD_ADAPTERS)))
+        self.register_buffer("scales", torch.ones(len(ADAPTERS)))
 
     def forward(self, features: Tensor, folded: Tensor) -> Tensor:
         means = folded.unflatten(1, (3, PATCH**2)).mean(dim=2)
         seen = torch.cat([features, means], dim=1)
         drawn = self.conv(seen)
-        # Live, not merged: a hundredth of the decoder's arithmetic.
+        # Live, not merged: both together are a fiftieth of the decoder's arithmetic.
         for index, (down, up) in enumerate(
             zip(self.lora_down.values(), self.lora_up.values(), strict=True)
         ):
@@ -145,8 +144,8 @@ class CompactVAE(ModelMixin, ConfigMixin):
     its size. What changes them on the way (a steadier predecessor, the UNet) changes the frame that
     the decoder sees and adds to (our decision: docs/decisions.md, "Latents hold a small picture").
 
-    ``head_rank``: of D-LoRA's part on the direct head's convolution; 0 without one (our decision:
-    docs/decisions.md, "D-LoRA reaches the decoder's last convolution").
+    ``head_rank``: of C-LoRA's and D-LoRA's part on the direct head's convolution; 0 without one
+    (our decision: docs/decisions.md, "Both LoRAs reach the decoder's last convolution").
     """
 
     latent_stride = 2 * PATCH
@@ -210,28 +209,26 @@ class CompactVAE(ModelMixin, ConfigMixin):
             self.add_adapters(head_rank)
 
     def add_adapters(self, rank: int) -> None:
-        """D-LoRA on the direct head's convolution, which at first changes nothing. ValueError for a
-        decoder without such a head."""
+        """Both LoRAs on the direct head's convolution, which at first change nothing. ValueError
+        for a decoder without such a head."""
         if not isinstance(self.finish, DirectHead):
-            raise ValueError("D-LoRA on the decoder's last convolution needs direct_head")
+            raise ValueError("LoRAs on the decoder's last convolution need direct_head")
         self.finish.add_adapters(rank)
         self.register_to_config(head_rank=rank)
 
-    def set_scales(self, *, detail: float) -> None:
-        """How much of D-LoRA the head has from now on; nothing without it."""
+    def set_scales(self, *, consistency: float, detail: float) -> None:
+        """How much of each LoRA the head has from now on; nothing without them."""
         if isinstance(self.finish, DirectHead) and self.config.head_rank:
-            self.finish.scales.fill_(detail)
+            self.finish.scales.copy_(torch.tensor([consistency, detail]))
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """With D-LoRA at 1, wherever the dial stands."""
-        stood = 1.0
-        if isinstance(self.finish, DirectHead) and self.config.head_rank:
-            stood = float(self.finish.scales)
-        self.set_scales(detail=1.0)
+        """With the LoRAs at 1, wherever the dials stand."""
+        stood = getattr(self.finish, "scales", torch.ones(len(ADAPTERS))).tolist()
+        self.set_scales(consistency=1.0, detail=1.0)
         try:
             super().save_pretrained(save_directory, **kwargs)
         finally:
-            self.set_scales(detail=stood)
+            self.set_scales(consistency=stood[0], detail=stood[1])
 
     # The two hooks: CPU offloading otherwise moves a module for its forward() alone.
     @apply_forward_hook

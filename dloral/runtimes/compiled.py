@@ -46,7 +46,7 @@ class CompiledGenerator(FrameGenerator):
         self._graphs = graphs
         self._encode = self._compiled(ENCODE)
         self._at: dict[str, dict[tuple[float, ...], Run]] = {PREDICT: {}, DECODE: {}}
-        self._decoder_has_d_lora = any(
+        self._decoder_has_loras = any(
             n.startswith("vae.") and ".lora_" in n for n in weights_of(base)
         )
         self.set_scales()
@@ -59,8 +59,7 @@ class CompiledGenerator(FrameGenerator):
     def _at_scales(self, step: str) -> Run:
         """The step compiled for the scales of now."""
         kept = self._at[step]
-        of_the_decoder = self._scales[1:] if self._decoder_has_d_lora else ()
-        scales = self._scales if step == PREDICT else of_the_decoder
+        scales = self._scales if step == PREDICT or self._decoder_has_loras else ()
         run = kept.pop(scales, None) or self._compiled(step)
         kept[scales] = run  # the last one used is the last to go
         while len(kept) > KEPT_SCALES:

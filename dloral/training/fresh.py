@@ -28,7 +28,7 @@ class CompactSizes:
     """Widths of the compact model (our decision; measured in docs/decisions.md).
 
     ``latent_channels`` are those that learn; a ``small_picture`` brings its own. ``head_rank``: of
-    D-LoRA's part on the decoder's last convolution, which comes with the LoRAs of the UNet."""
+    the LoRAs on the decoder's last convolution, which come with those of the UNet."""
 
     latent_channels: int = 32
     vae_width: int = 64
@@ -56,7 +56,7 @@ def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
     """
     if sizes.head_rank and not sizes.direct_head:
         raise OptionError(
-            "D-LoRA on the decoder's last convolution needs a direct head",
+            "LoRAs on the decoder's last convolution need a direct head",
             remedy="give sizes.head_rank=0, or sizes.direct_head=True",
         )
     torch.manual_seed(seed)

@@ -130,7 +130,7 @@ COMPACT_CPU = ChainConfig(
         direct_head=True,
         small_picture=True,
         rectified=True,
-        head_rank=16,
+        head_rank=48,
         retrieval_reduction=2,
     ),
     rank=32,

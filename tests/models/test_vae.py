@@ -156,7 +156,7 @@ def test_a_small_picture_needs_the_input() -> None:
         CompactVAE(CHANNELS, 8, 1, 2, small_picture=True)
 
 
-def with_d_lora() -> CompactVAE:
+def with_loras() -> CompactVAE:
     torch.manual_seed(0)
     vae = CompactVAE(CHANNELS, 8, 1, 2, **ENDS["direct head"])
     vae.add_adapters(3)
@@ -166,24 +166,26 @@ def with_d_lora() -> CompactVAE:
 
 
 @torch.no_grad()
-def test_d_lora_in_the_head_changes_the_picture_by_its_scale() -> None:
-    vae, frames = with_d_lora(), torch.rand(2, 3, 16, 24) * 2 - 1
+def test_loras_of_the_head_change_the_picture_by_their_scales() -> None:
+    vae, frames = with_loras(), torch.rand(2, 3, 16, 24) * 2 - 1
     drawn = {}
-    for detail in (0.0, 1.0, 1.5):
-        vae.set_scales(detail=detail)
-        drawn[detail] = vae(frames)
+    for scales in ((0, 0), (1, 0), (0, 1), (0.5, 1.5)):
+        vae.set_scales(consistency=scales[0], detail=scales[1])
+        drawn[scales] = vae(frames)
     torch.manual_seed(0)
     plain = CompactVAE(CHANNELS, 8, 1, 2, **ENDS["direct head"])
-    assert torch.equal(drawn[0.0], plain(frames))
-    change = drawn[1.0] - drawn[0.0]
-    assert change.abs().max() > 0.1
-    torch.testing.assert_close(drawn[1.5], drawn[0.0] + 1.5 * change, atol=1e-5, rtol=0)
+    assert torch.equal(drawn[0, 0], plain(frames))
+    consistency, detail = drawn[1, 0] - drawn[0, 0], drawn[0, 1] - drawn[0, 0]
+    assert min(consistency.abs().max(), detail.abs().max()) > 0.1
+    assert not torch.allclose(consistency, detail)
+    wanted = drawn[0, 0] + 0.5 * consistency + 1.5 * detail
+    torch.testing.assert_close(drawn[0.5, 1.5], wanted, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
-def test_a_new_d_lora_in_the_head_changes_nothing() -> None:
-    vae, frames = with_d_lora(), torch.rand(1, 3, 16, 16)
-    vae.set_scales(detail=0)
+def test_new_loras_of_the_head_change_nothing() -> None:
+    vae, frames = with_loras(), torch.rand(1, 3, 16, 16)
+    vae.set_scales(consistency=0, detail=0)
     before = vae(frames)
     vae.add_adapters(2)
     assert torch.equal(vae(frames), before)
@@ -191,19 +193,19 @@ def test_a_new_d_lora_in_the_head_changes_nothing() -> None:
 
 
 @torch.no_grad()
-def test_d_lora_in_the_head_comes_back_from_a_folder(tmp_path: Path) -> None:
-    """At a scale of 1, wherever the dial stood."""
-    vae, frames = with_d_lora(), torch.rand(1, 3, 16, 16)
+def test_loras_of_the_head_come_back_from_a_folder(tmp_path: Path) -> None:
+    """At a scale of 1, wherever the dials stood."""
+    vae, frames = with_loras(), torch.rand(1, 3, 16, 16)
     before = vae(frames)
-    vae.set_scales(detail=0.3)
+    vae.set_scales(consistency=0.2, detail=0.3)
     assert not torch.equal(vae(frames), before)
     vae.save_pretrained(tmp_path)
     assert torch.equal(CompactVAE.from_pretrained(tmp_path)(frames), before)
     assert not torch.equal(vae(frames), before)
 
 
-def test_d_lora_in_the_head_needs_one() -> None:
-    with pytest.raises(ValueError, match="needs direct_head"):
+def test_loras_of_the_head_need_one() -> None:
+    with pytest.raises(ValueError, match="need direct_head"):
         CompactVAE(CHANNELS, 8, 1, 2, head_rank=4)
 
 
