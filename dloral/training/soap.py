@@ -20,7 +20,7 @@ MOMENT_DECAY = 0.98
 """Of the rows' and columns' second moments, a step."""
 
 SIDES = ("rows", "columns")
-LONGEST = 2048
+LONGEST = 640
 """A longer side of a matrix stays as it is: its eigenvectors would take longer than a step."""
 
 
