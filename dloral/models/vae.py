@@ -23,6 +23,7 @@ from dloral.models.adapters import ADAPTERS
 from dloral.models.prelu import PReLU
 
 PATCH = 4  # pixels a side that pixel-unshuffle folds into channels
+HELD_EVERY = 4  # rectified blocks, the features of one are held within a reach
 FOLD = 2  # places a side, of the frame at 1/4, that a latent cell holds
 PICTURE = 3 * FOLD**2  # channels of a latent cell that hold the small picture
 
@@ -48,11 +49,13 @@ class RectifiedBlock(nn.Module):
     """Two 3x3 convolutions, each followed by a PReLU, and nothing added: (B,C,H,W) -> (B,C,H,W).
 
     As two layers of Real-ESRGAN's small networks, so that it can learn to do what they do; a block
-    that ends in an addition cannot, for it would have to undo its input (our decision).
+    that ends in an addition cannot, for it would have to undo its input (our decision). With a
+    ``reach`` what leaves it is held within that, of either sign.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, reach: float = 0.0) -> None:
         super().__init__()
+        self.reach = reach
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.act1 = PReLU(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
@@ -63,7 +66,8 @@ class RectifiedBlock(nn.Module):
             nn.init.zeros_(conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act2(self.conv2(self.act1(self.conv1(x))))
+        features: Tensor = self.act2(self.conv2(self.act1(self.conv1(x))))
+        return features.clamp(-self.reach, self.reach) if self.reach else features
 
 
 class DoublingConv(nn.Conv2d):
@@ -138,7 +142,9 @@ class CompactVAE(ModelMixin, ConfigMixin):
     ``rectified``: the decoder's blocks are :class:`RectifiedBlock`, with a PReLU before the first,
     and beyond its border the frame is black, as for Real-ESRGAN's networks: a border that looks
     otherwise reaches as far in as there are layers. Their first layer also sees the small picture,
-    if there is one. Needs ``direct_head``.
+    if there is one. Needs ``direct_head``. ``reach``: the features of every fourth of them are held
+    within it, so that no picture makes them grow from block to block; 0 for none (our decision:
+    docs/decisions.md, "What a decoder draws has a reach").
 
     ``small_picture``: the last ``PICTURE`` of the latent channels hold the frame itself at 1/4 of
     its size. What changes them on the way (a steadier predecessor, the UNet) changes the frame that
@@ -166,6 +172,7 @@ class CompactVAE(ModelMixin, ConfigMixin):
         small_picture: bool = False,
         rectified: bool = False,
         head_rank: int = 0,
+        reach: float = 0.0,
     ) -> None:
         super().__init__()
         if small_picture and not decoder_sees_input:
@@ -175,6 +182,8 @@ class CompactVAE(ModelMixin, ConfigMixin):
             raise ValueError("a direct head needs decoder_sees_input, and is no upsample")
         if rectified and not direct_head:
             raise ValueError("rectified blocks need direct_head")
+        if reach and not rectified:
+            raise ValueError("a reach needs rectified blocks")
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(PATCH),
             nn.Conv2d(3 * PATCH**2, width, 3, padding=1),
@@ -185,7 +194,12 @@ class CompactVAE(ModelMixin, ConfigMixin):
         self.decoder = nn.Sequential(
             nn.Conv2d(latent_channels, 4 * width, 3, padding=1),
             nn.PixelShuffle(2),
-            *((RectifiedBlock if rectified else PlainBlock)(width) for _ in range(decoder_blocks)),
+            *(
+                RectifiedBlock(width, reach if (place + 1) % HELD_EVERY == 0 else 0.0)
+                if rectified
+                else PlainBlock(width)
+                for place in range(decoder_blocks)
+            ),
         )
         if decoder_sees_input:
             self.join = nn.Conv2d(3 * PATCH**2, width, 3, padding=1)

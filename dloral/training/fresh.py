@@ -28,7 +28,8 @@ class CompactSizes:
     """Widths of the compact model (our decision; measured in docs/decisions.md).
 
     ``latent_channels`` are those that learn; a ``small_picture`` brings its own. ``head_rank``: of
-    the LoRAs on the decoder's last convolution, which come with those of the UNet."""
+    the LoRAs on the decoder's last convolution, which come with those of the UNet. ``reach``: of
+    the features of rectified blocks; 0 for none."""
 
     latent_channels: int = 32
     vae_width: int = 64
@@ -47,6 +48,7 @@ class CompactSizes:
     small_picture: bool = False
     rectified: bool = False
     head_rank: int = 0
+    reach: float = 0.0
 
 
 def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
@@ -86,6 +88,7 @@ def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
             direct_head=sizes.direct_head,
             small_picture=sizes.small_picture,
             rectified=sizes.rectified,
+            reach=sizes.reach,
         ),
         unet=unet,
         flow=SPyNet(sizes.flow_levels, sizes.flow_channels),
