@@ -212,3 +212,33 @@ def test_loras_of_the_head_need_one() -> None:
 def test_rectified_blocks_need_a_direct_head() -> None:
     with pytest.raises(ValueError, match="rectified blocks need direct_head"):
         CompactVAE(rectified=True, decoder_sees_input=True)
+
+
+@torch.no_grad()
+def test_features_are_held_within_a_reach_at_every_fourth_block() -> None:
+    torch.manual_seed(0)
+    ends = ENDS["rectified"] | {"reach": 2.0}
+    vae = CompactVAE(CHANNELS, 8, 1, 9, **ends)
+    free = CompactVAE(CHANNELS, 8, 1, 9, **ENDS["rectified"])
+    free.load_state_dict(vae.state_dict())
+    reached: list[float] = []
+    for decoder in (vae, free):
+        for block in decoder.decoder[2:]:
+            block.register_forward_hook(
+                lambda _, __, features: reached.append(features.abs().max().item())
+            )
+        decoder(100 * torch.rand(1, 3, 16, 16))
+    held, grown = reached[:9], reached[9:]
+    assert [held[3], held[7]] == [2.0, 2.0]
+    assert held[:3] == grown[:3]
+    assert min(grown) > 2
+    assert held[8] < grown[8] / 5
+    vae.load_state_dict({name: 0.01 * weight for name, weight in vae.state_dict().items()})
+    free.load_state_dict(vae.state_dict())
+    frames = torch.rand(1, 3, 16, 16)
+    assert torch.equal(vae(frames), free(frames))
+
+
+def test_a_reach_needs_rectified_blocks() -> None:
+    with pytest.raises(ValueError, match="a reach needs rectified blocks"):
+        CompactVAE(decoder_sees_input=True, direct_head=True, reach=2.0)
