@@ -146,9 +146,7 @@ COMPACT_CPU = ChainConfig(
     blocks=DrawingConfig(apart=True, afresh=True),
     blocks_loop=DRAWING_LOOP,
     drawing=DrawingConfig(late_hints=0.1),
-    drawing_loop=replace(
-        DRAWING_LOOP, steps=7200, learning_rate=5e-4, decay_steps=7000, ema=0.995
-    ),
+    drawing_loop=replace(DRAWING_LOOP, steps=7200, learning_rate=5e-4, decay_steps=7000, ema=0.995),
     base=BaseConfig(
         clips=3,
         frames=2,
