@@ -23,7 +23,7 @@ from dloral.models.adapters import ADAPTERS
 from dloral.models.prelu import PReLU
 
 PATCH = 4  # pixels a side that pixel-unshuffle folds into channels
-HELD_EVERY = 4  # rectified blocks, the features of one are held within a reach
+HELD_EVERY = 4  # of so many rectified blocks, the last holds its features within the reach
 FOLD = 2  # places a side, of the frame at 1/4, that a latent cell holds
 PICTURE = 3 * FOLD**2  # channels of a latent cell that hold the small picture
 
@@ -175,15 +175,16 @@ class CompactVAE(ModelMixin, ConfigMixin):
         reach: float = 0.0,
     ) -> None:
         super().__init__()
-        if small_picture and not decoder_sees_input:
-            raise ValueError("a small picture needs decoder_sees_input")
         latent_channels -= PICTURE if small_picture else 0
-        if direct_head and (upsample or not decoder_sees_input):
-            raise ValueError("a direct head needs decoder_sees_input, and is no upsample")
-        if rectified and not direct_head:
-            raise ValueError("rectified blocks need direct_head")
-        if reach and not rectified:
-            raise ValueError("a reach needs rectified blocks")
+        wrong = {
+            "a small picture needs decoder_sees_input": small_picture and not decoder_sees_input,
+            "a direct head needs decoder_sees_input, and is no upsample": direct_head
+            and (upsample or not decoder_sees_input),
+            "rectified blocks need direct_head": rectified and not direct_head,
+            "a reach needs rectified blocks": reach and not rectified,
+        }
+        for message in (message for message, found in wrong.items() if found):
+            raise ValueError(message)
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(PATCH),
             nn.Conv2d(3 * PATCH**2, width, 3, padding=1),
@@ -194,12 +195,7 @@ class CompactVAE(ModelMixin, ConfigMixin):
         self.decoder = nn.Sequential(
             nn.Conv2d(latent_channels, 4 * width, 3, padding=1),
             nn.PixelShuffle(2),
-            *(
-                RectifiedBlock(width, reach if (place + 1) % HELD_EVERY == 0 else 0.0)
-                if rectified
-                else PlainBlock(width)
-                for place in range(decoder_blocks)
-            ),
+            *_blocks(width, decoder_blocks, rectified, reach),
         )
         if decoder_sees_input:
             self.join = nn.Conv2d(3 * PATCH**2, width, 3, padding=1)
@@ -302,6 +298,14 @@ class CompactVAE(ModelMixin, ConfigMixin):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.decode(self.encode(x)[0], return_dict=False, lq_frames=x)[0]
+
+
+def _blocks(width: int, count: int, rectified: bool, reach: float) -> list[nn.Module]:
+    """A decoder's blocks; of rectified ones every fourth has the reach."""
+    if not rectified:
+        return [PlainBlock(width) for _ in range(count)]
+    every = range(1, count + 1)
+    return [RectifiedBlock(width, 0.0 if place % HELD_EVERY else reach) for place in every]
 
 
 def _at_quarter_size(frames: Tensor) -> Tensor:

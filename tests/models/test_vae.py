@@ -230,8 +230,9 @@ def test_features_are_held_within_a_reach_at_every_fourth_block() -> None:
             )
         decoder(strong)
     held, grown = reached[:9], reached[9:]
-    assert max(held[3], held[7]) == 2
     assert held[:3] == grown[:3]
+    assert held[3] == 2 < grown[3]
+    assert held[7] <= 2
     vae.load_state_dict({name: 0.01 * weight for name, weight in vae.state_dict().items()})
     free.load_state_dict(vae.state_dict())
     frames = torch.rand(1, 3, 16, 16)
