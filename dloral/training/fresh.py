@@ -54,12 +54,18 @@ class CompactSizes:
 def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
     """A compact pipeline with fresh weights and no LoRAs yet; it starts as bicubic, nearly.
 
-    Raises :class:`OptionError` for a ``head_rank`` without ``direct_head``.
+    Raises :class:`OptionError` for a ``head_rank`` without ``direct_head``, and for a ``reach``
+    without ``rectified``.
     """
     if sizes.head_rank and not sizes.direct_head:
         raise OptionError(
             "LoRAs on the decoder's last convolution need a direct head",
             remedy="give sizes.head_rank=0, or sizes.direct_head=True",
+        )
+    if sizes.reach and not sizes.rectified:
+        raise OptionError(
+            "a reach of features needs rectified blocks",
+            remedy="give sizes.reach=0, or sizes.rectified=True",
         )
     torch.manual_seed(seed)
     picture = PICTURE if sizes.small_picture else 0

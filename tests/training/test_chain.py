@@ -186,6 +186,7 @@ def test_a_start_gives_its_flow_net_and_what_fits(
         "sizes.decoder_blocks=2",
         "sizes.rectified=False",
         "sizes.head_rank=0",
+        "sizes.reach=0",
         "sizes.direct_head=False",
         "sizes.finish_channels=4",
         "blocks=None",

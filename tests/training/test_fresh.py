@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dloral.errors import WeightsError
+from dloral.errors import OptionError, WeightsError
 from dloral.models.adapters import add_adapters
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.fresh import build_pipeline, take_over
+from dloral.training.fresh import CompactSizes, build_pipeline, take_over
 from dloral.training.plan import start_digest
 from dloral.training.start import TINY_SIZES
 
@@ -75,3 +75,15 @@ def test_a_start_that_is_missing_or_broken_is_one_line(tmp_path: Path) -> None:
     save_file({"vae.decoder.0.bias": torch.zeros(1)}, path)
     with pytest.raises(WeightsError, match="flow net"):
         take_over(build_pipeline(SIZES), str(path))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "line"),
+    [
+        (CompactSizes(reach=2.0), "a reach of features needs rectified blocks"),
+        (CompactSizes(head_rank=4), "LoRAs on the decoder's last convolution need a direct head"),
+    ],
+)
+def test_parts_that_a_decoder_has_no_place_for_are_one_line(sizes: CompactSizes, line: str):
+    with pytest.raises(OptionError, match=line):
+        build_pipeline(sizes)
