@@ -117,7 +117,7 @@ class DirectHead(nn.Module):
         means = folded.unflatten(1, (3, PATCH**2)).mean(dim=2)
         seen = torch.cat([features, means], dim=1)
         drawn = self.conv(seen)
-        # Live, not merged: both together are a fiftieth of the decoder's arithmetic.
+        # Live, not merged: of rank 48 both together are a 26th of the decoder's arithmetic.
         for index, (down, up) in enumerate(
             zip(self.lora_down.values(), self.lora_up.values(), strict=True)
         ):
@@ -183,7 +183,7 @@ class CompactVAE(ModelMixin, ConfigMixin):
             "rectified blocks need direct_head": rectified and not direct_head,
             "a reach needs rectified blocks": reach and not rectified,
         }
-        for message in (message for message, found in wrong.items() if found):
+        if message := next((message for message, found in wrong.items() if found), None):
             raise ValueError(message)
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(PATCH),
