@@ -1,7 +1,7 @@
 """A micro-batch of clips, and what everything that trains draws them from."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Protocol, Self
 
 import numpy as np
@@ -26,20 +26,39 @@ class Clips:
     ``hq_frames``, ``lq_frames``: (B,T,3,H,W) in [0, 1]. ``flow``: (B,T-1,2,H,W), from the current
     frame to the previous one (dx, dy) in pixels; NaN where it is not known, None where it is known
     of no clip. ``small_frames``: (B,T,3,h,w), the low-quality frames before they were enlarged,
-    None where they were not kept.
+    None where they were not kept. ``lossless``: (B,) bool, the clips whose small frames hold all of
+    the truth, so that a teacher has nothing to add; None where there is none.
     """
 
     hq_frames: Tensor
     lq_frames: Tensor
     flow: Tensor | None
     small_frames: Tensor | None = None
+    lossless: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Self:
         """The same clips on ``device``."""
-        flow, small = (
-            None if part is None else part.to(device) for part in (self.flow, self.small_frames)
+        return self._each(lambda part: part.to(device))
+
+    def rows(self, rows: slice) -> Self:
+        """Some of the clips."""
+        return self._each(lambda part: part[rows])
+
+    def frames_from(self, first: int) -> Self:
+        """The clips from a frame on, and the flow between what is left of them."""
+        flow = self.flow if self.flow is None else self.flow[:, first:]
+        small = None if self.small_frames is None else self.small_frames[:, first:]
+        return replace(
+            self,
+            hq_frames=self.hq_frames[:, first:],
+            lq_frames=self.lq_frames[:, first:],
+            flow=flow,
+            small_frames=small,
         )
-        return type(self)(self.hq_frames.to(device), self.lq_frames.to(device), flow, small)
+
+    def _each(self, made: Callable[[Tensor], Tensor]) -> Self:
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return type(self)(**{n: None if part is None else made(part) for n, part in parts.items()})
 
 
 def turned(

@@ -34,20 +34,23 @@ def recoloured(frames: Tensor, rng: np.random.Generator) -> Tensor:
 
 def charts(
     count: int, side: int, rng: np.random.Generator, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """(true (N,3,4S,4S), small (N,3,S,S)) in [0, 1]: two colours in a pattern of whole pixels, or
-    noise. The truth is the small picture enlarged (bicubic): it lost nothing."""
-    made = np.stack([_chart(side, rng) for _ in range(count)])
-    small = torch.from_numpy(made).to(device)
-    return resize_bicubic(small, 4 * side, 4 * side, "pil"), small
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(true (N,3,4S,4S), small (N,3,S,S), repeating (N,) bool), pictures in [0, 1]: two colours in
+    a pattern of whole pixels, or noise. The truth is the small picture enlarged (bicubic): it lost
+    nothing. Of what repeats a teacher makes other patterns, of the rest it makes crisper ones."""
+    made, repeating = zip(*(_chart(side, rng) for _ in range(count)), strict=True)
+    small = torch.from_numpy(np.stack(made)).to(device)
+    true = resize_bicubic(small, 4 * side, 4 * side, "pil")
+    return true, small, torch.tensor(repeating, device=device)
 
 
-def _chart(side: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """(3,S,S)."""
+def _chart(side: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], bool]:
+    """(3,S,S), and whether it repeats."""
     two = rng.random((2, 3, 1, 1))
     two = np.where(rng.random(two.shape) < PURE_SHARE, two.round(), two)
-    strength = PATTERNS[rng.integers(len(PATTERNS))](side, rng)
-    return (two[0] + strength * (two[1] - two[0])).astype(np.float32)
+    pattern = PATTERNS[rng.integers(len(PATTERNS))]
+    chart = two[0] + pattern(side, rng) * (two[1] - two[0])
+    return chart.astype(np.float32), pattern in REPEATING
 
 
 def _flat(side: int, rng: np.random.Generator) -> Strength:
@@ -88,4 +91,5 @@ def _noise(side: int, rng: np.random.Generator) -> Strength:
     return rng.random((rng.choice([1, 3]), side, side))
 
 
-PATTERNS = (_flat, _edge, _ramp, _stripes, _checks, _dots, _noise)
+REPEATING = (_stripes, _checks)
+PATTERNS = (_flat, _edge, _ramp, *REPEATING, _dots, _noise)

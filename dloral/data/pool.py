@@ -5,7 +5,7 @@ and float32 RGB in [0, 1] where they are used.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -102,6 +102,7 @@ class PoolClips:
         self.flow = torch.zeros(
             shape[0], frames - 1, 2, cells, cells, dtype=torch.float16, device=device
         )
+        self.lossless = torch.zeros(shape[0], dtype=torch.bool, device=device)
         self.refills = 0
 
     def draw(self, draw: Draw) -> Clips:
@@ -124,7 +125,8 @@ class PoolClips:
             )
         ]
         (hq, lq), flow = turned(parts[:2], parts[2], draw.rng)
-        return self._sized(hq.float() / 255, lq.float() / 255, flow.float())
+        clips = self._sized(hq.float() / 255, lq.float() / 255, flow.float())
+        return replace(clips, lossless=self.lossless[rows])
 
     def _cut_side(self, rng: np.random.Generator) -> int:
         """Pixels a side that are cut: the crop, or for smaller scales up to ``most_reduction``
@@ -175,17 +177,20 @@ class PoolClips:
         hq[coloured] = recoloured(hq[coloured], rng)
         lq = self.bank.degrade(hq, rng, generator)
         light = int(rng.binomial(count, self.config.light_share))
+        lossless = torch.zeros(count, dtype=torch.bool, device=hq.device)
         if light:
             lq[:light] = lightly_degraded(hq[:light], rng)
         if drawn:
-            true, small = charts(drawn, lq.shape[-1], rng, hq.device)
+            true, small, repeating = charts(drawn, lq.shape[-1], rng, hq.device)
             hq[-drawn:], lq[-drawn:] = true[:, None], small[:, None]
+            lossless[-drawn:] = repeating
             if flow is not None:
                 flow[-drawn:] = 0
         start = number % self.slots * count
         rows = slice(start, start + count)
         self.hq[rows] = (255 * hq).round().byte()
         self.lq[rows] = (255 * lq).round().byte()
+        self.lossless[rows] = lossless
         if flow is not None:
             self.flow[rows] = flow.half()
 

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -40,7 +41,7 @@ def enlarged(clips: Clips, device: torch.device | str = "cpu") -> Clips:
     clips = clips.to(device)
     lq_frames = resize_bicubic(clips.lq_frames.flatten(0, 1), *clips.hq_frames.shape[-2:])
     shape = clips.hq_frames.shape[:2]
-    return Clips(clips.hq_frames, lq_frames.unflatten(0, shape), clips.flow, clips.lq_frames)
+    return replace(clips, lq_frames=lq_frames.unflatten(0, shape), small_frames=clips.lq_frames)
 
 
 class _MicroBatches(Dataset["Clips | DLoRALError"]):

@@ -53,7 +53,8 @@ class Restored:
     flow between them (B,n-1,2,H,W) in pixels, or None; prompt embeddings (B*n, tokens, D) or None;
     small_frames (B,n,3,h,w): the low-quality frames before they were enlarged, or None;
     lq_frames (B,n,3,H,W): the enlarged ones, or None where no loss asks for them; retrieved
-    (B,n,C,h,w): the latents before they were refined, or None."""
+    (B,n,C,h,w): the latents before they were refined, or None; lossless (B,) bool: clips to which
+    a teacher has nothing to add, or None."""
 
     frames: Tensor
     hq_frames: Tensor
@@ -63,6 +64,21 @@ class Restored:
     small_frames: Tensor | None = None
     lq_frames: Tensor | None = None
     retrieved: Tensor | None = None
+    lossless: Tensor | None = None
+
+    def taught(self, answers: Tensor) -> Tensor:
+        """A teacher's answers (N,3,H,W), and the truth where it has nothing to add."""
+        if self.lossless is None:
+            return answers
+        return truth_where(self._lossless_frames(), self.hq_frames.flatten(0, 1), answers)
+
+    def as_taught(self, losses: Tensor) -> Tensor:
+        """Losses (N,) of a teacher's layers, 0 where it has nothing to add."""
+        return losses if self.lossless is None else losses * ~self._lossless_frames()
+
+    def _lossless_frames(self) -> Tensor:
+        assert self.lossless is not None
+        return self.lossless.repeat_interleave(self.frames.shape[1])
 
 
 class Objective:
@@ -193,13 +209,13 @@ class Objective:
             self._answered = (restored, {})
         known = self._answered[1]
         if kind not in known:
-            known[kind] = self._answers(restored, kind)
+            known[kind] = restored.taught(self._answers(restored, kind))
         return known[kind]
 
     def _hints(self, restored: Restored) -> Tensor:
         assert self.hints is not None
         self._answer(restored, self._hinted)
-        return self.hints.loss()
+        return restored.as_taught(self.hints.loss())
 
     @torch.no_grad()
     def _answers(self, restored: Restored, kind: str) -> Tensor:
@@ -285,6 +301,12 @@ class Objective:
     def _adversarial(self, restored: Restored) -> Tensor:
         assert self.adversarial is not None
         return self.adversarial.generator(restored.frames.flatten(0, 1), _inputs(restored))
+
+
+def truth_where(lossless: Tensor, hq_frames: Tensor, answers: Tensor) -> Tensor:
+    """A teacher's answers (N,3,H,W), and the truth where ``lossless`` (N,): of what repeats a
+    teacher makes other patterns (our decision)."""
+    return torch.where(lossless[:, None, None, None], hq_frames, answers)
 
 
 def holds_picture(pipe: DLoRALPipeline) -> bool:

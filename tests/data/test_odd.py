@@ -10,7 +10,7 @@ CPU = torch.device("cpu")
 
 
 def test_charts_are_pictures_and_the_same_for_a_seed():
-    true, small = charts(40, 16, np.random.default_rng(3), CPU)
+    true, small, repeating = charts(40, 16, np.random.default_rng(3), CPU)
     assert true.shape == (40, 3, 64, 64)
     assert small.shape == (40, 3, 16, 16)
     assert true.dtype == small.dtype == torch.float32
@@ -20,11 +20,13 @@ def test_charts_are_pictures_and_the_same_for_a_seed():
     again = charts(40, 16, np.random.default_rng(3), CPU)
     assert torch.equal(again[0], true)
     assert torch.equal(again[1], small)
+    assert torch.equal(again[2], repeating)
+    assert 0 < int(repeating.sum()) < 40
     assert len({tuple(chart.flatten().tolist()) for chart in small}) > 30
 
 
 def test_most_colours_are_pure():
-    _, small = charts(200, 4, np.random.default_rng(0), CPU)
+    _, small, _ = charts(200, 4, np.random.default_rng(0), CPU)
     ends = torch.stack([small.amin((2, 3)), small.amax((2, 3))])
     assert float(((ends == 0) | (ends == 1)).float().mean()) > 0.4
 

@@ -23,7 +23,7 @@ def test_pictures_that_no_camera_takes_stay_pictures(
     """Charts, pure colours and noise: a decoder that had never seen such pictures answered with
     numbers of up to 1e8."""
     monkeypatch.setattr(odd, "PATTERNS", (pattern,))
-    _, small = charts(24, 32, np.random.default_rng(5), torch.device("cpu"))
+    _, small, _ = charts(24, 32, np.random.default_rng(5), torch.device("cpu"))
     frames = resize_bicubic(small, 32 * scale, 32 * scale).clamp(0, 1)
     pipe = load_pipeline("compact", device="cpu", dtype="float32")
     latents, small_frames = pipe.encode(frames), shrink_for_flow(frames)

@@ -292,6 +292,7 @@ class Algorithm1Task:
             small_frames=None if clips.small_frames is None else clips.small_frames[:, -count:],
             lq_frames=clips.lq_frames[:, -count:],
             retrieved=self._retrieved,
+            lossless=clips.lossless,
         )
 
     def restore(self, clips: Clips, rng: np.random.Generator | None = None) -> Restored:

@@ -139,7 +139,7 @@ class BasePhase(Phase):
     def losses(self, draw: Draw) -> dict[str, Tensor]:
         config, late = self.config, draw.step >= self.late_step
         drawn = self.source.draw(draw)
-        clips = _part(drawn, slice(config.clips))
+        clips = drawn.rows(slice(config.clips))
         aligned = torch.from_numpy(draw.rng.random(len(clips.hq_frames)))
         restored = self.restore(clips, aligned < config.aligned_share)
         weights = (late and config.late_weights) or config.weights
@@ -170,7 +170,7 @@ class BasePhase(Phase):
         now, before = (part[:, first:].flatten(0, 1) for part in (latents, before))
         retrieved = now + pipe.retrieval.at_the_place(now, before[None])
         refined = pipe.refine(before, retrieved, None)
-        clips = _later(clips, first)
+        clips = clips.frames_from(first)
         with self.objective.watching():
             frames = pipe.decode(refined, clips.lq_frames.flatten(0, 1))
         shape = clips.lq_frames.shape[:2]
@@ -182,6 +182,7 @@ class BasePhase(Phase):
             small_frames=clips.small_frames,
             lq_frames=clips.lq_frames,
             retrieved=retrieved.unflatten(0, shape),
+            lossless=clips.lossless,
         )
 
     def _warped(self, latents: Tensor, lq_frames: Tensor) -> Tensor:
@@ -204,9 +205,9 @@ class BasePhase(Phase):
         found: dict[str, list[float]] = {}
         clips = self.held_out
         for index in range(len(clips.hq_frames)):
-            one = _part(clips, slice(index, index + 1))
+            one = clips.rows(slice(index, index + 1))
             restored = self.restore(one)
-            one = _later(one, one.hq_frames.shape[1] - restored.frames.shape[1])
+            one = one.frames_from(one.hq_frames.shape[1] - restored.frames.shape[1])
             frames, hq = restored.frames.flatten(0, 1), one.hq_frames.flatten(0, 1)
             copies = self.pipe.decode(self.pipe.encode(hq), one.lq_frames.flatten(0, 1))
             figures = {
@@ -219,21 +220,6 @@ class BasePhase(Phase):
             for name, values in figures.items():
                 found.setdefault(name, []).append(values.mean().item())
         return {name: sum(values) / len(values) for name, values in found.items()}
-
-
-def _part(clips: Clips, rows: slice) -> Clips:
-    parts = (clips.hq_frames, clips.lq_frames, clips.flow, clips.small_frames)
-    return Clips(*(None if part is None else part[rows] for part in parts))  # type: ignore[arg-type]
-
-
-def _later(clips: Clips, first: int) -> Clips:
-    """The clips from a frame on; their flow is between frames."""
-    frames = (clips.hq_frames, clips.lq_frames, clips.small_frames)
-    hq, lq, small = (None if part is None else part[:, first:] for part in frames)
-    assert hq is not None
-    assert lq is not None
-    flow = None if clips.flow is None else clips.flow[:, first:]
-    return Clips(hq, lq, flow, small)
 
 
 def _edges(frames: Tensor) -> Tensor:

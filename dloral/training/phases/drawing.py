@@ -21,6 +21,7 @@ from dloral.models.vae import CompactVAE
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.hints import Hints
 from dloral.training.losses import charbonnier, gradient, tempered
+from dloral.training.objective import truth_where
 from dloral.training.phases.phase import Phase
 
 USUAL = {"teacher_charbonnier": 0.1, "teacher_gradient": 0.2, "hints": 1.0}
@@ -122,7 +123,11 @@ class DrawingPhase(Phase):
                 answers = resize_bicubic(answers, height, width, "pil")
             with self.hints.apart() if apart else nullcontext():
                 frames = self.pipe.decode(nothing, lq_frames)
-        return frames, answers, self.hints.loss()
+        hints = self.hints.loss()
+        if clips.lossless is not None and not apart:  # the teacher's layers lead to its answers
+            answers = truth_where(clips.lossless, clips.hq_frames[:, -1], answers)
+            hints = hints * ~clips.lossless
+        return frames, answers, hints
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
