@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from dloral.data import odd
 from dloral.data.clips import Clips, Draw
 from dloral.data.motion import MotionConfig, sample_cameras
 from dloral.data.pictures import FULL_SIZE, Pictures, batch_cameras, film_clips
@@ -94,6 +95,25 @@ def test_odd_clips_are_the_last_of_a_refill(pictures: Pictures):
         odd.lq[4:, 0].float(), scale_factor=4, mode="bicubic"
     ).clamp(0, 255)
     assert (again - charts[:, 0].float()).abs().mean() < 10
+
+
+def test_a_draw_knows_which_clips_lost_nothing(
+    pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+):
+    """Charts that repeat, wherever they lie in the pool."""
+    monkeypatch.setattr(odd, "PATTERNS", odd.REPEATING)
+    config = PoolConfig(held=8, at_a_time=4, warm_refills=1, light_share=0.0, draws=8, odd_share=1)
+    pool = PoolClips(pictures, frames=2, clips=16, crop=SIZE, seed=1, config=config)
+    batch = drawn(pool, 0)
+    assert batch.lossless is not None
+    assert 0 < int(batch.lossless.sum()) < 16
+    away = (batch.hq_frames - batch.lq_frames).abs().flatten(1).mean(1)
+    assert torch.equal(batch.lossless, away < 1 / 255)
+    monkeypatch.setattr(odd, "PATTERNS", (odd._noise,))
+    pool = PoolClips(pictures, frames=2, clips=16, crop=SIZE, seed=1, config=config)
+    batch = drawn(pool, 0)
+    assert batch.lossless is not None
+    assert not batch.lossless.any()
 
 
 def test_a_camera_s_full_size_is_halved(photographs: list[Path], tmp_path: Path):

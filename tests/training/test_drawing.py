@@ -143,6 +143,21 @@ def test_below_its_scale_the_teachers_answer_is_made_smaller(teacher: SRVGG) -> 
     assert not found[2].any()
 
 
+def test_where_nothing_was_lost_the_truth_is_drawn(teacher: SRVGG) -> None:
+    """Not while blocks learn apart: the teacher's layers, which they are fed, lead elsewhere."""
+    phase = phase_of(build_pipeline(SIZES), teacher)
+    clips = Waves().draw(Draw(0, 0, np.random.default_rng(0)))
+    lossless = torch.tensor([False, True, False, True])
+    frames, answers, hints = phase._drawn(clips)
+    _, found, held = phase._drawn(replace(clips, lossless=lossless))
+    assert torch.equal(found[lossless], clips.hq_frames[lossless, 0])
+    assert torch.equal(found[~lossless], answers[~lossless])
+    assert torch.equal(held, hints * ~lossless)
+    assert hints.all()
+    _, apart, _ = phase._drawn(replace(clips, lossless=lossless), apart=True)
+    assert torch.equal(apart, answers)
+
+
 def test_what_cannot_learn_to_draw(teacher: SRVGG) -> None:
     blind = build_pipeline(CompactSizes(4, 8, 1, 3, (8, 8), 2, (4, 4, 4, 4), 1, 4))
     with pytest.raises(OptionError, match="must see the input"):

@@ -68,6 +68,36 @@ def test_a_teacher_is_asked_of_the_truth_too(pipe: DLoRALPipeline) -> None:
     assert objective.loss("clean_charbonnier", replace(clips, frames=1 - clips.frames)).min() > 0.01
 
 
+@pytest.mark.parametrize("name", ["teacher_charbonnier", "own_charbonnier", "crisp_charbonnier"])
+def test_where_nothing_was_lost_the_truth_is_the_answer(name: str) -> None:
+    """Of the second of two clips, for every kind of answer; and there are no hints of it."""
+    sizes = replace(
+        TINY_SIZES, latent_channels=16, decoder_sees_input=True, small_picture=True, rectified=True
+    )
+    pipe, teacher = build_pipeline(sizes), SRVGG(sizes.vae_width, 3)
+    objective = Objective(pipe, {name, "hints"}, teacher=teacher)
+    frames, small = torch.rand(2, 1, 3, 32, 32), torch.rand(2, 1, 3, 8, 8)
+    lq_frames = resize_bicubic(small[:, 0], 32, 32, "pil")
+    latents = pipe.encode(lq_frames)
+    clips = Restored(
+        frames,
+        frames.clone(),
+        latents[:, None],
+        None,
+        small_frames=small,
+        lq_frames=lq_frames[:, None],
+        retrieved=latents[:, None],
+        lossless=torch.tensor([False, True]),
+    )
+    with objective.watching():
+        pipe.decode(latents, lq_frames)
+    found, hints = objective.loss(name, clips), objective.loss("hints", clips)
+    assert found[0] > 0.01
+    assert found[1] < 1.1e-3  # Charbonnier's epsilon
+    assert hints[0] > 0
+    assert hints[1] == 0
+
+
 def test_a_teacher_is_asked_of_what_the_latents_picture_shows() -> None:
     """Small frames, and what the latents change of them; below the scale of 4 as they are."""
     pipe = build_pipeline(replace(TINY_SIZES, decoder_sees_input=True, small_picture=True))
