@@ -35,6 +35,11 @@ from dloral.models.adapters import (
 TIMESTEP = 1
 """The one step's timestep (notes, step 5)."""
 
+MOST_TO_COPY = 2**28
+"""Bytes of weights beyond which a CPU runs LoRAs beside the layers: there merging, which needs
+their copies, saves a twelfth of the UNet's time and costs as much memory as its weights (our
+decision)."""
+
 
 class TwoLoRAUNet(UNet2DConditionModel):
     """UNet2DConditionModel for [aligned, retrieved] latents that carries C-LoRA and D-LoRA."""
@@ -59,12 +64,12 @@ class TwoLoRAUNet(UNet2DConditionModel):
     def set_scales(self, *, consistency: float, detail: float, merge: bool = True) -> None:
         """Run with ``W + consistency * dC + detail * dD``.
 
-        ``merge`` writes that sum into the layers, for speed; without it both branches run live
-        beside the layers and keep gradients.
+        ``merge`` writes that sum into the layers, for speed, unless it :attr:`merges_dearly`;
+        without it both branches run live beside the layers and keep gradients.
         """
         if not self.has_adapters:
             return
-        if merge:
+        if merge and not self.merges_dearly:
             if self._merged is None:
                 self._merged = MergedScales(self)
             self._merged.apply(consistency=consistency, detail=detail)
@@ -74,8 +79,14 @@ class TwoLoRAUNet(UNet2DConditionModel):
 
     def bytes_to_merge(self) -> int:
         """What the pristine copies will take that :meth:`set_scales` makes; 0 once it has."""
-        if self._merged is not None:
-            return 0
+        return 0 if self._merged is not None or self.merges_dearly else self._bytes_to_copy()
+
+    @property
+    def merges_dearly(self) -> bool:
+        """On a CPU, where copies of the layers would take more than ``MOST_TO_COPY``."""
+        return self.device.type == "cpu" and self._bytes_to_copy() > MOST_TO_COPY
+
+    def _bytes_to_copy(self) -> int:
         weights = (layer.get_base_layer().weight for layer in lora_layers(self))
         return sum(weight.numel() * weight.itemsize for weight in weights)
 

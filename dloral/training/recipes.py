@@ -120,7 +120,7 @@ POOL = PoolConfig(
     warm_refills=30,
     light_share=0.2,
     smaller_share=0.3,
-    odd_share=0.2,
+    odd_share=0.25,
 )
 
 COMPACT_CPU = ChainConfig(
@@ -131,7 +131,7 @@ COMPACT_CPU = ChainConfig(
         small_picture=True,
         rectified=True,
         head_rank=48,
-        reach=24.0,
+        reach=16.0,
         retrieval_reduction=2,
     ),
     rank=32,
@@ -176,12 +176,12 @@ COMPACT_CPU = ChainConfig(
         # D-LoRA draws on the calm picture: the default has both at 1.
         scale_choices=(1.0,),
         schedule=StageSchedule(
-            consistency_steps=350,
-            enhancement_steps=700,
+            consistency_steps=400,
+            enhancement_steps=1300,
             transition_steps=10,
             consistency_weights={
                 "psnr_loss": 1.0,
-                "temporal": 0.8,
+                "temporal": 1.0,
                 "gradient": 0.3,
                 "grid": 20.0,
             },
@@ -190,10 +190,10 @@ COMPACT_CPU = ChainConfig(
     ),
     algorithm1_loop=replace(
         ALGORITHM1_LOOP,
-        steps=1050,
+        steps=1700,
         learning_rate=1e-3,
         betas=(0.95, 0.99),
-        decay_steps=550,
+        decay_steps=700,
         optimizer="soap",
     ),
     pool=POOL,

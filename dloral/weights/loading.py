@@ -87,12 +87,12 @@ def load_pipeline(
 
 
 def _weights_bytes(folder: Path) -> int:
-    """What a model takes in float32, with the copies that LoRAs are merged from."""
+    """What a model takes in float32. A small one also has copies that LoRAs are merged from."""
     count = 0
     for path in folder.rglob("*.safetensors"):
         with safe_open(path, "pt") as file:
             sizes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
-        count += sum(math.prod(size) for size in sizes) * (2 if path.parent.name == "unet" else 1)
+        count += sum(math.prod(size) for size in sizes)
     return 4 * count
 
 

@@ -55,6 +55,26 @@ def test_merged_equals_live(
     torch.testing.assert_close(run(unet, sample), live, atol=1e-4, rtol=1e-4)
 
 
+def test_a_large_unet_keeps_no_copies_on_a_cpu(
+    unet: TwoLoRAUNet, sample: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its LoRAs run live, with the same result, and no memory is planned for copies."""
+    unet.set_scales(consistency=0.3, detail=1.7)
+    merged = run(unet, sample)
+    unet.unmerge()
+    pristine = base_weights(unet)
+    copied = unet.bytes_to_merge()
+    assert copied == sum(weight.nbytes for weight in pristine)
+    monkeypatch.setattr("dloral.models.unet.MOST_TO_COPY", copied)
+    assert not unet.merges_dearly
+    monkeypatch.setattr("dloral.models.unet.MOST_TO_COPY", copied - 1)
+    assert unet.merges_dearly
+    assert unet.bytes_to_merge() == 0
+    unet.set_scales(consistency=0.3, detail=1.7)
+    assert all(map(torch.equal, base_weights(unet), pristine))
+    torch.testing.assert_close(run(unet, sample), merged, atol=1e-4, rtol=1e-4)
+
+
 def test_effective_weight_is_the_written_sum(unet: TwoLoRAUNet) -> None:
     """W + c * 8/rank * B A, computed here by hand for two 3 x 3 layers."""
     pristine = {name: tensor.clone() for name, tensor in plain_state_dict(unet).items()}
