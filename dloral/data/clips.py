@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -57,8 +57,8 @@ class Clips:
         )
 
     def _each(self, made: Callable[[Tensor], Tensor]) -> Self:
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return type(self)(**{n: None if part is None else made(part) for n, part in parts.items()})
+        parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{n: made(part) for n, part in parts.items() if part is not None})
 
 
 def turned(

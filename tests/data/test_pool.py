@@ -97,9 +97,7 @@ def test_odd_clips_are_the_last_of_a_refill(pictures: Pictures):
     assert (again - charts[:, 0].float()).abs().mean() < 10
 
 
-def test_a_draw_knows_which_clips_lost_nothing(
-    pictures: Pictures, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_draw_knows_which_clips_lost_nothing(pictures: Pictures, monkeypatch: pytest.MonkeyPatch):
     """Charts that repeat, wherever they lie in the pool."""
     monkeypatch.setattr(odd, "PATTERNS", odd.REPEATING)
     config = PoolConfig(held=8, at_a_time=4, warm_refills=1, light_share=0.0, draws=8, odd_share=1)

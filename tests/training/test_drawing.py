@@ -148,7 +148,7 @@ def test_where_nothing_was_lost_the_truth_is_drawn(teacher: SRVGG) -> None:
     phase = phase_of(build_pipeline(SIZES), teacher)
     clips = Waves().draw(Draw(0, 0, np.random.default_rng(0)))
     lossless = torch.tensor([False, True, False, True])
-    frames, answers, hints = phase._drawn(clips)
+    _, answers, hints = phase._drawn(clips)
     _, found, held = phase._drawn(replace(clips, lossless=lossless))
     assert torch.equal(found[lossless], clips.hq_frames[lossless, 0])
     assert torch.equal(found[~lossless], answers[~lossless])
