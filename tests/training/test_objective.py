@@ -71,9 +71,8 @@ def test_a_teacher_is_asked_of_the_truth_too(pipe: DLoRALPipeline) -> None:
 @pytest.mark.parametrize("name", ["teacher_charbonnier", "own_charbonnier", "crisp_charbonnier"])
 def test_where_nothing_was_lost_the_truth_is_the_answer(name: str) -> None:
     """Of the second of two clips, for every kind of answer; and there are no hints of it."""
-    sizes = replace(
-        TINY_SIZES, latent_channels=16, decoder_sees_input=True, small_picture=True, rectified=True
-    )
+    ends = dict.fromkeys(("decoder_sees_input", "direct_head", "small_picture", "rectified"), True)
+    sizes = replace(TINY_SIZES, **ends)
     pipe, teacher = build_pipeline(sizes), SRVGG(sizes.vae_width, 3)
     objective = Objective(pipe, {name, "hints"}, teacher=teacher)
     frames, small = torch.rand(2, 1, 3, 32, 32), torch.rand(2, 1, 3, 8, 8)
