@@ -27,7 +27,7 @@ class Clips:
     frame to the previous one (dx, dy) in pixels; NaN where it is not known, None where it is known
     of no clip. ``small_frames``: (B,T,3,h,w), the low-quality frames before they were enlarged,
     None where they were not kept. ``lossless``: (B,) bool, the clips whose small frames hold all of
-    the truth, so that a teacher has nothing to add; None where there is none.
+    the truth, which takes the place of a teacher's answer; None where there is none.
     """
 
     hq_frames: Tensor

@@ -36,9 +36,8 @@ TIMESTEP = 1
 """The one step's timestep (notes, step 5)."""
 
 MOST_TO_COPY = 2**28
-"""Bytes of weights beyond which a CPU runs LoRAs beside the layers: there merging, which needs
-their copies, saves a twelfth of the UNet's time and costs as much memory as its weights (our
-decision)."""
+"""Bytes of weights beyond which a CPU runs LoRAs beside the layers: merging needs copies of them,
+and saves 7% of a frame's time (our decision; benchmarks/speed.md)."""
 
 
 class TwoLoRAUNet(UNet2DConditionModel):
@@ -64,12 +63,12 @@ class TwoLoRAUNet(UNet2DConditionModel):
     def set_scales(self, *, consistency: float, detail: float, merge: bool = True) -> None:
         """Run with ``W + consistency * dC + detail * dD``.
 
-        ``merge`` writes that sum into the layers, for speed, unless it :attr:`merges_dearly`;
+        ``merge`` writes that sum into the layers, for speed, unless :attr:`too_large_to_merge`;
         without it both branches run live beside the layers and keep gradients.
         """
         if not self.has_adapters:
             return
-        if merge and not self.merges_dearly:
+        if merge and not self.too_large_to_merge:
             if self._merged is None:
                 self._merged = MergedScales(self)
             self._merged.apply(consistency=consistency, detail=detail)
@@ -79,10 +78,10 @@ class TwoLoRAUNet(UNet2DConditionModel):
 
     def bytes_to_merge(self) -> int:
         """What the pristine copies will take that :meth:`set_scales` makes; 0 once it has."""
-        return 0 if self._merged is not None or self.merges_dearly else self._bytes_to_copy()
+        return 0 if self._merged is not None or self.too_large_to_merge else self._bytes_to_copy()
 
     @property
-    def merges_dearly(self) -> bool:
+    def too_large_to_merge(self) -> bool:
         """On a CPU, where copies of the layers would take more than ``MOST_TO_COPY``."""
         return self.device.type == "cpu" and self._bytes_to_copy() > MOST_TO_COPY
 

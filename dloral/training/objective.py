@@ -53,8 +53,8 @@ class Restored:
     flow between them (B,n-1,2,H,W) in pixels, or None; prompt embeddings (B*n, tokens, D) or None;
     small_frames (B,n,3,h,w): the low-quality frames before they were enlarged, or None;
     lq_frames (B,n,3,H,W): the enlarged ones, or None where no loss asks for them; retrieved
-    (B,n,C,h,w): the latents before they were refined, or None; lossless (B,) bool: clips to which
-    a teacher has nothing to add, or None."""
+    (B,n,C,h,w): the latents before they were refined, or None; lossless (B,) bool, or None: as
+    in :class:`~dloral.data.clips.Clips`."""
 
     frames: Tensor
     hq_frames: Tensor
@@ -66,13 +66,13 @@ class Restored:
     retrieved: Tensor | None = None
     lossless: Tensor | None = None
 
-    def taught(self, answers: Tensor) -> Tensor:
+    def or_truth(self, answers: Tensor) -> Tensor:
         """A teacher's answers (N,3,H,W), and the truth where it has nothing to add."""
         if self.lossless is None:
             return answers
         return truth_where(self._lossless_frames(), self.hq_frames.flatten(0, 1), answers)
 
-    def as_taught(self, losses: Tensor) -> Tensor:
+    def zero_where_lossless(self, losses: Tensor) -> Tensor:
         """Losses (N,) of a teacher's layers, 0 where it has nothing to add."""
         return losses if self.lossless is None else losses * ~self._lossless_frames()
 
@@ -209,13 +209,13 @@ class Objective:
             self._answered = (restored, {})
         known = self._answered[1]
         if kind not in known:
-            known[kind] = restored.taught(self._answers(restored, kind))
+            known[kind] = restored.or_truth(self._answers(restored, kind))
         return known[kind]
 
     def _hints(self, restored: Restored) -> Tensor:
         assert self.hints is not None
         self._answer(restored, self._hinted)
-        return restored.as_taught(self.hints.loss())
+        return restored.zero_where_lossless(self.hints.loss())
 
     @torch.no_grad()
     def _answers(self, restored: Restored, kind: str) -> Tensor:

@@ -66,9 +66,9 @@ def test_a_large_unet_keeps_no_copies_on_a_cpu(
     copied = unet.bytes_to_merge()
     assert copied == sum(weight.nbytes for weight in pristine)
     monkeypatch.setattr("dloral.models.unet.MOST_TO_COPY", copied)
-    assert not unet.merges_dearly
+    assert not unet.too_large_to_merge
     monkeypatch.setattr("dloral.models.unet.MOST_TO_COPY", copied - 1)
-    assert unet.merges_dearly
+    assert unet.too_large_to_merge
     assert unet.bytes_to_merge() == 0
     unet.set_scales(consistency=0.3, detail=1.7)
     assert all(map(torch.equal, base_weights(unet), pristine))
