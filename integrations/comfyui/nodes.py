@@ -38,7 +38,7 @@ class DLoRALLoadModel:
 
 
 class DLoRALUpscale:
-    """A clip, larger and sharper, without flicker."""
+    """A clip, larger and sharper."""
 
     CATEGORY = CATEGORY
     FUNCTION = "upscale"
