@@ -19,7 +19,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
-from dloral.models.adapters import ADAPTERS
+from dloral.models.lora_conv import TwoLoRAConv, two_lora_convs
 from dloral.models.prelu import PReLU
 
 PATCH = 4  # pixels a side that pixel-unshuffle folds into channels
@@ -56,9 +56,9 @@ class RectifiedBlock(nn.Module):
     def __init__(self, channels: int, reach: float = 0.0) -> None:
         super().__init__()
         self.reach = reach
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv1 = TwoLoRAConv(channels, channels, 3, padding=1)
         self.act1 = PReLU(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = TwoLoRAConv(channels, channels, 3, padding=1)
         self.act2 = PReLU(channels)
         for conv in (self.conv1, self.conv2):  # features stay as strong as they come
             nn.init.kaiming_normal_(conv.weight, a=0.25, mode="fan_in")
@@ -99,32 +99,11 @@ class DirectHead(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(width + 3, 3 * PATCH**2, 3, padding=1)
-        self.lora_down, self.lora_up = nn.ModuleDict(), nn.ModuleDict()
-        self.scales: Tensor
-
-    def add_adapters(self, rank: int) -> None:
-        """A LoRA of each name beside the convolution, as PEFT has them: gaussian, then zeros."""
-        for name in ADAPTERS:
-            down = nn.Conv2d(self.conv.in_channels, rank, 3, padding=1, bias=False)
-            up = nn.Conv2d(rank, self.conv.out_channels, 1, bias=False)
-            nn.init.normal_(down.weight, std=1 / rank)
-            nn.init.zeros_(up.weight)
-            self.lora_down[name], self.lora_up[name] = down, up
-        self.register_buffer("scales", torch.ones(len(ADAPTERS)))
+        self.conv = TwoLoRAConv(width + 3, 3 * PATCH**2, 3, padding=1)
 
     def forward(self, features: Tensor, folded: Tensor) -> Tensor:
         means = folded.unflatten(1, (3, PATCH**2)).mean(dim=2)
-        seen = torch.cat([features, means], dim=1)
-        drawn = self.conv(seen)
-        # Live, not merged: of rank 48 both together are a 26th of the decoder's arithmetic.
-        for index, (down, up) in enumerate(
-            zip(self.lora_down.values(), self.lora_up.values(), strict=True)
-        ):
-            assert isinstance(down, nn.Conv2d)
-            # In training what is frozen may be in another precision.
-            drawn = drawn + self.scales[index] * up(down(seen.to(down.weight.dtype)))
-        return F.pixel_shuffle(drawn, PATCH)
+        return F.pixel_shuffle(self.conv(torch.cat([features, means], dim=1)), PATCH)
 
 
 class CompactVAE(ModelMixin, ConfigMixin):
@@ -150,8 +129,9 @@ class CompactVAE(ModelMixin, ConfigMixin):
     its size. What changes them on the way (a steadier predecessor, the UNet) changes the frame that
     the decoder sees and adds to (our decision: docs/decisions.md, "Latents hold a small picture").
 
-    ``head_rank``: of C-LoRA's and D-LoRA's part on the direct head's convolution; 0 without one
-    (our decision: docs/decisions.md, "Both LoRAs reach the decoder's last convolution").
+    ``head_rank``, ``block_rank``: of C-LoRA's and D-LoRA's parts on the direct head's convolution,
+    and on those of rectified blocks; 0 without them (our decision: docs/decisions.md, "Both LoRAs
+    reach all of the decoder").
     """
 
     latent_stride = 2 * PATCH
@@ -173,6 +153,7 @@ class CompactVAE(ModelMixin, ConfigMixin):
         rectified: bool = False,
         head_rank: int = 0,
         reach: float = 0.0,
+        block_rank: int = 0,
     ) -> None:
         super().__init__()
         latent_channels -= PICTURE if small_picture else 0
@@ -182,6 +163,7 @@ class CompactVAE(ModelMixin, ConfigMixin):
             and (upsample or not decoder_sees_input),
             "rectified blocks need direct_head": rectified and not direct_head,
             "a reach needs rectified blocks": reach and not rectified,
+            "LoRAs on the decoder's blocks need rectified blocks": block_rank and not rectified,
         }
         if message := next((message for message, found in wrong.items() if found), None):
             raise ValueError(message)
@@ -215,30 +197,37 @@ class CompactVAE(ModelMixin, ConfigMixin):
         with torch.no_grad():
             for parameter in last.parameters():  # start near bicubic
                 parameter.mul_(0.1)
-        if head_rank:
-            self.add_adapters(head_rank)
+        if head_rank or block_rank:
+            self.add_adapters(head_rank, block_rank)
 
-    def add_adapters(self, rank: int) -> None:
-        """Both LoRAs on the direct head's convolution, which at first change nothing. ValueError
-        for a decoder without such a head."""
+    def add_adapters(self, head_rank: int, block_rank: int = 0) -> None:
+        """Both LoRAs on the decoder's convolutions, which at first change nothing. ValueError for a
+        decoder without a direct head."""
         if not isinstance(self.finish, DirectHead):
             raise ValueError("LoRAs on the decoder's last convolution need direct_head")
-        self.finish.add_adapters(rank)
-        self.register_to_config(head_rank=rank)
+        if head_rank:
+            self.finish.conv.add_adapters(head_rank)
+        if block_rank:
+            for block in self.decoder:
+                if isinstance(block, RectifiedBlock):
+                    block.conv1.add_adapters(block_rank)
+                    block.conv2.add_adapters(block_rank)
+        self.register_to_config(head_rank=head_rank, block_rank=block_rank)
 
     def set_scales(self, *, consistency: float, detail: float) -> None:
-        """How much of each LoRA the head has from now on; nothing without them."""
-        if isinstance(self.finish, DirectHead) and self.config.head_rank:
-            self.finish.scales.copy_(torch.tensor([consistency, detail]))
+        """How much of each LoRA the decoder has from now on; nothing without them."""
+        for conv in two_lora_convs(self):
+            conv.scales.copy_(torch.tensor([consistency, detail]))
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """With the LoRAs at 1, wherever the dials stand."""
-        stood = getattr(self.finish, "scales", torch.ones(len(ADAPTERS))).tolist()
+        stood = [conv.scales.clone() for conv in two_lora_convs(self)]
         self.set_scales(consistency=1.0, detail=1.0)
         try:
             super().save_pretrained(save_directory, **kwargs)
         finally:
-            self.set_scales(consistency=stood[0], detail=stood[1])
+            for conv, scales in zip(two_lora_convs(self), stood, strict=True):
+                conv.scales.copy_(scales)
 
     # The two hooks: CPU offloading otherwise moves a module for its forward() alone.
     @apply_forward_hook

@@ -194,8 +194,9 @@ class Chain:
         if name == "algorithm1":
             torch.manual_seed(self.config.base_loop.seed)
             add_adapters(self.pipe.unet, self.config.rank)
-            if self.config.sizes.head_rank:
-                self.pipe.vae.add_adapters(self.config.sizes.head_rank)
+            sizes = self.config.sizes
+            if sizes.head_rank or sizes.block_rank:
+                self.pipe.vae.add_adapters(sizes.head_rank, sizes.block_rank)
             # Retrieval starts as no change, like the LoRAs.
             for parameter in self.pipe.retrieval.proj.parameters():
                 nn.init.zeros_(parameter)

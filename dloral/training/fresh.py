@@ -27,9 +27,10 @@ BLOCK = r"decoder\.\d+\.conv1\.weight"
 class CompactSizes:
     """Widths of the compact model (our decision; measured in docs/decisions.md).
 
-    ``latent_channels`` are those that learn; a ``small_picture`` brings its own. ``head_rank``: of
-    the LoRAs on the decoder's last convolution, which come with those of the UNet. ``reach``: of
-    the features of rectified blocks; 0 for none."""
+    ``latent_channels`` are those that learn; a ``small_picture`` brings its own. ``head_rank``,
+    ``block_rank``: of the LoRAs on the decoder's last convolution and on those of its rectified
+    blocks, which come with the UNet's. ``reach``: of the features of rectified blocks; 0 for none.
+    """
 
     latent_channels: int = 32
     vae_width: int = 64
@@ -48,19 +49,25 @@ class CompactSizes:
     small_picture: bool = False
     rectified: bool = False
     head_rank: int = 0
+    block_rank: int = 0
     reach: float = 0.0
 
 
 def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
     """A compact pipeline with fresh weights and no LoRAs yet; it starts as bicubic, nearly.
 
-    Raises :class:`OptionError` for a ``head_rank`` without ``direct_head``, and for a ``reach``
-    without ``rectified``.
+    Raises :class:`OptionError` for a ``head_rank`` without ``direct_head``, and for a ``reach`` or
+    a ``block_rank`` without ``rectified``.
     """
     if sizes.head_rank and not sizes.direct_head:
         raise OptionError(
             "LoRAs on the decoder's last convolution need a direct head",
             remedy="give sizes.head_rank=0, or sizes.direct_head=True",
+        )
+    if sizes.block_rank and not sizes.rectified:
+        raise OptionError(
+            "LoRAs on the decoder's blocks need rectified blocks",
+            remedy="give sizes.block_rank=0, or sizes.rectified=True",
         )
     if sizes.reach and not sizes.rectified:
         raise OptionError(

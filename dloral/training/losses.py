@@ -68,8 +68,7 @@ def _fine_strength(frames: Tensor, cell: int = 8) -> Tensor:
     """The root mean square, over cells of ``cell`` pixels, of what a 5 x 5 mean takes away from the
     grey picture."""
     grey = frames.mean(dim=1, keepdim=True)
-    smooth = F.avg_pool2d(F.pad(grey, (2, 2, 2, 2), mode="replicate"), 5, 1)
-    fine = (grey - smooth).square()
+    fine = (grey - _mean(grey, 5)).square()
     return (F.avg_pool2d(fine, cell) + 1e-6).sqrt()
 
 
@@ -80,13 +79,40 @@ def gradient(frames: Tensor, hq_frames: Tensor) -> Tensor:
     return sum(error.diff(dim=dim).abs().mean(dim=(1, 2, 3)) for dim in (-1, -2))  # type: ignore[return-value]
 
 
-def sharpened(frames: Tensor, amount: float = 0.5) -> Tensor:
-    """Frames (N,3,H,W) in [0, 1] with ``amount`` more of what two 5 x 5 means take away (unsharp
-    masking, standard deviation 2 pixels), clamped to [0, 1]."""
-    smooth = frames
-    for _ in range(2):
-        smooth = F.avg_pool2d(F.pad(smooth, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
-    return (frames + amount * (frames - smooth)).clamp(0, 1)
+FLAT, STRUCTURED = 3 / 255, 14 / 255
+"""Spans of grey levels within 9 x 9 pixels up to which ground is flat, and from which it is not."""
+
+
+def crisp(frames: Tensor, amount: float = 1.0) -> Tensor:
+    """Frames (N,3,H,W), clamped to [0, 1], with crisper edges and smoother flat ground.
+
+    Unsharp masking (two 5 x 5 means, a standard deviation of 2 pixels) makes an edge steeper and
+    sets halos beside it; here no value leaves the span of its 5 x 5 neighbours, so there are none.
+    On flat ground it would make a teacher's faint mesh stronger, so there the mean takes its place
+    (our decision; judged blind, docs/decisions.md).
+    """
+    frames = frames.clamp(0, 1)
+    steeper = frames + amount * (frames - _mean(_mean(frames, 5), 5))
+    most, least = _most(frames, 5), -_most(-frames, 5)
+    steeper = torch.minimum(torch.maximum(steeper, least), most)
+    grey = _mean(frames, 3).mean(dim=1, keepdim=True)
+    span = _most(grey, 9) + _most(-grey, 9)
+    structure = ((span - FLAT) / (STRUCTURED - FLAT)).clamp(0, 1)
+    structure = _mean(structure.square() * (3 - 2 * structure), 5)
+    smooth = _mean(_mean(frames, 3), 5)
+    return smooth + (steeper - smooth) * structure
+
+
+def _padded(frames: Tensor, side: int) -> Tensor:
+    return F.pad(frames, (side // 2,) * 4, mode="replicate")
+
+
+def _mean(frames: Tensor, side: int) -> Tensor:
+    return F.avg_pool2d(_padded(frames, side), side, stride=1)
+
+
+def _most(frames: Tensor, side: int) -> Tensor:
+    return F.max_pool2d(_padded(frames, side), side, stride=1)
 
 
 def tempered(losses: Tensor, usual: float) -> Tensor:

@@ -6,7 +6,7 @@ deterministic teacher makes of an input is a function of it, so such a loss does
 towards what the teacher makes of the truth itself, made as small as the input
 (``clean_charbonnier``, ...): crisp, and without what the teacher makes of noise. Or of the input as
 the latents' small picture has it once retrieval has steadied it (``own_charbonnier``, ...): towards
-the input itself, an l1 would pull retrieval's gate shut. Or of the same picture, sharpened
+the input itself, an l1 would pull retrieval's gate shut. Or of the same picture, made crisp
 (``crisp_charbonnier``, ...), which is a function of the input too (our decisions).
 """
 
@@ -26,12 +26,12 @@ from dloral.pipeline import DLoRALPipeline
 from dloral.training.adversarial import AdversarialConfig, AdversarialLoss
 from dloral.training.csd import CSDConfig, ScoreDistillation
 from dloral.training.hints import Hints
-from dloral.training.losses import FRAME_LOSSES, flow_consistency, sharpened, temporal_difference
+from dloral.training.losses import FRAME_LOSSES, crisp, flow_consistency, temporal_difference
 
 TEACHER, CLEAN, OWN, CRISP = "teacher_", "clean_", "own_", "crisp_"
 ASKING = (TEACHER, CLEAN, OWN, CRISP)
 """Losses towards what a teacher makes of the input, of the truth made as small as the input, and of
-the small picture that the retrieved latents hold; the last of these also sharpened."""
+the small picture that the retrieved latents hold; the last of these also made crisp."""
 FEATURES = ("perceptual", "lpips", "feature")
 """Losses of a frozen network; ``perceptual`` is whichever of the other two can be had."""
 
@@ -220,7 +220,7 @@ class Objective:
     @torch.no_grad()
     def _answers(self, restored: Restored, kind: str) -> Tensor:
         if kind == CRISP:
-            return sharpened(self._answer(restored, OWN))
+            return crisp(self._answer(restored, OWN))
         assert self.teacher is not None
         if restored.small_frames is None:
             raise OptionError(

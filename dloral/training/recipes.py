@@ -82,7 +82,7 @@ CRISP = {
     "temporal": 0.1,
     "grid": 20.0,
 }
-"""What D-LoRA learns by, where latents hold a small picture: a teacher's answer sharpened. With
+"""What D-LoRA learns by, where latents hold a small picture: a teacher's answer made crisp. With
 features of the truth or as much detail as it has, D-LoRA set dots on flat ground."""
 DETAILED = {
     "teacher_charbonnier": 0.2,
@@ -131,6 +131,7 @@ COMPACT_CPU = ChainConfig(
         small_picture=True,
         rectified=True,
         head_rank=48,
+        block_rank=32,
         reach=16.0,
         retrieval_reduction=2,
     ),
@@ -173,8 +174,8 @@ COMPACT_CPU = ChainConfig(
     algorithm1=Algorithm1Config(
         clips=3,
         crop=160,
-        # D-LoRA draws on the calm picture: the default has both at 1.
-        scale_choices=(1.0,),
+        # D-LoRA draws on the calm picture, mostly: the default has both at 1.
+        scale_choices=(0.0, 1.0, 1.0, 1.0),
         schedule=StageSchedule(
             consistency_steps=400,
             enhancement_steps=1300,

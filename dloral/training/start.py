@@ -14,6 +14,7 @@ from dloral.errors import OptionError, WeightsError
 from dloral.models.adapters import ADAPTERS, CONSISTENCY, DETAIL, adapter_parameters, add_adapters
 from dloral.models.cfr import CrossFrameRetrieval
 from dloral.models.flow import SPyNet
+from dloral.models.lora_conv import two_lora_convs
 from dloral.models.tagger import make_prompt
 from dloral.models.unet import TwoLoRAUNet, cast, plain_state_dict, widen_conv_in
 from dloral.models.vae import CompactVAE
@@ -130,8 +131,9 @@ def _forget(pipe: DLoRALPipeline) -> None:
     plain.load_state_dict(plain_state_dict(pipe.unet))
     fresh = CrossFrameRetrieval.from_config(pipe.retrieval.config)
     pipe.register_modules(unet=plain, retrieval=fresh)
-    if isinstance(pipe.vae, CompactVAE) and pipe.vae.config.head_rank:
-        pipe.vae.add_adapters(pipe.vae.config.head_rank)
+    vae = pipe.vae
+    if isinstance(vae, CompactVAE) and two_lora_convs(vae):
+        vae.add_adapters(vae.config.head_rank, vae.config.block_rank)
 
 
 def _random_sd21(frozen_dtype: str) -> DLoRALPipeline:

@@ -16,6 +16,7 @@ from dloral.errors import OptionError
 from dloral.models.adapters import add_adapters
 from dloral.options import AUTO, TORCH
 from dloral.packages import missing_modules
+from dloral.models.lora_conv import two_lora_convs
 from dloral.pipeline import DLoRALPipeline
 from dloral.runtimes import choice
 from dloral.runtimes.backends import BACKENDS, Backend, Run
@@ -78,12 +79,13 @@ def test_the_picture_is_torchs(
 
 @pytest.mark.parametrize("runtime", EACH)
 def test_a_decoder_with_loras_follows_their_scales(runtime: str, cache: Path) -> None:
-    sizes = replace(TINY_SIZES, decoder_sees_input=True, direct_head=True)
+    sizes = replace(TINY_SIZES, decoder_sees_input=True, direct_head=True, rectified=True)
     pipe = build_pipeline(sizes)
     add_adapters(pipe.unet, 2)
-    pipe.vae.add_adapters(2)
-    for up in pipe.vae.finish.lora_up.values():
-        torch.nn.init.normal_(up.weight)
+    pipe.vae.add_adapters(2, 3)
+    for conv in two_lora_convs(pipe.vae):
+        for up in conv.lora_up.values():
+            torch.nn.init.normal_(up.weight, std=0.3)
     fast, clip = CompiledGenerator(pipe, graphs_of(pipe, cache), runtime), clip_of(1, 24, 32)
     pictures = []
     for scales in ({}, {"detail": 0.0}, {"consistency": 0.3, "detail": 1.4}, {}):

@@ -171,7 +171,8 @@ def test_each_phase_changes_its_own_parts_alone(unbroken: Path) -> None:
     assert all(torch.equal(after[5][n], t) for n, t in after[4].items() if n.startswith("vae."))
     came = {n for n in after[5] if n.startswith("vae.")} - after[4].keys()
     assert came
-    assert all(n.startswith(("vae.finish.lora_", "vae.finish.scales")) for n in came)
+    assert all(".lora_" in n or n.endswith(".scales") for n in came)
+    assert {n.split(".")[1] for n in came} == {"decoder", "finish"}
 
 
 def test_a_start_gives_its_flow_net_and_what_fits(
@@ -186,6 +187,7 @@ def test_a_start_gives_its_flow_net_and_what_fits(
         "sizes.decoder_blocks=2",
         "sizes.rectified=False",
         "sizes.head_rank=0",
+        "sizes.block_rank=0",
         "sizes.reach=0",
         "sizes.direct_head=False",
         "sizes.finish_channels=4",

@@ -81,6 +81,7 @@ def test_a_start_that_is_missing_or_broken_is_one_line(tmp_path: Path) -> None:
     ("sizes", "line"),
     [
         (CompactSizes(reach=2.0), "a reach of features needs rectified blocks"),
+        (CompactSizes(block_rank=4), "LoRAs on the decoder's blocks need rectified blocks"),
         (CompactSizes(head_rank=4), "LoRAs on the decoder's last convolution need a direct head"),
     ],
 )

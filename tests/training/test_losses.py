@@ -23,12 +23,12 @@ from dloral.training.csd import CSDConfig, ScoreDistillation, adapters_off
 from dloral.training.losses import (
     FeatureDistance,
     charbonnier,
+    crisp,
     detail,
     excess_detail,
     flow_consistency,
     grid,
     l2,
-    sharpened,
     tempered,
     temporal_difference,
 )
@@ -332,16 +332,25 @@ def test_lpips_is_the_published_formula():
     assert output.grad.abs().sum() > 0
 
 
-def test_sharpened_edges_overshoot_and_flat_ground_stays() -> None:
-    frames = torch.full((1, 3, 24, 24), 0.3)
-    frames[..., 12:] = 0.7
-    found = sharpened(frames)
-    torch.testing.assert_close(found[..., :6], frames[..., :6])
-    torch.testing.assert_close(found[..., 18:], frames[..., 18:])
-    # Two 5-pixel means weigh a step's far side by 10 of 25 at its edge.
-    assert found[..., 11].numpy() == pytest.approx(0.3 - 0.5 * 0.4 * 0.4)
-    assert found[..., 12].numpy() == pytest.approx(0.7 + 0.5 * 0.4 * 0.4)
-    assert torch.equal(sharpened(torch.ones(1, 3, 8, 8)), torch.ones(1, 3, 8, 8))
+def test_a_crisp_edge_is_steeper_without_a_halo() -> None:
+    ramp = torch.linspace(0.3, 0.7, 5)  # over three pixels between two plateaus
+    row = torch.cat([ramp.new_full((16,), 0.3), ramp[1:-1], ramp.new_full((17,), 0.7)])
+    frames = row.expand(1, 3, 36, -1).contiguous()
+    found = crisp(frames)
+    assert found.min() >= 0.3 - 1e-6
+    assert found.max() <= 0.7 + 1e-6
+    torch.testing.assert_close(found[..., :8], frames[..., :8])
+    assert found.diff(dim=-1).max() > 1.3 * frames.diff(dim=-1).max()
+    assert (crisp(frames, 2.0).diff(dim=-1).max()) > found.diff(dim=-1).max()
+
+
+def test_a_faint_mesh_on_flat_ground_is_smoothed() -> None:
+    mesh = torch.zeros(1, 3, 32, 32)
+    mesh[..., ::4, ::4] = 4 / 255
+    found = crisp(0.5 + mesh)
+    assert found.std() < 0.3 * mesh.std()
+    assert found.mean() == pytest.approx(0.5 + mesh.mean().item(), abs=1e-3)
+    assert torch.equal(crisp(torch.full((1, 3, 16, 16), 1.5)), torch.ones(1, 3, 16, 16))
 
 
 def test_without_lpips_the_distance_is_called_by_its_own_name(

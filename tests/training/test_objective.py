@@ -11,7 +11,7 @@ from dloral.frames.resize import resize_bicubic
 from dloral.models.srvgg import SRVGG
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.fresh import build_pipeline
-from dloral.training.losses import sharpened
+from dloral.training.losses import crisp
 from dloral.training.objective import Objective, Restored
 from dloral.training.start import TINY_SIZES
 
@@ -116,7 +116,7 @@ def test_a_teacher_is_asked_of_what_the_latents_picture_shows() -> None:
     assert objective.loss("own_charbonnier", replace(larger, frames=wanted[None])).max() < 1.1e-3
 
 
-def test_a_crisp_answer_is_the_own_one_sharpened() -> None:
+def test_a_crisp_answer_is_the_own_one_made_crisp() -> None:
     """Asked once for both."""
     pipe = build_pipeline(replace(TINY_SIZES, decoder_sees_input=True, small_picture=True))
     teacher, small = CountingTeacher(), torch.rand(2, 3, 8, 8)
@@ -127,7 +127,7 @@ def test_a_crisp_answer_is_the_own_one_sharpened() -> None:
     objective = Objective(pipe, names, teacher=teacher)
     latents = pipe.encode(lq_frames)
     clips = replace(
-        restored(sharpened(own), small), retrieved=latents[None], lq_frames=lq_frames[None]
+        restored(crisp(own), small), retrieved=latents[None], lq_frames=lq_frames[None]
     )
     teacher.calls = 0
     found = objective.weighed(clips, dict.fromkeys(names, 1.0))

@@ -1,0 +1,53 @@
+"""A convolution with both LoRAs."""
+
+import torch
+from torch.nn.functional import conv2d
+
+from dloral.models.lora_conv import TwoLoRAConv, two_lora_convs
+
+
+def with_loras() -> TwoLoRAConv:
+    torch.manual_seed(0)
+    conv = TwoLoRAConv(5, 7, 3, padding=1)
+    conv.add_adapters(2)
+    for up in conv.lora_up.values():
+        torch.nn.init.normal_(up.weight)
+    return conv
+
+
+@torch.no_grad()
+def test_it_computes_as_branches_beside_it() -> None:
+    conv, x = with_loras(), torch.randn(2, 5, 9, 8)
+    conv.scales.copy_(torch.tensor([0.3, 1.7]))
+    wanted = conv2d(x, conv.weight, conv.bias, padding=1)
+    for scale, name in ((0.3, "consistency"), (1.7, "detail")):
+        seen = conv2d(x, conv.lora_down[name].weight.view(2, 5, 3, 3), padding=1)
+        wanted = wanted + scale * conv2d(seen, conv.lora_up[name].weight.view(7, 2, 1, 1))
+    torch.testing.assert_close(conv(x), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_each_lora_learns_where_its_scale_lets_it() -> None:
+    conv = with_loras()
+    conv.scales.copy_(torch.tensor([1.0, 0.0]))
+    conv(torch.randn(1, 5, 6, 6)).square().sum().backward()
+    assert conv.lora_down["consistency"].weight.grad.abs().sum() > 0
+    assert not conv.lora_up["detail"].weight.grad.any()
+
+
+def test_in_a_lower_precision_and_in_another_memory_format() -> None:
+    conv, x = with_loras(), torch.randn(1, 5, 9, 8)
+    wanted = conv(x)
+    conv.to(torch.bfloat16).to(memory_format=torch.channels_last)
+    torch.testing.assert_close(conv(x.bfloat16()).float(), wanted, atol=0.2, rtol=0.05)
+    for part in (conv.lora_down, conv.lora_up):  # as in training, where only these learn
+        part.float()
+    found = conv(x.bfloat16())
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), wanted, atol=0.2, rtol=0.05)
+
+
+def test_without_loras_it_is_a_plain_convolution() -> None:
+    plain, x = TwoLoRAConv(5, 7, 3), torch.randn(1, 5, 9, 8)
+    assert torch.equal(plain(x), conv2d(x, plain.weight, plain.bias))
+    assert not two_lora_convs(torch.nn.Sequential(plain))
+    assert [*plain.state_dict()] == ["weight", "bias"]
