@@ -25,20 +25,29 @@ from PIL import Image
 from dloral.evaluation.baselines import load_baseline
 from dloral.evaluation.datasets import DataClip, find_dataset, opened
 from dloral.evaluation.restore import Restorer, Scales, baseline_restorer, model_restorer
+from dloral.training.losses import crisp
 from dloral.weights.loading import load_pipeline
 
 SIDE, ENLARGED, GAP = 128, 3, 12
 STRIP = 6
+CRISP = "+crisp"
 Pixels = NDArray[np.uint8]
 
 
 def method(text: str) -> Restorer:
-    """``MODEL@c,d``, or the file of an SR network."""
+    """``MODEL@c,d``, or the file of an SR network; ``FILE+crisp`` is its answer made crisp, which
+    is what D-LoRA is asked for."""
     name, at, scales = text.partition("@")
     if not at:
-        return baseline_restorer(load_baseline("other", {"other": Path(name)}))
+        file = Path(name.removesuffix(CRISP))
+        network = baseline_restorer(load_baseline("other", {"other": file}))
+        return made_crisp(network) if name.endswith(CRISP) else network
     consistency, detail = map(float, scales.split(","))
     return model_restorer(load_pipeline(name, "cpu", "auto"), Scales(consistency, detail))
+
+
+def made_crisp(restorer: Restorer) -> Restorer:
+    return lambda small, size: (crisp(frame[None])[0] for frame in restorer(small, size))
 
 
 def restored(clip: DataClip, restorer: Restorer, frames: int) -> list[Pixels]:
@@ -87,10 +96,10 @@ def write_clip(path: Path, left: list[Pixels], right: list[Pixels]) -> None:
         container.mux(video.encode(None))
     strips = [np.concatenate(part[:STRIP], axis=1) for part in (left, right)]
     row = SIDE // 2
-    slices = [np.repeat(np.stack([f[row] for f in part]), 4, axis=0) for part in (left, right)]
     width = strips[0].shape[1]
-    times = beside(*(np.pad(s, ((0, 0), (0, width // 2 - SIDE), (0, 0))) for s in slices))
-    times = np.pad(times, ((0, 0), (0, max(0, width - times.shape[1])), (0, 0)))[:, :width]
+    # Each pixel three columns wide, each frame four rows high, so that shimmer shows.
+    slices = [np.stack([f[row] for f in part]).repeat(4, 0).repeat(3, 1) for part in (left, right)]
+    times = beside(*(part[:, : (width - GAP) // 2] for part in slices))
     sheet = beside(beside(*strips, axis=0), times, axis=0)
     Image.fromarray(sheet).resize((sheet.shape[1] * 2, sheet.shape[0] * 2)).save(
         path.with_suffix(".png")

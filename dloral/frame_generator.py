@@ -285,7 +285,7 @@ class FrameGenerator(Generator):
         return blended - eps
 
     def _refine(self, prepared: Prepared, consistency: float, detail: float) -> Tensor:
-        # Every time, for another stream may have set others; costs nothing where none has.
+        # Every time, for another stream may have set others; costs little where none has.
         with stage(REFINE):
             self.set_scales(consistency, detail)
             limits, embeds = prepared.limits, prepared.prompt_embeds

@@ -78,8 +78,8 @@ class Generator(NeedsMemory, Protocol):
     def predict(
         self, aligned_latents: Tensor, retrieved_latents: Tensor, prompt_embeds: Tensor | None
     ) -> Tensor:
-        """Step 3: what is wrong with the retrieved latents, eps (B,C,h,w). The only step that the
-        LoRA scales change."""
+        """Step 3: what is wrong with the retrieved latents, eps (B,C,h,w). This step and the
+        next are all that the LoRA scales change."""
 
     def decode(
         self, restored_latents: Tensor, lq_frames: Tensor, vae_tile: int | None = None

@@ -63,7 +63,8 @@ class HubPipeline(_Base):
         weight_name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        """Another C-LoRA or D-LoRA, by ``adapter_name``, of any rank, in the place of this one.
+        """Another C-LoRA or D-LoRA, by ``adapter_name``, of any rank, in the place of the UNet's
+        own. What a compact decoder has of the shipped one stays.
 
         From a file, from a folder or a Hub id (there ``weight_name``, by default
         ``detail.safetensors`` or ``consistency.safetensors``), or from tensors; named as

@@ -5,7 +5,7 @@ Four steps, each public, each on a batch of frames, each keeping gradients::
     lq_latents = pipe.encode(lq_frames)               # every frame once
     retrieved, aligned = pipe.retrieve(lq_latents, .) # flow, warp, cross-frame retrieval
     restored = pipe.refine(aligned, retrieved, embeds) # one UNet step, both LoRAs at their scales
-    frames = pipe.decode(restored, lq_frames)         # VAE; then colour fix
+    frames = pipe.decode(restored, lq_frames)         # VAE, which may have LoRAs; then colour fix
 
 ``pipe(frames)`` is those four under ``no_grad`` with windows, tiles and colour fix, ``pipe.stream``
 the same for clips of any length, ``pipe.prepare`` and ``pipe.finish`` the same in two halves; all

@@ -1,8 +1,8 @@
-"""A convolution that can have both LoRAs, in a network that PEFT does not know: the compact decoder.
+"""A convolution that can have both LoRAs, in the compact decoder, which PEFT does not know.
 
-``W + c * dC + d * dD`` is summed at each call. Of a decoder's 3x3 convolutions that is a few
-thousandths of the arithmetic of a frame, so there are no copies of weights to keep, training and
-inference run the same code, and a dial takes effect at once (our decision).
+``W + c * dC + d * dD`` is summed at each call, which is half a percent of the arithmetic of a frame
+of 512 x 512. So there are no copies of weights to keep, training and inference run the same code,
+and a dial takes effect at once (our decision).
 """
 
 import torch
@@ -21,11 +21,12 @@ class TwoLoRAConv(nn.Conv2d):
         seen = self.weight[0].numel()
         self.lora_down, self.lora_up = nn.ModuleDict(), nn.ModuleDict()
         for name in ADAPTERS:
-            down, up = nn.Linear(seen, rank, bias=False), nn.Linear(rank, len(self.weight), False)
+            down = nn.Linear(seen, rank, bias=False, device=self.weight.device)
+            up = nn.Linear(rank, len(self.weight), bias=False, device=self.weight.device)
             nn.init.normal_(down.weight, std=1 / rank)
             nn.init.zeros_(up.weight)
             self.lora_down[name], self.lora_up[name] = down, up
-        self.register_buffer("scales", torch.ones(len(ADAPTERS)))
+        self.register_buffer("scales", torch.ones(len(ADAPTERS), device=self.weight.device))
 
     @property
     def has_adapters(self) -> bool:
@@ -33,14 +34,19 @@ class TwoLoRAConv(nn.Conv2d):
         return hasattr(self, "lora_up")
 
     def summed_weight(self) -> Tensor:
-        """The weight (D,C,k,k) with the LoRAs at their scales."""
-        weight = self.weight.flatten(1)
+        """The weight (D,C,k,k) with the LoRAs at their scales, rounded once, laid out as it was."""
+        weight = self.weight.float()
         for scale, down, up in zip(
-            self.scales, self.lora_down.values(), self.lora_up.values(), strict=True
+            self.scales.float(), self.lora_down.values(), self.lora_up.values(), strict=True
         ):
-            # In training what is frozen may be in another precision than what learns.
-            weight = weight + ((scale * up.weight) @ down.weight).to(weight.dtype)
-        return weight.view_as(self.weight)
+            change = (scale * up.weight.float()) @ down.weight.float()
+            weight = weight + change.view_as(weight)
+        return weight.to(self.weight.dtype)
+
+    def set_scales(self, *, consistency: float, detail: float) -> None:
+        """How much of each LoRA it has from now on."""
+        for index, scale in enumerate((consistency, detail)):
+            self.scales[index].fill_(scale)  # a copy from the CPU would wait for a GPU
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.has_adapters:

@@ -163,7 +163,6 @@ class CompactVAE(ModelMixin, ConfigMixin):
             and (upsample or not decoder_sees_input),
             "rectified blocks need direct_head": rectified and not direct_head,
             "a reach needs rectified blocks": reach and not rectified,
-            "LoRAs on the decoder's blocks need rectified blocks": block_rank and not rectified,
         }
         if message := next((message for message, found in wrong.items() if found), None):
             raise ValueError(message)
@@ -201,23 +200,28 @@ class CompactVAE(ModelMixin, ConfigMixin):
             self.add_adapters(head_rank, block_rank)
 
     def add_adapters(self, head_rank: int, block_rank: int = 0) -> None:
-        """Both LoRAs on the decoder's convolutions, which at first change nothing. ValueError for a
-        decoder without a direct head."""
-        if not isinstance(self.finish, DirectHead):
+        """Both LoRAs on the decoder's last convolution and on those of its blocks, where the rank
+        is not 0; at first they change nothing. ValueError for a decoder without a direct head, or
+        without rectified blocks."""
+        if head_rank and not isinstance(self.finish, DirectHead):
             raise ValueError("LoRAs on the decoder's last convolution need direct_head")
+        if block_rank and not self.config.rectified:
+            raise ValueError("LoRAs on the decoder's blocks need rectified blocks")
         if head_rank:
+            assert isinstance(self.finish, DirectHead)
             self.finish.conv.add_adapters(head_rank)
         if block_rank:
             for block in self.decoder:
                 if isinstance(block, RectifiedBlock):
                     block.conv1.add_adapters(block_rank)
                     block.conv2.add_adapters(block_rank)
-        self.register_to_config(head_rank=head_rank, block_rank=block_rank)
+        ranks = {"head_rank": head_rank, "block_rank": block_rank}
+        self.register_to_config(**{name: rank for name, rank in ranks.items() if rank})
 
     def set_scales(self, *, consistency: float, detail: float) -> None:
         """How much of each LoRA the decoder has from now on; nothing without them."""
         for conv in two_lora_convs(self):
-            conv.scales.copy_(torch.tensor([consistency, detail]))
+            conv.set_scales(consistency=consistency, detail=detail)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """With the LoRAs at 1, wherever the dials stand."""

@@ -79,7 +79,7 @@ def graphs_of(pipe: FrameGenerator, cache: Path | None = None) -> dict[str, byte
     ``pipe`` runs in torch and is one that :func:`check_exportable` lets pass. ``cache``: a folder
     where traces of the same architecture are kept; one that cannot be written is done without.
     """
-    pipe.set_scales()  # with its LoRAs merged: no branches are traced
+    pipe.set_scales()  # with the UNet's LoRAs merged: no branches are traced
     kept = {}
     if cache is not None:
         folder = cache / _architecture(pipe)[:16]

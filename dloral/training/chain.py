@@ -27,7 +27,7 @@ from dloral.files import write_json, write_whole
 from dloral.models.adapters import add_adapters
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.checkpoints import BEFORE, CHECKPOINT, CheckpointError
-from dloral.training.fresh import build_pipeline, take_over
+from dloral.training.fresh import build_pipeline, take_over, take_over_loras
 from dloral.training.loop import LoopConfig, own_micro_batches, process_state
 from dloral.training.monitor import check_run_folder, make_run_folder
 from dloral.training.objective import ASKING, FEATURES
@@ -197,9 +197,11 @@ class Chain:
             sizes = self.config.sizes
             if sizes.head_rank or sizes.block_rank:
                 self.pipe.vae.add_adapters(sizes.head_rank, sizes.block_rank)
-            # Retrieval starts as no change, like the LoRAs.
-            for parameter in self.pipe.retrieval.proj.parameters():
-                nn.init.zeros_(parameter)
+            if self.config.keep_loras:
+                take_over_loras(self.pipe, self.config.start)
+            else:  # retrieval starts as no change, like the LoRAs
+                for parameter in self.pipe.retrieval.proj.parameters():
+                    nn.init.zeros_(parameter)
             self.pipe = self.pipe.to(self.device).channels_last()
 
     def train(

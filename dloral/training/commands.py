@@ -164,13 +164,21 @@ def add_embed(commands: Commands) -> None:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a finished run, or its pipeline")
     parser.add_argument("--to", type=Path, metavar="DIR", help="here instead of into the package")
+    parser.add_argument(
+        "--strengths",
+        type=float,
+        nargs=2,
+        default=(1.0, 1.0),
+        metavar=("C", "D"),
+        help="what a dial's 1 is to mean: shares of C-LoRA and D-LoRA as trained",
+    )
     parser.set_defaults(command=_embed)
 
 
 def _embed(options: argparse.Namespace) -> None:
     from dloral.weights.embed import embed
 
-    print(f"embedded: {embed(options.run, options.to)}")
+    print(f"embedded: {embed(options.run, options.to, tuple(options.strengths))}")
 
 
 def add_curve(commands: Commands) -> None:

@@ -114,7 +114,7 @@ def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
             picture_channels=picture,
         ),
         decoder_adds_input=True,
-        color_fix="wavelet",
+        color_fix="none",
     )
     return pipe.channels_last()
 
@@ -143,6 +143,36 @@ def take_over(pipe: DLoRALPipeline, model: str) -> None:
         getattr(pipe, part).load_state_dict(fresh | same)
 
 
+def take_over_loras(pipe: DLoRALPipeline, model: str) -> None:
+    """Copy into ``pipe``, which has LoRAs, those of ``model`` (as :func:`take_over` has it) and its
+    retrieval. Raises :class:`WeightsError` where it has none or they have other sizes."""
+    if is_phase_file(model):
+        had = _read(phase_file(model))
+    else:
+        other = load_torch_pipeline(model, device="cpu", dtype="float32")
+        had = {
+            f"{part}.{name}": tensor
+            for part in TAKEN_OVER
+            for name, tensor in getattr(other, part).state_dict().items()
+        }
+    for part in TAKEN_OVER:
+        fresh: dict[str, Tensor] = getattr(pipe, part).state_dict()
+        learnt = {name: had.get(f"{part}.{name}") for name in fresh if _learns(part, name)}
+        for name, tensor in learnt.items():
+            if tensor is None or tensor.shape != fresh[name].shape:
+                raise WeightsError(
+                    "{value} has no LoRAs of these sizes: {name} differs",
+                    remedy="give the sizes it has, or train without keep_loras",
+                    value=model,
+                    name=f"{part}.{name}",
+                )
+        getattr(pipe, part).load_state_dict(fresh | learnt)
+
+
+def _learns(part: str, name: str) -> bool:
+    return part == "retrieval" or ".lora_" in name
+
+
 def is_phase_file(model: str) -> bool:
     """Whether a ``start`` is a file and not the name or folder of a model."""
     return model.endswith(".safetensors")
@@ -162,19 +192,23 @@ def _parts_of_model(model: str) -> dict[str, dict[str, Tensor]]:
 
 
 def _parts_of_file(path: Path) -> dict[str, dict[str, Tensor]]:
-    """What a run wrote after a phase: every tensor by its part and name."""
-    try:
-        stored = load_file(path)
-    except BROKEN as error:
-        raise WeightsError(
-            "{path} is broken ({reason})", remedy=PHASE_FILE, path=path, reason=first_line(error)
-        ) from error
+    """What a run wrote after a phase: every tensor by its part and name, without LoRAs."""
+    stored = _read(path)
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in TAKEN_OVER}
     for name, tensor in plain_names(stored).items():
         part, _, inner = name.partition(".")
         if part in parts:
             parts[part][inner] = tensor
     return parts
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except BROKEN as error:
+        raise WeightsError(
+            "{path} is broken ({reason})", remedy=PHASE_FILE, path=path, reason=first_line(error)
+        ) from error
 
 
 def _with_more_blocks(had: dict[str, Tensor], wanted: int) -> dict[str, Tensor]:

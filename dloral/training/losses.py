@@ -80,14 +80,16 @@ def gradient(frames: Tensor, hq_frames: Tensor) -> Tensor:
 
 
 FLAT, STRUCTURED = 3 / 255, 14 / 255
-"""Spans of grey levels within 9 x 9 pixels up to which ground is flat, and from which it is not."""
+"""Up to which span of grey (of 3 x 3 means, within 9 x 9 of them) ground is flat, and from which it
+is not."""
 
 
 def crisp(frames: Tensor, amount: float = 1.0) -> Tensor:
     """Frames (N,3,H,W), clamped to [0, 1], with crisper edges and smoother flat ground.
 
     Unsharp masking (two 5 x 5 means, a standard deviation of 2 pixels) makes an edge steeper and
-    sets halos beside it; here no value leaves the span of its 5 x 5 neighbours, so there are none.
+    sets halos beside it; here no value leaves the span of the 5 x 5 pixels around it, so there are
+    none.
     On flat ground it would make a teacher's faint mesh stronger, so there the mean takes its place
     (our decision; judged blind, docs/decisions.md).
     """

@@ -12,7 +12,7 @@ from dloral.data.manifest import HeldOut
 from dloral.data.pool import PoolConfig
 from dloral.data.sources import Sources, find_sources, pack_of, sha256
 from dloral.data.spec import ClipSpec
-from dloral.errors import OptionError
+from dloral.errors import OptionError, Setting
 from dloral.training.checkpoints import CheckpointError
 from dloral.training.config import flat
 from dloral.training.fresh import CompactSizes, is_phase_file, phase_file
@@ -48,6 +48,8 @@ class ChainConfig:
     ``algorithm1``.
     ``start``: a model's name or folder, or a phase's file of an earlier run, whose flow net and,
     where their shapes match, other base weights are taken over; the flow phase is left out.
+    ``keep_loras``: its LoRAs and its retrieval too, which must be of the same sizes, so that
+    ``algorithm1`` goes on with them.
     """
 
     sizes: CompactSizes = field(default_factory=CompactSizes)
@@ -72,6 +74,7 @@ class ChainConfig:
     held_out_clips: int = 4
     teacher: str = ""
     start: str = ""
+    keep_loras: bool = False
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.workers < 0 or self.held_out_clips < 0 or self.film_shots < 1:
@@ -82,6 +85,13 @@ class ChainConfig:
             raise OptionError(
                 "photo_reductions are of clips without a pool, which has its own",
                 remedy="leave them out, or give pool=None",
+            )
+        if self.keep_loras and not self.start:
+            raise OptionError(
+                "{option} has no model to keep them of",
+                remedy="give {start} too, or leave it out",
+                option=Setting("keep_loras", True),
+                start=Setting("start"),
             )
         if min(self.shares) < 0 or sum(self.shares) <= 0:
             raise OptionError(f"shares is {self.shares}; give 0 or more for each phase")

@@ -177,12 +177,12 @@ COMPACT_CPU = ChainConfig(
         # D-LoRA draws on the calm picture, mostly: the default has both at 1.
         scale_choices=(0.0, 1.0, 1.0, 1.0),
         schedule=StageSchedule(
-            consistency_steps=400,
-            enhancement_steps=1300,
+            consistency_steps=500,
+            enhancement_steps=2750,
             transition_steps=10,
             consistency_weights={
                 "psnr_loss": 1.0,
-                "temporal": 1.0,
+                "temporal": 1.5,
                 "gradient": 0.3,
                 "grid": 20.0,
             },
@@ -191,10 +191,10 @@ COMPACT_CPU = ChainConfig(
     ),
     algorithm1_loop=replace(
         ALGORITHM1_LOOP,
-        steps=1700,
+        steps=3250,
         learning_rate=1e-3,
         betas=(0.95, 0.99),
-        decay_steps=700,
+        decay_steps=1100,
         optimizer="soap",
     ),
     pool=POOL,

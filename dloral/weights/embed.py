@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
-from dloral.errors import InputError
+from dloral.errors import InputError, OptionError
 from dloral.files import write_json
 from dloral.hub_folder import drop_code
+from dloral.models.adapters import ADAPTERS, adapter_parameters
 from dloral.models.unet import cast
 from dloral.pipeline import DLoRALPipeline
 from dloral.weights.resolve import EMBEDDED
@@ -17,13 +18,23 @@ from dloral.weights.resolve import EMBEDDED
 CARD = "card-figures.json"
 
 
-def embed(run: Path, target: Path | None = None) -> Path:
+def embed(
+    run: Path, target: Path | None = None, strengths: tuple[float, float] = (1.0, 1.0)
+) -> Path:
     """Put the pipeline of a finished run (or a pipeline's own folder) into the package, or into
     ``target``, in half precision; other files there stay. Returns the folder.
 
+    ``strengths``: what a dial's 1 is to mean, as shares of C-LoRA and of D-LoRA as they were
+    trained, for what is asked of them and what people like best need not be the same.
+
     ``card-figures.json`` beside the weights says how many parameters and bytes each part has, and
-    what the run logged of each phase. Raises :class:`InputError` where ``run`` is not finished.
+    what the run logged of each phase. Raises :class:`InputError` where ``run`` is not finished,
+    :class:`OptionError` for strengths of 0 or less.
     """
+    if min(strengths) <= 0:
+        raise OptionError(
+            f"strengths are {strengths[0]:g} and {strengths[1]:g}; give more than 0 for each LoRA"
+        )
     target = EMBEDDED["compact"] if target is None else target
     found = [
         folder for folder in (run / "pipeline", run) if (folder / "model_index.json").is_file()
@@ -33,6 +44,8 @@ def embed(run: Path, target: Path | None = None) -> Path:
             "{path} holds no pipeline", remedy="give the folder of a finished run", path=run
         )
     pipe = DLoRALPipeline.from_pretrained(found[0])
+    for adapter, strength in zip(ADAPTERS, strengths, strict=True):
+        _scale(pipe, adapter, strength)
     parts = {n: p for n, p in pipe.components.items() if isinstance(p, torch.nn.Module)}
     for part in parts.values():
         cast(part, torch.float16)
@@ -51,8 +64,18 @@ def embed(run: Path, target: Path | None = None) -> Path:
             place = target / path.relative_to(made)
             place.parent.mkdir(parents=True, exist_ok=True)
             path.replace(place)
-    write_json(target / CARD, card_figures(run, parts, target))
+    figures = card_figures(run, parts, target)
+    write_json(target / CARD, figures | {"strengths": dict(zip(ADAPTERS, strengths, strict=True))})
     return target
+
+
+@torch.no_grad()
+def _scale(pipe: DLoRALPipeline, adapter: str, strength: float) -> None:
+    """One of the two factors of each change of weights."""
+    for part in (pipe.unet, pipe.vae):
+        for name, weight in adapter_parameters(part, adapter).items():
+            if ".lora_B." in name or ".lora_up." in name:
+                weight.mul_(strength)
 
 
 def card_figures(

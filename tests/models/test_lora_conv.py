@@ -18,7 +18,7 @@ def with_loras() -> TwoLoRAConv:
 @torch.no_grad()
 def test_it_computes_as_branches_beside_it() -> None:
     conv, x = with_loras(), torch.randn(2, 5, 9, 8)
-    conv.scales.copy_(torch.tensor([0.3, 1.7]))
+    conv.set_scales(consistency=0.3, detail=1.7)
     wanted = conv2d(x, conv.weight, conv.bias, padding=1)
     for scale, name in ((0.3, "consistency"), (1.7, "detail")):
         seen = conv2d(x, conv.lora_down[name].weight.view(2, 5, 3, 3), padding=1)
@@ -28,7 +28,7 @@ def test_it_computes_as_branches_beside_it() -> None:
 
 def test_each_lora_learns_where_its_scale_lets_it() -> None:
     conv = with_loras()
-    conv.scales.copy_(torch.tensor([1.0, 0.0]))
+    conv.set_scales(consistency=1.0, detail=0.0)
     conv(torch.randn(1, 5, 6, 6)).square().sum().backward()
     assert conv.lora_down["consistency"].weight.grad.abs().sum() > 0
     assert not conv.lora_up["detail"].weight.grad.any()
@@ -38,6 +38,7 @@ def test_in_a_lower_precision_and_in_another_memory_format() -> None:
     conv, x = with_loras(), torch.randn(1, 5, 9, 8)
     wanted = conv(x)
     conv.to(torch.bfloat16).to(memory_format=torch.channels_last)
+    assert conv.summed_weight().is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(conv(x.bfloat16()).float(), wanted, atol=0.2, rtol=0.05)
     for part in (conv.lora_down, conv.lora_up):  # as in training, where only these learn
         part.float()

@@ -14,9 +14,9 @@ from torch import Tensor
 from dloral.cli import main
 from dloral.errors import OptionError
 from dloral.models.adapters import add_adapters
+from dloral.models.lora_conv import two_lora_convs
 from dloral.options import AUTO, TORCH
 from dloral.packages import missing_modules
-from dloral.models.lora_conv import two_lora_convs
 from dloral.pipeline import DLoRALPipeline
 from dloral.runtimes import choice
 from dloral.runtimes.backends import BACKENDS, Backend, Run

@@ -28,9 +28,7 @@ LOOP = LoopConfig(steps=30, warmup_steps=0, ema=0.0, checkpoint_every=100, evalu
 
 
 def make_task(clips: Pack, config: Algorithm1Config) -> Algorithm1Task:
-    pipe = build_pipeline(
-        replace(SIZES, decoder_sees_input=True, direct_head=True, rectified=True)
-    )
+    pipe = build_pipeline(replace(SIZES, decoder_sees_input=True, direct_head=True, rectified=True))
     torch.manual_seed(1)
     add_adapters(pipe.unet, 2)
     pipe.vae.add_adapters(2, 2)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from dloral.training.fresh import build_pipeline
 from dloral.training.phases.flow import FlowConfig, FlowPhase, moved_pairs
 from dloral.training.plan import PHASES, ChainConfig, check_budget, check_same, settings_of
 from dloral.training.recipes import CHAINS, COMPACT_CPU
+from dloral.weights.embed import embed
 from dloral.weights.loading import load_pipeline
 from dloral.weights.resolve import EMBEDDED
 
@@ -88,6 +90,52 @@ def test_one_command_from_photographs_to_an_embedded_folder(unbroken: Path, tmp_
     assert figures["parameters"]["vae"] == sum(p.numel() for p in trained.vae.parameters())
     assert not list(unbroken.glob("*/checkpoint*.pt"))
     assert str(unbroken.parent) not in (unbroken / "plan.json").read_text()
+
+
+@torch.no_grad()
+def test_what_a_dials_1_means_is_said_when_a_model_is_embedded(
+    unbroken: Path, tmp_path: Path
+) -> None:
+    command = ["embed", str(unbroken), "--to", str(tmp_path / "used"), "--strengths"]
+    assert main([*command, "0.5", "0.25"]) in (None, 0)
+    trained, used = (
+        load_pipeline(folder, device="cpu", dtype="float32")
+        for folder in (unbroken / "pipeline", tmp_path / "used")
+    )
+    frames = torch.rand(2, 3, 32, 32)
+    wanted = trained(frames, consistency=0.5, detail=0.25).frames
+    torch.testing.assert_close(used(frames).frames, wanted, atol=2e-3, rtol=0)  # float16
+    assert not torch.allclose(trained(frames, consistency=0, detail=0).frames, wanted, atol=2e-3)
+    assert json.loads((tmp_path / "used/card-figures.json").read_text())["strengths"] == {
+        "consistency": 0.5,
+        "detail": 0.25,
+    }
+    with pytest.raises(OptionError, match="more than 0"):
+        embed(unbroken, tmp_path / "other", (1.0, 0.0))
+
+
+def test_loras_of_a_start_are_kept(unbroken: Path, photos: Path, tmp_path: Path) -> None:
+    """From a folder and from a phase's file, to the bit; of other sizes they are one line."""
+    rates = [f"{phase}_loop.learning_rate=0" for phase in ("base", "decoder", "algorithm1")]
+    had = load_file(unbroken / "algorithm1.safetensors")
+    learnt = {n for n in had if ".lora_" in n or n.startswith("retrieval.")}
+    for number, start in enumerate(("pipeline", "algorithm1.safetensors")):
+        config = tiny(
+            photos,
+            f"start={unbroken / start}",
+            "keep_loras=True",
+            "blocks=None",
+            "drawing=None",
+            *rates,
+        )
+        run = tmp_path / str(number)
+        run_chain(config, run, steps=6)
+        found = load_file(run / "algorithm1.safetensors")
+        assert all(torch.equal(found[name], had[name]) for name in learnt)
+    with pytest.raises(DLoRALError, match="no LoRAs of these sizes"):
+        run_chain(replace(config, rank=3), tmp_path / "other", steps=6)
+    with pytest.raises(OptionError, match="keep_loras"):
+        tiny(photos, "keep_loras=True")
 
 
 def test_what_is_embedded_brings_no_code(

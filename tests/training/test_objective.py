@@ -126,9 +126,7 @@ def test_a_crisp_answer_is_the_own_one_made_crisp() -> None:
     names = {"own_charbonnier", "crisp_charbonnier"}
     objective = Objective(pipe, names, teacher=teacher)
     latents = pipe.encode(lq_frames)
-    clips = replace(
-        restored(crisp(own), small), retrieved=latents[None], lq_frames=lq_frames[None]
-    )
+    clips = replace(restored(crisp(own), small), retrieved=latents[None], lq_frames=lq_frames[None])
     teacher.calls = 0
     found = objective.weighed(clips, dict.fromkeys(names, 1.0))
     assert teacher.calls == 1
