@@ -59,21 +59,7 @@ def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
     Raises :class:`OptionError` for a ``head_rank`` without ``direct_head``, and for a ``reach`` or
     a ``block_rank`` without ``rectified``.
     """
-    if sizes.head_rank and not sizes.direct_head:
-        raise OptionError(
-            "LoRAs on the decoder's last convolution need a direct head",
-            remedy="give sizes.head_rank=0, or sizes.direct_head=True",
-        )
-    if sizes.block_rank and not sizes.rectified:
-        raise OptionError(
-            "LoRAs on the decoder's blocks need rectified blocks",
-            remedy="give sizes.block_rank=0, or sizes.rectified=True",
-        )
-    if sizes.reach and not sizes.rectified:
-        raise OptionError(
-            "a reach of features needs rectified blocks",
-            remedy="give sizes.reach=0, or sizes.rectified=True",
-        )
+    _check(sizes)
     torch.manual_seed(seed)
     picture = PICTURE if sizes.small_picture else 0
     channels = sizes.latent_channels + picture
@@ -117,6 +103,25 @@ def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
         color_fix="none",
     )
     return pipe.channels_last()
+
+
+def _check(sizes: CompactSizes) -> None:
+    """Parts that a decoder has no place for."""
+    if sizes.head_rank and not sizes.direct_head:
+        raise OptionError(
+            "LoRAs on the decoder's last convolution need a direct head",
+            remedy="give sizes.head_rank=0, or sizes.direct_head=True",
+        )
+    if sizes.block_rank and not sizes.rectified:
+        raise OptionError(
+            "LoRAs on the decoder's blocks need rectified blocks",
+            remedy="give sizes.block_rank=0, or sizes.rectified=True",
+        )
+    if sizes.reach and not sizes.rectified:
+        raise OptionError(
+            "a reach of features needs rectified blocks",
+            remedy="give sizes.reach=0, or sizes.rectified=True",
+        )
 
 
 def take_over(pipe: DLoRALPipeline, model: str) -> None:
