@@ -89,9 +89,8 @@ def crisp(frames: Tensor, amount: float = 1.0) -> Tensor:
 
     Unsharp masking (two 5 x 5 means, a standard deviation of 2 pixels) makes an edge steeper and
     sets halos beside it; here no value leaves the span of the 5 x 5 pixels around it, so there are
-    none.
-    On flat ground it would make a teacher's faint mesh stronger, so there the mean takes its place
-    (our decision; judged blind, docs/decisions.md).
+    none. On flat ground it would make a teacher's faint mesh stronger, so there the mean takes its
+    place (our decision; judged blind, docs/decisions.md).
     """
     frames = frames.clamp(0, 1)
     steeper = frames + amount * (frames - _mean(_mean(frames, 5), 5))
