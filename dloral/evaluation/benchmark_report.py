@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,13 @@ from dloral.evaluation.statistics import (
     estimate,
     holm,
     paired_difference,
+    paired_ratio,
     source_means,
 )
 from dloral.files import write_json, write_text
 
 SIGNIFICANT = 0.05
+BY_RATIO = "x: the ratio of geometric means, and its interval"
 Differences = dict[str, dict[str, tuple[Estimate, float | None]]]
 
 
@@ -47,14 +50,17 @@ def totals(done: Benchmark) -> dict[str, dict[str, Estimate]]:
 
 
 def differences(done: Benchmark, base: str) -> Differences:
-    """Method -> measure -> (method less ``base``, paired by source; its p-value, corrected for
-    the number of methods and measures compared with ``base``)."""
+    """Method -> measure -> (method less ``base``, paired by source, or the logarithm of their ratio
+    where the measure is compared by it; its p-value, corrected for the number of methods and
+    measures compared with ``base``)."""
     found: dict[str, dict[str, Estimate]] = {}
     for method in done.methods:
         if method == base:
             continue
         pairs = {
-            name: paired_difference(per_source(done, method, name), per_source(done, base, name))
+            name: (paired_ratio if METRIC_SPECS[name].by_ratio else paired_difference)(
+                per_source(done, method, name), per_source(done, base, name)
+            )
             for name in done.metrics
         }
         found[method] = {name: one for name, one in pairs.items() if one is not None}
@@ -89,7 +95,8 @@ def markdown(done: Benchmark, command: str = "") -> str:
     for base in bases(done):
         lines += [
             f"Each method minus {base}, paired by source (± 95 % interval; * p < {SIGNIFICANT} by "
-            "Student's t, corrected for the number of figures by Holm):",
+            "Student's t, corrected for the number of figures by Holm)"
+            + (f"; {BY_RATIO}:" if any(METRIC_SPECS[n].by_ratio for n in done.metrics) else ":"),
             "",
             differences_table(done, base),
             "",
@@ -152,12 +159,16 @@ def cell(metric: str, found: Estimate | None) -> str:
 
 
 def difference_cell(metric: str, found: tuple[Estimate, float | None] | None) -> str:
-    """``+0.31 ± 0.12*``, with a star where it is significant."""
+    """``+0.31 ± 0.12*``, or ``x0.52 (0.40 to 0.68)*`` by ratio; a star where it is significant."""
     if found is None:
         return "–"
     one, chance = found
-    half = "" if one.half_width is None else f" ± {number(METRIC_SPECS[metric], one.half_width)}"
     star = "*" if chance is not None and chance < SIGNIFICANT else ""
+    if METRIC_SPECS[metric].by_ratio:
+        low, high = (math.exp(one.mean + sign * (one.half_width or 0)) for sign in (-1, 1))
+        span = "" if one.half_width is None else f" ({low:.2f} to {high:.2f})"
+        return f"x{math.exp(one.mean):.2f}{span}{star}"
+    half = "" if one.half_width is None else f" ± {number(METRIC_SPECS[metric], one.half_width)}"
     return f"{one.mean:+.{METRIC_SPECS[metric].digits}f}{half}{star}"
 
 
@@ -228,6 +239,7 @@ def html(done: Benchmark, out: Path, command: str = "") -> str:
         about=about(done),
         command=command,
         specs=[METRIC_SPECS[name] for name in done.metrics],
+        by_ratio=BY_RATIO,
         arrow=arrow,
         number=number,
         means={
@@ -270,6 +282,8 @@ def _verdict(
 ) -> str:
     if found is None or found[1] is None or found[1] >= SIGNIFICANT:
         return ""
+    if METRIC_SPECS[metric].by_ratio:
+        return "good" if METRIC_SPECS[metric].badness(found[0].mean) < 0 else "bad"
     means = [estimate(per_source(done, one, metric).values()) for one in (method, base)]
     ours, theirs = (METRIC_SPECS[metric].badness(mean.mean) if mean else 0.0 for mean in means)
     return "good" if ours < theirs else "bad"

@@ -85,6 +85,7 @@ METRIC_SPECS = {
             "mean squared difference of each frame and the one before it along the motion, "
             "unmasked pixels, RGB in [0, 1]",
             "after Lai et al., ECCV 2018; dloral/evaluation/steadiness.py", digits=3,
+            by_ratio=True,
         ),
         MetricSpec(
             "flicker", "Flicker", "grey levels", "0 to 255", "lower", "guide",

@@ -47,6 +47,9 @@ class MetricSpec:
     """Decimals that a figure is printed with."""
     slow: bool = False
     """Whether a frame takes long on a CPU; ``every`` then leaves frames out."""
+    by_ratio: bool = False
+    """Whether methods are compared by ratios: clips differ by orders of magnitude, so that the
+    largest alone would decide a difference of means."""
 
     def badness(self, value: float) -> float:
         """Lower is better, whichever way the figure itself goes."""

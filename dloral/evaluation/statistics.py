@@ -131,6 +131,16 @@ def paired_difference(first: Mapping[str, float], second: Mapping[str, float]) -
     return estimate(first[source] - second[source] for source in first if source in second)
 
 
+def paired_ratio(first: Mapping[str, float], second: Mapping[str, float]) -> Estimate | None:
+    """The natural logarithm of ``first / second``, over the sources where both are above 0; its
+    exponential is the ratio of geometric means."""
+    positive = (
+        {source: math.log(value) for source, value in values.items() if value > 0}
+        for values in (first, second)
+    )
+    return paired_difference(*positive)
+
+
 def t_tail(t: float, degrees: float) -> float:
     """P(T > t) of Student's t for t >= 0."""
     x = degrees / (degrees + t * t)

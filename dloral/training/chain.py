@@ -33,7 +33,7 @@ from dloral.training.monitor import check_run_folder, make_run_folder
 from dloral.training.objective import ASKING, FEATURES
 from dloral.training.perceptual import load_perceptual
 from dloral.training.phases.algorithm1 import Algorithm1Task, algorithm_1
-from dloral.training.phases.base import BasePhase
+from dloral.training.phases.base import BaseConfig, BasePhase
 from dloral.training.phases.decoder import DecoderPhase
 from dloral.training.phases.drawing import DrawingConfig, DrawingPhase
 from dloral.training.phases.flow import FlowPhase
@@ -197,9 +197,10 @@ class Chain:
             sizes = self.config.sizes
             if sizes.head_rank or sizes.block_rank:
                 self.pipe.vae.add_adapters(sizes.head_rank, sizes.block_rank)
-            if self.config.keep_loras:
-                take_over_loras(self.pipe, self.config.start)
-            else:  # retrieval starts as no change, like the LoRAs
+            kept = self.config.keep_loras
+            if kept:
+                take_over_loras(self.pipe, self.config.start, kept)
+            if kept != "all":  # retrieval starts as no change, like the LoRAs
                 for parameter in self.pipe.retrieval.proj.parameters():
                     nn.init.zeros_(parameter)
             self.pipe = self.pipe.to(self.device).channels_last()
@@ -265,7 +266,7 @@ class Chain:
             decoder = config.decoder
             source = self._source(1, decoder.clips, decoder.crop, loop)
             return DecoderPhase(self.pipe, source, decoder, held_out)
-        base = config.base
+        base: BaseConfig = getattr(config, name)
         source = self._source(base.seen, base.drawn, base.crop, loop)
         return BasePhase(
             self.pipe,
@@ -322,7 +323,8 @@ class Chain:
     def _all_pictures(self) -> Pictures:
         if self._pictures is None:
             config, sources = self.config, self.material.sources
-            frames = max(config.flow.frames, config.base.seen, config.algorithm1.frames)
+            seen = [config.base.seen, config.cleaning.seen if config.cleaning else 1]
+            frames = max(config.flow.frames, *seen, config.algorithm1.frames)
             film = None
             if sources.windows:
                 reduction, most = config.clips.video_reduction, config.film_shots
@@ -344,7 +346,8 @@ class Chain:
             return None
         if not self.material.state.is_main_process:
             return None
-        frames = {"flow": config.flow.frames, "base": config.base.seen}
+        frames = {"flow": config.flow.frames}
+        frames |= dict.fromkeys(("cleaning", "base"), config.base.seen)
         frames |= dict.fromkeys((*DRAWING, "decoder"), 1)
         spec = config.clips.for_training(
             frames.get(name, config.algorithm1.frames),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from dloral.errors import OptionError, WeightsError
 from dloral.models.cfr import CrossFrameRetrieval
@@ -18,7 +18,11 @@ from dloral.weights.checkpoint_io import BROKEN, first_line
 from dloral.weights.torch_folder import load_torch_pipeline
 
 TAKEN_OVER = ("vae", "unet", "flow", "retrieval")
+LATENTS_ENTER = "decoder.0.weight"
 PHASE_FILE = "give RUN/base.safetensors of an earlier run"
+KEPT = ("all", "decoder")
+"""What of a model's LoRAs a training can go on with."""
+
 BLOCK = r"decoder\.\d+\.conv1\.weight"
 """By which a compact decoder's blocks are counted."""
 
@@ -130,7 +134,8 @@ def take_over(pipe: DLoRALPipeline, model: str) -> None:
     file of a phase of an earlier run (``RUN/base.safetensors``). Raises :class:`WeightsError` where
     the flow nets differ.
 
-    Blocks that a deeper decoder has more come after the model's own, and start as no change.
+    Blocks that a deeper decoder has more come after the model's own, and start as no change. Where
+    it has latents of another size, the decoder starts without them.
     """
     taken = _parts_of_file(phase_file(model)) if is_phase_file(model) else _parts_of_model(model)
     taken["vae"] = _with_more_blocks(taken["vae"], pipe.vae.config.decoder_blocks)
@@ -146,11 +151,15 @@ def take_over(pipe: DLoRALPipeline, model: str) -> None:
                 value=model,
             )
         getattr(pipe, part).load_state_dict(fresh | same)
+        if part == "vae" and LATENTS_ENTER in had.keys() - same.keys():
+            nn.init.zeros_(pipe.vae.get_parameter(LATENTS_ENTER))
 
 
-def take_over_loras(pipe: DLoRALPipeline, model: str) -> None:
+def take_over_loras(pipe: DLoRALPipeline, model: str, kept: str = "all") -> None:
     """Copy into ``pipe``, which has LoRAs, those of ``model`` (as :func:`take_over` has it) and its
-    retrieval. Raises :class:`WeightsError` where it has none or they have other sizes."""
+    retrieval; where ``kept`` is ``decoder``, what of them is in the decoder alone.
+
+    Raises :class:`WeightsError` where it has none or they have other sizes."""
     if is_phase_file(model):
         had = _read(phase_file(model))
     else:
@@ -162,7 +171,7 @@ def take_over_loras(pipe: DLoRALPipeline, model: str) -> None:
         }
     for part in TAKEN_OVER:
         fresh: dict[str, Tensor] = getattr(pipe, part).state_dict()
-        learnt = {name: had.get(f"{part}.{name}") for name in fresh if _learns(part, name)}
+        learnt = {name: had.get(f"{part}.{name}") for name in fresh if _learns(part, name, kept)}
         for name, tensor in learnt.items():
             if tensor is None or tensor.shape != fresh[name].shape:
                 raise WeightsError(
@@ -174,8 +183,10 @@ def take_over_loras(pipe: DLoRALPipeline, model: str) -> None:
         getattr(pipe, part).load_state_dict(fresh | learnt)
 
 
-def _learns(part: str, name: str) -> bool:
-    return part == "retrieval" or ".lora_" in name
+def _learns(part: str, name: str, kept: str) -> bool:
+    if ".lora_" in name:
+        return kept == "all" or part == "vae"
+    return kept == "all" and part == "retrieval"
 
 
 def is_phase_file(model: str) -> bool:

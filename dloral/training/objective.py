@@ -5,17 +5,19 @@ be taken towards a teacher's answer instead of the truth (``teacher_charbonnier`
 deterministic teacher makes of an input is a function of it, so such a loss does not blur. Or
 towards what the teacher makes of the truth itself, made as small as the input
 (``clean_charbonnier``, ...): crisp, and without what the teacher makes of noise. Or of the input as
-the latents' small picture has it once retrieval has steadied it (``own_charbonnier``, ...): towards
-the input itself, an l1 would pull retrieval's gate shut. Or of the same picture, made crisp
-(``crisp_charbonnier``, ...), which is a function of the input too (our decisions).
+the restored latents' small picture has it, cleaned and steadied (``own_charbonnier``, ...): towards
+the input itself, an l1 would undo the cleaning. Or of the same picture, made crisp
+(``crisp_charbonnier``, ...), which is a function of the input too (our decisions). Losses named
+``picture_*`` are of that small picture itself, towards the truth made as small.
 """
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -29,9 +31,10 @@ from dloral.training.hints import Hints
 from dloral.training.losses import FRAME_LOSSES, crisp, flow_consistency, temporal_difference
 
 TEACHER, CLEAN, OWN, CRISP = "teacher_", "clean_", "own_", "crisp_"
+PICTURE = "picture_"
 ASKING = (TEACHER, CLEAN, OWN, CRISP)
 """Losses towards what a teacher makes of the input, of the truth made as small as the input, and of
-the small picture that the retrieved latents hold; the last of these also made crisp."""
+the small picture that the restored latents hold; the last of these also made crisp."""
 FEATURES = ("perceptual", "lpips", "feature")
 """Losses of a frozen network; ``perceptual`` is whichever of the other two can be had."""
 
@@ -39,11 +42,12 @@ LOSSES = (
     *FRAME_LOSSES,
     *FEATURES,
     *(asked + name for asked in ASKING for name in (*FRAME_LOSSES, "feature")),
+    *(PICTURE + name for name in (*FRAME_LOSSES, "temporal")),
     *("flow", "temporal", "csd", "adversarial", "hints"),
 )
 """Every name that a phase may weigh; docs/training.md says what each is."""
 
-PAIR_LOSSES = ("flow", "temporal")
+PAIR_LOSSES = ("flow", "temporal", PICTURE + "temporal")
 """Of two consecutive outputs: of one alone they would be the mean of nothing."""
 
 
@@ -52,9 +56,8 @@ class Restored:
     """The last n frames of B clips: frames, hq_frames (B,n,3,H,W) in [0, 1]; latents (B,n,C,h,w);
     flow between them (B,n-1,2,H,W) in pixels, or None; prompt embeddings (B*n, tokens, D) or None;
     small_frames (B,n,3,h,w): the low-quality frames before they were enlarged, or None;
-    lq_frames (B,n,3,H,W): the enlarged ones, or None where no loss asks for them; retrieved
-    (B,n,C,h,w): the latents before they were refined, or None; lossless (B,) bool, or None: as
-    in :class:`~dloral.data.clips.Clips`."""
+    lq_frames (B,n,3,H,W): the enlarged ones, or None where no loss asks for them; lossless (B,)
+    bool, or None: as in :class:`~dloral.data.clips.Clips`."""
 
     frames: Tensor
     hq_frames: Tensor
@@ -63,7 +66,6 @@ class Restored:
     prompt_embeds: Tensor | None = None
     small_frames: Tensor | None = None
     lq_frames: Tensor | None = None
-    retrieved: Tensor | None = None
     lossless: Tensor | None = None
 
     def or_truth(self, answers: Tensor) -> Tensor:
@@ -185,6 +187,8 @@ class Objective:
 
     def loss(self, name: str, restored: Restored, rng: np.random.Generator | None = None) -> Tensor:
         """One loss by its name, (N,) for N frames or pairs of frames."""
+        if name.startswith(PICTURE):
+            return self.loss(name.removeprefix(PICTURE), self._pictures(restored), rng)
         frames = restored.frames.flatten(0, 1)
         asked = next((kind for kind in ASKING if name.startswith(kind)), "")
         wanted = self._answer(restored, asked) if asked else restored.hq_frames.flatten(0, 1)
@@ -245,20 +249,41 @@ class Objective:
         return answers
 
     def _own_small_frames(self, restored: Restored, small: Tensor) -> Tensor:
-        """Small frames (N,3,h,w) with what the retrieved latents change of them; as they are below
+        """Small frames (N,3,h,w) with what the restored latents change of them; as they are below
         the scale of 4, where the small picture is smaller than they are."""
+        vae, latents = self._picture_latents(restored)
+        inputs = _inputs(restored)
+        assert inputs is not None, "clips with small frames have the enlarged ones"
+        change = vae.picture_change(latents, 2 * inputs - 1) / 2
+        return (small + change).clamp(0, 1) if change.shape == small.shape else small
+
+    def _picture_latents(self, restored: Restored) -> tuple[CompactVAE, Tensor]:
+        """A VAE whose latents (N,C,h,w) hold a small picture, and those that were restored."""
         vae = self.pipe.vae
         if not holds_picture(self.pipe):
             raise OptionError(
-                "the losses own_* need latents that hold a small picture",
+                "the losses own_*, crisp_* and picture_* need latents that hold a small picture",
                 remedy="give sizes.small_picture=True, or weigh other losses",
             )
-        inputs = _inputs(restored)
-        assert inputs is not None, "clips with small frames have the enlarged ones"
-        assert restored.retrieved is not None, "a phase does not tell what it retrieved"
-        latents = restored.retrieved.flatten(0, 1) / vae.config.scaling_factor
-        change = vae.picture_change(latents, 2 * inputs - 1) / 2
-        return (small + change).clamp(0, 1) if change.shape == small.shape else small
+        assert isinstance(vae, CompactVAE)
+        return vae, restored.latents.flatten(0, 1) / vae.config.scaling_factor
+
+    def _pictures(self, restored: Restored) -> Restored:
+        """The small pictures in the frames' place, and the truth made as small."""
+        vae, latents = self._picture_latents(restored)
+        pictures = (vae.picture(latents) + 1) / 2
+        height, width = pictures.shape[-2:]
+        truth = resize_bicubic(restored.hq_frames.flatten(0, 1), height, width, "pil")
+        flow, shape = restored.flow, restored.latents.shape[:2]
+        if flow is not None:
+            factor = flow.shape[-1] // width
+            flow = F.avg_pool2d(flow.flatten(0, 1), factor).unflatten(0, flow.shape[:2]) / factor
+        return replace(
+            restored,
+            frames=pictures.unflatten(0, shape),
+            hq_frames=truth.unflatten(0, shape),
+            flow=flow,
+        )
 
     def _each(self, loss: Callable[..., Tensor], *frames: Tensor) -> Tensor:
         """A loss of frames (N,...) -> (N,); one by one and computed again for its gradient, where

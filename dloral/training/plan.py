@@ -11,11 +11,11 @@ from accelerate import PartialState
 from dloral.data.manifest import HeldOut
 from dloral.data.pool import PoolConfig
 from dloral.data.sources import Sources, find_sources, pack_of, sha256
-from dloral.data.spec import ClipSpec
+from dloral.data.spec import ClipSpec, one_of
 from dloral.errors import OptionError, Setting
 from dloral.training.checkpoints import CheckpointError
 from dloral.training.config import flat
-from dloral.training.fresh import CompactSizes, is_phase_file, phase_file
+from dloral.training.fresh import KEPT, CompactSizes, is_phase_file, phase_file
 from dloral.training.loop import FREE_SETTINGS, LoopConfig
 from dloral.training.phases.algorithm1 import Algorithm1Config
 from dloral.training.phases.base import BaseConfig
@@ -25,8 +25,9 @@ from dloral.training.phases.flow import FlowConfig
 from dloral.weights.resolve import find_model
 from dloral.weights.srvgg import teacher_file
 
-PHASES = ("flow", "blocks", "drawing", "base", "decoder", "algorithm1")
+PHASES = ("flow", "blocks", "drawing", "cleaning", "base", "decoder", "algorithm1")
 DRAWING = ("blocks", "drawing")
+OPTIONAL = (*DRAWING, "cleaning")
 PLAN = "plan.json"
 
 FREE = (
@@ -48,8 +49,9 @@ class ChainConfig:
     ``algorithm1``.
     ``start``: a model's name or folder, or a phase's file of an earlier run, whose flow net and,
     where their shapes match, other base weights are taken over; the flow phase is left out.
-    ``keep_loras``: its LoRAs and its retrieval too, which must be of the same sizes, so that
-    ``algorithm1`` goes on with them.
+    ``keep_loras``: what ``algorithm1`` goes on with: ``all`` of its LoRAs, and its retrieval, or
+    those in the ``decoder`` alone; they must be of the same sizes.
+    ``cleaning``: the UNet's phase before the base, by losses of small pictures (``picture_*``).
     """
 
     sizes: CompactSizes = field(default_factory=CompactSizes)
@@ -60,13 +62,15 @@ class ChainConfig:
     blocks_loop: LoopConfig = field(default_factory=LoopConfig)
     drawing: DrawingConfig | None = None
     drawing_loop: LoopConfig = field(default_factory=LoopConfig)
+    cleaning: BaseConfig | None = None
+    cleaning_loop: LoopConfig = field(default_factory=LoopConfig)
     base: BaseConfig = field(default_factory=BaseConfig)
     base_loop: LoopConfig = field(default_factory=LoopConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     decoder_loop: LoopConfig = field(default_factory=LoopConfig)
     algorithm1: Algorithm1Config = field(default_factory=Algorithm1Config)
     algorithm1_loop: LoopConfig = field(default_factory=LoopConfig)
-    shares: tuple[float, float, float, float, float, float] = (0.06, 0.12, 0.2, 0.3, 0.05, 0.27)
+    shares: tuple[float, ...] = (0.06, 0.12, 0.2, 0.1, 0.1, 0.05, 0.37)
     clips: ClipSpec = field(default_factory=ClipSpec)
     pool: PoolConfig | None = None
     film_shots: int = 1600
@@ -74,7 +78,7 @@ class ChainConfig:
     held_out_clips: int = 4
     teacher: str = ""
     start: str = ""
-    keep_loras: bool = False
+    keep_loras: str = ""
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.workers < 0 or self.held_out_clips < 0 or self.film_shots < 1:
@@ -86,27 +90,37 @@ class ChainConfig:
                 "photo_reductions are of clips without a pool, which has its own",
                 remedy="leave them out, or give pool=None",
             )
+        if self.keep_loras not in ("", *KEPT):
+            raise OptionError(
+                f"keep_loras is {self.keep_loras!r}", remedy=f"give {one_of(KEPT)}, or leave it out"
+            )
         if self.keep_loras and not self.start:
             raise OptionError(
                 "{option} has no model to keep them of",
                 remedy="give {start} too, or leave it out",
-                option=Setting("keep_loras", True),
+                option=Setting("keep_loras", self.keep_loras),
                 start=Setting("start"),
             )
-        if min(self.shares) < 0 or sum(self.shares) <= 0:
-            raise OptionError(f"shares is {self.shares}; give 0 or more for each phase")
+        if len(self.shares) != len(PHASES) or min(self.shares) < 0 or sum(self.shares) <= 0:
+            raise OptionError(
+                f"shares is {self.shares}; give 0 or more for each of {len(PHASES)} phases"
+            )
+        if self.cleaning and not self.cleaning.of_pictures:
+            raise OptionError(
+                "cleaning draws no frames", remedy="weigh losses named picture_* alone there"
+            )
 
     @property
     def phases(self) -> tuple[str, ...]:
         """Those that train something: with a ``start``, the flow net is taken from there."""
         idle = {"flow"} if self.start else set()
-        idle |= {name for name in DRAWING if getattr(self, name) is None}
+        idle |= {name for name in OPTIONAL if getattr(self, name) is None}
         return tuple(name for name in PHASES if name not in idle)
 
     @property
     def largest_crop(self) -> int:
         """Pixels a side of the largest crop that any phase but the flow net's draws."""
-        phases = (self.blocks, self.drawing, self.base, self.decoder, self.algorithm1)
+        phases = (getattr(self, name) for name in PHASES if name != "flow")
         return max(phase.crop for phase in phases if phase is not None)
 
     def loop(self, phase: str) -> LoopConfig:

@@ -66,12 +66,15 @@ ALGORITHM1_LOOP = LoopConfig(
     mixed_precision="auto",
 )
 
+CLEANED = {"picture_charbonnier": 1.0, "picture_gradient": 0.5, "picture_temporal": 0.5}
+"""What the UNet learns before any frame is drawn: the truth, made as small as the input."""
 DRAWN = {
     "own_charbonnier": 0.5,
     "own_gradient": 1.0,
     "charbonnier": 0.03,
     "temporal": 0.1,
     "hints": 0.1,
+    **CLEANED,
 }
 """A teacher's answer is a function of the steadied input, so its l1 does not blur. With more of the
 truth and of steadiness the base blurs what it drew; those are C-LoRA's (our decision)."""
@@ -81,6 +84,8 @@ CRISP = {
     "crisp_feature": 0.2,
     "temporal": 0.1,
     "grid": 20.0,
+    "picture_charbonnier": 1.0,
+    "picture_gradient": 0.5,
 }
 """What D-LoRA learns by, where latents hold a small picture: a teacher's answer made crisp. With
 features of the truth or as much detail as it has, D-LoRA set dots on flat ground."""
@@ -125,6 +130,9 @@ POOL = PoolConfig(
 
 COMPACT_CPU = ChainConfig(
     sizes=CompactSizes(
+        latent_channels=16,
+        encoder_blocks=0,
+        unet_channels=(64, 96),
         decoder_blocks=16,
         decoder_sees_input=True,
         direct_head=True,
@@ -148,6 +156,24 @@ COMPACT_CPU = ChainConfig(
     blocks_loop=DRAWING_LOOP,
     drawing=DrawingConfig(late_hints=0.1),
     drawing_loop=replace(DRAWING_LOOP, steps=7200, learning_rate=5e-4, decay_steps=7000, ema=0.995),
+    cleaning=BaseConfig(
+        clips=8,
+        frames=2,
+        context=1,
+        crop=160,
+        reconstructed=0,
+        aligned_share=0.75,
+        weights=CLEANED,
+    ),
+    cleaning_loop=LoopConfig(
+        steps=4000,
+        learning_rate=1e-3,
+        decay_steps=2000,
+        checkpoint_every=500,
+        evaluate_every=500,
+        ema=0.99,
+        mixed_precision="auto",
+    ),
     base=BaseConfig(
         clips=3,
         frames=2,

@@ -10,6 +10,7 @@ from dloral.evaluation.statistics import (
     estimate,
     holm,
     paired_difference,
+    paired_ratio,
     source_means,
     t_quantile,
     t_tail,
@@ -70,6 +71,17 @@ def test_differences_are_paired() -> None:
     expected = stats.ttest_rel([10.5, 20.6, 30.4], [10.0, 20.0, 30.0])
     assert (found.mean, found.count) == (pytest.approx(0.5), 3)
     assert found.p == pytest.approx(expected.pvalue)
+
+
+def test_a_ratio_is_of_geometric_means() -> None:
+    """So that no source counts for its size; one without anything has no ratio."""
+    first = {"a": 1.0, "b": 40.0, "c": 0.3, "d": 0.0}
+    second = {"a": 2.0, "b": 10.0, "c": 0.6, "d": 1.0}
+    found = paired_ratio(first, second)
+    logs = np.log([0.5, 4.0, 0.5])
+    assert (found.mean, found.count) == (pytest.approx(logs.mean()), 3)
+    assert found.p == pytest.approx(stats.ttest_1samp(logs, 0).pvalue)
+    assert paired_ratio({"a": 0.0}, {"a": 1.0}) is None
 
 
 def test_holm() -> None:

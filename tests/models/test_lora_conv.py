@@ -1,5 +1,7 @@
 """A convolution with both LoRAs."""
 
+import itertools
+
 import torch
 from torch.nn.functional import conv2d
 
@@ -24,6 +26,31 @@ def test_it_computes_as_branches_beside_it() -> None:
         seen = conv2d(x, conv.lora_down[name].weight.view(2, 5, 3, 3), padding=1)
         wanted = wanted + scale * conv2d(seen, conv.lora_up[name].weight.view(7, 2, 1, 1))
     torch.testing.assert_close(conv(x), wanted, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_kept_sum_follows_every_change() -> None:
+    conv, x = with_loras(), torch.randn(1, 5, 9, 8)
+
+    def as_summed() -> torch.Tensor:
+        found = conv(x)
+        assert torch.equal(found, conv2d(x, conv.summed_weight(), conv.bias, padding=1))
+        return found
+
+    seen = [as_summed()]
+    assert conv._weight_now() is conv._weight_now()
+    conv.set_scales(consistency=0.3, detail=1.7)
+    seen.append(as_summed())
+    conv.lora_up["detail"].weight.mul_(2)
+    seen.append(as_summed())
+    conv.weight.copy_(torch.randn_like(conv.weight))
+    seen.append(as_summed())
+    other = {name: torch.randn_like(tensor) for name, tensor in conv.state_dict().items()}
+    conv.load_state_dict(other, assign=True)
+    seen.append(as_summed())
+    conv.load_state_dict({name: torch.randn_like(t) for name, t in other.items()}, assign=True)
+    seen.append(as_summed())
+    assert not any(torch.equal(a, b) for a, b in itertools.pairwise(seen))
 
 
 def test_each_lora_learns_where_its_scale_lets_it() -> None:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.functional import interpolate, pixel_shuffle
 
 from dloral.models.lora_conv import two_lora_convs
-from dloral.models.vae import CompactVAE, DoublingConv
+from dloral.models.vae import CompactVAE, DoublingConv, _enlarged_folded
 
 ENDS = {
     "plain": {},
@@ -124,6 +125,25 @@ def enlarged(small: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_change_of_the_picture_is_enlarged_as_torch_does(dtype: torch.dtype) -> None:
+    """Its borders too; in half precision to a part in a hundred of the largest change."""
+    change = torch.randn(2, 3, 5, 7)
+    wanted = interpolate(change, scale_factor=4, mode="bicubic", align_corners=False)
+    found = pixel_shuffle(_enlarged_folded(change.to(dtype)), 4).float()
+    precision = 1e-5 if dtype is torch.float32 else 0.01 * change.abs().max().item()
+    torch.testing.assert_close(found, wanted, atol=precision, rtol=0)
+
+
+def test_an_enlarged_change_lets_gradients_through_after_inference() -> None:
+    with torch.inference_mode():
+        _enlarged_folded(torch.randn(1, 3, 4, 4, dtype=torch.float64))
+    change = torch.randn(1, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    _enlarged_folded(change).square().sum().backward()
+    assert change.grad is not None
+    assert change.grad.any()
+
+
 def test_another_small_picture_is_drawn_as_another_frame() -> None:
     """Latents that hold the picture of one frame, decoded beside another: as if it were the one.
     Smooth pictures, of which the middle of a square says all."""

@@ -36,8 +36,9 @@ from dloral.weights.resolve import EMBEDDED
 TINY = (
     "sizes.latent_channels=4 sizes.vae_width=8 sizes.encoder_blocks=1 sizes.decoder_blocks=1 "
     "sizes.unet_channels=(8,8) sizes.flow_levels=2 sizes.flow_channels=(4,4,4,4) "
-    "sizes.retrieval_heads=1 sizes.retrieval_head_dim=4 rank=2 workers=0 shares=(1,1,1,1,1,1) "
+    "sizes.retrieval_heads=1 sizes.retrieval_head_dim=4 rank=2 workers=0 shares=(1,1,1,1,1,1,1) "
     "blocks.clips=1 blocks.crop=32 drawing.clips=1 drawing.crop=32 "
+    "cleaning.clips=1 cleaning.crop=32 "
     "flow.clips=1 flow.crop=64 flow.moved_pairs=2 "
     "base.reconstructed=1 base.clips=1 base.crop=32 decoder.clips=1 decoder.crop=32 "
     "decoder.smooth=2 algorithm1.clips=1 algorithm1.crop=32 held_out_clips=1 "
@@ -48,6 +49,9 @@ TINY = (
     "base.weights={'charbonnier':1.0} base.late_weights={'charbonnier':1.0,'temporal':0.1} "
     + " ".join(f"{phase}_loop.checkpoint_every=1" for phase in PHASES)
 ).split()
+
+
+FROM_BASE_ON = ("blocks=None", "drawing=None", "cleaning=None")
 
 
 def teacher_of(photos: Path) -> str:
@@ -68,7 +72,7 @@ def tiny(photos: Path, *more: str) -> ChainConfig:
 def unbroken(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three steps a phase, by the command line."""
     run = tmp_path_factory.mktemp("chain") / "run"
-    words = ["train", "compact-cpu", "--data", f"photos:{photos}", "--steps", "18"]
+    words = ["train", "compact-cpu", "--data", f"photos:{photos}", "--steps", "21"]
     assert main([*words, "-o", str(run), "--set", *TINY, teacher_of(photos)]) in (None, 0)
     return run
 
@@ -123,9 +127,8 @@ def test_loras_of_a_start_are_kept(unbroken: Path, photos: Path, tmp_path: Path)
         config = tiny(
             photos,
             f"start={unbroken / start}",
-            "keep_loras=True",
-            "blocks=None",
-            "drawing=None",
+            "keep_loras=all",
+            *FROM_BASE_ON,
             *rates,
         )
         run = tmp_path / str(number)
@@ -134,8 +137,28 @@ def test_loras_of_a_start_are_kept(unbroken: Path, photos: Path, tmp_path: Path)
         assert all(torch.equal(found[name], had[name]) for name in learnt)
     with pytest.raises(DLoRALError, match="no LoRAs of these sizes"):
         run_chain(replace(config, rank=3), tmp_path / "other", steps=6)
-    with pytest.raises(OptionError, match="keep_loras"):
-        tiny(photos, "keep_loras=True")
+    for wrong in (["keep_loras=all"], ["keep_loras=some", f"start={unbroken / 'pipeline'}"]):
+        with pytest.raises(OptionError, match="keep_loras"):
+            tiny(photos, *wrong)
+
+
+def test_loras_of_the_decoder_are_kept_alone(unbroken: Path, photos: Path, tmp_path: Path) -> None:
+    """Beside a UNet of other sizes; C-LoRA's stay as they were if it learns in the UNet alone."""
+    config = tiny(
+        photos,
+        f"start={unbroken / 'pipeline'}",
+        "keep_loras=decoder",
+        "sizes.unet_channels=(16,8)",
+        "algorithm1.decoder_loras=('detail',)",
+        *FROM_BASE_ON,
+    )
+    run_chain(config, tmp_path / "run", steps=12)
+    had = load_file(unbroken / "algorithm1.safetensors")
+    found = load_file(tmp_path / "run" / "algorithm1.safetensors")
+    kept = {n for n in had if n.startswith("vae.") and ".lora_" in n and ".consistency." in n}
+    assert kept
+    assert all(torch.equal(found[name], had[name]) for name in kept)
+    assert any(".consistency." in name and found[name].any() for name in found if "unet." in name)
 
 
 def test_what_is_embedded_brings_no_code(
@@ -163,7 +186,7 @@ def test_killed_in_each_phase_and_resumed_elsewhere_equals_unbroken(
                 raise KilledError
 
         with pytest.raises(KilledError):
-            run_chain(config, run, steps=18, on_step=on_step)
+            run_chain(config, run, steps=21, on_step=on_step)
         elsewhere = tmp_path / f"moved-{killed}"
         shutil.move(run, elsewhere)
         run = elsewhere
@@ -185,7 +208,7 @@ def test_kill_9_in_each_phase(unbroken: Path, photos: Path, tmp_path: Path) -> N
         "train",
         "compact-cpu",
         "--steps",
-        "18",
+        "21",
         "-o",
         str(run),
     ]
@@ -207,17 +230,18 @@ def test_kill_9_in_each_phase(unbroken: Path, photos: Path, tmp_path: Path) -> N
 
 def test_each_phase_changes_its_own_parts_alone(unbroken: Path) -> None:
     after = [load_file(unbroken / f"{phase}.safetensors") for phase in PHASES]
-    parts = {name: {"vae"} for name in PHASES[1:5]} | {"base": {"retrieval", "unet", "vae"}}
+    parts = {name: {"vae"} for name in PHASES[1:6]}
+    parts |= {"cleaning": {"retrieval", "unet"}, "base": {"retrieval", "unet", "vae"}}
     drawn = ("decoder", "enter", "finish", "join", "look")
-    for before, now, phase in zip(after, after[1:5], PHASES[1:5], strict=False):
+    for before, now, phase in zip(after, after[1:6], PHASES[1:6], strict=False):
         changed = {n for n in now if not torch.equal(now[n], before[n])}
         assert {name.split(".")[0] for name in changed} == parts[phase]
-        if phase != "base":
+        if parts[phase] == {"vae"}:
             assert {n.split(".")[1] for n in changed} <= {*drawn}
-        if phase == "base":
+        if "retrieval" in parts[phase]:
             assert all(n.startswith(("retrieval.gate.", "unet.", "vae.")) for n in changed)
-    assert all(torch.equal(after[5][n], t) for n, t in after[4].items() if n.startswith("vae."))
-    came = {n for n in after[5] if n.startswith("vae.")} - after[4].keys()
+    assert all(torch.equal(after[6][n], t) for n, t in after[5].items() if n.startswith("vae."))
+    came = {n for n in after[6] if n.startswith("vae.")} - after[5].keys()
     assert came
     assert all(".lora_" in n or n.endswith(".scales") for n in came)
     assert {n.split(".")[1] for n in came} == {"decoder", "finish"}
@@ -239,8 +263,7 @@ def test_a_start_gives_its_flow_net_and_what_fits(
         "sizes.reach=0",
         "sizes.direct_head=False",
         "sizes.finish_channels=4",
-        "blocks=None",
-        "drawing=None",
+        *FROM_BASE_ON,
         "base_loop.learning_rate=0",
     )
     run_chain(other, run, steps=6)
@@ -253,7 +276,7 @@ def test_a_start_gives_its_flow_net_and_what_fits(
     assert "vae.finish.weight" in base
     assert "vae.finish.weight" not in same
     assert not (run / "flow").exists()
-    assert json.loads((run / "plan.json").read_text())["steps"].keys() == set(PHASES[3:])
+    assert json.loads((run / "plan.json").read_text())["steps"].keys() == set(PHASES[4:])
     weights = start / "flow" / "diffusion_pytorch_model.safetensors"
     changed = {n: t + 1 for n, t in load_file(weights).items()}
     save_file(changed, weights)
@@ -309,10 +332,10 @@ def test_a_budget_becomes_step_counts_that_are_written_once(photos: Path, tmp_pa
         raise KilledError
 
     with pytest.raises(KilledError):
-        run_chain(tiny(photos), tmp_path, budget=60, on_step=on_step)
+        run_chain(tiny(photos), tmp_path, budget=120, on_step=on_step)
     plan = json.loads((tmp_path / "plan.json").read_text())
     for phase in PHASES:
-        assert plan["steps"][phase] * plan["seconds"][phase] <= 60 / len(PHASES)
+        assert plan["steps"][phase] * plan["seconds"][phase] <= 120 / len(PHASES)
         assert plan["steps"][phase] >= 1
     with pytest.raises(KilledError):
         run_chain(tiny(photos), tmp_path, budget=1e6, on_step=on_step)
@@ -332,7 +355,7 @@ def test_no_budget(text: str) -> None:
 
 def test_a_missing_teacher_is_one_line(photos: Path, tmp_path: Path) -> None:
     weights = "base.weights={'teacher_charbonnier':1.0}"
-    for run, asking in (("a", ()), ("c", ("blocks=None", "drawing=None", weights))):
+    for run, asking in (("a", ()), ("c", (*FROM_BASE_ON, weights))):
         with pytest.raises(DLoRALError, match="teacher is needed") as caught:
             run_chain(tiny(photos, "teacher=", *asking), tmp_path / run, steps=5)
         assert "\n" not in str(caught.value)
@@ -374,6 +397,7 @@ def test_the_cards_command_gives_the_settings_of_the_shipped_weights() -> None:
         for word in words[words.index("--set") + 1 :]
         if not word.startswith(("teacher=", "start="))
     ]
+    settings.insert(0, "start=compact")  # some model: which it was is told by its SHA-256
     given = json.loads(json.dumps(settings_of(with_changes(COMPACT_CPU, settings))))
     figures = json.loads((EMBEDDED["compact"] / "card-figures.json").read_text())
     defaults = json.loads(json.dumps(settings_of(ChainConfig(pool=PoolConfig()))))
@@ -381,7 +405,7 @@ def test_the_cards_command_gives_the_settings_of_the_shipped_weights() -> None:
     trained = {name: defaults.get(name) for name in came_later} | figures["plan"]["settings"]
 
     def compared(values: dict[str, object]) -> dict[str, object]:
-        unused = ("teacher_sha256", "start_sha256", "shares", "blocks", "drawing")
+        unused = ("teacher_sha256", "start_sha256", "shares", "blocks", "drawing", "cleaning")
         return {name: value for name, value in values.items() if not name.startswith(unused)}
 
     assert compared(given) == compared(trained)

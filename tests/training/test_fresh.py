@@ -37,6 +37,26 @@ def test_a_deeper_decoder_starts_as_the_earlier_one(tmp_path: Path) -> None:
     torch.testing.assert_close(restored(deeper, frames), restored(earlier, frames))
 
 
+def test_latents_of_another_size_say_nothing_at_first(tmp_path: Path) -> None:
+    """The decoder then draws as the earlier one does of silent latents."""
+    sizes = replace(SIZES, small_picture=True)
+    earlier = build_pipeline(sizes, seed=1)
+    with torch.no_grad():
+        for parameter in earlier.vae.parameters():
+            nn.init.normal_(parameter, std=0.2)
+        earlier.vae.decoder[0].bias.zero_()
+    earlier.save_pretrained(tmp_path)
+    smaller = build_pipeline(
+        replace(sizes, latent_channels=2, encoder_blocks=0, unet_channels=(16, 8)), seed=2
+    )
+    take_over(smaller, str(tmp_path))
+    frames = torch.rand(1, 3, 16, 24)
+    with torch.no_grad():
+        silent = earlier.vae.silent_latents(2 * frames - 1)
+        wanted = earlier.decode(silent, frames)
+        torch.testing.assert_close(smaller.decode(smaller.encode(frames), frames), wanted)
+
+
 @pytest.mark.parametrize("adapted", [False, True])
 def test_a_run_starts_from_a_phase_of_an_earlier_one(tmp_path: Path, adapted: bool) -> None:
     """Written as the chain writes it: every tensor by its part and name, LoRAs or not."""

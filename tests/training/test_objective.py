@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dloral.errors import OptionError
@@ -85,7 +86,6 @@ def test_where_nothing_was_lost_the_truth_is_the_answer(name: str) -> None:
         None,
         small_frames=small,
         lq_frames=lq_frames[:, None],
-        retrieved=latents[:, None],
         lossless=torch.tensor([False, True]),
     )
     with objective.watching():
@@ -107,7 +107,7 @@ def test_a_teacher_is_asked_of_what_the_latents_picture_shows() -> None:
     with torch.no_grad():
         wanted = teacher(small + 0.1).clamp(0, 1)
     objective = Objective(pipe, {"own_charbonnier"}, teacher=teacher)
-    clips = replace(restored(wanted, small), retrieved=latents[None], lq_frames=lq_frames[None])
+    clips = replace(restored(wanted, small), latents=latents[None], lq_frames=lq_frames[None])
     assert objective.loss("own_charbonnier", clips).max() < 1.1e-3  # Charbonnier's epsilon
     assert objective.loss("own_charbonnier", replace(clips, frames=1 - clips.frames)).min() > 0.01
     larger = replace(clips, small_frames=torch.rand(1, 2, 3, 16, 16))
@@ -126,7 +126,7 @@ def test_a_crisp_answer_is_the_own_one_made_crisp() -> None:
     names = {"own_charbonnier", "crisp_charbonnier"}
     objective = Objective(pipe, names, teacher=teacher)
     latents = pipe.encode(lq_frames)
-    clips = replace(restored(crisp(own), small), retrieved=latents[None], lq_frames=lq_frames[None])
+    clips = replace(restored(crisp(own), small), latents=latents[None], lq_frames=lq_frames[None])
     teacher.calls = 0
     found = objective.weighed(clips, dict.fromkeys(names, 1.0))
     assert teacher.calls == 1
@@ -134,10 +134,42 @@ def test_a_crisp_answer_is_the_own_one_made_crisp() -> None:
     assert found["own_charbonnier"] > 0.01
 
 
+def test_losses_of_the_small_picture() -> None:
+    """0 for the truth made as small, whatever the frames show; motion is told in its pixels."""
+    pipe = build_pipeline(replace(TINY_SIZES, decoder_sees_input=True, small_picture=True))
+    names = {"picture_charbonnier", "picture_psnr_loss", "picture_temporal"}
+    objective = Objective(pipe, names)
+    small = torch.rand(2, 3, 8, 8)
+    small[1] = small[0].roll(1, dims=-1)
+    hq_frames = resize_bicubic(small, 32, 32, "pil").clamp(0, 1)
+    latents = pipe.encode(hq_frames)
+    truth = 2 * resize_bicubic(hq_frames, 8, 8, "pil") - 1
+    latents[:, -12:] = F.pixel_unshuffle(truth, 2)
+    clips = replace(
+        restored(torch.rand(2, 3, 32, 32), small),
+        hq_frames=hq_frames[None],
+        latents=latents[None],
+        flow=torch.stack([torch.full((32, 32), -4.0), torch.zeros(32, 32)])[None, None],
+    )
+    assert objective.loss("picture_charbonnier", clips).max() < 1.1e-3  # Charbonnier's epsilon
+    assert objective.loss("picture_temporal", clips).max() < 1e-5
+    flickering = latents.clone()
+    flickering[1, -12:] += 0.2
+    clips = replace(clips, latents=flickering[None])
+    assert objective.loss("picture_temporal", clips).item() == pytest.approx(0.1, abs=1e-4)
+    bright = objective.loss("picture_charbonnier", clips)
+    assert bright[0] < 1.1e-3
+    assert bright[1].item() == pytest.approx(0.1, abs=1e-3)
+    still = replace(clips, latents=latents[None], flow=torch.zeros(1, 1, 2, 32, 32))
+    assert objective.loss("picture_temporal", still).item() < 1e-5  # the truth moves so too
+
+
 def test_latents_without_a_picture_have_none_to_ask_of(pipe: DLoRALPipeline) -> None:
-    objective = Objective(pipe, {"own_gradient"}, teacher=CountingTeacher())
-    with pytest.raises(OptionError, match="small_picture=True"):
-        objective.loss("own_gradient", restored(torch.rand(2, 3, 32, 32), torch.rand(2, 3, 8, 8)))
+    names = ("own_gradient", "picture_gradient")
+    objective = Objective(pipe, {*names}, teacher=CountingTeacher())
+    for name in names:
+        with pytest.raises(OptionError, match="small_picture=True"):
+            objective.loss(name, restored(torch.rand(2, 3, 32, 32), torch.rand(2, 3, 8, 8)))
 
 
 @pytest.mark.parametrize("side", [8, 12, 16])

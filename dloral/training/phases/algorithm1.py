@@ -17,7 +17,7 @@ from dloral.data.clips import Clips, ClipSource
 from dloral.data.spec import check, on_grid, one_of
 from dloral.errors import OptionError
 from dloral.frames.resize import shrink_for_flow
-from dloral.models.adapters import CONSISTENCY, DETAIL, adapter_parameters
+from dloral.models.adapters import ADAPTERS, adapter_parameters
 from dloral.options import WINDOWS
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.adversarial import AdversarialConfig
@@ -46,7 +46,8 @@ class Algorithm1Config:
     ``first_frame_share`` of the clips are shown as if each frame were the first of its clip, its
     own predecessor, since stills and first frames are restored so. ``scale_choices``: in a stage,
     the other LoRA's scale is drawn from these, so that the sliders keep their meaning apart from
-    each other (our decision; the paper has both at 1). ``flow_reduction``: the flow loss sees
+    each other (our decision; the paper has both at 1). ``decoder_loras``: which of
+    them also learn in a decoder that has a place for them. ``flow_reduction``: the flow loss sees
     frames so many times smaller.
     """
 
@@ -60,6 +61,7 @@ class Algorithm1Config:
     order: str = "consistency-first"
     window: int = 1
     outputs: int = 2
+    decoder_loras: tuple[str, ...] = ADAPTERS
     flow_reduction: int = 1
     csd: CSDConfig = field(default_factory=CSDConfig)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
@@ -79,6 +81,7 @@ class Algorithm1Config:
                 **{name: (getattr(self, name) >= 1, "1 or more") for name in counts},
                 "crop": on_grid(self.crop),
                 "first_frame_share": (0 <= share <= 1, "a share from 0 to 1"),
+                "decoder_loras": ({*self.decoder_loras} <= {*ADAPTERS}, f"some of {ADAPTERS}"),
                 "scale_choices": (bool(self.scale_choices), "at least one, such as (1.0,)"),
             },
         )
@@ -182,7 +185,6 @@ class Algorithm1Task:
             empty = pipe.encode_prompt("")
         self.prompts = prompts or (lambda clips: empty)
         self._parameters = self._spaces()
-        self._retrieved: Tensor | None = None  # of the frames that were refined last
 
     # What learns -----------------------------------------------------------------------------
 
@@ -190,8 +192,8 @@ class Algorithm1Task:
         """By stage: theta_1 and mu, or theta_2, or whatever the strategy has instead."""
         theta_1, theta_2 = (
             _named("unet", adapter_parameters(self.pipe.unet, adapter))
-            | _named("vae", adapter_parameters(self.pipe.vae, adapter))
-            for adapter in (CONSISTENCY, DETAIL)
+            | (_named("vae", adapter_parameters(self.pipe.vae, adapter)) if also else {})
+            for adapter, also in ((name, name in self.config.decoder_loras) for name in ADAPTERS)
         )
         mu = _named("retrieval", dict(self.pipe.retrieval.named_parameters()))
         if not self.config.window:
@@ -270,7 +272,6 @@ class Algorithm1Task:
             *(part.flatten(0, 1) for part in now), *(part.flatten(1, 2) for part in before)
         )
         restored = self.pipe.refine(aligned, retrieved, _repeated(prompt_embeds, count))
-        self._retrieved = retrieved.unflatten(0, (-1, count))
         return restored.unflatten(0, (-1, count))
 
     def decode(self, latents: Tensor, clips: Clips, prompt_embeds: Tensor | None) -> Restored:
@@ -291,7 +292,6 @@ class Algorithm1Task:
             prompt_embeds=_repeated(prompt_embeds, count),
             small_frames=None if clips.small_frames is None else clips.small_frames[:, -count:],
             lq_frames=clips.lq_frames[:, -count:],
-            retrieved=self._retrieved,
             lossless=clips.lossless,
         )
 

@@ -21,7 +21,7 @@ from dloral.frames.resize import shrink_for_flow
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.adversarial import AdversarialConfig
 from dloral.training.losses import charbonnier
-from dloral.training.objective import Objective, Restored, check_names
+from dloral.training.objective import PICTURE, Objective, Restored, check_names
 from dloral.training.phases.phase import Phase
 
 
@@ -74,6 +74,11 @@ class BaseConfig:
         check_names(self.loss_names())
 
     @property
+    def of_pictures(self) -> bool:
+        """Whether every loss is of small pictures, so that no frame need be drawn."""
+        return all(name.startswith(PICTURE) for name in self.loss_names())
+
+    @property
     def drawn(self) -> int:
         """Clips that a micro-batch needs."""
         return self.clips + self.own_reconstructed * self.reconstructed
@@ -90,7 +95,7 @@ class BaseConfig:
 
 class BasePhase(Phase):
     """Trains the VAE, the UNet and retrieval's gate, if it has one, of a pipeline without adapters;
-    the flow net is frozen.
+    the flow net is frozen. By losses of small pictures alone it draws no frame, and the VAE stays.
 
     ``steps``: of the whole phase. ``held_out``: clips that figures are measured on.
     """
@@ -117,6 +122,8 @@ class BasePhase(Phase):
             teacher=teacher,
             adversarial=config.adversarial,
         )
+        pipe.vae.requires_grad_(not config.of_pictures)
+        pipe.unet.requires_grad_(True)
         pipe.flow.requires_grad_(False)
         pipe.retrieval.requires_grad_(False)
         if pipe.retrieval.gate is not None:
@@ -124,6 +131,8 @@ class BasePhase(Phase):
 
     def trainable(self) -> dict[str, nn.Parameter]:
         parts: dict[str, nn.Module] = {"vae": self.pipe.vae, "unet": self.pipe.unet}
+        if self.config.of_pictures:
+            del parts["vae"]
         if self.pipe.retrieval.gate is not None:
             parts["retrieval.gate"] = self.pipe.retrieval.gate
         found = {f"{p}.{n}": w for p, module in parts.items() for n, w in module.named_parameters()}
@@ -141,7 +150,7 @@ class BasePhase(Phase):
         drawn = self.source.draw(draw)
         clips = drawn.rows(slice(config.clips))
         aligned = torch.from_numpy(draw.rng.random(len(clips.hq_frames)))
-        restored = self.restore(clips, aligned < config.aligned_share)
+        restored = self.restore(clips, aligned < config.aligned_share, not config.of_pictures)
         weights = (late and config.late_weights) or config.weights
         found = self.objective.weighed(restored, weights, draw.rng, draw.step >= self.critic_step)
         if config.reconstructed:
@@ -153,10 +162,10 @@ class BasePhase(Phase):
             found["reconstructed"] = config.reconstructed_weight * error
         return found
 
-    def restore(self, clips: Clips, aligned: Tensor | None = None) -> Restored:
+    def restore(self, clips: Clips, aligned: Tensor | None = None, drawn: bool = True) -> Restored:
         """Every frame of the clips but the first ``context``; ``aligned`` (B,) bool: which of them
         see their warped predecessor (None: all). Of CFR there is the gate alone: the rest of it is
-        untrained."""
+        untrained. What is not ``drawn`` has the enlarged frames in the place of restored ones."""
         pipe, shape = self.pipe, clips.lq_frames.shape[:2]
         # A clip may have no more frames than the first: the last one is always restored.
         first = min(self.config.context, shape[1] - 1)
@@ -171,8 +180,10 @@ class BasePhase(Phase):
         retrieved = now + pipe.retrieval.at_the_place(now, before[None])
         refined = pipe.refine(before, retrieved, None)
         clips = clips.frames_from(first)
-        with self.objective.watching():
-            frames = pipe.decode(refined, clips.lq_frames.flatten(0, 1))
+        frames = clips.lq_frames.flatten(0, 1)
+        if drawn:
+            with self.objective.watching():
+                frames = pipe.decode(refined, frames)
         shape = clips.lq_frames.shape[:2]
         return Restored(
             frames=frames.unflatten(0, shape),
@@ -181,7 +192,6 @@ class BasePhase(Phase):
             flow=clips.flow if shape[1] > 1 else None,
             small_frames=clips.small_frames,
             lq_frames=clips.lq_frames,
-            retrieved=retrieved.unflatten(0, shape),
             lossless=clips.lossless,
         )
 
