@@ -49,7 +49,7 @@ class TwoLoRAConv(nn.Conv2d):
         terms = [self.weight, self.scales, *self.lora_down.parameters(), *self.lora_up.parameters()]
         if not _may_keep(terms):
             return self.summed_weight()
-        # Where each lies and how often it was written to; those kept hold on to their place.
+        # Address and number of writes. Keeping the terms keeps their addresses from being reused.
         state = [(term.data_ptr(), term._version) for term in terms]
         if self._kept is None or self._kept[1] != state or self._kept[2].dtype != terms[0].dtype:
             self._kept = (terms, state, self.summed_weight())

@@ -347,7 +347,8 @@ class Chain:
         if not self.material.state.is_main_process:
             return None
         frames = {"flow": config.flow.frames}
-        frames |= dict.fromkeys(("cleaning", "base"), config.base.seen)
+        frames |= {"base": config.base.seen}
+        frames |= {"cleaning": config.cleaning.seen} if config.cleaning else {}
         frames |= dict.fromkeys((*DRAWING, "decoder"), 1)
         spec = config.clips.for_training(
             frames.get(name, config.algorithm1.frames),

@@ -9,9 +9,11 @@ import torch
 
 from dloral.cli import main
 from dloral.evaluation.benchmark_clips import ready_clip
+from dloral.evaluation.benchmark_report import difference_cell
 from dloral.evaluation.datasets import DataClip, FileFrames
 from dloral.evaluation.fidelity import psnr
 from dloral.evaluation.restore import Scales, baseline_restorer, model_restorer
+from dloral.evaluation.statistics import paired_difference, paired_ratio
 from dloral.frames.resize import resize_bicubic
 from dloral.pipeline import DLoRALPipeline
 from dloral.video.images import encode_image
@@ -285,3 +287,12 @@ def test_folders_of_something_else_are_left_alone(pairs: Path, tmp_path: Path, c
     assert run(pairs, pairs, "--models") == 2
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
     assert sorted(path.name for path in pairs.iterdir()) == ["GT", "LQ"]
+
+
+def test_a_comparison_by_ratio_is_printed_as_a_factor() -> None:
+    """Of what is compared by differences the sign is printed."""
+    ratio = paired_ratio({"a": 1.0, "b": 4.0}, {"a": 2.0, "b": 8.0})
+    assert difference_cell("warping_error", (ratio, 0.01)) == "x0.50 (0.50 to 0.50)*"
+    difference = paired_difference({"a": 1.0, "b": 2.0}, {"a": 2.0, "b": 3.0})
+    assert difference_cell("psnr", (difference, 0.2)).startswith("-1.0")
+    assert difference_cell("warping_error", None) == "–"
