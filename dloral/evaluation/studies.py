@@ -55,7 +55,9 @@ class Claim:
 @dataclass(frozen=True)
 class Study:
     """``seeds``: of each variant by default. ``windows``: with which every variant is restored, if
-    not with its own alone. ``published``: by variant, the paper's figures (``COLUMNS``)."""
+    not with its own alone. ``points``: measurements within each stage, the last at its end; more
+    than one shows what swings within it. ``published``: by variant, the paper's figures
+    (``COLUMNS``)."""
 
     name: str
     title: str
@@ -64,6 +66,7 @@ class Study:
     published: Mapping[str, tuple[float, ...]]
     note: str = ""
     seeds: int = 5
+    points: int = 1
     windows: tuple[int, ...] = ()
 
     @property
@@ -91,6 +94,7 @@ STRATEGIES = Study(
     ),
     {},
     A1_TEXT,
+    points=4,
 )
 BRANCHES = Study(
     "branches",

@@ -28,8 +28,8 @@ METRICS = ("psnr", "lpips_like", "niqe", "warping_error", "flicker", "grid_level
 STAGES = 4
 """As in Figure A1: consistency, enhancement, consistency, enhancement."""
 
-STAGE_POINTS = 4
-"""Measurements within each stage, the last at its end: what swings within it can be seen."""
+QUARTERS = 4
+"""Of a stage, of the same number of steps each: a run is saved at their ends."""
 
 SET_BY_STUDY = (
     *("steps", "seed", "decay_steps"),
@@ -188,7 +188,7 @@ def timed(
     pace = {}
     for variant in study.variants:
         tell(f"timing {TIMED_STEPS} steps of {variant.title}")
-        pace[variant.name] = _pace(variant, options.config, held_out)
+        pace[variant.name] = _pace(study, variant, options.config, held_out)
     seeds = options.seeds_of(study)
     steps = options.steps
     if steps is None:
@@ -214,7 +214,9 @@ def told(study: Study, plan: Plan) -> list[str]:
     return [*lines, f"{count} runs: about {duration(total)}, on this machine as busy as it is now"]
 
 
-def configured(base: TrainConfig, variant: Variant, steps: int, seed: int) -> TrainConfig:
+def configured(
+    base: TrainConfig, study: Study, variant: Variant, steps: int, seed: int
+) -> TrainConfig:
     """The variant's training: its setting changed, its stages as long as the run allows."""
     stage = max(1, steps // STAGES)
     schedule = replace(
@@ -225,7 +227,7 @@ def configured(base: TrainConfig, variant: Variant, steps: int, seed: int) -> Tr
         switches=None,
     )
     algorithm = replace(base.algorithm, schedule=schedule, **variant.changes)
-    interval = _interval(steps)
+    quarter = _interval(steps, QUARTERS)
     loop = replace(
         base.loop,
         steps=steps_of(variant, steps),
@@ -234,9 +236,9 @@ def configured(base: TrainConfig, variant: Variant, steps: int, seed: int) -> Tr
         decay_steps=0,
         # an average over more than a stage would hide the stages
         ema=min(base.loop.ema, 1 - 10 / max(stage, 11)),
-        evaluate_every=interval,
-        checkpoint_every=interval,
-        log_every=max(1, interval // 4),
+        evaluate_every=_interval(steps, study.points),
+        checkpoint_every=quarter,
+        log_every=max(1, quarter // 4),
     )
     return replace(base, algorithm=algorithm, loop=loop, save_pipeline=True)
 
@@ -248,14 +250,14 @@ def steps_of(variant: Variant, steps: int) -> int:
 
 def whole_steps(steps: int) -> int:
     """Rounded down, so that all stages are as long as each other and measured at their ends."""
-    unit = STAGES * STAGE_POINTS if steps >= STAGES * STAGE_POINTS else STAGES
+    unit = STAGES * QUARTERS if steps >= STAGES * QUARTERS else STAGES
     return max(unit, steps // unit * unit)
 
 
 def run_seconds(study: Study, variant: Variant, steps: int, pace: Pace) -> float:
     """What a run takes: its steps, the measurements along it, and those at its end."""
     trained = steps_of(variant, steps)
-    along = math.ceil(trained / _interval(steps))
+    along = math.ceil(trained / _interval(steps, study.points))
     measurements = along + max(1, len(study.windows))
     return trained * pace.step + measurements * pace.measurement
 
@@ -268,9 +270,9 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
-def _interval(steps: int) -> int:
-    """Steps from one measurement to the next."""
-    return max(1, steps // STAGES // STAGE_POINTS)
+def _interval(steps: int, points: int) -> int:
+    """Steps from one point of a stage to the next, with ``points`` in each."""
+    return max(1, steps // STAGES // points)
 
 
 def _budgeted(study: Study, pace: Mapping[str, Pace], budget: float, seeds: int) -> int:
@@ -296,7 +298,7 @@ def _budgeted(study: Study, pace: Mapping[str, Pace], budget: float, seeds: int)
 def _fitting(study: Study, pace: Mapping[str, Pace], seconds: float) -> int | None:
     """The most steps with which one run of every variant fits into ``seconds``, whole as
     :func:`whole_steps` makes them; None where not even the fewest do."""
-    unit = STAGES * STAGE_POINTS
+    unit = STAGES * QUARTERS
     # From a whole unit on, the number of measurements does not depend on the steps.
     first, second = (_seconds_of_each(study, pace, count) for count in (unit, 2 * unit))
     if first <= seconds:
@@ -310,10 +312,10 @@ def _seconds_of_each(study: Study, pace: Mapping[str, Pace], steps: int) -> floa
     return sum(run_seconds(study, one, steps, pace[one.name]) for one in study.variants)
 
 
-def _timed_config(variant: Variant, config: TrainConfig) -> TrainConfig:
+def _timed_config(study: Study, variant: Variant, config: TrainConfig) -> TrainConfig:
     """A few steps of a variant. Nothing is written between them: a real run does that so seldom
     that it would be charged many times over."""
-    config = replace(configured(config, variant, TIMED_STEPS, 0), save_pipeline=False)
+    config = replace(configured(config, study, variant, TIMED_STEPS, 0), save_pipeline=False)
     return replace(
         config,
         # one step a stage; a variant of one stage alone is timed for as long
@@ -331,7 +333,7 @@ def _timed_config(variant: Variant, config: TrainConfig) -> TrainConfig:
     )
 
 
-def _pace(variant: Variant, config: TrainConfig, held_out: HeldOutClips) -> Pace:
+def _pace(study: Study, variant: Variant, config: TrainConfig, held_out: HeldOutClips) -> Pace:
     times: list[float] = []
     spent: list[float] = []
 
@@ -344,7 +346,7 @@ def _pace(variant: Variant, config: TrainConfig, held_out: HeldOutClips) -> Pace
 
     with tempfile.TemporaryDirectory() as folder:
         run_training(
-            _timed_config(variant, config),
+            _timed_config(study, variant, config),
             Path(folder) / "run",
             measure=measured,
             on_step=lambda _step, _losses: times.append(time.perf_counter()),

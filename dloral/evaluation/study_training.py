@@ -138,7 +138,7 @@ def _run(
     run: Path,
 ) -> None:
     """One variant with one seed: trained and measured along the way, then clip by clip."""
-    config = configured(base, variant, plan.steps, seed)
+    config = configured(base, study, variant, plan.steps, seed)
 
     def measure(pipe: DLoRALPipeline) -> dict[str, float]:
         figures = means(held_out.measured(pipe, variant.scales))

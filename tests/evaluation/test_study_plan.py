@@ -70,7 +70,7 @@ def test_measurements_are_charged_as_they_are_made(steps: int) -> None:
     """At the steps at which the trainer evaluates, and at the end with every window."""
     for study in STUDIES.values():
         for variant in study.variants:
-            loop = configured(COMPACT, variant, steps, 0).loop
+            loop = configured(COMPACT, study, variant, steps, 0).loop
             due = [n for n in range(1, loop.steps + 1) if n % loop.evaluate_every == 0]
             assert due[-1] == loop.steps
             charged = run_seconds(study, variant, steps, Pace(0.0, 1.0))
@@ -80,7 +80,7 @@ def test_measurements_are_charged_as_they_are_made(steps: int) -> None:
 def test_nothing_is_written_between_the_steps_that_are_timed() -> None:
     for study in STUDIES.values():
         for variant in study.variants:
-            loop = _timed_config(variant, COMPACT).loop
+            loop = _timed_config(study, variant, COMPACT).loop
             assert loop.steps == TIMED_STEPS
             assert min(loop.checkpoint_every, loop.log_every, loop.evaluate_every) >= TIMED_STEPS
 
@@ -136,7 +136,7 @@ def test_seeds_that_were_never_begun_are_taken_back(tmp_path: Path) -> None:
 
 def test_variants_differ_in_their_setting_alone() -> None:
     for study in STUDIES.values():
-        made = [configured(COMPACT, v, 1600, 0).algorithm for v in study.variants]
+        made = [configured(COMPACT, study, v, 1600, 0).algorithm for v in study.variants]
         for variant, one in zip(study.variants, made, strict=True):
             for name, value in variant.changes.items():
                 assert getattr(one, name) == value
@@ -145,11 +145,20 @@ def test_variants_differ_in_their_setting_alone() -> None:
         assert made[0].schedule.consistency_steps == 400
 
 
+def test_swings_within_a_stage_are_measured_where_a_claim_needs_them() -> None:
+    for study in STUDIES.values():
+        swings = any(claim.swings for claim in study.claims)
+        loop = configured(COMPACT, study, study.variants[-1], 1600, 0).loop
+        assert loop.steps // loop.evaluate_every == (16 if swings else 4)
+        assert loop.checkpoint_every == 100
+
+
 def test_one_stage_alone_trains_as_long_as_in_both() -> None:
     """Steps of each stage, counted in the schedules themselves."""
     alone = {}
-    for variant in STUDIES["branches"].variants:
-        config = configured(COMPACT, variant, 160, 0)
+    study = STUDIES["branches"]
+    for variant in study.variants:
+        config = configured(COMPACT, study, variant, 160, 0)
         plan = config.algorithm.plan()
         stages = [plan.stage_at(step) for step in range(1, config.loop.steps + 1)]
         alone[variant.name] = {stage: stages.count(stage) for stage in set(stages)}
