@@ -178,7 +178,7 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
             self.tiny_decoder or self.vae, restored_latents, lq_frames, vae_tile or self._vae_tile
         )
         if self.config.decoder_adds_input:
-            return decoded / 2 + lq_frames
+            return torch.add(lq_frames, decoded, alpha=0.5)
         return (decoded.clamp(-1, 1) + 1) / 2
 
     # What callers must know ------------------------------------------------------------------

@@ -57,6 +57,11 @@ class TwoLoRAConv(nn.Conv2d):
 
     def set_scales(self, *, consistency: float, detail: float) -> None:
         """How much of each LoRA it has from now on."""
+        if self.scales.device.type == "cpu":
+            wanted = self.scales.new_tensor((consistency, detail))
+            if not torch.equal(self.scales, wanted):  # writing the same would cost a new sum
+                self.scales.copy_(wanted)
+            return
         for index, scale in enumerate((consistency, detail)):
             self.scales[index].fill_(scale)  # a copy from the CPU would wait for a GPU
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from dloral.models.lora_conv import TwoLoRAConv, two_lora_convs
 from dloral.models.prelu import PReLU
+from dloral.models.shuffling import Unshuffle, means_of_cells, shuffled, unshuffled
 
 PATCH = 4  # pixels a side that pixel-unshuffle folds into channels
 HELD_EVERY = 4  # of so many rectified blocks, the last holds its features within the reach
@@ -95,16 +96,16 @@ class DirectHead(nn.Module):
 
     One convolution and a shuffle by 4, as where Real-ESRGAN's small networks end; nothing between
     the blocks and the pixels can blur a line (our decision). It also sees the mean colour of each
-    cell: the blocks need not carry it.
+    cell: the blocks need not carry it. ``change`` (B,48,H/4,W/4), folded, is added to what it says.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv = TwoLoRAConv(width + 3, 3 * PATCH**2, 3, padding=1)
 
-    def forward(self, features: Tensor, folded: Tensor) -> Tensor:
-        means = folded.unflatten(1, (3, PATCH**2)).mean(dim=2)
-        return F.pixel_shuffle(self.conv(torch.cat([features, means], dim=1)), PATCH)
+    def forward(self, features: Tensor, folded: Tensor, change: Tensor | None = None) -> Tensor:
+        answer: Tensor = self.conv(torch.cat([features, means_of_cells(folded)], dim=1))
+        return shuffled(answer if change is None else answer + change, PATCH)
 
 
 class CompactVAE(ModelMixin, ConfigMixin):
@@ -168,7 +169,7 @@ class CompactVAE(ModelMixin, ConfigMixin):
         if message := next((message for message, found in wrong.items() if found), None):
             raise ValueError(message)
         self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(PATCH),
+            Unshuffle(PATCH),
             nn.Conv2d(3 * PATCH**2, width, 3, padding=1),
             *(PlainBlock(width) for _ in range(encoder_blocks)),
             nn.PixelUnshuffle(2),
@@ -261,7 +262,7 @@ class CompactVAE(ModelMixin, ConfigMixin):
     def _decode_seeing(self, z: Tensor, lq_frames: Tensor) -> Tensor:
         change: Tensor | None = None
         picture: Tensor | None = None
-        folded = F.pixel_unshuffle(lq_frames, PATCH)
+        folded = unshuffled(lq_frames, PATCH)
         if self.config.small_picture:
             change = _enlarged_folded(self.picture_change(z, lq_frames))
             z, picture = z[:, :-PICTURE], self.picture(z)
@@ -271,9 +272,12 @@ class CompactVAE(ModelMixin, ConfigMixin):
         if self.config.rectified and picture is not None:
             first = first + self.look((picture + 1) / 2)
         features = self.decoder[2:](self.enter(first))
-        ending = (features, folded) if self.config.direct_head else (features,)
-        sample: Tensor = self.finish(*ending)
-        return sample if change is None else sample + F.pixel_shuffle(change, PATCH)
+        sample: Tensor
+        if self.config.direct_head:
+            sample = self.finish(features, folded, change)
+            return sample
+        sample = self.finish(features)
+        return sample if change is None else sample + shuffled(change, PATCH)
 
     def picture(self, z: Tensor) -> Tensor:
         """The small picture (B,3,H/4,W/4) in [-1,1] that latents (B,C,h,w) hold."""

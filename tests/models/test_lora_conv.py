@@ -2,6 +2,7 @@
 
 import itertools
 
+import pytest
 import torch
 from torch.nn.functional import conv2d
 
@@ -51,6 +52,19 @@ def test_a_kept_sum_follows_every_change() -> None:
     conv.load_state_dict({name: torch.randn_like(t) for name, t in other.items()}, assign=True)
     seen.append(as_summed())
     assert not any(torch.equal(a, b) for a, b in itertools.pairwise(seen))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_the_same_scales_again_keep_the_sum(dtype: torch.dtype) -> None:
+    """As the generator sets them with every frame."""
+    conv = with_loras().to(dtype)
+    conv.set_scales(consistency=0.3, detail=1.7)
+    kept = conv._weight_now()
+    conv.set_scales(consistency=0.3, detail=1.7)
+    assert conv._weight_now() is kept
+    conv.set_scales(consistency=0.3, detail=1.6)
+    assert not torch.equal(conv._weight_now(), kept)
 
 
 def test_each_lora_learns_where_its_scale_lets_it() -> None:
