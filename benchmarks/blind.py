@@ -8,7 +8,9 @@
 above right's, and one row of pixels over time). Sides are drawn by ``--seed`` and kept in
 ``key.json``, which whoever judges does not open. The judge writes ``answers.txt``: a line a pair,
 ``still_03 left``, ``right`` or ``equal``. ``count`` says how often ours was preferred, with
-Wilson's 95% interval; ``equal`` counts as half.
+Wilson's 95% interval; ``equal`` counts as half. Of answers that are kept:
+
+    python -m benchmarks.blind count benchmarks/blind_answers/ninth-version-general-x4v3
 """
 
 import argparse
@@ -25,7 +27,7 @@ from PIL import Image
 from dloral.evaluation.baselines import load_baseline
 from dloral.evaluation.datasets import DataClip, find_dataset, opened
 from dloral.evaluation.restore import Restorer, Scales, baseline_restorer, model_restorer
-from dloral.training.losses import crisp
+from dloral.frames.crisp import crisp
 from dloral.weights.loading import load_pipeline
 
 SIDE, ENLARGED, GAP = 128, 3, 12
@@ -37,11 +39,11 @@ Pixels = NDArray[np.uint8]
 def method(text: str) -> Restorer:
     """``MODEL@c,d``, or the file of an SR network; ``FILE+crisp`` is its answer made crisp, which
     is what D-LoRA is asked for."""
+    if text.endswith(CRISP):
+        return made_crisp(method(text.removesuffix(CRISP)))
     name, at, scales = text.partition("@")
     if not at:
-        file = Path(name.removesuffix(CRISP))
-        network = baseline_restorer(load_baseline("other", {"other": file}))
-        return made_crisp(network) if name.endswith(CRISP) else network
+        return baseline_restorer(load_baseline("other", {"other": Path(name)}))
     consistency, detail = map(float, scales.split(","))
     return model_restorer(load_pipeline(name, "cpu", "auto"), Scales(consistency, detail))
 
@@ -143,8 +145,9 @@ def interval(successes: float, count: int) -> tuple[float, float]:
 
 
 def count(args: argparse.Namespace) -> None:
-    pairs = json.loads((args.folder / "key.json").read_text())["pairs"]
-    lines = (args.folder / "answers.txt").read_text().split("\n")
+    given = f"{args.folder}/" if args.folder.is_dir() else f"{args.folder}-"
+    pairs = json.loads(Path(f"{given}key.json").read_text())["pairs"]
+    lines = Path(f"{given}answers.txt").read_text().split("\n")
     answers = dict(line.split() for line in lines if line.strip())
     for kind in ("still", "clip"):
         found = [
@@ -172,7 +175,7 @@ def main() -> None:
     making.add_argument("--seed", type=int, default=0)
     making.set_defaults(run=make)
     counting = commands.add_parser("count")
-    counting.add_argument("folder", type=Path)
+    counting.add_argument("folder", type=Path, help="or what the names of both files begin with")
     counting.set_defaults(run=count)
     args = parser.parse_args()
     args.run(args)

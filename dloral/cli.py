@@ -53,7 +53,7 @@ class _Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = _Parser(
         prog="dloral",
-        description="One-step diffusion video super-resolution: larger, sharper, free of flicker.",
+        description="One-step diffusion video super-resolution with dials: steadiness and detail.",
     )
     parser.add_argument("--version", action="version", version=f"dloral {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")

@@ -3,10 +3,9 @@
 Legend: T frames of a clip, the rest as in :mod:`dloral.generator`.
 """
 
-from collections import deque
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice, repeat
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,15 @@ from torch import Tensor
 from dloral.errors import OptionError, Setting
 from dloral.frames.clips import as_frames, as_output
 from dloral.frames.colour import COLOUR_FIXES, fix_colour
+from dloral.frames.crisp import MOST_ENLARGED, crisp, crispness_at
 from dloral.frames.resize import pad_to_latent_grid, shrink_for_flow
 from dloral.frames.tiles import blend_tiles, tiles_of
+from dloral.frames.waiting import Waiting
 from dloral.frames.window import Window
 from dloral.generator import Generator, Prepared
 from dloral.memory import Limits, fit, is_out_of_memory, release_memory, step_down
 from dloral.options import AUTO, MAX_LORA_SCALE, WINDOWS
-from dloral.stages import COLOUR, DECODE, ENCODE, FLOW, REFINE, stage
+from dloral.stages import COLOUR, CRISP, DECODE, ENCODE, FLOW, REFINE, stage
 
 OUTPUT_TYPES = ("pt", "np", "pil", "latent")
 
@@ -103,12 +104,13 @@ class FrameGenerator(Generator):
         consistency: float = 1.0,
         detail: float = 1.0,
         color_fix: str = AUTO,
+        enlarged: float = MOST_ENLARGED,
     ) -> Tensor:
         """The restored frames (B,3,H,W) in [0, 1] at these scales of the LoRAs, on the model's
         device. May be asked any number of times. Raises :class:`OptionError`."""
-        _check_look(consistency, detail, color_fix)
+        look = _Look(consistency, detail, color_fix, enlarged)
         prepared = prepared.to(self.execution_device)
-        return self._decode(prepared, self._refine(prepared, consistency, detail), color_fix)
+        return self._decode(prepared, self._refine(prepared, look), look)
 
     @torch.no_grad()
     def __call__(
@@ -123,6 +125,7 @@ class FrameGenerator(Generator):
         color_fix: str = AUTO,
         output_type: str = "pt",
         batch_size: int = 1,
+        enlarged: float = MOST_ENLARGED,
     ) -> Any:
         """Restore a clip that has been brought to its output size. T frames in, T frames out.
 
@@ -130,7 +133,8 @@ class FrameGenerator(Generator):
         size from 1 x 1 on. Frame 0 is its own predecessor. ``window`` is how many earlier frames
         CFR looks at (0, 1, 3 or 5; 0: each frame alone). ``tile`` and ``tile_overlap`` are in
         latent cells (96 and 32 are the reference's); ``tile=None`` does not tile.
-        ``color_fix``: one of :data:`COLOUR_FIXES`, or auto for the model's own.
+        ``color_fix``: one of :data:`COLOUR_FIXES`, or auto for the model's own. ``enlarged``: how
+        many times the frames were; a model that makes them crisp does less of it below 4.
         Raises :class:`OptionError` for a value outside its range.
         """
         if output_type not in OUTPUT_TYPES:
@@ -148,6 +152,7 @@ class FrameGenerator(Generator):
             tile_overlap=tile_overlap,
             color_fix=color_fix,
             batch_size=batch_size,
+            enlarged=enlarged,
             latents_only=output_type == "latent",
         )
         restored = torch.stack(list(self._watched(results, len(clip))))
@@ -165,6 +170,7 @@ class FrameGenerator(Generator):
         tile_overlap: int = 32,
         color_fix: str = AUTO,
         batch_size: int = 1,
+        enlarged: float = MOST_ENLARGED,
         latents_only: bool = False,
         on_note: Callable[[str], None] | None = None,
     ) -> Iterator[Tensor]:
@@ -178,12 +184,11 @@ class FrameGenerator(Generator):
         :class:`dloral.memory.Limits`), from the start where that can be foreseen, and
         ``on_note`` is told. Raises :class:`ResourceError` where the smallest do not fit.
         """
-        look = _Look(consistency, detail, color_fix, latents_only)
-        _check_look(consistency, detail, color_fix)
+        look = _Look(consistency, detail, color_fix, enlarged, latents_only)
         _check_layout(window, tile, tile_overlap, batch_size)
         limits = Limits(batch_size, tile, tile_overlap)
         before = Window(min(window, self.max_window))
-        waiting = _Waiting(frames, prompt)
+        waiting = Waiting(frames, prompt)
         embeds: dict[str, Tensor | None] = {}
         place = self.execution_device  # once: diffusers looks through every layer for it
         begun = False
@@ -205,7 +210,7 @@ class FrameGenerator(Generator):
 
     def _attempt(
         self,
-        waiting: "_Waiting",
+        waiting: Waiting,
         before: Window,
         known: dict[str, Tensor | None],
         limits: Limits,
@@ -220,10 +225,10 @@ class FrameGenerator(Generator):
             latents, small = self._encoded(given, limits.vae_tile)
             prepared = self._prepare(given, latents, small, before, embeds, limits)
             del latents, small
-            restored = self._refine(prepared, look.consistency, look.detail)
+            restored = self._refine(prepared, look)
             if look.latents_only:
                 return restored.float().cpu()
-            return self._decode(prepared, restored, look.color_fix).cpu()
+            return self._decode(prepared, restored, look).cpu()
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -284,23 +289,26 @@ class FrameGenerator(Generator):
         blended, eps = blend_tiles(one_tile, *cells, tile, tile_overlap)
         return blended - eps
 
-    def _refine(self, prepared: Prepared, consistency: float, detail: float) -> Tensor:
+    def _refine(self, prepared: Prepared, look: "_Look") -> Tensor:
         # Every time, for another stream may have set others; costs little where none has.
         with stage(REFINE):
-            self.set_scales(consistency, detail)
+            self.set_scales(look.consistency, look.detail)
             limits, embeds = prepared.limits, prepared.prompt_embeds
             return self._refine_tiles(
                 prepared.parts, prepared.cells, embeds, limits.tile, limits.tile_overlap
             )
 
-    def _decode(self, prepared: Prepared, restored_latents: Tensor, color_fix: str) -> Tensor:
+    def _decode(self, prepared: Prepared, restored_latents: Tensor, look: "_Look") -> Tensor:
         height, width = prepared.frames.shape[-2:]
         with stage(DECODE):
             padded = pad_to_latent_grid(prepared.frames, self.latent_stride)
             decoded = self.decode(restored_latents, padded, prepared.limits.vae_tile)
-        method = self.default_color_fix if color_fix == AUTO else color_fix
+        method = self.default_color_fix if look.color_fix == AUTO else look.color_fix
         with stage(COLOUR):
-            return fix_colour(decoded[..., :height, :width], prepared.frames, method)
+            fixed = fix_colour(decoded[..., :height, :width], prepared.frames, method)
+        amount = crispness_at(look.enlarged) * self.crispness * look.detail
+        with stage(CRISP):
+            return crisp(fixed, amount) if amount else fixed
 
     def _embeds(
         self, prompts: list[str], known: dict[str, Tensor | None], limits: Limits
@@ -332,37 +340,21 @@ class FrameGenerator(Generator):
 
 @dataclass(frozen=True)
 class _Look:
-    """What a result looks like, apart from how it is computed."""
+    """What a result looks like, apart from how it is computed; raises :class:`OptionError`."""
 
     consistency: float
     detail: float
     color_fix: str
-    latents_only: bool
+    enlarged: float
+    latents_only: bool = False
 
-
-class _Waiting:
-    """Frames that were read and not yet restored, each with its prompt; read when needed."""
-
-    def __init__(self, frames: Iterable[Tensor], prompt: str | Iterable[str]) -> None:
-        prompts = repeat(prompt) if isinstance(prompt, str) else iter(prompt)
-        self._source = zip(frames, prompts, strict=False)
-        self._pairs: deque[tuple[Tensor, str]] = deque()
-
-    def fill(self, most: int) -> bool:
-        """Read until ``most`` are here, as far as there are any; whether one is."""
-        self._pairs.extend(islice(self._source, max(0, most - len(self._pairs))))
-        return bool(self._pairs)
-
-    def frames(self, most: int) -> Tensor:
-        """The first ``most`` of those that are here: float (B,3,H,W) in [0, 1]."""
-        return as_frames([frame for frame, _ in islice(self._pairs, most)])
-
-    def prompts(self, most: int) -> list[str]:
-        return [prompt for _, prompt in islice(self._pairs, most)]
-
-    def drop(self, count: int) -> None:
-        for _ in range(count):
-            self._pairs.popleft()
+    def __post_init__(self) -> None:
+        check_lora_scales(self.consistency, self.detail)
+        if self.color_fix not in (AUTO, *COLOUR_FIXES):
+            choices = ", ".join((AUTO, *COLOUR_FIXES))
+            raise OptionError(f"color_fix is {self.color_fix!r}; choose from {choices}")
+        if not 0 < self.enlarged < math.inf:
+            raise OptionError(f"enlarged is {self.enlarged}; give a number above 0")
 
 
 def check_lora_scales(consistency: float, detail: float) -> None:
@@ -389,10 +381,3 @@ def _check_layout(window: int, tile: int | None, tile_overlap: int, batch_size: 
             f"tile is {tile} with an overlap of {tile_overlap} latent cells; "
             "the overlap must be smaller than the tile and not negative"
         )
-
-
-def _check_look(consistency: float, detail: float, color_fix: str) -> None:
-    check_lora_scales(consistency, detail)
-    if color_fix not in (AUTO, *COLOUR_FIXES):
-        choices = ", ".join((AUTO, *COLOUR_FIXES))
-        raise OptionError(f"color_fix is {color_fix!r}; choose from {choices}")

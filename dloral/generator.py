@@ -42,6 +42,11 @@ class Generator(NeedsMemory, Protocol):
         """What ``color_fix="auto"`` stands for."""
 
     @property
+    def crispness(self) -> float:
+        """With detail at 1, how crisp frames are made at the end
+        (:func:`dloral.frames.crisp.crisp`); 0 for not at all."""
+
+    @property
     def scale_range(self) -> tuple[float, float] | None:
         """The enlargements that it is meant for; None for any."""
 

@@ -29,6 +29,7 @@ from transformers import CLIPTextModel
 
 from dloral.devices import can_offload
 from dloral.frame_generator import FrameGenerator, check_lora_scales
+from dloral.frames.crisp import MOST_ENLARGED
 from dloral.hub_pipeline import HubPipeline
 from dloral.memory import Limits, release_memory
 from dloral.models import vae_kinds
@@ -62,6 +63,7 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
     absent, its default is meant). ``decoder_adds_input``: the VAE's decoder gives the difference to
     the low-quality frame (the compact model) rather than the frame itself (Stable Diffusion's).
     ``color_fix``: what the model is best used with (the full one: AdaIN, as released).
+    ``crispness``: with detail at 1, how crisp frames are made at the end (the full one: not).
     ``scale_range``: the enlargements it is meant for, None for any. ``max_window``: the most
     earlier frames it can use. Latent stride and channels are the VAE's. ``tiny_decoder``: decodes
     in the VAE's place where it is given.
@@ -87,6 +89,7 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
         tiny_decoder: AutoencoderTiny | None = None,
         decoder_adds_input: bool = False,
         color_fix: str = "adain",
+        crispness: float = 0.0,
         scale_range: tuple[float, float] | None = None,
         max_window: int = max(WINDOWS),
     ) -> None:
@@ -104,6 +107,7 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
         self.register_to_config(
             decoder_adds_input=decoder_adds_input,
             color_fix=color_fix,
+            crispness=crispness,
             scale_range=scale_range,
             max_window=max_window,
         )
@@ -208,6 +212,10 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
         return self.config.color_fix
 
     @property
+    def crispness(self) -> float:
+        return self.config.crispness
+
+    @property
     def scale_range(self) -> tuple[float, float] | None:
         return self.config.scale_range and tuple(self.config.scale_range)
 
@@ -281,6 +289,7 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
         color_fix: str = AUTO,
         output_type: str = "pt",
         batch_size: int = 1,
+        enlarged: float = MOST_ENLARGED,
         callback_on_step_end: StepCallback | None = None,
     ) -> Any:
         """Restore a clip that has been brought to its output size, as
@@ -305,6 +314,7 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
                 color_fix,
                 output_type,
                 batch_size,
+                enlarged,
             )
         finally:
             self._callback = None

@@ -9,11 +9,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
 STAGES = (
-    *("read", "enlarge", "encode", "flow", "retrieve", "refine", "decode", "colour", "write"),
+    *("read", "enlarge", "encode", "flow", "retrieve", "refine", "decode"),
+    *("colour", "crisp", "write"),
 )
 """In the order in which a frame meets them. ``flow`` has the warp too."""
 
-READ, ENLARGE, ENCODE, FLOW, RETRIEVE, REFINE, DECODE, COLOUR, WRITE = STAGES
+READ, ENLARGE, ENCODE, FLOW, RETRIEVE, REFINE, DECODE, COLOUR, CRISP, WRITE = STAGES
 
 Watcher = Callable[[str], AbstractContextManager[None]]
 """Is told a stage's name; what it gives is entered for as long as the stage lasts, in the thread

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dloral.errors import OptionError
 from dloral.frames.clips import as_frames
+from dloral.frames.crisp import crisp
 from dloral.frames.resize import shrink_for_flow
 from dloral.pipeline import DLoRALPipeline
 
@@ -150,6 +151,34 @@ def test_prepare_and_finish_are_a_run_in_halves(
     for count in (0, 5):
         with pytest.raises(OptionError, match=f"count is {count}"):
             pipe.prepare(clip, count=count)
+
+
+@pytest.mark.parametrize("detail", [0.0, 0.5, 1.5])
+def test_frames_are_made_crisp_as_far_as_detail_says(pipe: DLoRALPipeline, detail: float) -> None:
+    """At the end, and in each of the two ways to get there."""
+    clip = make_clip(2, 45, 50)
+    plain = pipe(clip, detail=detail).frames
+    pipe.register_to_config(crispness=0.8)
+    found = pipe(clip, detail=detail).frames
+    assert torch.equal(found, crisp(plain, 0.8 * detail) if detail else plain)
+    assert torch.equal(plain, found) == (detail == 0)
+    again = pipe.finish(pipe.prepare(clip), detail=detail)
+    torch.testing.assert_close(again, found, atol=1e-5, rtol=0)
+
+
+def test_frames_that_were_enlarged_less_are_made_less_crisp(pipe: DLoRALPipeline) -> None:
+    clip = make_clip(2, 45, 50)
+    plain = pipe(clip).frames
+    pipe.register_to_config(crispness=0.8)
+    assert torch.equal(pipe(clip, enlarged=1.0).frames, plain)
+    assert torch.equal(pipe(clip, enlarged=0.5).frames, plain)
+    torch.testing.assert_close(pipe(clip, enlarged=2.5).frames, crisp(plain, 0.4))
+    assert torch.equal(pipe(clip, enlarged=6.0).frames, crisp(plain, 0.8))
+    finished = pipe.finish(pipe.prepare(clip), enlarged=2.5)
+    torch.testing.assert_close(finished, crisp(plain, 0.4), atol=1e-5, rtol=0)
+    for wrong in (0.0, float("nan"), float("inf")):
+        with pytest.raises(OptionError, match="enlarged is"):
+            pipe(clip, enlarged=wrong)
 
 
 @pytest.mark.parametrize("levels", [2, 5])

@@ -12,6 +12,8 @@ import torch
 
 from dloral import DLoRALError, UpscaleOptions, load_pipeline, upscale_steps, upscale_video
 from dloral.errors import InputError, OptionError
+from dloral.evaluation.restore import Scales, model_restorer
+from dloral.integrations.memory_clips import restored_frames
 from dloral.models.adapters import add_adapters
 from dloral.training.fresh import CompactSizes, build_pipeline
 from dloral.video.probe import probe
@@ -24,6 +26,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = CompactSizes(4, 8, 1, 1, (8, 8), 2, (4, 4, 4, 4), 1, 4)
     pipe = build_pipeline(sizes)
     add_adapters(pipe.unet, 2)
+    pipe.register_to_config(crispness=0.8)
     folder = tmp_path_factory.mktemp("model")
     pipe.save_pretrained(folder)
     return folder
@@ -75,7 +78,8 @@ def sound_of(path: Path) -> list[bytes]:
 
 
 def test_the_result_is_the_pipelines(clip: Path, tiny_model: Path, tmp_path: Path):
-    """The frames that are written are those the pipeline gives, in order."""
+    """The frames that are written are those the pipeline gives, in order, as crisp as their scale
+    allows; and so are frames that come from memory, and those that are measured."""
     target = upscale_video(
         clip, tmp_path / "frames", options(tiny_model, scale=2, color_fix="none")
     )
@@ -83,7 +87,14 @@ def test_the_result_is_the_pipelines(clip: Path, tiny_model: Path, tmp_path: Pat
     with read_frames(clip) as frames:
         small = torch.stack([frame.pixels for frame in frames])
     lq = torch.nn.functional.interpolate(small, scale_factor=2, mode="bicubic").clamp(0, 1)
-    expected = pipe(lq, color_fix="none").frames
+    expected = pipe(lq, color_fix="none", enlarged=2.0).frames
+    assert not torch.allclose(expected, pipe(lq, color_fix="none").frames, atol=1e-3)
+    in_memory = restored_frames(small, pipe, UpscaleOptions(scale=2, color_fix="none"))
+    torch.testing.assert_close(torch.stack([*in_memory]), expected, atol=1e-5, rtol=0)
+    measured = model_restorer(pipe, Scales(1.0, 1.0, 1))(small, (48, 80))
+    torch.testing.assert_close(
+        torch.stack([*measured]), pipe(lq, enlarged=2.0).frames, atol=1e-5, rtol=0
+    )
     with read_frames(target) as frames:
         written = torch.stack([frame.pixels for frame in frames])
     assert (written - expected).abs().max() <= 0.5 / 255 + 1e-6

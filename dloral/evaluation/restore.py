@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from dloral.evaluation.baselines import Upscaler
 from dloral.evaluation.catalogue import MetricSuite
 from dloral.evaluation.measures import FrameSet, Measured, in_step, measure_steps
 from dloral.frame_generator import FrameGenerator
-from dloral.frames.resize import resize_bicubic
+from dloral.frames.resize import enlargement, resize_bicubic
 from dloral.options import AUTO_TILE, UpscaleOptions
 
 Size = tuple[int, int]
@@ -66,9 +67,11 @@ def model_restorer(pipe: FrameGenerator, scales: Scales) -> Restorer:
     """The model, on frames enlarged by bicubic; tiled as ``dloral upscale`` does by default."""
 
     def restore(small_frames: Iterable[Tensor], size: Size) -> Iterator[Tensor]:
-        height, width = size
+        small = iter(small_frames)
+        first = list(islice(small, 1))  # its size, for all are as large
         return pipe.stream(
-            (resize_bicubic(f[None], height, width, scales.bicubic)[0] for f in small_frames),
+            (resize_bicubic(f[None], *size, scales.bicubic)[0] for f in chain(first, small)),
+            enlarged=enlargement((first[0].shape[1], first[0].shape[2]), size) if first else 1.0,
             consistency=scales.consistency,
             detail=scales.detail,
             window=scales.window,

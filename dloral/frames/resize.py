@@ -3,6 +3,8 @@
 Frames are float (T,3,H,W) in [0, 1] unless said otherwise.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,6 +34,11 @@ def resize_bicubic(frames: Tensor, height: int, width: int, kernel: str = "torch
         antialias=kernel == "pil",  # in torch this is Pillow's kernel, a = -0.5
     )
     return resized.clamp(0, 1) if resized.requires_grad else resized.clamp_(0, 1)
+
+
+def enlargement(small: tuple[int, int], large: tuple[int, int]) -> float:
+    """How many times the sides of a frame grow, in the (geometric) mean of both."""
+    return math.sqrt(math.prod(large) / math.prod(small))
 
 
 def resize_bicubic_part(

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from dloral.errors import OptionError, Setting
 from dloral.frame_generator import FrameGenerator
-from dloral.frames.resize import resize_bicubic
+from dloral.frames.resize import enlargement, resize_bicubic
 from dloral.jobs.spans import output_size, stream_settings
 from dloral.options import UpscaleOptions
 from dloral.video.alpha import fill_hidden, with_alpha
@@ -35,6 +36,11 @@ def size_of_result(height: int, width: int, options: UpscaleOptions) -> tuple[in
     return output_size(clip, options)
 
 
+def _enlargement(frame: Tensor, options: UpscaleOptions) -> float:
+    size = frame.shape[1], frame.shape[2]
+    return enlargement(size, size_of_result(*size, options))
+
+
 def restored_frames(
     frames: Iterable[Tensor],
     pipe: FrameGenerator,
@@ -47,9 +53,11 @@ def restored_frames(
     two of them is what the model remembers. ``on_note``: told where memory is short.
     """
     waiting: deque[tuple[Tensor, Tensor | None]] = deque()  # at most one batch
+    coming = iter(frames)
+    first = list(islice(coming, 1))  # its size, for all are as large
 
-    def enlarged() -> Iterator[Tensor]:
-        for frame in frames:
+    def lq_frames() -> Iterator[Tensor]:
+        for frame in chain(first, coming):
             alpha = frame[3] if len(frame) == 4 else None
             colour = frame if alpha is None else fill_hidden(frame[:3], alpha)
             height, width = size_of_result(colour.shape[1], colour.shape[2], options)
@@ -58,9 +66,10 @@ def restored_frames(
             yield lq_frame
 
     restored = pipe.stream(
-        enlarged(),
+        lq_frames(),
         prompt=options.prompt,
         **stream_settings(options),
+        enlarged=_enlargement(first[0], options) if first else 1.0,
         on_note=on_note,
     )
     for result in restored:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from dloral.errors import OptionError
-from dloral.frames.resize import resize_bicubic
+from dloral.frames.resize import enlargement, resize_bicubic
 from dloral.jobs.overlap import is_worth_it, may_overlap, read_ahead
 from dloral.options import AUTO, AUTO_TILE, UpscaleOptions
 from dloral.prompts import Scene, find_scenes, prompt_at
@@ -135,9 +135,14 @@ def restore_span(
     halo = min(options.window, first)
     most = None if last is None else last - first + 1 + halo
     reading = _read_enlarged(clip, first - halo, most, options, on_note)
-    if overlap and may_overlap(clip, output_size(clip, options), options.batch_size):
+    size = output_size(clip, options)
+    if overlap and may_overlap(clip, size, options.batch_size):
         reading = read_ahead(reading, options.batch_size)
-    with reading as pairs, closing(_restore(pairs, options, pipe, scenes, on_note)) as restoring:
+    enlarged = enlargement((clip.height, clip.width), size)
+    with (
+        reading as pairs,
+        closing(_restore(pairs, options, pipe, scenes, on_note, enlarged)) as restoring,
+    ):
         for index, restored in enumerate(restoring):
             if index >= halo:
                 yield RestoredFrame(first - halo + index, *restored)
@@ -170,21 +175,23 @@ def _restore(
     pipe: "FrameGenerator",
     scenes: Sequence[Scene],
     on_note: Callable[[str], None] | None,
+    enlarged: float,
 ) -> Generator[tuple[Frame, Tensor, Tensor], None, None]:
     """(source frame, its bicubic enlargement, restored frame) for every frame, in order."""
     waiting: deque[tuple[Frame, Tensor]] = deque()  # not yet restored: at most one batch
     shown: deque[Fraction] = deque()  # times of frames whose prompt is still to be given
 
-    def enlarged() -> Iterator[Tensor]:
+    def lq_frames() -> Iterator[Tensor]:
         for frame, lq_frame in pairs:
             waiting.append((frame, lq_frame))
             shown.append(frame.time)
             yield lq_frame
 
     restored = pipe.stream(
-        enlarged(),
+        lq_frames(),
         prompt=(prompt_at(scenes, shown.popleft()) for _ in count()),
         **stream_settings(options),
+        enlarged=enlarged,
         on_note=on_note,
     )
     for restored_frame in restored:

@@ -27,6 +27,7 @@ class BicubicGenerator(FrameGenerator):
     max_window = 0
     reads_prompts = False
     default_color_fix = "none"
+    crispness = 0.0
     scale_range = None
     other_vaes: Collection[str] = ()
     steps_down: Collection[str] = ()

@@ -35,6 +35,7 @@ class CompiledGenerator(FrameGenerator):
     max_window = _of_the_base("max_window")
     reads_prompts = _of_the_base("reads_prompts")
     default_color_fix = _of_the_base("default_color_fix")
+    crispness = _of_the_base("crispness")
     scale_range = _of_the_base("scale_range")
     other_vaes = _of_the_base("other_vaes")
     steps_down = _of_the_base("steps_down")

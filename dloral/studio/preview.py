@@ -258,8 +258,8 @@ def _restore_part(
         # Kept on the CPU, for it is little.
         prepared = pipe.prepare(lq_frames, options.window, options.prompt, count=1).to("cpu")
     preparing, watch = watch.effort, Watch()
-    finished = pipe.finish(prepared, options.consistency, options.detail, options.color_fix)
-    restored = finished[0].cpu()
+    look = (options.consistency, options.detail, options.color_fix)
+    restored = pipe.finish(prepared, *look, options.scale)[0].cpu()
     return restored, prepared, (preparing, watch.effort)
 
 

@@ -172,13 +172,20 @@ def add_embed(commands: Commands) -> None:
         metavar=("C", "D"),
         help="what a dial's 1 is to mean: shares of C-LoRA and D-LoRA as trained",
     )
+    parser.add_argument(
+        "--crispness",
+        type=float,
+        metavar="AMOUNT",
+        help="with detail at 1, how crisp frames are made at the end (what the model has)",
+    )
     parser.set_defaults(command=_embed)
 
 
 def _embed(options: argparse.Namespace) -> None:
     from dloral.weights.embed import embed
 
-    print(f"embedded: {embed(options.run, options.to, tuple(options.strengths))}")
+    made = embed(options.run, options.to, tuple(options.strengths), options.crispness)
+    print(f"embedded: {made}")
 
 
 def add_curve(commands: Commands) -> None:

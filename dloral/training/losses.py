@@ -79,41 +79,12 @@ def gradient(frames: Tensor, hq_frames: Tensor) -> Tensor:
     return sum(error.diff(dim=dim).abs().mean(dim=(1, 2, 3)) for dim in (-1, -2))  # type: ignore[return-value]
 
 
-FLAT, STRUCTURED = 3 / 255, 14 / 255
-"""Up to which span of grey (of 3 x 3 means, within 9 x 9 of them) ground is flat, and from which it
-is not."""
-
-
-def crisp(frames: Tensor, amount: float = 1.0) -> Tensor:
-    """Frames (N,3,H,W), clamped to [0, 1], with crisper edges and smoother flat ground.
-
-    Unsharp masking (two 5 x 5 means, a standard deviation of 2 pixels) makes an edge steeper and
-    sets halos beside it; here no value leaves the span of the 5 x 5 pixels around it, so there are
-    none. On flat ground it would make a teacher's faint mesh stronger, so there the mean takes its
-    place (our decision; judged blind, docs/decisions.md).
-    """
-    frames = frames.clamp(0, 1)
-    steeper = frames + amount * (frames - _mean(_mean(frames, 5), 5))
-    most, least = _most(frames, 5), -_most(-frames, 5)
-    steeper = torch.minimum(torch.maximum(steeper, least), most)
-    grey = _mean(frames, 3).mean(dim=1, keepdim=True)
-    span = _most(grey, 9) + _most(-grey, 9)
-    structure = ((span - FLAT) / (STRUCTURED - FLAT)).clamp(0, 1)
-    structure = _mean(structure.square() * (3 - 2 * structure), 5)
-    smooth = _mean(_mean(frames, 3), 5)
-    return smooth + (steeper - smooth) * structure
-
-
 def _padded(frames: Tensor, side: int) -> Tensor:
     return F.pad(frames, (side // 2,) * 4, mode="replicate")
 
 
 def _mean(frames: Tensor, side: int) -> Tensor:
     return F.avg_pool2d(_padded(frames, side), side, stride=1)
-
-
-def _most(frames: Tensor, side: int) -> Tensor:
-    return F.max_pool2d(_padded(frames, side), side, stride=1)
 
 
 def tempered(losses: Tensor, usual: float) -> Tensor:

@@ -22,13 +22,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dloral.errors import OptionError
+from dloral.frames.crisp import crisp
 from dloral.frames.resize import resize_bicubic
 from dloral.models.vae import CompactVAE
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.adversarial import AdversarialConfig, AdversarialLoss
 from dloral.training.csd import CSDConfig, ScoreDistillation
 from dloral.training.hints import Hints
-from dloral.training.losses import FRAME_LOSSES, crisp, flow_consistency, temporal_difference
+from dloral.training.losses import FRAME_LOSSES, flow_consistency, temporal_difference
 
 TEACHER, CLEAN, OWN, CRISP = "teacher_", "clean_", "own_", "crisp_"
 PICTURE = "picture_"

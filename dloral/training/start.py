@@ -126,7 +126,9 @@ def _lively(pipe: DLoRALPipeline) -> DLoRALPipeline:
 
 
 def _forget(pipe: DLoRALPipeline) -> None:
-    """Base weights alone: a plain UNet, retrieval and the decoder's LoRAs as new."""
+    """Base weights alone: a plain UNet, retrieval and the decoder's LoRAs as new; frames are not
+    made crisp at the end, which would show in what a new D-LoRA learns."""
+    pipe.register_to_config(crispness=0.0)
     plain = TwoLoRAUNet.from_config(pipe.unet.config)
     plain.load_state_dict(plain_state_dict(pipe.unet))
     fresh = CrossFrameRetrieval.from_config(pipe.retrieval.config)

@@ -1,6 +1,7 @@
 """Putting a trained model where it is used from: half precision, and figures for its card."""
 
 import json
+import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,22 +20,28 @@ CARD = "card-figures.json"
 
 
 def embed(
-    run: Path, target: Path | None = None, strengths: tuple[float, float] = (1.0, 1.0)
+    run: Path,
+    target: Path | None = None,
+    strengths: tuple[float, float] = (1.0, 1.0),
+    crispness: float | None = None,
 ) -> Path:
     """Put the pipeline of a finished run (or a pipeline's own folder) into the package, or into
     ``target``, in half precision; other files there stay. Returns the folder.
 
     ``strengths``: what a dial's 1 is to mean, as shares of C-LoRA and of D-LoRA as they were
     trained, for what is asked of them and what people like best need not be the same.
+    ``crispness``: with detail at 1, how crisp frames are made at the end; None: the model's own.
 
     ``card-figures.json`` beside the weights says how many parameters and bytes each part has, and
     what the run logged of each phase. Raises :class:`InputError` where ``run`` is not finished,
-    :class:`OptionError` for strengths of 0 or less.
+    :class:`OptionError` for strengths of 0 or less and for a crispness below 0.
     """
     if min(strengths) <= 0:
         raise OptionError(
             f"strengths are {strengths[0]:g} and {strengths[1]:g}; give more than 0 for each LoRA"
         )
+    if crispness is not None and not 0 <= crispness < math.inf:
+        raise OptionError(f"crispness is {crispness:g}; give 0 or more")
     target = EMBEDDED["compact"] if target is None else target
     found = [
         folder for folder in (run / "pipeline", run) if (folder / "model_index.json").is_file()
@@ -46,6 +53,8 @@ def embed(
     pipe = DLoRALPipeline.from_pretrained(found[0])
     for adapter, strength in zip(ADAPTERS, strengths, strict=True):
         _scale(pipe, adapter, strength)
+    if crispness is not None:
+        pipe.register_to_config(crispness=crispness)
     parts = {n: p for n, p in pipe.components.items() if isinstance(p, torch.nn.Module)}
     for part in parts.values():
         cast(part, torch.float16)

@@ -144,7 +144,8 @@ class DLoRALPreviewScales:
         tell = _progress(len(pairs))
         pictures = []
         for pair in pairs:
-            pictures.append(model.finish(prepared, *pair)[0].permute(1, 2, 0).float().cpu())
+            picture = model.finish(prepared, *pair, enlarged=scale)[0]
+            pictures.append(picture.permute(1, 2, 0).float().cpu())
             tell()
         lines = [f"consistency {c:g}, detail {d:g}" for c, d in pairs]
         return torch.stack(pictures), "\n".join(lines)

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from dloral.frames.resize import (
+    enlargement,
     pad_to_latent_grid,
     resize_bicubic,
     resize_bicubic_part,
@@ -26,6 +27,11 @@ def test_constant_and_ramp_survive_enlargement() -> None:
     inside = slice(8, -8)  # bicubic with a = -0.75 bends a ramp by up to 2e-3
     expected = 0.2 + 0.6 * places / 15
     torch.testing.assert_close(large[0, 0, 0, inside], expected[inside], atol=2e-3, rtol=0)
+
+
+def test_an_enlargement_is_that_of_the_sides() -> None:
+    assert enlargement((24, 40), (48, 80)) == 2
+    assert enlargement((24, 40), (96, 40)) == 2
 
 
 def test_overshoot_is_clamped() -> None:

@@ -22,6 +22,7 @@ from dloral.data.clips import Clips, Draw
 from dloral.data.manifest import list_files, save_manifest
 from dloral.data.pool import PoolConfig
 from dloral.errors import DLoRALError, OptionError
+from dloral.frames.crisp import crisp
 from dloral.models.srvgg import SRVGG
 from dloral.training.chain import run_chain
 from dloral.training.config import with_changes
@@ -116,6 +117,12 @@ def test_what_a_dials_1_means_is_said_when_a_model_is_embedded(
     }
     with pytest.raises(OptionError, match="more than 0"):
         embed(unbroken, tmp_path / "other", (1.0, 0.0))
+    again = ["embed", str(tmp_path / "used"), "--to", str(tmp_path / "crisp"), "--crispness", "0.5"]
+    assert main(again) in (None, 0)
+    found = load_pipeline(tmp_path / "crisp", device="cpu", dtype="float32")
+    torch.testing.assert_close(found(frames).frames, crisp(used(frames).frames, 0.5))
+    with pytest.raises(OptionError, match="crispness is -1; give 0 or more"):
+        embed(unbroken, tmp_path / "other", crispness=-1.0)
 
 
 def test_loras_of_a_start_are_kept(unbroken: Path, photos: Path, tmp_path: Path) -> None:

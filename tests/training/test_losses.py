@@ -23,7 +23,6 @@ from dloral.training.csd import CSDConfig, ScoreDistillation, adapters_off
 from dloral.training.losses import (
     FeatureDistance,
     charbonnier,
-    crisp,
     detail,
     excess_detail,
     flow_consistency,
@@ -330,29 +329,6 @@ def test_lpips_is_the_published_formula():
     output = one.clone().requires_grad_()
     network(output, other).sum().backward()
     assert output.grad.abs().sum() > 0
-
-
-def test_a_crisp_edge_is_steeper_without_a_halo() -> None:
-    """Of two steps of different heights, each within its own span."""
-    levels = [0.3] * 17 + [0.4, 0.5, 0.6] + [0.7] * 14 + [0.8] + [0.9] * 17
-    frames = torch.tensor(levels).expand(1, 3, 36, -1).contiguous()
-    found = crisp(frames)
-    assert found[..., :18].min() >= 0.3 - 1e-6
-    assert found[..., :26].max() <= 0.7 + 1e-6
-    assert found[..., 26:].min() >= 0.7 - 1e-6
-    assert found.max() <= 0.9 + 1e-6
-    torch.testing.assert_close(found[..., :8], frames[..., :8])
-    assert found.diff(dim=-1).max() > 1.3 * frames.diff(dim=-1).max()
-    assert crisp(frames, 2.0).diff(dim=-1).max() > found.diff(dim=-1).max()
-
-
-def test_a_faint_mesh_on_flat_ground_is_smoothed() -> None:
-    mesh = torch.zeros(1, 3, 32, 32)
-    mesh[..., ::4, ::4] = 4 / 255
-    found = crisp(0.5 + mesh)
-    assert found.std() < 0.3 * mesh.std()
-    assert found.mean() == pytest.approx(0.5 + mesh.mean().item(), abs=1e-4)
-    assert torch.equal(crisp(torch.full((1, 3, 16, 16), 1.5)), torch.ones(1, 3, 16, 16))
 
 
 def test_without_lpips_the_distance_is_called_by_its_own_name(

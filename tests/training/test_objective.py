@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dloral.errors import OptionError
+from dloral.frames.crisp import crisp
 from dloral.frames.resize import resize_bicubic
 from dloral.models.srvgg import SRVGG
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.fresh import build_pipeline
-from dloral.training.losses import crisp
 from dloral.training.objective import Objective, Restored
 from dloral.training.start import TINY_SIZES
 

@@ -137,6 +137,7 @@ def test_the_embedded_model_fresh_or_as_it_is():
     assert fresh.unet.conv_in.lora_A["consistency"].weight.shape[0] == 5
     assert fresh.unet.conv_in.lora_A["detail"].weight.shape[0] == 6
     assert not fresh.retrieval.proj.weight.any()
+    assert fresh.crispness == 0
     assert not fresh.unet.conv_in.lora_B["detail"].weight.any()
     assert torch.equal(kept.retrieval.proj.weight, embedded.retrieval.proj.weight)
     for name, parameter in adapter_parameters(kept.unet, "detail").items():

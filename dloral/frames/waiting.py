@@ -1,0 +1,34 @@
+"""Frames on their way into a generator."""
+
+from collections import deque
+from collections.abc import Iterable
+from itertools import islice, repeat
+
+from torch import Tensor
+
+from dloral.frames.clips import as_frames
+
+
+class Waiting:
+    """Frames that were read and not yet restored, each with its prompt; read when needed."""
+
+    def __init__(self, frames: Iterable[Tensor], prompt: str | Iterable[str]) -> None:
+        prompts = repeat(prompt) if isinstance(prompt, str) else iter(prompt)
+        self._source = zip(frames, prompts, strict=False)
+        self._pairs: deque[tuple[Tensor, str]] = deque()
+
+    def fill(self, most: int) -> bool:
+        """Read until ``most`` are here, as far as there are any; whether one is."""
+        self._pairs.extend(islice(self._source, max(0, most - len(self._pairs))))
+        return bool(self._pairs)
+
+    def frames(self, most: int) -> Tensor:
+        """The first ``most`` of those that are here: float (B,3,H,W) in [0, 1]."""
+        return as_frames([frame for frame, _ in islice(self._pairs, most)])
+
+    def prompts(self, most: int) -> list[str]:
+        return [prompt for _, prompt in islice(self._pairs, most)]
+
+    def drop(self, count: int) -> None:
+        for _ in range(count):
+            self._pairs.popleft()
