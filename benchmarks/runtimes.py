@@ -79,7 +79,7 @@ def timed(
         for _ in range(count + WARM_UP)
     ]
     times = {name: Times() for name in opened}
-    streams = {name: pipe.stream(frames) for name, pipe in opened.items()}
+    streams = {name: pipe.stream(frames, enlarged=scale) for name, pipe in opened.items()}
     for index in range(count + WARM_UP):
         for name, stream in streams.items():
             with times[name].frame():

@@ -125,6 +125,7 @@ class FrameGenerator(Generator):
         color_fix: str = AUTO,
         output_type: str = "pt",
         batch_size: int = 1,
+        *,
         enlarged: float = MOST_ENLARGED,
     ) -> Any:
         """Restore a clip that has been brought to its output size. T frames in, T frames out.
@@ -170,9 +171,9 @@ class FrameGenerator(Generator):
         tile_overlap: int = 32,
         color_fix: str = AUTO,
         batch_size: int = 1,
-        enlarged: float = MOST_ENLARGED,
         latents_only: bool = False,
         on_note: Callable[[str], None] | None = None,
+        enlarged: float = MOST_ENLARGED,
     ) -> Iterator[Tensor]:
         """Restored frames (3,H,W) in [0, 1], one for each of ``frames`` (3,H,W), as they are ready.
 
@@ -353,8 +354,8 @@ class _Look:
         if self.color_fix not in (AUTO, *COLOUR_FIXES):
             choices = ", ".join((AUTO, *COLOUR_FIXES))
             raise OptionError(f"color_fix is {self.color_fix!r}; choose from {choices}")
-        if not 0 < self.enlarged < math.inf:
-            raise OptionError(f"enlarged is {self.enlarged}; give a number above 0")
+        if not isinstance(self.enlarged, int | float) or not 0 < self.enlarged < math.inf:
+            raise OptionError(f"enlarged is {self.enlarged!r}; give a number above 0")
 
 
 def check_lora_scales(consistency: float, detail: float) -> None:

@@ -62,7 +62,8 @@ class UpscaleOptions:
     """Options of :func:`dloral.upscale_video`; raises :class:`OptionError` in one line.
 
     ``model``: a registry name, a folder, or a Hub id. ``scale``: enlargement, 1 to 4, fractions
-    allowed. ``consistency``, ``detail``: scales of C-LoRA and D-LoRA, 0 to 2. ``strength``: how
+    allowed. ``consistency``, ``detail``: scales of C-LoRA and D-LoRA, 0 to 2; detail
+    is also how crisp a model that does so makes frames at the end. ``strength``: how
     much of the restored frame is in the result, 0 (the bicubic frame) to 1. ``window``: how many
     earlier frames are looked at (0, 1, 3, 5). ``vae``: ``"tiny"`` for TAESD in the VAE's place,
     ``"tiny-decoder"`` in its decoder's alone. ``prompt``: what the clip shows, added to what

@@ -7,9 +7,9 @@ Four steps, each public, each on a batch of frames, each keeping gradients::
     restored = pipe.refine(aligned, retrieved, embeds) # one UNet step, both LoRAs at their scales
     frames = pipe.decode(restored, lq_frames)         # VAE, which may have LoRAs; then colour fix
 
-``pipe(frames)`` is those four under ``no_grad`` with windows, tiles and colour fix, ``pipe.stream``
-the same for clips of any length, ``pipe.prepare`` and ``pipe.finish`` the same in two halves; all
-from :class:`dloral.frame_generator.FrameGenerator`.
+``pipe(frames)`` is those four under ``no_grad`` with windows, tiles, colour fix and crispness,
+``pipe.stream`` the same for clips of any length, ``pipe.prepare`` and ``pipe.finish`` the same in
+two halves; all from :class:`dloral.frame_generator.FrameGenerator`.
 
 Legend: B frames of a batch, K earlier frames in the window, H x W frame size, h x w = H/s x W/s
 latent size for a latent stride of s pixels, C latent channels. Frames are RGB in [0, 1]
@@ -289,8 +289,9 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
         color_fix: str = AUTO,
         output_type: str = "pt",
         batch_size: int = 1,
-        enlarged: float = MOST_ENLARGED,
         callback_on_step_end: StepCallback | None = None,
+        *,
+        enlarged: float = MOST_ENLARGED,
     ) -> Any:
         """Restore a clip that has been brought to its output size, as
         :meth:`FrameGenerator.__call__` says.
@@ -314,7 +315,7 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
                 color_fix,
                 output_type,
                 batch_size,
-                enlarged,
+                enlarged=enlarged,
             )
         finally:
             self._callback = None

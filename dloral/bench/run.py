@@ -16,10 +16,10 @@ from dloral.bench.clips import write_clip
 from dloral.bench.memory import begin_peaks, peaks
 from dloral.bench.watchers import StageSeconds, stage_flops
 from dloral.devices import device_title, memory_of
-from dloral.frames.resize import resize_bicubic
+from dloral.frames.resize import enlargement, resize_bicubic
 from dloral.memory import release_memory
 from dloral.options import AUTO_TILE, TORCH, UpscaleOptions
-from dloral.stages import COLOUR, ENLARGE, STAGES, watched_by
+from dloral.stages import COLOUR, CRISP, ENLARGE, STAGES, watched_by
 from dloral.upscale import Progress, upscale_steps
 from dloral.weights.loading import load_pipeline
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 WARM_UP = 3  # frames: kernels are chosen and memory is laid out
 
-PASSED_FRAMES = {ENLARGE: 1, COLOUR: 3}
+PASSED_FRAMES = {ENLARGE: 1, COLOUR: 3, CRISP: 2}
 """Float frames of the output's size that a stage without products must read and write at least:
-enlarging writes one, the colour fix reads two and writes one."""
+enlarging writes one, the colour fix reads two and writes one, crispness one each."""
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -50,7 +50,7 @@ class Stage:
 @dataclass(frozen=True)
 class Timed:
     """What the network takes: ``times``, seconds of each frame from the small input to the
-    colour-fixed result."""
+    finished result."""
 
     model: str
     machine: str
@@ -150,7 +150,8 @@ def _noise_restored(
     draw = torch.Generator().manual_seed(0)
     target = (round(size[0] * scale), round(size[1] * scale))
     small = (torch.rand(1, 3, *size, generator=draw) for _ in range(count))
-    return pipe.stream((resize_bicubic(frame, *target)[0] for frame in small), tile=AUTO_TILE)
+    frames = (resize_bicubic(frame, *target)[0] for frame in small)
+    return pipe.stream(frames, tile=AUTO_TILE, enlarged=enlargement(size, target))
 
 
 def _staged(pipe: "FrameGenerator", timed: Timed, ceilings: Ceilings) -> Staged:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from dloral.evaluation.baselines import BICUBIC, load_baseline, version_of
 from dloral.evaluation.restore import Restorer, Scales, baseline_restorer, bicubic, model_restorer
 from dloral.frame_generator import FrameGenerator
 from dloral.weights.loading import load_pipeline
-from dloral.weights.resolve import find_model
+from dloral.weights.resolve import find_model, hash_of_model
 
 
 @dataclass(frozen=True)
@@ -89,14 +88,3 @@ def _names(models: Sequence[str]) -> dict[str, str]:
     short = {model: Path(model).name or model for model in models}
     shared = {name for name in short.values() if [*short.values()].count(name) > 1}
     return {model: model if name in shared else name for model, name in short.items()}
-
-
-def hash_of_model(folder: Path) -> str:
-    """SHA-256 of all weights and configurations of a model's folder, in name order."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.suffix in (".safetensors", ".json") and path.is_file():
-            digest.update(path.relative_to(folder).as_posix().encode())
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import chain, islice
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -68,14 +68,16 @@ def model_restorer(pipe: FrameGenerator, scales: Scales) -> Restorer:
 
     def restore(small_frames: Iterable[Tensor], size: Size) -> Iterator[Tensor]:
         small = iter(small_frames)
-        first = list(islice(small, 1))  # its size, for all are as large
-        return pipe.stream(
-            (resize_bicubic(f[None], *size, scales.bicubic)[0] for f in chain(first, small)),
-            enlarged=enlargement((first[0].shape[1], first[0].shape[2]), size) if first else 1.0,
+        first = next(small, None)
+        if first is None:
+            return
+        yield from pipe.stream(
+            (resize_bicubic(f[None], *size, scales.bicubic)[0] for f in chain([first], small)),
             consistency=scales.consistency,
             detail=scales.detail,
             window=scales.window,
             tile=AUTO_TILE,
+            enlarged=enlargement((first.shape[1], first.shape[2]), size),
         )
 
     return restore

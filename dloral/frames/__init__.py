@@ -1,1 +1,1 @@
-"""Pure functions on frames: resize, pad, tiles, colour fix, degradation."""
+"""Pure functions on frames: resize, pad, tiles, colour fix, crispness, degradation."""

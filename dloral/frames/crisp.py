@@ -15,11 +15,12 @@ REACH = 7
 """Pixels around one that count for it."""
 
 BAND = 2**17
-"""Pixels at a time, about: memory does not grow with the frame."""
+"""Pixels that a processor works on at a time, about: they stay in its cache, and what is computed
+on the way takes no memory that grows with the frame."""
 
 
 MOST_ENLARGED = 4.0
-"""How many times frames were enlarged that are made as crisp as can be."""
+"""From this enlargement on, frames are made as crisp as they can be."""
 
 
 def crispness_at(enlarged: float) -> float:
@@ -40,7 +41,7 @@ def crisp(frames: Tensor, amount: float = 1.0) -> Tensor:
     frames = frames.clamp(0, 1)
     padded = F.pad(frames, (REACH,) * 4, mode="replicate")
     height, width = frames.shape[-2:]
-    rows = max(8 * REACH, BAND // width)
+    rows = max(8 * REACH, BAND // width) if frames.device.type == "cpu" else height
     bands = [
         _crisp(padded[..., top : min(top + rows, height) + 2 * REACH, :], amount)
         for top in range(0, height, rows)

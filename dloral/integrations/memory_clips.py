@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -36,9 +36,9 @@ def size_of_result(height: int, width: int, options: UpscaleOptions) -> tuple[in
     return output_size(clip, options)
 
 
-def _enlargement(frame: Tensor, options: UpscaleOptions) -> float:
-    size = frame.shape[1], frame.shape[2]
-    return enlargement(size, size_of_result(*size, options))
+def enlarged_by(height: int, width: int, options: UpscaleOptions) -> float:
+    """How many times frames of this size are enlarged."""
+    return enlargement((height, width), size_of_result(height, width, options))
 
 
 def restored_frames(
@@ -54,10 +54,15 @@ def restored_frames(
     """
     waiting: deque[tuple[Tensor, Tensor | None]] = deque()  # at most one batch
     coming = iter(frames)
-    first = list(islice(coming, 1))  # its size, for all are as large
+    first = next(coming, None)
+    if first is None:
+        return
+    enlarged = enlarged_by(first.shape[1], first.shape[2], options)
+    coming = chain([first], coming)
+    del first
 
     def lq_frames() -> Iterator[Tensor]:
-        for frame in chain(first, coming):
+        for frame in coming:
             alpha = frame[3] if len(frame) == 4 else None
             colour = frame if alpha is None else fill_hidden(frame[:3], alpha)
             height, width = size_of_result(colour.shape[1], colour.shape[2], options)
@@ -69,7 +74,7 @@ def restored_frames(
         lq_frames(),
         prompt=options.prompt,
         **stream_settings(options),
-        enlarged=_enlargement(first[0], options) if first else 1.0,
+        enlarged=enlarged,
         on_note=on_note,
     )
     for result in restored:

@@ -32,6 +32,7 @@ from dloral.video.probe import ClipInfo, probe
 from dloral.video.reader import Frame, read_frames
 from dloral.video.seeking import read_frames_from
 from dloral.video.treatment import target_size
+from dloral.weights.resolve import known_weights
 
 if TYPE_CHECKING:
     from dloral.frame_generator import FrameGenerator
@@ -135,10 +136,9 @@ def restore_span(
     halo = min(options.window, first)
     most = None if last is None else last - first + 1 + halo
     reading = _read_enlarged(clip, first - halo, most, options, on_note)
-    size = output_size(clip, options)
-    if overlap and may_overlap(clip, size, options.batch_size):
+    if overlap and may_overlap(clip, output_size(clip, options), options.batch_size):
         reading = read_ahead(reading, options.batch_size)
-    enlarged = enlargement((clip.height, clip.width), size)
+    enlarged = enlarged_by(clip, options)
     with (
         reading as pairs,
         closing(_restore(pairs, options, pipe, scenes, on_note, enlarged)) as restoring,
@@ -209,6 +209,11 @@ def output_size(clip: ClipInfo, size: float | UpscaleOptions) -> tuple[int, int]
     )
 
 
+def enlarged_by(clip: ClipInfo, size: float | UpscaleOptions) -> float:
+    """How many times a clip's frames are enlarged for what is asked, rounded as they are."""
+    return enlargement((clip.height, clip.width), output_size(clip, size))
+
+
 def first_time(clip: ClipInfo, options: UpscaleOptions) -> Fraction | None:
     """When the job's first frame is shown in the source, in seconds; None where it has no frame."""
     with read_frames(clip, options.start, options.duration) as frames:
@@ -243,7 +248,8 @@ def identity_of(
     """What must be the same for a job to be resumed: the source, and what changes the result."""
     free = {"resume", "batch_size", "size_changes"}
     settings = {name: value for name, value in asdict(options).items() if name not in free}
-    return {**_source_of_job(clip), **settings, "suffix": chosen.suffix, "encoder": header}
+    made = {"suffix": chosen.suffix, "encoder": header, "weights": known_weights(options.model)}
+    return {**_source_of_job(clip), **settings, **made}
 
 
 def _source_of_job(clip: ClipInfo) -> dict[str, Any]:

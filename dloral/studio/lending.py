@@ -40,14 +40,16 @@ def job_seconds(clip: ClipInfo, folder: Path, settings: Settings, key: tuple[str
 
 
 def preview_seconds(
-    key: tuple[str, str], lq_frames: Tensor, options: UpscaleOptions, prepared: Any
+    key: tuple[str, str], lq_frames: Tensor, options: UpscaleOptions, *_: Any
 ) -> int:
     """For a part of one frame, with the frames before it."""
     pixels = lq_frames.shape[0] * lq_frames.shape[-2] * lq_frames.shape[-1]
     return asked(pixels * _cost(model_of(key)))
 
 
-def motion_seconds(key: tuple[str, str], frames: Sequence[Tensor], options: UpscaleOptions) -> int:
+def motion_seconds(
+    key: tuple[str, str], frames: Sequence[Tensor], options: UpscaleOptions, *_: Any
+) -> int:
     """For a part of some frames."""
     pixels = sum(frame.shape[-2] * frame.shape[-1] for frame in frames)
     return asked(pixels * _cost(model_of(key)))

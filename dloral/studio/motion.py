@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dloral.errors import CancelledError
 from dloral.frames.resize import resize_bicubic_part
-from dloral.jobs.spans import output_size
+from dloral.jobs.spans import enlarged_by, output_size
 from dloral.options import UpscaleOptions
 from dloral.studio.gpu import kept, on_gpu
 from dloral.studio.lending import motion_seconds
@@ -78,7 +78,7 @@ def motion_steps(
         codec=FOR_VIEWING,
         duration=count * duration,
     ) as writer:
-        steps = _restored(model.key, frames, options)
+        steps = _restored(model.key, frames, options, enlarged_by(clip, options.scale))
         for number, lq_frame in enumerate(frames):
             with model.turns.take():  # a job's frames and previews go in between
                 restored = next(steps)
@@ -94,7 +94,7 @@ def motion_steps(
 @on_gpu(motion_seconds)
 @torch.no_grad()
 def _restored(
-    model: tuple[str, str], frames: Iterable[Tensor], options: UpscaleOptions
+    model: tuple[str, str], frames: Iterable[Tensor], options: UpscaleOptions, enlarged: float
 ) -> Iterator[Tensor]:
     pipe = kept(model)
     for frame in pipe.stream(
@@ -104,6 +104,7 @@ def _restored(
         detail=options.detail,
         window=options.window,
         color_fix=options.color_fix,
+        enlarged=enlarged,
     ):
         yield frame.float().cpu()
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dloral.errors import CancelledError
 from dloral.frames.resize import LATENT_STRIDE, resize_bicubic, resize_bicubic_part
-from dloral.jobs.spans import output_size
+from dloral.jobs.spans import enlarged_by, output_size
 from dloral.options import AUTO, AUTO_TILE, UpscaleOptions
 from dloral.studio.gpu import kept, on_gpu
 from dloral.studio.lending import preview_seconds
@@ -42,7 +42,7 @@ MOST_PIXELS = (AUTO_TILE * LATENT_STRIDE) ** 2
 LIVELY_SECONDS = 0.45
 """What moving a scale may cost; the previewed part is as large as that allows."""
 
-CONTEXT = 2 * LATENT_STRIDE
+CONTEXT = 3 * LATENT_STRIDE
 """Pixels around a previewed part that the networks see too, so that its edges are as in a run."""
 
 MOST_BACKGROUND = 2048
@@ -206,7 +206,9 @@ class Preview:
             given = torch.stack(self._enlarged(*of_frame, seen))
         self.model.pipe()  # waits until it is loaded
         with self.model.turns.take():
-            wide, prepared, efforts = _restore_part(self.model.key, given, options, known)
+            wide, prepared, efforts = _restore_part(
+                self.model.key, given, options, known, enlarged_by(self._clip, options.scale)
+            )
             if part is not None:
                 self._prepared = part, prepared
         effort = efforts[0] + efforts[1]
@@ -248,6 +250,7 @@ def _restore_part(
     lq_frames: Tensor | None,
     options: UpscaleOptions,
     prepared: "Prepared | None",
+    enlarged: float,
 ) -> tuple[Tensor, "Prepared", tuple[Effort, Effort]]:
     """The last of ``lq_frames`` restored, what was prepared for it, and the efforts for preparing
     and for the rest. No frames are needed where it is ``prepared``."""
@@ -259,7 +262,7 @@ def _restore_part(
         prepared = pipe.prepare(lq_frames, options.window, options.prompt, count=1).to("cpu")
     preparing, watch = watch.effort, Watch()
     look = (options.consistency, options.detail, options.color_fix)
-    restored = pipe.finish(prepared, *look, options.scale)[0].cpu()
+    restored = pipe.finish(prepared, *look, enlarged)[0].cpu()
     return restored, prepared, (preparing, watch.effort)
 
 

@@ -18,6 +18,7 @@ from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.settings import Settings, settings_from
 from dloral.studio.uploads import link_or_copy
 from dloral.video.probe import ClipInfo, probe
+from dloral.weights.resolve import known_weights
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ STORED = "restored"
 """The folder beside the examples."""
 
 CHOSEN = "chosen.json"
-"""In such a folder: the settings that it was made with, the model's name among them."""
+"""In such a folder: the settings that it was made with, the model's name and weights among them."""
 
 
 def stored_beside(example: Path) -> Path:
@@ -44,7 +45,8 @@ def store_result(example: Path, model: Model) -> Path:
     try:
         for _ in restore(probe(example), part, settings, model.pipe()):
             pass  # the result is written with the last one
-        (part / CHOSEN).write_text(json.dumps(kept_settings(settings)), encoding="utf-8")
+        chosen = kept_settings(settings) | {"weights": known_weights(model.name)}
+        (part / CHOSEN).write_text(json.dumps(chosen), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     finally:
@@ -61,6 +63,8 @@ def stored_job(
         return None
     try:
         kept = json.loads((stored / CHOSEN).read_text(encoding="utf-8"))
+        if kept.pop("weights", None) != known_weights(model.name):
+            return None
         if (kept.pop("model"), kept.pop("vae")) != model.key:
             return None
         settings = settings_from(kept, model.name)

@@ -176,7 +176,7 @@ def add_embed(commands: Commands) -> None:
         "--crispness",
         type=float,
         metavar="AMOUNT",
-        help="with detail at 1, how crisp frames are made at the end (what the model has)",
+        help="with detail at 1, how crisp frames are made at the end (default: the model's own)",
     )
     parser.set_defaults(command=_embed)
 

@@ -156,14 +156,17 @@ def take_over(pipe: DLoRALPipeline, model: str) -> None:
 
 
 def take_over_loras(pipe: DLoRALPipeline, model: str, kept: str = "all") -> None:
-    """Copy into ``pipe``, which has LoRAs, those of ``model`` (as :func:`take_over` has it) and its
-    retrieval; where ``kept`` is ``decoder``, what of them is in the decoder alone.
+    """Copy into ``pipe``, which has LoRAs, those of ``model`` (as :func:`take_over` has it), its
+    retrieval, and how crisp a model in a folder makes frames; where ``kept`` is ``decoder``, what
+    of the LoRAs is in the decoder alone.
 
     Raises :class:`WeightsError` where it has none or they have other sizes."""
     if is_phase_file(model):
         had = _read(phase_file(model))
     else:
         other = load_torch_pipeline(model, device="cpu", dtype="float32")
+        if kept == "all":
+            pipe.register_to_config(crispness=other.crispness)
         had = {
             f"{part}.{name}": tensor
             for part in TAKEN_OVER

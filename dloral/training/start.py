@@ -126,8 +126,8 @@ def _lively(pipe: DLoRALPipeline) -> DLoRALPipeline:
 
 
 def _forget(pipe: DLoRALPipeline) -> None:
-    """Base weights alone: a plain UNet, retrieval and the decoder's LoRAs as new; frames are not
-    made crisp at the end, which would show in what a new D-LoRA learns."""
+    """Base weights alone: a plain UNet, retrieval and the decoder's LoRAs as new. How crisp frames
+    are made at the end was chosen for the LoRAs that are forgotten, so that is not kept either."""
     pipe.register_to_config(crispness=0.0)
     plain = TwoLoRAUNet.from_config(pipe.unet.config)
     plain.load_state_dict(plain_state_dict(pipe.unet))

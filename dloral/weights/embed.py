@@ -36,12 +36,7 @@ def embed(
     what the run logged of each phase. Raises :class:`InputError` where ``run`` is not finished,
     :class:`OptionError` for strengths of 0 or less and for a crispness below 0.
     """
-    if min(strengths) <= 0:
-        raise OptionError(
-            f"strengths are {strengths[0]:g} and {strengths[1]:g}; give more than 0 for each LoRA"
-        )
-    if crispness is not None and not 0 <= crispness < math.inf:
-        raise OptionError(f"crispness is {crispness:g}; give 0 or more")
+    _check(strengths, crispness)
     target = EMBEDDED["compact"] if target is None else target
     found = [
         folder for folder in (run / "pipeline", run) if (folder / "model_index.json").is_file()
@@ -74,8 +69,21 @@ def embed(
             place.parent.mkdir(parents=True, exist_ok=True)
             path.replace(place)
     figures = card_figures(run, parts, target)
-    write_json(target / CARD, figures | {"strengths": dict(zip(ADAPTERS, strengths, strict=True))})
+    chosen = {
+        "strengths": dict(zip(ADAPTERS, strengths, strict=True)),
+        "crispness": pipe.crispness,
+    }
+    write_json(target / CARD, figures | chosen)
     return target
+
+
+def _check(strengths: tuple[float, float], crispness: float | None) -> None:
+    if min(strengths) <= 0:
+        raise OptionError(
+            f"strengths are {strengths[0]:g} and {strengths[1]:g}; give more than 0 for each LoRA"
+        )
+    if crispness is not None and not 0 <= crispness < math.inf:
+        raise OptionError(f"crispness is {crispness:g}; give 0 or more")
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ are.
 """
 
 import errno
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -34,6 +35,9 @@ BUILT_IN = {"bicubic": Path(__file__).parent / "bicubic"}
 
 FETCHED = (SD21,)
 """Models that are fetched when they are first asked for, by registry name."""
+
+LARGE = 2**26
+"""Bytes of a file from which on :func:`known_weights` does not read it."""
 
 WANTED_FILES = ["*.json", "*.safetensors", "*.txt"]
 INDEX = "model_index.json"
@@ -167,3 +171,26 @@ def _from_hub(model: str) -> Path:
             reason=reason_of(error),
             instead=COMPACT,
         ) from error
+
+
+def hash_of_model(folder: Path, most: int | None = None) -> str:
+    """SHA-256 of all weights and configurations of a model's folder, in name order; of a file with
+    more than ``most`` bytes its size alone."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".safetensors", ".json") and path.is_file():
+            digest.update(path.relative_to(folder).as_posix().encode())
+            size = path.stat().st_size
+            if most is not None and size > most:
+                digest.update(str(size).encode())
+                continue
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def known_weights(model: str) -> str | None:
+    """What tells a model of this name from one that had it before: :func:`hash_of_model`, large
+    files by their sizes. None for one that has to be asked for by its name at the Hub."""
+    folder = EMBEDDED.get(model, Path(model))
+    return hash_of_model(folder, LARGE) if _is_folder(str(folder)) else None

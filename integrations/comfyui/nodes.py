@@ -130,7 +130,7 @@ class DLoRALPreviewScales:
         import torch
 
         from dloral.frames.resize import resize_bicubic
-        from dloral.integrations.memory_clips import frames_of_images, size_of_result
+        from dloral.integrations.memory_clips import enlarged_by, frames_of_images, size_of_result
         from dloral.options import UpscaleOptions
 
         options = UpscaleOptions(scale=scale, window=int(window))
@@ -139,12 +139,13 @@ class DLoRALPreviewScales:
             raise ValueError(f"frame is {frame}; the batch has frames 0 to {len(frames) - 1}")
         seen = frames[max(frame - options.window, 0) : frame + 1]
         size = size_of_result(*seen.shape[2:], options)
+        enlarged = enlarged_by(*seen.shape[2:], options)
         prepared = model.prepare(resize_bicubic(seen, *size), window=options.window, count=1)
         pairs = [(c, d) for c in _numbers(consistency) for d in _numbers(detail)]
         tell = _progress(len(pairs))
         pictures = []
         for pair in pairs:
-            picture = model.finish(prepared, *pair, enlarged=scale)[0]
+            picture = model.finish(prepared, *pair, enlarged=enlarged)[0]
             pictures.append(picture.permute(1, 2, 0).float().cpu())
             tell()
         lines = [f"consistency {c:g}, detail {d:g}" for c, d in pairs]

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -130,6 +131,18 @@ def test_another_setting_or_source_is_said(
         upscale_video(source, stopped, replace(chosen, resume="auto", **changes), pipe=loaded)
     assert "\n" not in str(caught.value)
     assert segment(stopped, 1).is_file()
+
+
+@pytest.mark.parametrize("name", ["model_index.json", "unet/diffusion_pytorch_model.safetensors"])
+def test_other_weights_of_the_same_name_are_said(long_clip, chosen, loaded, model, tmp_path, name):
+    own = shutil.copytree(model, tmp_path / "model")
+    chosen = replace(chosen, model=str(own))
+    stop_at(18, long_clip, tmp_path / "out.mp4", chosen, loaded)
+    changed = bytearray((own / name).read_bytes())
+    changed[-3] ^= 1
+    (own / name).write_bytes(changed)
+    with pytest.raises(OptionError, match=r"a job with another .*weights"):
+        upscale_video(long_clip, tmp_path / "out.mp4", replace(chosen, resume="auto"), pipe=loaded)
 
 
 def test_a_journal_of_another_version_is_said(stopped, long_clip, chosen, loaded):

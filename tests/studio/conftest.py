@@ -37,6 +37,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, parameter in pipe.unet.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.3)
+    pipe.register_to_config(crispness=0.8)
     folder = tmp_path_factory.mktemp("model")
     pipe.save_pretrained(folder)
     return folder

@@ -12,6 +12,7 @@ from PIL import Image
 
 from dloral.errors import CancelledError, InputError
 from dloral.frames.resize import resize_bicubic
+from dloral.jobs.spans import enlarged_by
 from dloral.options import UpscaleOptions
 from dloral.studio.preview import Preview, Region, busiest, part_of
 from dloral.studio.sources import Sources
@@ -42,7 +43,9 @@ def test_a_whole_frame_is_what_a_run_makes(preview, clip, tiny_pipe, window, ind
     options = UpscaleOptions(scale=scale, window=window, consistency=0.5, detail=1.5)
     made = preview.render(index, options, most_pixels=10**6)
     assert made.is_whole
-    full = tiny_pipe(whole_clip(clip, scale), consistency=0.5, detail=1.5, window=window).frames
+    large = whole_clip(clip, scale)
+    enlarged = enlarged_by(probe(clip), scale)
+    full = tiny_pipe(large, consistency=0.5, detail=1.5, window=window, enlarged=enlarged).frames
     expected = (full[index].permute(1, 2, 0) * 255).round().byte().numpy()
     assert np.array_equal(pixels_of(made.png), expected)
 

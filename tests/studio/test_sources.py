@@ -300,6 +300,20 @@ def test_whatever_reads_large_frames_is_refused_where_there_is_no_room(clip, tmp
         looks_at(huge, tmp_path, model, Sources())[name]()
 
 
+def test_motion_is_as_crisp_as_a_run(clip, tmp_path, model, monkeypatch):
+    pipe, given = model.pipe(), []
+    stream = pipe.stream
+
+    def watched(*frames, **settings):
+        given.append(settings["enlarged"])
+        return stream(*frames, **settings)
+
+    monkeypatch.setattr(pipe, "stream", watched)
+    region, options = Region(0, 0, 32, 32), UpscaleOptions(scale=2)
+    list(motion_steps(probe(clip), model, 0, options, region, tmp_path / "m.mp4", Sources()))
+    assert given == [2.0]
+
+
 @pytest.mark.parametrize("name", ["thumbnails", "motion"])
 def test_whatever_reads_large_frames_waits_its_turn(clip, tmp_path, model, name):
     info, kept = probe(clip), Sources(read_bytes=reading_bytes(probe(clip)))
