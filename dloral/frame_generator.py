@@ -16,7 +16,7 @@ from torch import Tensor
 from dloral.errors import OptionError, Setting
 from dloral.frames.clips import as_frames, as_output
 from dloral.frames.colour import COLOUR_FIXES, fix_colour
-from dloral.frames.crisp import MOST_ENLARGED, crisp, crispness_at
+from dloral.frames.crisp import FULL_CRISPNESS_SCALE, crisp, crispness_at
 from dloral.frames.resize import pad_to_latent_grid, shrink_for_flow
 from dloral.frames.tiles import blend_tiles, tiles_of
 from dloral.frames.waiting import Waiting
@@ -104,7 +104,7 @@ class FrameGenerator(Generator):
         consistency: float = 1.0,
         detail: float = 1.0,
         color_fix: str = AUTO,
-        enlarged: float = MOST_ENLARGED,
+        enlarged: float = FULL_CRISPNESS_SCALE,
     ) -> Tensor:
         """The restored frames (B,3,H,W) in [0, 1] at these scales of the LoRAs, on the model's
         device. May be asked any number of times. Raises :class:`OptionError`."""
@@ -126,7 +126,7 @@ class FrameGenerator(Generator):
         output_type: str = "pt",
         batch_size: int = 1,
         *,
-        enlarged: float = MOST_ENLARGED,
+        enlarged: float = FULL_CRISPNESS_SCALE,
     ) -> Any:
         """Restore a clip that has been brought to its output size. T frames in, T frames out.
 
@@ -135,7 +135,7 @@ class FrameGenerator(Generator):
         CFR looks at (0, 1, 3 or 5; 0: each frame alone). ``tile`` and ``tile_overlap`` are in
         latent cells (96 and 32 are the reference's); ``tile=None`` does not tile.
         ``color_fix``: one of :data:`COLOUR_FIXES`, or auto for the model's own. ``enlarged``: how
-        many times the frames were; a model that makes them crisp does less of it below 4.
+        many times the frames were enlarged; a model with crispness applies less of it below 4.
         Raises :class:`OptionError` for a value outside its range.
         """
         if output_type not in OUTPUT_TYPES:
@@ -173,7 +173,7 @@ class FrameGenerator(Generator):
         batch_size: int = 1,
         latents_only: bool = False,
         on_note: Callable[[str], None] | None = None,
-        enlarged: float = MOST_ENLARGED,
+        enlarged: float = FULL_CRISPNESS_SCALE,
     ) -> Iterator[Tensor]:
         """Restored frames (3,H,W) in [0, 1], one for each of ``frames`` (3,H,W), as they are ready.
 

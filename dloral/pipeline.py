@@ -29,7 +29,7 @@ from transformers import CLIPTextModel
 
 from dloral.devices import can_offload
 from dloral.frame_generator import FrameGenerator, check_lora_scales
-from dloral.frames.crisp import MOST_ENLARGED
+from dloral.frames.crisp import FULL_CRISPNESS_SCALE
 from dloral.hub_pipeline import HubPipeline
 from dloral.memory import Limits, release_memory
 from dloral.models import vae_kinds
@@ -291,7 +291,7 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
         batch_size: int = 1,
         callback_on_step_end: StepCallback | None = None,
         *,
-        enlarged: float = MOST_ENLARGED,
+        enlarged: float = FULL_CRISPNESS_SCALE,
     ) -> Any:
         """Restore a clip that has been brought to its output size, as
         :meth:`FrameGenerator.__call__` says.

@@ -19,14 +19,14 @@ BAND = 2**17
 on the way takes no memory that grows with the frame."""
 
 
-MOST_ENLARGED = 4.0
+FULL_CRISPNESS_SCALE = 4.0
 """From this enlargement on, frames are made as crisp as they can be."""
 
 
 def crispness_at(enlarged: float) -> float:
     """How much of it suits frames that were enlarged so many times: all from 4 on, none where they
     were not, for their detail is as fine as the pixels that it looks at (our decision)."""
-    return min(1.0, max(0.0, (enlarged - 1) / (MOST_ENLARGED - 1)))
+    return min(1.0, max(0.0, (enlarged - 1) / (FULL_CRISPNESS_SCALE - 1)))
 
 
 def crisp(frames: Tensor, amount: float = 1.0) -> Tensor:

@@ -293,7 +293,7 @@ def launch_page(blocks: gr.Blocks, studio: Studio, options: argparse.Namespace) 
     print(f"DLoRAL is at {address} (Ctrl-C ends it)", flush=True)
     if unfinished := len(studio.queue):
         clips = "One clip" if unfinished == 1 else f"{unfinished} clips"
-        print(f"{clips} of an earlier run of the page, not yet done: restored first", flush=True)
+        print(f"{clips} of an earlier run of the page will be restored first", flush=True)
     if public:
         print(f"and, for everyone who has the link, at {public}", flush=True)
     if warning := open_to_all(listens_at(options), bool(public), bool(options.auth)):
