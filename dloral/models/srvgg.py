@@ -7,6 +7,7 @@ convolutions and enlarges four times. Tensors are named as in the release (``bod
 
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,6 +29,18 @@ class SRVGG(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         enlarged = F.interpolate(frames, scale_factor=self.scale, mode="nearest")
         return F.pixel_shuffle(self.body(frames), self.scale) + enlarged
+
+
+def mean_of_turns(network: nn.Module, frames: Tensor) -> Tensor:
+    """What an enlarger makes of frames (B,3,h,w) on average, when they are turned by quarters and
+    mirrored (B,3,scale*h,scale*w): what it draws from noise differs each time, and so does the mesh
+    that its shuffle leaves; both go down (Timofte et al., CVPR 2016, enhanced prediction)."""
+    answers = []
+    for quarters in range(4):
+        turned = frames.rot90(quarters, (-2, -1))
+        answers.append(network(turned).rot90(-quarters, (-2, -1)))
+        answers.append(network(turned.flip(-1)).flip(-1).rot90(-quarters, (-2, -1)))
+    return torch.stack(answers).mean(dim=0)
 
 
 def srvgg_from_tensors(tensors: Mapping[str, Tensor]) -> SRVGG:

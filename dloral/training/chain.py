@@ -172,10 +172,13 @@ class Chain:
         self.pipe: DLoRALPipeline = build_pipeline(config.sizes, config.base_loop.seed)
         self._pictures: Pictures | None = None
         names = config.base.loss_names() | config.algorithm1.plan().loss_names()
-        self.teacher = self.features = None
-        if config.teacher:
-            self.teacher = load_srvgg(teacher_file(config.teacher)).to(self.device)
-        elif {*DRAWING} & {*config.phases} or any(name.startswith(ASKING) for name in names):
+        self.teacher, self.detail_teacher = (
+            load_srvgg(teacher_file(path)).to(self.device) if path else None
+            for path in (config.teacher, config.detail_teacher or config.teacher)
+        )
+        self.features = None
+        asked = {*DRAWING} & {*config.phases} or any(name.startswith(ASKING) for name in names)
+        if asked and not config.teacher:
             raise OptionError(
                 "{option} is needed by blocks, drawing and the losses that ask a teacher",
                 remedy="give the file of realesr-general-x4v3",
@@ -288,7 +291,9 @@ class Chain:
         config = self.config.algorithm1
         source = self._source(config.frames, config.clips, config.crop, loop)
         sources: dict[Stage, ClipSource] = dict.fromkeys(config.plan().stages, source)
-        task = Algorithm1Task(self.pipe, sources, config, self.features, teacher=self.teacher)
+        task = Algorithm1Task(
+            self.pipe, sources, config, self.features, teacher=self.detail_teacher
+        )
         shown = Preview(task, held_out) if held_out is not None else None
         trainer = Trainer(
             task.trainable(),

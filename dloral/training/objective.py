@@ -7,7 +7,8 @@ towards what the teacher makes of the truth itself, made as small as the input
 (``clean_charbonnier``, ...): crisp, and without what the teacher makes of noise. Or of the input as
 the restored latents' small picture has it, cleaned and steadied (``own_charbonnier``, ...): towards
 the input itself, an l1 would undo the cleaning. Or of the same picture, made crisp
-(``crisp_charbonnier``, ...), which is a function of the input too (our decisions). Losses named
+(``crisp_charbonnier``, ...), or turned and mirrored, the mean of eight answers
+(``turned_charbonnier``, ...), which are functions of the input too (our decisions). Losses named
 ``picture_*`` are of that small picture itself, towards the truth made as small.
 """
 
@@ -24,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from dloral.errors import OptionError
 from dloral.frames.crisp import crisp
 from dloral.frames.resize import resize_bicubic
+from dloral.models.srvgg import mean_of_turns
 from dloral.models.vae import CompactVAE
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.adversarial import AdversarialConfig, AdversarialLoss
@@ -31,11 +33,12 @@ from dloral.training.csd import CSDConfig, ScoreDistillation
 from dloral.training.hints import Hints
 from dloral.training.losses import FRAME_LOSSES, flow_consistency, temporal_difference
 
-TEACHER, CLEAN, OWN, CRISP = "teacher_", "clean_", "own_", "crisp_"
+TEACHER, CLEAN, OWN, CRISP, TURNED = "teacher_", "clean_", "own_", "crisp_", "turned_"
 PICTURE = "picture_"
-ASKING = (TEACHER, CLEAN, OWN, CRISP)
+ASKING = (TEACHER, CLEAN, OWN, CRISP, TURNED)
 """Losses towards what a teacher makes of the input, of the truth made as small as the input, and of
-the small picture that the restored latents hold; the last of these also made crisp."""
+the small picture that the restored latents hold; the last of these also made crisp, and as the mean
+of the answers to all its turns."""
 FEATURES = ("perceptual", "lpips", "feature")
 """Losses of a frozen network; ``perceptual`` is whichever of the other two can be had."""
 
@@ -236,10 +239,11 @@ class Objective:
         if kind == CLEAN:
             truth, (height, width) = restored.hq_frames.flatten(0, 1), small.shape[-2:]
             small = resize_bicubic(truth, height, width, "pil")
-        elif kind == OWN:
+        elif kind in (OWN, TURNED):
             small = self._own_small_frames(restored, small)
         with self.hints.watching() if self.hints and kind == self._hinted else nullcontext():
-            answers = self.teacher(small).clamp(0, 1)
+            answers = mean_of_turns(self.teacher, small) if kind == TURNED else self.teacher(small)
+            answers = answers.clamp(0, 1)
         height, width = restored.frames.shape[-2:]
         if answers.shape[-2] < height:
             raise OptionError(
@@ -263,7 +267,8 @@ class Objective:
         vae = self.pipe.vae
         if not holds_picture(self.pipe):
             raise OptionError(
-                "the losses own_*, crisp_* and picture_* need latents that hold a small picture",
+                "the losses own_*, crisp_*, turned_* and picture_* need latents that hold a small "
+                "picture",
                 remedy="give sizes.small_picture=True, or weigh other losses",
             )
         assert isinstance(vae, CompactVAE)

@@ -31,10 +31,10 @@ OPTIONAL = (*DRAWING, "cleaning")
 PLAN = "plan.json"
 
 FREE = (
-    *("workers", "teacher", "start", "held_out_clips", "shares"),
+    *("workers", "teacher", "detail_teacher", "start", "held_out_clips", "shares"),
     *(f"{phase}_loop.{name}" for phase in PHASES for name in FREE_SETTINGS if name != "steps"),
 )
-"""Settings that may change between two calls of one run. ``teacher`` and ``start`` are where files
+"""Settings that may change between two calls of one run. Teachers and ``start`` are where files
 lie, which are known by their contents; ``shares`` are in the plan as steps."""
 
 
@@ -46,7 +46,7 @@ class ChainConfig:
     processes make each clip when it is needed. ``film_shots``: of film that a pool holds at most.
     ``rank``: of C-LoRA and D-LoRA. ``teacher``: a file of realesr-general-x4v3 for ``blocks``
     and ``drawing`` (None: there is no such phase) and the losses ``teacher_*`` of ``base`` and
-    ``algorithm1``.
+    ``algorithm1``; ``detail_teacher``: another for ``algorithm1`` (default: the same).
     ``start``: a model's name or folder, or a phase's file of an earlier run, whose flow net and,
     where their shapes match, other base weights are taken over; the flow phase is left out.
     ``keep_loras``: what ``algorithm1`` goes on with: ``all`` of its LoRAs, and its retrieval, or
@@ -77,6 +77,7 @@ class ChainConfig:
     workers: int = 1
     held_out_clips: int = 4
     teacher: str = ""
+    detail_teacher: str = ""
     start: str = ""
     keep_loras: str = ""
 
@@ -204,11 +205,14 @@ def check_same(run: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> Non
 
 def settings_of(config: ChainConfig) -> dict[str, Any]:
     """By dotted name, what would change the weights; places are known by their contents."""
-    teacher = sha256(teacher_file(config.teacher)) if config.teacher else ""
+    teachers = {
+        f"{name}_sha256": sha256(teacher_file(path)) if path else ""
+        for name, path in (("teacher", config.teacher), ("detail_teacher", config.detail_teacher))
+    }
     settings, left_out = flat(config, mappings=True), (*FREE, "clips.places")
     kept = {name: value for name, value in settings.items() if name not in left_out}
     started = start_digest(config.start) if config.start else ""
-    return kept | {"teacher_sha256": teacher, "start_sha256": started}
+    return kept | teachers | {"start_sha256": started}
 
 
 def start_digest(model: str) -> str:

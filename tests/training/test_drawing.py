@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from dloral.data.clips import Clips, Draw
 from dloral.errors import OptionError
 from dloral.frames.resize import resize_bicubic
-from dloral.models.srvgg import SRVGG
+from dloral.models.srvgg import SRVGG, mean_of_turns
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.fresh import CompactSizes, build_pipeline
 from dloral.training.loop import LoopConfig
@@ -103,6 +103,22 @@ def test_rectified_blocks_learn_to_draw(teacher: SRVGG, tmp_path: Path) -> None:
     assert last["to_teacher"] < 0.8 * first["to_teacher"]
     assert last["hints"] < 0.7 * first["hints"]
     assert not torch.equal(before, pipe.vae.look.weight)
+
+
+def test_the_answer_may_be_the_mean_of_all_turns(teacher: SRVGG) -> None:
+    """Hints are of the layers at the frames as they are."""
+    clips = Waves().draw(Draw(0, 0, np.random.default_rng(0)))
+    found = []
+    for config in (AFRESH, replace(AFRESH, turned=True)):
+        phase = phase_of(build_pipeline(SIZES), teacher, config=config)
+        found.append(phase._drawn(clips)[1:])
+    (answers, hints), (turned, same_hints) = found
+    assert torch.equal(hints, same_hints)
+    assert clips.small_frames is not None
+    with torch.no_grad():
+        wanted = mean_of_turns(teacher, clips.small_frames[:, 0]).clamp(0, 1)
+    torch.testing.assert_close(turned, wanted)
+    assert (answers - turned).abs().max() > 0.01
 
 
 def test_hints_fade(teacher: SRVGG) -> None:

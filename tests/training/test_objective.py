@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dloral.errors import OptionError
 from dloral.frames.crisp import crisp
 from dloral.frames.resize import resize_bicubic
-from dloral.models.srvgg import SRVGG
+from dloral.models.srvgg import SRVGG, mean_of_turns
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.fresh import build_pipeline
 from dloral.training.objective import Objective, Restored
@@ -69,9 +69,10 @@ def test_a_teacher_is_asked_of_the_truth_too(pipe: DLoRALPipeline) -> None:
     assert objective.loss("clean_charbonnier", replace(clips, frames=1 - clips.frames)).min() > 0.01
 
 
-@pytest.mark.parametrize("name", ["teacher_charbonnier", "own_charbonnier", "crisp_charbonnier"])
-def test_where_nothing_was_lost_the_truth_is_the_answer(name: str) -> None:
+@pytest.mark.parametrize("asked", ["teacher", "own", "crisp", "turned"])
+def test_where_nothing_was_lost_the_truth_is_the_answer(asked: str) -> None:
     """Of the second of two clips, for every kind of answer; and there are no hints of it."""
+    name = f"{asked}_charbonnier"
     ends = dict.fromkeys(("decoder_sees_input", "direct_head", "small_picture", "rectified"), True)
     sizes = replace(TINY_SIZES, **ends)
     pipe, teacher = build_pipeline(sizes), SRVGG(sizes.vae_width, 3)
@@ -132,6 +133,34 @@ def test_a_crisp_answer_is_the_own_one_made_crisp() -> None:
     assert teacher.calls == 1
     assert found["crisp_charbonnier"] < 1.1e-3  # Charbonnier's epsilon
     assert found["own_charbonnier"] > 0.01
+
+
+def test_a_turned_answer_is_the_mean_of_those_to_all_turns() -> None:
+    """Asked eight times, of the small picture; a mirrored picture has the mirrored answer."""
+    pipe = build_pipeline(replace(TINY_SIZES, decoder_sees_input=True, small_picture=True))
+    teacher, small = CountingTeacher(), torch.rand(2, 3, 8, 8)
+    lq_frames = resize_bicubic(small, 32, 32, "pil")
+    with torch.no_grad():
+        turned = mean_of_turns(teacher, small)
+        for seen, wanted in (
+            (small.flip(-1), turned.flip(-1)),
+            (small.rot90(1, (-2, -1)), turned.rot90(1, (-2, -1))),
+            (small.mT, turned.mT),
+        ):
+            torch.testing.assert_close(mean_of_turns(teacher, seen), wanted)
+        tall = mean_of_turns(teacher, small[..., :6])
+    assert tall.shape == (2, 3, 32, 24)
+    assert (teacher(small) - turned).abs().max() > 0.01
+    objective = Objective(pipe, {"turned_charbonnier"}, teacher=teacher)
+    latents = pipe.encode(lq_frames)
+    clips = replace(
+        restored(turned.clamp(0, 1), small), latents=latents[None], lq_frames=lq_frames[None]
+    )
+    teacher.calls = 0
+    assert objective.loss("turned_charbonnier", clips).max() < 1.1e-3  # Charbonnier's epsilon
+    assert teacher.calls == 8
+    other = replace(clips, frames=1 - clips.frames)
+    assert objective.loss("turned_charbonnier", other).min() > 0.01
 
 
 def test_losses_of_the_small_picture() -> None:

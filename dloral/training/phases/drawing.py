@@ -17,6 +17,7 @@ from dloral.data.clips import Clips, ClipSource, Draw
 from dloral.data.spec import check, on_grid
 from dloral.errors import OptionError
 from dloral.frames.resize import resize_bicubic
+from dloral.models.srvgg import mean_of_turns
 from dloral.models.vae import CompactVAE
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.hints import Hints
@@ -34,7 +35,8 @@ class DrawingConfig:
     layer before it. ``hints``: their weight beside the answer's, which falls to ``late_hints`` in
     the course of the steps; ``gradient``: that of the answer's differences between neighbours.
     ``afresh``: from a new decoder, for what an earlier one draws in its blocks is none of the
-    teacher's layers; without it, the drawing of an earlier phase or run goes on."""
+    teacher's layers; without it, the drawing of an earlier phase or run goes on. ``turned``: the
+    answer is the mean of those to all turns of the input."""
 
     clips: int = 6
     crop: int = 176
@@ -43,6 +45,7 @@ class DrawingConfig:
     late_hints: float = 0.3
     gradient: float = 1.0
     afresh: bool = False
+    turned: bool = False
 
     def __post_init__(self) -> None:
         check(
@@ -115,9 +118,12 @@ class DrawingPhase(Phase):
         small_frames = clips.small_frames[:, -1].contiguous(memory_format=torch.channels_last)
         assert isinstance(self.pipe.vae, CompactVAE)
         nothing = self.pipe.vae.silent_latents(2 * lq_frames - 1)
+        with torch.no_grad():
+            turned = mean_of_turns(self.teacher, small_frames) if self.config.turned else None
         with self.hints.watching():
             with torch.no_grad():
-                answers = self.teacher(small_frames).clamp(0, 1)
+                answers = self.teacher(small_frames)
+                answers = (answers if turned is None else turned).clamp(0, 1)
                 # As people use it below its scale; hints are of its own scale alone.
                 height, width = lq_frames.shape[-2:]
                 answers = resize_bicubic(answers, height, width, "pil")
