@@ -163,6 +163,11 @@ def _seconds_a_step(config: ChainConfig, run: Path, material: Material, name: st
     return max(1e-4, (later[-1] - later[0]) / (len(later) - 1))
 
 
+def _asking(names: set[str]) -> bool:
+    """Whether a loss among them asks a teacher."""
+    return any(name.startswith(ASKING) for name in names)
+
+
 class Chain:
     """One pipeline on its way through the phases."""
 
@@ -171,14 +176,15 @@ class Chain:
         self.device = material.state.device
         self.pipe: DLoRALPipeline = build_pipeline(config.sizes, config.base_loop.seed)
         self._pictures: Pictures | None = None
-        names = config.base.loss_names() | config.algorithm1.plan().loss_names()
+        base, later = config.base.loss_names(), config.algorithm1.plan().loss_names()
+        names = base | later
         self.teacher, self.detail_teacher = (
             load_srvgg(teacher_file(path)).to(self.device) if path else None
             for path in (config.teacher, config.detail_teacher or config.teacher)
         )
         self.features = None
-        asked = {*DRAWING} & {*config.phases} or any(name.startswith(ASKING) for name in names)
-        if asked and not config.teacher:
+        asked = {*DRAWING} & {*config.phases} or _asking(base)
+        if (asked and not self.teacher) or (_asking(later) and not self.detail_teacher):
             raise OptionError(
                 "{option} is needed by blocks, drawing and the losses that ask a teacher",
                 remedy="give the file of realesr-general-x4v3",

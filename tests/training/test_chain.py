@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 
 import dloral
@@ -21,14 +22,22 @@ from dloral.cli import main
 from dloral.data.clips import Clips, Draw
 from dloral.data.manifest import list_files, save_manifest
 from dloral.data.pool import PoolConfig
+from dloral.data.sources import sha256
 from dloral.errors import DLoRALError, OptionError
 from dloral.frames.crisp import crisp
 from dloral.models.srvgg import SRVGG
-from dloral.training.chain import run_chain
+from dloral.training.chain import Chain, run_chain
 from dloral.training.config import with_changes
 from dloral.training.fresh import build_pipeline
 from dloral.training.phases.flow import FlowConfig, FlowPhase, moved_pairs
-from dloral.training.plan import PHASES, ChainConfig, check_budget, check_same, settings_of
+from dloral.training.plan import (
+    PHASES,
+    ChainConfig,
+    check_budget,
+    check_same,
+    find_material,
+    settings_of,
+)
 from dloral.training.recipes import CHAINS, COMPACT_CPU
 from dloral.weights.embed import embed
 from dloral.weights.loading import load_pipeline
@@ -368,6 +377,28 @@ def test_a_missing_teacher_is_one_line(photos: Path, tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(DLoRALError, match="does not exist"):
         run_chain(tiny(photos, "teacher=ABSENT"), tmp_path / "b", steps=5)
+
+
+def test_algorithm1_may_have_a_teacher_of_its_own(photos: Path, tmp_path: Path) -> None:
+    """Which is known by its contents, as the other is; without it, it has the other's."""
+    own, teacher = tmp_path / "own.safetensors", Path(teacher_of(photos).removeprefix("teacher="))
+    save_file(SRVGG(width=8, depth=1).state_dict(), own)
+    weights = "algorithm1.schedule.enhancement_weights={'turned_charbonnier':1.0}"
+    config = tiny(photos, weights, f"detail_teacher={own}")
+    material = find_material(config, None, PartialState(cpu=True))
+    chain = Chain(config, material)
+    assert chain.teacher is not None
+    assert chain.detail_teacher is not None
+    assert (len(chain.teacher.body), len(chain.detail_teacher.body)) == (7, 5)
+    assert settings_of(config)["detail_teacher_sha256"] == sha256(own)
+    assert settings_of(config)["teacher_sha256"] == sha256(teacher)
+    same = Chain(tiny(photos, weights), material)
+    assert same.detail_teacher is not None
+    assert len(same.detail_teacher.body) == 7
+    alone = [*FROM_BASE_ON, "teacher=", weights]
+    Chain(tiny(photos, *alone, f"detail_teacher={own}"), material)
+    with pytest.raises(DLoRALError, match="teacher is needed"):
+        Chain(tiny(photos, *alone), material)
 
 
 def test_a_flow_crop_that_the_pyramid_cannot_halve_is_one_line(
