@@ -1,4 +1,4 @@
-"""The command line: parsing only; every command hands over to the room that does the work.
+"""The command line: parsing only; every command hands over to the module that does the work.
 
 Exit status: 0 done, 1 the job failed, 2 the call was wrong, 130 stopped by Ctrl-C. A person's
 mistake is answered with one line on stderr, never with a traceback.

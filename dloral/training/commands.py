@@ -1,4 +1,4 @@
-"""The room's commands: what they take, and whom they hand it to. Importing costs nothing."""
+"""The commands for training: what they take, and whom they hand it to. Importing costs nothing."""
 
 import argparse
 from collections import Counter
