@@ -1,7 +1,7 @@
 """The package's generator as one file: what a model's folder carries as ``pipeline.py``.
 
-Made from the modules themselves, one behind another, so that it cannot say anything else. They
-share one namespace there: a test sees to it that no name means two things.
+Made by concatenating the modules themselves, so that it cannot differ from them. They share one
+namespace there: a test makes sure that no name means two things.
 """
 
 import ast
@@ -28,7 +28,7 @@ diffusers does.
 
 
 def pipeline_source() -> str:
-    """The file's text, the same for the same version."""
+    """The file's text, identical for the same version."""
     plain: set[str] = set()
     chosen: dict[str, set[str]] = defaultdict(set)
     bodies = []
@@ -45,8 +45,7 @@ def pipeline_source() -> str:
 
 
 def modules() -> list[str]:
-    """Every module that the pipeline needs, in an order in which each has what it needs before it:
-    ``errors``, ``models.unet``."""
+    """Every module that the pipeline needs, dependencies first: ``errors``, ``models.unet``."""
     found: list[str] = []
 
     def add(name: str) -> None:
@@ -63,7 +62,7 @@ def modules() -> list[str]:
 
 
 def _module_of(node: ast.ImportFrom, name: str) -> str:
-    """``models.vae_kinds``, where that itself or something in it is imported."""
+    """``models.vae_kinds``, whether it or something from it is imported."""
     package = str(node.module).removeprefix("dloral").removeprefix(".")
     inner = f"{package}.{name}".removeprefix(".")
     return inner if _file(inner).is_file() else package
@@ -79,7 +78,7 @@ def read_module(name: str) -> str:
 
 
 def _imports(tree: ast.Module) -> list[tuple[str, str]]:
-    """(module, what is taken from it, or nothing) of every import that is not of this package."""
+    """(module, imported name or nothing) for every import from outside this package."""
     found = []
     for node in tree.body:
         if isinstance(node, ast.Import):
@@ -98,7 +97,7 @@ def _is_ours(node: ast.ImportFrom) -> bool:
 
 
 def _body(text: str, tree: ast.Module) -> str:
-    """A module without its docstring and imports; names of other modules stand alone."""
+    """A module without its docstring and imports; other modules' names lose their prefix."""
     lines: list[str | None] = [*text.splitlines()]
     for index, node in enumerate(tree.body):
         is_docstring = index == 0 and isinstance(node, ast.Expr)

@@ -1,6 +1,6 @@
 """The command line: parsing only; every command hands over to the module that does the work.
 
-Exit status: 0 done, 1 the job failed, 2 the call was wrong, 130 stopped by Ctrl-C. A person's
+Exit status: 0 done, 1 the job failed, 2 the call was wrong, 130 stopped by Ctrl-C. A user's
 mistake is answered with one line on stderr, never with a traceback.
 """
 
@@ -28,12 +28,12 @@ from dloral.upscale_command import add_model_options, add_upscale
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     let_threads_sleep()
-    # A console of another encoding, or a name that is no UTF-8, is no reason for a traceback.
+    # A console in another encoding, or a name that is not UTF-8, must not cause a traceback.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     options = build_parser().parse_args(arguments)
-    # A polite request to stop takes away what is half written, as Ctrl-C does.
+    # SIGTERM removes half-written files, as Ctrl-C does.
     signal.signal(signal.SIGTERM, _terminate)
     command: Callable[[argparse.Namespace], int | None] = options.command
     return exit_status(lambda: command(options))
@@ -180,7 +180,7 @@ def _add_app(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         help="open the page",
         description="Serve the page; the same as app.py.",
         add_help=False,
-        # No argument begins with this one, so that all of them, --help too, are the page's.
+        # No argument starts with this prefix, so all of them, even --help, go to the page.
         prefix_chars="\0",
     )
     parser.add_argument("rest", nargs=argparse.REMAINDER)

@@ -1,7 +1,7 @@
-"""Where networks run: the kinds of device that torch knows, which are here, and what they can do.
+"""Where networks run: the device kinds that torch knows, which are present, what they can do.
 
-CUDA and the CPU are tested. The others follow torch's and the packages' documentation; nobody ran
-them where this was written (docs/deployment.md says so).
+CUDA and the CPU are tested. The others follow torch's and the packages' documentation and have not
+been run by the authors (docs/deployment.md says so).
 """
 
 import platform
@@ -50,7 +50,7 @@ def _xpu_count() -> int:
 
 @cache
 def _directml_module() -> Any:
-    """The package ``torch_directml``, which adds its devices to torch; None without it."""
+    """The package ``torch_directml``, which adds its devices to torch; None if not installed."""
     if find_spec("torch_directml") is None:
         return None
     try:
@@ -118,7 +118,7 @@ _WITH_FLOAT64 = (CPU, "cuda")
 def choose_device(device: str) -> torch.device:
     """The device by its name (``cuda``, ``xpu:1``, ...), or the best one for auto.
 
-    Raises :class:`OptionError` for a name that is none, and for a device that is not here.
+    Raises :class:`OptionError` for an unknown name, and for a device that is not present.
     """
     if device == AUTO:
         kind = next((kind for kind in BY_PREFERENCE if KINDS[kind].count()), None)
@@ -154,7 +154,7 @@ def _not_usable(device: str, what: str, remedy: str) -> OptionError:
 
 
 def accelerators() -> list[str]:
-    """``cuda:0``, ``cuda:1``, ``xpu:0``, ...: what this machine has besides the CPU."""
+    """``cuda:0``, ``cuda:1``, ``xpu:0``, ...: this machine's devices besides the CPU."""
     return [f"{kind}:{index}" for kind in BY_PREFERENCE for index in range(KINDS[kind].count())]
 
 
@@ -168,7 +168,7 @@ def device_title(place: torch.device) -> str:
 
 
 def takes_bfloat16(place: torch.device) -> bool | None:
-    """Whether a GPU multiplies bfloat16 itself; None for the CPU, whose capabilities say."""
+    """Whether a GPU multiplies bfloat16 natively; None for the CPU, whose capabilities tell."""
     if place.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     if place.type == "xpu":
@@ -177,27 +177,27 @@ def takes_bfloat16(place: torch.device) -> bool | None:
 
 
 def half_precision(place: torch.device) -> torch.dtype:
-    """What auto computes in on a GPU: bfloat16 where it has it, else float16; float32 on DirectML,
-    whose kernels lack too much in half precision (our decision, untested)."""
+    """What auto computes in on a GPU: bfloat16 if supported, else float16; float32 on DirectML,
+    which lacks too many half-precision kernels (our decision, untested)."""
     if place.type == _DIRECTML:
         return torch.float32
     return torch.bfloat16 if takes_bfloat16(place) else torch.float16
 
 
 def wide_device(place: torch.device) -> torch.device:
-    """Where a few numbers in float64 go that belong to features on ``place``: there, or to the CPU
-    where the device may have no float64 (MPS has none, many Intel GPUs have none)."""
+    """Where to keep the few float64 numbers that belong to features on ``place``: there, or on the
+    CPU where the device may lack float64 (MPS has none, many Intel GPUs have none)."""
     return place if place.type in _WITH_FLOAT64 else torch.device(CPU)
 
 
 def can_offload(place: torch.device) -> bool:
-    """Whether parts can wait in the CPU's memory and save some of the device's own."""
+    """Whether idle parts can wait in the CPU's memory to save the device's own."""
     return place.type in ("cuda", "xpu")
 
 
 def free_on_device(place: torch.device) -> int | None:
-    """Free bytes of a GPU, with what torch keeps for itself; None where the system's memory is what
-    counts. An Apple GPU shares it, up to the most that Metal recommends."""
+    """Free bytes of a GPU, including what torch has cached; None where system memory is what
+    counts. An Apple GPU shares it, up to Metal's recommended maximum."""
     if place.type in ("cuda", "xpu"):
         module = torch.cuda if place.type == "cuda" else torch.xpu
         free, _ = module.mem_get_info(place)
@@ -209,7 +209,7 @@ def free_on_device(place: torch.device) -> int | None:
 
 
 def memory_of(place: torch.device) -> int | None:
-    """All of a GPU's memory in bytes, where it says."""
+    """A GPU's total memory in bytes, if it reports it."""
     if place.type in ("cuda", "xpu"):
         module = torch.cuda if place.type == "cuda" else torch.xpu
         return int(module.get_device_properties(place).total_memory)
@@ -217,26 +217,26 @@ def memory_of(place: torch.device) -> int | None:
 
 
 def synchronize(place: torch.device) -> None:
-    """Wait until a GPU has done what it was given; a CPU has."""
+    """Wait until a GPU has finished its work; a CPU always has."""
     if place.type in ("cuda", "xpu", "mps"):
         getattr(torch, place.type).synchronize()
 
 
 def forget_peak(place: torch.device) -> None:
-    """Have :func:`peak_on_device` count from now on."""
+    """Restart :func:`peak_on_device` from now."""
     if place.type in ("cuda", "xpu"):
         getattr(torch, place.type).reset_peak_memory_stats(place)
 
 
 def peak_on_device(place: torch.device) -> int | None:
-    """The most bytes that tensors took of a GPU's memory; None where torch does not count them."""
+    """Peak bytes of GPU memory taken by tensors; None where torch does not count them."""
     if place.type in ("cuda", "xpu"):
         return int(getattr(torch, place.type).max_memory_allocated(place))
     return None
 
 
 def empty_caches() -> None:
-    """Give memory that torch keeps on GPUs back to them."""
+    """Release the GPU memory that torch has cached."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if torch.xpu.is_available():

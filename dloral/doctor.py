@@ -1,6 +1,6 @@
 """``dloral doctor``: what this installation and this machine have, and what to do about the rest.
 
-Every check stands alone, so that a broken part hides no other. Importing this costs nothing.
+Every check is independent, so that one broken part hides no other. Importing this costs nothing.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def examine() -> list[Finding]:
 
 
 def _told(check: Callable[[], list[Finding]]) -> list[Finding]:
-    """What a check found; a check that cannot run is a broken part, not a traceback."""
+    """What a check found; one that cannot run is reported as broken, without a traceback."""
     name = check.__name__.removeprefix("_")
     try:
         return check()
@@ -91,7 +91,7 @@ def _told(check: Callable[[], list[Finding]]) -> list[Finding]:
 
 
 def as_text(findings: list[Finding]) -> str:
-    """A line each, what to do below it."""
+    """One line per finding, with what to do below it."""
     width = max(len(finding.name) for finding in findings)
     marks = {OK: " ", NOTE: "!", BROKEN: "X"}
     lines = []
@@ -148,7 +148,7 @@ def _devices() -> list[Finding]:
 
 
 def _auto(kind: str, dtype: str) -> tuple[str, str, str]:
-    """State, words and remedy of what auto takes."""
+    """State, text and remedy for what auto picks."""
     words = f"computes on {kind} in {dtype}"
     if kind == "cpu":
         words += "" if dtype == "bfloat16" else ": this processor has no bfloat16 instructions"
@@ -287,7 +287,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of the files below; 0 for a folder that is not there."""
+    """Total bytes of the files in a folder; 0 if it does not exist."""
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:

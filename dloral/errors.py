@@ -1,6 +1,6 @@
 """The errors a user can cause: what, what was found, what to do. One line each.
 
-An error carries facts, and every face of the software words them its own way: ``str(error)`` is
+An error carries facts, and every face of the software words them in its own way: ``str(error)`` is
 Python's wording, :meth:`DLoRALError.render` any other's. A message names its facts in braces::
 
     raise InputError("{path} is not a directory", remedy="give a folder of frames", path=path)
@@ -10,10 +10,10 @@ Python's wording, :meth:`DLoRALError.render` any other's. A message names its fa
     raise WeightsError("{value} is damaged", remedy="use {instead}", value=name,
                        instead=Setting("model", "compact"))
 
-Below the command line nothing names a flag, and nothing hides a folder by replacing text: a
-:class:`Setting` is spelled, and a path is shown, by the face. ``DLoRALError`` is what to catch;
-the kinds below say whose turn it is. Mistakes of our own stay ``AssertionError`` and keep their
-traceback. :func:`exit_status` is how every command line ends.
+Below the command line nothing names a flag, and nothing hides a folder by replacing text: the face
+decides how a :class:`Setting` is spelled and a path is shown. ``DLoRALError`` is what to catch;
+the kinds below say who has to act. Our own bugs stay ``AssertionError`` and keep their traceback.
+Every command line ends through :func:`exit_status`.
 """
 
 import os
@@ -33,7 +33,7 @@ class Setting:
 
 
 class Face:
-    """How one face of the software words the facts of an error. This one is Python's."""
+    """How one face of the software words an error's facts. This one is Python's."""
 
     def setting(self, setting: Setting) -> str:
         """``model="compact"``, or the bare name without a value."""
@@ -66,10 +66,10 @@ COMMAND_LINE = CommandLine()
 
 
 class DLoRALError(Exception):
-    """Something the user can mend; ``str(error)`` is one line that says how.
+    """Something the user can fix; ``str(error)`` is one line that says how.
 
     ``problem`` and ``remedy`` are texts that name ``facts`` in braces; without facts and remedy,
-    ``problem`` is the whole line as it stands. Facts that code may ask for: ``option``, ``value``,
+    ``problem`` is the whole line as it stands. Facts that code may read: ``option``, ``value``,
     ``path``.
     """
 
@@ -107,7 +107,7 @@ class InputError(DLoRALError, ValueError):
 
 
 class OutputError(DLoRALError, OSError):
-    """The result cannot be written: no permission, no space, a container of no use."""
+    """The result cannot be written: no permission, no space, an unsuitable container."""
 
 
 class WeightsError(DLoRALError):
@@ -115,8 +115,8 @@ class WeightsError(DLoRALError):
 
 
 class ResourceError(DLoRALError):
-    """The machine has too little memory for the job, even in its smallest steps; or a stranger's
-    file takes too much of it, or too long."""
+    """The machine has too little memory for the job, even in its smallest steps; or an untrusted
+    file takes too much memory or time."""
 
 
 class MissingPackageError(DLoRALError):
@@ -129,12 +129,12 @@ class CancelledError(DLoRALError):
 
 class Terminated(KeyboardInterrupt):
     """The system asks the process to end (SIGTERM): at a shutdown, or by a service manager. Unlike
-    Ctrl-C that is not a person's word that the job is not wanted any more."""
+    Ctrl-C, it does not mean that the user no longer wants the job."""
 
 
 def exit_status(command: Callable[[], int | None], name: str = "dloral") -> int:
-    """Run a command line's work; what it ended with, an error said in one line ``name: ...``.
-    A command that says its own status has said its errors too.
+    """Run a command line's work and return its status, reporting an error as ``name: ...``.
+    A command that returns its own status has reported its own errors.
 
     0 done, 1 the job failed, 2 the call was wrong, 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
@@ -151,7 +151,7 @@ def exit_status(command: Callable[[], int | None], name: str = "dloral") -> int:
     except KeyboardInterrupt:
         return _fail(name, "stopped; nothing half written is left", 130)
     except BrokenPipeError:
-        # the reader of our output went away (``dloral ... | head``)
+        # the reader of our output has gone (``dloral ... | head``)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 

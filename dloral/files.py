@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written beside their place, then moved into it."""
+"""Files that appear whole or not at all: written next to their target, then moved onto it."""
 
 import hashlib
 import json
@@ -17,8 +17,8 @@ _LONGEST_NAME = 255
 
 
 def beside(path: Path, prefix: str = "", suffix: str = "") -> Path:
-    """``path`` with its name between ``prefix`` and ``suffix``: of a name that would be too long
-    the beginning, and a digest that tells it from others with the same beginning."""
+    """``path`` with its name between ``prefix`` and ``suffix``; a name that would be too long is
+    cut, with a digest that tells it from others with the same beginning."""
     name = path.name
     most = _LONGEST_NAME - len(os.fsencode(prefix + suffix))
     if len(os.fsencode(name)) > most:
@@ -30,9 +30,9 @@ def beside(path: Path, prefix: str = "", suffix: str = "") -> Path:
 
 
 def write_whole(path: Path, write: Callable[[Path], object], parents: bool = False) -> None:
-    """Call ``write`` with a place beside ``path``, of the same name, then move that into it.
+    """Call ``write`` with a temporary path of the same name, then move the file to ``path``.
 
-    What was at ``path`` stays until then. ``parents``: make the folders that it lies in. Raises
+    What was at ``path`` stays until then. ``parents``: create its parent folders. Raises
     :class:`OutputError` where it cannot be written.
     """
     with writing(path):
@@ -46,7 +46,7 @@ def write_whole(path: Path, write: Callable[[Path], object], parents: bool = Fal
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Within, what the system refuses is an :class:`OutputError` that names ``path``."""
+    """Turn errors of the operating system into :class:`OutputError` that names ``path``."""
     try:
         yield
     except OSError as error:
@@ -60,12 +60,12 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """UTF-8 text, as :func:`write_whole`."""
+    """Write UTF-8 text by :func:`write_whole`."""
     write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, value: object) -> None:
-    """Indented JSON, as :func:`write_whole`; numbers that are not finite are null."""
+    """Write indented JSON by :func:`write_whole`; non-finite numbers become null."""
     write_text(path, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Clips of any length, windows, tiles, previews and lower limits, for whatever has the four steps.
+"""Clips of any length, windows, tiles, previews and lower limits, for any four-step model.
 
 Legend: T frames of a clip, the rest as in :mod:`dloral.generator`.
 """
@@ -34,13 +34,13 @@ Parts = Sequence[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class RestoredFrames:
-    """``frames``, in the form that was asked for."""
+    """``frames``, in the form asked for."""
 
     frames: Any
 
 
 class FrameGenerator(Generator):
-    """Whole clips, windows, tiles, previews and lower limits for whatever has the four steps."""
+    """Whole clips, windows, tiles, previews and lower limits for any four-step model."""
 
     def refine(
         self, aligned_latents: Tensor, retrieved_latents: Tensor, prompt_embeds: Tensor | None
@@ -74,11 +74,11 @@ class FrameGenerator(Generator):
         tile: int | None = None,
         tile_overlap: int = 32,
     ) -> Prepared:
-        """The last ``count`` (default: all) of consecutive frames (T,3,H,W) in [0, 1], with all
-        that does not depend on the LoRA scales: latents, flow, retrieval, the prompt.
+        """Everything that does not depend on the LoRA scales (latents, flow, retrieval, prompt),
+        for the last ``count`` (default: all) of consecutive frames (T,3,H,W) in [0, 1].
 
-        The frames before those are only looked at. ``finish(prepare(frames))`` is what
-        :meth:`stream` gives for frames that begin a clip. Raises :class:`OptionError`.
+        Earlier frames only serve as context. ``finish(prepare(frames))`` gives the same as
+        :meth:`stream` for frames that begin a clip. Raises :class:`OptionError`.
         """
         _check_layout(window, tile, tile_overlap)
         clip = as_frames(frames).to(self.execution_device)
@@ -106,8 +106,8 @@ class FrameGenerator(Generator):
         color_fix: str = AUTO,
         enlarged: float = FULL_CRISPNESS_SCALE,
     ) -> Tensor:
-        """The restored frames (B,3,H,W) in [0, 1] at these scales of the LoRAs, on the model's
-        device. May be asked any number of times. Raises :class:`OptionError`."""
+        """The restored frames (B,3,H,W) in [0, 1] at these LoRA scales, on the model's device.
+        May be called any number of times. Raises :class:`OptionError`."""
         look = _Look(consistency, detail, color_fix, enlarged)
         prepared = prepared.to(self.execution_device)
         return self._decode(prepared, self._refine(prepared, look), look)
@@ -175,15 +175,15 @@ class FrameGenerator(Generator):
         on_note: Callable[[str], None] | None = None,
         enlarged: float = FULL_CRISPNESS_SCALE,
     ) -> Iterator[Tensor]:
-        """Restored frames (3,H,W) in [0, 1], one for each of ``frames`` (3,H,W), as they are ready.
+        """Yield a restored frame (3,H,W) in [0, 1] for each of ``frames`` (3,H,W) when ready.
 
-        What is kept between frames is ``window`` latents and small frames, so memory does not
-        grow with the clip. Arguments as in :meth:`__call__`; ``prompt`` may be one for each frame,
-        read as frames are; ``latents_only`` yields restored latents (C,h,w).
+        Only ``window`` latents and small frames are kept between frames, so memory does not
+        grow with the clip. Arguments as in :meth:`__call__`; ``prompt`` may be one per frame,
+        read in step with the frames; ``latents_only`` yields restored latents (C,h,w).
 
-        Where memory is short, frames are restored in smaller steps than asked (see
-        :class:`dloral.memory.Limits`), from the start where that can be foreseen, and
-        ``on_note`` is told. Raises :class:`ResourceError` where the smallest do not fit.
+        Where memory is short, frames are restored in smaller steps than asked for (see
+        :class:`dloral.memory.Limits`), from the start if that can be foreseen, and ``on_note`` is
+        told. Raises :class:`ResourceError` where even the smallest do not fit.
         """
         look = _Look(consistency, detail, color_fix, enlarged, latents_only)
         _check_layout(window, tile, tile_overlap, batch_size)
@@ -191,7 +191,7 @@ class FrameGenerator(Generator):
         before = Window(min(window, self.max_window))
         waiting = Waiting(frames, prompt)
         embeds: dict[str, Tensor | None] = {}
-        place = self.execution_device  # once: diffusers looks through every layer for it
+        place = self.execution_device  # once: diffusers searches every layer for it
         begun = False
         while waiting.fill(limits.batch_size):
             height, width = waiting.frames(1).shape[-2:]
@@ -233,7 +233,7 @@ class FrameGenerator(Generator):
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-        return None  # outside of the handler, which holds on to what it caught
+        return None  # outside the handler, which holds on to the exception
 
     def _encoded(self, frames: Tensor, vae_tile: int | None) -> tuple[Tensor, Tensor]:
         """Frames (B,3,H,W) -> latents (B,C,h,w) and small frames (B,3,h,w) for the flow."""
@@ -252,7 +252,7 @@ class FrameGenerator(Generator):
         prompt_embeds: Tensor | None,
         limits: Limits,
     ) -> Prepared:
-        """``before`` is brought up to date."""
+        """Prepare a batch; updates ``before``."""
         seen = (lq_latents, small_frames, *before.recall(lq_latents, small_frames))
         parts = self._retrieve_tiles(seen, limits.tile, limits.tile_overlap)
         height, width = lq_latents.shape[-2:]
@@ -291,7 +291,7 @@ class FrameGenerator(Generator):
         return blended - eps
 
     def _refine(self, prepared: Prepared, look: "_Look") -> Tensor:
-        # Every time, for another stream may have set others; costs little where none has.
+        # Every time, since another stream may have set others; cheap if none has.
         with stage(REFINE):
             self.set_scales(look.consistency, look.detail)
             limits, embeds = prepared.limits, prepared.prompt_embeds
@@ -314,7 +314,7 @@ class FrameGenerator(Generator):
     def _embeds(
         self, prompts: list[str], known: dict[str, Tensor | None], limits: Limits
     ) -> Tensor | None:
-        """Embeddings (B,tokens,D) of a batch's prompts, or (1,tokens,D) where they are one."""
+        """Embeddings (B,tokens,D) of a batch's prompts, or (1,tokens,D) if all are the same."""
         for prompt in prompts:
             if prompt not in known:
                 known[prompt] = self.encode_prompt(prompt)
@@ -332,7 +332,7 @@ class FrameGenerator(Generator):
         return limits
 
     def _watched(self, results: Iterator[Tensor], total: int) -> Iterable[Tensor]:
-        """``results`` as they come, for an implementation that shows how far it is."""
+        """``results`` unchanged; a hook for implementations that show progress."""
         return results
 
     def _output(self, frames: Any) -> Any:

@@ -1,9 +1,9 @@
-"""The generator as a seam: what a model is asked, and what it declares of itself.
+"""The generator as a seam: what a model is asked to do, and what it declares about itself.
 
-:class:`Generator` is the protocol: four steps on a batch of frames, and what a caller must know of
-the model (latents, memory, prompts, colour fix). :class:`dloral.frame_generator.FrameGenerator`
-builds clips of any length, windows, tiles and lower limits on those, so an implementation writes
-the steps alone. :mod:`dloral.pipeline` implements them in torch, :mod:`dloral.runtimes` otherwise.
+:class:`Generator` is the protocol: four steps on a batch of frames, and what a caller must know
+about the model (latents, memory, prompts, colour fix). On top of it, :mod:`dloral.frame_generator`
+builds clips of any length, windows, tiles and lower limits, so an implementation writes the steps
+alone. :mod:`dloral.pipeline` implements them in torch, :mod:`dloral.runtimes` otherwise.
 
 Legend: B frames of a batch, K earlier frames in the window, H x W frame size, h x w = H/s x W/s
 latent size for a latent stride of s pixels, C latent channels. Frames are RGB in [0, 1].
@@ -21,7 +21,7 @@ from dloral.memory import Limits, NeedsMemory
 
 
 class Generator(NeedsMemory, Protocol):
-    """What a model declares of itself, and its steps; all from its own configuration."""
+    """What a model declares about itself, and its steps; all from its own configuration."""
 
     @property
     def compute_dtype(self) -> torch.dtype:
@@ -32,7 +32,7 @@ class Generator(NeedsMemory, Protocol):
 
     @property
     def max_window(self) -> int:
-        """The most earlier frames that it can use."""
+        """The maximum number of earlier frames it can use."""
 
     @property
     def reads_prompts(self) -> bool: ...
@@ -43,12 +43,12 @@ class Generator(NeedsMemory, Protocol):
 
     @property
     def crispness(self) -> float:
-        """With detail at 1, how crisp frames are made at the end
+        """How crisp frames are made at the end with detail at 1
         (:func:`dloral.frames.crisp.crisp`); 0 for not at all."""
 
     @property
     def scale_range(self) -> tuple[float, float] | None:
-        """The enlargements that it is meant for; None for any."""
+        """The range of enlargements it is meant for; None for any."""
 
     @property
     def other_vaes(self) -> Collection[str]:
@@ -56,16 +56,16 @@ class Generator(NeedsMemory, Protocol):
 
     @property
     def folder(self) -> Path | None:
-        """Where it was loaded from; None for one that was built in memory."""
+        """Where it was loaded from; None if it was built in memory."""
 
     def adopt(self, limits: Limits) -> None:
-        """Do to the parts what lower limits ask for."""
+        """Apply lower limits to the parts."""
 
     def encode_prompt(self, prompt: str) -> Tensor | None:
         """Embeddings (1, tokens, D); None for a model that reads no prompts."""
 
     def set_scales(self, consistency: float = 1.0, detail: float = 1.0) -> None:
-        """The scales of both LoRAs from now on, each in [0, MAX_LORA_SCALE]."""
+        """Set the scales of both LoRAs, each in [0, MAX_LORA_SCALE]."""
 
     def encode(self, lq_frames: Tensor, vae_tile: int | None = None) -> Tensor:
         """Step 1: frames (B,3,H,W), sides multiples of the stride -> latents (B,C,h,w)."""
@@ -94,7 +94,7 @@ class Generator(NeedsMemory, Protocol):
 
 @dataclass(frozen=True)
 class Prepared:
-    """B consecutive frames up to where the LoRA scales come in; see
+    """B consecutive frames, processed up to where the LoRA scales come in; see
     :meth:`dloral.frame_generator.FrameGenerator.prepare`.
 
     ``frames``: the input (B,3,H,W). ``parts``: (retrieved, aligned) latents of each tile, in the

@@ -1,8 +1,8 @@
-"""What a model's folder carries beside its weights, so that diffusers alone can run it.
+"""What a model's folder carries besides its weights, so that diffusers alone can run it.
 
 ``pipeline.py`` holds the classes (:mod:`dloral.bundle` makes it from this package), the index names
-it, and ``dloral_parts.py`` in each part's folder leads to it. Headers of safetensors say what they
-are (ModelSpec 1.0.1). This package never runs code from a folder: it reads the classes' names.
+it, and ``dloral_parts.py`` in each part's folder imports it. Safetensors headers describe each file
+(ModelSpec 1.0.1). This package never runs code from a folder: it only reads the classes' names.
 """
 
 import json
@@ -47,14 +47,14 @@ def is_package() -> bool:
 def pipeline_source() -> str:
     """The text of ``pipeline.py``."""
     if is_package():
-        # by its name: diffusers takes every import statement of ``pipeline.py`` for a requirement
+        # by name: diffusers takes every import statement in ``pipeline.py`` for a requirement
         text: str = import_module("dloral.bundle").pipeline_source()
         return text
     return Path(__file__).read_text(encoding="utf-8")
 
 
 def write_code(folder: Path) -> None:
-    """Give a folder that was saved its code, and name that in its index."""
+    """Add the code to a saved folder, and name it in the index."""
     path = folder / "model_index.json"
     index = json.loads(path.read_text(encoding="utf-8"))
     index["_class_name"] = [CODE, PIPELINE]
@@ -67,8 +67,7 @@ def write_code(folder: Path) -> None:
 
 
 def drop_code(folder: Path) -> None:
-    """Take from a folder the code that :func:`write_code` gave it; its index names this package's
-    classes."""
+    """Undo :func:`write_code`: remove the code and name this package's classes in the index."""
     path = folder / "model_index.json"
     index = named_as_here(json.loads(path.read_text(encoding="utf-8")))
     for code in (folder / f"{CODE}.py", *folder.glob(f"*/{PARTS}.py")):
@@ -81,7 +80,7 @@ def _ours() -> list[list[str]]:
 
 
 def named_as_here(index: dict[str, Any]) -> dict[str, Any]:
-    """An index with the classes of this package in the place of those of ``pipeline.py``."""
+    """An index that names this package's classes instead of those in ``pipeline.py``."""
     kind = index.get("_class_name")
     if isinstance(kind, list) and kind[:1] == [CODE]:
         index = {**index, "_class_name": kind[-1]}
@@ -92,7 +91,7 @@ def named_as_here(index: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_headers(folder: Path, architecture: str, licence: str) -> None:
-    """Say in each safetensors file of a model's folder what it is."""
+    """Record in each safetensors file of a model's folder what it is."""
     for path in sorted(folder.glob("*/*.safetensors")):
         part = path.parent.name
         is_lora = part == "unet" and not path.name.startswith("diffusion")
@@ -109,7 +108,7 @@ def write_headers(folder: Path, architecture: str, licence: str) -> None:
 
 
 def add_metadata(path: Path, told: dict[str, str]) -> None:
-    """Add to the header of a safetensors file, which is written anew; nothing if it is there."""
+    """Add to a safetensors file's header by rewriting the file; does nothing if already there."""
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > _LONGEST_HEADER:
@@ -120,7 +119,7 @@ def add_metadata(path: Path, told: dict[str, str]) -> None:
             return
         header["__metadata__"] = {**known, **told}
         text = json.dumps(header, separators=(",", ":")).encode()
-        # Tensors begin at a multiple of 64: mapped ones are then aligned for any kernel.
+        # Tensors start at a multiple of 64, so that mapped ones are aligned for any kernel.
         text += b" " * (-(len(text) + 8) % 64)
         part = path.with_name(path.name + ".part")
         with part.open("wb") as anew:

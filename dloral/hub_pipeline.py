@@ -1,4 +1,4 @@
-"""What people know from other diffusers pipelines, under the same names; and saving for the Hub."""
+"""The methods users know from other diffusers pipelines, and saving for the Hub."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,8 +34,8 @@ class HubPipeline(_Base):
         adapter_names: str | Sequence[str],
         adapter_weights: float | Sequence[float] | None = None,
     ) -> None:
-        """The scales that a call uses where it is given none: ``"consistency"`` and ``"detail"``,
-        1 each if no weights are given. One that is not named is off, as in diffusers."""
+        """Set a call's default scales: ``"consistency"`` and ``"detail"``, 1 each if no weights
+        are given. One that is not named is off, as in diffusers."""
         names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
         weights = 1.0 if adapter_weights is None else adapter_weights
         scales = [weights] * len(names) if isinstance(weights, int | float) else list(weights)
@@ -53,7 +53,7 @@ class HubPipeline(_Base):
         self._adapter_scales = chosen
 
     def get_active_adapters(self) -> list[str]:
-        """Those that a call uses where it is given no scales."""
+        """The adapters that a call uses by default."""
         return [name for name, scale in self._adapter_scales.items() if scale]
 
     def load_lora_weights(
@@ -63,8 +63,8 @@ class HubPipeline(_Base):
         weight_name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        """Another C-LoRA or D-LoRA, by ``adapter_name``, of any rank, in the place of the UNet's
-        own. What a compact decoder has of the shipped one stays.
+        """Replace the UNet's C-LoRA or D-LoRA, by ``adapter_name``, with another of any rank.
+        A compact decoder keeps its share of the shipped one.
 
         From a file, from a folder or a Hub id (there ``weight_name``, by default
         ``detail.safetensors`` or ``consistency.safetensors``), or from tensors; named as
@@ -91,7 +91,7 @@ class HubPipeline(_Base):
         self._vae_tile = None
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
-        """As in diffusers; the folder carries its own code, for environments without dloral."""
+        """As in diffusers; the folder includes its own code, for environments without dloral."""
         super().save_pretrained(save_directory, *args, **kwargs)
         self._complete(Path(save_directory))
 
@@ -100,7 +100,7 @@ class HubPipeline(_Base):
         return super()._upload_folder(working_dir, *args, **kwargs)
 
     def _complete(self, folder: Path) -> None:
-        # Whatever reads prompts stands on Stable Diffusion 2.1, and is under its licence.
+        # A model that reads prompts is based on Stable Diffusion 2.1, and under its licence.
         name, licence = ("sd21", "openrail++") if self.reads_prompts else ("compact", "apache-2.0")
         write_code(folder)
         write_headers(folder, f"dloral-{name}", licence)

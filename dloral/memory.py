@@ -1,8 +1,7 @@
-"""Memory: how much is free, what a frame needs, and what to do with less.
+"""Memory: how much is free, what a frame needs, and what to do when there is less.
 
-One ladder of :class:`Limits` serves both ends: before a clip is begun, a step is taken down as long
-as the estimate does not fit; and where memory runs out all the same, one more, and the frame is
-tried again.
+One ladder of :class:`Limits` serves both purposes: before a clip starts, we step down until the
+estimate fits; and if memory runs out all the same, we step down once more and retry the frame.
 """
 
 import ctypes
@@ -30,7 +29,7 @@ SHARE = 0.9
 KEPT_MEMORY = 2**28
 """Bytes of freed memory that stay with the process; see :func:`keep_freed_memory`."""
 
-_MOST_ON_HEAP = 2**25  # the most that glibc allows
+_MOST_ON_HEAP = 2**25  # the maximum glibc allows
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
 _WORDS = (
@@ -44,9 +43,9 @@ _WORDS = (
 
 @dataclass(frozen=True)
 class Limits:
-    """How frames are restored. ``batch_size`` frames at a time; ``tile``, ``tile_overlap`` of the
-    UNet and ``vae_tile`` of the VAE in latent cells, None for whole frames; ``keep_text``: the text
-    encoder stays after a prompt was read; ``offload``: a part is on the GPU only while it runs.
+    """How frames are restored: ``batch_size`` at a time; ``tile``, ``tile_overlap`` of the UNet and
+    ``vae_tile`` of the VAE in latent cells, None for whole frames; ``keep_text``: the text encoder
+    stays loaded after reading a prompt; ``offload``: a part is on the GPU only while it runs.
     """
 
     batch_size: int = 1
@@ -59,8 +58,8 @@ class Limits:
     def lower(self, cells: int, can: Collection[str]) -> "Limits | None":
         """One step down for frames of ``cells`` latent cells on the longer side; None on the last.
 
-        ``can``: what the model and its device allow of "text", "vae_tile", "offload" and "tile".
-        First what costs nothing but time, last what can be seen: a tile of the UNet estimates its
+        ``can``: which of "text", "vae_tile", "offload" and "tile" the model and its device allow.
+        Steps that only cost time come first, visible ones last: a tile of the UNet estimates its
         own flow.
         """
         if self.batch_size > 1:
@@ -78,7 +77,7 @@ class Limits:
         return None
 
     def told(self, than: "Limits", stride: int) -> str:
-        """In words, what is less than in ``than``; ``stride`` is pixels a latent cell."""
+        """In words, what is lower than in ``than``; ``stride`` is pixels per latent cell."""
         words = []
         if self.batch_size != than.batch_size:
             words.append("one frame at a time")
@@ -94,7 +93,7 @@ class Limits:
 
 
 class NeedsMemory(Protocol):
-    """What a model says of its memory; part of :class:`dloral.generator.Generator`."""
+    """What a model declares about its memory; part of :class:`dloral.generator.Generator`."""
 
     @property
     def execution_device(self) -> torch.device:
@@ -102,24 +101,24 @@ class NeedsMemory(Protocol):
 
     @property
     def latent_stride(self) -> int:
-        """Pixels a side of one latent cell."""
+        """Pixels per side of one latent cell."""
 
     @property
     def steps_down(self) -> Collection[str]:
-        """What may be done to need less of it; see :meth:`Limits.lower`."""
+        """What may be done to need less memory; see :meth:`Limits.lower`."""
 
     def needed_memory(self, limits: Limits, height: int, width: int) -> int:
         """Bytes, roughly, that frames of ``height`` x ``width`` take beyond the weights."""
 
 
 def fit(model: NeedsMemory, asked: Limits, height: int, width: int) -> tuple[Limits, str] | None:
-    """The first limits below ``asked`` that frames of ``height`` x ``width`` pixels should fit
-    with, and what to tell; None where ``asked`` will do, or where no step down is left."""
+    """The first limits below ``asked`` with which frames of ``height`` x ``width`` pixels should
+    fit, and what to tell; None if ``asked`` will do, or no step down is left."""
     free, limits = free_memory(model.execution_device), asked
     while model.needed_memory(limits, height, width) > SHARE * free:
         lower = _lower(model, limits, height, width)
         if lower is None:
-            break  # an estimate is no reason to refuse
+            break  # an estimate alone is no reason to refuse
         limits = lower
     if limits == asked:
         return None
@@ -128,7 +127,7 @@ def fit(model: NeedsMemory, asked: Limits, height: int, width: int) -> tuple[Lim
 
 
 def step_down(model: NeedsMemory, limits: Limits, height: int, width: int) -> tuple[Limits, str]:
-    """One step below ``limits``, after memory ran out, and what to tell.
+    """One step below ``limits`` after memory ran out, and what to tell.
 
     Raises :class:`ResourceError` on the last step.
     """
@@ -163,7 +162,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def _left_in_container(control: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What the limit of this process's control group leaves; None without one."""
+    """What this process's control group limit leaves; None without one."""
     try:
         most = (control / "memory.max").read_text().strip()
         used = int((control / "memory.current").read_text())
@@ -177,14 +176,14 @@ def _left_in_container(control: Path = Path("/sys/fs/cgroup")) -> int | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed; a CPU's has no error class of its own."""
+    """Whether an allocation failed; on a CPU there is no error class for it."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _WORDS)
 
 
 def release_memory() -> None:
-    """Give what is no longer used back to the device, and to the system."""
+    """Return unused memory to the device and to the system."""
     gc.collect()
     trim = _of_c_library("malloc_trim")
     if trim is not None:
@@ -193,22 +192,22 @@ def release_memory() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep ``KEPT_MEMORY`` of freed memory for the next frame (glibc alone).
+    """Let the C library keep ``KEPT_MEMORY`` of freed memory for the next frame (glibc only).
 
-    It gives the end of its heap back when a frame's features are freed, and the next frame takes
-    the same pages anew, each a fault of the processor and filled with zeros first: ten thousands
-    of them for a frame of 512 x 512.
+    Otherwise it returns the end of its heap when a frame's features are freed, and the next frame
+    takes the same pages anew, each with a page fault and zero-filled: tens of thousands of them
+    for a frame of 512 x 512.
     """
     mallopt = _of_c_library("mallopt")
     if mallopt is not None:
         mallopt(_M_TRIM_THRESHOLD, KEPT_MEMORY)
         mallopt(_M_MMAP_THRESHOLD, _MOST_ON_HEAP)  # the first call froze it at 128 KiB
-        # Heaps of threads end at 64 MiB and are given back whole: new threads use the main one.
+        # Per-thread heaps end at 64 MiB and are returned whole: new threads use the main one.
         mallopt(_M_ARENA_MAX, 1)
 
 
 def _of_c_library(name: str) -> Callable[..., int] | None:
-    """A function of glibc; None where the C library is another or has no such function."""
+    """A function of glibc; None with another C library or where it has no such function."""
     if sys.platform != "linux":
         return None
     return getattr(ctypes.CDLL(None), name, None)

@@ -1,4 +1,4 @@
-"""What a person may choose when a clip is restored: one frozen set that checks itself."""
+"""The options for restoring a clip: one frozen set that validates itself."""
 
 import re
 from dataclasses import dataclass
@@ -62,22 +62,22 @@ class UpscaleOptions:
     """Options of :func:`dloral.upscale_video`; raises :class:`OptionError` in one line.
 
     ``model``: a registry name, a folder, or a Hub id. ``scale``: enlargement, 1 to 4, fractions
-    allowed. ``consistency``, ``detail``: scales of C-LoRA and D-LoRA, 0 to 2; detail
-    is also how crisp a model that does so makes frames at the end. ``strength``: how
+    allowed. ``consistency``, ``detail``: scales of C-LoRA and D-LoRA, 0 to 2; detail also sets
+    how crisp frames are made at the end, by a model that does so. ``strength``: how
     much of the restored frame is in the result, 0 (the bicubic frame) to 1. ``window``: how many
-    earlier frames are looked at (0, 1, 3, 5). ``vae``: ``"tiny"`` for TAESD in the VAE's place,
-    ``"tiny-decoder"`` in its decoder's alone. ``prompt``: what the clip shows, added to what
-    ``tagger`` sees in each scene: dape, ram, none, or ``"auto"`` for DAPE where it is there.
+    earlier frames are used (0, 1, 3, 5). ``vae``: ``"tiny"`` for TAESD in place of the VAE,
+    ``"tiny-decoder"`` for its decoder only. ``prompt``: what the clip shows, added to what
+    ``tagger`` sees in each scene: dape, ram, none, or ``"auto"`` for DAPE if it is installed.
     ``tile``: latent cells a side, None for no tiles, ``"auto"`` for tiles only where a frame has
     more cells than the reference's 96 x 96. ``color_fix``: one of :data:`COLOUR_FIXES`, or
     ``"auto"`` for the model's own. ``bicubic``: the kernel of the enlargement that the model is
     given, torch's or Pillow's (``"pil"``). ``runtime``: what runs the networks on a CPU, one of
     :data:`RUNTIMES`. ``start``, ``duration``: seconds of the source.
     ``codec``, ``crf``, ``bit_depth``: of the written video. ``resume``: keep finished parts beside
-    the target until it is written, and go on from those that are there; ``"auto"`` for jobs of more
+    the target until it is written, and resume from existing ones; ``"auto"`` for jobs of more
     than two minutes.
     ``size_changes``: ``"scale"`` frames of another size to the first one's, or ``"refuse"`` such a
-    clip. ``height``, ``width``, ``fit``: a target size in ``scale``'s place: the shape is kept, and
+    clip. ``height``, ``width``, ``fit``: a target size instead of ``scale``; the shape is kept, and
     ``fit`` (``"3840x2160"``) is as large as fits inside. ``deinterlace``: auto, off, frame, field
     or film. ``hdr``: ``"keep"`` PQ and HLG, or tone-map to ``"sdr"``. ``fps``: of a folder of
     frames. ``preset``, ``encoder_options`` (``"name=value"``), ``chroma``: of the encoder.
@@ -208,7 +208,7 @@ class UpscaleOptions:
 
 
 def _sides(text: Any) -> tuple[int, int] | None:
-    """Width and height of ``WxH``; None for what is none."""
+    """Width and height of ``WxH``; None for anything else."""
     found = _SIZE.fullmatch(text) if isinstance(text, str) else None
     if found is None:
         return None

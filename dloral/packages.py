@@ -1,4 +1,4 @@
-"""Optional packages: which extra brings what, and the command that installs it."""
+"""Optional packages: what each extra provides, and the command that installs it."""
 
 import sys
 from collections.abc import Iterator
@@ -38,8 +38,8 @@ _RUNNERS = {
 
 
 def install_command(extra: str) -> str:
-    """The command that brings ``extra``: by the package's name where it is installed, by the file
-    of exact versions in a clone, by a new start where uvx or pipx made the environment."""
+    """The command that installs ``extra``: by the package's name if it is installed, by the pinned
+    requirements file in a clone, by a new start where uvx or pipx made the environment."""
     folders = Path(sys.prefix).parts
     for runner, start in _RUNNERS.items():
         if runner in folders:
@@ -52,14 +52,14 @@ def install_command(extra: str) -> str:
 
 
 def missing_modules(extra: str) -> list[str]:
-    """Modules of ``extra`` that are not installed; nothing is imported."""
+    """Modules of ``extra`` that are not installed, without importing any."""
     return [name for name in EXTRAS[extra] if find_spec(name) is None]
 
 
 @contextmanager
 def needs_extra(extra: str, what: str) -> Iterator[None]:
-    """Around imports of optional packages: MissingPackageError in one line where one of ``extra``
-    is not installed; ``what`` needs it. An import that fails for another reason stays as it is."""
+    """Around imports of optional packages: MissingPackageError in one line if one of ``extra`` is
+    not installed; ``what`` needs it. Imports that fail for other reasons raise as usual."""
     try:
         yield
     except ImportError as error:

@@ -59,14 +59,14 @@ class DLoRALOutput(BaseOutput):
 class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
     """One-step video super-resolution with C-LoRA (consistency) and D-LoRA (detail).
 
-    What differs between models is in its configuration, ``model_index.json`` (where a key is
-    absent, its default is meant). ``decoder_adds_input``: the VAE's decoder gives the difference to
-    the low-quality frame (the compact model) rather than the frame itself (Stable Diffusion's).
-    ``color_fix``: what the model is best used with (the full one: AdaIN, as released).
-    ``crispness``: with detail at 1, how crisp frames are made at the end (the full one: not).
-    ``scale_range``: the enlargements it is meant for, None for any. ``max_window``: the most
-    earlier frames it can use. Latent stride and channels are the VAE's. ``tiny_decoder``: decodes
-    in the VAE's place where it is given.
+    What differs between models is in the configuration, ``model_index.json`` (an absent key takes
+    its default). ``decoder_adds_input``: the VAE's decoder outputs the difference from the
+    low-quality frame (the compact model) rather than the frame itself (Stable Diffusion's).
+    ``color_fix``: what the model works best with (the full one: AdaIN, as released).
+    ``crispness``: how crisp frames are made at the end with detail at 1 (the full one: not at all).
+    ``scale_range``: the enlargements it is meant for, None for any. ``max_window``: the maximum
+    number of earlier frames it can use. Latent stride and channels are the VAE's. ``tiny_decoder``:
+    decodes in place of the VAE, if given.
     """
 
     _optional_components = [  # noqa: RUF012 (diffusers)
@@ -126,7 +126,7 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
         The mean of the VAE's distribution times its scaling factor (notes, step 1). ``vae_tile``:
         latent cells of a tile where memory is short, for a VAE that has tiles.
         """
-        # Contiguous, for arrays of pictures are channels-last when they come (see channels_last).
+        # Contiguous, since image arrays arrive channels-last (see channels_last).
         pictures = (2 * lq_frames - 1).to(self.vae.dtype).contiguous()
         return vae_kinds.encode(self.vae, pictures, vae_tile or self._vae_tile)
 
@@ -160,7 +160,7 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
             return lq_latents + found, aligned_window[0]
 
     def warp(self, previous_latents: Tensor, flow_current_to_previous: Tensor) -> Tensor:
-        """Latents (B,C,h,w) brought to where the flow (B,2,h,w), in cells, sees them now."""
+        """Latents (B,C,h,w) warped to the current frame by the flow (B,2,h,w), in cells."""
         fold = kind_of(self.vae).fold(self.vae)
         return warp_unfolded(previous_latents, flow_current_to_previous, fold)
 
@@ -230,12 +230,12 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
 
     @property
     def folder(self) -> Path | None:
-        """Where the model was loaded from; None for one that was built in memory."""
+        """Where the model was loaded from; None if it was built in memory."""
         name = self.config.get("_name_or_path")
         return Path(name) if name and Path(name).is_dir() else None
 
     def encode_prompt(self, prompt: str) -> Tensor | None:
-        """Embeddings (1, tokens, D) of the text encoder's last layer; None for a model without."""
+        """Embeddings (1, tokens, D) of the text encoder's last layer; None if there is none."""
         if not self.reads_prompts:
             return None
         if self.text_encoder is None:
@@ -250,7 +250,7 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
         return self.text_encoder(tokens.input_ids.to(self.text_encoder.device))[0]
 
     def unload_text_encoder(self) -> None:
-        """Give its memory back; :meth:`encode_prompt` loads it again. Only for a loaded model."""
+        """Free its memory; :meth:`encode_prompt` reloads it. Only for a model loaded from disk."""
         if self.folder is not None and self.text_encoder is not None:
             self.text_encoder: Any = None
             release_memory()
@@ -267,9 +267,8 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
         self.text_encoder = text_encoder.requires_grad_(False).eval().to(self.execution_device)
 
     def set_scales(self, consistency: float = 1.0, detail: float = 1.0, merge: bool = True) -> None:
-        """How much of C-LoRA and D-LoRA the networks have from now on, each in
-        [0, MAX_LORA_SCALE]; raises :class:`OptionError` beyond. ``merge``: as
-        :meth:`TwoLoRAUNet.set_scales` has it."""
+        """Set the scales of C-LoRA and D-LoRA in the networks, each in [0, MAX_LORA_SCALE]; raises
+        :class:`OptionError` beyond. ``merge``: as in :meth:`TwoLoRAUNet.set_scales`."""
         check_lora_scales(consistency, detail)
         self.unet.set_scales(consistency=consistency, detail=detail, merge=merge)
         if isinstance(self.vae, CompactVAE):
@@ -293,13 +292,13 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
         *,
         enlarged: float = FULL_CRISPNESS_SCALE,
     ) -> Any:
-        """Restore a clip that has been brought to its output size, as
-        :meth:`FrameGenerator.__call__` says.
+        """Restore a clip that has been brought to its output size; see
+        :meth:`FrameGenerator.__call__`.
 
-        ``consistency``, ``detail``: as :meth:`set_adapters` left them where they are not given.
+        ``consistency``, ``detail``: as :meth:`set_adapters` left them if not given.
         ``callback_on_step_end``: called with (pipeline, index of the frame, timestep,
-        ``{"frame": restored}``) after each frame; a frame that it returns in such a dictionary
-        takes the place of that one. One that sets ``pipe._interrupt = True`` ends the clip there.
+        ``{"frame": restored}``) after each frame; a frame returned in such a dictionary replaces
+        it. A callback that sets ``pipe._interrupt = True`` ends the clip there.
         """
         kept = self._adapter_scales
         self._callback, self._interrupt = callback_on_step_end, False
@@ -335,7 +334,7 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
 
     def needed_memory(self, limits: Limits, height: int, width: int) -> int:
         """Bytes, roughly, that frames of ``height`` x ``width`` take beyond the weights."""
-        # With offloading everything but the UNet leaves, and its copies are kept elsewhere.
+        # With offloading, everything but the UNet leaves, and its copies are kept elsewhere.
         adapted = 0 if limits.offload else self.unet.bytes_to_merge()
         vae = kind_of(self.vae).needed_memory(
             self.vae, height, width, limits.vae_tile, self.tiny_decoder is not None
@@ -348,7 +347,7 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
         return adapted + limits.batch_size * (vae + unet * self.unet.dtype.itemsize) - text
 
     def adopt(self, limits: Limits) -> None:
-        """Do to the parts what lower limits ask for."""
+        """Apply lower limits to the parts."""
         if not limits.keep_text:
             self.unload_text_encoder()
         if limits.offload and not self._is_offloaded:
@@ -376,9 +375,9 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
     def channels_last(self) -> Self:
         """Lay out the convolutions' weights for the fastest CPU and GPU kernels.
 
-        Not a VAE with group normalisation on a CPU: torch's channels-last kernel there takes the
-        variance as a difference of large sums. At 512 x 512 that is a thousand times the usual
-        rounding error, and the flow net makes more of it; in the UNet's small maps it is harmless.
+        Except a VAE with group normalisation on a CPU: torch's channels-last kernel computes the
+        variance as a difference of large sums. At 512 x 512 that gives a thousand times the usual
+        rounding error, amplified by the flow net; in the UNet's small maps it is harmless.
         """
         for module in (self.vae, self.unet, self.flow):
             if module is self.vae and module.device.type == "cpu" and _has_group_norm(module):

@@ -1,8 +1,8 @@
-"""One prompt a scene: what the extractor Y sees, what the person adds.
+"""One prompt per scene: what the extractor Y sees, plus what the user adds.
 
-A first pass over the clip finds its cuts and asks the tagger about the first frame of each scene;
-then the tagger's memory is given back, before the generator needs it. The public code asks once,
-on the clip's first frame.
+A first pass over the clip finds its cuts and runs the tagger on the first frame of each scene;
+then the tagger's memory is freed, before the generator needs it. The public code runs it once, on
+the clip's first frame.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ NONE = "none"
 
 @dataclass(frozen=True)
 class Scene:
-    """From ``start``, in seconds of the source, on the UNet is told ``prompt``."""
+    """From ``start`` (seconds of the source) on, the UNet gets ``prompt``."""
 
     start: Fraction
     prompt: str
@@ -47,8 +47,8 @@ def prompt_at(scenes: Sequence[Scene], time: Fraction) -> str:
 def find_scenes(clip: ClipInfo, options: UpscaleOptions, pipe: "Generator") -> Iterator[Scene]:
     """The scenes of what will be restored, each as it is found.
 
-    Without a tagger (``options.tagger``) the clip is one scene, and the prompt the person's alone.
-    Raises :class:`OptionError` or :class:`WeightsError` where a tagger is asked for and cannot be.
+    Without a tagger (``options.tagger``) the clip is one scene, with the user's prompt alone.
+    Raises :class:`OptionError` or :class:`WeightsError` if the requested tagger cannot be used.
     """
     folder = tagger_folder(options, pipe)
     if folder is None:
@@ -59,7 +59,7 @@ def find_scenes(clip: ClipInfo, options: UpscaleOptions, pipe: "Generator") -> I
 
     tagger = _load(folder, options, pipe)
     try:
-        if clip.kind == "pipe":  # read once, so it is looked at by its first frame
+        if clip.kind == "pipe":  # it can be read only once, so only its first frame is tagged
             pixels = first_frame(clip)
             tags = tagger.tags_of(pixels[None])[0] if pixels is not None else []
             yield Scene(Fraction(0), make_prompt(tags, options.prompt))
@@ -76,7 +76,7 @@ def find_scenes(clip: ClipInfo, options: UpscaleOptions, pipe: "Generator") -> I
 
 
 def tagger_folder(options: UpscaleOptions, pipe: "Generator") -> Path | None:
-    """The tagger that a job will ask; None for none."""
+    """The folder of the tagger that a job will use; None for none."""
     if options.tagger == NONE:
         return None
     if not pipe.reads_prompts:

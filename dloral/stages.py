@@ -1,7 +1,7 @@
-"""The stages that a frame goes through, and who watches them.
+"""The stages that a frame goes through, and a hook to observe them.
 
-The code that does a stage says so, ``with stage(DECODE): ...``; ``dloral bench`` watches, so that
-it times what runs and not a copy of it. Without a watcher a stage costs a function call.
+The code of a stage declares it, ``with stage(DECODE): ...``; ``dloral bench`` watches, so that it
+times the code that really runs, not a copy. Without a watcher a stage costs a function call.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,13 +27,13 @@ _watcher: Watcher | None = None
 
 
 def stage(name: str) -> AbstractContextManager[None]:
-    """To be entered around one of :data:`STAGES`."""
-    watcher = _watcher  # which another thread may take away meanwhile
+    """A context for one of :data:`STAGES`."""
+    watcher = _watcher  # another thread may remove it meanwhile
     return _UNWATCHED if watcher is None else watcher(name)
 
 
 def each_in_stage(name: str, items: Iterator[StagedItem]) -> Iterator[StagedItem]:
-    """``items``, each of them made within the stage."""
+    """``items``, each produced within the stage."""
     while True:
         with stage(name):
             try:
@@ -45,7 +45,7 @@ def each_in_stage(name: str, items: Iterator[StagedItem]) -> Iterator[StagedItem
 
 @contextmanager
 def watched_by(watcher: Watcher) -> Iterator[None]:
-    """Have every stage in this process watched, whatever thread does it, while this lasts."""
+    """Watch every stage in this process, in any thread, while the context is open."""
     global _watcher
     before, _watcher = _watcher, watcher
     try:

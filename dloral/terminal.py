@@ -1,4 +1,4 @@
-"""The command line's face of jobs: a bar with frames, rate and time left; a table of a batch."""
+"""Jobs on the command line: a bar with frames, rate and time left; a table for a batch."""
 
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -16,11 +16,11 @@ from dloral.weights.fetch import TerminalFetch
 def show_progress(
     steps: Generator[Progress, None, None], quiet: bool = False, closing: TextIO | None = None
 ) -> None:
-    """Run a job to its end and show it on stderr; a closing line on stdout, or where ``closing``
+    """Run a job to its end and show it on stderr; a closing line on stdout, or wherever ``closing``
     says, tells what was written.
 
-    However it ends, the job is closed, so that it takes away what it had half written. A SIGTERM
-    is handed to the job, which then keeps its finished parts.
+    However it ends, the job is closed, so that it removes half-written files. A SIGTERM is passed
+    on to the job, which then keeps its finished parts.
     """
     last = Progress("waiting")
     with _bar(quiet) as bar, ending(steps):
@@ -40,7 +40,7 @@ def show_progress(
 def show_batch(
     steps: Generator[BatchProgress, None, tuple[Outcome, ...]], quiet: bool = False
 ) -> tuple[Outcome, ...]:
-    """Run a batch to its end with one bar for all of it, then say how each item ended: failures
+    """Run a batch to its end with one bar for all of it, then report how each item ended: failures
     on stderr, one line each, and a table on stdout. Ctrl-C ends it, with the table so far."""
     outcomes: tuple[Outcome, ...] = ()
     with _bar(quiet) as bar, ending(steps):
@@ -64,7 +64,7 @@ def show_batch(
 
 
 class _Shown:
-    """What a job says beside its numbers, each line once."""
+    """What a job reports besides its numbers, each line once."""
 
     def __init__(self, bar: "tqdm[None]", quiet: bool) -> None:
         self._bar, self._quiet = bar, quiet
@@ -124,7 +124,7 @@ def _line_of(error: Exception) -> str:
 
 @contextmanager
 def frame_bar(quiet: bool = False) -> Iterator[Callable[[str, int, int | None], None]]:
-    """A bar on stderr, told (what, frames done, frames in all) from time to time."""
+    """A bar on stderr, updated with (what, frames done, total frames) from time to time."""
     with tqdm(unit="frame", dynamic_ncols=True, disable=quiet or not sys.stderr.isatty()) as bar:
         shown = ""
 

@@ -1,4 +1,4 @@
-"""How threads of the networks wait for each other, and how many cores there are for all threads."""
+"""How the networks' threads wait for each other, and how many cores are available to them."""
 
 import math
 import os
@@ -21,12 +21,12 @@ they are told their own default, in milliseconds."""
 
 
 def let_threads_sleep() -> None:
-    """Have OpenMP's threads sleep soon when they wait for each other, unless the environment says
-    how they wait. To be called before torch is imported, for its OpenMP reads this only once.
+    """Make waiting OpenMP threads go to sleep soon, unless the environment says how they wait.
+    Call this before importing torch, since its OpenMP reads the setting only once.
 
-    By default they spin. Where other programs want the processor too, a thread that spins takes
-    the time that the one it waits for needs: on two busy cores a frame of 256 x 256 pixels took
-    3.3 s and 1.5 s of processor time; with threads that sleep, 0.7 s and 0.2 s.
+    By default they spin. Where other programs want the processor too, a spinning thread takes the
+    time that the one it waits for needs: on two busy cores a frame of 256 x 256 pixels took
+    3.3 s and 1.5 s of processor time; with sleeping threads, 0.7 s and 0.2 s.
     """
     if not any(name in os.environ for name in _WAITING):
         os.environ["GOMP_SPINCOUNT"] = SPINS

@@ -1,9 +1,9 @@
-"""The whole story, file to file: read, enlarge, restore, write, and say how it goes.
+"""The whole job, file to file: read, enlarge, restore, write, and report progress.
 
 :func:`upscale_steps` is a generator: each value is a :class:`Progress` that any face can show, and
-closing it cancels the job within a frame. :func:`upscale_video` runs it to the end. A job that
-takes long keeps its finished segments beside the target (:mod:`dloral.jobs.journal`), so that the
-same call goes on from there after a crash.
+closing it cancels the job within a frame. :func:`upscale_video` runs it to the end. A long job
+keeps its finished segments beside the target (:mod:`dloral.jobs.journal`), so that the same call
+resumes from there after a crash.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -54,12 +54,12 @@ def upscale_video(
     scenes: Sequence[Scene] | None = None,
     engine: Engine | None = None,
 ) -> Path:
-    """Restore a clip, an image or a folder of frames, and write it to ``target``; returns that.
+    """Restore a clip, image or folder of frames, write it to ``target`` and return that path.
 
     ``-`` is standard input or output. ``pipe``: a loaded pipeline instead of ``options.model``.
     ``scenes``: prompts to use instead of asking the tagger (:func:`dloral.prompts.find_scenes`
-    gives some to edit). ``engine``: who restores, None for this process. Raises
-    :class:`dloral.DLoRALError` with one line for whatever the caller can mend.
+    gives some to edit). ``engine``: what restores, None for this process. Raises
+    :class:`dloral.DLoRALError` with one line for anything the caller can fix.
     """
     for progress in upscale_steps(source, target, options, pipe, scenes, engine):
         if on_progress is not None:
@@ -77,10 +77,10 @@ def upscale_steps(
     stop: Stop = None,
     overlap: bool | None = None,
 ) -> Generator[Progress, None, None]:
-    """The job as a generator; see :func:`upscale_video`. ``stop``: asked after each frame that is
-    restored in this process; once it says so, the frames that are done become the result.
-    ``overlap``: read and write frames while others are restored, where there is memory for it;
-    None: where it is worth it, too (:mod:`dloral.jobs.overlap`)."""
+    """The job as a generator; see :func:`upscale_video`. ``stop``: polled after each frame that is
+    restored in this process; once it says so, the frames done so far become the result.
+    ``overlap``: read and write frames while others are restored, if there is memory for it;
+    None: only where it also pays off (:mod:`dloral.jobs.overlap`)."""
     options = settled(options or UpscaleOptions(), source, target, engine is not None)
     suffix = target_suffix(target)
     clip = treated(open_source(source, options), options, suffix)
@@ -116,7 +116,7 @@ def upscale_steps(
 
 
 class _Run:
-    """One job on its way. What it does is in :func:`upscale_steps`, in order."""
+    """One running job. :func:`upscale_steps` shows its steps in order."""
 
     _writer: Writer
     _job: Job
@@ -148,7 +148,7 @@ class _Run:
         scenes: Sequence[Scene] | None,
         engine: Engine | None,
     ) -> Generator[Progress, None, None]:
-        """Journal, weights, scenes: all that is needed to restore the first frame."""
+        """Journal, weights, scenes: everything needed to restore the first frame."""
         options, self._writer = self._options, writer
         header = header_of(self._clip, writer.chosen)
         self._identity = identity_of(self._clip, options, writer.chosen, header)
@@ -187,7 +187,7 @@ class _Run:
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
-        """Decides what stays of the journal when the job ends before its result is written."""
+        """Decide what remains of the journal if the job ends before its result is written."""
         try:
             yield
         except OutputError as error:
@@ -207,7 +207,7 @@ class _Run:
             raise
 
     def _let_go(self, keep: bool) -> bool:
-        """Whether nothing is kept. A journal without segments is of no use to anybody."""
+        """Whether nothing is kept. A journal without segments is useless."""
         if self._segments is not None:
             self._segments.abandon()
         if self._journal is not None and not (keep and self._journal.segments):
@@ -218,12 +218,12 @@ class _Run:
     # Restoring -------------------------------------------------------------------------------
 
     def restore(self, stop: Stop, overlap: bool | None) -> Generator[Progress, None, None]:
-        """Every missing frame, in this process, in order, until it is to stop."""
+        """Restore every missing frame, in this process, in order, until told to stop."""
         self._clock = Clock()
         if self._journal:
             self._keep_segments()
         overlap = self._job.may_overlap(self._pipe.execution_device, overlap)
-        # Into a pipe frames are written here: a thread could not be ended while its reader sleeps.
+        # Frames for a pipe are written here: a thread could not be ended while its reader sleeps.
         self._behind = Behind(self._write, overlap and self._target != STANDARD_OUTPUT)
         try:
             yield from self._restore_gaps(stop, overlap)
@@ -252,7 +252,7 @@ class _Run:
                 break
 
     def restore_by(self, engine: Engine) -> Generator[Progress, None, None]:
-        """Every missing segment, by whoever the engine has, in any order."""
+        """Restore every missing segment with the engine's workers, in any order."""
         clip, options = self._clip, self._options
         assert self._journal is not None
         origin = first_time(clip, options)
@@ -273,7 +273,7 @@ class _Run:
         self._end()
 
     def _take(self, restored: RestoredFrame) -> str:
-        """A frame to where frames go; one line where that was decided with it."""
+        """Pass a frame on to its destination; returns a line if that was decided just now."""
         if self._segments or self._is_decided:
             self._behind.put(restored.to_write)
             return ""
@@ -282,7 +282,7 @@ class _Run:
         return self._decide() if len(self._held) >= 2 * self._options.batch_size else ""
 
     def _write(self, restored: RestoredFrame) -> None:
-        """Called by the thread that writes."""
+        """Called by the writer thread."""
         with stage(WRITE):
             if self._segments:
                 self._enter(self._segments.write(restored))
@@ -291,7 +291,7 @@ class _Run:
                 self._writer.write(restored.with_alpha, shown.time, shown.duration)
 
     def _decide(self) -> str:
-        """Keep segments if the job is long, by the second batch's time, and say so."""
+        """Keep segments if the second batch's time shows the job to be long, and say so."""
         batch = self._options.batch_size
         seconds = (self._held_since[-1] - self._held_since[batch - 1]) / batch
         left = float("inf") if self._total is None else seconds * (self._total - self._frames)
@@ -302,7 +302,7 @@ class _Run:
         return message
 
     def _try_to_keep(self) -> bool:
-        """Nobody asked for it, so where no journal can be made the job runs without."""
+        """Nobody asked for a journal, so if none can be made the job runs without one."""
         try:
             self._open_journal()
         except DLoRALError:
@@ -320,7 +320,7 @@ class _Run:
         self._segments = SegmentWriter(self._job, journal.new_file, origin)
 
     def _release(self) -> None:
-        """The frames that were held go where all go from now on."""
+        """Send the held frames where all frames go from now on."""
         self._is_decided = True
         for restored in self._held:
             self._take(restored)
@@ -332,7 +332,7 @@ class _Run:
             self._journal.add(made.segment, made.path)
 
     def _end(self) -> None:
-        """The source's end was reached. InputError if not a frame came."""
+        """The end of the source was reached. InputError if there was no frame at all."""
         if not self._frames:
             raise InputError(
                 "{path} has no frame from {value:g} s on",
@@ -347,7 +347,7 @@ class _Run:
             self._journal.end(self._frames)
 
     def _leave_the_rest(self, frames: int) -> None:
-        """The job was stopped after so many frames: they are the result, and it says so."""
+        """The job was stopped after ``frames`` frames: they become the result, and it says so."""
         self._frames = frames if self._journal is None else self._journal.cut_short(frames)
         if self._frames != self._total:
             of = "" if self._total is None else f" of {self._total}"
@@ -371,7 +371,7 @@ class _Run:
     # After the last frame --------------------------------------------------------------------
 
     def join(self) -> Generator[Progress, None, None]:
-        """Segments that are kept go into the target, packet by packet."""
+        """Copy the kept segments into the target, packet by packet."""
         told = replace(self._progress(), stage="writing")
         yield told
         if self._journal is None:
@@ -380,10 +380,10 @@ class _Run:
             coded = read_segment(self._journal.file(number))
             self._writer.write_coded(coded, segment.origin, segment.end)
             if number % 16 == 15:
-                yield told  # so that a job can be cancelled while it writes
+                yield told  # so that the job can be cancelled while it writes
 
     def written(self) -> Progress:
-        """The result is in its place. What was kept stays until the next step is asked for: what
+        """The result is in place. Kept segments stay until the next step is requested, since what
         the caller does with the result may fail."""
         return replace(
             self._progress(),
@@ -394,7 +394,7 @@ class _Run:
         )
 
     def done(self) -> Progress:
-        """Nothing more can fail: what was kept goes."""
+        """Nothing can fail any more: delete what was kept."""
         told = self.written()
         left_over = self._journal.remove() if self._journal else []
         return replace(told, stage="done", notes=(*told.notes, *left_over), kept=None)

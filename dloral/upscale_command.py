@@ -1,4 +1,4 @@
-"""``dloral upscale``: what it takes, and how its call becomes a job or a batch."""
+"""``dloral upscale``: its arguments, and how a call becomes a job or a batch."""
 
 import argparse
 import re
@@ -131,7 +131,7 @@ def _add_encoder_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _rate(text: str) -> float:
-    """Frames a second: 25, 23.976 or 24000/1001."""
+    """Frames per second: 25, 23.976 or 24000/1001."""
     try:
         return float(Fraction(text))
     except ZeroDivisionError as error:
@@ -228,7 +228,7 @@ def _upscale(options: argparse.Namespace) -> int:
 def _shared_runs(
     options: "UpscaleOptions", engine: "Engine | None"
 ) -> "Callable[[Item], Generator[Progress, None, None]]":
-    """Starts one job of a batch after another, all with one pipeline, loaded for the first."""
+    """Starts a batch's jobs one after another, all with one pipeline, loaded for the first."""
     from dloral.jobs.loading import load_steps
     from dloral.upscale import upscale_steps
 

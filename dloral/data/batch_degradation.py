@@ -1,11 +1,11 @@
 """The degradation of :mod:`dloral.data.degradation` on batches of clips, on any device.
 
 One call degrades N clips together, fast enough to make pairs while a GPU trains. The draws come
-from :func:`sample_degradation`, made ahead into a :class:`DegradationBank`. What fixes a picture's
-size (resize factors, interpolations, the place of the last JPEG) is shared by the clips of one
-call; kernels, noise and JPEG quality are each clip's own.
+from :func:`sample_degradation`, stored in advance in a :class:`DegradationBank`. What sets a
+picture's size (resize factors, interpolations, the position of the last JPEG) is shared by the
+clips of one call; kernels, noise and JPEG quality are each clip's own.
 
-Legend: N clips, T frames a clip, H x W size. Frames are float32 RGB in [0, 1].
+Legend: N clips, T frames per clip, H x W size. Frames are float32 RGB in [0, 1].
 """
 
 from dataclasses import dataclass
@@ -80,14 +80,14 @@ class _OrderBank:
 
 
 def _framed(kernel: np.ndarray | None) -> np.ndarray:
-    """The kernel in the middle of the largest one's frame; none is a single 1."""
+    """The kernel centred in the largest kernel's frame; None becomes a single 1."""
     kernel = np.ones((1, 1), np.float32) if kernel is None else kernel
     margin = (LARGEST_KERNEL - len(kernel)) // 2
     return np.pad(kernel, margin)
 
 
 class DegradationBank:
-    """``count`` draws of :func:`sample_degradation` by ``seed``, their tensors on ``device``."""
+    """``count`` draws of :func:`sample_degradation` from ``seed``, as tensors on ``device``."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class DegradationBank:
 
         A clip's first order, second order and last filter come from three draws of the bank, so
         there are far more combinations than draws. Noise is drawn on the device by ``generator``,
-        or without one by torch's own, which ``torch.manual_seed`` seeds.
+        or else by torch's own, which ``torch.manual_seed`` seeds.
         """
         shape, device = hq_frames.shape, hq_frames.device
         rows = torch.from_numpy(rng.integers(len(self.draws), size=(3, shape[0]))).to(device)
@@ -149,7 +149,7 @@ def blur(frames: Tensor, kernels: Tensor) -> Tensor:
     clips, margin = len(frames), kernels.shape[-1] // 2
     height, width = frames.shape[-2:]
     padded = F.pad(frames.flatten(0, 1), (margin,) * 4, mode="reflect").unflatten(0, (clips, -1))
-    # Few different lengths, so that plans are made once: the next multiple of 32.
+    # Few different lengths, so that plans are reused: the next multiple of 32.
     rows, columns = (-(-(side + 2 * margin) // 32) * 32 for side in (height, width))
     spectrum = torch.fft.rfft2(padded, s=(rows, columns))
     # cv2.filter2D correlates; flipped kernels make the product a correlation too.
@@ -168,7 +168,7 @@ def _resize(frames: Tensor, size: tuple[int, ...], interpolation: int) -> Tensor
 
 
 def _add_noise(frames: Tensor, own: _OrderBank, generator: Generator | None) -> Tensor:
-    """Gaussian or shot noise, coloured or grey, by clip; see ``degradation._add_noise``."""
+    """Gaussian or shot noise, coloured or grey, per clip; see ``degradation._add_noise``."""
     gaussian, grey, amount = (
         part.view(-1, 1, 1, 1, 1) for part in (own.gaussian, own.grey, own.amount)
     )
@@ -186,8 +186,8 @@ def _add_noise(frames: Tensor, own: _OrderBank, generator: Generator | None) -> 
 
 
 def _grey_levels(codes: Tensor) -> Tensor:
-    """How many different values of 0 to 255 each frame (N,T,3,H,W) has, to the next power of two:
-    (N,T,1,1,1)."""
+    """How many distinct values of 0 to 255 each frame (N,T,3,H,W) has, rounded up to a power of
+    two: (N,T,1,1,1)."""
     found = torch.zeros(*codes.shape[:2], 256, device=codes.device)
     found.scatter_(2, codes.flatten(2).long(), 1.0)
     return found.sum(dim=2).clamp(min=2).log2().ceil().exp2()[..., None, None, None]
@@ -206,7 +206,7 @@ def jpeg(frames: Tensor, quality: Tensor) -> Tensor:
     ycbcr = torch.einsum("ij,njhw->nihw", matrix, pixels).round()
     luma, chroma = ycbcr[:, :1] - 128, F.avg_pool2d(ycbcr[:, 1:], 2).round()
     scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)
-    scale = scale.repeat_interleave(frames.shape[1])  # one a frame
+    scale = scale.repeat_interleave(frames.shape[1])  # one per frame
     luma = _quantised(luma, LUMA_TABLE, scale) + 128
     chroma = _quantised(chroma, CHROMA_TABLE, scale)
     chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False).round()

@@ -1,4 +1,4 @@
-"""A micro-batch of clips, and what everything that trains draws them from."""
+"""A micro-batch of clips, and the interface that all training draws them from."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -12,7 +12,7 @@ from torch import Tensor
 @dataclass(frozen=True)
 class Draw:
     """One micro-batch: the step (from 0), its number in the step, and its own randomness, which
-    comes from (seed, step, micro-batch) alone."""
+    depends on (seed, step, micro-batch) alone."""
 
     step: int
     micro: int
@@ -24,10 +24,10 @@ class Clips:
     """B clips of T frames at output size.
 
     ``hq_frames``, ``lq_frames``: (B,T,3,H,W) in [0, 1]. ``flow``: (B,T-1,2,H,W), from the current
-    frame to the previous one (dx, dy) in pixels; NaN where it is not known, None where it is known
-    of no clip. ``small_frames``: (B,T,3,h,w), the low-quality frames before they were enlarged,
-    None where they were not kept. ``lossless``: (B,) bool, the clips whose small frames hold all of
-    the truth, which takes the place of a teacher's answer; None where there is none.
+    frame to the previous one (dx, dy) in pixels; NaN where unknown, None if known for no clip.
+    ``small_frames``: (B,T,3,h,w), the low-quality frames before they were enlarged, None if not
+    kept. ``lossless``: (B,) bool, the clips whose small frames hold all of the truth, which then
+    replaces a teacher's answer; None if there are none.
     """
 
     hq_frames: Tensor
@@ -45,7 +45,7 @@ class Clips:
         return self._each(lambda part: part[rows])
 
     def frames_from(self, first: int) -> Self:
-        """The clips from a frame on, and the flow between what is left of them."""
+        """The clips from frame ``first`` on, with the flow between the remaining frames."""
         flow = self.flow if self.flow is None else self.flow[:, first:]
         small = None if self.small_frames is None else self.small_frames[:, first:]
         return replace(
@@ -65,7 +65,7 @@ def turned(
     pictures: Sequence[Tensor], flow: Tensor, rng: np.random.Generator
 ) -> tuple[list[Tensor], Tensor]:
     """Pictures (...,H,W) and flow (...,2,h,w), all mirrored or transposed in the same one of eight
-    ways; the flow's directions follow."""
+    ways; the flow vectors turn with them."""
     for axis, sign in ((-1, (-1.0, 1.0)), (-2, (1.0, -1.0))):
         if rng.integers(2):
             pictures = [picture.flip(axis) for picture in pictures]
@@ -80,4 +80,4 @@ class ClipSource(Protocol):
     """Where clips come from: the paper's S_cons and S_enh, or any other phase's."""
 
     def draw(self, draw: Draw) -> Clips:
-        """The clips of one micro-batch, the same whenever they are asked for."""
+        """The clips of one micro-batch, the same each time they are requested."""

@@ -1,6 +1,6 @@
-"""The two-order degradation that low-quality clips are made with (Real-ESRGAN, Wang et al., 2021).
+"""The two-order degradation that makes low-quality clips (Real-ESRGAN, Wang et al., 2021).
 
-Values are the training notes'; a clip's draw is shared by its frames, only noise is drawn afresh.
+Values are the training notes'; a clip's frames share its draw, except that noise is drawn afresh.
 Frames here are float32 arrays (H,W,3) in [0, 1]; OpenCV does the work on one core.
 """
 
@@ -29,8 +29,8 @@ INTERPOLATIONS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC)
 
 @dataclass(frozen=True)
 class OrderConfig:
-    """One of the two orders. Probabilities sum to 1 where they are alternatives; resize
-    probabilities are (up, down, keep); noise sigma and JPEG quality in their usual units."""
+    """One of the two orders. Probabilities of alternatives sum to 1; resize probabilities are
+    (up, down, keep); noise sigma and JPEG quality are in their usual units."""
 
     blur_probability: float
     blur_sigma: tuple[float, float]
@@ -200,14 +200,14 @@ def _sample_kernel(rng: np.random.Generator, config: OrderConfig) -> NDArray[np.
 
 
 def _sample_shape(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
-    """The exponent of a bell: half of them flatter than the Gaussian's 1, half more peaked, as
-    Real-ESRGAN (Wang et al., 2021) draws it; evenly over ``bounds`` few would be below 1."""
+    """The exponent of a bell: half of them flatter than the Gaussian's 1, half more peaked, as in
+    Real-ESRGAN (Wang et al., 2021); drawn uniformly over ``bounds``, few would be below 1."""
     low, high = bounds
     return rng.uniform(low, 1) if rng.random() < 0.5 else rng.uniform(1, high)
 
 
 def _sinc_kernel(rng: np.random.Generator) -> NDArray[np.float32]:
-    """A circular low pass with ringing, as sharpening and some resizers leave it."""
+    """A circular low-pass filter with the ringing that sharpening and some resizers leave."""
     size = int(rng.choice(KERNEL_SIZES))
     cutoff = rng.uniform(math.pi / 3 if size < 13 else math.pi / 5, math.pi)
     # The frequency response of an ideal disc, sampled finely and transformed back: the Bessel
@@ -236,7 +236,7 @@ def _add_noise(frame: Frame, noise: Noise, rng: np.random.Generator) -> Frame:
         shape = (*frame.shape[:2], 1 if noise.grey else 3)
         return np.clip(frame + noise.amount * rng.standard_normal(shape, dtype=np.float32), 0, 1)
     light = np.round(255 * (frame.mean(axis=2, keepdims=True) if noise.grey else frame)) / 255
-    # As many photons at full brightness as the frame has grey levels, to the next power of two.
+    # As many photons at full brightness as the frame has grey levels, rounded up to a power of two.
     levels = 2 ** math.ceil(math.log2(max(2, len(np.unique(light)))))
     shot = rng.poisson(light * levels) / levels - light
     return np.clip(frame + noise.amount * shot, 0, 1).astype(np.float32)

@@ -1,8 +1,8 @@
-"""What is held out: material that figures are reported on, told by its SHA-256.
+"""What is held out: material that figures are reported on, identified by SHA-256.
 
-``held_out.json`` beside this module is the project's own list (``dloral data manifest`` made it).
-It holds names, sizes and hashes; a copy under another name is found too, one that was encoded
-again is not. A film may be held out from a frame on.
+``held_out.json`` beside this module is the project's own list (made by ``dloral data manifest``).
+It holds names, sizes and hashes; a copy under another name is found too, a re-encoded one is not.
+A film may be held out from a given frame on.
 """
 
 import json
@@ -24,7 +24,7 @@ REASON = "held out: never trained on"
 
 @dataclass(frozen=True)
 class Entry:
-    """One file. ``from_frame``, ``from_second``: only what is shown from there on is held out."""
+    """One file. ``from_frame``, ``from_second``: only what follows from there on is held out."""
 
     name: str
     bytes: int
@@ -42,8 +42,8 @@ class Entry:
 class HeldOut:
     """A list of held-out files, and what it means for sources and packs.
 
-    Only files of a listed size are hashed, so that a large data set is checked in no time. A folder
-    of frames is held out if one of its frames is.
+    Only files of a listed size are hashed, so a large data set is checked quickly. A folder of
+    frames is held out if any of its frames is.
     """
 
     def __init__(self, entries: Sequence[Entry], path: Path = PROJECT) -> None:
@@ -77,7 +77,7 @@ class HeldOut:
         return self._found[path]
 
     def holds(self, window: Window, frames: int) -> bool:
-        """Whether some of ``frames`` frames from the window's start are held out."""
+        """Whether any of ``frames`` frames from the window's start is held out."""
         entry = self.entry(window.clip.path)
         if entry is None:
             return False
@@ -85,8 +85,8 @@ class HeldOut:
         return float(window.start + length) > entry.second(window.clip.fps)
 
     def exclude(self, sources: Sources, frames: int = 1) -> Sources:
-        """The sources without what is held out, which is named among what is left out. ``frames``:
-        of a clip."""
+        """The sources less what is held out, which joins the list of what is left out. ``frames``:
+        per clip."""
         photos = tuple(path for path in sources.photos if not self.entry(path))
         windows = tuple(window for window in sources.windows if not self.holds(window, frames))
         kept = replace(sources, photos=photos, windows=windows)
@@ -95,13 +95,13 @@ class HeldOut:
         return replace(kept, left_out=sources.left_out | left_out)
 
     def only(self, sources: Sources, frames: int = 1) -> Sources:
-        """What is held out of the sources, to measure with."""
+        """The held-out part of the sources, to measure with."""
         photos = tuple(path for path in sources.photos if self.entry(path))
         windows = tuple(window for window in sources.windows if self.holds(window, frames))
         return replace(sources, photos=photos, windows=windows)
 
     def refuse(self, sources: Sources, frames: int = 1) -> None:
-        """Raise :class:`InputError` that names a held-out source, if there is one to train on."""
+        """Raise :class:`InputError` naming a held-out source, if the sources contain one."""
         self._refuse(self.only(sources, frames).files())
 
     def refuse_pack(self, pack: Pack) -> None:
@@ -134,8 +134,8 @@ class HeldOut:
 
 
 def list_files(paths: Sequence[Path], from_frame: Mapping[Path, int] | None = None) -> list[Entry]:
-    """An entry for every photograph and video in and below ``paths``, each content once, and for
-    the videos of ``from_frame``, which are held out from that frame on."""
+    """An entry for every photograph and video in and below ``paths``, one per content, and for the
+    videos in ``from_frame``, which are held out from that frame on."""
     films = from_frame or {}
     found = [(path, film) for path, film in films.items()]
     files: list[tuple[Path, int | None]] = []
@@ -167,7 +167,7 @@ def _entry(path: Path, from_frame: int | None) -> Entry:
 
 
 def save_manifest(entries: Sequence[Entry], path: Path) -> None:
-    """Write the list; it appears whole or not at all, and takes no other file's place."""
+    """Write the list; it appears whole or not at all, and replaces no other file."""
     if path.exists():
         raise OutputError(
             "{path} exists already", remedy="remove it or give another name", path=path

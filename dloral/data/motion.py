@@ -1,6 +1,6 @@
 """Clips with exactly known flow, made from photographs.
 
-A camera moves over the photograph (shift, zoom, turn, tilt: a homography a frame), and sometimes a
+A camera moves over the photograph (shift, zoom, turn, tilt: one homography per frame); sometimes a
 second photograph moves in front of it behind a soft-edged mask. Frames are uint8 (S,S,3); the flow
 from current to previous is exact wherever the previous frame shows the same surface.
 """
@@ -18,8 +18,8 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class MotionConfig:
-    """Speeds a frame: ``shift`` in pixels (most clips slow, a few up to the most), ``zoom`` as a
-    factor's logarithm, ``turn`` in radians, ``tilt`` as a change of scale across the frame."""
+    """Speeds per frame: ``shift`` in pixels (most clips slow, a few up to the limit), ``zoom`` as
+    the log of a factor, ``turn`` in radians, ``tilt`` as a change of scale across the frame."""
 
     most_shift: float = 32.0
     zoom: float = 0.02
@@ -93,7 +93,7 @@ def sample_cameras(
     config: MotionConfig,
 ) -> Values:
     """For every frame, the map (T,3,3) from its pixels to the photograph's; a steady motion with a
-    little unsteadiness, as of a hand."""
+    little shake, as if hand-held."""
     height, width = photo_size
     speed = config.most_shift * rng.random() ** 3 * (rng.random() >= config.still_probability)
     angle = rng.uniform(-np.pi, np.pi)
@@ -113,8 +113,8 @@ def sample_cameras(
 
 
 def camera_maps(places: Values, zoom: Values, turn: Values, tilt: Values, size: int) -> Values:
-    """Maps (...,3,3) from the pixels of a frame to those of a picture around ``places`` (...,2);
-    zoom, turn (...), tilt (...,2)."""
+    """Maps (...,3,3) from a frame's pixels to a picture's around ``places`` (...,2); zoom and turn
+    are (...), tilt (...,2)."""
     to_middle = np.array([[1, 0, -(size - 1) / 2], [0, 1, -(size - 1) / 2], [0, 0, 1]])
     move = np.zeros((*zoom.shape, 3, 3))
     move[..., 0, 0] = move[..., 1, 1] = zoom * np.cos(turn)
@@ -128,7 +128,7 @@ def camera_maps(places: Values, zoom: Values, turn: Values, tilt: Values, size: 
 
 
 def homography_flow(homography: Values, size: int) -> NDArray[np.float32]:
-    """Where each pixel goes under ``homography``, less where it is: (2,S,S), dx then dy."""
+    """Each pixel's displacement under ``homography``: (2,S,S), dx then dy."""
     x, y = np.meshgrid(np.arange(size), np.arange(size))
     places = np.stack([x, y, np.ones_like(x)]).reshape(3, -1)
     moved = homography @ places
@@ -147,7 +147,7 @@ def _inside(flow: NDArray[np.float32]) -> NDArray[np.bool_]:
 def _same_layer(
     before: NDArray[np.float32], now: NDArray[np.float32], flow: NDArray[np.float32]
 ) -> NDArray[np.bool_]:
-    """Where one layer alone is seen, now and at the flow's end in the previous frame: (S,S)."""
+    """Where a single layer is seen, both now and at the flow's end in the previous frame: (S,S)."""
     x, y = np.meshgrid(*(np.arange(side, dtype=np.float32) for side in now.shape))
     earlier = cv2.remap(
         before, x + flow[0], y + flow[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
@@ -159,7 +159,7 @@ def _same_layer(
 def _moving_mask(
     flow: NDArray[np.float32], size: int, rng: np.random.Generator
 ) -> list[NDArray[np.float32]]:
-    """A soft-edged blob (S,S) in [0, 1] for every frame, carried along by the layer's own flow."""
+    """A soft-edged blob (S,S) in [0, 1] for every frame, moved by the layer's own flow."""
     noise = rng.standard_normal((8, 8)).astype(np.float32)
     blob = cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
     mask = np.clip(0.5 + 4 * (blob - np.quantile(blob, 0.7)), 0, 1).astype(np.float32)

@@ -1,7 +1,7 @@
-"""Pictures that no camera takes, but people have: drawings, screens, test charts, noise.
+"""Pictures that no camera takes, but that users have: drawings, screens, test charts, noise.
 
-A network that draws and was never shown them may answer with numbers of any size (our decision:
-docs/decisions.md, "Some clips are pictures that no camera takes").
+On these, a generative network that never saw them may return arbitrarily large values (our
+decision: docs/decisions.md, "Some clips are pictures that no camera takes").
 """
 
 from typing import Any
@@ -16,15 +16,15 @@ from dloral.frames.resize import resize_bicubic
 LARGEST_PERIOD = 8
 """Pixels of the small frames after which a pattern comes again."""
 
-Strength = NDArray[Any]  # (S,S) or (3,S,S): how much of the second colour is where, 0 to 1
+Strength = NDArray[Any]  # (S,S) or (3,S,S): the second colour's share in each place, 0 to 1
 
 PURE_SHARE = 0.6
 """Of the colours' channels, how many are 0 or 1."""
 
 
 def recoloured(frames: Tensor, rng: np.random.Generator) -> Tensor:
-    """Frames (N,T,3,H,W) in [0, 1] with each clip's colours mixed anew, stretched and clamped:
-    negatives, single colours, flat parts at both ends of the range."""
+    """Frames (N,T,3,H,W) in [0, 1] with each clip's colours remixed, stretched and clamped:
+    negatives, single colours, flat areas at both ends of the range."""
     count = len(frames)
     mix = rng.standard_normal((count, 3, 3)) * rng.uniform(0.5, 3.0, (count, 1, 1))
     middle = rng.uniform(0, 1, (count, 1, 3, 1, 1))
@@ -36,8 +36,8 @@ def charts(
     count: int, side: int, rng: np.random.Generator, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(true (N,3,4S,4S), small (N,3,S,S), repeating (N,) bool), pictures in [0, 1]: two colours in
-    a pattern of whole pixels, or noise. The truth is the small picture enlarged (bicubic): it lost
-    nothing. Of what repeats a teacher makes other patterns, of the rest it makes crisper ones."""
+    a pattern of whole pixels, or noise. The truth is the small picture enlarged (bicubic): nothing
+    was lost. A teacher turns repeating patterns into different ones, and the rest into crisper."""
     made, repeating = zip(*(_chart(side, rng) for _ in range(count)), strict=True)
     small = torch.from_numpy(np.stack(made)).to(device)
     true = resize_bicubic(small, 4 * side, 4 * side, "pil")
@@ -58,7 +58,7 @@ def _flat(side: int, rng: np.random.Generator) -> Strength:
 
 
 def _edge(side: int, rng: np.random.Generator) -> Strength:
-    """Of any direction, half of them between two rows or columns, as on screens."""
+    """An edge in any direction; half lie between two rows or columns, as on screens."""
     y, x = np.mgrid[:side, :side] - round(rng.uniform(0.2, 0.8) * side)
     angle = np.pi / 2 * rng.integers(4) if rng.integers(2) else rng.uniform(0, 2 * np.pi)
     return np.clip(np.cos(angle) * x + np.sin(angle) * y + 0.5, 0.0, 1.0)
@@ -82,7 +82,7 @@ def _checks(side: int, rng: np.random.Generator) -> Strength:
 
 
 def _dots(side: int, rng: np.random.Generator) -> Strength:
-    """From one pixel in a hundred to half of them, of each channel or of all at once."""
+    """Dots on one pixel in a hundred to half of them, per channel or in all channels at once."""
     channels = rng.choice([1, 3])
     return (rng.random((channels, side, side)) < 0.5 * 10 ** rng.uniform(-1.7, 0)) * 1.0
 

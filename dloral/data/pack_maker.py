@@ -1,6 +1,6 @@
 """Write degraded clips to disk once, so that a slow machine can train on them many times.
 
-Sample ``i`` is drawn from ``(seed, i)`` alone, so the pack is the same with any number of workers.
+Sample ``i`` is drawn from ``(seed, i)`` alone, so the pack is the same for any number of workers.
 The pack's ``manifest.json`` lists its sources with their SHA-256, what was left out and why.
 """
 
@@ -28,7 +28,7 @@ from dloral.frames.resize import LATENT_STRIDE
 def make_pack(sources: Sources, spec: ClipSpec, count: int, folder: Path, workers: int = 1) -> None:
     """Write ``count`` samples as the pack ``folder``; it appears whole or not at all.
 
-    A pack of clips is from photographs, with flow, or from videos, without it.
+    A pack's clips come from photographs, with flow, or from videos, without it.
     """
     if count < 1:
         raise OptionError(f"count is {count}; give 1 or more")
@@ -74,7 +74,7 @@ def _made(
         for indices in groups:
             yield _samples(sources, indices, spec)
         return
-    # Not forked: a copy of a process whose libraries have threads waits for them forever.
+    # Not forked: a fork of a process whose libraries run threads waits for them forever.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         jobs = [pool.submit(_samples, sources, indices, spec) for indices in groups]
         for job in jobs:
@@ -101,7 +101,7 @@ def _samples(
 
 
 def _arrays(sample: Sample) -> dict[str, NDArray[Any]]:
-    """The sample as it lies in a pack."""
+    """The sample as stored in a pack."""
     hq_frames, lq_frames = sample.hq_frames, sample.lq_frames
     arrays = {"hq": hq_frames.transpose(0, 3, 1, 2), "lq": lq_frames.transpose(0, 3, 1, 2)}
     if sample.flow is not None:

@@ -20,7 +20,7 @@ from dloral.frames.resize import LATENT_STRIDE, resize_bicubic
 
 
 class Pack:
-    """One pack, memory-mapped; nothing is read before it is drawn."""
+    """One pack, memory-mapped; data is read only when drawn."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -36,8 +36,8 @@ class Pack:
         self.size = self.hq.shape[-1]
 
     def check(self, frames: int, crop: int = 0) -> Self:
-        """Itself, if it has clips of ``frames`` frames or more with their flow, and pictures of
-        ``crop`` pixels or more; :class:`InputError` if not."""
+        """Itself, if its clips have flow, at least ``frames`` frames and at least ``crop`` pixels a
+        side; :class:`InputError` if not."""
         count, found = self.hq.shape[:2]
         if not count:
             raise InputError(
@@ -53,7 +53,7 @@ class Pack:
         return self
 
     def manifest(self) -> dict[str, Any]:
-        """How it was made, from which sources; empty if that is not there."""
+        """How it was made, and from which sources; empty if there is no manifest."""
         try:
             found = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -70,7 +70,7 @@ class Pack:
         return Clips(*self._whole(which))
 
     def draw_clips(self, rng: np.random.Generator, count: int, crop: int) -> Clips:
-        """``count`` random clips, each cropped at one place, mirrored sideways or not."""
+        """``count`` random clips, each cropped at one place, and mirrored sideways or not."""
         drawn = []
         for index in rng.integers(len(self.hq), size=count):
             whole = self._whole([int(index)])
@@ -89,13 +89,13 @@ class Pack:
         return hq, lq, _full_size_flow(flow), small
 
     def _cut(self, part: Tensor, top: int, left: int, crop: int) -> Tensor:
-        """A square of the latent grid, so that latents of crop and whole agree; ``top``, ``left``,
-        ``crop`` in pixels of the large frames, whichever size this part has."""
+        """A square aligned to the latent grid, so that latents of crop and whole agree; ``top``,
+        ``left``, ``crop`` are in pixels of the large frames, whatever this part's size."""
         top, left, side = (n * part.shape[-1] // self.size for n in (top, left, crop))
         return part[..., top : top + side, left : left + side]
 
     def _steps(self, crop: int) -> int:
-        """How many cells of the latent grid a crop can be moved by."""
+        """By how many latent cells a crop can be moved."""
         if crop > self.size:
             raise InputError(
                 f"{self.folder} has pictures of {self.size} pixels a side, smaller than a crop of "
@@ -115,7 +115,7 @@ class Pack:
 
 @dataclass(frozen=True)
 class PackClips:
-    """Random clips of a pack, ``clips`` a micro-batch, ``crop`` pixels a side, on ``device``."""
+    """Random clips of a pack: ``clips`` per micro-batch, ``crop`` pixels square, on ``device``."""
 
     pack: Pack
     clips: int
@@ -127,8 +127,8 @@ class PackClips:
 
 
 def psnr(frames: Tensor, hq_frames: Tensor) -> Tensor:
-    """PSNR in dB of each frame (B,3,H,W) in [0, 1] -> (B,), all channels and pixels together; at
-    most 100, as the measure of that name."""
+    """PSNR in dB of each frame (B,3,H,W) in [0, 1] -> (B,), over all channels and pixels; at most
+    100, like the measure of that name."""
     error = (frames.clamp(0, 1) - hq_frames).square().mean(dim=(1, 2, 3))
     return -10 * error.clamp(min=1e-10).log10()
 

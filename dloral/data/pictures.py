@@ -1,10 +1,10 @@
-"""Photographs and film held on a device, and the clips that are cut from them there in batches.
+"""Photographs and film held on a device, and the clips cut from them there in batches.
 
-The same motion as :mod:`dloral.data.motion` makes one clip at a time, but without a processor core
-between source and network.
+The motion is that of :mod:`dloral.data.motion`, which makes one clip at a time, but without a CPU
+core between source and network.
 
-Legend: N clips, T frames, S pixels a side, cells of 8 pixels. Frames are uint8 where they are kept
-and float32 RGB in [0, 1] where they are used.
+Legend: N clips, T frames, S pixels a side, cells of 8 pixels. Frames are stored as uint8 and used
+as float32 RGB in [0, 1].
 """
 
 from collections.abc import Iterable, Sequence
@@ -41,8 +41,8 @@ ROOM = 1.75
 class Pictures:
     """Photographs (3,H,W) and film clips (T,3,h,w), uint8 on ``device``.
 
-    A place in a photograph is drawn by how much fine detail it holds, with a little for smooth
-    ones; of photographs with many places each is drawn less often than of small ones.
+    A place in a photograph is drawn in proportion to its fine detail, plus a little for smooth
+    ones; in photographs with many places, each place is drawn less often than in small ones.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Pictures:
         return torch.cat(crops)
 
     def clips(self, count: int, num_frames: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """(N,T,3,S,S) float and flow (N,T-1,2,s,s) in cells; of film the flow is not known: NaN."""
+        """(N,T,3,S,S) float and flow (N,T-1,2,s,s) in cells; film's flow is unknown: NaN."""
         films = int(rng.binomial(count, self.film_share))
         parts = [self._moving_photos(count - films, num_frames, rng)] if films < count else []
         if films:
@@ -218,7 +218,7 @@ def batch_cameras(
     rng: np.random.Generator,
     motion: MotionConfig,
 ) -> NDArray[np.float64]:
-    """(N,T,3,3): as :func:`dloral.data.motion.sample_cameras`, around the middle of regions of
+    """(N,T,3,3): as :func:`dloral.data.motion.sample_cameras`, around the centre of regions of
     ``room`` pixels."""
     still = rng.random(count) < motion.still_probability
     speed = motion.most_shift * rng.random(count) ** 3 * ~still
@@ -235,14 +235,14 @@ def batch_cameras(
 
 
 def _cell_centres(size: int, cell: int, device: torch.device) -> Tensor:
-    """Where cells of ``cell`` pixels have their middle, (s,s,2) in pixels, x then y."""
+    """Centres of cells of ``cell`` pixels, (s,s,2) in pixels, x then y."""
     middles = torch.arange(size // cell, device=device, dtype=torch.float32) * cell + (cell - 1) / 2
     y, x = torch.meshgrid(middles, middles, indexing="ij")
     return torch.stack([x, y], dim=-1)
 
 
 def _project(matrices: Tensor, size: int, cell: int) -> Tensor:
-    """Where homographies (N,T,3,3) send the middles of the cells: (N,T,s,s,2)."""
+    """Where homographies (N,T,3,3) send the cell centres: (N,T,s,s,2)."""
     places = _cell_centres(size, cell, matrices.device)
     homogeneous = torch.cat([places, torch.ones_like(places[..., :1])], dim=-1)
     moved = torch.einsum("ntij,hwj->nthwi", matrices, homogeneous)
@@ -252,7 +252,7 @@ def _project(matrices: Tensor, size: int, cell: int) -> Tensor:
 def film_clips(
     windows: Sequence[Window], num_frames: int, reduction: int = 1, most: int = 256
 ) -> list[Tensor]:
-    """What is shown from the windows' starts on, each (T,3,h,w) uint8, ``reduction`` times smaller:
+    """Clips that begin at the windows' starts, each (T,3,h,w) uint8, ``reduction`` times smaller:
     evenly spread over all windows, without cuts, and at most ``most``, however long the film."""
     chosen = sorted({len(windows) * n // most for n in range(most)}) if windows else []
     shots = (window_frames(windows[number], num_frames, reduction) for number in chosen)

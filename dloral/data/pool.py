@@ -1,7 +1,7 @@
-"""Clips made on the device while it trains: the newest thousands, drawn from again and again.
+"""Clips made on the device while it trains: the newest few thousand, sampled repeatedly.
 
-Legend: N clips, T frames, S pixels a side, cells of 8 pixels. Frames are uint8 where they are kept
-and float32 RGB in [0, 1] where they are used.
+Legend: N clips, T frames, S pixels a side, cells of 8 pixels. Frames are stored as uint8 and used
+as float32 RGB in [0, 1].
 """
 
 import math
@@ -26,17 +26,17 @@ something near it."""
 
 @dataclass(frozen=True)
 class PoolConfig:
-    """``held`` clips, the newest; ``at_a_time`` are made together, every ``refill_every`` steps,
-    after ``warm_refills`` before the first. ``light_share`` of them are made smaller and lightly
-    compressed, no more: what is hardly degraded must not be spoilt. Degradations are put together
-    from ``draws`` that are made once.
+    """The newest ``held`` clips; ``at_a_time`` are made together every ``refill_every`` steps,
+    after ``warm_refills`` refills before the first. ``light_share`` of them are only shrunk and
+    lightly compressed: a barely degraded input must not be spoilt. Degradations are combined from
+    ``draws`` that are made once.
 
-    ``smaller_share`` of the micro-batches are for scales below 4: larger parts of the clips, of
-    which truth and flow are made up to ``most_reduction`` times smaller, and what is degraded is
-    not. So the scale goes down to ``4 / most_reduction`` (our decision).
+    ``smaller_share`` of the micro-batches are for scales below 4: larger parts of the clips, whose
+    truth and flow are shrunk up to ``most_reduction`` times while the degraded frames are not. So
+    the scale goes down to ``4 / most_reduction`` (our decision).
 
     ``odd_share`` of the clips are pictures that no camera takes (:mod:`dloral.data.odd`): half of
-    them photographs in other colours, half charts that stand still."""
+    them recoloured photographs, half static charts."""
 
     held: int = 24_000
     at_a_time: int = 192
@@ -65,7 +65,7 @@ class PoolConfig:
         )
 
     def size(self, crop: int) -> int:
-        """Pixels a side that clips need here, so that crops of ``crop`` can be cut."""
+        """Side in pixels that clips need here, so that crops of ``crop`` can be cut."""
         if not self.smaller_share:
             return crop
         return math.ceil(self.most_reduction * crop / LATENT_STRIDE) * LATENT_STRIDE
@@ -75,9 +75,9 @@ class PoolClips:
     """The newest clips as a :class:`~dloral.data.clips.ClipSource`: a micro-batch is ``clips`` of
     them, ``frames`` frames each, cut to ``crop`` pixels a side.
 
-    Refill ``k`` is drawn from ``(seed, k)`` alone, and a draw at a step sees the refills that are
-    due by then, first in, first out. So a resumed run, which makes again those that are still in
-    the pool, draws what an unbroken one does, and so does each of several processes.
+    Refill ``k`` is drawn from ``(seed, k)`` alone, and a draw at a step sees the refills due by
+    then, first in, first out. So a resumed run, which remakes those still in the pool, draws what
+    an uninterrupted one does, and so does each of several processes.
     """
 
     def __init__(
@@ -106,8 +106,8 @@ class PoolClips:
         self.refills = 0
 
     def draw(self, draw: Draw) -> Clips:
-        """Random clips, cut somewhere on the latent grid, all of them turned and mirrored in the
-        same one of eight ways."""
+        """Random clips, cropped on the latent grid, all turned and mirrored in the same one of
+        eight ways."""
         self._refill_until(draw.step)
         device, generator = self.hq.device, self._generator(draw.rng)
         cut = self._cut_side(draw.rng)
@@ -129,9 +129,9 @@ class PoolClips:
         return replace(clips, lossless=self.lossless[rows])
 
     def _cut_side(self, rng: np.random.Generator) -> int:
-        """Pixels a side that are cut: the crop, or for smaller scales up to ``most_reduction``
+        """Side of the cut in pixels: the crop, or for smaller scales up to ``most_reduction``
         times as many."""
-        # Nothing is drawn without a share, so that older runs go on as they began.
+        # Without a share nothing is drawn, so that older runs continue as they began.
         if not self.config.smaller_share or rng.random() >= self.config.smaller_share:
             return self.crop
         most = min(self.config.size(self.crop), self.hq.shape[-1]) // LATENT_STRIDE
@@ -156,7 +156,7 @@ class PoolClips:
 
     def _refill_until(self, step: int) -> None:
         due = self.config.warm_refills + 1 + step // self.config.refill_every
-        if due < self.refills:  # an earlier step again: what came later is not there yet
+        if due < self.refills:  # back at an earlier step: later refills do not exist yet
             self.refills = 0
         for number in range(max(self.refills, due - self.slots), due):
             self._refill(number)
@@ -170,7 +170,7 @@ class PoolClips:
             hq, flow = self.pictures.stills(count, rng), None
         else:
             hq, flow = self.pictures.clips(count, self.frames, rng)
-        # Nothing is drawn without a share, so that older runs go on as they began.
+        # Without a share nothing is drawn, so that older runs continue as they began.
         odd = int(rng.binomial(count, self.config.odd_share)) if self.config.odd_share else 0
         drawn = odd // 2  # of these, charts
         coloured = slice(count - odd, count - drawn)
@@ -210,7 +210,7 @@ def smooth_pairs(
     count: int, size: int, rng: np.random.Generator, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """(true, degraded and enlarged) (N,3,S,S): slow waves of colour, lightly degraded, some with a
-    little noise. On such ground nothing hides what a decoder draws of itself."""
+    little noise. Such ground hides nothing that a decoder adds of its own."""
     hq = torch.zeros(count, 3, size, size, device=device)
     for points, strength in ((2, 0.12), (4, 0.04)):
         noise = torch.from_numpy(rng.standard_normal((count, 3, points, points), np.float32))
@@ -229,6 +229,6 @@ def _cut(tensor: Tensor, rows: Tensor, offsets: Tensor, side: int) -> Tensor:
     """tensor (M,T,C,H,W) at rows (N,), from offsets (2,N): (N,T,C,side,side)."""
     span = torch.arange(side, device=tensor.device)
     y, x = (offset[:, None] + span for offset in offsets)
-    # Indices on both sides of slices come first in the result: (N,side,side,T,C).
+    # Indices separated by slices come first in the result: (N,side,side,T,C).
     cut = tensor[rows[:, None, None], :, :, y[:, :, None], x[:, None, :]]
     return cut.permute(0, 3, 4, 1, 2)

@@ -2,9 +2,9 @@
 
 A sample is a clip of T frames (a still: one frame) and its degraded copy. From a photograph it is
 made by a moving camera, with exact flow (:mod:`dloral.data.motion`); from a video it is T
-consecutive frames without a cut between them, and the flow is not known. Sample ``i`` is drawn
-from ``(seed, i)`` alone: no worker count, order or cache changes it. A source that turns out to be
-damaged is passed over for the next one, with a warning.
+consecutive frames without a cut, and the flow is unknown. Sample ``i`` is drawn from ``(seed, i)``
+alone: no worker count, order or cache changes it. A source that turns out to be damaged is skipped
+for the next one, with a warning.
 """
 
 import logging
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Sample:
     """hq_frames (T,S,S,3), lq_frames (T,S/scale,S/scale,3), uint8 RGB; flow (T-1,2,S,S), current to
-    previous in pixels (dx, dy), None where it is not known."""
+    previous in pixels (dx, dy), None if unknown."""
 
     hq_frames: Pixels
     lq_frames: Pixels
@@ -50,7 +50,7 @@ class Sample:
 
 
 def video_share(sources: Sources, spec: ClipSpec) -> float:
-    """Of the samples, how many are from videos, 0 to 1."""
+    """The share of samples from videos, 0 to 1."""
     if not (sources.photos and sources.windows):
         return float(not sources.photos)
     return 0.5 if spec.video_share is None else spec.video_share
@@ -67,8 +67,8 @@ def source_of(sources: Sources, spec: ClipSpec, index: int) -> tuple[str, int]:
 
 
 def _stride(count: int) -> int:
-    """A step that visits all of ``count`` places, and spreads few visits over the whole of them:
-    next to the golden section, coprime to ``count``."""
+    """A step that visits all of ``count`` places and spreads a few visits over the whole range:
+    near the golden section, coprime to ``count``."""
     step = round(count * 0.618)
     while gcd(step, count) > 1:
         step += 1
@@ -92,7 +92,7 @@ def draw_sample(sources: Sources, spec: ClipSpec, index: int) -> Sample:
 def _positioned(
     frames: Pixels, flow: NDArray[np.float32] | None, rng: np.random.Generator, turned: bool
 ) -> tuple[Pixels, NDArray[np.float32] | None]:
-    """Mirrored or not; with ``turned``, also upside down or not, and rows for columns or not."""
+    """Mirrored or not; with ``turned``, also upside down or not, and transposed or not."""
     if rng.random() < 0.5:
         frames = frames[:, :, ::-1]
         flow = None if flow is None else flow[..., ::-1] * np.array([-1, 1])[:, None, None]
@@ -128,7 +128,7 @@ def _part_of_photo(
     spec: ClipSpec,
     rng: np.random.Generator,
 ) -> Pixels:
-    """``size`` pixels for a still; twice that, where there is as much, for a camera to move in.
+    """``size`` pixels for a still; twice that, if available, for a camera to move in.
 
     Of photograph ``number``, or of the next one that can be read.
     """
@@ -152,7 +152,7 @@ def _part_of_photo(
 def _from_video(
     windows: Sequence[Window], number: int, spec: ClipSpec, rng: np.random.Generator
 ) -> Pixels:
-    """A crop of the window ``number``, or of the next one that is whole and has no cut in it."""
+    """A crop of window ``number``, or of the next one that is whole and has no cut."""
     for candidate in (*windows[number:], *windows[:number]):
         path = candidate.clip.path
         key = (path, candidate.start, spec.frames, spec.video_reduction)
@@ -171,7 +171,7 @@ def _from_video(
     )
 
 
-_damaged: set[Path] = set()  # of this process; what it holds changes no sample, only the time
+_damaged: set[Path] = set()  # per process; affects only speed, no sample
 
 
 def _pass_over(path: Path, error: InputError) -> None:
@@ -198,7 +198,7 @@ def has_cut(frames: Pixels) -> bool:
 
 def sharp_place(picture: Pixels, side: int, rng: np.random.Generator) -> tuple[slice, slice]:
     """Where to cut ``side`` pixels square (less where the picture ends), drawn from a few places
-    by how much fine detail they hold."""
+    in proportion to their fine detail."""
     height, width = (min(length, side) for length in picture.shape[:2])
     places, energies = [], []
     for _ in range(CANDIDATES):
@@ -207,7 +207,7 @@ def sharp_place(picture: Pixels, side: int, rng: np.random.Generator) -> tuple[s
         place = (slice(top, top + height), slice(left, left + width))
         grey = cv2.cvtColor(picture[place], cv2.COLOR_RGB2GRAY)
         places.append(place)
-        # A little for everybody: skies and walls must be seen too.
+        # A little for every place: skies and walls must be seen too.
         energies.append(float(np.abs(cv2.Laplacian(grey, cv2.CV_32F)).mean()) + 0.3)
     return places[rng.choice(CANDIDATES, p=np.array(energies) / sum(energies))]
 
@@ -218,7 +218,7 @@ def load_photo(path: Path) -> Pixels:
 
 
 def reduced(path: Path, factor: float, least_factor: float = 1.0) -> Pixels:
-    """The photograph, upright RGB, ``factor`` times smaller (less where too little would stay)."""
+    """The photograph, upright RGB, ``factor`` times smaller (less if too little would remain)."""
     photo = load_photo(path)
     if min(photo.shape[:2]) / factor < LEAST_REDUCED_SIDE:
         factor = least_factor
@@ -229,7 +229,7 @@ def reduced(path: Path, factor: float, least_factor: float = 1.0) -> Pixels:
 
 
 class PixelCache:
-    """Keeps what was used last, up to ``limit`` bytes: decoding a photograph for every crop of it
+    """Keeps the most recently used, up to ``limit`` bytes: decoding a photograph for every crop
     would take most of the time."""
 
     def __init__(self, limit: int) -> None:
@@ -248,7 +248,7 @@ class PixelCache:
         return pixels
 
 
-_cache = PixelCache(CACHE_BYTES)  # one a process: worker processes each have their own
+_cache = PixelCache(CACHE_BYTES)  # per process: each worker has its own
 
 
 def as_frames(pixels: Pixels) -> Tensor:

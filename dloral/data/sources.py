@@ -3,20 +3,20 @@
 A place is ``KIND:PATH``:
 
 * ``photos:FOLDER``: every photograph in it and below.
-* ``videos:PATH``: a video file, a folder of frames, or every one of both in and below a folder.
-* ``list:FILE``: paths of photographs, videos or frame folders, one a line; relative ones start
-  from the file's folder. Words after a path are ignored (``000 100 (720,1280,3)``), and so is what
-  follows a ``#``.
-* ``reds:FOLDER``: the sharp training clips, ``train_sharp/000`` to ``239``, but for REDS4 (000,
+* ``videos:PATH``: a video file, a folder of frames, or all of either in and below a folder.
+* ``list:FILE``: paths of photographs, videos or frame folders, one per line, relative to the file's
+  folder unless absolute. Words after a path are ignored (``000 100 (720,1280,3)``), as is anything
+  after a ``#``.
+* ``reds:FOLDER``: the sharp training clips, ``train_sharp/000`` to ``239``, except REDS4 (000,
   011, 015, 020), which results are reported on.
-* ``lsdir:FOLDER``: the full-size training pictures, ``0001000/0000001.png`` and on; its reduced
+* ``lsdir:FOLDER``: the full-size training pictures, ``0001000/0000001.png`` onwards; its reduced
   copies (folders ``X2``, ``X3``, ``X4``) and validation pictures are left out.
 * ``pexels:FOLDER``: downloaded videos (``1234567-hd_1920_1080_25fps.mp4``), or a folder of frames
   for each.
 * ``pack:FOLDER``: a pack of clips, as ``dloral data pack`` makes them.
 
 Listing reads headers and ends of files, not whole pictures; a picture that turns out to be damaged
-inside is passed over when it is drawn (:mod:`dloral.data.samples`).
+inside is skipped when it is drawn (:mod:`dloral.data.samples`).
 """
 
 import hashlib
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Window:
-    """A place in a video where frames are taken from, ``start`` seconds from its first frame."""
+    """A place in a video to take frames from, ``start`` seconds after its first frame."""
 
     clip: ClipInfo
     start: Fraction
@@ -64,12 +64,12 @@ class Sources:
     names: dict[Path, str] = field(default_factory=dict)
 
     def name(self, path: Path) -> str:
-        """A source's name below its place, the same on every machine. Where places share names,
-        the later ones have their place's name before it, or a number after it."""
+        """A source's name below its place, the same on every machine. If names clash between
+        places, later ones get their place's name in front, or a number appended."""
         return self.names.get(path, path.name)
 
     def checked(self, spec: ClipSpec) -> Self:
-        """Itself, unless nothing is left: then :class:`InputError`, with what was asked for."""
+        """Itself, unless nothing is left: then :class:`InputError`, naming what was requested."""
         if self.photos or self.windows:
             return self
         reasons = sorted(set(self.left_out.values()))
@@ -116,7 +116,7 @@ def split_place(place: str) -> tuple[str, Path]:
 
 
 def pack_of(places: Sequence[str]) -> Path | None:
-    """The folder of the pack that ``places`` are, if they are one."""
+    """The pack's folder, if ``places`` are a pack."""
     if len(places) != 1:
         return None
     kind, path = split_place(places[0])
@@ -124,7 +124,7 @@ def pack_of(places: Sequence[str]) -> Path | None:
 
 
 def sha256(path: Path) -> str:
-    """Of a file, or of all files of a folder in name order."""
+    """The hash of a file, or of all files in a folder in name order."""
     digest = hashlib.sha256()
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         if file.is_file():
@@ -211,7 +211,7 @@ class _Search:
         return True
 
     def _name(self, path: Path, place: Path) -> str:
-        """See :meth:`Sources.name`; a path keeps the name that it got first."""
+        """See :meth:`Sources.name`; a path keeps the first name it got."""
         if path not in self.names:
             below = path.is_relative_to(place) and path != place
             plain = path.relative_to(place).as_posix() if below else path.name
@@ -224,7 +224,7 @@ class _Search:
 
 
 def unusable_photo(path: Path, least: int) -> str:
-    """Why a photograph cannot be used, by its header and its end; empty if it seems whole."""
+    """Why a photograph cannot be used, judged by its header and end; empty if it seems whole."""
     try:
         with Image.open(path) as photo:
             if min(photo.size) < least:
@@ -240,7 +240,7 @@ def unusable_photo(path: Path, least: int) -> str:
 
 
 def _not_lsdir(path: Path, place: Path) -> str:
-    """Why a picture of LSDIR is not one to train on."""
+    """Why a picture of LSDIR is not for training."""
     folders = {part.lower() for part in path.relative_to(place).parts[:-1]}
     if folders & {"x2", "x3", "x4"} or path.stem.endswith(("x2", "x3", "x4")):
         return "a reduced copy"
@@ -250,7 +250,7 @@ def _not_lsdir(path: Path, place: Path) -> str:
 
 
 def _not_reds(path: Path) -> str:
-    """Why a folder of REDS is not one to train on."""
+    """Why a folder of REDS is not for training."""
     if path.parent.name != "train_sharp":
         return "not in train_sharp"
     return "one of REDS4, which results are reported on" if path.name in REDS4 else ""

@@ -1,4 +1,4 @@
-"""What is wanted of the places that clips come from: one description, for whoever draws clips."""
+"""Where clips come from and how they are cut: one description for everything that draws them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -9,7 +9,7 @@ from typing import Any, Self
 from dloral.errors import OptionError
 from dloral.frames.resize import LATENT_STRIDE
 
-LEAST_SPACING = 0.001  # seconds; times in videos are kept in thousandths
+LEAST_SPACING = 0.001  # seconds; times in videos are stored in thousandths
 OF_THE_TRAINING = ("frames", "size", "seed")
 
 
@@ -20,15 +20,15 @@ class ClipSpec:
     ``places``: ``KIND:PATH`` each, KIND one of ``photos``, ``videos``, ``list``, ``reds``,
     ``lsdir``, ``pexels``, ``pack`` (:mod:`dloral.data.sources`). ``exclude``, ``only``: parts of
     names. ``video_share`` of the samples are from videos, the others from photographs (None: half
-    of each where there are both). Photographs are first made ``photo_reductions`` times smaller
-    (one of them is drawn): at full size they are soft from JPEG and demosaicing. Videos are made
+    and half where there are both). Photographs are first shrunk by one of ``photo_reductions``,
+    drawn at random: at full size they are soft from JPEG and demosaicing. Videos are made
     ``video_reduction`` times smaller, which hides most of their compression. A clip starts every
     ``video_spacing`` seconds, from ``video_from`` until ``video_until`` (None: the end).
 
     A sample is ``frames`` frames, ``size`` pixels square, ``scale`` times smaller when degraded,
-    mirrored sideways or not; ``turned``: brought into any of the eight positions of a square. All
-    of it follows from ``seed`` and the sample's number. In a training's configuration ``frames``,
-    ``size`` and ``seed`` are the training's own (:meth:`for_training`).
+    mirrored sideways or not; ``turned``: put into any of the eight orientations of a square.
+    Everything follows from ``seed`` and the sample's number. In a training's configuration
+    ``frames``, ``size`` and ``seed`` are the training's own (:meth:`for_training`).
     """
 
     places: tuple[str, ...] = ()
@@ -81,18 +81,18 @@ class ClipSpec:
 
     @property
     def photo_side(self) -> int:
-        """Pixels that a photograph needs a side."""
+        """Least side of a photograph, in pixels."""
         return round(self.size * min(self.photo_reductions))
 
     @property
     def video_side(self) -> int:
-        """Pixels that a video needs a side."""
+        """Least side of a video, in pixels."""
         return self.size * self.video_reduction
 
 
 def check(config: Any, rules: Mapping[str, tuple[bool, str]]) -> None:
-    """Raise :class:`OptionError` at the first setting that does not fit; ``rules``: by its name,
-    whether it fits, and what to give (or :func:`one_of`)."""
+    """Raise :class:`OptionError` for the first invalid setting; ``rules``: by setting name, whether
+    it is valid, and what to give (or :func:`one_of`)."""
     for name, (fits, wanted) in rules.items():
         if not fits:
             remedy = wanted if wanted.startswith("choose") else f"give {wanted}"
@@ -105,7 +105,7 @@ def one_of(names: Iterable[str]) -> str:
 
 
 def on_grid(side: int) -> tuple[bool, str]:
-    """Of :func:`check`: pixels that the latent grid divides."""
+    """A rule for :func:`check`: a number of pixels that the latent grid divides."""
     return side >= 1 and side % LATENT_STRIDE == 0, f"a multiple of {LATENT_STRIDE} pixels"
 
 

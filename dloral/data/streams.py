@@ -1,4 +1,4 @@
-"""Clips drawn as they are needed, by worker processes that read ahead."""
+"""Clips drawn on demand, by worker processes that read ahead."""
 
 import signal
 from collections.abc import Iterator, Sequence
@@ -21,8 +21,8 @@ from dloral.frames.resize import resize_bicubic
 def draw_clips(sources: Sources, spec: ClipSpec, indices: range) -> Clips:
     """Samples ``indices``, but with the low-quality frames still small: (B,T,3,H/scale,W/scale).
 
-    Flow is None where no sample of these sources has one, not just none of these: what is drawn
-    beside film changes nothing.
+    Flow is None only if no sample of these sources can have one, not just if none of these has:
+    what else is drawn beside film changes nothing.
     """
     drawn = [draw_sample(sources, spec, index) for index in indices]
     flow = None
@@ -37,7 +37,7 @@ def draw_clips(sources: Sources, spec: ClipSpec, indices: range) -> Clips:
 
 
 def enlarged(clips: Clips, device: torch.device | str = "cpu") -> Clips:
-    """On ``device``, the low-quality frames brought to the size of the others by bicubic."""
+    """On ``device``, with the low-quality frames enlarged (bicubic) to the size of the others."""
     clips = clips.to(device)
     lq_frames = resize_bicubic(clips.lq_frames.flatten(0, 1), *clips.hq_frames.shape[-2:])
     shape = clips.hq_frames.shape[:2]
@@ -47,7 +47,7 @@ def enlarged(clips: Clips, device: torch.device | str = "cpu") -> Clips:
 class _MicroBatches(Dataset["Clips | DLoRALError"]):
     """Micro-batches by their number since the start of the run, over all processes.
 
-    An error a person can mend comes as a value, for a worker's exception comes with its traceback.
+    A user error is returned as a value, since a worker's exception would arrive with its traceback.
     """
 
     def __init__(self, sources: Sources, spec: ClipSpec, clips: int) -> None:
@@ -62,12 +62,12 @@ class _MicroBatches(Dataset["Clips | DLoRALError"]):
 
 
 class StreamClips:
-    """``clips`` samples a micro-batch, read ahead by ``workers`` processes (0: by this one).
+    """``clips`` samples per micro-batch, read ahead by ``workers`` processes (0: by this one).
 
-    ``steps``: those that this source is drawn from, in order; each has ``micro_batches``, of which
-    ``own`` are this process's. What a draw gives depends on its number alone; the order is only for
-    reading ahead, and where another one is asked for than comes next (a resumed run), reading
-    starts anew from there.
+    ``steps``: those that draw from this source, in order; each has ``micro_batches``, of which
+    ``own`` are this process's. What a draw returns depends on its number alone; the order only
+    serves reading ahead, and if a draw other than the next is requested (a resumed run), reading
+    restarts there.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class StreamClips:
             num_workers=self.workers,
             collate_fn=_as_it_is,
             worker_init_fn=_start_worker,
-            # Not forked: a copy of a process whose libraries have threads waits for them forever.
+            # Not forked: a fork of a process whose libraries run threads waits for them forever.
             multiprocessing_context="spawn" if self.workers else None,
         )
         return zip(numbers, loader, strict=True)
@@ -120,7 +120,7 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _start_worker(worker: int) -> None:
-    """The workers are the parallelism; and a Ctrl-C is the main process's to answer."""
+    """The workers are the parallelism, and a Ctrl-C is for the main process to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

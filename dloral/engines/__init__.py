@@ -1,4 +1,4 @@
-"""Who restores spans, where it is not this process alone: its own devices, the processes that
+"""What restores spans, if not this process alone: its own devices, the processes that
 ``accelerate launch`` starts, a Ray cluster."""
 
 from dloral.engines.choice import choose_engine, engine_of

@@ -16,9 +16,9 @@ ENGINES = (AUTO, RAY)
 def choose_engine(
     name: str = AUTO, devices: str | None = None, ray_address: str | None = None
 ) -> Engine | None:
-    """None where this process restores by itself. ``name``: ray, or auto: the processes of
-    ``accelerate launch`` where it started this one, else ``devices``. OptionError for a name that
-    is none, and for options that contradict each other."""
+    """None if this process restores by itself. ``name``: ray, or auto: the processes of
+    ``accelerate launch`` if it started this one, else ``devices``. OptionError for an unknown
+    name, and for options that contradict each other."""
     if name not in ENGINES:
         raise OptionError(
             "{option} is {value!r}",
@@ -47,9 +47,9 @@ def choose_engine(
 def engine_of(
     name: str = AUTO, devices: str | None = None, ray_address: str | None = None
 ) -> Iterator[tuple[Engine | None, bool]]:
-    """:func:`choose_engine` for a command line: the engine, and whether this process is the one
-    that has it; it is closed in the end. Of launched processes all but the first work for it, until
-    it leaves the block."""
+    """:func:`choose_engine` for a command line: the engine, and whether this process owns it; it is
+    closed in the end. Of launched processes, all but the first work for that one until it leaves
+    the block."""
     engine = choose_engine(name, devices, ray_address)
     if isinstance(engine, LaunchedEngine) and not engine.is_first:
         engine.assist()

@@ -2,7 +2,7 @@
 
 Segments are small (a few hundred kilobytes to some megabytes of encoded video), so they come back
 through Ray's object store, and only the source has to be readable by every node (shared storage).
-The weights are loaded once a worker process and kept there; a node downloads them once.
+The weights are loaded once per worker process and kept there; a node downloads them once.
 """
 
 import contextlib
@@ -28,25 +28,25 @@ from dloral.jobs.spans import Job
 from dloral.packages import needs_extra
 
 TASKS_AHEAD = 2
-"""Tasks a worker that are handed out at a time: enough to keep it busy, and no more results can
-come at once than the writer has room for."""
+"""Tasks handed out per worker at a time: enough to keep it busy, and no more results can arrive at
+once than the writer has room for."""
 
 
 CONNECT_SECONDS = 60
-"""How long a cluster may take to answer once its address does."""
+"""How long a cluster may take to answer once something listens at its address."""
 
 
 class RayEngine:
-    """Restores on the cluster at ``address``, or on a Ray that is started on this machine and ends
-    with :meth:`close`, at the latest with this process.
+    """Restores on the cluster at ``address``, or on a Ray instance started on this machine, which
+    ends with :meth:`close`, or at the latest with this process.
 
-    Raises MissingPackageError where Ray is not installed, OptionError where the address does not
+    Raises MissingPackageError if Ray is not installed, OptionError if the address does not
     answer.
     """
 
     def __init__(self, address: str | None = None) -> None:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        # Read when Ray is imported: it says again and again what we say once.
+        # Read when Ray is imported: it repeats over and over what we say once.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         logging.getLogger("ray").setLevel(logging.ERROR)
         with needs_extra("ray", "the engine ray"):
@@ -64,7 +64,7 @@ class RayEngine:
         if wanted == "local":
             self._initialize(wanted)
             return
-        # Ray itself tries an address for ever.
+        # Ray itself retries an address for ever.
         if not _listens(wanted):
             raise _silent(wanted)
         failed: list[OptionError] = []
@@ -90,16 +90,16 @@ class RayEngine:
                 include_dashboard=False if address == "local" else None,
                 configure_logging=False,
             )
-        except Exception as error:  # of this very class where its processes are too slow to start
+        except Exception as error:  # exactly this class if its processes are too slow to start
             raise _silent(address) if address != "local" else _not_started(error) from error
 
     def close(self) -> None:
-        """Leave the cluster; a Ray that was started for this engine ends, with all its processes.
-        One that was there before the engine was made stays as it is."""
+        """Leave the cluster; a Ray instance started for this engine ends, with all its processes.
+        One that existed before the engine stays as it is."""
         if not self._is_mine:
             return
-        # The raylet has a second to end its agents. Those that are still starting then, as they may
-        # be on a busy machine, would live on for minutes until they notice.
+        # The raylet has a second to end its agents. Any still starting by then, as they may be on a
+        # busy machine, would live on for minutes before they notice.
         started = _below_raylets()
         self._ray.shutdown()
         for process in started:
@@ -115,7 +115,7 @@ class RayEngine:
         clip = job.clip.path.absolute()
         waiting = deque(cut_into_tasks(job, origin, gaps, self.workers))
         needs: dict[str, Any] = {"num_gpus": 1} if self._gpus else {"num_cpus": 1}
-        # Ray itself begins a task again when its worker or node dies.
+        # Ray itself retries a task when its worker or node dies.
         remote = ray.remote(max_retries=MOST_ATTEMPTS, **needs)(_restore)
         running: dict[Any, Task] = {}
         try:
@@ -152,7 +152,7 @@ class RayEngine:
 
 
 def _below_raylets() -> list[psutil.Process]:
-    """Agents and workers of a Ray that this process started."""
+    """Agents and workers of a Ray instance that this process started."""
     found = []
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -162,8 +162,8 @@ def _below_raylets() -> list[psutil.Process]:
 
 
 def _listens(address: str) -> bool:
-    """Whether something takes connections at ``HOST:PORT`` or ``ray://HOST:PORT``; other forms are
-    Ray's own business."""
+    """Whether something accepts connections at ``HOST:PORT`` or ``ray://HOST:PORT``; other forms
+    are left to Ray."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not (colon and port.isdigit()):
         return address == "auto"
@@ -193,7 +193,7 @@ def _silent(address: str) -> OptionError:
 
 
 def _restore(task: Task, clip: str, on_gpu: bool) -> list[tuple[Segment, bytes]]:
-    """The task of a worker: every segment with its file's content."""
+    """A worker's task: every segment with its file's content."""
     from dataclasses import replace
 
     path = Path(clip)

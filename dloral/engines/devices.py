@@ -1,7 +1,7 @@
 """Several devices of this machine: one process for each, which takes the next task when it is done.
 
-A worker that dies is replaced, and what it had not finished is done by whoever is free. Tasks are
-given to workers that have loaded the network: one that is still starting holds nothing up.
+A worker that dies is replaced, and its unfinished work goes to whichever worker is free. Tasks are
+given only to workers that have loaded the network: one that is still starting holds nothing up.
 """
 
 import contextlib
@@ -34,8 +34,8 @@ ALL = "all"
 
 
 def named_devices(text: str) -> list[str]:
-    """``all`` -> every GPU, or the processor; ``cuda:0,cuda:2`` or ``cpu,cpu`` -> those.
-    OptionError for a name that is none."""
+    """``all`` -> every GPU, or else the CPU; ``cuda:0,cuda:2`` or ``cpu,cpu`` -> those.
+    OptionError for an unknown name."""
     from dloral.devices import CPU, KINDS, accelerators
 
     if text == ALL:
@@ -62,7 +62,7 @@ class DevicesEngine:
     def run(
         self, job: Job, origin: Fraction, gaps: Sequence[Gap], folder: Path
     ) -> Generator[Made | Progress, None, None]:
-        """See :class:`dloral.upscale.Engine`. Raises what a worker raised, and ResourceError where
+        """See :class:`dloral.upscale.Engine`. Raises what a worker raised, and ResourceError if
         workers keep dying."""
         waiting = deque(cut_into_tasks(job, origin, gaps, len(self._devices)))
         workers: list[_Worker] = []
@@ -83,7 +83,7 @@ class DevicesEngine:
         """Workers live no longer than a job."""
 
     def _hear(self, workers: list["_Worker"], waiting: deque[Task]) -> Generator[Made, None, None]:
-        """What workers say next."""
+        """Handle what workers say next."""
         heard = {worker.connection: worker for worker in workers}
         for connection in wait(list(heard)):
             worker = heard[connection]  # type: ignore[index]
@@ -128,7 +128,7 @@ class DevicesEngine:
 
 @dataclass
 class _Worker:
-    """``before``: how many died in its place, one after another, before they were ready."""
+    """``before``: how many died in its place, in succession, before they were ready."""
 
     number: int
     device: str
@@ -163,21 +163,21 @@ class _Worker:
         return 0 if self.is_ready else self.before + 1
 
     def again(self) -> "_Worker":
-        """Another process in the place of this one, which died."""
+        """Another process to replace this one, which died."""
         place = self.number, self.device, self.count, self.folder, self.job
         return self.start(*place, before=self.vain_starts)
 
     def give(self, task: Task) -> None:
         self.task, self.made = task, 0
-        with contextlib.suppress(OSError):  # it has died; that is seen when it is heard next
+        with contextlib.suppress(OSError):  # it has died; that shows when we next hear from it
             self.connection.send(task)
 
     def stop(self) -> None:
-        """Ends it at once: what it has not finished is thrown away anyhow."""
+        """End it at once: unfinished work is thrown away anyway."""
         if self.process.is_alive():
             self.process.kill()
         self.process.join()
-        self.connection.close()  # only now: whoever is alive would find it broken
+        self.connection.close()  # only now: a live worker would find it broken
         for file in self.folder.glob(f"*.segment.device{self.number}.part"):
             file.unlink(missing_ok=True)
 
@@ -185,8 +185,7 @@ class _Worker:
 def _work(
     connection: Connection, number: int, device: str, count: int, folder: Path, job: Job
 ) -> None:
-    """The worker's process: it says that it is ready, then tasks come and what was made goes
-    back."""
+    """The worker process: it reports ready, then receives tasks and sends back what it made."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if device.startswith("cpu"):
         share_cores(count)
@@ -206,7 +205,7 @@ def _work(
 
 
 def _next_task(connection: Connection) -> Task | None:
-    """None where nobody gives any more."""
+    """None if the parent is gone."""
     try:
         task: Task = connection.recv()
     except (EOFError, OSError):
@@ -219,7 +218,7 @@ def _on(device: str, job: Job) -> Job:
 
 
 def _end_with_parent() -> None:
-    """A worker whose job was killed has nobody to work for."""
+    """End with the job if that is killed: the worker has nobody left to work for."""
     parent = parent_process()
     if parent is not None:
         parent.join()

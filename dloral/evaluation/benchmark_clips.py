@@ -1,7 +1,7 @@
-"""Clips of a data set made ready to be restored: checked, and degraded where only truth is there.
+"""Prepare a data set's clips for restoring: check them, and degrade those with only ground truth.
 
-Degraded frames are written once, as PNG files, and read from there: a benchmark that is continued
-restores the very same frames, and anybody can look at them or give them to another program.
+Degraded frames are written once, as PNG files, and read from there: a resumed benchmark restores
+exactly the same frames, and anybody can look at them or give them to another program.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SAME_SHAPE = 0.02
 
 @dataclass(frozen=True)
 class CutFrames:
-    """Frames less the last rows and columns beyond a multiple of 4."""
+    """Frames without the last rows and columns beyond a multiple of 4."""
 
     whole: Frames
 
@@ -67,12 +67,12 @@ class ReadyClip:
 
     @property
     def file(self) -> str:
-        """Its name as folders have it."""
+        """Its name as used for folders."""
         return self.name
 
     @property
     def identity(self) -> list[object]:
-        """What its figures depend on beside the protocol."""
+        """What its figures depend on besides the protocol."""
         return [self.name, *self.size, self.num_frames]
 
     @contextmanager
@@ -93,7 +93,7 @@ def ready_clip(
 ) -> ReadyClip:
     """Check a clip, degrading its truth into ``out/lq`` where it has nothing else.
 
-    Raises :class:`InputError` where its frames cannot be read or do not fit together.
+    Raises :class:`InputError` where its frames cannot be read or do not match.
     """
     hq, lq = clip.hq, clip.lq
     if lq is None:
@@ -154,7 +154,7 @@ def _degraded(
     limit: int | None,
     on_frame: Callable[[int, int | None], None],
 ) -> Path:
-    """The folder of a clip's low-quality frames, made if it is not there; whole or not at all."""
+    """The folder of a clip's low-quality frames, made if missing; whole or not at all."""
     target = root / name
     if target.is_dir():
         return target
@@ -182,7 +182,7 @@ def _degraded(
 
 
 def _rng(seed: int, name: str) -> np.random.Generator:
-    """A clip's own randomness, whatever else is in the data set."""
+    """A clip's own generator, independent of what else is in the data set."""
     return np.random.default_rng([seed, crc32(name.encode())])
 
 

@@ -1,4 +1,4 @@
-"""``dloral benchmark`` and ``baseline``: their arguments, parsed. Importing costs nothing."""
+"""``dloral benchmark`` and ``baseline``: argument parsing. Importing costs nothing."""
 
 import argparse
 import shlex
@@ -73,7 +73,7 @@ def add_baseline(commands: Commands) -> None:
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:
-    """``--network``, to be read by :func:`networks_of`."""
+    """Add ``--network``, read by :func:`networks_of`."""
     parser.add_argument(
         "--network",
         nargs="+",
@@ -84,7 +84,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
 
 
 def networks_of(given: Sequence[str]) -> dict[str, Path]:
-    """Name -> file. OptionError for what is not NAME=FILE."""
+    """Name -> file. OptionError for anything but NAME=FILE."""
     found: dict[str, Path] = {}
     for text in given:
         name, equals, file = text.partition("=")

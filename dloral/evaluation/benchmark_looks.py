@@ -1,4 +1,4 @@
-"""What a person looks at of a restored clip: a crop of its last frame, and a row over time."""
+"""What people look at in a restored clip: a crop of its last frame, and a row over time."""
 
 from __future__ import annotations
 

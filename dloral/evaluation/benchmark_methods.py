@@ -29,12 +29,12 @@ class Method:
 
 
 def file_name(method: str) -> str:
-    """A method's name as files have it."""
+    """A method's name as used for files."""
     return re.sub(r"[^\w.=-]+", "_", method)
 
 
 class _Models:
-    """Loads models, and keeps the last one while its settings are run: two may not fit."""
+    """Loads models, keeping only the last while its settings run: two may not fit in memory."""
 
     def __init__(self, device: str, dtype: str) -> None:
         self.device, self.dtype = device, dtype
@@ -57,7 +57,7 @@ def find_methods(
 ) -> Iterator[Method]:
     """Bicubic, the baselines, and each model with each setting.
 
-    Raises :class:`OptionError` or :class:`WeightsError` for what is unknown or cannot be had,
+    Raises :class:`OptionError` or :class:`WeightsError` for anything unknown or unavailable,
     before anything is measured.
     """
     yield Method(BICUBIC, {"method": BICUBIC}, lambda: bicubic)

@@ -34,7 +34,7 @@ Differences = dict[str, dict[str, tuple[Estimate, float | None]]]
 
 
 def per_source(done: Benchmark, method: str, metric: str) -> dict[str, float]:
-    """A method's figure of each source: source -> mean over its clips."""
+    """A method's figure for each source: source -> mean over its clips."""
     clips = done.figures.get(method, {})
     values = {name: one["mean"][metric] for name, one in clips.items() if metric in one["mean"]}
     return source_means(values, {name: one["source"] for name, one in clips.items()})
@@ -74,12 +74,12 @@ def differences(done: Benchmark, base: str) -> Differences:
 
 
 def bases(done: Benchmark) -> list[str]:
-    """What methods are compared with in print: bicubic, and the last, a model's full setting."""
+    """The methods that the report compares with: bicubic, and the last, a model's full setting."""
     return list(dict.fromkeys([BICUBIC, done.methods[-1]]))
 
 
 def seconds(done: Benchmark, method: str) -> float | None:
-    """Mean seconds that restoring a frame took; None for bicubic."""
+    """Mean seconds to restore a frame; None for bicubic."""
     found = [one["seconds_per_frame"] for one in done.figures[method].values()]
     return float(np.mean(found)) if found and method != BICUBIC else None
 
@@ -119,7 +119,7 @@ def about(done: Benchmark) -> str:
 
 
 def means_table(done: Benchmark) -> str:
-    """Markdown: a row a method, the paper's where it has one for this data set."""
+    """Markdown: one row per method, with the paper's where it has one for this data set."""
     heads = [
         "",
         *(f"{METRIC_SPECS[name].title} {arrow(METRIC_SPECS[name])}" for name in done.metrics),
@@ -136,7 +136,7 @@ def means_table(done: Benchmark) -> str:
 
 
 def differences_table(done: Benchmark, base: str) -> str:
-    """Markdown: every other method less ``base``."""
+    """Markdown: every other method minus ``base``."""
     heads = [
         "",
         *(f"{METRIC_SPECS[name].title} {arrow(METRIC_SPECS[name])}" for name in done.metrics),
@@ -159,7 +159,7 @@ def cell(metric: str, found: Estimate | None) -> str:
 
 
 def difference_cell(metric: str, found: tuple[Estimate, float | None] | None) -> str:
-    """``+0.31 ± 0.12*``, or ``x0.52 (0.40 to 0.68)*`` by ratio; a star where it is significant."""
+    """``+0.31 ± 0.12*``, or ``x0.52 (0.40 to 0.68)*`` by ratio; a star marks significance."""
     if found is None:
         return "–"
     one, chance = found
@@ -179,9 +179,9 @@ def paper_rows(done: Benchmark) -> dict[str, Mapping[str, float]]:
 
 
 def protocol_block(done: Benchmark) -> dict[str, str]:
-    """What the figures depend on: the protocol, and what measures say of this run."""
+    """What the figures depend on: the protocol, and what the measures report of this run."""
     found = {name: str(value) for name, value in done.protocol.items() if name != "format"}
-    measured: set[str] = set()  # of these, what a run says is more exact
+    measured: set[str] = set()  # for these, what the run reports is more exact
     for ones in done.figures.values():
         for one in ones.values():
             for name, text in one["conditions"].items():
@@ -232,7 +232,7 @@ def as_dict(done: Benchmark, command: str = "") -> dict[str, Any]:
 
 
 def html(done: Benchmark, out: Path, command: str = "") -> str:
-    """One page that needs nothing beside it; pictures are read from ``out/clips``."""
+    """One self-contained page; pictures are read from ``out/clips``."""
     names = list(done.figures[BICUBIC]) if done.figures.get(BICUBIC) else []
     return template("benchmark.html.j2").render(
         title=done.dataset.name,
@@ -262,7 +262,7 @@ def html(done: Benchmark, out: Path, command: str = "") -> str:
 
 
 def _difference_rows(done: Benchmark, base: str) -> dict[str, list[tuple[str, str]]]:
-    """Method -> (text, "good", "bad" or "") of every measure."""
+    """Method -> (text, "good", "bad" or "") for every measure."""
     found: dict[str, list[tuple[str, str]]] = {}
     for method, ones in differences(done, base).items():
         cells = []

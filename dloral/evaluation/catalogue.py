@@ -1,4 +1,4 @@
-"""All measures by name: their specs, and how to make them ready to look at a clip."""
+"""All measures by name: their specs, and how to prepare them for a clip."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ MOTIONS = ("guide", "restored")
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a benchmark measures unless it is told otherwise; ``about`` says whose way it is."""
+    """How a benchmark measures by default; ``about`` says whose protocol it is."""
 
     metrics: tuple[str, ...]
     flow: str
@@ -161,12 +161,12 @@ ON_FILES = ("vmaf",)
 
 @dataclass(frozen=True)
 class Settings:
-    """How clips are measured; checked when made.
+    """How clips are measured; validated on construction.
 
-    ``every``: slow measures see every so many frames. ``crop``: pixels of each border that PSNR and
-    SSIM leave out. ``flow``: "dis", or "raft" with ``flow_weights``. ``motion``: what it is
-    estimated on, "guide" (the ground truth, else the input, else the result) or "restored" (always
-    the result). Raises :class:`OptionError`.
+    ``every``: slow measures see one in this many frames. ``crop``: pixels of each border that PSNR
+    and SSIM leave out. ``flow``: "dis", or "raft" with ``flow_weights``. ``motion``: which clip it
+    is estimated on, "guide" (the ground truth, else the input, else the result) or "restored"
+    (always the result). Raises :class:`OptionError`.
     """
 
     metrics: tuple[str, ...] = GROUPS[DEFAULT]
@@ -204,10 +204,10 @@ class Settings:
 
 
 def chosen_metrics(names: Iterable[str], has_reference: bool) -> tuple[str, ...]:
-    """Names and groups spelled out, in the catalogue's order, each once.
+    """Names, with groups expanded, in the catalogue's order, each once.
 
-    A group without a reference means its measures that need none; a name that needs one is an
-    :class:`OptionError` then, as is a name that is not known.
+    Without a reference, a group means those of its measures that need none, and the name of one
+    that needs it is an :class:`OptionError`, as is an unknown name.
     """
     wanted: set[str] = set()
     for name in names:
@@ -237,16 +237,16 @@ def chosen_metrics(names: Iterable[str], has_reference: bool) -> tuple[str, ...]
 
 
 class MetricSuite:
-    """Measures that are ready, and of those that are not, why, as ``face`` words it.
+    """Measures that are ready, and why the others are not, as ``face`` words it.
 
-    Networks are loaded once; measures that remember frames are made anew for each clip.
-    Raises :class:`OptionError` for a device that is not there.
+    Networks are loaded once; measures that remember frames are created anew for each clip.
+    Raises :class:`OptionError` for a device that does not exist.
     """
 
     def __init__(self, settings: Settings, face: Face = PYTHON) -> None:
         self.settings = settings
         if settings.device not in ("cpu", "auto"):
-            _ = self.device  # a device that is not there is a wrong call, whatever is measured
+            _ = self.device  # a device that does not exist is a wrong call, whatever is measured
         self.unavailable: dict[str, str] = {}
         self._kept: dict[str, Measure] = {}
         for name in settings.metrics:
@@ -257,7 +257,7 @@ class MetricSuite:
 
     @cached_property
     def device(self) -> str:
-        """What networks run on; found out when the first is loaded, since that imports much."""
+        """What networks run on; found when the first is loaded, since that imports a lot."""
         if self.settings.device == "cpu":
             return "cpu"
         from dloral.devices import choose_device
@@ -266,13 +266,13 @@ class MetricSuite:
 
     @property
     def specs(self) -> tuple[MetricSpec, ...]:
-        """Of the measures that are available."""
+        """The specs of the available measures."""
         return tuple(
             METRIC_SPECS[name] for name in self.settings.metrics if name not in self.unavailable
         )
 
     def measures(self) -> list[Measure]:
-        """For one clip."""
+        """The measures for one clip."""
         from dloral.evaluation.fidelity import Fidelity, Sharpness
         from dloral.evaluation.grid import Grid
         from dloral.evaluation.steadiness import Steadiness
@@ -293,7 +293,7 @@ class MetricSuite:
         return made + [self._kept[name] for name in names if name in self._kept]
 
     def _prepare(self, name: str) -> None:
-        """Load what the measure needs; DLoRALError where it cannot be had."""
+        """Load what the measure needs; DLoRALError where it is unavailable."""
         spec = METRIC_SPECS[name]
         if name == "lpips_like":
             from dloral.evaluation.fidelity import LPIPSLikeDistance

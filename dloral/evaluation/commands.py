@@ -1,4 +1,4 @@
-"""``dloral evaluate`` and ``compare``: their arguments, parsed. Importing costs nothing."""
+"""``dloral evaluate`` and ``compare``: argument parsing. Importing costs nothing."""
 
 import argparse
 import re
@@ -50,7 +50,7 @@ def add_evaluate(commands: Commands) -> None:
 
 
 def add_flow(parser: argparse.ArgumentParser) -> None:
-    """How motion is estimated, for the measures that follow it."""
+    """Add the options for estimating motion, for the measures that follow it."""
     add = parser.add_argument
     add("--flow", help="dis or raft")
     add("--flow-weights", metavar="FILE", help="RAFT's weights")

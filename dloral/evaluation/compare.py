@@ -1,7 +1,7 @@
 """Comparison videos and sheets: side by side, wipe, zoom, difference, temporal profile.
 
 moviepy lays them out and writes them; frames come from this project's own reader, so that they are
-the very frames that are measured, in order and upright. Smaller clips, such as an input, are
+exactly the frames that are measured, in order and upright. Smaller clips, such as an input, are
 enlarged to the largest (bicubic).
 """
 
@@ -33,7 +33,7 @@ SHEET_SUFFIXES = (".png", ".jpg")
 WIPE_SECONDS = 4.0  # there and back
 LINE = (255, 210, 60)
 COLUMNS = 3
-LABEL_SHARE = 28  # a label is this part of the picture's height
+LABEL_SHARE = 28  # a label is this fraction of the picture's height
 
 Picture = NDArray[np.uint8]
 
@@ -50,7 +50,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Look:
-    """How clips are laid side by side; checked when made. Raises :class:`OptionError`.
+    """How clips are laid out; validated on construction. Raises :class:`OptionError`.
 
     ``mode``: one of MODES. ``box``: what ``zoom`` shows (None: a quarter of each side, in the
     middle). ``gain``: how much ``difference`` exaggerates. ``row``: of ``profile`` (None: the
@@ -81,7 +81,7 @@ class Look:
 
 
 class Playing:
-    """A clip as moviepy asks for it: the picture at a time, times never going back."""
+    """A clip as moviepy asks for it: the picture at a given time; times never go backwards."""
 
     def __init__(self, frames: Iterator[Frame], clip: ClipInfo, size: tuple[int, int]) -> None:
         self.frames, self.clip, self.size = frames, clip, size
@@ -113,7 +113,7 @@ def compare(
     labels: Sequence[str] = (),
     on_frame: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write a comparison of two or more clips to ``target``; returns that.
+    """Write a comparison of two or more clips to ``target`` and return its path.
 
     A video for .mp4, .mkv and .mov, one sheet for .png and .jpg (a profile is always a sheet).
     Raises :class:`OptionError`, :class:`InputError` or :class:`OutputError`.
@@ -144,7 +144,7 @@ def compare(
             write_whole(path, lambda part: Image.fromarray(sheet).save(part))
             return path
         with needs_extra("evaluate", "a comparison"):
-            import moviepy  # noqa: F401  (the functions below take what they need of it)
+            import moviepy  # noqa: F401  (the functions below import what they need from it)
         fps = float(clips[0].fps)
         video = _laid_out(playing, names, look, fps, num_frames, on_frame)
         if path.suffix.lower() in SHEET_SUFFIXES:
@@ -209,7 +209,7 @@ def _laid_out(
     num_frames: int,
     on_frame: Callable[[int, int], None] | None,
 ) -> Any:
-    """The moviepy clip of a mode."""
+    """The moviepy clip for a mode."""
     from moviepy import CompositeVideoClip, VideoClip, clips_array
 
     duration = num_frames / fps
@@ -249,7 +249,7 @@ def _laid_out(
 
 
 def _wipe(videos: list[Any], names: list[str], duration: float) -> Any:
-    """The second clip to the right of a line that goes there and back."""
+    """The second clip to the right of a line that sweeps across and back."""
     from moviepy import CompositeVideoClip, VideoClip
 
     width, height = videos[0].size
@@ -316,7 +316,7 @@ def _fitting(box: Box | None, size: tuple[int, int]) -> Box:
 
 
 def _part_of(one: Playing, box: Box) -> Callable[[int], Picture]:
-    """Draws the box as wide as the picture; pixels stay squares: they are what is looked at."""
+    """Draws the box as wide as the picture; pixels stay square: they are what one looks at."""
 
     def draw(index: int) -> Picture:
         picture = one.at(index)
@@ -344,7 +344,7 @@ def _with_box(picture: Picture, box: Box) -> Picture:
 
 
 def _difference_of(first: Playing, other: Playing, gain: float) -> Callable[[int], Picture]:
-    """Draws grey where both are equal, and the exaggerated difference around it."""
+    """Draws mid-grey plus the exaggerated difference, so equal pixels are grey."""
 
     def draw(index: int) -> Picture:
         away = gain * (other.at(index).astype(np.float32) - first.at(index))

@@ -1,7 +1,7 @@
-"""Which clips a data set holds, in the layouts that are public, and which belong together.
+"""Which clips a data set holds, in the public layouts, and which belong together.
 
 ===========  =====================================================================================
-layout       what lies where
+layout       what is where
 ===========  =====================================================================================
 pairs        ``GT/CLIP`` and ``BDx4/CLIP`` (UDM10, REDS4, RealVSR, ...): names in the table below
 clips        ``CLIP/truth`` and ``CLIP/blur4`` (SPMCS, UDM10 as PFNL has it)
@@ -9,7 +9,7 @@ folder       ``CLIP``, ``CLIP`` ...: ground truth, or for VideoLQ (and by option
 pack         ``hq.npy`` and ``lq.npy`` (``dloral data pack``), or a folder of such folders
 ===========  =====================================================================================
 
-A CLIP is a video file or a folder of frames. What does not fit is kept with the reason.
+A CLIP is a video file or a folder of frames. Unusable clips are listed with the reason.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ CLIP_KINDS = ("auto", "truth", "lq")
 
 
 class Frames(Protocol):
-    """Frames of one clip that can be read again and again."""
+    """Frames of one clip that can be read repeatedly."""
 
     def about(self) -> tuple[int, int, int | None]:
-        """(height, width, number of frames where it is known)."""
+        """(height, width, number of frames if known)."""
 
     def open(self) -> Generator[Tensor, None, None]:
-        """Frames (3,H,W) in [0, 1]; close the iterator where it is left early."""
+        """Frames (3,H,W) in [0, 1]; close the iterator when leaving it early."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class PackFrames:
 
 @dataclass(frozen=True)
 class DataClip:
-    """A clip, the independent source it was cut from, its frames, or why it cannot be used."""
+    """A clip: the independent source it was cut from, and its frames or why it is unusable."""
 
     name: str
     source: str
@@ -114,7 +114,7 @@ class DataClip:
 
 @dataclass(frozen=True)
 class DataSet:
-    """``layout`` says in words what was found where; ``has_truth``: whether clips have one."""
+    """``layout`` says in words what was found where; ``has_truth``: whether clips have it."""
 
     name: str
     layout: str
@@ -133,7 +133,7 @@ def find_dataset(
     ``kind``: what clips without a partner are: "truth", "lq", or "auto": low quality for VideoLQ,
     else truth. ``only``: names of clips, all where empty. ``sources``: a regular expression whose
     first group in a clip's name is its source. Raises :class:`InputError` where there is no clip,
-    :class:`OptionError` for a name or expression of no use.
+    :class:`OptionError` for an unusable name or expression.
     """
     if kind not in CLIP_KINDS:
         raise OptionError(
@@ -233,7 +233,7 @@ def _pack_clips(folder: Path, prefix: str) -> Iterator[DataClip]:
 
 
 def pack_sources(folder: Path, names: list[str]) -> list[str]:
-    """What each clip was cut from, as the pack's manifest has it; else every clip stands alone."""
+    """What each clip was cut from, by the pack's manifest; else each clip is its own source."""
     try:
         found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["clips"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -246,7 +246,7 @@ def pack_sources(folder: Path, names: list[str]) -> list[str]:
 
 
 def _folders_of_clips(folder: Path) -> DataSet | None:
-    """``GT/CLIP`` with ``LQ/CLIP``; or one of both."""
+    """``GT/CLIP`` with ``LQ/CLIP``, or only one of the two."""
     roots = [_named(folder, names) for names in (TRUTH_FOLDERS, LQ_FOLDERS)]
     roots = [None if root is None else _below(root) for root in roots]
     truth, lq = roots
@@ -296,7 +296,7 @@ def _clips_of_folders(folder: Path) -> DataSet | None:
 
 
 def _plain(folder: Path, kind: str) -> DataSet:
-    """A folder of clips, or one clip, which are all truth or all low quality."""
+    """A folder of clips, or one clip, all ground truth or all low quality."""
     is_set = folder.is_dir() and not _holds_frames(folder)
     clips = _clips_in(folder) if is_set else {folder.stem: FileFrames(folder)}
     if kind == "auto":
@@ -309,7 +309,7 @@ def _plain(folder: Path, kind: str) -> DataSet:
 
 
 def _named(folder: Path, names: Sequence[str]) -> Path | None:
-    """The folder's child with the most preferred of ``names``, in any case of letters."""
+    """The folder's child with the most preferred of ``names``, ignoring case."""
     children = {path.name.lower(): path for path in folder.iterdir() if path.is_dir()}
     return next((children[name] for name in names if name in children), None)
 

@@ -1,4 +1,4 @@
-"""Measure clips, pair after pair, and go on where one fails."""
+"""Measure clips, pair by pair, carrying on when one fails."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROFILE_FRAMES = 600
 class Profile:
     """One row of pixels of each clip over time: the usual way to show flicker.
 
-    The row is the middle one. ``pictures()``: by what it shows, uint8 (frames, W, 3).
+    The row is the middle one. ``pictures()``: keyed by what it shows, uint8 (frames, W, 3).
     """
 
     def __init__(self) -> None:
@@ -40,8 +40,8 @@ class Profile:
             if frame is None:
                 continue
             if name not in self._rows:
-                # Whole from the start: small rows kept one by one between frames that come and go
-                # would hold a gigabyte of freed memory in pieces.
+                # Allocated whole: small rows kept one by one between short-lived frames would
+                # fragment the heap and pin a gigabyte of freed memory.
                 self._rows[name] = np.empty((PROFILE_FRAMES, frame.shape[2], 3), np.uint8)
             row = frame[:, frame.shape[1] // 2].clamp(0, 1).mul(255).round()
             self._rows[name][self._seen] = row.T.byte().cpu().numpy()
@@ -53,7 +53,7 @@ class Profile:
 
 @dataclass
 class ClipResult:
-    """A pair's figures, or ``error``: why there are none."""
+    """A pair's figures, or ``error`` if there are none."""
 
     pair: Pair
     measured: Measured = field(default_factory=Measured)
@@ -79,7 +79,7 @@ class Evaluation:
 
     @property
     def totals(self) -> dict[str, float]:
-        """Mean over the clips that have a figure, every clip counting the same."""
+        """Mean over the clips that have a figure, all weighted equally."""
         found = {}
         for spec in self.specs:
             totals = [r.measured.totals for r in self.results if not r.error]
@@ -91,7 +91,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Step:
-    """How far an evaluation is: ``frame`` of ``num_frames`` of clip ``clip`` of ``num_clips``."""
+    """An evaluation's progress: ``frame`` of ``num_frames`` in ``clip`` of ``num_clips``."""
 
     name: str
     clip: int
@@ -132,7 +132,7 @@ def evaluate(
 
 
 def _measure_pair(result: ClipResult, ready: MetricSuite) -> Iterator[tuple[int, int | None]]:
-    """(frames done, frames in all) after each; fills ``result``."""
+    """Yield (frames done, total frames) after each; fills ``result``."""
     opened = open_pair(result.pair)
     result.size = (opened.restored.height, opened.restored.width)
     with frame_sets_of(opened) as frame_sets:
@@ -151,7 +151,7 @@ def _measure_pair(result: ClipResult, ready: MetricSuite) -> Iterator[tuple[int,
 
 
 def _watched(frame_sets: Iterator[FrameSet], result: ClipResult) -> Iterator[FrameSet]:
-    """The same frame_sets; the first frames and the profile are kept on the way."""
+    """Pass the frame_sets through, keeping the first frames and the profile."""
     for frame_set in frame_sets:
         if not result.frames:
             result.frames = {

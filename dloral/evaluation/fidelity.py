@@ -26,20 +26,20 @@ LUMA_TEXT = "BT.601 studio-range luma, 16 to 235 of 255 (MATLAB's rgb2ycbcr), no
 def luma(frame: Tensor) -> Tensor:
     """(3,H,W) in [0, 1] -> (1,H,W): BT.601 luma of studio range, 16 to 235 of 255.
 
-    The convention of MATLAB's rgb2ycbcr, in which super-resolution papers report.
+    The convention of MATLAB's rgb2ycbcr, which super-resolution papers use.
     """
     weights = frame.new_tensor(Y_WEIGHTS).view(3, 1, 1)
     return (frame * weights).sum(dim=0, keepdim=True) + Y_OFFSET
 
 
 def psnr(frame: Tensor, hq_frame: Tensor) -> float:
-    """PSNR in dB of (C,H,W) in [0, 1], all channels and pixels together; equal frames: 100."""
+    """PSNR in dB of (C,H,W) in [0, 1], over all channels and pixels; equal frames: 100."""
     error = (frame.double() - hq_frame.double()).square().mean().item()
     return CAP_DB if error <= 10 ** (-CAP_DB / 10) else -10 * float(np.log10(error))
 
 
 def ssim(frame: Tensor, hq_frame: Tensor) -> float:
-    """Mean SSIM of (C,H,W) in [0, 1], over channels and every place where the window fits.
+    """Mean SSIM of (C,H,W) in [0, 1], over channels and every position where the window fits.
 
     Window, constants and covariance are those of Wang et al. (2004): Gaussian 11 x 11, sigma 1.5,
     K = (0.01, 0.03). Frames smaller than the window give nan.
@@ -58,14 +58,14 @@ def ssim(frame: Tensor, hq_frame: Tensor) -> float:
 
 
 def _windowed(picture: Array) -> Array:
-    """The window's mean at every place where it fits."""
+    """The window's mean at every position where it fits."""
     kernel = cv2.getGaussianKernel(SSIM_SIDE, SSIM_SIGMA, cv2.CV_32F)
     edge = SSIM_SIDE // 2
     return cv2.sepFilter2D(picture, -1, kernel, kernel)[edge:-edge, edge:-edge]
 
 
 def as_array(frame: Tensor) -> Array:
-    """(C,H,W) -> (H,W,C), as OpenCV takes it."""
+    """(C,H,W) -> (H,W,C), as OpenCV expects."""
     return np.ascontiguousarray(frame.permute(1, 2, 0).float().cpu().numpy())
 
 
@@ -91,7 +91,7 @@ class Fidelity(Measure):
 
 
 def gradient_energy(frame: Tensor) -> float:
-    """Mean absolute difference of horizontal plus of vertical neighbours, of (C,H,W) in [0, 1]."""
+    """Mean absolute horizontal difference plus mean absolute vertical one of (C,H,W) in [0, 1]."""
     steps = [frame.diff(dim=axis).abs() for axis in (1, 2)]
     return sum(step.double().mean().item() for step in steps if step.numel())
 

@@ -1,16 +1,16 @@
-"""Regular patterns of 2, 4 and 8 pixels' period, which networks with pixel shuffles like to draw.
+"""Regular patterns with periods of 2, 4 and 8 pixels, which pixel shuffles tend to produce.
 
 A pattern that repeats every p pixels puts all of its power on single points of the picture's
-spectrum, at multiples of 1/p; a picture spreads its own smoothly. So the measure (our decision) is
+spectrum, at multiples of 1/p; a picture's own spreads smoothly. So the measure (our decision) is
 the power at those points over that of their neighbourhood, in dB: about 0 for a picture without a
 pattern; 20 means a hundred times the neighbourhood. Where there is a ground truth, its figure is
 subtracted, since blinds and tiles are pictures too.
 
-Both pictures are measured as finished ones, of 8 bits. The truth always is; of an output in floats
-a pattern of hundredths of a grey level would tower over a neighbourhood without rounding's noise.
+Both pictures are measured after rounding to 8 bits. The truth already is 8-bit; in a float output,
+a pattern of hundredths of a grey level would tower over surroundings free of rounding noise.
 
-On smooth ground a pattern that nobody can see stands out by many dB; how strong it is, in grey
-levels, is said by ``grid_level``, the root mean square of what stands out at all three periods.
+In smooth areas an invisible pattern can stand out by many dB; ``grid_level`` gives its strength in
+grey levels, as the root mean square of what stands out at all three periods.
 """
 
 import numpy as np
@@ -67,11 +67,11 @@ def _point_powers(power: Tensor, period: int) -> tuple[Tensor, Tensor, Tensor]:
     for row, column in _points(period):
         y, x = row * height // period, column * width // period
         at.append(power[y, x])
-        # Along the frequencies that the point has: beside an axis lies far more power than on it.
+        # Only along the point's own frequencies: there is far more power beside an axis than on it.
         near = [power[y, (x + offsets) % width]] if column else []
         near += [power[(y + offsets) % height, x]] if row else []
         around.append(torch.cat(near).mean())
-        # A wave is two points of the plane, of which one is in _points, unless it is its own twin.
+        # A wave is two points of the plane, one of them in _points, unless it is its own mirror.
         weights.append(1.0 if 2 * row % period == 0 and 2 * column % period == 0 else 2.0)
     return torch.stack(at), torch.stack(around), power.new_tensor(weights)
 

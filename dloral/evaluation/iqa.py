@@ -1,8 +1,8 @@
-"""Measures of other packages: LPIPS and DISTS by torchmetrics, MUSIQ, CLIP-IQA, MANIQA by pyiqa.
+"""Other packages' measures: LPIPS and DISTS by torchmetrics, MUSIQ, CLIP-IQA, MANIQA by pyiqa.
 
-Both are optional. torchmetrics (Apache 2.0) has the heads of LPIPS and DISTS with it, their trunks
-are torchvision's. pyiqa is under the PolyForm Noncommercial licence. Trunks and pyiqa's weights are
-fetched when they are first used; none of it comes with this project.
+Both are optional. torchmetrics (Apache 2.0) ships the heads of LPIPS and DISTS; their trunks are
+torchvision's. pyiqa is under the PolyForm Noncommercial licence. Trunks and pyiqa's weights are
+fetched on first use; none of it comes with this project.
 """
 
 from typing import Any
@@ -33,7 +33,7 @@ PYIQA_WEIGHTS = {
 class TorchMetric(Measure):
     """LPIPS (AlexNet) or DISTS (VGG16) by torchmetrics, frame by frame.
 
-    Raises :class:`WeightsError` where the package or the trunk's weights cannot be had.
+    Raises :class:`WeightsError` where the package or the trunk's weights are unavailable.
     """
 
     def __init__(self, spec: MetricSpec, device: str = "cpu") -> None:
@@ -71,7 +71,7 @@ class TorchMetric(Measure):
 class PyIQA(Measure):
     """One of pyiqa's measures, frame by frame; ``options`` go to ``pyiqa.create_metric``.
 
-    Raises :class:`WeightsError` where the package or its weights cannot be had.
+    Raises :class:`WeightsError` where the package or its weights are unavailable.
     """
 
     def __init__(self, spec: MetricSpec, device: str = "cpu", **options: Any) -> None:

@@ -1,9 +1,9 @@
-"""What a measure is, which there are, and how they look at a clip frame by frame.
+"""What a measure is, and how measures process a clip frame by frame.
 
 A measure sees a clip's frames in order, one :class:`FrameSet` at a time, and remembers at most a
-few of them, so clips of any length are measured in the same memory. For every frame it gives one
-value for each of its specs, or none where there is none to give (a temporal measure at frame 0).
-The figure of a clip is the mean over the frames that have a value.
+few of them, so memory does not grow with the clip's length. For every frame it gives one value for
+each of its specs, or none where there is none to give (a temporal measure at frame 0). A clip's
+figure is the mean over the frames that have a value.
 
 Frames are RGB in [0, 1], float32 (3,H,W), everywhere.
 """
@@ -31,8 +31,7 @@ class MetricSpec:
     """What is printed with a measure's figures.
 
     ``better``: "lower", "higher" or "near 1". ``scope``: what it compares with: "reference"
-    (cannot do without), "guide" (uses the reference, else the input, else the clip itself),
-    "alone".
+    (required), "guide" (uses the reference, else the input, else the clip itself), "alone".
     """
 
     name: str
@@ -52,14 +51,14 @@ class MetricSpec:
     largest alone would decide a difference of means."""
 
     def badness(self, value: float) -> float:
-        """Lower is better, whichever way the figure itself goes."""
+        """The value turned so that lower is better, whichever way the figure itself goes."""
         if self.better == "near 1":
             return abs(value - 1)
         return value if self.better == "lower" else -value
 
 
 class FrameSet(NamedTuple):
-    """One frame of each clip, (3,H,W), all of one size."""
+    """One frame of each clip, (3,H,W), all the same size."""
 
     restored: Tensor
     hq: Tensor | None = None
@@ -78,7 +77,7 @@ class FrameSet(NamedTuple):
 
 
 class Measure(ABC):
-    """One or more figures that are computed together."""
+    """One or more figures computed together."""
 
     specs: tuple[MetricSpec, ...]
 
@@ -93,7 +92,7 @@ class Measure(ABC):
 
 @dataclass
 class Measured:
-    """The figures of one clip: by spec name, a value a frame (None: none there) and the mean."""
+    """One clip's figures: by spec name, a value per frame (None if missing) and the mean."""
 
     frames: dict[str, list[float | None]] = field(default_factory=dict)
     conditions: dict[str, str] = field(default_factory=dict)
@@ -113,10 +112,10 @@ class Measured:
 def measure_steps(
     frame_sets: Iterable[FrameSet], measures: Iterable[Measure], every: int = 1
 ) -> Iterator[Measured]:
-    """Measure a clip; after each frame yields the same growing :class:`Measured`.
+    """Measure a clip, yielding the same growing :class:`Measured` after each frame.
 
-    Slow measures see every ``every``-th frame only, beginning with the first. The measures look at
-    a frame at the same time, each in a thread of its own.
+    Slow measures see only every ``every``-th frame, starting with the first. The measures process
+    a frame concurrently, each in its own thread.
     """
     measures = list(measures)
     measured = Measured({spec.name: [] for measure in measures for spec in measure.specs})

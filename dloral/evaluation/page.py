@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing beside it: tables, curves, pictures inside."""
+"""The report as one self-contained HTML page: tables, curves and pictures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PLOT = (320, 120)
 
 @dataclass(frozen=True)
 class Curve:
-    """A measure over a clip's frames: ``lines`` are SVG polylines, broken where there is none."""
+    """A measure over a clip's frames: ``lines`` are SVG polylines, broken at missing values."""
 
     spec: MetricSpec
     mean: str
@@ -42,7 +42,7 @@ class Curve:
 
 
 def template(name: str) -> Template:
-    """A template of this folder; text is escaped, unknown names are errors."""
+    """A template from this folder; text is escaped, unknown names are errors."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -73,7 +73,7 @@ def page(evaluation: Evaluation) -> str:
 
 
 def _best(specs: tuple[MetricSpec, ...], measured: list[ClipResult]) -> dict[str, str]:
-    """The clip with the best figure of each measure, where there are clips to choose from."""
+    """The clip with the best figure for each measure, where there is more than one clip."""
     found = {}
     for spec in specs:
         values = {r.pair.name: r.measured.totals.get(spec.name) for r in measured}
@@ -100,7 +100,7 @@ def _details(result: ClipResult, specs: tuple[MetricSpec, ...]) -> dict[str, obj
 
 
 def curve(spec: MetricSpec, values: list[float | None]) -> Curve:
-    """A measure's values a frame as SVG lines; at least two must be known."""
+    """A measure's per-frame values as SVG lines; at least two must be known."""
     known = [value for value in values if value is not None]
     low, high = min(known), max(known)
     span = high - low or 1.0
@@ -133,12 +133,12 @@ def curve(spec: MetricSpec, values: list[float | None]) -> Curve:
 
 
 def _tall(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A short clip's profile with every row repeated, so that there is something to see."""
+    """A short clip's profile with every row repeated, so that it is tall enough to see."""
     return np.repeat(rows, max(1, TALL // len(rows)), axis=0)
 
 
 def _jpeg(picture: NDArray[np.uint8]) -> str:
-    """A data address of (H,W,3), made smaller where it is wide."""
+    """A data URL of (H,W,3), scaled down where it is wide."""
     image = Image.fromarray(np.ascontiguousarray(picture))
     if image.width > WIDEST:
         image = image.resize((WIDEST, max(1, round(image.height * WIDEST / image.width))))

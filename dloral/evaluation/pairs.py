@@ -37,7 +37,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class OpenPair:
-    """A pair that was found fit: of one size and, as far as is known, one length."""
+    """A pair that passed the checks: same size and, as far as is known, same length."""
 
     restored: ClipInfo
     reference: ClipInfo | None
@@ -45,7 +45,7 @@ class OpenPair:
 
     @property
     def num_frames(self) -> int | None:
-        """None where no container says."""
+        """None where no container gives it."""
         clips = (self.restored, self.reference, self.lq)
         return next((clip.num_frames for clip in clips if clip and clip.num_frames), None)
 
@@ -53,10 +53,10 @@ class OpenPair:
 def find_pairs(
     restored: str | Path, reference: str | Path | None = None, lq: str | Path | None = None
 ) -> list[Pair]:
-    """One pair, or for a folder of clips one for each, matched by name without its ending.
+    """One pair, or one for each clip of a folder, matched by name without extension.
 
     A folder that holds pictures is a clip; one that holds clips (or folders of frames) is a set.
-    Raises InputError where a place does not exist or holds nothing.
+    Raises InputError where a path does not exist or holds nothing.
     """
     first = existing_path(restored)
     places = [None if place is None else existing_path(place) for place in (reference, lq)]
@@ -91,7 +91,7 @@ def _is_set(path: Path) -> bool:
 
 
 def clips_in(folder: Path) -> dict[str, Path]:
-    """Clips and folders of frames by name without ending, in order of name."""
+    """Clips and folders of frames by name without extension, in name order."""
     if not folder.is_dir():
         raise InputError(
             "{path} is one clip and not a folder of clips",
@@ -117,7 +117,7 @@ def clips_in(folder: Path) -> dict[str, Path]:
 
 
 def open_pair(pair: Pair) -> OpenPair:
-    """Look at a pair's files; InputError in one line where they do not fit together."""
+    """Inspect a pair's files; InputError in one line where they do not match."""
     if pair.missing:
         raise InputError(pair.missing)
     restored = probe(pair.restored)

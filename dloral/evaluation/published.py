@@ -1,6 +1,6 @@
 """What the paper's appendix publishes for its studies (arXiv 2506.15591, A.2).
 
-Figure A1 publishes curves; of its numbers only what the text says is here.
+Figure A1 publishes curves; only the numbers given in the text are here.
 """
 
 from collections.abc import Mapping

@@ -16,7 +16,7 @@ FORMAT = 1
 
 
 def markdown(evaluation: Evaluation) -> str:
-    """A table, a row a clip and their mean, what went wrong, and what each figure means."""
+    """A table (one row per clip, and the mean), what went wrong, and what each figure means."""
     specs = evaluation.specs
     measured = [result for result in evaluation.results if not result.error]
     heads = ["clip", "frames", *(f"{spec.title} {arrow(spec)}" for spec in specs)]
@@ -45,7 +45,7 @@ def row(cells: list[str]) -> str:
 
 
 def arrow(spec: MetricSpec) -> str:
-    """Which way is better, for the head of a column."""
+    """Which direction is better, for a column heading."""
     return {"higher": "↑", "lower": "↓"}.get(spec.better, "→1")
 
 
@@ -64,7 +64,7 @@ def explained(spec: MetricSpec) -> str:
 
 
 def conditions(evaluation: Evaluation) -> dict[str, str]:
-    """What the figures depend on beyond their specs, each once."""
+    """What the figures depend on besides their specs, each once."""
     found: dict[str, str] = {}
     for result in evaluation.results:
         for name, text in result.measured.conditions.items():
@@ -77,7 +77,7 @@ def conditions(evaluation: Evaluation) -> dict[str, str]:
 
 
 def as_dict(evaluation: Evaluation) -> dict[str, Any]:
-    """The report as JSON has it; figures that there are none of are null."""
+    """The report for JSON; missing figures are null."""
     return {
         "format": FORMAT,
         "measures": {
@@ -127,7 +127,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def write_reports(evaluation: Evaluation, paths: Iterable[Path]) -> OutputError | None:
-    """Every report that can be written; the first error, for one must not cost the others."""
+    """Write every report that can be written; return the first error, if any."""
     errors = []
     for path in paths:
         try:
@@ -138,7 +138,7 @@ def write_reports(evaluation: Evaluation, paths: Iterable[Path]) -> OutputError 
 
 
 def write_report(evaluation: Evaluation, path: Path) -> None:
-    """JSON, Markdown or HTML by the name's ending."""
+    """Write JSON, Markdown or HTML, by the file extension."""
     if path.suffix == ".json":
         write_json(path, as_dict(evaluation))
     elif path.suffix == ".md":

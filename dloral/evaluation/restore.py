@@ -1,7 +1,7 @@
 """Restore a clip by a method, measure it, and time it: what studies and benchmarks share.
 
-A method is a function from the frames of a small clip to its frames at the size that is wanted.
-Frames stream, so clips of any length take the same memory.
+A method is a function from a small clip's frames to its frames at the requested size.
+Frames are streamed, so memory does not grow with the clip's length.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ Restorer = Callable[[Iterable[Tensor], Size], Iterator[Tensor]]
 
 @dataclass(frozen=True)
 class Scales:
-    """How a model is run: scales of C-LoRA and D-LoRA, earlier frames that CFR looks at, and the
+    """How a model is run: scales of C-LoRA and D-LoRA, earlier frames that CFR uses, and the
     bicubic kernel of its input (torch or pil).
 
-    Raises :class:`OptionError` for what :class:`dloral.options.UpscaleOptions` does not take.
+    Raises :class:`OptionError` for values that :class:`dloral.options.UpscaleOptions` rejects.
     """
 
     consistency: float = 1.0
@@ -48,7 +48,7 @@ class Scales:
 
     @property
     def label(self) -> str:
-        """``c=1 d=0.5``, with the window and the bicubic where they are not the usual ones."""
+        """``c=1 d=0.5``, with the window and the bicubic kernel if they are not the defaults."""
         label = f"c={self.consistency:g} d={self.detail:g}"
         label += "" if self.window == 1 else f" w={self.window}"
         return label if self.bicubic == "torch" else f"{label} {self.bicubic}"
@@ -56,7 +56,7 @@ class Scales:
 
 @dataclass(frozen=True)
 class Restored:
-    """A clip's figures, seconds that restoring a frame took, and its last frames."""
+    """A clip's figures, seconds taken to restore a frame, and its last frames."""
 
     measured: Measured
     seconds: float
@@ -84,7 +84,7 @@ def model_restorer(pipe: FrameGenerator, scales: Scales) -> Restorer:
 
 
 def baseline_restorer(upscaler: Upscaler) -> Restorer:
-    """A baseline, frame by frame; brought to the size (area) where it enlarges more than asked."""
+    """A baseline, frame by frame; shrunk to the size (area) where it enlarges more than asked."""
 
     def restore(small_frames: Iterable[Tensor], size: Size) -> Iterator[Tensor]:
         for frame in small_frames:
@@ -97,12 +97,12 @@ def baseline_restorer(upscaler: Upscaler) -> Restorer:
 
 
 def bicubic(small_frames: Iterable[Tensor], size: Size) -> Iterator[Tensor]:
-    """The enlargement that everything is compared with, and the models' input."""
+    """The enlargement that everything is compared with, and the input of the models."""
     return (resize_bicubic(frame[None], *size)[0] for frame in small_frames)
 
 
 class Stopwatch:
-    """Time spent in one iterator, less what it spent in the one that it reads."""
+    """Time spent in one iterator, minus the time spent in the one it reads from."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -137,7 +137,7 @@ def restore_and_measure(
 ) -> Restored:
     """Restore ``small_frames`` (3,h,w) to ``size`` and measure them against ``hq_frames``.
 
-    Measures that need the input see it enlarged by bicubic. ``on_frame`` is shown every frame.
+    Measures that need the input see it enlarged by bicubic. ``on_frame`` gets every frame.
     Raises :class:`InputError` for a clip without frames, or clips of different lengths.
     """
     watch = Stopwatch()
@@ -149,7 +149,7 @@ def restore_and_measure(
             yield frame
 
     def enlarged() -> Iterator[Tensor]:
-        while waiting:  # in_step asks for the restored frame first, so its input is here
+        while waiting:  # in_step requests the restored frame first, so its input is already here
             yield resize_bicubic(waiting.popleft()[None], *size)[0]
 
     restored = (f.float() for f in watch.outer(restorer(watch.inner(remembered()), size)))

@@ -1,8 +1,8 @@
 """Means, intervals and paired differences over independent sources.
 
 Clips cut from one photograph or film are not independent, so they are averaged first: a *source*
-counts once, however many clips it gave. Intervals are Student's t over sources, two-sided.
-Values that are not finite (of a training that diverged) are left out of all of them.
+counts once, however many clips it gave. Intervals are two-sided Student's t over sources.
+Values that are not finite (from a training that diverged) are left out everywhere.
 """
 
 import math
@@ -23,10 +23,10 @@ POWER = 0.8
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over ``count`` sources; ``half_width``: of its interval, None of a single source.
+    """A mean over ``count`` sources; ``half_width``: of its interval, None for a single source.
 
-    ``p``: two-sided probability of a mean at least so far from 0 if the true mean were 0 (t test);
-    None of a single source. ``error``: the mean's standard error, with ``degrees`` of freedom.
+    ``p``: two-sided probability of a mean at least as far from 0 if the true mean were 0 (t test);
+    None for a single source. ``error``: the mean's standard error, with ``degrees`` of freedom.
     """
 
     mean: float
@@ -37,8 +37,8 @@ class Estimate:
     degrees: float | None = None
 
     def detectable(self, level: float) -> float | None:
-        """The true difference that a two-sided test at ``level`` sees with the chance POWER, from
-        the spread that was measured; None of a single source."""
+        """The true difference that a two-sided test at ``level`` detects with power POWER, given
+        the measured spread; None for a single source."""
         if self.error is None or self.degrees is None:
             return None
         edge = t_quantile(1 - level / 2, self.degrees)
@@ -51,7 +51,7 @@ class Estimate:
 
 
 def is_finite(value: float | None) -> TypeGuard[float]:
-    """Whether there is a number to reckon with. None is what NaN comes back as from our JSON."""
+    """Whether it is a usable number. None is how NaN comes back from our JSON."""
     return value is not None and math.isfinite(value)
 
 
@@ -64,7 +64,7 @@ def source_means(values: Mapping[str, float], sources: Mapping[str, str]) -> dic
 
 
 def estimate(values: Iterable[float]) -> Estimate | None:
-    """Of independent values, the finite ones alone; None where there are none."""
+    """The estimate from independent values, using only finite ones; None if there are none."""
     known = [value for value in values if is_finite(value)]
     if not known:
         return None
@@ -85,7 +85,7 @@ def _estimate(mean: float, error: float, degrees: float, count: int) -> Estimate
 
 
 def complete(values: Mapping[tuple[int, str], float]) -> dict[tuple[int, str], float]:
-    """Of values by (seed, source): the finite ones, of the sources that every seed has."""
+    """The finite ones of values by (seed, source), for sources that every seed has."""
     known = {place: value for place, value in values.items() if is_finite(value)}
     seeds = {seed for seed, _ in known}
     return {
@@ -96,13 +96,13 @@ def complete(values: Mapping[tuple[int, str], float]) -> dict[tuple[int, str], f
 
 
 def crossed_estimate(values: Mapping[tuple[int, str], float]) -> Estimate | None:
-    """The mean of values by (seed, source), for other seeds and other sources alike.
+    """The mean of values by (seed, source), generalising to other seeds and other sources.
 
     Values of one seed share its training and values of one source its picture, so they are not
     independent: the mean's variance is that of two crossed random effects, its degrees of freedom
-    Satterthwaite's. Where chance makes it smaller than what seeds alone or sources alone show, the
-    larger of these stands. Only what is :func:`complete` counts; with one seed or one source the
-    others are the sample. ``count``: of seeds. None where nothing is left.
+    Satterthwaite's. If by chance it is smaller than seeds alone or sources alone show, the larger
+    of those is used. Only :func:`complete` values count; with one seed or one source, the values
+    along the other factor are the sample. ``count``: of seeds. None where nothing is left.
     """
     values = complete(values)
     if not values:
@@ -126,8 +126,8 @@ def crossed_estimate(values: Mapping[tuple[int, str], float]) -> Estimate | None
 
 
 def paired_difference(first: Mapping[str, float], second: Mapping[str, float]) -> Estimate | None:
-    """``first - second`` over the sources that both have, where it is finite; None where there
-    are none."""
+    """``first - second`` over the sources that both have, where it is finite; None if there are
+    none."""
     return estimate(first[source] - second[source] for source in first if source in second)
 
 
@@ -159,7 +159,7 @@ def noncentral_t_tail(t: float, degrees: float, shift: float) -> float:
 @cache
 def t_quantile(probability: float, degrees: float) -> float:
     """The t with P(T <= t) = probability, for a probability from 0.5 to 1."""
-    # Newton's steps: the tail is convex, so from 0 they come from below and never go too far.
+    # Newton's method: the tail is convex, so steps from 0 approach from below, never overshooting.
     half = (degrees + 1) / 2
     scale = math.exp(math.lgamma(half) - math.lgamma(degrees / 2)) / math.sqrt(degrees * math.pi)
     t, step = 0.0, 1.0
@@ -171,7 +171,7 @@ def t_quantile(probability: float, degrees: float) -> float:
 
 
 def holm(probabilities: Sequence[float]) -> list[float]:
-    """p-values corrected for their number (Holm, 1979), in the order given."""
+    """p-values corrected for multiple comparisons (Holm, 1979), in the order given."""
     count = len(probabilities)
     corrected, least = [0.0] * count, 0.0
     for rank, index in enumerate(sorted(range(count), key=lambda i: probabilities[i])):

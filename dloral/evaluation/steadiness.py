@@ -1,4 +1,4 @@
-"""How steady a clip is in time: the warping error and flicker, along estimated motion.
+"""How steady a clip is over time: warping error and flicker, along estimated motion.
 
 **Warping error**, E*_warp. For every frame t > 0, with the motion from t to t-1 taken from the
 *guide* (the ground truth where there is one, else the input, else the clip itself)::
@@ -16,7 +16,7 @@ Published definitions differ (in range, mask, network, resolution), so all of th
 every figure.
 
 **Flicker** (our decision): how much the brightness of areas jumps along the motion. Over cells of
-16 x 16 pixels, the mean change of luma, ``x_t - sample(x_{t-1}, flow)``, less the same of the
+16 x 16 pixels, the mean change of luma, ``x_t - sample(x_{t-1}, flow)``, minus the same for the
 ground truth where there is one, so that real changes of light do not count; the mean of its
 absolute value over cells, in grey levels of 255. The warping error sees fine noise; this does not.
 """
@@ -51,20 +51,20 @@ class FlowEstimator(Protocol):
 
     @property
     def name(self) -> str:
-        """The method with the settings that its figures depend on."""
+        """The method, with the settings its figures depend on."""
 
     def __call__(self, current: Tensor, previous: Tensor) -> Tensor:
         """Frames (3,H,W) in [0, 1] -> flow_current_to_previous (2,H,W), (dx, dy) in pixels."""
 
 
 class DISFlow:
-    """Dense inverse search (Kroeger et al., ECCV 2016), as OpenCV has it; needs no weights."""
+    """Dense inverse search (Kroeger et al., ECCV 2016) from OpenCV; needs no weights."""
 
     def __init__(self) -> None:
         self._of_thread = threading.local()
 
     def _method(self) -> Any:
-        """OpenCV's estimator keeps its buffers, so that each thread needs one of its own."""
+        """One per thread, since OpenCV's estimator keeps its own buffers."""
         if not hasattr(self._of_thread, "method"):
             kind: Any = cv2.DISOpticalFlow
             preset = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
@@ -87,8 +87,8 @@ class DISFlow:
 class RAFTFlow:
     """RAFT (Teed & Deng, ECCV 2020), torchvision's large network, with weights from a file.
 
-    Frames are brought to a multiple of 8, in [-1, 1], 12 updates. Raises :class:`WeightsError`
-    where torchvision or the weights are missing.
+    Frame sides are made multiples of 8; values in [-1, 1], 12 updates. Raises
+    :class:`WeightsError` where torchvision or the weights are missing.
     """
 
     def __init__(self, weights: Path | None, device: str = "cpu") -> None:
@@ -116,7 +116,7 @@ class RAFTFlow:
         self.network: Any = raft_large(weights=None)
         try:
             self.network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
-        except Exception as error:  # damaged, not a state dict, or another network's
+        except Exception as error:  # damaged, not a state dict, or for another network
             raise WeightsError(
                 "{path} does not hold the weights of RAFT (large)",
                 remedy=f"get {RAFT_ADDRESS}",
@@ -148,8 +148,8 @@ def make_flow(kind: str, weights: str | None = None, device: str = "cpu") -> Flo
 def sample(previous: Tensor, flow_current_to_previous: Tensor) -> tuple[Tensor, Tensor]:
     """(``previous`` (C,H,W) where the flow (2,H,W) points, which pixels point inside (H,W)).
 
-    Bilinear, in pixel coordinates: whole displacements give the very values of ``previous``, which
-    torch's grid_sample, with its coordinates from -1 to 1, misses by rounding.
+    Bilinear, in pixel coordinates: whole displacements give exactly the values of ``previous``,
+    which torch's grid_sample, with its coordinates from -1 to 1, misses by rounding.
     """
     height, width = previous.shape[-2:]
     flow = flow_current_to_previous.to(previous.device, torch.float32)
@@ -196,7 +196,7 @@ def cell_changes(current: Tensor, aligned: Tensor, mask: Tensor) -> Tensor:
 
 
 class Steadiness(Measure):
-    """The warping error and flicker of a clip, from one estimate of the motion a frame."""
+    """The warping error and flicker of a clip, from one motion estimate per frame."""
 
     def __init__(
         self, specs: tuple[MetricSpec, ...], flow: FlowEstimator, on_restored: bool = False

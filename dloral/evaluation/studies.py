@@ -1,8 +1,8 @@
-"""The appendix's four studies: which variants each compares, and what the paper claims of them.
+"""The appendix's four studies: which variants each compares, and the paper's claims about them.
 
 Every variant is a configuration of ``dloral train`` and differs from the others in one setting.
-``study_plan`` says how long they train, ``study_training`` trains and measures them,
-``study_claims`` says what is seen, ``study_report`` and ``study_figures`` show it.
+``study_plan`` decides how long they train, ``study_training`` trains and measures them,
+``study_claims`` tests the claims, ``study_report`` and ``study_figures`` show the outcome.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ QUALITY = "quality"
 
 @dataclass(frozen=True)
 class Variant:
-    """``changes`` of the algorithm's settings; restored with these scales and this window.
-    ``share``: of the study's steps, for variants that train one of the two stages alone: as many
-    steps of it as the others."""
+    """``changes`` to the algorithm's settings; restored with these scales and this window.
+    ``share``: of the study's steps, for variants that train only one of the two stages, so that
+    they train it for as many steps as the others."""
 
     name: str
     title: str
@@ -40,10 +40,10 @@ class Variant:
 
 @dataclass(frozen=True)
 class Claim:
-    """By ``measure`` the paper has ``better`` ahead of ``worse``.
+    """The paper ranks ``better`` ahead of ``worse`` by ``measure``.
 
-    ``swings``: not of the last figures, but of how far the measure swings within a stage: at least
-    so many times as far for ``worse`` as for ``better`` (0: the last figures).
+    ``swings``: if above 0, the claim concerns not the last figures but how far the measure swings
+    within a stage: at least this many times as far for ``worse`` as for ``better``.
     """
 
     measure: str
@@ -54,9 +54,9 @@ class Claim:
 
 @dataclass(frozen=True)
 class Study:
-    """``seeds``: of each variant by default. ``windows``: with which every variant is restored, if
-    not with its own alone. ``points``: measurements within each stage, the last at its end; more
-    than one shows what swings within it. ``published``: by variant, the paper's figures
+    """``seeds``: per variant by default. ``windows``: those that every variant is restored with, if
+    not only with its own. ``points``: measurements within each stage, the last at its end; more
+    than one shows swings within it. ``published``: by variant, the paper's figures
     (``COLUMNS``)."""
 
     name: str

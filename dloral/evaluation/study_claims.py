@@ -1,11 +1,11 @@
-"""What a study's runs say of the paper's claims, and how surely.
+"""What a study's runs say about the paper's claims, and how surely.
 
-Differences of two variants are taken clip by clip and seed by seed; a claim is *seen* where the
-difference is in its direction with a p-value, corrected for the number of comparisons that the
-study plans (Holm, 1979), below 0.05. Else there is no difference that these runs show, and beside
-its interval stands the smallest one that they would have shown. One training each, or clips of one
-source, say nothing of others: they give no verdict. A swing has no figure of a clip, so its
-interval is over seeds alone.
+Differences between two variants are taken clip by clip and seed by seed; a claim is *seen* where
+the difference is in its direction with a p-value, corrected for the number of comparisons that the
+study plans (Holm, 1979), below 0.05. Otherwise these runs show no difference, and the smallest one
+that they would have shown is given beside the interval. One training each, or clips from a single
+source, do not generalise: they give no verdict. A swing has no per-clip figure, so its interval is
+over seeds alone.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ Found = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Verdict:
-    """``gain``: how far the claimed one is ahead, in the measure's unit; of swings, how far the
-    other's exceed so many times its own. ``first``, ``second``: the two variants' means, of the
-    same seeds and sources. ``p``: corrected. ``visible``: the smallest gain that would have been
-    seen four times of five. ``lacking``: why there is no p, else nothing."""
+    """``gain``: how far the claimed variant is ahead, in the measure's unit; for swings, how far
+    the other's exceed the claimed multiple of its own. ``first``, ``second``: the two variants'
+    means, over the same seeds and sources. ``p``: corrected. ``visible``: the smallest gain that
+    would be seen four times out of five. ``lacking``: why there is no p, else empty."""
 
     claim: Claim
     metric: str
@@ -67,7 +67,7 @@ class Verdict:
 
 
 def qualities(found: Found) -> list[str]:
-    """The measures that stand for quality: MUSIQ, or those that can be had instead."""
+    """The measures that stand for quality: MUSIQ, or those available instead."""
     for names in ((BEST_QUALITY,), OTHER_QUALITY, LAST_RESORT):
         if known := [name for name in names if name in found["metrics"]]:
             return known if names == OTHER_QUALITY else known[:1]
@@ -75,7 +75,7 @@ def qualities(found: Found) -> list[str]:
 
 
 def comparisons(study: Study, found: Found) -> list[tuple[Claim, str]]:
-    """Every claim with every measure that it is tested by, whether it has runs yet or not."""
+    """Every claim with every measure it is tested by, whether it has runs yet or not."""
     return [
         (claim, metric)
         for claim in study.claims
@@ -88,8 +88,8 @@ def verdicts(study: Study, found: Found) -> list[Verdict]:
     """One for every comparison that has runs of both variants, in the study's order."""
     planned = comparisons(study, found)
     compared = [_compared(found, claim, metric) for claim, metric in planned]
-    # What has no p yet counts as 1: else the first claims to have runs would be judged less
-    # strictly than they are once the study is whole.
+    # A missing p counts as 1: otherwise the first claims to have runs would be judged less
+    # strictly than once the study is complete.
     chances = [one.gain.p if one is not None else None for one in compared]
     corrected = holm([1.0 if p is None else p for p in chances])
     return [
@@ -112,9 +112,9 @@ def per_seed(found: Found, variant: str, metric: str) -> dict[int, float]:
 
 
 def swing(found: Found, run: Mapping[str, Any], metric: str) -> list[float]:
-    """Of a run's stages (fourths of a study's steps, whatever was trained in them): the largest
-    less the smallest finite measurement, that at the stage's beginning among them. NaN for a stage
-    that has none."""
+    """For each of a run's stages (quarters of a study's steps, whatever was trained in them), the
+    largest minus the smallest finite measurement, including the one at the stage's beginning. NaN
+    for a stage without any."""
     length, stages = found["steps"] // found["stages"], []
     for start in range(0, run["steps"], length):
         within = [
@@ -133,14 +133,14 @@ def swings(found: Found, variant: str, metric: str) -> dict[int, list[float]]:
 
 
 def later_swing(stages: list[float]) -> float:
-    """The mean of the stages after the first, in which everything is new to every variant; of
-    those that were measured, NaN where none was."""
+    """The mean over the measured stages after the first, in which everything is new to every
+    variant; NaN where none was measured."""
     known = [stage for stage in stages[1:] or stages if is_finite(stage)]
     return float(np.mean(known)) if known else float("nan")
 
 
 class _Compared(NamedTuple):
-    """The claimed one's mean, the other's, how far it is ahead; why there is no p, else nothing."""
+    """The claimed variant's mean, the other's, the gain, and why there is no p, else empty."""
 
     first: float
     second: float
@@ -149,12 +149,12 @@ class _Compared(NamedTuple):
 
 
 def _compared(found: Found, claim: Claim, metric: str) -> _Compared | None:
-    """None without runs of both."""
+    """The comparison for a claim; None without runs of both variants."""
     return (_swings_compared if claim.swings else _finals_compared)(found, claim, metric)
 
 
 def _swings_compared(found: Found, claim: Claim, metric: str) -> _Compared | None:
-    """Seed by seed."""
+    """Compared seed by seed."""
     first, second = (
         {seed: later_swing(stages) for seed, stages in swings(found, name, metric).items()}
         for name in (claim.better, claim.worse)
@@ -171,7 +171,7 @@ def _swings_compared(found: Found, claim: Claim, metric: str) -> _Compared | Non
 
 
 def _finals_compared(found: Found, claim: Claim, metric: str) -> _Compared | None:
-    """Source by source and seed by seed."""
+    """Compared source by source and seed by seed."""
     sign = 1 if METRIC_SPECS[metric].better == "higher" else -1
     figures = _paired_figures(found, claim, metric)
     gains = complete({place: sign * (ours - theirs) for place, (ours, theirs) in figures.items()})
@@ -184,15 +184,15 @@ def _finals_compared(found: Found, claim: Claim, metric: str) -> _Compared | Non
     elif len({source for _, source in gains}) == 1:
         lacking = "one source"
     if lacking:
-        gain = Estimate(gain.mean, None, 1, None)  # one says nothing of others
+        gain = Estimate(gain.mean, None, 1, None)  # a single one does not generalise
     return _Compared(*_means([figures[place] for place in gains]), gain, lacking)
 
 
 def _paired_figures(
     found: Found, claim: Claim, metric: str
 ) -> dict[tuple[int, str], tuple[float, float]]:
-    """(seed, source) -> the claimed one's figure and the other's: means over the clips of the
-    source that both have, so that a clip which one of them lacks counts for neither."""
+    """(seed, source) -> the claimed variant's figure and the other's: means over the source's
+    clips that both have, so that a clip missing from one counts for neither."""
     clips = {(run["variant"], run["seed"]): run["clips"] for run in found["runs"]}
     figures: dict[tuple[int, str], tuple[float, float]] = {}
     for seed in sorted({seed for _, seed in clips}):

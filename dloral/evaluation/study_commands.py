@@ -1,4 +1,4 @@
-"""``dloral study``: arguments of its commands, parsed. Importing costs nothing."""
+"""``dloral study``: argument parsing for its commands. Importing costs nothing."""
 
 import argparse
 import json
@@ -65,7 +65,7 @@ def _add_report(kinds: Commands) -> None:
 
 
 def _add_runs(parser: argparse.ArgumentParser) -> None:
-    """What the runs of a study are."""
+    """Add the options that define a study's runs."""
     add = parser.add_argument
     add("study", metavar="STUDY", help="strategies, branches, order or windows")
     add("--recipe", default="study", help="a configuration of `dloral train` (study)")
@@ -125,7 +125,7 @@ def _train(options: argparse.Namespace) -> None:
     from dloral.evaluation.study_training import train_study
 
     study, chosen = _study(options), _study_options(options)
-    check_can_draw()  # now, and not after hours of training
+    check_can_draw()  # now, not after hours of training
     if not (options.output / PLAN).is_file():
         _check_free(options, "give a new folder")
 

@@ -1,4 +1,4 @@
-"""A study's pictures: curves over the steps and in the plane (Figure A1), and a sheet of crops."""
+"""A study's figures: curves over the steps and in the plane (Figure A1), and a sheet of crops."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def check_can_draw() -> None:
 
 
 def draw_curves(study: Study, found: Found, target: Path) -> bool:
-    """A row for quality and one for the warping error over the steps, a column a variant, stages
-    shaded; beside them both measures against each other. False where neither was measured."""
+    """Draw a row for quality and one for the warping error over the steps, one column per variant,
+    stages shaded; beside them, one measure against the other. False where neither was measured."""
     names = [*qualities(found)[:1]]
     names += [name for name in ("warping_error",) if name in found["metrics"]]
     if not names:
@@ -92,7 +92,7 @@ def _plain(axis: Any) -> None:
 
 
 def _share_scale(axes: list[Any]) -> None:
-    """One scale for a measure, so that variants can be compared; its figures at the first alone."""
+    """Share one scale per measure, so that variants compare; tick labels only at the first."""
     low = min(axis.get_ylim()[0] for axis in axes)
     high = max(axis.get_ylim()[1] for axis in axes)
     for axis in axes:
@@ -110,7 +110,7 @@ def _by_step(runs: list[Any], name: str) -> Points:
 
 
 def _draw_runs(axis: Any, runs: list[Any], name: str, colour: str) -> None:
-    """Each seed thinly; their mean with its interval (t over seeds)."""
+    """Draw each seed thinly, and their mean with its interval (t over seeds)."""
     for run in runs:
         of_run = _by_step([run], name)
         axis.plot(list(of_run), [v[0] for v in of_run.values()], color=colour, alpha=0.25, lw=0.8)
@@ -135,8 +135,8 @@ def _shade(axis: Any, runs: list[Any], steps: int) -> None:
 
 
 def _draw_plane(axis: Any, study: Study, found: Found, names: list[str]) -> None:
-    """Each variant's way through the plane of both measures, the mean over seeds: from the small
-    dot to the large one, which has the last figures' intervals."""
+    """Draw each variant's path through the plane of both measures (mean over seeds), from the
+    small dot to the large one, which has the final figures' intervals."""
     for variant, colour in zip(study.variants, COLOURS, strict=False):
         runs = [run for run in found["runs"] if run["variant"] == variant.name]
         x, y = (_by_step(runs, name) for name in names)
@@ -163,8 +163,8 @@ def _draw_plane(axis: Any, study: Study, found: Found, names: list[str]) -> None
 
 
 def draw_sheet(study: Study, found: Found, out: Path) -> bool:
-    """``OUT/sheet.jpg``: crops of the input, every variant (its first seed that is done) and the
-    truth, labelled; False where there is nothing to show."""
+    """Write ``OUT/sheet.jpg``: labelled crops of the input, every variant (its first finished
+    seed) and the truth; False where there is nothing to show."""
     training = found["kind"] == "training"
     pictures = {}
     for variant in study.variants:

@@ -1,7 +1,7 @@
-"""Tables A1 and A3 on a model that is trained already: LoRA scales and windows at inference.
+"""Tables A1 and A3 on an already trained model: LoRA scales and windows at inference.
 
-The paper trains each row anew; its released checkpoint holds the weights of one, so here the rows
-are that model's own switches. The low-quality clips are enlarged four times and restored.
+The paper trains each row separately; its released checkpoint holds one set of weights, so here the
+rows are that model's own switches. The low-quality clips are enlarged four times and restored.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def measure_study(
     most_frames: int | None = None,
     face: Face = PYTHON,
 ) -> dict[str, Any]:
-    """Every variant on every clip of a folder; what was found, as ``OUT/study.json`` has it."""
+    """Run every variant on every clip of a folder; returns the content of ``OUT/study.json``."""
     if study.name not in SWITCHED:
         raise OptionError(
             "study {value} compares trainings, which no switch of a trained model tells apart",
@@ -116,11 +116,11 @@ def measure_study(
 def _means(
     measured: Mapping[str, Mapping[str, Measured]], failed: Mapping[str, str]
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """(a run for each variant, its final figures the means over clips; what they depend on)."""
+    """(a run per variant, with means over clips as its final figures; what they depend on)."""
     runs: list[dict[str, Any]] = []
     conditions: dict[str, str] = {}
     for name, by_pair in measured.items():
-        # A clip that failed by one variant is left out of all of them.
+        # A clip that failed with one variant is left out for all of them.
         kept = {pair: found for pair, found in by_pair.items() if pair not in failed}
         clips = {pair: found.totals for pair, found in kept.items()}
         final = means(clips)
@@ -136,7 +136,7 @@ def _measured(
     """(figures, the middle of the last frame: input and restored side by side)."""
     if pair.missing:
         raise InputError(pair.missing)
-    # The low-quality clip stands where evaluate has the restored one.
+    # The low-quality clip takes the place of evaluate's restored one.
     lq = FileFrames(pair.restored)
     hq = FileFrames(pair.reference) if pair.reference else None
     height, width, _ = lq.about()

@@ -1,4 +1,4 @@
-"""A study's held-out clips, measured in the same way for every run."""
+"""A study's held-out clips, measured the same way for every run."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ class HeldOutClips:
 
     @property
     def metrics(self) -> list[str]:
-        """Those that can be had."""
+        """The available ones."""
         return [spec.name for spec in self.suite.specs]
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what is restored and of what it is compared with."""
+        """SHA-256 of the clips to restore and of their ground truth."""
         found = hashlib.sha256(self.pack.lq.tobytes())
         found.update(self.pack.hq.tobytes())
         return found.hexdigest()
@@ -82,8 +82,8 @@ class HeldOutClips:
         shown: Path | None = None,
         most: int | None = None,
     ) -> Figures:
-        """What a model makes of the clips (the first ``most``); ``shown`` gets a picture of their
-        last frames, a row a clip: input, restored, truth."""
+        """A model's figures on the clips (the first ``most``); ``shown`` gets a picture of their
+        last frames, one row per clip: input, restored, truth."""
         figures: Figures = {}
         rows = []
         for index, name in enumerate(self.names[:most]):
@@ -98,7 +98,7 @@ class HeldOutClips:
         return figures
 
     def truth(self) -> Figures:
-        """The same of the ground truth itself: a perfect restoration's figures."""
+        """The same for the ground truth itself: a perfect restoration's figures."""
         figures = {}
         for index, name in enumerate(self.names):
             hq_frames, _ = self.pack.clip(index)
@@ -123,7 +123,7 @@ Frames = Iterator[Tensor]
 
 
 def means(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Over clips, of every measure; NaN where one of them is not finite (null, in our JSON)."""
+    """Means over clips for every measure; NaN where a value is not finite (null in our JSON)."""
     names = dict.fromkeys(name for one in figures.values() for name in one)
     return {
         name: float(np.mean([_number(one[name]) for one in figures.values() if name in one]))

@@ -1,8 +1,8 @@
 """How long a study's runs are, how they are configured, and how long they will take.
 
-All variants and seeds of a study train for the same number of steps (a variant of one stage alone
-for that stage's share), in four stages as in Figure A1, and are measured at the same steps. A plan
-is written down when a study begins; later calls keep to it.
+All variants and seeds of a study train for the same number of steps (a single-stage variant for
+that stage's share), in four stages as in Figure A1, and are measured at the same steps. The plan
+is written when a study begins; later calls keep to it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class StudyOptions:
     """``config``: what all variants share; ``held_out``: a pack that none of them trains on.
 
     ``steps``: of every run; None: as many as ``budget`` minutes for the whole study allow.
-    ``seeds``: of each variant; None: the study's own number. ``seed``: the first of them.
+    ``seeds``: per variant; None: the study's own number. ``seed``: the first of them.
     Raises :class:`OptionError`.
     """
 
@@ -99,7 +99,7 @@ class StudyOptions:
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds a step of training, and seconds for measuring all held-out clips once."""
+    """Seconds per training step, and seconds to measure all held-out clips once."""
 
     step: float
     measurement: float
@@ -107,7 +107,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Plan:
-    """What every call of one study keeps to; ``pace``: by variant, as timed at its beginning."""
+    """What every call of a study keeps to; ``pace``: by variant, as timed at the beginning."""
 
     steps: int
     seeds: tuple[int, ...]
@@ -115,7 +115,7 @@ class Plan:
     pace: Mapping[str, Pace]
 
     def seconds(self, study: Study, variant: Variant) -> float:
-        """What a run of a variant will take."""
+        """How long a run of a variant will take."""
         return run_seconds(study, variant, self.steps, self.pace[variant.name])
 
     def save(self, out: Path) -> None:
@@ -124,7 +124,7 @@ class Plan:
 
     @classmethod
     def load(cls, out: Path) -> Self | None:
-        """The plan of a folder, None where there is none; :class:`OptionError` for an old one."""
+        """The plan in a folder, None if there is none; :class:`OptionError` for an old one."""
         if not (out / PLAN).is_file():
             return None
         found = json.loads((out / PLAN).read_text(encoding="utf-8"))
@@ -145,11 +145,10 @@ def planned(
     held_out: HeldOutClips,
     tell: Callable[[str], None],
 ) -> Plan:
-    """The plan that ``out`` holds, or a new one, timed and kept.
+    """The plan in ``out``, or a new one, timed and saved.
 
-    The seeds of a plan are this call's and those that have runs; others that an earlier call meant
-    to train are taken back. Raises :class:`OptionError` where ``out`` holds a study with other
-    settings.
+    A plan's seeds are this call's and those that have runs; others that an earlier call planned
+    are dropped. Raises :class:`OptionError` where ``out`` holds a study with other settings.
     """
     kept, seeds = Plan.load(out), set(options.seeds_of(study))
     settings = _settings(study, options, held_out)
@@ -164,12 +163,12 @@ def planned(
 
 
 def run_folder(out: Path, variant: Variant, seed: int) -> Path:
-    """Where a run lies."""
+    """The folder of a run."""
     return out / "runs" / f"{variant.name}-{seed}"
 
 
 def begun_seeds(study: Study, out: Path) -> set[int]:
-    """Seeds of which some variant has a run in ``out``, finished or not."""
+    """Seeds for which some variant has a run in ``out``, finished or not."""
     return {
         int(seed)
         for variant in study.variants
@@ -181,9 +180,9 @@ def begun_seeds(study: Study, out: Path) -> set[int]:
 def timed(
     study: Study, options: StudyOptions, held_out: HeldOutClips, tell: Callable[[str], None]
 ) -> Plan:
-    """A few steps of every variant and a measurement of one clip; from them the plan.
+    """Time a few steps of every variant and a measurement of one clip; return the plan.
 
-    Raises :class:`OptionError` for a budget that is too small for the shortest runs.
+    Raises :class:`OptionError` for a budget too small for the shortest runs.
     """
     pace = {}
     for variant in study.variants:
@@ -201,7 +200,7 @@ def timed(
 
 
 def told(study: Study, plan: Plan) -> list[str]:
-    """How long all runs of a plan will take, in lines."""
+    """How long all runs of a plan will take, as lines of text."""
     lines = []
     for variant in study.variants:
         pace = plan.pace[variant.name]
@@ -234,7 +233,7 @@ def configured(
         seed=seed,
         warmup_steps=min(base.loop.warmup_steps, stage // 4),
         decay_steps=0,
-        # an average over more than a stage would hide the stages
+        # an average longer than a stage would hide the stages
         ema=min(base.loop.ema, 1 - 10 / max(stage, 11)),
         evaluate_every=_interval(steps, study.points),
         checkpoint_every=quarter,
@@ -244,18 +243,18 @@ def configured(
 
 
 def steps_of(variant: Variant, steps: int) -> int:
-    """Of a study's ``steps``, those that a variant trains."""
+    """How many of a study's ``steps`` a variant trains."""
     return max(1, round(variant.share * steps))
 
 
 def whole_steps(steps: int) -> int:
-    """Rounded down, so that all stages are as long as each other and measured at their ends."""
+    """Rounded down, so that all stages are equally long and measured at their ends."""
     unit = STAGES * QUARTERS if steps >= STAGES * QUARTERS else STAGES
     return max(unit, steps // unit * unit)
 
 
 def run_seconds(study: Study, variant: Variant, steps: int, pace: Pace) -> float:
-    """What a run takes: its steps, the measurements along it, and those at its end."""
+    """How long a run takes: its steps, the measurements along the way and those at its end."""
     trained = steps_of(variant, steps)
     along = math.ceil(trained / _interval(steps, study.points))
     measurements = along + max(1, len(study.windows))
@@ -271,12 +270,12 @@ def duration(seconds: float) -> str:
 
 
 def _interval(steps: int, points: int) -> int:
-    """Steps from one point of a stage to the next, with ``points`` in each."""
+    """Steps from one measurement to the next, with ``points`` per stage."""
     return max(1, steps // STAGES // points)
 
 
 def _budgeted(study: Study, pace: Mapping[str, Pace], budget: float, seeds: int) -> int:
-    """Steps of a run, so that ``seeds`` runs of every variant fit into ``budget`` minutes.
+    """Steps per run, so that ``seeds`` runs of every variant fit into ``budget`` minutes.
 
     Raises :class:`OptionError` where the shortest runs do not.
     """
@@ -308,17 +307,17 @@ def _fitting(study: Study, pace: Mapping[str, Pace], seconds: float) -> int | No
 
 
 def _seconds_of_each(study: Study, pace: Mapping[str, Pace], steps: int) -> float:
-    """What one run of every variant takes."""
+    """How long one run of every variant takes."""
     return sum(run_seconds(study, one, steps, pace[one.name]) for one in study.variants)
 
 
 def _timed_config(study: Study, variant: Variant, config: TrainConfig) -> TrainConfig:
-    """A few steps of a variant. Nothing is written between them: a real run does that so seldom
-    that it would be charged many times over."""
+    """A few steps of a variant. Nothing is written between them: a real run writes so seldom that
+    the cost would be counted many times over."""
     config = replace(configured(config, study, variant, TIMED_STEPS, 0), save_pipeline=False)
     return replace(
         config,
-        # one step a stage; a variant of one stage alone is timed for as long
+        # one step per stage; a single-stage variant is timed for as long
         algorithm=replace(
             config.algorithm,
             schedule=replace(config.algorithm.schedule, consistency_steps=1, enhancement_steps=1),
@@ -356,7 +355,7 @@ def _pace(study: Study, variant: Variant, config: TrainConfig, held_out: HeldOut
 
 
 def _settings(study: Study, options: StudyOptions, held_out: HeldOutClips) -> dict[str, str]:
-    """What must not change between two calls of one study, as text by name."""
+    """What must not change between calls of a study, as text by name."""
     # settings_of leaves the loop to each run's own checkpoints, which other runs do not see
     loop = {
         name: value
@@ -394,5 +393,5 @@ def _check(out: Path, kept: Plan, settings: Mapping[str, str], steps: int | None
 
 
 def opened_clips(options: StudyOptions, face: Face = PYTHON) -> HeldOutClips:
-    """The held-out pack, with the measures that can be had."""
+    """The held-out pack, with the available measures."""
     return HeldOutClips(options.held_out, options.metrics, face)

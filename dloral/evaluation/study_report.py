@@ -1,4 +1,4 @@
-"""A study's outcome: Markdown with the paper's numbers beside, curves, a sheet, JSON."""
+"""A study's outcome: Markdown with the paper's numbers alongside, curves, a sheet, JSON."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ EXCESS = "warping_error"
 
 
 def write_study(study: Study, found: dict[str, Any], out: Path, command: str) -> Path:
-    """``OUT/study.json``, ``README.md``, ``curves.png`` and ``sheet.jpg``, the pictures where there
-    is something to draw; returns the README.
+    """Write ``OUT/study.json``, ``README.md``, ``curves.png`` and ``sheet.jpg``, the pictures only
+    if there is something to draw; returns the README.
 
-    ``found``: of the runs that are done, all of them or not.
+    ``found``: from the finished runs, whether all of them or not.
     """
     write_json(out / "study.json", {**found, "command": command})
     training = found["kind"] == "training"
@@ -86,7 +86,7 @@ def _about(study: Study, found: Found) -> str:
 
 
 def left_out(study: Study, found: Found) -> list[str]:
-    """Runs with figures that are not finite, which no mean and no claim counts."""
+    """Runs with figures that are not finite, which count in no mean and no claim."""
     lines = []
     for run in found["runs"]:
         names = [name for name, value in run["final"].items() if not is_finite(value)]
@@ -125,7 +125,7 @@ def table(study: Study, found: Found) -> str:
 
 
 def spread(metric: str, values: Iterable[float]) -> str:
-    """A mean and its interval, as it is printed."""
+    """A mean and its interval, as printed."""
     spec, found = METRIC_SPECS[metric], estimate(values)
     if found is None:
         return "–"
@@ -134,7 +134,7 @@ def spread(metric: str, values: Iterable[float]) -> str:
 
 
 def claims_section(study: Study, found: Found) -> list[str]:
-    """Of every ordering that the paper claims, whether it is seen here, and how surely."""
+    """Whether each ordering that the paper claims is seen here, and how surely."""
     said = verdicts(study, found)
     if not said:
         return []
@@ -205,7 +205,7 @@ def swings_section(study: Study, found: Found) -> list[str]:
 
 
 def windows_section(study: Study, found: Found) -> list[str]:
-    """What was trained with one window, restored with each of them."""
+    """Models trained with one window, restored with each of the windows."""
     if not study.windows:
         return []
     parts = ["## Trained with one window, restored with another"]

@@ -1,6 +1,6 @@
-"""Train and measure a study, run by run; what is done is kept and can be reported at any time.
+"""Train and measure a study, run by run; finished work is kept and can be reported at any time.
 
-A run lies in ``OUT/runs/VARIANT-SEED``. It goes on from its checkpoint after any kind of stop, and
+A run lives in ``OUT/runs/VARIANT-SEED``. It resumes from its checkpoint after any kind of stop, and
 once it is trained its model (``pipeline``) is measured clip by clip into ``result.json``.
 """
 
@@ -48,11 +48,11 @@ def train_study(
     face: Face = PYTHON,
     on_run: Callable[[Found], None] = lambda _found: None,
 ) -> Found:
-    """Train and measure every variant and seed that ``out`` has no result of.
+    """Train and measure every variant and seed that ``out`` has no result for.
 
-    How long that will take is told first. ``on_run`` is given what there is after each run, as
-    :func:`gathered` returns it; what it raises is told, and the study goes on. A stop (Ctrl-C,
-    SIGTERM) is a :class:`CancelledError` or a ``KeyboardInterrupt``; the same call goes on.
+    How long that will take is reported first. After each run ``on_run`` gets the results so far, as
+    :func:`gathered` returns them; what it raises is reported, and the study continues. A stop is a
+    :class:`CancelledError` or a ``KeyboardInterrupt`` (Ctrl-C, SIGTERM); the same call resumes.
     """
     held_out = opened_clips(options, face)
     for name, why in held_out.suite.unavailable.items():
@@ -79,19 +79,19 @@ def train_study(
         _run(study, variant, seed, plan, options.config, held_out, run_folder(out, variant, seed))
         try:
             on_run(gathered(study, out))
-        except Exception as error:  # hours of training must not end for a report
+        except Exception as error:  # a failed report must not end hours of training
             why = error.render(face) if isinstance(error, DLoRALError) else repr(error)
             tell(f"the report after this run could not be made ({why}); the run itself is kept")
     return gathered(study, out)
 
 
 def gathered(study: Study, out: Path) -> Found:
-    """What the runs that are done have found, as ``OUT/study.json`` has it.
+    """The results of the finished runs, as stored in ``OUT/study.json``.
 
     Raises :class:`OptionError` for a folder that holds no run of this study.
     """
     plan = Plan.load(out)
-    if plan is not None:  # another call, on other seeds, may have taken these back meanwhile
+    if plan is not None:  # another call, with other seeds, may have dropped these meanwhile
         plan = replace(plan, seeds=tuple(sorted({*plan.seeds, *begun_seeds(study, out)})))
     runs = [] if plan is None else _results(study, plan, out)
     if plan is None or not runs or not (out / HELD_OUT).is_file():
@@ -142,7 +142,7 @@ def _run(
 
     def measure(pipe: DLoRALPipeline) -> dict[str, float]:
         figures = means(held_out.measured(pipe, variant.scales))
-        pipe.unet.unmerge()  # the training goes on with live LoRAs
+        pipe.unet.unmerge()  # training continues with live LoRAs
         return figures
 
     trained = run_training(config, run, measure=measure)
@@ -172,20 +172,20 @@ def _log(run: Path) -> list[Found]:
 
 
 def _points(run: Path) -> list[Found]:
-    """Figures along the run. What one that went on logged again counts as it was then."""
+    """Figures along the run. Where a resumed run logged a step again, the later entry counts."""
     points = {entry["step"]: entry["held_out"] for entry in _log(run) if "held_out" in entry}
     return [{"step": step, **points[step]} for step in sorted(points)]
 
 
 def _seconds(run: Path) -> float:
-    """Of training and measuring on the way; the log's clock starts anew where a run goes on."""
+    """Seconds of training and measuring on the way; the log's clock restarts on resuming."""
     times = [entry["seconds"] for entry in _log(run) if "seconds" in entry]
     ends = [now for now, later in zip(times, [*times[1:], -1.0], strict=True) if later < now]
     return float(sum(ends))
 
 
 def _stages(config: TrainConfig) -> list[list[Any]]:
-    """[stage, the step before its first], in their order."""
+    """[stage, the step before its first], in order."""
     schedule, steps = config.algorithm.plan(), config.loop.steps
     stages = [schedule.stage_at(step) for step in range(1, steps + 1)]
     return [[stages[i], i] for i in range(steps) if not i or stages[i] != stages[i - 1]]

@@ -1,9 +1,9 @@
-"""torchvision beside a torch that its wheel was not built for.
+"""torchvision with a torch that its wheel was not built for.
 
-PyPI's torchvision is built for PyPI's torch. Beside a CPU build of torch its compiled operators do
-not load, and its import stops at two of them, for which it registers shapes. No measure uses them,
+PyPI's torchvision is built for PyPI's torch. With a CPU build of torch its compiled operators do
+not load, and its import fails at two of them, for which it registers shapes. No measure uses them,
 so declaring them is enough (our decision). transformers imports whichever torchvision it finds, so
-that the declaration has to come before it; nothing of ours but measures needs torchvision.
+the declaration has to come first; only our measures need torchvision.
 """
 
 import importlib
@@ -21,14 +21,14 @@ _declared: list[torch.library.Library] = []  # a declaration lasts as long as it
 
 
 def make_torchvision_importable() -> None:
-    """Where torchvision is installed, see to it that transformers can import it; call it first."""
+    """Make sure that transformers can import torchvision, if installed; call this first."""
     if find_spec("torchvision") is not None:
         with suppress(ImportError):
             import_torchvision()
 
 
 def import_torchvision() -> None:
-    """Import torchvision, if need be without its operators; raises ``ImportError`` without it."""
+    """Import torchvision, if need be without its operators; ``ImportError`` if not installed."""
     try:
         importlib.import_module("torchvision")
     except RuntimeError as error:

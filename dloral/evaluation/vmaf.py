@@ -1,7 +1,7 @@
 """VMAF, by the FFmpeg that imageio-ffmpeg ships, on the files themselves.
 
-FFmpeg reads both clips, so that VMAF sees the very luma that is stored; frames are paired by their
-number, whatever their times say. The same by hand::
+FFmpeg reads both clips, so that VMAF sees exactly the stored luma; frames are paired by number,
+whatever their timestamps. The same by hand::
 
     ffmpeg -i RESTORED -i REFERENCE -lavfi "[0:v]settb=AVTB,setpts=N/TB/25,format=yuv420p[a];
         [1:v]settb=AVTB,setpts=N/TB/25,format=yuv420p[b];
@@ -47,7 +47,7 @@ def find_ffmpeg() -> str:
 
 
 def vmaf(restored: ClipInfo, reference: ClipInfo) -> list[float]:
-    """VMAF (0 to 100) of every frame; both clips must be of one size.
+    """VMAF (0 to 100) of every frame; both clips must have the same size.
 
     Raises InputError where FFmpeg cannot read one.
     """
@@ -76,7 +76,7 @@ def vmaf(restored: ClipInfo, reference: ClipInfo) -> list[float]:
 
 
 def _input_of(clip: ClipInfo, list_file: Path) -> list[str]:
-    """FFmpeg's arguments that read a clip; a folder is read through a list of its frames."""
+    """FFmpeg's arguments to read a clip; a folder is read through a list of its frames."""
     if clip.kind != "folder":
         whitelist = [] if clip.kind == "image" else ["-format_whitelist", FORMATS]
         return [*whitelist, "-protocol_whitelist", "file", "-i", f"file:{clip.path.resolve()}"]

@@ -1,4 +1,4 @@
-"""The forms that a clip in memory may have, in and out."""
+"""The forms that a clip in memory may take, in and out."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -38,12 +38,12 @@ def _as_tensor(picture: Any) -> Tensor:
         return picture
     if isinstance(picture, Image.Image):
         picture = picture.convert("RGB")
-    # A copy where it must be one: arrays of pictures are often read-only or flipped views.
+    # Copied where necessary: arrays of pictures are often read-only or flipped views.
     return torch.from_numpy(np.require(picture, requirements=["C", "W"]))
 
 
 def as_bytes(frame: Tensor) -> np.ndarray:
-    """A frame (3,H,W) in [0, 1], on any device, as uint8 (H,W,3); what lies beyond is cut off."""
+    """A frame (3,H,W) in [0, 1], on any device, as uint8 (H,W,3); values outside are clipped."""
     codes = frame.float().clamp(0, 1).mul(255).round().byte()
     return codes.permute(1, 2, 0).contiguous().cpu().numpy()
 

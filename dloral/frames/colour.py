@@ -33,15 +33,15 @@ def match_mean_and_std(restored_frames: Tensor, lq_frames: Tensor) -> Tensor:
 
 
 def _mean_and_std(frames: Tensor) -> tuple[Tensor, Tensor]:
-    # correction=0, for a frame of one pixel has no unbiased variance; in the ratio both are one.
+    # correction=0: a one-pixel frame has no unbiased variance, and in the ratio it cancels.
     variance, mean = torch.var_mean(frames, dim=(-2, -1), correction=0, keepdim=True)
     return mean, (variance + 1e-5).sqrt()
 
 
 def match_low_frequencies(restored_frames: Tensor, lq_frames: Tensor) -> Tensor:
-    """Keep the restored frame's detail, take everything coarser from the input.
+    """Keep the restored frame's detail; take everything coarser from the input.
 
-    An undecimated wavelet of five levels; its low pass is all that has to be exchanged.
+    An undecimated wavelet of five levels; only its low pass needs to be exchanged.
     """
     return low_pass(lq_frames - restored_frames).add_(restored_frames)
 
@@ -50,11 +50,11 @@ def low_pass(frames: Tensor) -> Tensor:
     """What five levels of the kernel [1, 2, 1] / 4 at 1, 2, 4, 8 and 16 pixels leave of frames
     (T,3,H,W), the border repeated at each level.
 
-    What they leave is so smooth that every fourth pixel is enough: two levels are computed there
-    alone, the others on that reduced picture, and it is enlarged again. It differs from
-    all levels at full size by 1e-4 in the mean and at most 2e-3 at a border, for differences of
-    about 0.1 (tested), except in small
-    pictures, where borders are everywhere: those get all levels at full size.
+    The result is so smooth that every fourth pixel is enough: two levels are computed only there,
+    the others on that reduced picture, which is then enlarged again. It differs from all levels at
+    full size by 1e-4 in the mean and at most 2e-3 at a border, for differences of about 0.1
+    (tested), except in small pictures, where borders are everywhere: those get all levels at full
+    size.
     """
     height, width = frames.shape[-2:]
     if min(height, width) < SMALL or frames.requires_grad:

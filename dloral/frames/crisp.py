@@ -1,4 +1,4 @@
-"""Crisper edges without halos, and smoother flat ground: how a restored frame is finished, and what
+"""Crisper edges without halos, and smoother flat areas: the finish of a restored frame, and what
 D-LoRA is taught (our decision; judged blind, docs/decisions.md)."""
 
 from collections.abc import Callable
@@ -24,8 +24,8 @@ FULL_CRISPNESS_SCALE = 4.0
 
 
 def crispness_at(enlarged: float) -> float:
-    """How much of it suits frames that were enlarged so many times: all from 4 on, none where they
-    were not, for their detail is as fine as the pixels that it looks at (our decision)."""
+    """How much crispness suits frames enlarged by this factor: all from 4 on, none if not enlarged,
+    since their detail is then as fine as the pixels that it works on (our decision)."""
     return min(1.0, max(0.0, (enlarged - 1) / (FULL_CRISPNESS_SCALE - 1)))
 
 
@@ -33,10 +33,10 @@ def crisp(frames: Tensor, amount: float = 1.0) -> Tensor:
     """Frames (B,3,H,W), clamped to [0, 1], with crisper edges and smoother flat ground.
 
     Unsharp masking (two 5 x 5 means, a standard deviation of 2 pixels) makes an edge steeper and
-    sets halos beside it; here no value leaves the span of the 5 x 5 pixels around it, so there are
-    none. On flat ground it would make a faint mesh stronger, so there the mean takes its place.
+    adds halos beside it; here no value leaves the range of the 5 x 5 pixels around it, so there are
+    none. In flat areas it would amplify a faint mesh, so there the mean takes its place.
 
-    ``amount`` is that of unsharp masking from 1 on; below, a share of the change at 1.
+    ``amount`` from 1 on is that of unsharp masking; below 1, a share of the change at 1.
     """
     frames = frames.clamp(0, 1)
     padded = F.pad(frames, (REACH,) * 4, mode="replicate")
@@ -77,9 +77,9 @@ def _mean(frames: Tensor, side: int) -> Tensor:
 
 
 def _sliding(frames: Tensor, side: int, joined: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """``joined`` of all pixels in each square of ``side``, a power of two and one more.
+    """``joined`` over all pixels in each square of ``side``, a power of two plus one.
 
-    By doubling: of 9 in a row 2, 4, 8, and the ninth. torch's pooling takes one at a time.
+    By doubling: for 9 in a row, 2, 4, 8, then the ninth. torch's pooling takes one at a time.
     """
     for dim in (-1, -2):
         found, reached = frames, 1
@@ -90,6 +90,6 @@ def _sliding(frames: Tensor, side: int, joined: Callable[[Tensor, Tensor], Tenso
 
 
 def _shifted(first: Tensor, second: Tensor, by: int, dim: int) -> tuple[Tensor, Tensor]:
-    """Where ``second``, moved back by so many pixels, still has some: both."""
+    """Both, cropped to where they overlap once ``second`` is moved back by ``by`` pixels."""
     length = second.shape[dim] - by
     return first.narrow(dim, 0, length), second.narrow(dim, by, length)

@@ -22,7 +22,7 @@ def resize_bicubic(frames: Tensor, height: int, width: int, kernel: str = "torch
     """Bicubic, pixel centres kept, clamped to [0, 1]; ``kernel``: one of :data:`BICUBICS`.
 
     torch's is both the generator's input and the enlargement every result is compared with. It has
-    no antialiasing; Pillow's has, which counts where a frame becomes smaller.
+    no antialiasing; Pillow's does, which matters when a frame is shrunk.
     """
     if frames.shape[-2:] == (height, width):
         return frames
@@ -37,15 +37,15 @@ def resize_bicubic(frames: Tensor, height: int, width: int, kernel: str = "torch
 
 
 def enlargement(small: tuple[int, int], large: tuple[int, int]) -> float:
-    """How many times the sides of a frame grow, in the (geometric) mean of both."""
+    """The factor by which a frame's sides grow, as the (geometric) mean of both."""
     return math.sqrt(math.prod(large) / math.prod(small))
 
 
 def resize_bicubic_part(
     frames: Tensor, height: int, width: int, rows: tuple[int, int], columns: tuple[int, int]
 ) -> Tensor:
-    """The rows from ``rows[0]`` to before ``rows[1]``, and such columns, of what
-    :func:`resize_bicubic` gives, to 1e-5, without the rest: it takes memory for the part alone."""
+    """The rows from ``rows[0]`` to before ``rows[1]``, and columns likewise, of the result of
+    :func:`resize_bicubic`, to within 1e-5; it takes memory for that part alone."""
     if (rows, columns) == ((0, height), (0, width)):
         return resize_bicubic(frames, height, width)
     if frames.shape[-2:] != (height, width):
@@ -72,7 +72,7 @@ def _resized(frames: Tensor, axis: int, size: int, first: int, end: int) -> Tens
 
 
 def _cubic(distance: Tensor, a: float = -0.75) -> Tensor:
-    """Keys' kernel of a distance from 0 to 2."""
+    """Keys' kernel at distances from 0 to 2."""
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
     return torch.where(distance <= 1, near, far)

@@ -10,7 +10,7 @@ a flash of part of the picture stay below; most cuts are at three times that."""
 
 
 class CutDetector:
-    """Is shown a clip frame by frame and says where a scene begins."""
+    """Takes a clip frame by frame and reports where a scene begins."""
 
     def __init__(self) -> None:
         self._before: Tensor | None = None

@@ -10,7 +10,7 @@ from dloral.frames.clips import as_frames
 
 
 class Waiting:
-    """Frames that were read and not yet restored, each with its prompt; read when needed."""
+    """Frames read but not yet restored, each with its prompt; more are read when needed."""
 
     def __init__(self, frames: Iterable[Tensor], prompt: str | Iterable[str]) -> None:
         prompts = repeat(prompt) if isinstance(prompt, str) else iter(prompt)
@@ -18,12 +18,12 @@ class Waiting:
         self._pairs: deque[tuple[Tensor, str]] = deque()
 
     def fill(self, most: int) -> bool:
-        """Read until ``most`` are here, as far as there are any; whether one is."""
+        """Read until ``most`` are waiting or none are left; returns whether any is waiting."""
         self._pairs.extend(islice(self._source, max(0, most - len(self._pairs))))
         return bool(self._pairs)
 
     def frames(self, most: int) -> Tensor:
-        """The first ``most`` of those that are here: float (B,3,H,W) in [0, 1]."""
+        """The first ``most`` waiting frames: float (B,3,H,W) in [0, 1]."""
         return as_frames([frame for frame, _ in islice(self._pairs, most)])
 
     def prompts(self, most: int) -> list[str]:

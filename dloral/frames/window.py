@@ -1,4 +1,4 @@
-"""The window: what the frames before a frame leave behind for it."""
+"""The window: what a frame needs from the frames before it."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ class Window:
         self._frames: deque[_Remembered] = deque(maxlen=size)
 
     def copy(self) -> Self:
-        """One that goes its own way; the tensors are shared."""
+        """An independent window; the tensors are shared."""
         other = type(self)(self._frames.maxlen or 0)
         other._frames.extend(self._frames)
         return other
 
     def remember(self, lq_latents: Tensor, small_frames: Tensor) -> None:
-        """Take in frames that nothing is asked of: (B,C,h,w) and (B,3,h,w)."""
+        """Add frames without recalling anything: (B,C,h,w) and (B,3,h,w)."""
         pairs = zip(lq_latents, small_frames, strict=True)
         self._frames.extend(_Remembered(*pair) for pair in pairs)
 
@@ -35,7 +35,7 @@ class Window:
         """Latents (K,B,C,h,w) and small frames (K,B,3,h,w) before each of B consecutive frames.
 
         ``lq_latents`` (B,C,h,w) and ``small_frames`` (B,3,h,w) are those frames' own and are
-        remembered. At the start of a clip the oldest frame stands in for those that never were
+        remembered. At the start of a clip the oldest frame stands in for those that do not exist
         (frame 0: itself). K is the window's size.
         """
         frames = [_Remembered(*pair) for pair in zip(lq_latents, small_frames, strict=True)]

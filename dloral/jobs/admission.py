@@ -1,4 +1,4 @@
-"""What is known before a job begins: where its frames come from and go, and whether they fit."""
+"""Checks before a job begins: where its frames come from and go, and whether they fit."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +19,9 @@ def settled(
     target: str | Path,
     has_engine: bool = False,
 ) -> UpscaleOptions:
-    """The options of this job: one from or into a pipe runs once, here, and keeps no parts.
+    """The options of this job: one that reads or writes a pipe runs once, here, and keeps no parts.
 
-    OptionError where they ask for more than that, or tell of raw video that is none.
+    OptionError if they ask for more than that, or describe raw video for a source that is not.
     """
     for name in ("size", "pixel_format"):
         if getattr(options, name) is not None and not is_pipe(source):
@@ -42,8 +42,8 @@ def settled(
 
 
 def open_source(source: ClipInfo | str | Path, options: UpscaleOptions) -> ClipInfo:
-    """What the source is, if that is not known: a file or folder, or with ``-`` what comes on
-    standard input."""
+    """Probe the source unless that is done already: a file or folder, or ``-`` for standard
+    input."""
     if isinstance(source, ClipInfo):
         is_told = options.fps is not None
         return probe(source.path, options.fps, source.isolated) if is_told else source
@@ -56,13 +56,13 @@ def open_source(source: ClipInfo | str | Path, options: UpscaleOptions) -> ClipI
 def admitted_size(clip: ClipInfo, options: UpscaleOptions) -> tuple[int, int]:
     """Height and width of the result, in pixels (:func:`dloral.jobs.spans.output_size`).
 
-    ResourceError, before a pixel is decoded, where the frames themselves would not fit the memory
-    that is free. A model answers for what it takes beside them.
+    ResourceError, before a pixel is decoded, if the frames themselves would not fit in free
+    memory. What a model needs on top of that is its own concern.
     """
     height, width = output_size(clip, options)
     frame, enlarged = (3 * 4 * pixels for pixels in (clip.height * clip.width, height * width))
     held = min(2 * options.batch_size, clip.num_frames or 2)  # see dloral.upscale
-    # read: as bytes and as floats; written: enlarged, restored, and as it is encoded
+    # read: as bytes and as floats; written: enlarged, restored, and in the encoder's format
     needed = 2 * frame + 3 * enlarged + (held - 1) * (frame + 2 * enlarged)
     free = free_memory(torch.device("cpu"))
     if needed > free:

@@ -1,6 +1,6 @@
-"""Many sources in one call: which they are, what each result is called, one after another.
+"""Many sources in one call: finding them, naming their results, running them one after another.
 
-A source that fails is noted and the next one begins; what is there already is skipped.
+A source that fails is noted and the next one begins; results that already exist are skipped.
 """
 
 import glob
@@ -21,7 +21,7 @@ CLIP_SUFFIXES = (
     *(".mp4", ".mkv", ".mov", ".webm", ".avi", ".mpg", ".mpeg", ".m4v", ".ts", ".mts", ".m2ts"),
     *(".vob", ".wmv", ".flv", ".3gp", ".ogv", ".gif", ".mxf", ".y4m", ".dv", ".asf", ".f4v"),
 )
-"""What counts as a clip in a folder; a file that is named is taken whatever its suffix."""
+"""What counts as a clip in a folder; a file named explicitly is taken whatever its suffix."""
 
 CONTAINER_OF = {"h264": ".mp4", "h265": ".mp4", "vp9": ".webm", "prores": ".mov", "ffv1": ".mkv"}
 """Codec -> the suffix of a result whose name pattern has none."""
@@ -43,7 +43,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an item ended: done, skipped (its target was there) or failed with ``error``."""
+    """How an item ended: done, skipped (its target existed) or failed with ``error``."""
 
     item: Item
     state: str
@@ -56,7 +56,7 @@ class Outcome:
 @dataclass(frozen=True)
 class BatchProgress:
     """``progress`` of item ``index`` (from 0) of ``count``; ``frame`` of ``num_frames`` of the
-    whole batch (None where a source does not say). ``outcomes``: of the items that ended."""
+    whole batch (None if a source does not say). ``outcomes``: of the items that have ended."""
 
     index: int
     count: int
@@ -68,8 +68,8 @@ class BatchProgress:
 
 
 def is_batch(sources: Sequence[str], list_file: str | None = None) -> bool:
-    """Whether a call means many results in a folder rather than one: several sources, a pattern, a
-    list, or a folder that holds clips."""
+    """Whether a call asks for many results in a folder rather than one: several sources, a pattern,
+    a list, or a folder of clips."""
     if list_file is not None or len(sources) != 1:
         return True
     path = Path(sources[0])
@@ -87,10 +87,10 @@ def plan_batch(
     """Every source of the call with its target in ``folder``, in order, none of them twice.
 
     ``sources``: files, folders of frames, folders of clips, patterns such as ``*.mp4``;
-    ``list_file``: a text file with one of these a line, from its own folder on. Clips that are
-    found in subfolders get the same subfolders below ``folder``. ``name``: a pattern of {stem},
+    ``list_file``: a text file with one of these per line, relative to its own folder. Clips found
+    in subfolders get the same subfolders below ``folder``. ``name``: a pattern of {stem},
     {name}, {suffix}, {parent}, {index}, {scale}, {model}; a suffix chooses the container.
-    OptionError where nothing is found or the pattern is none.
+    OptionError if nothing is found or the pattern is invalid.
     """
     if list_file is not None:
         sources = [*sources, *_listed(Path(list_file))]
@@ -131,8 +131,8 @@ def run_batch(
 ) -> Generator[BatchProgress, None, tuple[Outcome, ...]]:
     """Run the items one after another; returns how each ended.
 
-    ``run`` starts one. Without ``overwrite`` an item whose target is there is skipped: results
-    appear whole or not at all. Closing the generator cancels the item under way, and no other
+    ``run`` starts one. Without ``overwrite`` an item whose target exists is skipped: results
+    appear whole or not at all. Closing the generator cancels the current item, and no other
     begins.
     """
     outcomes: list[Outcome] = []
@@ -160,7 +160,7 @@ def run_batch(
             if total is not None:
                 total -= counts[item] or 0
         except Exception as error:
-            # A mistake of ours; what is left of the night is for the other clips.
+            # A bug of ours; the other clips should still get the rest of the night.
             _log.exception("%s failed", item.source)
             outcomes.append(Outcome(item, FAILED, last.frame, clock.seconds, error))
         else:
@@ -172,7 +172,7 @@ def run_batch(
 def _looked_at(
     items: Sequence[Item], options: UpscaleOptions, overwrite: bool
 ) -> tuple[dict[Item, int | None], dict[Item, DLoRALError]]:
-    """How many frames each item has that is to be run, and the errors of those that cannot be."""
+    """How many frames each item to be run has, and the errors of those that cannot be run."""
     counts: dict[Item, int | None] = {}
     errors: dict[Item, DLoRALError] = {}
     for item in items:
@@ -207,7 +207,7 @@ def _is_there(target: Path) -> bool:
 
 
 def _expand(text: str, recursive: bool) -> Iterator[tuple[Path, Path]]:
-    """(source, folder of its result below the target folder) of one argument."""
+    """(source, folder of its result below the target folder) for each source of one argument."""
     path = Path(text)
     if _is_pattern(text):
         matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207  # text may be absolute
@@ -224,7 +224,7 @@ def _expand(text: str, recursive: bool) -> Iterator[tuple[Path, Path]]:
 
 
 def _clips_in(folder: Path, recursive: bool) -> Iterator[Path]:
-    """Clips of a folder in order of their names; below it, folders of frames count too."""
+    """Clips of a folder in name order; below it, folders of frames count too."""
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
@@ -244,7 +244,7 @@ def _clips_in(folder: Path, recursive: bool) -> Iterator[Path]:
 
 
 def _listed(file: Path) -> list[str]:
-    """The lines of a list; empty ones and those that begin with # do not count."""
+    """The lines of a list, without empty ones and those that begin with #."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -298,7 +298,7 @@ def _is_pattern(text: str) -> bool:
 
 
 def _is_result(item: Item, targets: set[Path]) -> bool:
-    """Whether a source is what an earlier run made of another one."""
+    """Whether a source is an earlier run's result for another source."""
     source = item.source.absolute()
     return source != item.target.absolute() and any(
         source == target.absolute() for target in targets

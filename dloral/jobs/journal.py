@@ -1,8 +1,8 @@
-"""What of a job is done, kept beside its target so that the job can be resumed after any end.
+"""A job's finished work, kept beside its target so that the job can be resumed however it ended.
 
-The folder ``TARGET.resume`` holds ``journal.jsonl`` and one file for each segment that is done. A
-segment is written under another name, flushed to the disk, renamed, and only then entered in the
-journal with its SHA-256; so what the journal says is there, whenever the process or the machine
+The folder ``TARGET.resume`` holds ``journal.jsonl`` and one file for each finished segment. A
+segment is written under another name, flushed to disk, renamed, and only then entered in the
+journal with its SHA-256; so whatever the journal lists exists, whenever the process or the machine
 dies. Only the process that holds the target's lock writes the journal.
 """
 
@@ -28,14 +28,14 @@ _OURS = re.compile(r"^(journal\.jsonl|\d{8,}\.segment)(\.\w+)*$")
 
 
 class JournalError(OptionError):
-    """The finished parts that are there are not those of this job, or of this version."""
+    """The finished parts found belong to another job or another version."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A segment that is done. ``number``: from 0 on, each of :data:`SEGMENT_FRAMES` frames but for
-    the last. ``origin``: the job's first frame's time in the source, ``end``: when the segment's
-    last frame is no longer shown, from the origin on; seconds."""
+    """A finished segment. ``number``: from 0; each has :data:`SEGMENT_FRAMES` frames, except the
+    last. ``origin``: when the job's first frame is shown in the source; ``end``: when the segment's
+    last frame stops being shown, relative to the origin; in seconds."""
 
     number: int
     frames: int
@@ -56,8 +56,8 @@ class Segment:
 
     @classmethod
     def from_dict(cls, found: dict[str, Any]) -> "Segment":
-        """ValueError, TypeError, LookupError or ArithmeticError for what :meth:`as_dict` does not
-        give."""
+        """ValueError, TypeError, LookupError or ArithmeticError for anything that :meth:`as_dict`
+        does not produce."""
         return cls(
             found["segment"],
             found["frames"],
@@ -77,19 +77,19 @@ class Gap:
 
 
 def journal_folder(target: Path) -> Path:
-    """Where the journal of a job that writes ``target`` is."""
+    """Where the journal of a job that writes ``target`` is kept."""
     return beside(target, suffix=".resume")
 
 
 class Journal:
-    """The journal of the job that writes ``target``, made or read; hold the target's lock.
+    """The journal of the job that writes ``target``, created or read; hold the target's lock.
 
     ``job``: any JSON-able description of source and settings. A journal of another job or another
-    version is refused, and so is a folder that holds anything else, for a journal is removed in
-    the end. ``dropped``: numbers of segments that were damaged and have to be made again; of a
-    journal that is damaged from its first line on, all (``is_anew``).
-    ``extra``: what :meth:`remember` was told. Raises OptionError for
-    what is refused, JournalError if it is a journal, and OutputError where nothing can be written.
+    version is refused, and so is a folder that holds anything else, since a journal is removed in
+    the end. ``dropped``: numbers of segments that were damaged and must be made again: all of them
+    if the journal is damaged from its first line (``is_anew``).
+    ``extra``: what :meth:`remember` was given. Raises OptionError for
+    what is refused, JournalError if it is a journal, and OutputError if nothing can be written.
     """
 
     def __init__(self, target: Path, job: dict[str, Any]) -> None:
@@ -136,7 +136,7 @@ class Journal:
         self._write_anew()
 
     def _read(self, job: dict[str, Any]) -> bool:
-        """Whether there is a journal; what is left of a damaged one goes."""
+        """Whether there is a journal; the remains of a damaged one are removed."""
         head, *lines = _lines_of(self.folder / JOURNAL)
         if not head:
             files = list(self.folder.iterdir())
@@ -175,7 +175,7 @@ class Journal:
         return True
 
     def _told(self, lines: list[dict[str, Any]]) -> dict[int, Segment]:
-        """The segments that the journal's lines tell of, and their total."""
+        """The segments that the journal's lines list, and their total."""
         told: dict[int, Segment] = {}
         for line in lines:
             try:
@@ -185,7 +185,7 @@ class Journal:
                     segment = Segment.from_dict(line)
                     told[segment.number] = segment
             except (ValueError, TypeError, LookupError, ArithmeticError):
-                break  # damaged, as all behind it may be
+                break  # damaged, as everything after it may be
         return told
 
     def remember(self, extra: Any) -> None:
@@ -205,7 +205,7 @@ class Journal:
         return digest_of(path) == segment.sha256
 
     def _tidy(self) -> None:
-        """Remove segments that the journal does not know: it ended while they were written."""
+        """Remove segments that are not in the journal: it ended while they were being written."""
         known = {self.file(number).name for number in self.segments} | {JOURNAL}
         self._remove(
             file
@@ -214,7 +214,7 @@ class Journal:
         )
 
     def _remove(self, files: Iterable[Path]) -> None:
-        # The journal goes last: without it the segments would be nobody's.
+        # The journal goes last: without it nothing would say whose the segments are.
         for file in sorted(files, key=lambda file: file.name.startswith(JOURNAL)):
             file.unlink()
 
@@ -238,7 +238,7 @@ class Journal:
 
     @property
     def resumed(self) -> str:
-        """One line on what was there when it was opened, if anything was."""
+        """One line on what was already done when it was opened, if anything was."""
         if self.is_anew:
             return "the list of finished parts was damaged: all is made again"
         if not (self.segments or self.dropped):
@@ -249,7 +249,7 @@ class Journal:
         return text
 
     def gaps(self, num_frames: int | None = None) -> list[Gap]:
-        """What is missing, in order. ``num_frames``: of the whole job, where that is certain."""
+        """What is missing, in order. ``num_frames``: of the whole job, if that is certain."""
         total = self.total if num_frames is None else num_frames
         count = None if total is None else -(-total // SEGMENT_FRAMES)
         highest = max(self.segments, default=-1)
@@ -269,14 +269,14 @@ class Journal:
         return self.folder / f"{number:08d}.segment"
 
     def new_file(self, number: int) -> SegmentFile:
-        """A place to write segment ``number`` to, until :meth:`add`."""
+        """A file to write segment ``number`` to, before :meth:`add`."""
         try:
             return SegmentFile(self.folder / f"{number:08d}.segment.part")
         except OSError as error:
             raise self._failed(error) from error
 
     def add(self, segment: Segment, path: Path) -> None:
-        """Enter a segment that is written to ``path`` and safe there; the file is moved."""
+        """Enter a segment that is safely written to ``path``; the file is moved."""
         try:
             path.replace(self.file(segment.number))
             sync_folder(self.folder)
@@ -286,8 +286,8 @@ class Journal:
         self.segments[segment.number] = segment
 
     def cut_short(self, frames: int) -> int:
-        """The job ends after its first ``frames``, which are returned, up to the end of a segment:
-        those that were done behind a gap are left out."""
+        """End the job after its first ``frames``, up to the end of a segment; returns the frames
+        kept, without those done after a gap."""
         count = -(-frames // SEGMENT_FRAMES)
         for number in [number for number in self.segments if number >= count]:
             del self.segments[number]
@@ -308,12 +308,12 @@ class Journal:
             os.fsync(file.fileno())
 
     def remove(self) -> list[str]:
-        """Take the journal away; a note if it could not be."""
+        """Remove the journal; a note if that failed."""
         try:
             self._remove(file for file in self.folder.iterdir() if _OURS.match(file.name))
             self.folder.rmdir()
         except OSError as error:
-            # The result is there, and more than a place to tidy up would be lost with it.
+            # The result is in place, and must not be lost over a failed clean-up.
             return [f"{self.folder} could not be removed: {reason(error)}"]
         return []
 
@@ -329,7 +329,7 @@ class Journal:
 
 
 def _lines_of(path: Path) -> list[dict[str, Any]]:
-    """The journal's lines; one that was cut short, or is none, ends them."""
+    """The journal's lines, up to the first that is cut short or invalid."""
     lines: list[dict[str, Any]] = []
     for line in path.read_bytes().split(b"\n"):
         try:
@@ -343,7 +343,7 @@ def _lines_of(path: Path) -> list[dict[str, Any]]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder safe on the disk, where the system can."""
+    """Flush a folder's entries to disk, where the system can."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)

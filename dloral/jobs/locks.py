@@ -14,17 +14,17 @@ from dloral.video.pipes import is_pipe
 
 @contextmanager
 def lock_target(target: str | Path) -> Iterator[None]:
-    """Hold ``.NAME.lock`` beside the target; OutputError if another run, of this machine or of one
-    that shares the disk, holds it. The system takes the lock away from a process that dies.
+    """Hold ``.NAME.lock`` beside the target; OutputError if another run, on this machine or on one
+    that shares the disk, holds it. The system releases the lock of a process that dies.
 
-    Where no file can be made beside the target (a mount point in a folder of somebody else's, a
+    Where no file can be created beside the target (a mount point in somebody else's folder, a
     pipe) there is no lock.
     """
     if is_pipe(target):
         yield
         return
     place = Path(target).absolute()
-    if not place.parent.is_dir():  # the lock would make it; the writer says that it is missing
+    if not place.parent.is_dir():  # the lock would create it; the writer reports it missing
         yield
         return
     lock = FileLock(beside(place, ".", ".lock"), timeout=0)

@@ -1,8 +1,8 @@
 """Reading ahead and writing behind, so that the networks need not wait for files.
 
-A thread reads the next frames while one is restored, another writes those that are done. Each has a
-queue of a few places, so memory does not grow with the clip. Order and results are those of one
-thread, and so are errors: what a thread raises is raised where its frame would have come or gone.
+One thread reads the next frames while one is restored, another writes those that are done. Each has
+a short queue, so memory does not grow with the clip. Order and results are those of a single
+thread, and so are errors: what a thread raises is raised where its frame would be read or written.
 """
 
 import sys
@@ -24,24 +24,24 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 WRITTEN_BEHIND = 1
-"""Frames that wait to be written, beside the one that is being written."""
+"""Frames waiting to be written, besides the one being written."""
 
 SHARE = 0.1
-"""Of the free memory, what frames that wait may take: else nothing is read ahead, or written
+"""The share of free memory that waiting frames may take; beyond it nothing is read ahead or written
 behind."""
 
 _LOOK_SECONDS = 0.2
-"""How often a thread that waits wakes up: on Windows, Ctrl-C reaches no thread that waits for a
+"""How often a waiting thread wakes up: on Windows, Ctrl-C does not reach a thread that waits for a
 lock."""
 
 
 def is_worth_it(place: torch.device, is_alone: bool = True) -> bool:
-    """Whether frames are done sooner: where threads that read and write find a core that the
-    network on ``place`` leaves them. ``is_alone``: False for one of several workers.
+    """Whether overlapping is faster: whether the network on ``place`` leaves a core free for the
+    threads that read and write. ``is_alone``: False for one of several workers.
 
-    Each operation of a network on a CPU waits for the slowest of its threads; where they have every
-    core, whoever takes one for a while holds up all of them. The encoder has threads of its own and
-    works beside the network either way.
+    Each operation of a network on a CPU waits for the slowest of its threads; if they use every
+    core, anything that takes one for a while holds up all of them. The encoder has its own threads
+    and runs alongside the network either way.
     """
     if place.type != "cpu":
         return True
@@ -49,24 +49,24 @@ def is_worth_it(place: torch.device, is_alone: bool = True) -> bool:
 
 
 def may_overlap(clip: ClipInfo, size: tuple[int, int], batch_size: int) -> bool:
-    """Whether there is something to overlap and room for it; ``size``: height and width of the
+    """Whether there is anything to overlap, and memory for it; ``size``: height and width of the
     result."""
     if clip.num_frames == 1 or (clip.stream is not None and sys.platform == "win32"):
-        return False  # nobody can wait there for a pipe and for the end of a job at once
+        return False  # no way there to wait for a pipe and for the end of a job at once
     frame, enlarged = (3 * 4 * one * other for one, other in ((clip.height, clip.width), size))
     waiting = batch_size * (frame + enlarged) + (1 + WRITTEN_BEHIND) * enlarged
     return waiting <= SHARE * free_memory(torch.device("cpu"))
 
 
 class _Side:
-    """What both sides are: a thread and the one that it works for."""
+    """What both sides share: a thread, and the thread it works for."""
 
     def __init__(self, name: str) -> None:
         self._changed = threading.Condition()
         self._is_wanted = True
         self._has_ended = False
         self._error: BaseException | None = None
-        # A context of its own, with the values of this one: who may stop whom is among them.
+        # A copy of this thread's context, whose values include who may stop whom.
         run = copy_context().run
         self._thread = threading.Thread(target=run, args=(self._run,), name=name, daemon=True)
 
@@ -85,18 +85,18 @@ class _Side:
         raise NotImplementedError
 
     def _wait_for(self, condition: Callable[[], bool]) -> None:
-        """The lock is held when this begins and when it ends."""
+        """Call with the lock held; it is held again on return."""
         while not condition():
             self._changed.wait(_LOOK_SECONDS)
 
     def _raise(self) -> None:
-        """What the thread raised, once."""
+        """Raise what the thread raised, once."""
         error, self._error = self._error, None
         if error is not None:
             raise error
 
     def _join(self) -> None:
-        # While the interpreter ends, a thread never comes back.
+        # A thread never returns while the interpreter is shutting down.
         if not sys.is_finalizing():
             self._thread.join()
 
@@ -138,10 +138,10 @@ class _Reading(_Side, Generic[Item]):
                 with self._changed:
                     self._items.append(item)
                     self._changed.notify_all()
-                del item  # while this waits, it has none
+                del item  # hold no item while waiting
 
     def _has_room(self) -> bool:
-        """Waits for it; False where nothing more is wanted."""
+        """Wait for room; False if nothing more is wanted."""
         with self._changed:
             self._wait_for(lambda: len(self._items) < self._most or not self._is_wanted)
             return self._is_wanted
@@ -151,8 +151,8 @@ class _Reading(_Side, Generic[Item]):
 def read_ahead(
     source: AbstractContextManager[Iterator[Item]], most: int
 ) -> Iterator[Iterator[Item]]:
-    """What ``source`` gives, up to ``most`` items before they are asked for. It is entered, read
-    and left by a thread of its own."""
+    """What ``source`` yields, up to ``most`` items before they are asked for. It is entered, read
+    and left in a thread of its own."""
     reading = _Reading(source, most)
     try:
         yield reading
@@ -161,8 +161,8 @@ def read_ahead(
 
 
 class Behind(_Side, Generic[Item, Result]):
-    """Hands items to ``take``, in order, in a thread of its own; in this one where not
-    ``overlap``. To be closed."""
+    """Hands items to ``take``, in order, in a thread of its own, or in this one without
+    ``overlap``. Must be closed."""
 
     def __init__(self, take: Callable[[Item], Result | None], overlap: bool = True) -> None:
         super().__init__("write")
@@ -174,8 +174,8 @@ class Behind(_Side, Generic[Item, Result]):
             self._thread.start()
 
     def put(self, item: Item) -> list[Result]:
-        """Waits for a place. What ``take`` gave meanwhile, without its Nones; raises what it
-        raised, after which nothing is taken."""
+        """Wait for a place; return what ``take`` has returned since, without its Nones. Raises what
+        it raised, after which nothing more is taken."""
         if not self._overlap:
             result = self._take(item)
             return [] if result is None else [result]
@@ -187,14 +187,14 @@ class Behind(_Side, Generic[Item, Result]):
             return self._given()
 
     def flush(self) -> list[Result]:
-        """Waits until everything is taken; as :meth:`put`."""
+        """Wait until everything is taken; returns and raises as :meth:`put`."""
         with self._changed:
             self._wait_for(lambda: not (self._items or self._is_busy) or self._has_ended)
             self._raise()
             return self._given()
 
     def close(self, keep: bool = False) -> None:
-        """No more comes. ``keep``: what waits is still taken, whatever it raises."""
+        """No more items follow. ``keep``: those waiting are still taken, whatever that raises."""
         if not self._overlap:
             return
         with self._changed:

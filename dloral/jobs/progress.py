@@ -25,10 +25,10 @@ class Progress:
     ``frames_per_second``. ``restored_frame`` and ``lq_frame`` are the newest pair, (3,H,W) in
     [0, 1], shown at ``time`` of the source for ``duration`` seconds; None where the frames are
     restored elsewhere. ``notes`` say what the result could not keep of the source and where memory
-    was short. ``scenes``: each with its prompt, as far as they are found. ``fetched``: what comes
-    from the Hub while the stage is fetching. ``message``: one line for the person, said once.
-    ``kept``: the folder that finished parts are kept in, where they are. ``target``: the result,
-    once it is in its place.
+    was short. ``scenes``: each with its prompt, as far as they are found. ``fetched``: what is
+    downloaded from the Hub in the fetching stage. ``message``: one line for the user, given once.
+    ``kept``: the folder that finished parts are kept in, if they are. ``target``: the result,
+    once it is in place.
     """
 
     stage: str
@@ -48,8 +48,8 @@ class Progress:
 
     @property
     def is_written(self) -> bool:
-        """Whether the result is in its place and what it was made of still kept, until the job is
-        asked for its next step."""
+        """Whether the result is in place while the parts it was made from are still kept, until the
+        job is asked for its next step."""
         return self.stage == "writing" and self.target is not None
 
     @property
@@ -60,7 +60,7 @@ class Progress:
 
 
 class Clock:
-    """Frames a second since the job's first frame began."""
+    """Frames per second since the job's first frame began."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -92,8 +92,8 @@ def kept_parts_message(seconds_left: float, folder: Path) -> str:
 
 @contextmanager
 def ending(steps: Generator[Any, Any, Any]) -> Iterator[None]:
-    """Close ``steps`` at the end of the block, however that ends: a job that is closed before its
-    end is cancelled. A SIGTERM is handed on instead, so that the job keeps what is done."""
+    """Close ``steps`` at the end of the block, however that ends: a job closed before its end is
+    cancelled. A SIGTERM is passed on instead, so that the job keeps what is done."""
     try:
         yield
     except Terminated as error:

@@ -18,9 +18,9 @@ class JobRecord:
     ``position``: order among all jobs, lower first. ``source``: the clip; ``folder``: where its
     result and its journal are. ``settings``: JSON. ``frame`` of ``num_frames`` are done, ``rate``
     of them a second. ``wish``: paused or cancelled, what the owner wants of a running job.
-    ``attempts``: how often it was begun. ``result``: JSON of one that is done, ``error``: one line
-    of one that failed. ``created``, ``ended``, ``expires``: seconds since 1970; None where that is
-    not so yet.
+    ``attempts``: how often it was begun. ``result``: JSON, of a job that is done; ``error``: one
+    line, of one that failed. ``created``, ``ended``, ``expires``: seconds since 1970, None until
+    that is known.
     """
 
     id: str
@@ -53,7 +53,7 @@ class JobRecord:
         return max(self.num_frames - self.frame, 0) / self.rate
 
     def as_row(self) -> dict[str, Any]:
-        """As :func:`record_of` takes it."""
+        """The row that :func:`record_of` reads."""
         row = {name: getattr(self, name) for name in COLUMNS}
         result = None if self.result is None else json.dumps(self.result)
         return row | {
@@ -100,7 +100,7 @@ COLUMNS = (
 
 
 def record_of(row: dict[str, Any]) -> JobRecord:
-    """A row of the table as a record; ValueError or TypeError for what is none."""
+    """A row of the table as a record; ValueError or TypeError if it is not a valid one."""
     if row["state"] not in (WAITING, RUNNING, PAUSED, *ENDED):
         raise ValueError(f"{row['state']!r} is no state")
     row["settings"] = json.loads(row["settings"])

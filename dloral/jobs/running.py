@@ -1,4 +1,4 @@
-"""Spans to segments: what each worker of a job does, in whatever process it is."""
+"""Spans to segments: what each worker of a job does, in whatever process it runs."""
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
@@ -29,28 +29,28 @@ class Made:
 
 
 class Engine(Protocol):
-    """Who restores spans, if not this process; :mod:`dloral.engines` has some."""
+    """Restores spans outside this process; :mod:`dloral.engines` has some."""
 
     def run(
         self, job: Job, origin: Fraction, gaps: Sequence[Gap], folder: Path
     ) -> Generator[Made | Progress, None, None]:
         """Every missing segment, in any order, each written to a file that may be moved.
 
-        Progress in between says what workers are at. Workers may write to ``folder``, the
-        journal's, where they share it.
+        Progress in between says what workers are doing. Workers may write to ``folder``, the
+        journal's, if they share it.
         """
         ...
 
     def close(self) -> None:
-        """No more jobs come: whoever was started for them ends."""
+        """No more jobs follow: any processes started for them end."""
         ...
 
 
 class SegmentWriter:
-    """Encodes frames that come in order into one file for each segment.
+    """Encodes frames, given in order, into one file per segment.
 
-    ``new_file``: where segment n is written to. ``origin``: of the job, in seconds of the source;
-    None where the first frame that comes is the job's first.
+    ``new_file``: where segment n is written. ``origin``: of the job, in seconds of the source;
+    None if the first frame given is the job's first.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class SegmentWriter:
         self._end = Fraction(0)
 
     def write(self, restored: RestoredFrame) -> Made | None:
-        """Take a frame; the segment that is complete with it. OutputError if the disk is full."""
+        """Take a frame; the segment that it completes, if any. OutputError if the disk is full."""
         if self.origin is None:
             self.origin = Fraction(restored.frame.time)
         if self._file is None or self._encoder is None:
@@ -85,7 +85,7 @@ class SegmentWriter:
     def _new_encoder(self, origin: Fraction) -> FrameEncoder:
         encoder = self._job.chosen.new_encoder(self._job.clip, origin)
         if encoder.header != self._job.header:
-            # x265 without room for its threads writes another kind of stream, and says nothing.
+            # Without memory for its threads, x265 silently writes another kind of stream.
             raise ResourceError(
                 f"{self._job.chosen.codec} is encoded otherwise here than where the job began",
                 remedy="memory may be short, or the installation another: give the same call again",
@@ -93,7 +93,7 @@ class SegmentWriter:
         return encoder
 
     def finish(self) -> Made | None:
-        """No more frames come; the last segment, if there is one under way."""
+        """No more frames follow; the last segment, if one is under way."""
         if self._file is None or self._encoder is None or self.origin is None:
             return None
         file = self._file
@@ -108,7 +108,7 @@ class SegmentWriter:
         return Made(made, file.path)
 
     def abandon(self) -> None:
-        """Take away what is written of the segment under way."""
+        """Discard what is written of the segment under way."""
         if self._file is not None:
             self._file.abandon()
             self._file = None
@@ -145,9 +145,9 @@ def make_segments(
     pipe: "FrameGenerator",
     on_note: Callable[[str], None] | None = None,
 ) -> Generator[Made, None, None]:
-    """Restore the missing segments into files in ``folder``; each as soon as it is safe there.
+    """Restore the missing segments into files in ``folder``, yielding each once it is safe on disk.
 
-    ``mark``: a word in the files' names that is this worker's alone.
+    ``mark``: a word in the files' names that is unique to this worker.
     """
 
     def new_file(number: int) -> SegmentFile:

@@ -1,7 +1,7 @@
-"""A segment's file: the encoded frames of a part of a job, as they came out of the encoder.
+"""A segment's file: the encoded frames of part of a job, as they came out of the encoder.
 
 No media container is used: Matroska rounds times to milliseconds, NUT has no durations and MP4
-holds neither FFV1 nor VP9 well, while a segment has to give back exactly what the encoder gave.
+holds neither FFV1 nor VP9 well, while a segment must give back exactly what the encoder produced.
 """
 
 import contextlib
@@ -49,14 +49,14 @@ class SegmentFile:
         return self._digest.hexdigest()
 
     def close(self) -> None:
-        """Done: what was written is safe on the disk."""
+        """Finish: what was written is safe on disk."""
         with self._file as file:
             file.flush()
             os.fsync(file.fileno())
 
     def abandon(self) -> None:
-        """Take away what was written."""
-        with contextlib.suppress(OSError):  # what is still in memory may have no place on the disk
+        """Discard what was written."""
+        with contextlib.suppress(OSError):  # buffered data may not fit on the disk
             self._file.close()
         self.path.unlink(missing_ok=True)
 
@@ -67,7 +67,7 @@ class SegmentFile:
 
 
 def read_segment(path: Path) -> Iterator[CodedFrame]:
-    """The encoded frames of a segment's file; InputError where it is none, or cut short."""
+    """The encoded frames of a segment's file; InputError if it is not one, or is cut short."""
     damaged = InputError(
         "{path} is cut short or not a segment", remedy="remove it and resume the job", path=path
     )

@@ -1,7 +1,7 @@
 """Spans: any range of a clip's frames, restored to what an unbroken run gives for them.
 
 Output t depends on the inputs t - window to t alone. So a span is restored with a halo: the
-``window`` frames before its first one go through the generator too, and are not given out.
+``window`` frames before its first one go through the generator too, and are then discarded.
 """
 
 import os
@@ -49,7 +49,7 @@ class RestoredFrame(NamedTuple):
 
     @property
     def to_write(self) -> "RestoredFrame":
-        """Without what is only looked at, so that it takes less memory while it waits."""
+        """Without what is only for display, so that it takes less memory while it waits."""
         return self._replace(lq_frame=self.pixels)
 
     @property
@@ -67,7 +67,7 @@ class RestoredFrame(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that a result depends on but for the network itself; can be sent to any process.
+    """Everything that a result depends on except the network; can be sent to any process.
 
     ``scenes``: with their prompts. ``chosen``: how the target's picture is encoded; ``header``: see
     :class:`dloral.video.encoding.FrameEncoder`.
@@ -91,7 +91,7 @@ class Job:
         self, place: torch.device, asked: bool | None = None, is_alone: bool = True
     ) -> bool:
         """Whether frames are read and written while others are restored on ``place``. ``asked``:
-        None where that is for :func:`dloral.jobs.overlap.is_worth_it` to say."""
+        None to let :func:`dloral.jobs.overlap.is_worth_it` decide."""
         if asked is None:
             asked = is_worth_it(place, is_alone)
         return asked and may_overlap(self.clip, (self.height, self.width), self.options.batch_size)
@@ -110,10 +110,9 @@ def restore_span(
     """Restore the frames ``first`` to ``last`` (included; None: to the end) of a source.
 
     Numbers count from 0 at the first frame that ``options.start`` leaves; the frames are those of
-    an unbroken run. Where the source ends sooner, so does the span. ``pipe``, ``scenes``: loaded
-    and found where they are not given. ``overlap``: frames are read while others are restored,
-    where there is room for them; None: where that is worth it, too. Raises OptionError for a range
-    that is none.
+    an unbroken run. If the source ends sooner, so does the span. ``pipe``, ``scenes``: loaded and
+    found if not given. ``overlap``: frames are read while others are restored, if there is room
+    for them; None: only if it is worth it, too. Raises OptionError for an invalid range.
     """
     if first < 0 or (last is not None and last < first):
         raise OptionError(
@@ -156,8 +155,7 @@ def _read_enlarged(
     options: UpscaleOptions,
     on_note: Callable[[str], None] | None,
 ) -> Iterator[Iterator[tuple[Frame, Tensor]]]:
-    """``most`` frames (None: all) from the number ``first`` on, each with its bicubic
-    enlargement."""
+    """``most`` frames (None: all) from number ``first`` on, each with its bicubic enlargement."""
     height, width = output_size(clip, options)
 
     def enlarged(frame: Frame) -> tuple[Frame, Tensor]:
@@ -179,7 +177,7 @@ def _restore(
 ) -> Generator[tuple[Frame, Tensor, Tensor], None, None]:
     """(source frame, its bicubic enlargement, restored frame) for every frame, in order."""
     waiting: deque[tuple[Frame, Tensor]] = deque()  # not yet restored: at most one batch
-    shown: deque[Fraction] = deque()  # times of frames whose prompt is still to be given
+    shown: deque[Fraction] = deque()  # times of frames whose prompt has yet to be given
 
     def lq_frames() -> Iterator[Tensor]:
         for frame, lq_frame in pairs:
@@ -210,12 +208,12 @@ def output_size(clip: ClipInfo, size: float | UpscaleOptions) -> tuple[int, int]
 
 
 def enlarged_by(clip: ClipInfo, size: float | UpscaleOptions) -> float:
-    """How many times a clip's frames are enlarged for what is asked, rounded as they are."""
+    """How many times a clip's frames are enlarged for the size asked for, after rounding."""
     return enlargement((clip.height, clip.width), output_size(clip, size))
 
 
 def first_time(clip: ClipInfo, options: UpscaleOptions) -> Fraction | None:
-    """When the job's first frame is shown in the source, in seconds; None where it has no frame."""
+    """When the job's first frame is shown in the source, in seconds; None if it has no frames."""
     with read_frames(clip, options.start, options.duration) as frames:
         first = next(frames, None)
     return None if first is None else Fraction(first.time)
@@ -232,7 +230,7 @@ def expected_frames(clip: ClipInfo, options: UpscaleOptions) -> int | None:
 
 
 def stream_settings(options: UpscaleOptions) -> dict[str, Any]:
-    """What options say of :meth:`dloral.frame_generator.FrameGenerator.stream`."""
+    """The arguments of :meth:`dloral.frame_generator.FrameGenerator.stream` that options set."""
     names = ("consistency", "detail", "window", "tile_overlap", "color_fix", "batch_size")
     return {name: getattr(options, name) for name in names} | {"tile": chosen_tile(options)}
 
@@ -253,13 +251,13 @@ def identity_of(
 
 
 def _source_of_job(clip: ClipInfo) -> dict[str, Any]:
-    """What tells a source from another one, or from itself before it was written anew."""
+    """What distinguishes a source from another, or from itself before it was rewritten."""
     if clip.kind == "pipe":
         return {}
     if clip.kind != "folder":
         status = clip.path.stat()
         return {"source_bytes": status.st_size, "source_time": status.st_mtime_ns}
-    # A frame that is overwritten in place leaves the folder's own size and time as they were.
+    # Overwriting a frame in place leaves the folder's own size and time unchanged.
     digest = sha256()
     for file in frame_files(clip.path):
         status = file.stat()

@@ -1,9 +1,9 @@
-"""A durable list of jobs in one SQLite file: whose they are, in which order, how far, until when.
+"""A durable list of jobs in one SQLite file: their owners, order, progress and expiry.
 
-The store outlives the process: after SIGKILL or a loss of power every job is there as it was
+The store outlives the process: after SIGKILL or a power failure every job is there as it was
 last committed, and :meth:`JobStore.recover` puts those that were running back in the queue. Many
-threads and processes may use one file. Owners are known by secret tokens, of which only hashes
-are kept, so that a copy of the file opens nobody's results.
+threads and processes may use one file. Owners are identified by secret tokens, of which only
+hashes are kept, so that a copy of the file gives access to nobody's results.
 """
 
 import json
@@ -28,11 +28,11 @@ from dloral.jobs.store_file import SELECT, StoreFile
 
 
 class JobStore(StoreFile):
-    """The jobs in ``path``, which is made where it is not there.
+    """The jobs in ``path``, which is created if it does not exist.
 
-    Every change is committed when the call returns. Calls with an ``owner`` see that owner's jobs
-    alone: InputError for another's, as for one that is not there. OutputError where the file cannot
-    be used, such as on a full disk, and DamagedStoreError where it is damaged.
+    Every change is committed when the call returns. Calls with an ``owner`` see only that owner's
+    jobs: InputError for another's, as for one that does not exist. OutputError if the file cannot
+    be used, such as on a full disk, and DamagedStoreError if it is damaged.
     """
 
     # What an owner does ----------------------------------------------------------------------
@@ -40,7 +40,7 @@ class JobStore(StoreFile):
     def add(
         self, owner: str, name: str, source: Path, folder: Path, settings: dict[str, Any]
     ) -> JobRecord:
-        """A new job behind all others. ``name``: what people call it."""
+        """A new job, last in the queue. ``name``: what people call it."""
         job = secrets.token_hex(8)
         with self._change() as database:
             database.execute(
@@ -71,14 +71,14 @@ class JobStore(StoreFile):
         return records[0]
 
     def pause(self, job: str, owner: str) -> JobRecord:
-        """It keeps its place and what is done; a running one stops within a frame."""
+        """Pause a job, which keeps its place and work; a running one stops within a frame."""
         return self._wish(job, owner, PAUSED, from_states=(WAITING, RUNNING))
 
     def cancel(self, job: str, owner: str) -> JobRecord:
         return self._wish(job, owner, CANCELLED, from_states=(WAITING, RUNNING, PAUSED))
 
     def proceed(self, job: str, owner: str) -> JobRecord:
-        """A paused job waits for its turn again; one that was to be paused goes on."""
+        """A paused job waits for its turn again; one about to be paused continues."""
         with self._change() as database:
             found = self.get(job, owner)
             if found.state == PAUSED:
@@ -92,7 +92,7 @@ class JobStore(StoreFile):
         return self.get(job)
 
     def retry(self, job: str, owner: str, settings: dict[str, Any] | None = None) -> JobRecord:
-        """A failed or cancelled job waits once more, in its old place; what is done is used."""
+        """A failed or cancelled job waits again, in its old place; its finished work is used."""
         with self._change() as database:
             found = self.get(job, owner)
             if found.state not in (FAILED, CANCELLED):
@@ -106,9 +106,9 @@ class JobStore(StoreFile):
         return self.get(job)
 
     def move(self, job: str, owner: str, before: str | None = None) -> list[JobRecord]:
-        """Put a job before another one of the same owner; None: behind all of theirs.
+        """Put a job before another of the same owner; None: after all of theirs.
 
-        Jobs of others keep their places: the owner's exchange theirs among themselves.
+        Other owners' jobs keep their places: the owner's swap places among themselves.
         """
         with self._change():
             order = [record.id for record in self.of(owner)]
@@ -132,7 +132,7 @@ class JobStore(StoreFile):
     # What a worker does ----------------------------------------------------------------------
 
     def put(self, record: JobRecord) -> None:
-        """A job as it was kept elsewhere; nothing where the store has it."""
+        """Add a job as it was kept elsewhere, unless the store already has it."""
         values = record.as_row()
         with self._change() as database:
             database.execute(
@@ -142,7 +142,7 @@ class JobStore(StoreFile):
             )
 
     def claim(self, worker: str) -> JobRecord | None:
-        """The first waiting job, which is this worker's from now on; None if none waits."""
+        """The first waiting job, which now belongs to this worker; None if none waits."""
         with self._change() as database:
             found = database.execute(
                 "UPDATE jobs SET state = ?, worker = ?, attempts = attempts + 1, wish = ''"
@@ -153,7 +153,7 @@ class JobStore(StoreFile):
         return self.get(found[0]) if found else None
 
     def begin(self, job: str, worker: str = "") -> None:
-        """A job runs from now on, where its turn is decided elsewhere."""
+        """Mark a job as running, where its turn is decided elsewhere."""
         with self._change() as database:
             database.execute(
                 "UPDATE jobs SET state = ?, worker = ?, attempts = attempts + 1 WHERE id = ?",
@@ -161,7 +161,7 @@ class JobStore(StoreFile):
             )
 
     def arrange(self, jobs: Sequence[str]) -> None:
-        """Let jobs exchange their places so that they are in this order; others keep theirs."""
+        """Let jobs swap places so that they are in this order; others keep theirs."""
         with self._change() as database:
             known = {record.id: record.position for record in self.all()}
             order = [job for job in dict.fromkeys(jobs) if job in known]
@@ -171,8 +171,8 @@ class JobStore(StoreFile):
             )
 
     def wait(self, job: str, settings: dict[str, Any], is_last: bool = False) -> None:
-        """A job waits (again) where its turn is decided elsewhere: in its place, or behind all
-        others."""
+        """Mark a job as waiting (again), where its turn is decided elsewhere: in its place, or
+        after all others."""
         place = "(SELECT MAX(position) + 1 FROM jobs)" if is_last else "position"
         with self._change() as database:
             database.execute(
@@ -182,7 +182,7 @@ class JobStore(StoreFile):
             )
 
     def change(self, job: str, settings: dict[str, Any]) -> None:
-        """Other settings, before a job is begun; what was done with the earlier ones is void."""
+        """Change a job's settings before it begins; work done with the old ones is void."""
         with self._change() as database:
             database.execute(
                 "UPDATE jobs SET settings = ?, frame = 0 WHERE id = ?", (json.dumps(settings), job)
@@ -194,8 +194,8 @@ class JobStore(StoreFile):
             database.execute("DELETE FROM jobs WHERE id = ?", (job,))
 
     def report(self, job: str, frame: int, num_frames: int | None = None, rate: float = 0.0) -> str:
-        """Say how far a running job is; what its owner wants of it: paused, cancelled or nothing.
-        A job that was removed is to be cancelled."""
+        """Report a running job's progress; returns what its owner wants: paused, cancelled or
+        nothing. A job that was removed is to be cancelled."""
         with self._change() as database:
             found = database.execute(
                 "UPDATE jobs SET frame = ?, num_frames = ?, rate = ? WHERE id = ? RETURNING wish",
@@ -223,7 +223,7 @@ class JobStore(StoreFile):
             )
 
     def recover(self, worker: str | None = None) -> list[JobRecord]:
-        """Jobs whose worker is gone wait for another one, in their old places, and go on from
+        """Jobs whose worker is gone wait for another, in their old places, and continue from
         their journals. None: of all workers, when a server starts alone."""
         with self._change() as database:
             found = database.execute(
@@ -242,7 +242,7 @@ class JobStore(StoreFile):
         return gone
 
     def before(self, job: str) -> int:
-        """How many jobs run before this one does; 0 when it runs, or does not wait."""
+        """How many jobs run before this one; 0 if it is running, or not waiting."""
         with self._lock:
             (count,) = self._database.execute(
                 "SELECT COUNT(*) FROM jobs AS other JOIN jobs AS mine ON mine.id = ?"
@@ -253,7 +253,7 @@ class JobStore(StoreFile):
         return int(count)
 
     def __len__(self) -> int:
-        """Jobs that run or wait."""
+        """The number of jobs running or waiting."""
         with self._lock:
             (count,) = self._database.execute(
                 "SELECT COUNT(*) FROM jobs WHERE state IN (?, ?)", (WAITING, RUNNING)

@@ -1,4 +1,4 @@
-"""The SQLite file of a list of jobs: opened, checked, changed, and what becomes of its errors."""
+"""The SQLite file of a list of jobs: opening, checking and changing it, and handling its errors."""
 
 import errno
 import os
@@ -43,18 +43,18 @@ _NO_ROOM = 1 << 16
 """Bytes free on a disk that is as good as full."""
 
 _DAMAGE = (0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-"""Numbers of errors that a damaged file gives: SQLITE_ERROR, where a column's name is another."""
+"""Error codes that a damaged file gives; SQLITE_ERROR is for a column with another name."""
 
 SELECT = f"SELECT {', '.join(COLUMNS)} FROM jobs"
 
 
 class DamagedStoreError(OutputError):
-    """The file is no list of jobs, or not a whole one."""
+    """The file is not a list of jobs, or is incomplete."""
 
 
 class StoreFile:
-    """The file at ``path``, made where it is not there. OutputError where it cannot be used, such
-    as on a full disk, DamagedStoreError where it is damaged."""
+    """The file at ``path``, created if it does not exist. OutputError if it cannot be used, such
+    as on a full disk, DamagedStoreError if it is damaged."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -68,7 +68,7 @@ class StoreFile:
             raise self._unusable(error) from error
         try:
             self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")  # a commit survives a loss of power
+            self._database.execute("PRAGMA synchronous = FULL")  # commits survive a power failure
             path.chmod(0o600)
             version = self._prepare()
         except OutputError:
@@ -86,7 +86,7 @@ class StoreFile:
             )
 
     def _prepare(self) -> int:
-        """Make the table where there is none; the version of what is there."""
+        """Create the table if there is none; the version of what is there."""
         with self._change() as database:
             (version,) = database.execute("PRAGMA user_version").fetchone()
             if version == 0:
@@ -101,7 +101,7 @@ class StoreFile:
                 raise sqlite3.DatabaseError(found.splitlines()[0])
             try:
                 self._records(SELECT)
-            except (ValueError, TypeError) as error:  # what a row says is not what was written
+            except (ValueError, TypeError) as error:  # a row does not hold what was written
                 raise sqlite3.DatabaseError(f"a row is damaged: {error}") from error
         return int(version)
 
@@ -110,7 +110,7 @@ class StoreFile:
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
-        """A transaction; within another one, a part of it."""
+        """A transaction; within another one, part of it."""
         with self._lock:
             if self._database.in_transaction:
                 yield self._database
@@ -129,10 +129,10 @@ class StoreFile:
     def _unusable(self, error: sqlite3.Error | OSError) -> OutputError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         is_full = code == sqlite3.SQLITE_FULL or (
-            # what it keeps beside the file has no room
+            # no room for what it keeps beside the file
             code == sqlite3.SQLITE_IOERR and shutil.disk_usage(self.path.parent).free < _NO_ROOM
         )
-        # Others are locks, permissions and the disk's; those of this module have no number.
+        # Others come from locks, permissions and the disk; this module's own have no code.
         is_damaged = isinstance(error, sqlite3.Error) and code in _DAMAGE
         return (DamagedStoreError if is_damaged else OutputError)(
             "{path} cannot be used as a list of jobs: {value}",

@@ -4,7 +4,7 @@ The effective weight is ``W + c * dC + d * dD``. Two ways to run it give the sam
 
 * live (training, gradients): PEFT computes both low-rank branches beside every layer;
 * merged (inference): :func:`merge_scales` writes the effective weights into the layers, from
-  pristine copies, so that changing scales a thousand times drifts by nothing.
+  pristine copies, so that changing scales a thousand times causes no drift.
 """
 
 import warnings
@@ -43,9 +43,9 @@ def target_modules(unet: nn.Module) -> list[str]:
 
 
 def add_adapters(unet: UNet2DConditionModel, rank: Mapping[str, int] | int) -> None:
-    """Add both LoRAs, gaussian A and zero B, so that at first they change nothing.
+    """Add both LoRAs, with Gaussian A and zero B, so that at first they change nothing.
 
-    ``rank``: one for both, or one each by adapter name.
+    ``rank``: one for both, or one for each by adapter name.
     """
     targets = target_modules(unet)
     for name in ADAPTERS:
@@ -59,7 +59,7 @@ def add_adapter(unet: UNet2DConditionModel, name: str, rank: int, targets: list[
         r=rank, lora_alpha=LORA_ALPHA, init_lora_weights="gaussian", target_modules=targets
     )
     with warnings.catch_warnings():
-        # PEFT asks whether a second adapter is meant; it is.
+        # PEFT warns that a second adapter may be a mistake; it is intended.
         warnings.filterwarnings("ignore", "Already found a `peft_config`")
         unet.add_adapter(config, adapter_name=name)
 
@@ -76,7 +76,7 @@ def set_scales(unet: nn.Module, *, consistency: float, detail: float) -> None:
     scales = {CONSISTENCY: consistency, DETAIL: detail}
     for layer in lora_layers(unet):
         if list(layer.active_adapters) != list(ADAPTERS):
-            # Only once: PEFT makes what it activates trainable, which is for the training to say.
+            # Only once: PEFT makes what it activates trainable, which is up to the training.
             layer.set_adapter(list(ADAPTERS))
         for name, scale in scales.items():
             layer.set_scale(name, scale)

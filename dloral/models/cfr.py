@@ -37,17 +37,17 @@ class CrossFrameRetrieval(ModelMixin, ConfigMixin):
     """``retrieved = current + proj(weights V)``; queries from current, the rest from aligned.
 
     ``temperature=3000`` is the released model's constant (notes, step 4). The sum over positions
-    grows with their number, so a constant suits pictures as large as those of training; with
+    grows with their number, so a constant suits pictures of the training size; with
     ``temperature=None`` the weights are divided by the number of positions (our decision, for
     the compact model, which trains on small crops).
 
     ``picture_channels``: the last channels of the latents hold a small picture (see
-    :class:`~dloral.models.vae.CompactVAE`). Of these, what the predecessor has at the same place is
-    added as far as a :class:`TrustGate` says; there, noise is evened out before anything is drawn
-    (our decision).
+    :class:`~dloral.models.vae.CompactVAE`). For these, the predecessor's values at the same place
+    are added to the extent that a :class:`TrustGate` allows; this averages noise out before
+    anything is drawn (our decision).
 
-    ``key_reduction``: keys and values are of ``aligned`` averaged over squares of so many cells,
-    which divides the similarities by its square (our decision, for the compact model).
+    ``key_reduction``: keys and values come from ``aligned`` averaged over squares of this side in
+    cells, which divides the similarities by its square (our decision, for the compact model).
     """
 
     @register_to_config
@@ -75,8 +75,8 @@ class CrossFrameRetrieval(ModelMixin, ConfigMixin):
 
     @apply_forward_hook  # CPU offloading otherwise moves a module for its forward() alone
     def retrieve(self, current_latents: Tensor, aligned_window: Tensor) -> Tensor:
-        """The addition alone, from K predecessors (K,B,C,h,w): what was found anywhere in them is
-        averaged, as in the paper; the small picture is weighed by :meth:`at_the_place`."""
+        """The addition alone, from K predecessors (K,B,C,h,w): what is retrieved from them is
+        averaged, as in the paper; the small picture is weighted by :meth:`at_the_place`."""
         found = [self._anywhere(current_latents, aligned) for aligned in aligned_window]
         average = found[0] if len(found) == 1 else torch.stack(found).mean(dim=0)
         if self.gate is None:
@@ -86,10 +86,10 @@ class CrossFrameRetrieval(ModelMixin, ConfigMixin):
     def at_the_place(self, current_latents: Tensor, aligned_window: Tensor) -> Tensor:
         """The addition of the small picture alone, from the same place (B,C,h,w); 0 without one.
 
-        A gate says how far one predecessor is to be trusted against the current frame. Of several
-        (K,B,C,h,w) that is taken for odds: with trust of a half in each, all frames count the same,
-        so noise falls with their number, where an average of additions leaves the current frame
-        its half (our decision).
+        A gate says how far one predecessor is to be trusted against the current frame. For several
+        (K,B,C,h,w), trust is converted to odds: with a trust of a half in each, all frames count
+        the same, so noise falls with their number, whereas an average of additions would leave the
+        current frame its half (our decision).
         """
         nothing = torch.zeros_like(current_latents)
         if self.gate is None:
@@ -128,10 +128,10 @@ class CrossFrameRetrieval(ModelMixin, ConfigMixin):
 
 
 class TrustGate(nn.Module):
-    """How far an aligned predecessor is to be trusted, place by place: 0 not at all, 1 alone.
+    """How far to trust an aligned predecessor, place by place: 0 not at all, 1 it alone.
 
-    Small pictures now and before (B,12,h,w) -> (B,12,h,w), the same for the three colours of a
-    place. It sees them and how far they differ.
+    Current and previous small pictures (B,12,h,w) -> (B,12,h,w), the same for the three colours of
+    a place. It sees both and how far they differ.
     """
 
     def __init__(self, channels: int, width: int = 32, colours: int = 3) -> None:
@@ -158,7 +158,7 @@ def thresholded_attention(
     query, key, value (B,n,N,d), threshold (B,n,N,1) -> (B,n,N,d).
     """
     # relu(x / t) = relu(x) / t: scale the small matrices once, not every tile. The threshold is
-    # one more channel of the query, against ones: taking it away costs no pass of its own.
+    # one more channel of the query, against ones: subtracting it costs no separate pass.
     scaled_query = torch.cat([query * query.shape[-1] ** -0.5, -threshold], dim=-1).flatten(0, 1)
     key = key.transpose(2, 3)  # (B,n,d,N), which is how convolutions give it
     key = torch.cat([key, torch.ones_like(key[:, :, :1])], dim=2).flatten(0, 1)
@@ -168,7 +168,7 @@ def thresholded_attention(
     )
     queries, keys = _tile(query)
     sums = torch.promote_types(query.dtype, torch.float32)
-    # Laid out once: products would copy a tile each time that it is used.
+    # Laid out once: products would copy a tile each time it is used.
     sources = [
         (_laid_out(some_keys), _laid_out(values))
         for some_keys, values in zip(
@@ -194,8 +194,8 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def rectified_(similarities: Tensor) -> Tensor:
     """``torch.relu_`` to the bit, without gradients.
 
-    bfloat16's bits as a whole number are below zero where the number is. torch's own kernel widens
-    each number and rounds it again, which takes a processor six times as long.
+    A bfloat16's bits, read as an integer, are negative where the number is. torch's own kernel
+    widens each number and rounds it again, which takes a CPU six times as long.
     """
     if similarities.dtype != torch.bfloat16 or similarities.device.type != "cpu":
         return torch.relu_(similarities)
@@ -204,7 +204,7 @@ def rectified_(similarities: Tensor) -> Tensor:
 
 
 def _laid_out(tile: Tensor) -> Tensor:
-    """In one piece on processors; GPUs take any strides."""
+    """Contiguous on CPUs; GPUs take any strides."""
     return tile.contiguous() if tile.device.type == "cpu" else tile
 
 

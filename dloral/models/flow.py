@@ -44,8 +44,8 @@ def warp(previous: Tensor, flow_current_to_previous: Tensor, padding: str = "zer
 def warp_unfolded(previous: Tensor, flow_current_to_previous: Tensor, fold: int) -> Tensor:
     """:func:`warp` of latents (B,C,H,W) whose channels hold ``fold`` x ``fold`` places each.
 
-    A shift by a part of a cell then moves what they hold, where :func:`warp` of whole cells would
-    mix neighbours' channels (our decision). The flow (B,2,H,W) stays in cells.
+    A shift by a fraction of a cell then moves what they hold, whereas :func:`warp` of whole cells
+    would mix neighbours' channels (our decision). The flow (B,2,H,W) stays in cells.
     """
     if fold == 1:
         return warp(previous, flow_current_to_previous)
@@ -89,7 +89,7 @@ class SPyNet(ModelMixin, ConfigMixin):
         """Flow (B,2,H,W) in cells of the given pictures (B,3,H,W).
 
         The generator passes pictures in [-1, 1] although the normalisation is the one for [0, 1]:
-        the released weights were trained so, and the compact ones are too.
+        the released weights were trained that way, and so are the compact ones.
         """
         height, width = current.shape[-2:]
         current, previous = current.float(), previous.float()
@@ -110,7 +110,7 @@ class SPyNet(ModelMixin, ConfigMixin):
 
     def coarse_to_fine(self, current: Tensor, previous: Tensor) -> list[Tensor]:
         """The flow after every level, coarsest first, each in cells of its own level; training
-        teaches all of them. Sizes must be multiples of ``2 ** (levels - 1)``."""
+        supervises all of them. Sizes must be multiples of ``2 ** (levels - 1)``."""
         currents = [self.normalise(current)]
         previouses = [self.normalise(previous)]
         for _ in range(len(self.pyramid) - 1):
@@ -138,10 +138,10 @@ class SPyNet(ModelMixin, ConfigMixin):
         dtype: torch.dtype | None = None,
     ) -> Tensor:
         """One level's correction; convolutions in the weights' dtype, flow in float32. ``dtype``:
-        the weights', for who knows it: diffusers looks through every layer for it."""
+        the weights', if the caller knows it: diffusers searches every layer for it."""
         seen = torch.cat([current, aligned, flow], dim=1)
         return level(seen.to(dtype or self.dtype)).float()
 
     def normalise(self, pictures: Tensor) -> Tensor:
-        """By ImageNet's mean and deviation, as the levels expect pictures."""
+        """Normalise by ImageNet's mean and deviation, as the levels expect."""
         return (pictures.float() - self.mean.float()) / self.std.float()

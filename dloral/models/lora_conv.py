@@ -1,8 +1,8 @@
-"""A convolution that can have both LoRAs, in the compact decoder, which PEFT does not know.
+"""A convolution that can have both LoRAs, for the compact decoder, which PEFT does not support.
 
-``W + c * dC + d * dD`` is summed when it is needed, so training and inference run the same code,
-and a dial takes effect at once. On a processor that does not train, the sum is kept until one of
-its terms changes: it took 3% of the time of a frame of 512 x 512 (our decision).
+``W + c * dC + d * dD`` is summed when needed, so training and inference run the same code, and a
+dial takes effect at once. On a CPU, outside training, the sum is kept until one of its terms
+changes: it took 3% of the time of a 512 x 512 frame (our decision).
 """
 
 import torch
@@ -18,7 +18,7 @@ class TwoLoRAConv(nn.Conv2d):
     _kept: tuple[list[Tensor], list[tuple[int, int]], Tensor] | None = None
 
     def add_adapters(self, rank: int) -> None:
-        """A LoRA of each name, which at first changes nothing: gaussian, then zeros, as PEFT."""
+        """Add both LoRAs, which at first change nothing: Gaussian A and zero B, as in PEFT."""
         seen = self.weight[0].numel()
         self.lora_down, self.lora_up = nn.ModuleDict(), nn.ModuleDict()
         for name in ADAPTERS:
@@ -45,7 +45,7 @@ class TwoLoRAConv(nn.Conv2d):
         return weight.to(self.weight.dtype)
 
     def _weight_now(self) -> Tensor:
-        """:meth:`summed_weight`, or the one that was kept."""
+        """:meth:`summed_weight`, or the cached one."""
         terms = [self.weight, self.scales, *self.lora_down.parameters(), *self.lora_up.parameters()]
         if not _may_keep(terms):
             return self.summed_weight()
@@ -56,7 +56,7 @@ class TwoLoRAConv(nn.Conv2d):
         return self._kept[2]
 
     def set_scales(self, *, consistency: float, detail: float) -> None:
-        """How much of each LoRA it has from now on."""
+        """Set how much of each LoRA it uses from now on."""
         if self.scales.device.type == "cpu":
             wanted = self.scales.new_tensor((consistency, detail))
             if not torch.equal(self.scales, wanted):  # writing the same would cost a new sum
@@ -72,8 +72,8 @@ class TwoLoRAConv(nn.Conv2d):
 
 
 def _may_keep(terms: list[Tensor]) -> bool:
-    """Not while gradients are wanted or a graph is being made, nor on a GPU, whose recorded graphs
-    sum anew; inference tensors do not count their changes."""
+    """Not while gradients are needed or a graph is being built, nor on a GPU, whose recorded
+    graphs recompute the sum; nor for inference tensors, which do not count their changes."""
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     making = tracing or torch.compiler.is_compiling()
     return not (

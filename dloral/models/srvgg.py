@@ -32,9 +32,9 @@ class SRVGG(nn.Module):
 
 
 def mean_of_turns(network: nn.Module, frames: Tensor) -> Tensor:
-    """What an enlarger makes of frames (B,3,h,w) on average, when they are turned by quarters and
-    mirrored (B,3,scale*h,scale*w): what it draws from noise differs each time, and so does the mesh
-    that its shuffle leaves; both go down (Timofte et al., CVPR 2016, enhanced prediction)."""
+    """An enlarger's mean output (B,3,scale*h,scale*w) over all quarter turns and mirrorings of
+    frames (B,3,h,w): what it draws from noise differs each time, as does the mesh that its shuffle
+    leaves, so both are reduced (Timofte et al., CVPR 2016, enhanced prediction)."""
     answers = []
     for quarters in range(4):
         turned = frames.rot90(quarters, (-2, -1))
@@ -44,7 +44,7 @@ def mean_of_turns(network: nn.Module, frames: Tensor) -> Tensor:
 
 
 def srvgg_from_tensors(tensors: Mapping[str, Tensor]) -> SRVGG:
-    """A network of the sizes that released tensors have, filled with them, in float32.
+    """A network of the released tensors' sizes, loaded with them, in float32.
 
     Raises ``ValueError`` where they are not those of an SRVGGNetCompact.
     """

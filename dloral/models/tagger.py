@@ -3,9 +3,9 @@
 Legend: B pictures, S their side (384), N = (S/32)^2 places of the Swin transformer's last stage,
 T tags, D the width that labels and image features share (512).
 
-A Swin transformer looks at the picture; each tag's text embedding is a query that looks at what it
-saw, through two layers of cross-attention; one linear layer makes a logit of each. Sources: Huang
-et al., "Open-Set Image Tagging with Multi-Grained Text Supervision" (RAM); Wu et al., "SeeSR"
+A Swin transformer encodes the picture; each tag's text embedding is a query that attends to its
+features through two layers of cross-attention; one linear layer turns each into a logit. Sources:
+Huang et al., "Open-Set Image Tagging with Multi-Grained Text Supervision" (RAM); Wu et al., "SeeSR"
 (DAPE, a LoRA that makes RAM answer the same for a degraded picture). The Swin transformer itself
 is transformers' own.
 """
@@ -29,7 +29,7 @@ DAPE_SCALE = 1 / 8
 
 
 class TaggingLayer(nn.Module):
-    """A BERT layer without self-attention: labels (B,T,H) look at features (B,1+N,D)."""
+    """A BERT layer without self-attention: labels (B,T,H) attend to features (B,1+N,D)."""
 
     def __init__(self, width: int, inner: int, heads: int, feature_width: int) -> None:
         super().__init__()
@@ -57,8 +57,8 @@ class TaggingLayer(nn.Module):
 class Tagger(ModelMixin, ConfigMixin):
     """Pictures (B,3,S,S) in [0, 1] -> logits (B,T); :meth:`tags_of` says them in words.
 
-    The defaults are RAM's (``ram_swin_large_14m``). ``tags`` and ``thresholds`` have one entry a
-    tag: a tag is named where its logit's sigmoid is above its threshold.
+    The defaults are RAM's (``ram_swin_large_14m``). ``tags`` and ``thresholds`` have one entry per
+    tag: a tag is reported if its logit's sigmoid is above its threshold.
     """
 
     @register_to_config
@@ -87,8 +87,8 @@ class Tagger(ModelMixin, ConfigMixin):
                 depths=list(depths),
                 num_heads=list(num_heads),
                 window_size=window,
-                # As the reference sums; torch's fused attention rounds otherwise, and the tagging
-                # head makes hundreds of such a difference.
+                # Summed as in the reference; torch's fused attention rounds differently, and the
+                # tagging head amplifies such a difference hundreds of times.
                 attn_implementation="eager",
             )
         )
@@ -159,5 +159,5 @@ def shrink_to_square(frames: Tensor, side: int) -> Tensor:
 
 
 def make_prompt(tags: Sequence[str], user_prompt: str) -> str:
-    """The prompt of a frame with these tags, in the form that the released model was used with."""
+    """The prompt for a frame with these tags, in the form that the released model was used with."""
     return f"{', '.join(tags)}, {user_prompt},"

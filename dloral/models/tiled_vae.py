@@ -3,12 +3,12 @@
 Legend: B batch, H x W frame size, h x w latent cells, F features of the inner blocks.
 
 What ties a pixel to the whole frame is the inner block's attention and the statistics of the group
-normalisations. The inner block works on cells, where memory is no matter, and is run whole. The
-outer blocks, which work on pixels, are run tile by tile, all with the same statistics, and with a
-margin as wide as they can see; so two tiles agree exactly where they meet, and nothing is blended.
-The statistics come from a first pass over the tiles. They are not to the last digit those of the
-whole frame, since in that pass a tile's deeper layers see what its own statistics made of it:
-the picture as a whole may differ from an untiled one by a little, with no line in it.
+normalisations. The inner block works on cells, where memory is no concern, and is run whole. The
+outer blocks, which work on pixels, are run tile by tile, all with the same statistics and with a
+margin as wide as their receptive field, so two tiles agree exactly where they meet, and nothing is
+blended. The statistics come from a first pass over the tiles. They differ slightly from the whole
+frame's, since in that pass a tile's deeper layers see features normalised by its own statistics:
+the picture as a whole may differ a little from an untiled one, but without seams.
 """
 
 from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ def cell_of(vae: AutoencoderKL) -> int:
     return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
-@apply_forward_hook  # for CPU offloading, as the VAE's own method has it
+@apply_forward_hook  # for CPU offloading, as on the VAE's own method
 def decode_in_tiles(vae: AutoencoderKL, latents: Tensor, tile: int) -> Tensor:
     """``vae.decode(latents).sample``, (B,C,h,w) -> (B,3,H,W), ``tile`` cells a side at a time."""
     decoder = vae.decoder
@@ -84,7 +84,7 @@ def _tiled(
     scale_in: int,
     scale_out: int,
 ) -> Tensor:
-    """``outer(whole)`` tile by tile; scales are pixels a cell, of what goes in and comes out."""
+    """``outer(whole)`` tile by tile; scales are pixels per cell, of input and output."""
     height, width = (side // scale_in for side in whole.shape[-2:])
     areas = [
         (slice(top, min(top + tile, height)), slice(left, min(left + tile, width)))
@@ -147,7 +147,7 @@ class _Statistics:
 
     def _add(self, norm: nn.GroupNorm, features: Tensor) -> None:
         groups = features.unflatten(1, (norm.num_groups, -1)).flatten(2)
-        # One number a row at a time in double precision, not a double copy of the features.
+        # Only one number per row in double precision, not a double copy of the features.
         place = wide_device(features.device)
         mean = groups.mean(dim=2, dtype=torch.float32).to(place).double()
         variance = groups.float().var(dim=2, correction=0).to(place).double()

@@ -56,7 +56,7 @@ class TwoLoRAUNet(UNet2DConditionModel):
         sample = torch.cat([aligned_latents, retrieved_latents], dim=1)
         if prompt_embeds is not None:
             prompt_embeds = prompt_embeds.expand(len(sample), -1, -1).to(sample.dtype)
-        # Made on the device: a number would be copied there, and the processor would wait for it.
+        # Made on the device: a number would be copied there, and the CPU would wait for it.
         timestep = torch.full((1,), TIMESTEP, device=sample.device)
         return self(sample, timestep, encoder_hidden_states=prompt_embeds).sample
 
@@ -77,7 +77,7 @@ class TwoLoRAUNet(UNet2DConditionModel):
             set_scales(self, consistency=consistency, detail=detail)
 
     def bytes_to_merge(self) -> int:
-        """What the pristine copies will take that :meth:`set_scales` makes; 0 once it has."""
+        """Bytes that :meth:`set_scales` needs for its pristine copies; 0 once they are made."""
         return 0 if self._merged is not None or self.too_large_to_merge else self._bytes_to_copy()
 
     @property
@@ -90,7 +90,7 @@ class TwoLoRAUNet(UNet2DConditionModel):
         return sum(weight.numel() * weight.itemsize for weight in weights)
 
     def keep_pristine_on(self, device: torch.device | str) -> None:
-        """Where the copies lie that scales are merged from."""
+        """Keep the copies that scales are merged from on ``device``."""
         if self._merged is not None:
             self._merged.to(device)
 
@@ -111,14 +111,14 @@ class TwoLoRAUNet(UNet2DConditionModel):
             path = Path(save_directory) / f"{adapter}.safetensors"
             if self.has_adapters:
                 save_adapter(self, adapter, path)
-            else:  # of a model that was there before: the next load would take it for this one's
+            else:  # left by an earlier model: the next load would take it for this one's
                 path.unlink(missing_ok=True)
 
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> Self:
-        """A folder that :meth:`save_pretrained` wrote, LoRAs included where they are beside it."""
+        """Load a folder written by :meth:`save_pretrained`, with any LoRAs beside it."""
         unet = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         folder = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
         files = {adapter: folder / f"{adapter}.safetensors" for adapter in ADAPTERS}
@@ -133,8 +133,8 @@ class TwoLoRAUNet(UNet2DConditionModel):
 
 
 def _from_hub(file: Path) -> Path:
-    """``file``, fetched where its folder is part of a Hub snapshot: diffusers brings no file whose
-    name is not that of a model's weights."""
+    """``file``, fetched if its folder is part of a Hub snapshot: diffusers only downloads files
+    named like a model's weights."""
     repo, snapshots, revision = file.parts[-5:-2] if len(file.parts) > 5 else ("", "", "")
     if snapshots != "snapshots" or not repo.startswith("models--"):
         return file
@@ -173,9 +173,9 @@ def load_adapters(unet: TwoLoRAUNet, files: dict[str, Path]) -> None:
 
 
 def replace_adapter(unet: TwoLoRAUNet, adapter: str, tensors: dict[str, Tensor]) -> None:
-    """Another LoRA, of any rank, in the place of ``adapter``; tensors are named as in its file.
+    """Replace ``adapter`` with another LoRA of any rank; tensors are named as in its file.
 
-    ValueError, and nothing is changed, for one that does not fit this UNet.
+    ValueError, with nothing changed, for one that does not fit this UNet.
     """
     if not unet.has_adapters:
         raise ValueError("this UNet has no LoRAs that could be replaced")
@@ -207,7 +207,7 @@ def replace_adapter(unet: TwoLoRAUNet, adapter: str, tensors: dict[str, Tensor])
 
 
 def cast(model: nn.Module, dtype: torch.dtype) -> None:
-    """``model.to(dtype)`` without the warning diffusers gives for every model of its own."""
+    """``model.to(dtype)`` without the warning diffusers gives for each of its own models."""
     nn.Module.to(model, dtype)
 
 

@@ -2,8 +2,8 @@
 
 Legend: B batch, H x W frame size (multiples of 8), C latent channels.
 
-It plays the part that SD's AutoencoderKL plays in the full model, with the same calls. It is built
-for two CPU cores: pixel-unshuffle ends put all convolutions at 1/4 and 1/8 of the frame's size
+It plays the part of SD's AutoencoderKL in the full model, with the same interface. It is built for
+two CPU cores: pixel-unshuffle ends keep all convolutions at 1/4 and 1/8 of the frame's size
 (our decision; a full-resolution convolution costs more than the whole network at 1/4).
 """
 
@@ -25,7 +25,7 @@ from dloral.models.prelu import PReLU
 from dloral.models.shuffling import Unshuffle, means_of_cells, shuffled, unshuffled
 
 PATCH = 4  # pixels a side that pixel-unshuffle folds into channels
-HELD_EVERY = 4  # of so many rectified blocks, the last holds its features within the reach
+HELD_EVERY = 4  # features of every fourth rectified block are clamped to the reach
 FOLD = 2  # places a side, of the frame at 1/4, that a latent cell holds
 PICTURE = 3 * FOLD**2  # channels of a latent cell that hold the small picture
 
@@ -50,9 +50,9 @@ class PlainBlock(nn.Module):
 class RectifiedBlock(nn.Module):
     """Two 3x3 convolutions, each followed by a PReLU, and nothing added: (B,C,H,W) -> (B,C,H,W).
 
-    As two layers of Real-ESRGAN's small networks, so that it can learn to do what they do; a block
-    that ends in an addition cannot, for it would have to undo its input (our decision). With a
-    ``reach`` what leaves it is held within that, of either sign.
+    Like two layers of Real-ESRGAN's small networks, so that it can learn to do what they do; a
+    block that ends in an addition cannot, as it would have to undo its input (our decision). With a
+    ``reach``, its output is limited to that magnitude.
     """
 
     def __init__(self, channels: int, reach: float = 0.0) -> None:
@@ -94,9 +94,9 @@ class DoublingConv(nn.Conv2d):
 class DirectHead(nn.Module):
     """Features (B,W,H/4,W/4) and the folded bicubic frame -> the difference to it (B,3,H,W).
 
-    One convolution and a shuffle by 4, as where Real-ESRGAN's small networks end; nothing between
-    the blocks and the pixels can blur a line (our decision). It also sees the mean colour of each
-    cell: the blocks need not carry it. ``change`` (B,48,H/4,W/4), folded, is added to what it says.
+    One convolution and a shuffle by 4, as at the end of Real-ESRGAN's small networks; nothing
+    between the blocks and the pixels can blur a line (our decision). It also sees each cell's mean
+    colour, so blocks need not carry it. ``change`` (B,48,H/4,W/4), folded, is added to the output.
     """
 
     def __init__(self, width: int) -> None:
@@ -119,12 +119,12 @@ class CompactVAE(ModelMixin, ConfigMixin):
     shuffle by 2, convolution, nearest by 2, convolution instead of one shuffle by 4: it computes
     less, and was meant to draw no grid (both our decision), but a model with it does draw one, of
     4 pixels (its card has the figure).
-    ``direct_head``: there is no such end, but a :class:`DirectHead`; it needs the bicubic frame.
+    ``direct_head``: a :class:`DirectHead` instead of either; it needs the bicubic frame.
     ``rectified``: the decoder's blocks are :class:`RectifiedBlock`, with a PReLU before the first,
-    and beyond its border the frame is black, as for Real-ESRGAN's networks: a border that looks
-    otherwise reaches as far in as there are layers. Their first layer also sees the small picture,
-    if there is one. Needs ``direct_head``. ``reach``: the features of every fourth of them are held
-    within it, so that no picture makes them grow from block to block; 0 for none (our decision:
+    and beyond its border the frame is black, as for Real-ESRGAN's networks: any other border would
+    affect as many pixels inwards as there are layers. Their first layer also sees the small picture
+    if there is one. Needs ``direct_head``. ``reach``: every fourth block's features are clamped to
+    it, so that no picture makes them grow from block to block; 0 for none (our decision:
     docs/decisions.md, "What a decoder draws has a reach").
 
     ``small_picture``: the last ``PICTURE`` of the latent channels hold the frame itself at 1/4 of
@@ -221,7 +221,7 @@ class CompactVAE(ModelMixin, ConfigMixin):
         self.register_to_config(**{name: rank for name, rank in ranks.items() if rank})
 
     def set_scales(self, *, consistency: float, detail: float) -> None:
-        """How much of each LoRA the decoder has from now on; nothing without them."""
+        """Set how much of each LoRA the decoder uses from now on; no effect without them."""
         for conv in two_lora_convs(self):
             conv.set_scales(consistency=consistency, detail=detail)
 
@@ -302,7 +302,7 @@ class CompactVAE(ModelMixin, ConfigMixin):
 
 
 def _blocks(width: int, count: int, rectified: bool, reach: float) -> list[nn.Module]:
-    """A decoder's blocks; of rectified ones every fourth has the reach."""
+    """A decoder's blocks; every fourth rectified one has the reach."""
     if not rectified:
         return [PlainBlock(width) for _ in range(count)]
     every = range(1, count + 1)
@@ -312,8 +312,8 @@ def _blocks(width: int, count: int, rectified: bool, reach: float) -> list[nn.Mo
 def _at_quarter_size(frames: Tensor) -> Tensor:
     """(B,3,H,W) -> (B,3,H/4,W/4): the mean of the middle of each square of 4 x 4.
 
-    Of a frame that was enlarged four times that is nearly the frame before; of one that was
-    enlarged twice, the mean of four of its pixels.
+    For a frame that was enlarged four times this is nearly the original; for one that was enlarged
+    twice, the mean of four of its pixels.
     """
     return F.avg_pool2d(frames[..., 1:, 1:], 2, stride=PATCH)
 
@@ -321,8 +321,8 @@ def _at_quarter_size(frames: Tensor) -> Tensor:
 def _enlarged_folded(small: Tensor) -> Tensor:
     """Bicubic enlargement by ``PATCH`` (a = -0.75, as torch's), folded: (B,3,h,w) -> (B,48,h,w).
 
-    One convolution: torch's own enlargement took a processor 7.7 ms of a frame of 512 x 512 in
-    bfloat16, and was then folded.
+    One convolution: torch's own enlargement took a CPU 7.7 ms for a 512 x 512 frame in bfloat16,
+    before folding.
     """
     kernel = _enlarging_kernel(small.dtype, small.device)
     return F.conv2d(F.pad(small, (2,) * 4, mode="replicate"), kernel)

@@ -1,4 +1,4 @@
-"""What each class of VAE can do and needs: one row each, so that nobody else asks for a class.
+"""What each VAE class can do and needs: one row each, so that no other code checks the class.
 
 Legend: H x W frame size, s latent stride, C latent channels. Sizes are those of the VAE's own
 configuration.
@@ -26,11 +26,11 @@ Tiled = Callable[[Any, Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class VAEKind:
-    """``latents``: the space that its latents are of; a VAE of the same one may stand in.
+    """``latents``: the name of its latent space; another VAE of the same space may replace it.
 
-    ``stride``: pixels a latent cell. ``widths``: channels at full size on the way in, and out.
-    ``encode_in_tiles``, ``decode_in_tiles``: (vae, picture or latents, cells of a tile), None where
-    it is only run whole. ``fold``: places a side that a cell's channels hold, for warping.
+    ``stride``: pixels per latent cell. ``widths``: channels at full size on the way in, and out.
+    ``encode_in_tiles``, ``decode_in_tiles``: (vae, picture or latents, cells of a tile), None if it
+    is only run whole. ``fold``: places a side that a cell's channels hold, for warping.
     """
 
     latents: str
@@ -47,7 +47,7 @@ class VAEKind:
     def needed_memory(
         self, vae: Any, height: int, width: int, vae_tile: int | None, encodes_only: bool
     ) -> int:
-        """Bytes, roughly, that a frame of ``height`` x ``width`` pixels takes at the most."""
+        """Approximate peak memory in bytes for a frame of ``height`` x ``width`` pixels."""
         if not self.has_tiles:
             return height * width * 64 * 4
         if vae_tile:
@@ -87,7 +87,7 @@ KINDS: dict[type, VAEKind] = {
 
 
 def kind_of(vae: Any) -> VAEKind:
-    """The row of a VAE's class, or of the nearest class that it is derived from."""
+    """The row of a VAE's class, or of its nearest base class."""
     for kind in type(vae).__mro__:
         if kind in KINDS:
             return KINDS[kind]

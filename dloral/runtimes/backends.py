@@ -1,4 +1,4 @@
-"""Who compiles a graph for this processor: OpenVINO, ONNX Runtime. A function and a row each."""
+"""What compiles a graph for this processor: OpenVINO, ONNX Runtime. One function, one row each."""
 
 import io
 from collections.abc import Callable
@@ -14,9 +14,9 @@ Run = Callable[..., np.ndarray]
 
 @dataclass(frozen=True)
 class Backend:
-    """``extra``: of the package, whose modules it needs. ``compile``: (ONNX model, precision,
-    threads) -> what runs it; raises what its library raises. ``precisions``: that it computes in
-    where the processor has them, else in float32."""
+    """``extra``: the package's extra with the modules it needs. ``compile``: (ONNX model,
+    precision, threads) -> what runs it; raises what its library raises. ``precisions``: those it
+    computes in where the processor has them, else in float32."""
 
     extra: str
     compile: Callable[[bytes, torch.dtype, int], Run]
@@ -39,7 +39,7 @@ def _openvino(model: bytes, precision: torch.dtype, threads: int) -> Run:
     request = compiled.create_infer_request()
 
     def run(*inputs: np.ndarray) -> np.ndarray:
-        # Its own memory for the inputs, a copy of the output: the next run writes over that.
+        # Its own memory for the inputs, a copy of the output: the next run overwrites that.
         result: np.ndarray = request.infer(list(inputs), share_inputs=True)[0]
         return result
 
@@ -52,7 +52,7 @@ def _onnx_runtime(model: bytes, precision: torch.dtype, threads: int) -> Run:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.log_severity_level = 3
-    # As torch's threads here: those that wait sleep (dloral.threads).
+    # Like torch's threads here: waiting ones sleep (dloral.threads).
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]

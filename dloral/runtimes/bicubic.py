@@ -1,7 +1,7 @@
 """Bicubic enlargement as a model: what every result is compared with, where a model is expected.
 
-Its latents are the frames themselves (stride 1, 3 channels) and nothing is wrong with them, so it
-gives back what it is given. Imports no library that runs models.
+Its latents are the frames themselves (stride 1, 3 channels) and its correction is zero, so it
+returns its input. Imports no library that runs models.
 """
 
 from collections.abc import Collection
@@ -50,7 +50,7 @@ class BicubicGenerator(FrameGenerator):
         return limits.batch_size * height * width * BYTES_PER_PIXEL
 
     def adopt(self, limits: Limits) -> None:
-        """There are no parts to do anything to."""
+        """Does nothing: there are no parts."""
 
     def encode_prompt(self, prompt: str) -> None:
         """None: it reads no prompts."""
@@ -76,7 +76,7 @@ class BicubicGenerator(FrameGenerator):
     def predict(
         self, aligned_latents: Tensor, retrieved_latents: Tensor, prompt_embeds: Tensor | None
     ) -> Tensor:
-        """Nothing is wrong: 0 everywhere."""
+        """Nothing to correct: 0 everywhere."""
         return retrieved_latents.new_zeros(()).expand_as(retrieved_latents)
 
     def decode(

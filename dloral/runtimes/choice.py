@@ -1,7 +1,7 @@
-"""Which runtime a model runs in: the one that was asked for, or the fastest on this machine.
+"""Which runtime a model runs in: the requested one, or the fastest on this machine.
 
 Whatever keeps a runtime from running (it is not installed, it cannot compile here, its pictures
-are others than torch's) is said in one line, and the model runs in torch.
+differ from torch's) is reported in one line, and the model runs in torch.
 """
 
 import hashlib
@@ -51,9 +51,9 @@ _log = logging.getLogger(__name__)
 def in_runtime(base: FrameGenerator, runtime: str, cache: Path) -> FrameGenerator:
     """``base`` in ``runtime``, one of :data:`dloral.options.RUNTIMES`, or as it is.
 
-    ``cache``: a folder for traced graphs and for what auto picked: measured once for a model, a
-    precision, a processor with its threads, and the versions of the libraries. Raises
-    :class:`OptionError` for another name.
+    ``cache``: a folder for traced graphs and for what auto picked, measured once per model,
+    precision, processor with its threads, and library versions. Raises :class:`OptionError` for
+    another name.
     """
     if runtime not in RUNTIMES:
         raise OptionError(f"runtime is {runtime!r}; choose from {', '.join(RUNTIMES)}")
@@ -61,7 +61,7 @@ def in_runtime(base: FrameGenerator, runtime: str, cache: Path) -> FrameGenerato
         return base
     if runtime != AUTO:
         return _opened(base, runtime, cache) or base
-    base.set_scales()  # the weights that a choice is remembered for
+    base.set_scales()  # the weights for which a choice is remembered
     names = [name for name, one in BACKENDS.items() if not missing_modules(one.extra)]
     key = _key(base, names)
     told = _choices(cache).get(key)
@@ -72,7 +72,7 @@ def in_runtime(base: FrameGenerator, runtime: str, cache: Path) -> FrameGenerato
 
 
 def _may_run(base: FrameGenerator, runtime: str) -> bool:
-    """Whether the model is one for the runtimes; says why not where one was asked for."""
+    """Whether the model can use the runtimes; says why not if one was requested."""
     try:
         check_exportable(base)
         reason = ""
@@ -88,7 +88,7 @@ def _may_run(base: FrameGenerator, runtime: str) -> bool:
 
 
 def _opened(base: FrameGenerator, name: str, cache: Path) -> CompiledGenerator | None:
-    """None, and a line that says why, where the runtime does not do."""
+    """The model in a runtime; None, and a line that says why, where that does not work."""
     extra = BACKENDS[name].extra
     if missing := missing_modules(extra):
         command = install_command(extra)
@@ -97,7 +97,7 @@ def _opened(base: FrameGenerator, name: str, cache: Path) -> CompiledGenerator |
     try:
         opened = CompiledGenerator(base, graphs_of(base, cache), name)
         psnr = agreement(base, opened)
-    except Exception as error:  # whatever its library raises where it does not know this machine
+    except Exception as error:  # whatever its library raises on a machine it does not know
         line = next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
         _log.warning("runtime %s cannot be built here: %s; torch goes on", name, line)
         return None
@@ -110,8 +110,8 @@ def _opened(base: FrameGenerator, name: str, cache: Path) -> CompiledGenerator |
 
 
 def agreement(base: FrameGenerator, other: FrameGenerator) -> float:
-    """PSNR in dB between frames that both restore, the lowest of :data:`TESTED_SCALES`; sides
-    that the UNet cannot halve evenly are among them."""
+    """PSNR in dB between frames that both restore, the lowest over :data:`TESTED_SCALES`; some
+    have sides that the UNet cannot halve evenly."""
     stride = base.latent_stride
     clip = _frames(2, 9 * stride, 6 * stride)
     lowest = math.inf
@@ -128,7 +128,7 @@ def agreement(base: FrameGenerator, other: FrameGenerator) -> float:
 
 
 def _fastest(base: FrameGenerator, names: list[str], cache: Path, key: str) -> FrameGenerator:
-    """Measures, and remembers under ``key`` what came of it."""
+    """Measures, and remembers the outcome under ``key``."""
     if not names:
         return base
     opened: dict[str, FrameGenerator] = {TORCH: base}
@@ -144,7 +144,7 @@ def _fastest(base: FrameGenerator, names: list[str], cache: Path, key: str) -> F
 
 
 def _seconds(opened: dict[str, FrameGenerator]) -> dict[str, float]:
-    """Of a frame, the best of a few rounds in which each has its turn."""
+    """Seconds per frame, the best of a few rounds in which each takes its turn."""
     clip = _frames(2, TIMED_SIDE, TIMED_SIDE)
     best = dict.fromkeys(opened, math.inf)
     for turn in range(ROUNDS):
@@ -158,7 +158,7 @@ def _seconds(opened: dict[str, FrameGenerator]) -> dict[str, float]:
 
 
 def _frames(count: int, height: int, width: int) -> Tensor:
-    """Soft colours with grain, (T,3,H,W) in [0, 1]; always the same."""
+    """Soft colours with grain, (T,3,H,W) in [0, 1]; deterministic."""
     draw = torch.Generator().manual_seed(0)
     coarse = torch.rand(count, 3, 4, 5, generator=draw)
     soft = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")

@@ -1,4 +1,4 @@
-"""A model whose encoder, UNet and decoder a runtime has compiled; everything else is torch's."""
+"""A model whose encoder, UNet and decoder a runtime has compiled; the rest runs in torch."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ KEPT_SCALES = 2
 
 
 def _of_the_base(name: str) -> Any:
-    """A property that the model in torch answers."""
+    """A property delegated to the model in torch."""
     return property(lambda self: getattr(self.base, name))
 
 
@@ -23,9 +23,9 @@ class CompiledGenerator(FrameGenerator):
     """``base`` with three of its steps compiled from ``graphs`` by ``runtime``, one of
     :data:`BACKENDS`. Gives the same pictures; keeps no gradients.
 
-    Other scales of the LoRAs take a new compilation of the UNet (a tenth of a second), and of a
-    decoder that has LoRAs; the last ``KEPT_SCALES`` are kept. Raises what the runtime raises where
-    it cannot compile.
+    Other LoRA scales require recompiling the UNet (a tenth of a second), and a decoder that has
+    LoRAs; the last ``KEPT_SCALES`` are kept. Raises what the runtime raises where it cannot
+    compile.
     """
 
     execution_device = _of_the_base("execution_device")
@@ -58,22 +58,22 @@ class CompiledGenerator(FrameGenerator):
         return BACKENDS[self.runtime].compile(whole, self.compute_dtype, torch.get_num_threads())
 
     def _at_scales(self, step: str) -> Run:
-        """The step compiled for the scales of now."""
+        """The step compiled for the current scales."""
         kept = self._at[step]
         scales = self._scales if step == PREDICT or self._decoder_has_loras else ()
         run = kept.pop(scales, None) or self._compiled(step)
-        kept[scales] = run  # the last one used is the last to go
+        kept[scales] = run  # the most recently used is evicted last
         while len(kept) > KEPT_SCALES:
             del kept[next(iter(kept))]
         return run
 
     def set_scales(self, consistency: float = 1.0, detail: float = 1.0) -> None:
-        """As the model in torch; what has LoRAs is compiled when it is next used."""
+        """As the model in torch; parts with LoRAs are compiled when next used."""
         self.base.set_scales(consistency, detail)
         self._scales = (consistency, detail)
 
     def encode(self, lq_frames: Tensor, vae_tile: int | None = None) -> Tensor:
-        """(B,3,H,W) -> (B,C,h,w); in torch where tiles are asked for."""
+        """(B,3,H,W) -> (B,C,h,w); in torch if tiles are requested."""
         if vae_tile:
             return self.base.encode(lq_frames, vae_tile)
         return _run(self._encode, lq_frames).to(self.compute_dtype)
@@ -81,7 +81,7 @@ class CompiledGenerator(FrameGenerator):
     def predict(
         self, aligned_latents: Tensor, retrieved_latents: Tensor, prompt_embeds: Tensor | None
     ) -> Tensor:
-        """One step of the UNet that was compiled for the scales of now -> eps (B,C,h,w)."""
+        """One step of the UNet compiled for the current scales -> eps (B,C,h,w)."""
         run = self._at_scales(PREDICT)
         return _run(run, aligned_latents, retrieved_latents).to(self.compute_dtype)
 

@@ -1,9 +1,9 @@
 """A model's convolutions as ONNX graphs: what is exported, and what the runtimes compile.
 
-Three of the steps are nearly all of a frame's arithmetic and are plain networks: the encoder, the
-UNet and the decoder. Flow, warping and retrieval stay in torch. A graph is traced once, without
-weights, for frames of any size and number; the weights are put in afterwards, so that other scales
-of the LoRAs need no new trace.
+Three of the steps account for nearly all of a frame's arithmetic and are plain networks: the
+encoder, the UNet and the decoder. Flow, warping and retrieval stay in torch. A graph is traced
+once, without weights, for frames of any size and number; the weights are inserted afterwards, so
+that other LoRA scales need no new trace.
 """
 
 import hashlib
@@ -60,7 +60,7 @@ STEPS = {
 
 
 def check_exportable(pipe: FrameGenerator) -> None:
-    """Raise :class:`OptionError` for a model that has no such graphs."""
+    """Raise :class:`OptionError` for a model without such graphs."""
     if not all(isinstance(getattr(pipe, part, None), nn.Module) for part in _PARTS):
         reason = "has no networks in torch"
     elif pipe.reads_prompts:
@@ -76,8 +76,8 @@ def check_exportable(pipe: FrameGenerator) -> None:
 def graphs_of(pipe: FrameGenerator, cache: Path | None = None) -> dict[str, bytes]:
     """Step -> its ONNX graph without weights: the weights are inputs, behind the step's own.
 
-    ``pipe`` runs in torch and is one that :func:`check_exportable` lets pass. ``cache``: a folder
-    where traces of the same architecture are kept; one that cannot be written is done without.
+    ``pipe`` runs in torch and passes :func:`check_exportable`. ``cache``: a folder where traces of
+    the same architecture are kept; ignored if it cannot be written.
     """
     pipe.set_scales()  # with the UNet's LoRAs merged: no branches are traced
     kept = {}
@@ -126,8 +126,8 @@ def with_weights(step: str, graph: bytes, weights: Mapping[str, Tensor]) -> byte
 def write_onnx(
     pipe: FrameGenerator, folder: Path, consistency: float = 1.0, detail: float = 1.0
 ) -> list[Path]:
-    """``encode.onnx``, ``predict.onnx`` and ``decode.onnx`` in ``folder``, with the weights at
-    these scales of the LoRAs; they take float32 frames and latents of any size and number.
+    """Write ``encode.onnx``, ``predict.onnx`` and ``decode.onnx`` to ``folder``, with the weights
+    at these LoRA scales; they take float32 frames and latents of any size and number.
 
     Raises :class:`OptionError` for scales out of range and for a model that has no such graphs,
     :class:`OutputError` where they cannot be written.
@@ -168,8 +168,8 @@ def _traced(pipe: FrameGenerator, step: str) -> bytes:
     examples = tuple(frames if name == "lq_frames" else latents for name in names)
     graph = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of shapes that are Python's numbers while it traces
-        # The exporter that traces: torch's newer one takes half a minute for each of these.
+        warnings.simplefilter("ignore")  # about shapes that are Python numbers while tracing
+        # The tracing exporter: torch's newer one takes half a minute for each of these.
         torch.onnx.export(
             _StepModule(pipe, step).eval(),
             examples,
@@ -189,7 +189,7 @@ def _traced(pipe: FrameGenerator, step: str) -> bytes:
 
 @contextmanager
 def _in_float32(pipe: FrameGenerator) -> Iterator[None]:
-    """Widen the networks' weights while they are traced; narrowing gives the same again."""
+    """Widen the networks' weights while they are traced; narrowing restores them exactly."""
     parts = [getattr(pipe, part) for part in _PARTS]
     dtypes = [part.dtype for part in parts]
     for part in parts:
@@ -202,7 +202,7 @@ def _in_float32(pipe: FrameGenerator) -> Iterator[None]:
 
 
 def _architecture(pipe: FrameGenerator) -> str:
-    """Digest of all that a trace depends on."""
+    """Digest of everything a trace depends on."""
     shapes = [(name, list(weight.shape)) for name, weight in weights_of(pipe).items()]
     configs: list[Any] = [dict(getattr(pipe, part).config) for part in _PARTS]
     package = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ CHUNK_BYTES = 1 << 20
 
 
 def open_files(paths: Sequence[Path]) -> list[BinaryIO]:
-    """Those of ``paths`` that are there, opened: what is removed afterwards can still be read."""
+    """The existing ones of ``paths``, opened, so that they stay readable if removed later."""
     with ExitStack() as opened:
         files: list[BinaryIO] = []
         for path in paths:
@@ -24,8 +24,8 @@ def open_files(paths: Sequence[Path]) -> list[BinaryIO]:
 
 
 def zip_of(files: Sequence[BinaryIO]) -> Iterator[bytes]:
-    """A zip file of ``files`` under their names, a second one of a name as ``NAME-2``, piece by
-    piece. Nothing is compressed, for videos and pictures are already. ``files`` are closed."""
+    """A zip file of ``files`` under their names, the second of a name as ``NAME-2``, in chunks.
+    Nothing is compressed, since videos and pictures already are. ``files`` are closed."""
     sink = _Sink()
     with ExitStack() as opened:
         for file in files:
@@ -57,7 +57,7 @@ def free_names(paths: Sequence[str]) -> list[str]:
 
 
 class _Sink:
-    """What is written, until it is taken. It cannot be sought: zipfile looks back for nothing."""
+    """Holds what was written until it is taken. Not seekable, which zipfile does not need."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []

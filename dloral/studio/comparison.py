@@ -1,4 +1,4 @@
-"""Clips that show before and after together, labelled, to be shown to others."""
+"""Labelled clips that show before and after together, for sharing."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -56,7 +56,7 @@ def _side_by_side(before: Tensor, after: Tensor, phase: float) -> Tensor:
 
 
 def _wiping(before: Tensor, after: Tensor, phase: float) -> Tensor:
-    """Before left of a line that goes to and fro."""
+    """Before, to the left of a line that moves back and forth."""
     width = before.shape[2]
     share = 2 * phase if phase < 0.5 else 2 - 2 * phase
     line = round((0.05 + 0.9 * share) * width)
@@ -105,7 +105,7 @@ def comparison_clip(result: Result, layout: str, kept_as: str = WHOLE) -> Path:
 
 
 def comparisons_of(result: Result) -> list[Path]:
-    """Those that were made so far."""
+    """The comparisons made so far."""
     made = result.file.parent.glob("*-comparison-*.*")
     return [path for path in made if path.is_file() and not path.name.startswith("part-")]
 

@@ -1,4 +1,4 @@
-"""How much of the disk visitors may fill, all of them together."""
+"""How much of the disk all visitors together may fill."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ LOOK_SECONDS = 2
 
 
 class NoRoomError(InputError):
-    """The disk has no room for what was asked for, which is no fault of the file."""
+    """The disk has no room for what was requested; the file is not to blame."""
 
 
 class Disk:
@@ -77,7 +77,7 @@ class Disk:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files in a folder; passes over what goes meanwhile."""
+    """Bytes of all files in a folder; skips those that vanish meanwhile."""
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:

@@ -1,4 +1,4 @@
-"""What the page says of a clip and of a run before it is started, in plain words."""
+"""What the page says about a clip, and about a run before it starts, in plain words."""
 
 from dataclasses import replace
 from typing import Any, overload
@@ -55,7 +55,7 @@ _CODEC_NAMES = {
 
 
 def suggested_scale(clip: ClipInfo) -> float:
-    """4, or 2 where four times would be more than a laptop does with ease."""
+    """4, or 2 where four times would be too much for a laptop."""
     return 4.0 if 16 * clip.width * clip.height <= COMFORTABLE_PIXELS else 2.0
 
 
@@ -92,7 +92,7 @@ def clip_facts(clip: ClipInfo) -> list[str]:
 
 
 def described(clip: ClipInfo, most_seconds: float | None) -> dict[str, Any]:
-    """All that the page has to know of a clip."""
+    """Everything the page has to know about a clip."""
     return {
         "name": clip.path.name,
         "kind": clip.kind,
@@ -171,7 +171,7 @@ def run_seconds(
 
 
 def memory(height: int, width: int, options: UpscaleOptions) -> float | None:
-    """About how many bytes the model of ``options`` takes at its peak, where that was measured."""
+    """Approximate peak memory in bytes of the model of ``options``, where it was measured."""
     if options.model not in MEASURED_MEMORY:
         return None
     program, for_pixel, for_pair = MEASURED_MEMORY[options.model]
@@ -223,7 +223,7 @@ def range_in_words(least: float, most: float) -> str:
 
 
 def _whole(seconds: float) -> str:
-    """Of rounded seconds; minutes and hours without a rest that is none."""
+    """Rounded seconds as text; minutes and hours without a zero remainder."""
     if seconds < 10:
         return f"{round(seconds)} s"
     return time_in_words(seconds).replace(":00 h", " h").replace(":00 min", " min")

@@ -39,15 +39,15 @@ PAGE = Page()
 
 
 def worded(error: BaseException) -> str:
-    """The error's one line for visitors. What a library put into the text by itself is shortened
-    in the same way."""
+    """The error's one line for visitors. Paths that a library put into the text are shortened in
+    the same way."""
     text = error.render(PAGE) if isinstance(error, DLoRALError) else str(error)
     return _ABSOLUTE.sub(lambda found: PurePath(found[0].replace("\\", "/")).name, text)
 
 
 def told(error: BaseException) -> str:
-    """One line for whatever went wrong: a mistake of ours is said to be one, and a full disk is
-    nobody's, wherever it was met."""
+    """One line for whatever went wrong: a bug of ours is called one, and a full disk is nobody's
+    fault, wherever it is encountered."""
     if is_full(error):
         return FULL
     return worded(error) if isinstance(error, DLoRALError) else OUR_MISTAKE

@@ -1,4 +1,4 @@
-"""Hugging Face's ZeroGPU, where its package ``spaces`` is; elsewhere everything runs as it is.
+"""Hugging Face's ZeroGPU, where its package ``spaces`` is installed; a no-op elsewhere.
 
 ZeroGPU lends a GPU for the length of a decorated call, which it runs in a process forked from ours.
 What such a call is given and gives back is pickled, so a pipeline is named (by model and VAE) and
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class KeptModel(Protocol):
-    """What is needed of :class:`dloral.studio.runtime.Model`."""
+    """The part of :class:`dloral.studio.runtime.Model` that is needed here."""
 
     @property
     def key(self) -> tuple[str, str]: ...
@@ -40,7 +40,7 @@ class QuotaError(ResourceError):
 
 
 def is_zero_gpu() -> bool:
-    """Whether this is a Space on ZeroGPU, whose GPU is there inside lent calls alone."""
+    """Whether this is a Space on ZeroGPU, whose GPU exists only inside lent calls."""
     return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
 
 

@@ -1,4 +1,4 @@
-"""``/healthz`` and ``/metrics``, for whoever watches the server: counts, nothing of anybody."""
+"""``/healthz`` and ``/metrics``, for monitoring the server: counts only, nothing personal."""
 
 import time
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
-"""What every answer of the server carries, and which calls it refuses before anything else.
+"""The headers of every response, and which calls the server refuses before anything else.
 
-Pure ASGI, so that streams are not held up. What each rule is against is said in docs/deployment.md.
+Pure ASGI, so that streams are not held up. docs/deployment.md says what each rule guards against.
 """
 
 import asyncio
@@ -78,7 +78,7 @@ def security_headers(may_be_framed_by: str) -> list[tuple[bytes, bytes]]:
 
 
 def framed_by(allow_framing: bool) -> str:
-    """Who may show the page in a frame: nobody, but a Space's page where this is one."""
+    """Who may show the page in a frame: nobody, except the Space's page where this is one."""
     return SPACES if allow_framing or os.environ.get("SPACE_ID") else "'none'"
 
 
@@ -132,7 +132,7 @@ class Hygiene:
         await self._in_turn(scope, receive, send_with_headers, address_of(address, headers))
 
     async def _in_turn(self, scope: Scope, receive: Receive, send: Send, whose: str) -> None:
-        """Once there is a place for it; after a pause, where too many calls of ``whose`` failed."""
+        """Run a call once there is a place; after a pause if too many calls of ``whose`` failed."""
         path = scope["path"]
         weighs = bool(whose) and (is_heavy(path) or _is_upload(path))
         counts = bool(whose) and (uses_file(path) or _is_upload(path))
@@ -204,7 +204,7 @@ class Tries:
             return len(tries) < self._most
 
     def tried(self, address: str, is_right: bool, now: float | None = None) -> None:
-        """One that is right makes all before it forgotten."""
+        """A correct try clears all earlier ones."""
         now = time.monotonic() if now is None else now
         with self._lock:
             tries = self._failed.pop(address, [])

@@ -1,7 +1,7 @@
-"""One restoration for the page: it waits its turn, can be watched, paused and stopped.
+"""One restoration for the page: it waits its turn, and can be watched, paused and stopped.
 
-A job belongs to the visitor and not to the page in a browser, so that a page that is slow, hidden
-or loaded anew never holds the restoration up, and finds it again.
+A job belongs to the visitor and not to the page in a browser, so that a slow, hidden or reloaded
+page never holds up the restoration, and finds it again.
 """
 
 import logging
@@ -52,8 +52,8 @@ class Job:
     """A queued, running or paused :func:`restore`.
 
     ``stage``: waiting, loading, looking (for scenes), restoring, writing, paused, done, stopped or
-    failed; ``error`` is one line where it failed. ``newest`` is what it said last. ``halt``: why it
-    is about to end within a frame, if it is. ``stop``, ``cancel`` and ``pause`` return at once.
+    failed; ``error`` is one line where it failed. ``newest`` is its latest progress. ``halt``: why
+    it will end within a frame, if it will. ``stop``, ``cancel`` and ``pause`` return at once.
     """
 
     def __init__(
@@ -84,12 +84,12 @@ class Job:
         self._ended = threading.Event()
 
     def start(self, is_let_in: bool = False) -> None:
-        """Into the queue; InputError if that is full and it was not let in before."""
+        """Join the queue; InputError if it is full and the job was not admitted before."""
         self._queue.add(self, is_let_in)
 
     @property
     def before(self) -> int:
-        """How many jobs are run before this one."""
+        """How many jobs run before this one."""
         return self._queue.before(self)
 
     @property
@@ -116,8 +116,8 @@ class Job:
                 self._end("stopped", CancelledError(STOPPED))
 
     def stop(self) -> None:
-        """End within a frame, and keep the frames that are done as a result; where there are none
-        yet, as :meth:`cancel`. A paused job waits for its turn to write them."""
+        """End within a frame, and keep the finished frames as a result; if there are none yet,
+        same as :meth:`cancel`. A paused job waits for its turn to write them."""
         newest = self.newest
         if newest is None or newest.frame < 1:
             self.cancel()
@@ -127,7 +127,7 @@ class Job:
             self.resume()
 
     def pause(self) -> None:
-        """End within a frame, keep the segments that are done and the place in the queue until
+        """End within a frame, keeping the finished segments and the place in the queue until
         :meth:`resume`. InputError where it has ended."""
         with self._lock:
             if self.has_ended:
@@ -140,7 +140,7 @@ class Job:
                 self.halt = PAUSE
 
     def resume(self) -> None:
-        """A paused job waits for its turn again and goes on with the segments that are done.
+        """A paused job waits for its turn again and continues from its finished segments.
         InputError where it is not paused, or too many wait."""
         with self._lock:
             if self.halt == PAUSE:  # it has not even ended
@@ -153,8 +153,8 @@ class Job:
                 self.row.waits(self.settings)
 
     def change(self, settings: Settings) -> None:
-        """Other settings for a job that waits or is paused, which keeps its place; segments made
-        with the earlier ones go. InputError where it runs or has ended."""
+        """Change the settings of a waiting or paused job, which keeps its place; segments made
+        with the earlier ones are deleted. InputError where it runs or has ended."""
         with self._lock:
             is_waiting = self._queue.remove(self)
             if not (is_waiting or self.is_paused):
@@ -166,8 +166,8 @@ class Job:
                 self.row.changed(self.settings)
 
     def retry(self, settings: Settings | None, model: Model) -> None:
-        """A failed job waits once more, behind all others, and goes on with the segments that are
-        done unless it is given other settings. ``model``: instead of one that could not be loaded.
+        """A failed job waits again, behind all others, and continues from its finished segments
+        unless it is given other settings. ``model``: instead of one that could not be loaded.
         InputError where it has not failed, or too many wait."""
         with self._lock:
             if not self.has_failed:
@@ -199,8 +199,8 @@ class Job:
                 self._end("stopped", CancelledError(STOPPED))
 
     def take_up(self, record: JobRecord, result: Result | None) -> None:
-        """Be what the job was when an earlier server ended; ``result``: of one that is done,
-        whether or not that server could say so."""
+        """Restore the job's state from when an earlier server ended; ``result``: of a finished
+        one, whether or not that server could record it."""
         if record.frame:
             self.newest = Progress("restoring", record.frame, record.num_frames)
         if result is not None and record.state != DONE and self.row:
@@ -219,7 +219,7 @@ class Job:
             self.start(is_let_in=True)
 
     def settle(self, result: Result) -> None:
-        """Be done, with a result that was not made here."""
+        """Mark the job as done, with a result that was not made here."""
         self.result, self.stage, self.is_stored = result, "done", True
         self._ended.set()
 
@@ -264,7 +264,7 @@ class Job:
         except DLoRALError as error:
             self._end("failed", error)
         except Exception as error:
-            # A mistake of ours: the page says so in one line, the terminal has the traceback.
+            # A bug of ours: the page says so in one line, the terminal has the traceback.
             if not is_full(error):
                 _log.exception("a job failed")
             self._end("failed", error)
@@ -303,7 +303,7 @@ class Job:
                     self.forecast.frame(step.frame, time.monotonic())
 
     def _run_without_gpu(self, error: QuotaError) -> None:
-        """With the compact model, which says so; raises ``error`` where there is no other."""
+        """Run with the compact model, and say so; raises ``error`` where there is no other."""
         if self._without_gpu is None:
             raise error
         self.model = self._without_gpu()
@@ -327,8 +327,8 @@ class Job:
         self.forecast = Forecast(frames, run_seconds(self.clip, self.settings, self.model))
 
     def _remember(self, result: Result, effort: Effort) -> None:
-        """For the estimates of later runs. Of one that was resumed only the rest was seen, which
-        tells nothing of the next."""
+        """Record it for the estimates of later runs. Of a resumed run only the remainder was seen,
+        which says nothing about the next."""
         if not self.forecast.is_of_all:
             effort = Effort(0, 0)
         options, (height, width) = self.settings.options, result.size

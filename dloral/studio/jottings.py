@@ -1,7 +1,7 @@
-"""What is written of each job beside its folder, so that a damaged list of jobs loses none.
+"""A record of each job beside its folder, so that a damaged list of jobs loses none.
 
 ``VISIT/JOB.job`` for the job in ``VISIT/JOB/``. Nothing that a visitor sends is stored under such a
-name, so nobody can write himself a job.
+name, so nobody can forge a job.
 """
 
 import json
@@ -25,7 +25,7 @@ def place_of(folder: Path) -> Path:
 
 
 def jot(record: JobRecord) -> None:
-    """Write down what the list of jobs says of one. OutputError where it cannot be written."""
+    """Record what the list says about a job. OutputError where it cannot be written."""
     inside = record.folder.parent
     row = replace(record, folder=Path(record.folder.name)).as_row()
     if record.source.is_relative_to(inside):  # so that the folder of all may be moved
@@ -34,7 +34,7 @@ def jot(record: JobRecord) -> None:
 
 
 def jotted(sessions: Path) -> Iterator[JobRecord]:
-    """Every job that is written down below ``sessions``; what cannot be read is passed over."""
+    """Every job recorded below ``sessions``; unreadable records are skipped."""
     for file in sorted(sessions.glob(f"*/*{SUFFIX}")):
         try:
             record = record_of(json.loads(file.read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""What a visitor may ask for, said before a call is accepted: with the number and the limit."""
+"""What a visitor may ask for, checked before a call is accepted: with the number and the limit."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,10 +105,10 @@ def planned_bytes(clip: ClipInfo, options: UpscaleOptions, kept_as: str) -> floa
 
 @dataclass(frozen=True)
 class Patience:
-    """Seconds after which things of a visitor go.
+    """Seconds after which a visitor's things are removed.
 
-    ``left``: the page said that it closes; loading it anew takes no longer. ``silent``: nothing
-    was heard of it; browsers let pages in the background speak once a minute. ``kept``: a result.
+    ``left``: after the page said it was closing; a reload takes no longer. ``silent``: without a
+    sign of life; browsers let background pages call once a minute. ``kept``: a result.
     """
 
     left: float = 15

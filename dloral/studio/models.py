@@ -1,7 +1,7 @@
-"""The page's models: the one in use, and taking another, fetched where it is not here.
+"""The page's models: the one in use, and switching to another, fetched if missing.
 
-A job keeps the model that it was queued with; what comes after a change gets the new one. Both are
-in memory until the last such job has ended.
+A job keeps the model it was queued with; anything after a change gets the new one. Both stay in
+memory until the last such job has ended.
 """
 
 import logging
@@ -62,7 +62,7 @@ class Models:
         return list(entries.values())
 
     def plan(self, name: str, without: Sequence[str] = (), vae: str = AUTO) -> FetchPlan:
-        """What taking a model would download; asks the Hub. Raises in one line as ``fetch``."""
+        """What switching to a model would download; asks the Hub. Raises like ``fetch``."""
         if vae != AUTO:
             return plan_fetch(TINY_VAE)
         if name not in FETCHED:
@@ -107,7 +107,7 @@ class Models:
         return lambda: self._model(COMPACT, AUTO)
 
     def _model(self, name: str, vae: str) -> Model:
-        """The loaded model; raises what loading raised, and then forgets it."""
+        """The loaded model; re-raises a loading error and then forgets the model."""
         model = self._alive.get((name, vae))
         if model is None:
             model = self._alive[name, vae] = Model(
@@ -123,7 +123,7 @@ class Models:
 
 
 class Change:
-    """Fetching, loading and using another model, in a thread of its own.
+    """Fetching, loading and using another model, in its own thread.
 
     ``stage``: asking, downloading, converting, loading, done, stopped or failed; ``progress`` in
     bytes while it downloads; ``error``: one line. :meth:`cancel` returns at once; the change ends

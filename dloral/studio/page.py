@@ -47,7 +47,7 @@ def build_component(studio: Studio) -> gr.HTML:
 
 
 def script(studio: Studio) -> str:
-    """Starts the page's modules with what they have to know of this server."""
+    """Starts the page's modules with what they have to know about this server."""
     return _START.format(json.dumps(configuration(studio)))
 
 

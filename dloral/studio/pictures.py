@@ -30,7 +30,7 @@ def jpeg_of(frame: Tensor, most_side: int | None = None, quality: int = 90) -> b
 
 
 def within(frame: Tensor, most_side: int) -> Tensor:
-    """The frame, no side of it longer than ``most_side`` pixels."""
+    """The frame, with no side longer than ``most_side`` pixels."""
     height, width = frame.shape[1:]
     if max(height, width) <= most_side:
         return frame

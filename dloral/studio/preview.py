@@ -1,10 +1,9 @@
-"""One frame, or a part of it, restored anew whenever a LoRA's scale moves.
+"""One frame, or a part of it, restored again whenever a LoRA's scale changes.
 
 What does not depend on the scales (decoding, enlarging, latents, flow, retrieval, the prompt) is
 computed once for a frame and a part of it and kept; then only the UNet and the decoder run. Other
-parts of the frame are computed each for itself, from frames that are decoded once where
-:class:`dloral.studio.sources.Sources` has room to keep them, and anew for each part where it has
-none.
+parts of the frame are computed separately, from frames that are decoded once if
+:class:`dloral.studio.sources.Sources` has room to keep them, and again for each part if not.
 """
 
 import threading
@@ -84,7 +83,7 @@ class Rendered:
 class Preview:
     """The live preview of one clip, for one visitor.
 
-    Of calls that overlap only the newest is computed; the others raise CancelledError.
+    Of overlapping calls only the newest is computed; the others raise CancelledError.
     ``sources``: what all visitors' previews have read; one of its own by default.
     """
 

@@ -1,7 +1,7 @@
-"""What of the visitors' jobs outlives the server: their rows in the store, their results' facts.
+"""What outlives the server of visitors' jobs: their rows in the store, facts about their results.
 
 A job's folder keeps its journal (:mod:`dloral.jobs.journal`), so a job that was running when the
-server ended, however that was, goes on from its last segment when the next one starts.
+server ended, for whatever reason, resumes from its last segment when the next one starts.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ class Result:
 
     @property
     def is_there(self) -> bool:
-        """Whether nobody took its files away, such as what tidies a disk up."""
+        """Whether its files still exist; a disk clean-up may have removed them."""
         return self.file.is_file() and self.viewer_file.is_file()
 
 

@@ -1,4 +1,4 @@
-"""Taking up what an earlier server left, however that ended: its jobs go on, and all else goes."""
+"""Recovery after an earlier server, however it ended: its jobs resume, all else is removed."""
 
 import contextlib
 import logging
@@ -104,7 +104,7 @@ def _earlier_job(record: JobRecord, model: Model, records: Records) -> EarlierJo
 
 
 def _tidy(folder: Path, record: JobRecord) -> None:
-    """Uploads that were broken off, earlier clips and jobs, half a second of motion."""
+    """Remove all but the clip and the job: interrupted uploads, earlier clips, partial motion."""
     ours = {record.source.parent, record.folder, place_of(record.folder)}
     for path in folder.iterdir():
         if path in ours:

@@ -48,10 +48,10 @@ def restore(
 ) -> Generator[Progress | Result, None, None]:
     """Restore ``clip`` into ``folder`` with all that the viewer needs; the Result comes last.
 
-    Closing the generator stops the job and leaves no result in the folder, but the segments that
-    are done, and the next call goes on from them. They are kept until everything is there, so that
-    a disk that is full at the very end costs nothing. A file :data:`STOP` in the folder ends it
-    with the frames that are done, as a result that says so.
+    Closing the generator stops the job and leaves no result in the folder, only the finished
+    segments, from which the next call resumes. They are kept until everything is written, so that
+    a disk that fills up at the very end costs nothing. A file :data:`STOP` in the folder ends it
+    with the finished frames, as a result that says so.
     """
     size = output_size(clip, settings.options)
     file = result_path(folder, clip, settings.format)
@@ -214,7 +214,7 @@ def _shown(frame: Tensor, height: int, width: int) -> Tensor:
 
 
 def _zip(folder: Path, target: Path) -> None:
-    """The frames of a folder in one file, which takes their place. PNG is compressed already."""
+    """Replace a folder's frames by one zip file, uncompressed since PNG already is."""
 
     def write(part: Path) -> None:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
@@ -226,5 +226,5 @@ def _zip(folder: Path, target: Path) -> None:
 
 
 def has_segments(folder: Path) -> bool:
-    """Whether a run in a job's ``folder`` ended before its result was there, and can go on."""
+    """Whether a run in a job's ``folder`` ended before its result existed, and can be resumed."""
     return any(folder.glob(f"*.resume/{JOURNAL}"))

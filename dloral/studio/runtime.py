@@ -1,4 +1,4 @@
-"""A model of the page, whose turn it is with it, and the queue of jobs."""
+"""The page's models, taking turns with them, and the queue of jobs."""
 
 import logging
 import threading
@@ -35,10 +35,10 @@ SPEED_MEMORY = 0.7
 
 
 class FairLock:
-    """One user of the model at a time, in the order of asking.
+    """One user of the model at a time, first come, first served.
 
-    A job asks anew for every frame, so a preview waits for one frame of it at most. Needed because
-    both write the LoRAs' scales into the same weights.
+    A job acquires it anew for every frame, so a preview waits for at most one of its frames. Needed
+    because both write the LoRAs' scales into the same weights.
     """
 
     def __init__(self) -> None:
@@ -60,8 +60,8 @@ class FairLock:
 
 
 class TakingTurns:
-    """A pipeline whose :meth:`stream` takes its turn for what the networks do, and for that alone:
-    while frames are read and written others may have theirs."""
+    """A pipeline whose :meth:`stream` takes its turn only for the networks' work: others may have
+    theirs while frames are read and written."""
 
     def __init__(self, pipe: "FrameGenerator", turns: FairLock) -> None:
         self._pipe, self._turns = pipe, turns
@@ -180,7 +180,7 @@ class Model:
             if pipe.execution_device.type == "cpu" or not is_zero_gpu():
                 self._warm_up(pipe)
             self.use(pipe)
-        except DLoRALError as error:  # whoever asks for the pipeline gets it
+        except DLoRALError as error:  # raised to whoever asks for the pipeline
             _log.warning("%s", error)
             self._pipe.set_exception(type(error)(worded(error)))
         except Exception as error:
@@ -241,7 +241,7 @@ class JobQueue:
             self._changed.notify_all()
 
     def reserve(self, job: Runnable) -> None:
-        """A place, for when it comes."""
+        """Reserve a place for a job that comes later."""
         with self._changed:
             if job not in self._places:
                 self._places[job] = next(self._numbers)
@@ -297,7 +297,7 @@ class JobQueue:
                 self._running = self._waiting.pop(0)
             try:
                 self._running.run()
-            except Exception:  # a mistake of ours; those behind it wait for their turn
+            except Exception:  # a bug of ours; the jobs behind it still wait for their turn
                 _log.exception("a job did not end as it should")
             with self._changed:
                 self._running = None

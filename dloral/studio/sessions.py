@@ -1,7 +1,7 @@
 """What each visitor has: one clip, one preview, one job, in a folder that goes when they go.
 
-A visitor is known by a secret token that their browser keeps for its tab, so that loading the page
-anew finds clip and job again, and nobody finds anybody else's.
+A visitor is identified by a secret token that their browser keeps per tab, so that reloading the
+page finds clip and job again, and nobody finds anybody else's.
 """
 
 import secrets
@@ -39,7 +39,7 @@ LOOK_SECONDS = 2
 
 
 class Session:
-    """One visitor. ``folder`` holds the clip, and each job's files in a folder of its own."""
+    """One visitor. ``folder`` holds the clip, and each job's files in their own folder."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class Session:
             return job
 
     def take_up(self, earlier: EarlierJob) -> None:
-        """Have the job of an earlier server."""
+        """Take over the job of an earlier server."""
         with self.lock:
             folder = earlier.record.folder
             job = Job(earlier.clip, folder, earlier.settings, earlier.model, self._queue)
@@ -172,7 +172,7 @@ class Session:
             self.ended_at = None
 
     def suspend(self) -> None:
-        """The server ends: what is at work is left to the next one, all else goes."""
+        """The server ends: active jobs are left to the next one, all else is removed."""
         with self.lock:
             if self._records is None or self.job is None or not self.is_at_work:
                 self.close()
@@ -305,7 +305,7 @@ class Sessions:
                 threading.Thread(target=session.close, daemon=True).start()
 
     def find(self, token: str) -> Session | None:
-        """The visitor, who is hereby known to be there; None for a token that is none."""
+        """The visitor, now marked as present; None for an unknown token."""
         key = hashed(token)
         with self._lock:
             found = self._open.get(key)
@@ -324,7 +324,7 @@ class Sessions:
             self._records.arrange([job.row for job in jobs if job.row])
 
     def leaving(self, token: str) -> None:
-        """The page closes, or is loaded anew and will be here again in a moment."""
+        """The page closes, or is being reloaded and will be back in a moment."""
         key = hashed(token)
         with self._lock:
             if key in self._open:
@@ -341,7 +341,7 @@ class Sessions:
         return len(self._open)
 
     def close_all(self) -> None:
-        """Everybody leaves, and nobody is looked after any more."""
+        """Close all sessions and stop looking after them."""
         self._closed.set()
         with self._lock:
             sessions = [session for session, _ in self._open.values()]

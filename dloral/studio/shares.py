@@ -1,8 +1,8 @@
 """Fair shares: what one visitor, and one address, may have under way at once.
 
-Calls that decode, restore or take in a file are heavy. They wait for a place of their visitor's,
-then for one of their address's, then for one of all; whoever waits costs nobody a thread, so that
-a page load is as quick as ever. Where too many wait, the call is refused.
+Calls that decode, restore or take in a file are heavy. They wait for a slot of their visitor, then
+of their address, then of the whole server; waiting holds no thread, so page loads stay as quick as
+ever. Where too many wait, the call is refused.
 """
 
 import asyncio

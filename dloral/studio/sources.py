@@ -1,8 +1,8 @@
-"""Frames of visitors' clips as previews need them: read once, kept within bounds, all together.
+"""Frames of visitors' clips for previews: read once, and kept within one common bound.
 
-A frame of 8192 x 8192 pixels is 0.8 GB as floats, so frames are handed on one by one, kept as the
-codes they were read from where these are exact, and those of all visitors share one bound. Whoever
-reads large frames for a visitor who waits does it within :meth:`Sources.held_back`.
+A frame of 8192 x 8192 pixels is 0.8 GB as floats, so frames are passed on one by one, kept as the
+codes they were read from where these are exact, and all visitors' frames share one bound. Large
+frames for a waiting visitor are read within :meth:`Sources.held_back`.
 """
 
 import threading
@@ -60,7 +60,7 @@ class _Reading:
 
 
 class Sources:
-    """What previews have read of their clips, for all visitors. Frames used longest ago go first.
+    """What previews have read of their clips, for all visitors; evicts the least recently used.
 
     ``kept_bytes`` and ``read_bytes``: see :data:`KEPT_BYTES` and :data:`READ_BYTES`.
     """
@@ -114,7 +114,7 @@ class Sources:
             yield
 
     def forget(self, clip: ClipInfo) -> None:
-        """The clip goes: so do its frames, those that are being read once they are read."""
+        """Drop the clip's frames; those being read are dropped once they are read."""
         with self._lock:
             for key in [key for key in self._kept if key[0] == clip.path]:
                 del self._kept[key]
@@ -176,8 +176,8 @@ class Sources:
 
 
 class _Room:
-    """Bytes that calls may take together. Who asks for more than ``most`` waits until it is alone,
-    and who waits is not overtaken."""
+    """Bytes that calls may take together. A call for more than ``most`` waits until it is alone,
+    and waiting calls are not overtaken."""
 
     def __init__(self, most: int) -> None:
         self._most, self._held = most, 0
@@ -237,7 +237,7 @@ def _kept_size(clip: ClipInfo) -> int:
 
 
 def packed(frame: Tensor) -> Packed:
-    """A float frame (3,H,W) in as few bytes as hold it exactly. Not a copy where that is floats."""
+    """A float frame (3,H,W) in the fewest bytes that hold it exactly; not a copy if floats."""
     pixels: Packed = frame.numpy()
     for kind, peak in _CODES:
         if not _is_exact(pixels[:, ::61, ::67], kind, peak):  # most often the first look tells

@@ -1,9 +1,9 @@
 """How long a run will take, from what is known of this machine and this clip.
 
-Two things decide: how much processor time the work needs, and how much of the processor there is
-for it. The first changes little from run to run; past runs tell it, or this clip's own preview. The
-second changes with whatever else the machine does; what was restored last tells it. Where the work
-is done elsewhere (a GPU, another process) the clock alone counts.
+Two things decide: how much processor time the work needs, and how much of the processor it gets.
+The first changes little between runs and is known from past runs, or this clip's own preview. The
+second changes with whatever else the machine does and is taken from the latest restoring. Where
+the work is done elsewhere (a GPU, another process) only wall-clock time counts.
 """
 
 import json
@@ -87,7 +87,7 @@ class Effort:
 
 
 class Watch:
-    """Runs from when it is made."""
+    """A stopwatch that runs from its creation."""
 
     def __init__(self) -> None:
         self._started, self._processor = time.monotonic(), time.process_time()
@@ -288,7 +288,7 @@ class Forecast:
         return left * exp(-off), left * exp(off)
 
     def _error(self, trust: float) -> float:
-        """Of the rest, as a share."""
+        """The error of the remaining time, as a fraction."""
         planned = 0.4
         if self._estimate is not None and self._estimate[0] > 0:
             planned = log(self._estimate[1] / self._estimate[0]) / 2
@@ -308,7 +308,7 @@ LAST_FRAMES = 0.3
 
 
 def _spread(values: list[float]) -> float:
-    """How far sorted values are from their middle one, as a share."""
+    """How far sorted values are from their median, as a fraction."""
     middle = values[len(values) // 2]
     return sqrt(sum(log(value / middle) ** 2 for value in values) / len(values))
 
@@ -330,5 +330,5 @@ def _write(file: Path, runs: list[Run]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(json.dumps([asdict(run) for run in runs]), encoding="utf-8")
         part.replace(file)
-    except OSError as error:  # estimates are a comfort; a run that is done stays done
+    except OSError as error:  # estimates are optional; a finished run stays finished
         _log.warning("past runs cannot be kept in %s (%s)", file, error)

@@ -1,7 +1,7 @@
 """Results of the page's examples that are made before anybody visits, such as a Space's.
 
-They are shown at once, without a run. A folder of ``STORED``, named
-as its example, holds what a job leaves, and the settings it was started with.
+They are shown at once, without a run. A folder of ``STORED``, named after its example, holds what
+a job leaves, and the settings it was started with.
 """
 
 import json

@@ -11,7 +11,7 @@ from dloral.studio.sessions import Sessions
 
 @dataclass(frozen=True)
 class Studio:
-    """Everything there is one of, however many visitors come."""
+    """Everything that exists once, however many visitors come."""
 
     sessions: Sessions
     models: Models

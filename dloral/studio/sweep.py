@@ -1,8 +1,8 @@
-"""What hard ends leave on the disk: found at the start, and each hour.
+"""Clean up what crashes leave on the disk, at the start and each hour.
 
-The page's temporary folder is locked as long as its page lives, so one that nobody holds is a dead
-page's, and goes. Inside it, and among what Gradio keeps of uploads that were broken off and of
-calls, what is too old goes.
+A page's temporary folder is locked as long as the page lives, so one that nobody holds belongs to a
+dead page and is deleted. Inside it, and among what Gradio keeps of interrupted uploads and of
+calls, anything too old is deleted.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ def claim(folder: Path) -> FileLock:
 
 
 def remove_dead(folder: Path) -> list[str]:
-    """Delete the folders that pages which have died left beside ``folder``; their names."""
+    """Delete the folders that dead pages left beside ``folder``; returns their names."""
     removed = []
     for other in folder.parent.glob(f"{PREFIX}*"):
         if other == folder or other.is_symlink() or not (other / LOCK).is_file():

@@ -1,4 +1,4 @@
-"""The page's looks: calm greys, one colour, the system's own fonts (nothing is fetched)."""
+"""The page's look: calm greys, one colour, the system's own fonts (nothing is fetched)."""
 
 import gradio as gr
 from gradio.themes.utils import colors, sizes

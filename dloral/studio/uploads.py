@@ -9,7 +9,7 @@ from dloral.errors import InputError
 
 
 def link_or_copy(source: Path, copy: Path) -> None:
-    """The same bytes under another name, which stay when the first goes."""
+    """The same bytes under another name, which remain when the first is deleted."""
     try:
         os.link(source, copy)
     except OSError:

@@ -1,6 +1,6 @@
 """Training: from clips to weights.
 
-* a person's side: ``commands``, ``config``, ``configurations``, ``run``;
+* the user's side: ``commands``, ``config``, ``configurations``, ``run``;
 * Algorithm 1: ``algorithm1``, ``schedule``, ``losses``, ``csd``, ``adversarial``, ``perceptual``,
   ``start`` (the model it starts from), ``preview`` (held-out figures and sample grids);
 * the loop: ``trainer``, ``checkpoints``, ``monitor``;

@@ -1,8 +1,8 @@
-"""An adversarial loss for the enhancement stage, where a model has no text side for CSD.
+"""An adversarial loss for the enhancement stage, for models without a text side for CSD.
 
-A discriminator says for every pixel whether it belongs to a real frame; the generator is rewarded
+A discriminator judges for every pixel whether it belongs to a real frame; the generator is rewarded
 for frames taken for real. It is a small UNet with spectral normalisation (Schonfeld et al., 2020;
-Wang et al., "Real-ESRGAN"): local verdicts reward texture rather than whole pictures.
+Wang et al., "Real-ESRGAN"): local verdicts reward texture rather than composition.
 """
 
 from collections.abc import Iterator
@@ -27,14 +27,14 @@ class AdversarialConfig:
     """``kind`` of loss: hinge (Lim & Ye, 2017) or softplus (Goodfellow et al., 2014).
     ``width``: channels of the discriminator at full size; ``levels``: how often it halves.
     ``layout``: unet (a verdict for each pixel) or strided (one for each 2 ** levels square).
-    ``real``: what passes for real: the truth, a teacher's answers, or of each frame either of the
-    two. What a teacher draws is a function of the input, so it can be met exactly; the truth has
-    texture that no input tells of (our decision). ``balanced``: the generator's gradient at the
-    frames is brought to the length of an l1's, so that a weight means the same however steep the
-    discriminator is (our decision). ``residual``: the discriminator is also shown, so many times
-    enlarged in value, what the frames add to their enlarged inputs; without it (0) it takes five
-    times as many steps to tell answers that differ in fine structure alone (our decision;
-    measured in docs/training.md)."""
+    ``real``: what counts as real: the truth, a teacher's answers, or one of the two for each frame.
+    A teacher's answer is a function of the input, so it can be matched exactly; the truth has
+    texture that cannot be inferred from the input (our decision). ``balanced``: the generator's
+    gradient at the frames is scaled to the length of an l1's, so that a weight means the same
+    however steep the discriminator is (our decision). ``residual``: the discriminator is also
+    shown what the frames add to their enlarged inputs, multiplied by this factor; without it (0) it
+    takes five times as many steps to tell apart answers that differ in fine structure alone (our
+    decision; measured in docs/training.md)."""
 
     kind: str = "hinge"
     width: int = 32
@@ -101,7 +101,7 @@ class StridedDiscriminator(nn.Sequential):
         layers: list[nn.Module] = [spectral_norm(nn.Conv2d(channels, width, 3, padding=1))]
         for level in range(levels):
             inner, outer = width * 2**level, width * 2 ** (level + 1)
-            # A kernel that the stride divides, so that no pixel counts twice.
+            # The stride divides the kernel size, so that all pixels count equally often.
             layers += [nn.LeakyReLU(0.2), spectral_norm(nn.Conv2d(inner, outer, 4, 2, 1))]
             layers += [nn.LeakyReLU(0.2), spectral_norm(nn.Conv2d(outer, outer, 3, padding=1))]
         last = spectral_norm(nn.Conv2d(width * 2**levels, 1, 3, padding=1))
@@ -128,7 +128,7 @@ class AdversarialLoss:
             seen = frames.detach().requires_grad_()
             loss = self._unconvinced(seen, lq_frames)
             (gradient,) = torch.autograd.grad(loss.sum(), seen)
-        # Of a mean absolute difference the gradient of all samples has this length.
+        # The length that the gradient of a mean absolute difference has over all samples.
         wanted = (len(frames) / frames[0].numel()) ** 0.5
         gradient = gradient * (wanted / gradient.norm().clamp(min=1e-12))
         along = (frames * gradient).sum(dim=(1, 2, 3))

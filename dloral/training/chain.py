@@ -2,8 +2,8 @@
 
 ``RUN/plan.json`` is written once, before the first step: every setting, how many steps each phase
 has, and the SHA-256 of what it is trained on. ``RUN/PHASE/`` is a phase's own run (its log and
-checkpoint), ``RUN/PHASE.safetensors`` what a finished one learned, ``RUN/pipeline`` the end. A run
-holds no paths outside itself, so it can be resumed on another machine that has the same data.
+checkpoint), ``RUN/PHASE.safetensors`` what a finished phase learned, ``RUN/pipeline`` the result.
+A run refers to no paths outside itself, so it can be resumed on any machine with the same data.
 """
 
 import json
@@ -71,9 +71,9 @@ def run_chain(
 ) -> Path:
     """Train every phase; returns ``run / "pipeline"``.
 
-    ``budget`` in seconds, or ``steps`` in all: divided over the phases by ``shares``; without
-    either, each has its own. Only a new run looks at them. ``manifest``: what is held out (None:
-    the project's own list). A run that was stopped is resumed. Raises :class:`DLoRALError`.
+    ``budget`` in seconds, or ``steps`` in all: divided among the phases by ``shares``; without
+    either, each phase has its own number. Only a new run uses them. ``manifest``: what is held out
+    (None: the project's own list). A stopped run is resumed. Raises :class:`DLoRALError`.
     """
     check_run_folder(run)
     state = process_state()
@@ -103,7 +103,7 @@ def run_chain(
 def _planned(
     config: ChainConfig, run: Path, material: Material, budget: float | None, steps: int | None
 ) -> ChainConfig:
-    """The configuration with the steps that ``plan.json`` holds, which is written once."""
+    """The configuration with the steps from ``plan.json``, which is written once."""
     path, state = run / PLAN, material.state
     wanted = {"settings": settings_of(config), "sources": material.digest()}
     new = not path.is_file()
@@ -128,7 +128,7 @@ def _planned(
 def _step_counts(
     config: ChainConfig, run: Path, material: Material, budget: float | None, steps: int | None
 ) -> tuple[dict[str, int], dict[str, float]]:
-    """(steps of each phase, seconds that a step took where it was timed)."""
+    """(steps of each phase, seconds per step where timed)."""
     shares = {n: s for n, s in zip(PHASES, config.shares, strict=True) if n in config.phases}
     shares = {name: share / sum(shares.values()) for name, share in shares.items()}
     if steps is not None:
@@ -153,7 +153,7 @@ def _step_counts(
 
 
 def _seconds_a_step(config: ChainConfig, run: Path, material: Material, name: str) -> float:
-    """Of a phase on fresh weights, in a folder that is thrown away."""
+    """Timed on a phase with fresh weights, in a temporary folder."""
     chain, times = Chain(config.with_steps(dict.fromkeys(PHASES, TRIAL_STEPS)), material), []
     for earlier in PHASES[: PHASES.index(name) + 1]:
         chain.prepare(earlier)
@@ -164,12 +164,12 @@ def _seconds_a_step(config: ChainConfig, run: Path, material: Material, name: st
 
 
 def _asking(names: set[str]) -> bool:
-    """Whether a loss among them asks a teacher."""
+    """Whether one of these losses needs a teacher."""
     return any(name.startswith(ASKING) for name in names)
 
 
 class Chain:
-    """One pipeline on its way through the phases."""
+    """One pipeline as it goes through the phases."""
 
     def __init__(self, config: ChainConfig, material: Material) -> None:
         self.config, self.material = config, material
@@ -199,7 +199,7 @@ class Chain:
             self.features = load_perceptual(featured[0])[1].to(self.device)
 
     def prepare(self, name: str) -> None:
-        """What a phase needs of the pipeline before weights are loaded or trained."""
+        """Add what a phase needs to the pipeline, before weights are loaded or trained."""
         if name == "algorithm1":
             torch.manual_seed(self.config.base_loop.seed)
             add_adapters(self.pipe.unet, self.config.rank)
@@ -217,7 +217,7 @@ class Chain:
     def train(
         self, name: str, run: Path, on_step: OnStep | None = None, figures: bool = True
     ) -> None:
-        """One phase; ``figures``: measure held-out clips on the way."""
+        """Train one phase; ``figures``: measure held-out clips along the way."""
         loop = self.config.loop(name)
         if self.material.state.is_main_process and figures:
             print(f"{name}: {loop.steps} steps", file=sys.stderr)
@@ -242,7 +242,7 @@ class Chain:
         }
 
     def load(self, path: Path) -> None:
-        """What :meth:`weights` gave; raises :class:`CheckpointError` for a damaged file."""
+        """Load what :meth:`weights` gave; raises :class:`CheckpointError` for a damaged file."""
         try:
             stored = load_file(path)
             for name, module in self.pipe.components.items():
@@ -251,7 +251,7 @@ class Chain:
                     module.load_state_dict(
                         {n[len(start) :]: t for n, t in stored.items() if n.startswith(start)}
                     )
-        except Exception as error:  # damaged bytes can lead the reader into any error there is
+        except Exception as error:  # damaged bytes can make the reader raise anything
             raise CheckpointError(
                 "{path} is damaged",
                 remedy="remove it to train that phase again",
@@ -267,7 +267,7 @@ class Chain:
         if name in DRAWING:
             drawing: DrawingConfig = getattr(config, name)
             pool = config.pool
-            if pool and drawing.apart:  # the teacher's layers are of its own scale
+            if pool and drawing.apart:  # the teacher's layers exist at its own scale only
                 pool = replace(pool, smaller_share=0.0)
             source = self._source(1, drawing.clips, drawing.crop, loop, pool)
             return DrawingPhase(self.pipe, source, drawing, loop.steps, self.teacher, held_out)
@@ -316,7 +316,7 @@ class Chain:
     def _source(
         self, frames: int, clips: int, crop: int, loop: LoopConfig, pool: PoolConfig | None = None
     ) -> ClipSource:
-        """``pool``: another than the configuration's own."""
+        """``pool``: overrides the configuration's own."""
         config, state = self.config, self.material.state
         if pool := pool or config.pool:
             return PoolClips(self._all_pictures(), frames, clips, crop, loop.seed, pool)
@@ -351,7 +351,7 @@ class Chain:
         return self._pictures
 
     def _held_out(self, name: str) -> Clips | None:
-        """Held-out clips that lie in the training's places, if there are any."""
+        """Held-out clips found in the training's places, if any."""
         config, sources = self.config, self.material.held_out
         if not (sources.photos or sources.windows) or not config.held_out_clips:
             return None

@@ -1,4 +1,4 @@
-"""Checkpoints: all a run needs to go on as if it had never stopped, written whole or not at all.
+"""Checkpoints: all a run needs to continue as if never stopped, written whole or not at all.
 
 ``RUN/checkpoint.pt`` is the newest, ``RUN/checkpoint-before.pt`` the one before it.
 """
@@ -20,16 +20,16 @@ BEFORE = "checkpoint-before.pt"
 
 
 class CheckpointError(DLoRALError):
-    """A checkpoint cannot be used here: it is broken, or of another configuration."""
+    """A checkpoint cannot be used here: it is damaged, or from another configuration."""
 
 
 def save_checkpoint(run: Path, state: Mapping[str, Any]) -> None:
-    """Write ``state`` beside the last checkpoint and only then take its place.
+    """Write ``state`` beside the last checkpoint, and only then replace it.
 
-    Whatever stops it (a kill, a full disk), a whole checkpoint is there. Raises
-    :class:`OutputError` where the disk does not take it.
+    Whatever interrupts it (a kill, a full disk), a whole checkpoint remains. Raises
+    :class:`OutputError` if it cannot be written.
     """
-    # Always of one name, so that runs killed here leave one unfinished file, not one each.
+    # Always the same name, so that runs killed here leave one unfinished file, not one each.
     newest, unfinished = run / CHECKPOINT, run / "checkpoint.tmp"
     try:
         with unfinished.open("wb") as file:
@@ -39,7 +39,7 @@ def save_checkpoint(run: Path, state: Mapping[str, Any]) -> None:
         if newest.exists():
             newest.replace(run / BEFORE)
         unfinished.replace(newest)
-    except (OSError, RuntimeError) as error:  # torch's writer turns the first into the second
+    except (OSError, RuntimeError) as error:  # torch's writer turns the former into the latter
         free = shutil.disk_usage(run).free
         unfinished.unlink(missing_ok=True)
         raise OutputError(
@@ -55,9 +55,9 @@ def load_checkpoint(run: Path) -> dict[str, Any] | None:
     if not paths:
         return None
     try:
-        with warnings.catch_warnings(action="ignore"):  # the error says it, in one line
+        with warnings.catch_warnings(action="ignore"):  # the error says so in one line
             return torch.load(paths[0], weights_only=True, map_location="cpu")
-    except Exception as error:  # damaged bytes can lead the reader into any error there is
+    except Exception as error:  # damaged bytes can make the reader raise anything
         remedy = f"remove it to go on from {BEFORE}" if len(paths) > 1 else "start a new run folder"
         raise CheckpointError(
             f"{paths[0]} is broken or cut short at {paths[0].stat().st_size:,} bytes; {remedy}"
@@ -82,7 +82,7 @@ def check_tensors(
 def check_settings(run: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raise :class:`CheckpointError` for a setting that would change what the run computes.
 
-    A loop's setting that one side does not know is left to its default, for tasks of one's own.
+    A loop setting that one side does not know is left at its default, for custom tasks.
     """
     for name in sorted(stored.keys() | wanted.keys()):
         of_one_side = name not in stored or name not in wanted

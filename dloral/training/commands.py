@@ -1,4 +1,4 @@
-"""The commands for training: what they take, and whom they hand it to. Importing costs nothing."""
+"""The training commands: their arguments, and what they call. Importing costs nothing."""
 
 import argparse
 from collections import Counter
@@ -36,7 +36,7 @@ def add_train(commands: Commands) -> None:
 
 
 def add_data_list(actions: Commands) -> None:
-    """``dloral data list``: here, for it knows configurations."""
+    """``dloral data list``: here because it knows configurations."""
     parser = actions.add_parser(
         "list",
         help="list what there is to train on, and what is left out and why",
@@ -122,7 +122,7 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _train_chain(options: argparse.Namespace) -> Path:
-    """Every phase of the compact model; ``--held-out`` is a manifest here."""
+    """Train every phase of the compact model; ``--held-out`` is a manifest here."""
     from dataclasses import replace
 
     from dloral.errors import OptionError

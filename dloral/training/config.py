@@ -1,8 +1,8 @@
-"""What a training is told: frozen dataclasses that check themselves, and where they come from.
+"""Training configuration: frozen dataclasses that check themselves, and where they come from.
 
 A configuration is a name (:mod:`dloral.training.recipes`) or a Python file that defines
-``config = TrainConfig(...)``. The one a run was started with lies in it as such a file,
-``RUN/config.py``, with everything resolved, so a run can be repeated from itself.
+``config = TrainConfig(...)``. A run keeps the one that it was started with as such a file,
+``RUN/config.py``, with everything resolved, so that it can be repeated from there.
 """
 
 import ast
@@ -40,13 +40,13 @@ class ModelConfig:
 
     ``start``: a registry name, a model folder or a Hub id; ``sd21:FOLDER`` for a plain Stable
     Diffusion 2.1-base folder; ``random-sd21`` or ``random-tiny`` for random weights of those sizes.
-    ``fresh``: with new LoRAs of these ranks and a new CFR, rather than going on from the model's.
-    ``flow``: a folder with the weights of the flow net, where the start has none (``sd21:``).
+    ``fresh``: with new LoRAs of these ranks and a new CFR, rather than continuing the model's.
+    ``flow``: a folder with the flow net's weights, where the start has none (``sd21:``).
     ``frozen_dtype``: of the parts that never change; what learns is float32.
-    ``gradient_checkpointing``: compute activations again in the backward pass; slower, far less
-    memory. ``prompt`` is what every clip is said to show, after its tags where ``tagger`` names a
-    folder with RAM's weights. ``teacher``: the file of realesr-general-x4v3, for the losses that
-    ask a teacher.
+    ``gradient_checkpointing``: recompute activations in the backward pass; slower, far less
+    memory. ``prompt``: the text for every clip, after its tags where ``tagger`` names a folder
+    with RAM's weights. ``teacher``: the file of realesr-general-x4v3, for the losses that need a
+    teacher.
     """
 
     start: str = "compact"
@@ -74,9 +74,9 @@ class ModelConfig:
 @dataclass(frozen=True)
 class DataConfig:
     """``consistency`` is the paper's S_cons, ``enhancement`` its S_enh (None: the same places),
-    ``held_out`` what figures and sample grids are made from (None: none are). ``workers``:
-    processes that prepare clips; no number of them changes a sample. A ``joint`` stage takes its
-    clips from S_cons."""
+    ``held_out`` what figures and sample grids are made from (None: none are made). ``workers``:
+    processes that prepare clips; their number changes no sample. A ``joint`` stage takes its clips
+    from S_cons."""
 
     consistency: ClipSpec = field(default_factory=ClipSpec)
     enhancement: ClipSpec | None = None
@@ -96,8 +96,8 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training: of what, how, on what, for how long. ``save_pipeline``: leave a model folder
-    that ``load_pipeline`` runs at the end."""
+    """One training: of what, how, on what, for how long. ``save_pipeline``: write a model folder
+    for ``load_pipeline`` at the end."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     algorithm: Algorithm1Config = field(default_factory=Algorithm1Config)
@@ -107,8 +107,8 @@ class TrainConfig:
 
 
 def flat(part: Any, prefix: str = "", mappings: bool = False) -> dict[str, Any]:
-    """A configuration's settings by their dotted names, those of the dataclasses within it too, and
-    with ``mappings`` those of its mappings."""
+    """A configuration's settings by dotted name, including those of nested dataclasses and, with
+    ``mappings``, those of its mappings."""
     found: dict[str, Any] = {}
     for name, value in (part if isinstance(part, Mapping) else vars(part)).items():
         inner = is_dataclass(value) or (mappings and isinstance(value, Mapping) and value)
@@ -118,7 +118,7 @@ def flat(part: Any, prefix: str = "", mappings: bool = False) -> dict[str, Any]:
 
 
 def save_config(config: TrainConfig, path: Path) -> None:
-    """As a Python file that :func:`dloral.training.recipes.load_config` reads."""
+    """Write it as a Python file that :func:`dloral.training.recipes.load_config` reads."""
     write_text(
         path,
         '"""The configuration of this run, resolved."""\n\n'
@@ -130,7 +130,7 @@ def save_config(config: TrainConfig, path: Path) -> None:
 def with_changes(config: Config, changes: Sequence[str]) -> Config:
     """``config`` with ``KEY=VALUE`` changes such as ``loop.steps=300`` or ``data.workers=0``.
 
-    A value is a Python literal of the setting's type, or else taken as text. Raises
+    A value is read as a Python literal of the setting's type, or else as text. Raises
     :class:`OptionError` for one of another type.
     """
     for change in changes:
@@ -146,7 +146,7 @@ def with_changes(config: Config, changes: Sequence[str]) -> Config:
 
 
 def _changed(part: Any, path: Sequence[str], given: tuple[Any, str], key: str) -> Any:
-    """``given``: the value as a literal, and as the text that it came from."""
+    """``given``: the value as a literal, and the text that it came from."""
     known = [f.name for f in fields(part)] if is_dataclass(part) else []
     if path[0] not in known:
         raise OptionError(f"{key} is not a setting; here there are {', '.join(known) or 'none'}")
@@ -172,7 +172,7 @@ def _of_type(kind: Any, value: Any, text: str, now: Any, key: str) -> Any:
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value is of a type as settings are annotated with; a whole number is a number."""
+    """Whether a value is of a setting's annotated type; a whole number counts as a float."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin is UnionType:
         return any(_fits(value, part) for part in parts)

@@ -1,9 +1,9 @@
 """Classifier score distillation (CSD): detail as the frozen diffusion model would have it.
 
-The restored latents are noised, and the frozen UNet says what clean latents it sees there, once
-for a positive and once for a negative prompt. Where guidance between the two would move the latents
-is where the loss pulls them (notes, "Training"; Yu et al., "Text-to-3D with Classifier Score
-Distillation"). The scoring UNet is the one being trained, with its LoRAs at 0: there is one copy.
+The restored latents are noised, and the frozen UNet predicts the clean latents, once for a positive
+and once for a negative prompt. The loss pulls the latents to where guidance between the two would
+move them (notes, "Training"; Yu et al., "Text-to-3D with Classifier Score Distillation"). The
+scoring UNet is the one being trained, with its LoRAs at 0: there is a single copy.
 """
 
 from collections.abc import Iterator, Mapping
@@ -68,9 +68,9 @@ class ScoreDistillation:
     def __call__(
         self, latents: Tensor, prompt_embeds: Tensor, rng: np.random.Generator, frames: int = 1
     ) -> Tensor:
-        """Restored latents (B,C,h,w), embeddings (B or 1, tokens, D) -> loss (B,). Each ``frames``
-        in succession are of one clip and get the same noise at times of their own, as in the public
-        code."""
+        """Restored latents (B,C,h,w), embeddings (B or 1, tokens, D) -> loss (B,). Every ``frames``
+        consecutive latents are one clip's; they share the noise, each at its own timestep, as in
+        the public code."""
         with torch.no_grad(), adapters_off(self.unet):
             wanted = self._wanted(latents.detach(), prompt_embeds, rng, frames)
         return F.mse_loss(latents.float(), wanted, reduction="none").mean(dim=(1, 2, 3))
@@ -100,7 +100,7 @@ class ScoreDistillation:
         return latents - (negative - guided) / scale.clamp(min=1e-6)
 
     def _clean(self, noised: Tensor, times: Tensor, share: Tensor, embeds: Tensor) -> Tensor:
-        """The clean latents that the frozen UNet sees in noised ones."""
+        """The clean latents that the frozen UNet predicts from noised ones."""
         # Both halves of conv_in are SD's own: with zeros for one of them it is SD's conv_in.
         sample = torch.cat([noised, torch.zeros_like(noised)], dim=1)
         embeds = embeds.expand(len(sample), -1, -1)
@@ -112,7 +112,7 @@ class ScoreDistillation:
 
 @contextmanager
 def adapters_off(unet: nn.Module) -> Iterator[None]:
-    """Within, the live LoRAs count nothing; after it, what they did before."""
+    """Within, the live LoRAs have no effect; afterwards their scales are restored."""
     before: list[tuple[Mapping[str, float], dict[str, float]]] = []
     for layer in lora_layers(unet):
         before.append((dict(layer.scaling), layer.scaling))

@@ -2,7 +2,7 @@
 
     python -m dloral curve RUNS/base RUNS/flow RUNS/algorithm1 -o curves.png
 
-Needs matplotlib, which the extra `train` brings.
+Needs matplotlib, from the extra `train`.
 """
 
 import json
@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 
 from dloral.errors import InputError
 
-SMOOTHING = 5  # log entries a point of the loss curves
+SMOOTHING = 5  # log entries per point of the loss curves
 
 
 Curves = dict[str, dict[str, list[tuple[int, float]]]]
@@ -29,12 +29,12 @@ def read_log(run: Path) -> Curves:
     """A run's training losses, one panel for each of its phases, and one for each kind of held-out
     figure.
 
-    A run that was stopped and went on from a checkpoint logged some steps twice; the later counts.
+    A run resumed from a checkpoint may have logged some steps twice; the later entry counts.
     """
     panels: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     try:
         entries = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-        entries = [entry for entry in entries if "step" in entry]  # others tell of the run itself
+        entries = [entry for entry in entries if "step" in entry]  # others describe the run itself
         steps = [entry.pop("step") for entry in entries]
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise InputError(f"{run} has no readable log.jsonl; give the folder of a run") from error
@@ -57,7 +57,7 @@ def read_log(run: Path) -> Curves:
 
 
 def smoothed(points: list[tuple[int, float]]) -> np.ndarray:
-    """Means of consecutive points, (N,2); as they are where there are few."""
+    """Means of consecutive points, (N,2); unchanged where there are few."""
     if len(points) < SMOOTHING**2:
         return np.array(points)
     usable = len(points) // SMOOTHING * SMOOTHING
@@ -65,13 +65,13 @@ def smoothed(points: list[tuple[int, float]]) -> np.ndarray:
 
 
 def phases_of(run: Path) -> list[Path]:
-    """A run, or the runs of its phases in the order that they began."""
+    """A run, or the runs of its phases in the order in which they began."""
     logs = sorted(run.glob("*/log.jsonl"), key=lambda log: log.stat().st_mtime)
     return [run] if (run / "log.jsonl").is_file() or not logs else [log.parent for log in logs]
 
 
 def draw(runs: list[Path], target: Path) -> None:
-    """A row a run or phase: its losses, then one panel for each kind of held-out figure."""
+    """One row per run or phase: its losses, then a panel for each kind of held-out figure."""
     runs = [part for run in runs for part in phases_of(run)]
     panels = [read_log(run) for run in runs]
     columns = max(map(len, panels))

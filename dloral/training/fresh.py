@@ -31,9 +31,9 @@ BLOCK = r"decoder\.\d+\.conv1\.weight"
 class CompactSizes:
     """Widths of the compact model (our decision; measured in docs/decisions.md).
 
-    ``latent_channels`` are those that learn; a ``small_picture`` brings its own. ``head_rank``,
+    ``latent_channels`` are those that learn; a ``small_picture`` adds its own. ``head_rank``,
     ``block_rank``: of the LoRAs on the decoder's last convolution and on those of its rectified
-    blocks, which come with the UNet's. ``reach``: of the features of rectified blocks; 0 for none.
+    blocks, added with the UNet's. ``reach``: of the features of rectified blocks; 0 for none.
     """
 
     latent_channels: int = 32
@@ -58,7 +58,7 @@ class CompactSizes:
 
 
 def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
-    """A compact pipeline with fresh weights and no LoRAs yet; it starts as bicubic, nearly.
+    """A compact pipeline with fresh weights and no LoRAs yet; it starts out close to bicubic.
 
     Raises :class:`OptionError` for a ``head_rank`` without ``direct_head``, and for a ``reach`` or
     a ``block_rank`` without ``rectified``.
@@ -110,7 +110,7 @@ def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
 
 
 def _check(sizes: CompactSizes) -> None:
-    """Parts that a decoder has no place for."""
+    """Reject parts that the decoder has no place for."""
     if sizes.head_rank and not sizes.direct_head:
         raise OptionError(
             "LoRAs on the decoder's last convolution need a direct head",
@@ -129,13 +129,13 @@ def _check(sizes: CompactSizes) -> None:
 
 
 def take_over(pipe: DLoRALPipeline, model: str) -> None:
-    """Copy into ``pipe`` the flow net of a compact model, and of its VAE and UNet, without LoRAs,
-    and of retrieval's gate, what has the same name and shape. ``model``: a name or folder, or the
-    file of a phase of an earlier run (``RUN/base.safetensors``). Raises :class:`WeightsError` where
-    the flow nets differ.
+    """Copy a compact model's flow net into ``pipe``, and from its VAE and UNet (without LoRAs) and
+    retrieval's gate whatever matches in name and shape. ``model``: a name or folder, or a phase's
+    file from an earlier run (``RUN/base.safetensors``). Raises :class:`WeightsError` if the flow
+    nets differ.
 
-    Blocks that a deeper decoder has more come after the model's own, and start as no change. Where
-    it has latents of another size, the decoder starts without them.
+    A deeper decoder's extra blocks come after the model's own and start as no change. If its
+    latents have another size, the decoder starts without them.
     """
     taken = _parts_of_file(phase_file(model)) if is_phase_file(model) else _parts_of_model(model)
     taken["vae"] = _with_more_blocks(taken["vae"], pipe.vae.config.decoder_blocks)
@@ -156,11 +156,11 @@ def take_over(pipe: DLoRALPipeline, model: str) -> None:
 
 
 def take_over_loras(pipe: DLoRALPipeline, model: str, kept: str = "all") -> None:
-    """Copy into ``pipe``, which has LoRAs, those of ``model`` (as :func:`take_over` has it), its
-    retrieval, and how crisp a model in a folder makes frames; where ``kept`` is ``decoder``, what
-    of the LoRAs is in the decoder alone.
+    """Copy into ``pipe``, which has LoRAs, those of ``model`` (as in :func:`take_over`), its
+    retrieval and, from a model folder, its crispness; if ``kept`` is ``decoder``, only the
+    decoder's part of the LoRAs.
 
-    Raises :class:`WeightsError` where it has none or they have other sizes."""
+    Raises :class:`WeightsError` if it has none or their sizes differ."""
     if is_phase_file(model):
         had = _read(phase_file(model))
     else:
@@ -193,12 +193,12 @@ def _learns(part: str, name: str, kept: str) -> bool:
 
 
 def is_phase_file(model: str) -> bool:
-    """Whether a ``start`` is a file and not the name or folder of a model."""
+    """Whether a ``start`` is a file rather than a model's name or folder."""
     return model.endswith(".safetensors")
 
 
 def phase_file(model: str) -> Path:
-    """Its path; raises :class:`WeightsError` where no file is there."""
+    """Its path; raises :class:`WeightsError` if there is no such file."""
     path = Path(model).expanduser()
     if not path.is_file():
         raise WeightsError("{path} is not there", remedy=PHASE_FILE, path=path)
@@ -211,7 +211,7 @@ def _parts_of_model(model: str) -> dict[str, dict[str, Tensor]]:
 
 
 def _parts_of_file(path: Path) -> dict[str, dict[str, Tensor]]:
-    """What a run wrote after a phase: every tensor by its part and name, without LoRAs."""
+    """A phase's file as a run wrote it: every tensor by part and name, without LoRAs."""
     stored = _read(path)
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in TAKEN_OVER}
     for name, tensor in plain_names(stored).items():
@@ -231,8 +231,8 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _with_more_blocks(had: dict[str, Tensor], wanted: int) -> dict[str, Tensor]:
-    """A VAE's weights under the names they have with ``wanted`` decoder blocks, if they have
-    fewer: the blocks that follow the first two layers, before those after them."""
+    """A VAE's weights, renamed for a decoder of ``wanted`` blocks if they have fewer: the blocks
+    follow the first two layers and precede the layers after them."""
     blocks = {int(n.split(".")[1]) for n in had if re.fullmatch(BLOCK, n)}
     more = max(wanted - len(blocks), 0)
     renamed = {}

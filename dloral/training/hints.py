@@ -1,12 +1,12 @@
-"""Hints: a decoder's blocks learn what a teacher's layers see, not its answer alone.
+"""Hints: a decoder's blocks learn a teacher's layers, not just its answer.
 
-An answer tells a deep decoder little about its first blocks. Here each block's output is held to
-one layer of the teacher, as deep in it as the block is in the decoder (FitNets, Romero et al.,
-2015). Both work at the small frames' size, with equally many channels; layers are taken in parts of
-their spread, so that none is loud.
+The answer alone tells a deep decoder little about its first blocks. Here each block's output is
+matched to the teacher's layer at the same relative depth (FitNets, Romero et al., 2015). Both work
+at the small frames' size, with the same number of channels; each layer is divided by its standard
+deviation, so that none dominates.
 
-Until the first blocks follow, the later ones see nothing that the teacher ever saw. So each can
-also be fed by the teacher's layer before, and all of them learn apart, at once.
+Until the first blocks match, the later ones see inputs unlike any that the teacher's layers had. So
+each block can also be fed the teacher's preceding layer, and all learn separately, in parallel.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ from dloral.models.vae import CompactVAE, PlainBlock, RectifiedBlock
 class Hints:
     """The distance of a compact decoder's blocks from a teacher's layers.
 
-    Raises :class:`OptionError` for another kind of decoder or teacher, or other widths.
+    Raises :class:`OptionError` for another kind of decoder or teacher, or if widths differ.
     """
 
     def __init__(self, vae: nn.Module, teacher: nn.Module | None) -> None:
@@ -59,14 +59,14 @@ class Hints:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """What blocks and layers compute inside is what :meth:`loss` compares."""
+        """Within, what blocks and layers compute is recorded for :meth:`loss`."""
         with self._keeping(self._blocks, self._seen), self._keeping(self._layers, self._told):
             yield
 
     @contextmanager
     def apart(self) -> Iterator[None]:
-        """Blocks after the first, and what follows the last, get the teacher's layers for their
-        input. The teacher was watched before, at the same frames."""
+        """Within, blocks after the first, and what follows the last, get the teacher's layers as
+        input. The teacher must have been watched before, on the same frames."""
         told = [layer / spread for layer, spread in zip(self._told, self.spreads, strict=True)]
 
         def fed(index: int) -> object:
@@ -79,8 +79,8 @@ class Hints:
             yield
 
     def loss(self) -> Tensor:
-        """The mean squared distance (N,), of layers in parts of their spread; 0 where the
-        teacher's frames have another size. What was watched is forgotten."""
+        """The mean squared distance (N,) between normalised layers; 0 where the teacher's frames
+        have another size. What was recorded is dropped."""
         seen, told = list(self._seen), list(self._told)
         self.forget()
         if seen[0].shape[-2:] != told[0].shape[-2:]:
@@ -92,7 +92,7 @@ class Hints:
         return torch.stack(parts).mean(dim=0)
 
     def forget(self) -> None:
-        """Let go of what was watched."""
+        """Drop what was recorded."""
         self._seen.clear()
         self._told.clear()
 
@@ -100,7 +100,7 @@ class Hints:
     def _keeping(
         self, modules: Sequence[nn.Module], kept: list[Tensor] | None = None
     ) -> Iterator[list[Tensor]]:
-        """The list that gets the outputs of ``modules``."""
+        """A list that collects the outputs of ``modules``."""
         outputs = [] if kept is None else kept
         with ExitStack() as stack:
             for module in modules:
@@ -110,15 +110,15 @@ class Hints:
 
 
 def _depths(blocks: int, layers: int, from_first: bool) -> list[int]:
-    """The layer that each block is held to: the last block to the last one, the others evenly, from
-    the first layer on or from one share of them."""
+    """The layer that each block is matched to: the last block to the last layer, the others evenly
+    spaced, starting from the first layer or one interval in."""
     if from_first:
         return [round(n * (layers - 1) / max(1, blocks - 1)) for n in range(blocks)]
     return [round((n + 1) * layers / blocks) - 1 for n in range(blocks)]
 
 
 def _pink_frames(count: int = 8, side: int = 64) -> Tensor:
-    """(N,3,S,S) in [0, 1]: noise whose spectrum falls as photographs' does, always the same."""
+    """(N,3,S,S) in [0, 1]: noise with the spectral fall-off of photographs, always the same."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(count, 3, side, side, generator=generator)
     grey = 3**0.5 * noise.mean(dim=1, keepdim=True)

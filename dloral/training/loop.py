@@ -18,20 +18,20 @@ PRECISIONS = ("no", "auto", "bf16", "fp16")
 FREE_SETTINGS = ("steps", "checkpoint_every", "evaluate_every", "log_every")
 """Settings of a loop that a run may change when it goes on."""
 
-MOST_SEED = 2**62  # held-out clips are drawn from a seed a little larger, and torch takes 2 ** 63
+MOST_SEED = 2**62  # held-out clips use a slightly larger seed, and torch takes 2 ** 63
 
 
 @dataclass(frozen=True)
 class LoopConfig:
     """``steps`` in all; the learning rate rises over ``warmup_steps``, stays, and falls linearly
-    to zero over the last ``decay_steps``. ``ema`` is the averaging factor a step (0: none).
+    to zero over the last ``decay_steps``. ``ema`` is the averaging factor per step (0: none).
 
-    A step's gradient is the mean over ``micro_batches``. They are dealt out over the processes of
+    A step's gradient is the mean over ``micro_batches``. They are divided among the processes of
     ``accelerate launch``, and a process that has several adds them up (gradient accumulation); so
-    one configuration trains the same model on any number of processes that divides it.
-    ``rate_factors``: other learning rates for parameters by the start of their names, as a factor;
-    their gradients are clipped on their own. ``mixed_precision``: no, bf16, fp16, or auto for what
-    the device multiplies natively. ``optimizer``: adamw, or soap (:mod:`dloral.training.soap`).
+    one configuration trains the same model on any number of processes that divides their number.
+    ``rate_factors``: learning-rate factors for parameters by name prefix; their gradients are
+    clipped separately. ``mixed_precision``: no, bf16, fp16, or auto for what the device supports
+    natively. ``optimizer``: adamw, or soap (:mod:`dloral.training.soap`).
     """
 
     steps: int = 20_000
@@ -97,8 +97,8 @@ def own_micro_batches(total: int, processes: int, index: int) -> range:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """``auto`` on this device; other names stay. Raises :class:`OptionError` for fp16 on a CPU,
-    where accelerate would compute in float32 and not say so."""
+    """Resolve ``auto`` for this device; other names stay. Raises :class:`OptionError` for fp16 on a
+    CPU, where accelerate would silently compute in float32."""
     if name == "fp16" and device.type == "cpu":
         raise OptionError("mixed_precision 'fp16' is a GPU's; give auto, bf16 or no on a CPU")
     if name != "auto":
@@ -108,7 +108,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
 
 
 def process_state() -> PartialState:
-    """This process among those of ``accelerate launch``, on the device that it computes on."""
-    # Said plainly, for accelerate joins several processes on CPUs only where it is.
+    """This process among those of ``accelerate launch``, and its device."""
+    # Explicit, because accelerate joins several CPU processes only if told to.
     asked = parse_flag_from_env("ACCELERATE_USE_CPU")  # accelerate launch --cpu
     return PartialState(cpu=asked or choose_device(AUTO).type == "cpu")

@@ -1,4 +1,4 @@
-"""The losses. Frames are (B,3,H,W) in [0, 1]; every loss is one number a sample, (B,)."""
+"""The losses. Frames are (B,3,H,W) in [0, 1]; every loss is one number per sample, (B,)."""
 
 from collections.abc import Callable, Mapping
 
@@ -21,22 +21,22 @@ def charbonnier(frames: Tensor, hq_frames: Tensor, epsilon: float = 1e-3) -> Ten
 
 
 def psnr_loss(frames: Tensor, hq_frames: Tensor, floor: float = 1e-7) -> Tensor:
-    """A hundredth of the PSNR, negated, (B,): every decibel counts the same in every picture.
+    """The PSNR divided by -100, (B,): a decibel counts the same in every picture.
 
     Charbonnier's gradient comes mostly from the pictures with the largest errors; this one's from
-    all alike (the PSNR loss of NAFNet, Chen et al., 2022; scaled to Charbonnier's size). Squared
-    errors far below ``floor`` count for nothing more, so that flat pictures do not outweigh all.
+    all equally (the PSNR loss of NAFNet, Chen et al., 2022; scaled to Charbonnier's size). Reducing
+    squared errors far below ``floor`` gains nothing, so flat pictures do not outweigh the rest.
     """
     error = (frames - hq_frames).square().mean(dim=(1, 2, 3))
     return 0.1 * (error + floor).log10()
 
 
 def grid(frames: Tensor, hq_frames: Tensor, period: int = 8) -> Tensor:
-    """How much the error repeats every ``period`` pixels, (B,); frames a multiple of that large.
+    """How much the error repeats every ``period`` pixels, which must divide the size, (B,).
 
-    The mean error at each of the 8 x 8 places of a latent cell is 0 for a picture, and the pattern
-    itself for one with a grid drawn over it. A feature distance alone rewards such a grid (our
-    decision; periods of 4 and 2 are in it).
+    The mean error at each of the 8 x 8 positions in a latent cell is 0 for a clean picture, and the
+    pattern itself for one with a grid drawn over it. A feature distance alone rewards such a grid
+    (our decision; it covers periods of 4 and 2).
     """
     error = (frames - hq_frames).unflatten(-1, (-1, period)).unflatten(-3, (-1, period))
     pattern = error.mean(dim=(-4, -2))  # (B,3,period,period)
@@ -44,12 +44,12 @@ def grid(frames: Tensor, hq_frames: Tensor, period: int = 8) -> Tensor:
 
 
 def detail(frames: Tensor, hq_frames: Tensor) -> Tensor:
-    """How far the amount of fine structure is from the truth's, more or less of it, (B,).
+    """How far the amount of fine structure is from the truth's, in either direction, (B,).
 
-    l1 blurs what the input does not tell: of several places that an edge or a leaf may have, it
-    takes the middle. The amount of structure in a cell can be told, and this asks for it, wherever
-    it lies (our decision; :func:`_fine_strength` says what is counted). Of the grey picture: asked
-    of each colour, it puts coloured fringes beside lines.
+    l1 blurs what the input leaves open: of several positions that an edge or a leaf may have, it
+    takes the middle. The amount of structure in a cell can be inferred, and this asks for that
+    amount, wherever it lies (our decision; measured by :func:`_fine_strength`). It uses the grey
+    picture: applied to each colour, it puts coloured fringes beside lines.
     """
     return (_fine_strength(frames) - _fine_strength(hq_frames)).abs().mean(dim=(1, 2, 3))
 
@@ -57,15 +57,15 @@ def detail(frames: Tensor, hq_frames: Tensor) -> Tensor:
 def excess_detail(frames: Tensor, hq_frames: Tensor) -> Tensor:
     """How much fine structure the output has where the truth has less, (B,).
 
-    A feature distance does not see dots on smooth ground, and :func:`grid` none whose strength
-    follows the picture; this sees both (our decision).
+    A feature distance misses dots on smooth ground, and :func:`grid` misses those whose strength
+    follows the picture; this catches both (our decision).
     """
     excess = _fine_strength(frames) - _fine_strength(hq_frames)
     return excess.clamp(min=0).mean(dim=(1, 2, 3))
 
 
 def _fine_strength(frames: Tensor, cell: int = 8) -> Tensor:
-    """The root mean square, over cells of ``cell`` pixels, of what a 5 x 5 mean takes away from the
+    """The root mean square, over cells of ``cell`` pixels, of what a 5 x 5 mean removes from the
     grey picture."""
     grey = frames.mean(dim=1, keepdim=True)
     fine = (grey - _mean(grey, 5)).square()
@@ -74,7 +74,7 @@ def _fine_strength(frames: Tensor, cell: int = 8) -> Tensor:
 
 def gradient(frames: Tensor, hq_frames: Tensor) -> Tensor:
     """l1 of the differences between neighbours, rows plus columns, (B,): edges as sharp as the
-    truth's, wherever their level is (our decision)."""
+    truth's, whatever their level (our decision)."""
     error = frames - hq_frames
     return sum(error.diff(dim=dim).abs().mean(dim=(1, 2, 3)) for dim in (-1, -2))  # type: ignore[return-value]
 
@@ -88,9 +88,8 @@ def _mean(frames: Tensor, side: int) -> Tensor:
 
 
 def tempered(losses: Tensor, usual: float) -> Tensor:
-    """``losses`` (B,), 0 or more: as they are far below ``usual``, above it growing as their
-    logarithm, so that a sample on which a network gives numbers of any size does not drown the
-    others (our decision)."""
+    """``losses`` (B,), 0 or more: unchanged far below ``usual``, logarithmic above it, so that a
+    sample on which a network's output explodes does not drown out the others (our decision)."""
     return usual * (losses / usual).log1p()
 
 
@@ -101,7 +100,7 @@ def temporal_difference(
     previous_hq_frames: Tensor,
     flow_current_to_previous: Tensor,
 ) -> Tensor:
-    """How much the output moves differently from the truth, (B,).
+    """How much the output's motion differs from the truth's, (B,).
 
     Each pair's change along the true motion, ``x_t - warp(x_{t-1}, flow)``, is compared between
     output and truth: flicker costs, real change (occlusion, light) does not. ``flow`` (B,2,H,W) is
@@ -124,7 +123,7 @@ def flow_consistency(
 
     L1 of the two flows, dx by the width and dy by the height (notes, "Training"). ``flow`` is a
     frozen network, so that the loss has a gradient in the output frames; the public code's flow has
-    none. ``reduction``: look at frames so many times smaller.
+    none. ``reduction``: the factor by which frames are shrunk first.
     """
 
     def estimate(current: Tensor, previous: Tensor) -> Tensor:
@@ -132,7 +131,7 @@ def flow_consistency(
             current, previous = (F.avg_pool2d(part, reduction) for part in (current, previous))
         return flow(2 * current - 1, 2 * previous - 1)
 
-    # Differences of flows are small: they are float32 in every precision.
+    # Flow differences are small: computed in float32 at every precision.
     with torch.autocast(frames.device.type, enabled=False):
         ours = estimate(frames.float(), previous_frames.float())
         with torch.no_grad():
@@ -157,7 +156,7 @@ FRAME_LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
 class FeatureDistance(nn.Module):
     """Distance of unit-length VGG features, mean over the first ``blocks`` blocks, (B,).
 
-    Named after what it is: the trunk is tuned for edges and the heads are even, so it is not LPIPS.
+    Not called LPIPS because it is not: the trunk is tuned for edges and the heads are uniform.
     """
 
     def __init__(self, trunk: VGGTrunk) -> None:

@@ -1,6 +1,6 @@
 """What a run shows of itself: a bar, ``RUN/log.jsonl``, TensorBoard curves, sample grids.
 
-What cannot be written there is one :class:`OutputError`, and leaves no half of a line or picture.
+A failed write raises a single :class:`OutputError` and leaves no partial line or picture.
 """
 
 import json
@@ -30,7 +30,7 @@ QUIET_SECONDS = 30
 
 
 class Monitor:
-    """Use as a context; only the main process of a run has one that writes (``writes``)."""
+    """Use as a context manager; only a run's main process has one that writes (``writes``)."""
 
     def __init__(
         self, run: Path, steps: int, first_step: int, log_every: int, writes: bool
@@ -68,13 +68,13 @@ class Monitor:
             with writing(self.run / "tensorboard"):
                 self.curves.close()
         except OutputError:
-            if error is None:  # else the error that ended the run says more
+            if error is None:  # otherwise the error that ended the run says more
                 raise
 
     def step(
         self, step: int, losses: Mapping[str, float], learning_rate: float, stage: str
     ) -> None:
-        """After every step: its weighted losses, and how it was trained."""
+        """Log a step: its weighted losses, and how it was trained."""
         self.bar.update()
         if stage:
             self.bar.set_description_str(stage, refresh=False)
@@ -128,26 +128,26 @@ class Monitor:
             with writing(path), path.open("a") as file:
                 file.write(json.dumps(entry) + "\n")
         except OutputError:
-            with suppress(OSError):  # the next line would go on from half of this one
+            with suppress(OSError):  # the next line would be appended to half of this one
                 os.truncate(path, size)
             raise
 
 
 def make_run_folder(run: Path) -> None:
-    """``run``, where it is not there yet; raises :class:`OutputError` where it cannot be."""
+    """Create ``run`` if needed; raises :class:`OutputError` if that fails."""
     check_run_folder(run)
     with writing(run):
         run.mkdir(parents=True, exist_ok=True)
 
 
 def check_run_folder(run: Path) -> None:
-    """Raises :class:`OutputError` for a file, before anything else takes its time."""
+    """Raises :class:`OutputError` for a file, before any slow work begins."""
     if run.exists() and not run.is_dir():
         raise OutputError(f"{run} is a file; give a folder for the run")
 
 
 def _curves(folder: Path, first_step: int) -> Any:
-    """TensorBoard's writer; what a killed run wrote past its checkpoint is hidden."""
+    """TensorBoard's writer; entries that a killed run wrote past its checkpoint are hidden."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

@@ -1,15 +1,15 @@
-"""The losses by name, weighed: what every phase minimises.
+"""The losses by name and their weights: what every phase minimises.
 
-A phase names losses and weights; what a name computes stands here once. A loss of frames may also
-be taken towards a teacher's answer instead of the truth (``teacher_charbonnier``, ...): what a
-deterministic teacher makes of an input is a function of it, so such a loss does not blur. Or
-towards what the teacher makes of the truth itself, made as small as the input
-(``clean_charbonnier``, ...): crisp, and without what the teacher makes of noise. Or of the input as
-the restored latents' small picture has it, cleaned and steadied (``own_charbonnier``, ...): towards
-the input itself, an l1 would undo the cleaning. Or of the same picture, made crisp
-(``crisp_charbonnier``, ...), or turned and mirrored, the mean of eight answers
-(``turned_charbonnier``, ...), which are functions of the input too (our decisions). Losses named
-``picture_*`` are of that small picture itself, towards the truth made as small.
+A phase names losses and weights; each name is defined here, once. A frame loss may also take a
+teacher's answer as its target instead of the truth (``teacher_charbonnier``, ...): a deterministic
+teacher's answer is a function of its input, so such a loss does not blur. Other targets are the
+teacher's answer to the truth itself, shrunk to the input's size (``clean_charbonnier``, ...):
+crisp, and free of what the teacher makes of noise; its answer to the input as it stands in the
+restored latents' small picture, cleaned and steadied (``own_charbonnier``, ...): with the answer
+to the raw input as target, an l1 would undo the cleaning; that same answer made crisp
+(``crisp_charbonnier``, ...); and its mean answer to the eight turned and mirrored versions of that
+picture (``turned_charbonnier``, ...). The last two are functions of the input too (our decisions).
+Losses named ``picture_*`` compare the small picture itself with the truth at the same size.
 """
 
 from collections.abc import Callable, Mapping
@@ -61,7 +61,7 @@ class Restored:
     flow between them (B,n-1,2,H,W) in pixels, or None; prompt embeddings (B*n, tokens, D) or None;
     small_frames (B,n,3,h,w): the low-quality frames before they were enlarged, or None;
     lq_frames (B,n,3,H,W): the enlarged ones, or None where no loss asks for them; lossless (B,)
-    bool, or None: as in :class:`~dloral.data.clips.Clips`."""
+    bool or None, as in :class:`~dloral.data.clips.Clips`."""
 
     frames: Tensor
     hq_frames: Tensor
@@ -88,12 +88,12 @@ class Restored:
 
 
 class Objective:
-    """Computes the losses that ``names`` lists, for one pipeline.
+    """Computes the losses listed in ``names`` for one pipeline.
 
-    ``feature_distance``: the network of ``feature`` and ``lpips``, frames (B,3,H,W) twice -> (B,).
-    ``teacher``: small frames (B,3,h,w) -> what the teacher makes of them (B,3,H,W).
-    ``flow_reduction``: the flow loss sees frames so many times smaller. ``checkpointing``: compute
-    losses frame by frame, and again for their gradient, where memory counts.
+    ``feature_distance``: the network of ``feature`` and ``lpips``, two (B,3,H,W) batches -> (B,).
+    ``teacher``: small frames (B,3,h,w) -> the teacher's answers (B,3,H,W).
+    ``flow_reduction``: the factor by which frames are shrunk for the flow loss. ``checkpointing``:
+    compute losses frame by frame, and again for their gradient, to save memory.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Objective:
             self.adversarial = AdversarialLoss(adversarial or AdversarialConfig(), seed)
             self.adversarial.discriminator.to(pipe.unet.device)
         self.hints = Hints(pipe.vae, teacher) if "hints" in names else None
-        # The layers of what the decoder sees: the input, or the picture that retrieval steadied.
+        # Hints compare layers on what the decoder sees: the input, or the steadied small picture.
         self._hinted = OWN if holds_picture(pipe) else TEACHER
         asking = {name for name in names if name.startswith(ASKING)}
         if self.adversarial is not None and self.adversarial.config.real != "truth":
@@ -141,14 +141,14 @@ class Objective:
         return {f"discriminator.{name}": parameter for name, parameter in found}
 
     def watching(self) -> AbstractContextManager[None]:
-        """Around the decoding that ``hints`` compares with the teacher."""
+        """Wraps the decoding that ``hints`` compares with the teacher."""
         if self.hints is None:
             return nullcontext()
         self.hints.forget()
         return self.hints.watching()
 
     def buffers(self) -> dict[str, Tensor]:
-        """What else changes as training goes on: the discriminator's spectral norms."""
+        """Other state that changes in training: the discriminator's spectral norms."""
         if self.adversarial is None:
             return {}
         found = self.adversarial.discriminator.named_buffers()
@@ -161,7 +161,7 @@ class Objective:
         rng: np.random.Generator | None = None,
         discriminate: bool = True,
     ) -> dict[str, Tensor]:
-        """Every loss that weighs anything, times its weight; with an adversary also the
+        """Every loss of non-zero weight, times its weight; with an adversary also the
         discriminator's own, unless ``discriminate`` is False."""
         found = {
             name: weight * self.loss(name, restored, rng).mean()
@@ -177,7 +177,7 @@ class Objective:
         return found
 
     def _real(self, restored: Restored, rng: np.random.Generator | None) -> Tensor:
-        """The frames (N,3,H,W) that pass for real."""
+        """The frames (N,3,H,W) that count as real."""
         assert self.adversarial is not None
         hq_frames, kind = restored.hq_frames.flatten(0, 1), self.adversarial.config.real
         if kind == "truth":
@@ -211,8 +211,8 @@ class Objective:
         return losses[name]()
 
     def _answer(self, restored: Restored, kind: str = TEACHER) -> Tensor:
-        """What the teacher makes of the small frames, or of the truth (N,3,H,W): asked once for
-        all losses."""
+        """The teacher's answers (N,3,H,W) to the small frames or the truth, computed once for all
+        losses."""
         if self._answered is None or self._answered[0] is not restored:
             self._answered = (restored, {})
         known = self._answered[1]
@@ -250,12 +250,12 @@ class Objective:
                 f"the teacher enlarges frames to {answers.shape[-1]}x{answers.shape[-2]}, which "
                 f"are {width}x{height} here; train at its own scale or below"
             )
-        answers = resize_bicubic(answers, height, width, "pil")  # as people use it below its scale
+        answers = resize_bicubic(answers, height, width, "pil")  # as usual below its scale
         return answers
 
     def _own_small_frames(self, restored: Restored, small: Tensor) -> Tensor:
-        """Small frames (N,3,h,w) with what the restored latents change of them; as they are below
-        the scale of 4, where the small picture is smaller than they are."""
+        """Small frames (N,3,h,w) with the restored latents' changes; unchanged at scales below 4,
+        where the small picture is smaller than they are."""
         vae, latents = self._picture_latents(restored)
         inputs = _inputs(restored)
         assert inputs is not None, "clips with small frames have the enlarged ones"
@@ -263,7 +263,7 @@ class Objective:
         return (small + change).clamp(0, 1) if change.shape == small.shape else small
 
     def _picture_latents(self, restored: Restored) -> tuple[CompactVAE, Tensor]:
-        """A VAE whose latents (N,C,h,w) hold a small picture, and those that were restored."""
+        """The VAE, whose latents hold a small picture, and the restored latents (N,C,h,w)."""
         vae = self.pipe.vae
         if not holds_picture(self.pipe):
             raise OptionError(
@@ -275,7 +275,7 @@ class Objective:
         return vae, restored.latents.flatten(0, 1) / vae.config.scaling_factor
 
     def _pictures(self, restored: Restored) -> Restored:
-        """The small pictures in the frames' place, and the truth made as small."""
+        """The small pictures in place of the frames, and the truth at the same size."""
         vae, latents = self._picture_latents(restored)
         pictures = (vae.picture(latents) + 1) / 2
         height, width = pictures.shape[-2:]
@@ -292,8 +292,8 @@ class Objective:
         )
 
     def _each(self, loss: Callable[..., Tensor], *frames: Tensor) -> Tensor:
-        """A loss of frames (N,...) -> (N,); one by one and computed again for its gradient, where
-        memory counts."""
+        """A loss of frames (N,...) -> (N,); frame by frame, and again for the gradient, to save
+        memory."""
         if not self.checkpointing:
             return loss(*frames)
         parts = zip(*(part.split(1) for part in frames), strict=True)
@@ -308,7 +308,7 @@ class Objective:
         return flow_consistency(self.pipe.flow, now, before, true_now, true_before, reduction)
 
     def _temporal(self, restored: Restored) -> Tensor:
-        """Only of clips whose flow is known; of film it is not."""
+        """Only over clips of known flow; film has none."""
         if restored.flow is None:
             raise OptionError(
                 "the loss 'temporal' needs exact flow, which clips from videos do not have; weigh "
@@ -319,7 +319,7 @@ class Objective:
         if known.all():
             return temporal_difference(*_pairs(restored), flow)
         found = temporal_difference(*_pairs(restored), flow.nan_to_num())
-        # the mean over all is the mean over those that are known
+        # scaled so that the mean over all is the mean over clips of known flow
         return found * known * len(known) / known.sum().clamp(min=1)
 
     def _csd(self, restored: Restored, rng: np.random.Generator | None) -> Tensor:
@@ -335,18 +335,18 @@ class Objective:
 
 
 def truth_where(lossless: Tensor, hq_frames: Tensor, answers: Tensor) -> Tensor:
-    """A teacher's answers (N,3,H,W), and the truth where ``lossless`` (N,): of what repeats a
-    teacher makes other patterns (our decision)."""
+    """A teacher's answers (N,3,H,W), but the truth where ``lossless`` (N,): a teacher turns
+    repeating patterns into different ones (our decision)."""
     return torch.where(lossless[:, None, None, None], hq_frames, answers)
 
 
 def holds_picture(pipe: DLoRALPipeline) -> bool:
-    """Whether its latents hold a small picture."""
+    """Whether the pipeline's latents hold a small picture."""
     return isinstance(pipe.vae, CompactVAE) and bool(pipe.vae.config.small_picture)
 
 
 def check_names(names: set[str]) -> None:
-    """Raise :class:`OptionError` for a loss that there is not."""
+    """Raise :class:`OptionError` for an unknown loss."""
     if unknown := names - set(LOSSES):
         raise OptionError(f"there is no loss {min(unknown)!r}; choose from {', '.join(LOSSES)}")
 

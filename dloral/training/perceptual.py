@@ -1,8 +1,8 @@
-"""The perceptual loss's network: LPIPS where its weights can be had, else VGG-trunk features.
+"""The perceptual loss's network: LPIPS where its weights are available, else VGG-trunk features.
 
-LPIPS (Zhang et al., 2018) is an ImageNet VGG16, which only a network brings, with linear heads from
-the PyPI package ``lpips``. Without a network there is a VGG16 trunk tuned for edges
-(:mod:`dloral.models.perceptual`); the distance of its features is another measure and is called
+LPIPS (Zhang et al., 2018) is an ImageNet VGG16, which must be downloaded, with linear heads from
+the PyPI package ``lpips``. Offline there is a VGG16 trunk tuned for edges
+(:mod:`dloral.models.perceptual`); the distance between its features is a different measure, called
 ``feature`` in configurations and logs.
 """
 
@@ -82,8 +82,8 @@ class LPIPS(nn.Module):
 
 
 def load_perceptual(wanted: str) -> tuple[str, nn.Module]:
-    """The network of the loss ``lpips``, ``feature``, or ``perceptual`` (the first that can be
-    had), with the name of what it is; raises :class:`WeightsError`."""
+    """The network of the loss ``lpips``, ``feature``, or ``perceptual`` (the first that is
+    available), preceded by its actual name; raises :class:`WeightsError`."""
     if wanted != "feature":
         try:
             return "lpips", _load_lpips()

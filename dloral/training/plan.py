@@ -1,4 +1,4 @@
-"""What a training of all phases is told, and on what."""
+"""The settings of a training of all phases, and its data."""
 
 import hashlib
 import json
@@ -40,18 +40,18 @@ lie, which are known by their contents; ``shares`` are in the plan as steps."""
 
 @dataclass(frozen=True)
 class ChainConfig:
-    """What each phase does and how long: ``PHASE_loop.steps``, or its share of a time budget.
+    """What each phase does and for how long: ``PHASE_loop.steps``, or its share of a time budget.
 
     ``pool``: clips are made on the device and kept there (a GPU); without one, ``workers``
-    processes make each clip when it is needed. ``film_shots``: of film that a pool holds at most.
+    processes make each clip when it is needed. ``film_shots``: the most that a pool holds of film.
     ``rank``: of C-LoRA and D-LoRA. ``teacher``: a file of realesr-general-x4v3 for ``blocks``
-    and ``drawing`` (None: there is no such phase) and the losses ``teacher_*`` of ``base`` and
+    and ``drawing`` (None: these phases are left out) and the losses ``teacher_*`` of ``base`` and
     ``algorithm1``; ``detail_teacher``: another for ``algorithm1`` (default: the same).
-    ``start``: a model's name or folder, or a phase's file of an earlier run, whose flow net and,
-    where their shapes match, other base weights are taken over; the flow phase is left out.
-    ``keep_loras``: what ``algorithm1`` goes on with: ``all`` of its LoRAs, and its retrieval, or
-    those in the ``decoder`` alone; they must be of the same sizes.
-    ``cleaning``: the UNet's phase before the base, by losses of small pictures (``picture_*``).
+    ``start``: a model's name or folder, or a phase's file from an earlier run, whose flow net and,
+    where shapes match, other base weights are taken over; the flow phase is left out.
+    ``keep_loras``: what ``algorithm1`` continues from the start: ``all`` LoRAs and retrieval, or
+    only the LoRAs in the ``decoder``; sizes must match.
+    ``cleaning``: the UNet's phase before the base, with losses of small pictures (``picture_*``).
     """
 
     sizes: CompactSizes = field(default_factory=CompactSizes)
@@ -113,14 +113,14 @@ class ChainConfig:
 
     @property
     def phases(self) -> tuple[str, ...]:
-        """Those that train something: with a ``start``, the flow net is taken from there."""
+        """The phases that train something: with a ``start``, the flow net comes from there."""
         idle = {"flow"} if self.start else set()
         idle |= {name for name in OPTIONAL if getattr(self, name) is None}
         return tuple(name for name in PHASES if name not in idle)
 
     @property
     def largest_crop(self) -> int:
-        """Pixels a side of the largest crop that any phase but the flow net's draws."""
+        """Side in pixels of the largest crop that any phase but the flow net's draws."""
         phases = (getattr(self, name) for name in PHASES if name != "flow")
         return max(phase.crop for phase in phases if phase is not None)
 
@@ -130,8 +130,8 @@ class ChainConfig:
         return loop
 
     def with_steps(self, steps: dict[str, int]) -> "ChainConfig":
-        """With so many steps a phase, of those that train. Where they are not the configuration's
-        own, warm-up and decay keep their share of the steps."""
+        """With these step counts, by phase, for those that train. Where a count differs from the
+        configuration's own, warm-up and decay keep their share of the steps."""
         loops = {}
         for name in self.phases:
             count = steps[name]
@@ -148,7 +148,7 @@ class ChainConfig:
 
 @dataclass(frozen=True)
 class Material:
-    """What is trained on, what is held out of the same places, and where it is computed."""
+    """The training data, what is held out of the same places, and the device used."""
 
     sources: Sources
     held_out: Sources
@@ -174,9 +174,9 @@ def find_material(config: ChainConfig, manifest: Path | None, state: PartialStat
 
 
 def check_same(run: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raise :class:`CheckpointError`, in one line, where settings or data are not the run's.
+    """Raise :class:`CheckpointError`, in one line, if settings or data are not the run's.
 
-    A setting that there was not when the run was started is left to its default."""
+    A setting that did not exist when the run was started is left at its default."""
     defaults = json.loads(json.dumps(settings_of(ChainConfig())))
     before, now = defaults | stored["settings"], wanted["settings"]
     for name in sorted((stored["settings"].keys() | now.keys()) - {*FREE}):
@@ -204,7 +204,7 @@ def check_same(run: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> Non
 
 
 def settings_of(config: ChainConfig) -> dict[str, Any]:
-    """By dotted name, what would change the weights; places are known by their contents."""
+    """By dotted name, what would change the weights; places are identified by their contents."""
     teachers = {
         f"{name}_sha256": sha256(teacher_file(path)) if path else ""
         for name, path in (("teacher", config.teacher), ("detail_teacher", config.detail_teacher))
@@ -216,7 +216,7 @@ def settings_of(config: ChainConfig) -> dict[str, Any]:
 
 
 def start_digest(model: str) -> str:
-    """SHA-256 over the weights of a model, by its name, folder or phase's file."""
+    """SHA-256 over the weights of a model, given its name, its folder or a phase's file."""
     if is_phase_file(model):
         return sha256(phase_file(model))
     digest, folder = hashlib.sha256(), find_model(model)

@@ -19,7 +19,7 @@ CAPTION = 14  # pixels
 
 
 class Preview:
-    """Clips that training never sees, kept in memory."""
+    """Held-out clips, kept in memory."""
 
     def __init__(self, task: Algorithm1Task, clips: Clips) -> None:
         self.task, self.clips = task, clips
@@ -30,7 +30,7 @@ class Preview:
 
     @torch.no_grad()
     def figures(self) -> dict[str, float]:
-        """PSNR gain over bicubic in dB, and what moves otherwise than the truth, by (c, d)."""
+        """PSNR gain over bicubic in dB, and temporal difference from the truth, by (c, d)."""
         motion = "flow" if self.clips.flow is None else "temporal"
         figures = {}
         for consistency, detail in self.settings:
@@ -47,7 +47,7 @@ class Preview:
 
     @torch.no_grad()
     def picture(self) -> Tensor:
-        """A grid (3,H,W) with captions: a row a clip; input, then each setting, then the truth."""
+        """A captioned grid (3,H,W), one row per clip: the input, each setting, then the truth."""
         columns = {"input": self.clips.lq_frames[:MOST_SHOWN, -1]}
         for consistency, detail in self.settings[1:]:
             shown = self._restore(consistency, detail).frames[:MOST_SHOWN, -1]

@@ -35,7 +35,7 @@ from dloral.weights.srvgg import load_srvgg, teacher_file
 
 Measure = Callable[[DLoRALPipeline], Mapping[str, float]]
 
-HELD_OUT_SEED = 1_000_003  # held-out clips are drawn from another seed than training's
+HELD_OUT_SEED = 1_000_003  # held-out clips are drawn from a different seed than training's
 DISTANCES = ("perceptual", "lpips", "feature")
 FREE_SETTINGS = ("data.workers", "data.held_out", "save_pipeline", "model.gradient_checkpointing")
 """Settings that a run may change when it goes on, besides the loop's own."""
@@ -50,10 +50,10 @@ def run_training(
 ) -> Path:
     """Train as ``config`` says; returns ``run / "pipeline"``, a folder for ``load_pipeline``.
 
-    A run that was stopped goes on from its checkpoint. ``run`` also gets ``config.py`` (resolved),
+    A stopped run continues from its checkpoint. ``run`` also gets ``config.py`` (resolved),
     ``log.jsonl`` (losses and held-out figures by step), ``tensorboard/``, ``samples/`` and
-    ``trainable.txt``. ``measure``: figures of one's own, asked for with the averaged weights each
-    time the run evaluates, and logged with the held-out figures. Raises :class:`DLoRALError`.
+    ``trainable.txt``. ``measure``: custom figures, computed with the averaged weights each time the
+    run evaluates, and logged with the held-out figures. Raises :class:`DLoRALError`.
     """
     check_run_folder(run)
     state = process_state()
@@ -103,7 +103,7 @@ def run_training(
 def _announce(
     task: Algorithm1Task, trainer: Trainer, config: TrainConfig, state: PartialState
 ) -> None:
-    """What learns, and on what: to ``trainable.txt`` and stderr."""
+    """Report what learns, and on what, to ``trainable.txt`` and stderr."""
     report, own = trainable_report(task), len(trainer.own_micro_batches)
     write_text(trainer.run / "trainable.txt", report + "\n" + _trainable_tensors(task))
     print(
@@ -115,7 +115,7 @@ def _announce(
 
 
 def save_pipeline(pipe: DLoRALPipeline, target: Path) -> None:
-    """The model folder, whole or not at all; an earlier one of the same run gives way."""
+    """Write the model folder, whole or not at all, replacing an earlier one of the same run."""
 
     def write(part: Path) -> None:
         pipe.save_pretrained(part)
@@ -133,7 +133,7 @@ def save_pipeline(pipe: DLoRALPipeline, target: Path) -> None:
 
 
 def trainable_report(task: Algorithm1Task) -> str:
-    """What learns, part by part, in numbers; then what is frozen."""
+    """Parameter counts of what learns, part by part; then of what is frozen."""
     parts = {
         "C-LoRA (theta_1)": [p for n, p in task.trainable().items() if f".{CONSISTENCY}." in n],
         "D-LoRA (theta_2)": [p for n, p in task.trainable().items() if f".{DETAIL}." in n],
@@ -164,8 +164,8 @@ def _trainable_tensors(task: Algorithm1Task) -> str:
 
 
 def list_data(config: TrainConfig) -> Mapping[str, Sources | Pack]:
-    """What each stage's places hold, by the stage's name; a pack, where it serves. Raises
-    :class:`DLoRALError` where there is nothing to train on."""
+    """What each stage's places hold, by the stage's name; a pack where one is used. Raises
+    :class:`DLoRALError` if there is nothing to train on."""
     algorithm, data = config.algorithm, config.data
     wanted = {"both stages": data.consistency}
     if data.enhancement is not None:
@@ -179,13 +179,13 @@ def list_data(config: TrainConfig) -> Mapping[str, Sources | Pack]:
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
-    """Every setting but the loop's by its dotted name: what makes a run's checkpoints its own."""
+    """Every setting but the loop's by dotted name: what ties checkpoints to their run."""
     settings = {
         name: value
         for name, value in flat(config).items()
         if not name.startswith(("loop.", "model.teacher", *FREE_SETTINGS))
     }
-    if config.model.teacher:  # known by its contents, wherever it lies
+    if config.model.teacher:  # identified by its contents, wherever it is
         settings["model.teacher"] = sha256(teacher_file(config.model.teacher))
     return settings
 
@@ -193,7 +193,7 @@ def settings_of(config: TrainConfig) -> dict[str, Any]:
 def _with_distance(
     config: TrainConfig, device: torch.device
 ) -> tuple[TrainConfig, nn.Module | None]:
-    """The network of the perceptual loss, and the configuration with that loss named after it."""
+    """The perceptual loss's network, and the configuration with that loss named after it."""
     schedule = config.algorithm.schedule
     named = [name for name in DISTANCES if name in config.algorithm.plan().loss_names()]
     if not named:
@@ -253,7 +253,7 @@ def _stage_spec(data: DataConfig, stage: Stage) -> ClipSpec:
 
 
 def _trained_on(spec: ClipSpec, config: TrainConfig) -> Sources | Pack:
-    """What a stage's clips are from: places without what is held out; no pack that has some."""
+    """Where a stage's clips come from: places less what is held out; never a pack holding any."""
     algorithm, held_out = config.algorithm, HeldOut.load()
     if folder := pack_of(spec.places):
         pack = Pack(folder).check(algorithm.frames, algorithm.crop)

@@ -1,4 +1,4 @@
-"""When Algorithm 1 trains what: the stages, and the loss weights that slide between them."""
+"""When Algorithm 1 trains what: the stages, and the loss weights that blend between them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,12 +16,12 @@ Weights = Mapping[str, float]
 @dataclass(frozen=True)
 class StageSchedule:
     """Algorithm 1, lines 3 to 5: ``consistency_steps`` (N_cons), then ``enhancement_steps``
-    (N_enh), again and again. After every switch the loss weights move linearly to the new stage's
+    (N_enh), repeated. After every switch the loss weights move linearly to the new stage's
     over ``transition_steps`` (the paper's s_t).
 
-    ``first_weights``: weights of the very first stage where they are its own. ``stages``: the
-    cycle; one stage alone never ends. ``switches``: how often the stage changes at most, then the
-    last one stays (None: for ever on).
+    ``first_weights``: weights of the very first stage, if they differ. ``stages``: the cycle; a
+    single stage never ends. ``switches``: the most stage changes, after which the last stage stays
+    (None: no limit).
     """
 
     consistency_steps: int = 5000
@@ -44,7 +44,7 @@ class StageSchedule:
         return self._stage(self._turn_at(iteration)[0])
 
     def weights_at(self, iteration: int) -> dict[str, float]:
-        """The weight of each loss by name; a loss that a stage does not name weighs 0 in it."""
+        """The weight of each loss by name; a loss that a stage does not name has weight 0 in it."""
         turn, since_switch = self._turn_at(iteration)
         now = self._weights(turn)
         if not turn:
@@ -57,12 +57,12 @@ class StageSchedule:
         }
 
     def loss_names(self) -> set[str]:
-        """Every loss that some stage of the cycle weighs."""
+        """Every loss named by some stage of the cycle."""
         names = set(self.first_weights or ())
         return names.union(*(self._weights_of(stage) for stage in self.stages))
 
     def scaled(self, factor: float) -> Self:
-        """The same schedule, ``factor`` times as long; no stage shorter than one step."""
+        """The same schedule, ``factor`` times as long; no stage is shorter than one step."""
 
         def scaled(steps: int) -> int:
             return max(1, round(factor * steps)) if steps else 0
@@ -90,7 +90,7 @@ class StageSchedule:
         return cycle[turn % len(cycle)]
 
     def _cycle(self) -> tuple[Stage, ...]:
-        """One stage or two; a stage of no steps is none."""
+        """One stage or two; a stage of 0 steps is left out."""
         if len(self.stages) == 1:
             return self.stages
         return tuple(stage for stage in self.stages if self._length(stage))
@@ -122,7 +122,7 @@ means; ``flow`` is one number a pair on both sides. The script's weights are 1, 
 """
 
 SCHEDULES = {
-    # Figure A1: stages switch every 5000 iterations, again and again.
+    # Figure A1: stages switch every 5000 iterations, throughout.
     "algorithm1": StageSchedule(
         5000, 5000, 1000, PAPER_CONSISTENCY, PAPER_ENHANCEMENT, PAPER_FIRST
     ),

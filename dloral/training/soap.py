@@ -1,9 +1,9 @@
 """SOAP: Adam in the coordinates in which a weight's gradients are uncorrelated.
 
-What a convolution sees is correlated (neighbours, channels that say nearly the same), and so is
-what is asked of it; Adam, which scales weight by weight, cannot see either. SOAP (Vyas et al.,
-2024, arXiv:2409.11321, algorithm 3) keeps running second moments of the gradient's rows and
-columns, rotates the gradient into their eigenvectors, and does Adam's step there.
+A convolution's inputs are correlated (neighbours, nearly redundant channels), and so are its output
+gradients; Adam, which scales weight by weight, sees neither. SOAP (Vyas et al., 2024,
+arXiv:2409.11321, algorithm 3) keeps running second moments of the gradient's rows and columns,
+rotates the gradient into their eigenbasis, and takes Adam's step there.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,11 +25,11 @@ LONGEST = 640
 
 
 class SOAP(torch.optim.Optimizer):
-    """As ``torch.optim.AdamW``, but for weights of two and more dimensions in rotated coordinates;
-    a weight (D,C,k,k) is a matrix (D,C*k*k). Other weights get AdamW's step.
+    """``torch.optim.AdamW``, but in rotated coordinates for weights of two or more dimensions; a
+    weight (D,C,k,k) is treated as a matrix (D,C*k*k). Other weights get AdamW's step.
 
-    The first gradient of a matrix only tells its coordinates; its second step is the first that
-    moves it, so that no step is taken in coordinates that fit a single gradient.
+    A matrix's first gradient only sets its coordinates; the second step is the first to move it, so
+    that no step is taken in coordinates fitted to a single gradient.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class SOAP(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step of every parameter that has a gradient."""
+        """One step for every parameter that has a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -85,7 +85,7 @@ def _start(state: dict[str, Any], gradient: Tensor) -> None:
     for side, size in zip(SIDES, gradient.shape, strict=True):
         if size <= LONGEST:
             moments = _moments(side, gradient)
-            # Strongest first, the order that refinement keeps.
+            # Strongest first, the order that refinement preserves.
             basis = torch.linalg.eigh(moments)[1].flip(-1).contiguous()
             state[side], state[f"{side}_basis"] = moments, basis
 
@@ -107,7 +107,7 @@ def _back(state: dict[str, Any], rotated: Tensor) -> Tensor:
 
 
 def _follow(state: dict[str, Any], gradient: Tensor) -> None:
-    """Moments that take in a gradient; now and then, one power iteration of their eigenvectors."""
+    """Update the moments; periodically, refine their eigenvectors by one power iteration."""
     sides = [side for side in SIDES if side in state]
     for side in sides:
         state[side].lerp_(_moments(side, gradient), 1 - MOMENT_DECAY)

@@ -1,4 +1,4 @@
-"""The model that a training starts from, and what its clips are said to show."""
+"""The model that a training starts from, and the prompts of its clips."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -95,7 +95,7 @@ def build_start(config: ModelConfig, device: torch.device, seed: int = 0) -> DLo
 
 
 class Prompts:
-    """What clips are said to show, as the text encoder's embeddings; each text is read once.
+    """The clips' prompts as the text encoder's embeddings; each text is encoded once.
 
     As in the public training, the tagger (RAM without DAPE) looks at the ground truth.
     """
@@ -120,14 +120,14 @@ class Prompts:
 
 
 def _lively(pipe: DLoRALPipeline) -> DLoRALPipeline:
-    """A fresh compact UNet ends in zeros, and through zeros nothing learns."""
+    """Replace the zeros that a fresh compact UNet ends in: nothing learns through zeros."""
     nn.init.normal_(pipe.unet.conv_out.weight, std=0.1)
     return pipe
 
 
 def _forget(pipe: DLoRALPipeline) -> None:
-    """Base weights alone: a plain UNet, retrieval and the decoder's LoRAs as new. How crisp frames
-    are made at the end was chosen for the LoRAs that are forgotten, so that is not kept either."""
+    """Keep base weights alone: a plain UNet, new retrieval and decoder LoRAs. The final crispness
+    was chosen for the LoRAs that are dropped, so it is not kept either."""
     pipe.register_to_config(crispness=0.0)
     plain = TwoLoRAUNet.from_config(pipe.unet.config)
     plain.load_state_dict(plain_state_dict(pipe.unet))
@@ -139,8 +139,8 @@ def _forget(pipe: DLoRALPipeline) -> None:
 
 
 def _random_sd21(frozen_dtype: str) -> DLoRALPipeline:
-    """Stable Diffusion 2.1's sizes; each part is brought to its precision before the next is made,
-    so that memory never holds all of them in float32."""
+    """Stable Diffusion 2.1's sizes; each part is cast to its precision before the next is made, so
+    that memory never holds all of them in float32."""
     dtype = getattr(torch, frozen_dtype)
 
     def small(part: Any) -> Any:
@@ -161,7 +161,7 @@ def _random_sd21(frozen_dtype: str) -> DLoRALPipeline:
 
 
 def _spelling_tokenizer() -> CLIPTokenizer:
-    """A real CLIP tokenizer that knows letters only: random weights know no words either."""
+    """A real CLIP tokenizer that only knows letters: random weights know no words anyway."""
     letters = [chr(code) for code in range(33, 127)]
     words = [*letters, *(f"{letter}</w>" for letter in letters)]
     vocabulary = {word: number for number, word in enumerate(words)}
@@ -207,7 +207,7 @@ def _load(kind: Any, folder: Path, part: str) -> Any:
 
 
 def _set_precision(pipe: DLoRALPipeline, frozen_dtype: str) -> None:
-    """Frozen parts as asked for; what learns, and the flow net, in float32."""
+    """Frozen parts as requested; what learns, and the flow net, in float32."""
     for name in ("vae", "unet", "text_encoder"):
         part = getattr(pipe, name)
         if part is not None:

@@ -1,8 +1,8 @@
 """The loop every training shares: micro-batches, AdamW, EMA, checkpoints, several processes.
 
-A :class:`Trainer` counts iterations and updates weights; what is learned, and from what, is said by
-whoever iterates (:func:`dloral.training.phases.algorithm1.algorithm_1`, or
-:func:`dloral.training.phases.phase.train` for a phase). Whatever is random in micro-batch ``m`` of
+A :class:`Trainer` counts iterations and updates weights; the caller that iterates decides what is
+learned, and from what (:func:`dloral.training.phases.algorithm1.algorithm_1`, or
+:func:`dloral.training.phases.phase.train` for a phase). Everything random in micro-batch ``m`` of
 step ``i`` is drawn from ``(seed, i, m)`` alone, so a run that was killed and resumed, or spread
 over several processes, sees exactly the batches of one that was not.
 """
@@ -43,11 +43,11 @@ MOST_SKIPPED = 20
 
 
 class NotFiniteError(DLoRALError):
-    """The loss stopped being finite; the checkpoints are still good."""
+    """The loss is no longer finite; the checkpoints are still good."""
 
 
 class Update:
-    """One step in the making: iterate over its micro-batches, hand each one's losses back."""
+    """One step in progress: iterate over its micro-batches and pass each one's losses back."""
 
     def __init__(self, trainer: "Trainer", step: int) -> None:
         self._trainer, self._step = trainer, step
@@ -58,7 +58,7 @@ class Update:
         for micro in trainer.own_micro_batches:
             words = (trainer.config.seed, self._step, micro)
             rng = np.random.default_rng(words)
-            # For what libraries draw from torch itself.
+            # For libraries that draw from torch's own generator.
             torch.manual_seed(int(np.random.default_rng((*words, 1)).integers(2**62)))
             yield Draw(self._step, micro, rng)
 
@@ -71,11 +71,11 @@ class Update:
 
 
 class Trainer:
-    """The loop's optimizer on ``parameters`` (by stable names), by as many processes as there are.
+    """Runs the loop's optimizer on ``parameters`` (by stable names), over all processes.
 
-    ``buffers``: what else changes as training goes on. ``settings``: what else makes a checkpoint
-    one of this configuration. ``evaluate`` gives held-out figures and ``picture`` a sample grid
-    (3,H,W); both see the averaged weights. ``on_step`` hears of every step.
+    ``buffers``: other state that changes in training. ``settings``: what else ties a checkpoint to
+    this configuration. ``evaluate`` gives held-out figures and ``picture`` a sample grid (3,H,W);
+    both see the averaged weights. ``on_step`` is called after every step.
     """
 
     def __init__(
@@ -117,13 +117,13 @@ class Trainer:
         self._asked_to_stop = False  # by a signal to this process
         self._stopping = False  # agreed on by all processes
 
-    # What the one who iterates uses ----------------------------------------------------------
+    # For the caller that iterates ------------------------------------------------------------
 
     def iterations(self) -> Iterator[int]:
-        """1, 2, ... ``config.steps``, from where the run left off; each must :meth:`update` once.
+        """1, 2, ... ``config.steps``, from where the run left off; :meth:`update` once in each.
 
-        Between them the run is logged, saved and evaluated. A first Ctrl-C (or SIGTERM) ends the
-        step, saves, and raises :class:`CancelledError`; a second one stops at once.
+        Between them the run is logged, saved and evaluated. A first Ctrl-C (or SIGTERM) finishes
+        the step, saves, and raises :class:`CancelledError`; a second one stops at once.
         """
         make_run_folder(self.run)
         self._resume()
@@ -155,7 +155,7 @@ class Trainer:
         self._clip_and_check(losses, active)
         self.optimizer.step()
         with torch.no_grad():
-            # A short average at first, so that it does not remember the random start.
+            # A short average at first, so that the random start does not linger in it.
             ema = self.config.ema
             factor = min(ema, (1 + self.step) / (10 + self.step)) if ema else 0.0
             for name in active:
@@ -165,12 +165,12 @@ class Trainer:
 
     @torch.no_grad()
     def restart_averages(self, names: set[str]) -> None:
-        """The averages of these parameters are what they are now."""
+        """Reset the averages of these parameters to their current values."""
         for name in names:
             self.average[name].copy_(self.parameters[name])
 
     def check(self) -> dict[str, Any] | None:
-        """The run's last checkpoint, if any; raises :class:`CheckpointError` if it is not of this
+        """The run's last checkpoint, if any; raises :class:`CheckpointError` if it is from another
         configuration."""
         state = load_checkpoint(self.run)
         if state is not None:
@@ -193,8 +193,8 @@ class Trainer:
         return groups
 
     def _share_gradients(self, active: set[str]) -> None:
-        """The mean over processes. By hand, for what learns changes from stage to stage, and it is
-        little: DistributedDataParallel wants the same parameters in every step."""
+        """Average over processes. By hand, since what learns is small and changes from stage to
+        stage: DistributedDataParallel wants the same parameters in every step."""
         if self.accelerator.num_processes == 1:
             return
         shared = [self.parameters[name] for name in sorted(active)]
@@ -208,7 +208,7 @@ class Trainer:
             parameter.grad.copy_(part.view_as(parameter))
 
     def _shared_losses(self, losses: Mapping[str, Tensor]) -> dict[str, float]:
-        """Mean losses over all processes; with them travels whether one was asked to stop."""
+        """Mean losses over all processes; also shares whether any was asked to stop."""
         values = torch.stack(list(losses.values())).float()
         stop = values.new_tensor([float(self._asked_to_stop)])
         together = self.accelerator.reduce(torch.cat([values, stop]), "mean").tolist()
@@ -231,7 +231,7 @@ class Trainer:
         if finite or (scaled and self._skipped <= MOST_SKIPPED):
             return
         self._keep()
-        self.accelerator.wait_for_everyone()  # one that ended first would end the one that saves
+        self.accelerator.wait_for_everyone()  # one that exits first would end the one that saves
         raise NotFiniteError(
             f"the loss at step {self.step} is {total} with gradient norm {norm}; the weights are "
             f"still good and the checkpoint of step {self.step} holds them: go on from there with "
@@ -239,7 +239,7 @@ class Trainer:
         )
 
     def _keep(self) -> None:
-        """Save where the last checkpoint is older than the weights."""
+        """Save if the last checkpoint is older than the weights."""
         if self.accelerator.is_main_process:
             saved = load_checkpoint(self.run)
             if saved is None or saved["step"] != self.step:
@@ -247,7 +247,7 @@ class Trainer:
 
     @contextmanager
     def _keeping(self) -> Iterator[None]:
-        """Within, what shows the run may fail to be written; what was learned is saved first."""
+        """Within, if logs or pictures cannot be written, what was learned is saved first."""
         try:
             yield
         except OutputError as error:
@@ -277,7 +277,7 @@ class Trainer:
         return step > 0 and (step % config.evaluate_every == 0 or step == config.steps)
 
     def _catch_up(self, monitor: Monitor) -> None:
-        """Evaluate at the step that a run goes on from, where it was stopped after saving it."""
+        """Evaluate at the step that a run resumes from, if it was stopped right after saving."""
         if self._is_measured():
             if self.accelerator.is_main_process and monitor.has_figures(self.step):
                 self.accelerator.wait_for_everyone()
@@ -344,7 +344,7 @@ class Trainer:
     @contextmanager
     def _polite_stop(self) -> Iterator[None]:
         if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread may listen to signals
+            yield  # only the main thread may handle signals
             return
 
         def ask(number: int, frame: Any) -> None:
@@ -362,7 +362,7 @@ class Trainer:
 
 def _accelerator(config: LoopConfig, device: torch.device) -> Accelerator:
     # One process may train several times (the studies do), each time in its own precision;
-    # accelerate otherwise insists on the first one's.
+    # otherwise accelerate insists on the first.
     AcceleratorState._reset_state()
     precision = resolve_precision(config.mixed_precision, device)
     try:
@@ -375,5 +375,5 @@ def _accelerator(config: LoopConfig, device: torch.device) -> Accelerator:
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """As they come back from a checkpoint: text, which compares by what it says."""
+    """Settings as a checkpoint returns them: as text, which compares by content."""
     return {name: repr(value) for name, value in settings.items()}

@@ -1,8 +1,8 @@
-"""Transparency: colour that can be restored up to an edge and beyond, and alpha beside it.
+"""Transparency: colour that can be restored up to an edge and beyond, with alpha kept apart.
 
-What is written under transparent pixels is anything: black, white, another picture. A model would
-draw it into what is seen, as a halo. So hidden colour is replaced by the seen colour nearest to
-it; alpha itself is enlarged by bicubic.
+Transparent pixels may hold any colour: black, white, another picture. A model would bleed it into
+what is visible, as a halo. So hidden colour is replaced by the visible colour nearest to it; alpha
+itself is enlarged with bicubic interpolation.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from torch import Tensor
 from dloral.frames.resize import resize_bicubic
 
 _TRUSTED = 8.0
-"""From 1/8 of opacity on a pixel's colour is its own: below, 8 bits leave too little of it."""
+"""From 1/8 opacity up a pixel's own colour is used: below, 8 bits leave too little of it."""
 
 _UNSEEN = 1 / 64
-"""Up to here nothing is seen; rounding leaves that much where nothing is."""
+"""Alpha up to here counts as invisible; rounding leaves that much where nothing is."""
 
 _REACH = 8
-"""Pixels of the result around what is seen that keep its colour, for players that blend edges;
-farther away hidden pixels are white, as a page."""
+"""Hidden pixels this close to visible ones in the result keep their colour, for players that blend
+edges; farther away they are white, like a page."""
 
 
 def fill_hidden(rgb: Tensor, alpha: Tensor) -> Tensor:
-    """``rgb`` (3,H,W) with the seen colours spread into what straight ``alpha`` (H,W) hides.
+    """``rgb`` (3,H,W) with visible colours spread into what straight ``alpha`` (H,W) hides.
 
-    Push and pull (Gortler et al. 1996): averages weighted by alpha on coarser and coarser grids
-    fill what the finer ones leave open. A picture that is hidden as a whole becomes white.
+    Push-pull (Gortler et al. 1996): alpha-weighted averages on ever coarser grids fill what the
+    finer ones leave open. A picture that is wholly hidden becomes white.
     """
     weight = _trust(alpha)[None, None]
     if not bool(weight.any()):
@@ -37,8 +37,8 @@ def fill_hidden(rgb: Tensor, alpha: Tensor) -> Tensor:
 
 
 def fill_hidden_chroma(chroma: Tensor, alpha: Tensor) -> Tensor:
-    """Chroma (2,h,w) of fewer samples than ``alpha`` (H,W) has: what is hidden gives way to what is
-    seen, before interpolation would mix them."""
+    """Subsampled chroma (2,h,w) for ``alpha`` (H,W): visible values replace hidden ones before
+    interpolation can mix them."""
     height, width = chroma.shape[-2:]
     weight = _trust(F.adaptive_avg_pool2d(alpha[None, None], (height, width)))
     return _filled(chroma[None] * weight, weight)[0] if bool(weight.any()) else chroma
@@ -54,7 +54,7 @@ def _filled(weighted: Tensor, weight: Tensor) -> Tensor:
     if max(height, width) == 1 or bool((weight >= 1).all()):
         return own
     coarse_weight = _halved(weight)
-    # Weights of 1 where anything is seen, so that a thin thing is not lost on coarse grids.
+    # Weights of 1 where anything is visible, so that thin details are not lost on coarse grids.
     boost = (coarse_weight * 4).clamp(max=1) / coarse_weight.clamp(min=1e-6)
     coarse = _filled(_halved(weighted) * boost, coarse_weight * boost)
     behind = F.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)
@@ -70,7 +70,7 @@ def _halved(planes: Tensor) -> Tensor:
 def with_alpha(rgb: Tensor, alpha: Tensor | None) -> Tensor:
     """A restored frame (3,H,W) and the source's ``alpha`` (h,w): (4,H,W), alpha enlarged.
 
-    Without alpha the frame itself.
+    Without alpha, the frame itself.
     """
     if alpha is None:
         return rgb

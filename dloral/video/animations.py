@@ -1,7 +1,7 @@
-"""Pictures in one file, shown one after another: GIF, APNG, animated WebP, TIFF of several pages.
+"""Pictures in one file, shown one after another: GIF, APNG, animated WebP, multi-page TIFF.
 
-Each frame comes as the bytes of a picture's file of its own, and is moved into the common one as it
-is. So no frame is held, and a job that is resumed gives the same file as one that ran whole.
+Each frame arrives as the bytes of a single-picture file and is moved into the shared file
+unchanged. So no frame is held, and a resumed job gives the same file as an unbroken one.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from dloral.errors import OutputError
 from dloral.video.probe import ClipInfo
 
 _LEAST_DELAY = 2
-"""Hundredths of a second; browsers show what is asked for shorter for a tenth of one."""
+"""Hundredths of a second; browsers show frames with a shorter delay for a tenth of a second."""
 
 MOST_OF_GIF = 100 // _LEAST_DELAY
-"""Frames a second."""
+"""Frames per second."""
 
 _MOST_DELAY = 0xFFFF
 _MOST_BYTES = 0xFFFF_FFF0
-"""Offsets of TIFF and RIFF have 32 bits."""
+"""TIFF and RIFF offsets have 32 bits."""
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _ONE_PICTURE = {b"IHDR", b"IDAT", b"IEND", b"tEXt"}
@@ -38,7 +38,7 @@ _ONE_PICTURE = {b"IHDR", b"IDAT", b"IEND", b"tEXt"}
 def is_animation(suffix: str, source: ClipInfo) -> bool:
     """Whether a file of this suffix holds all of a source's frames as pictures.
 
-    Most programs show the first picture of a .png alone, so a video does not become one unasked.
+    Most programs show only the first picture of a .png, so a video does not become one unasked.
     """
     if suffix in (".gif", ".apng") or source.num_frames == 1:
         return suffix in (".gif", ".apng")
@@ -66,7 +66,7 @@ class Animation(Protocol):
         ...
 
     def finish(self) -> None:
-        """No more pictures come."""
+        """No more pictures follow."""
         ...
 
 
@@ -85,7 +85,7 @@ class _Gif:
         self._file, self._has_alpha = file, canvas.has_alpha
         self._shown = 0  # hundredths of a second: when the next picture begins
         file.write(b"GIF89a" + struct.pack("<HH", canvas.width, canvas.height) + b"\x70\0\0")
-        if canvas.plays != 1:  # the number is that of repetitions
+        if canvas.plays != 1:  # the file counts repetitions
             repeats = min(max(canvas.plays - 1, 0), 0xFFFF)
             file.write(b"!\xff\x0bNETSCAPE2.0\x03\x01" + struct.pack("<H", repeats) + b"\0")
 
@@ -94,10 +94,10 @@ class _Gif:
         if not self._shown:
             until = max(until, _LEAST_DELAY)
         elif until - self._shown < _LEAST_DELAY:
-            self.left_out += 1  # the next one takes its time
+            self.left_out += 1  # the next one takes over its time
             return
         image, transparent = _gif_image(picture)
-        # What is transparent would show the picture before, unless that is taken away.
+        # The previous picture would show through transparent pixels unless it is cleared.
         packed = 2 << 2 | 1 if transparent is not None else 2 << 2 if self._has_alpha else 1 << 2
         while self._shown < until:
             delay = min(until - self._shown, _MOST_DELAY)
@@ -110,8 +110,8 @@ class _Gif:
 
 
 def _gif_image(picture: bytes) -> tuple[bytes, int | None]:
-    """The image of a GIF of one picture, with the file's palette as its own; and the index of what
-    is transparent in it."""
+    """The image of a single-picture GIF, with the file's palette as its own, and the index of its
+    transparent colour."""
     palette, at, transparent = b"", 13, None
     size = picture[10] & 0b111
     if picture[10] & 0x80:
@@ -191,7 +191,7 @@ class _WebP:
     def __init__(self, file: BinaryIO, canvas: Canvas) -> None:
         self.left_out = 0
         self._file, self._canvas = file, canvas
-        self._last: list[tuple[bytes, bytes]] | None = None  # chunks that come behind all frames
+        self._last: list[tuple[bytes, bytes]] | None = None  # chunks that follow all frames
 
     def add(self, picture: bytes, start: Fraction, end: Fraction) -> None:
         chunks = list(_riff_chunks(picture))

@@ -1,7 +1,7 @@
-"""What of a source goes with the restored picture, and what the target cannot hold.
+"""What of a source is kept alongside the restored picture, and what the target cannot hold.
 
 :func:`planned_tracks` decides, stream by stream; the writers follow it. :func:`carried_notes` says
-the same of a source and a target before there is a result.
+the same for a source and a target before there is a result.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SOUND = {
     ".mkv": {"aac", "mp3", "mp2", "ac3", "eac3", "opus", "flac", "alac", "vorbis", "dts", "truehd"}
     | _PCM,
 }
-"""What each container is known to hold and players to find there."""
+"""What each container is known to hold and players to support there."""
 
 _SUBTITLES = {
     ".mp4": {"mov_text"},
@@ -53,14 +53,14 @@ FONTS = ".mkv"
 
 _COVERS = (".mp4", ".mkv")
 _REHEARSED = 2000
-"""Packets of the file in which a sound track's beginning is looked for."""
+"""Packets of the file to search for the beginning of a sound track."""
 
 PIPED = "a pipe"
-"""In the place of a suffix: standard output."""
+"""Stands for a suffix: standard output."""
 
 
 class Way(Enum):
-    """How a stream comes into the result."""
+    """How a stream gets into the result."""
 
     COPIED = auto()
     CONVERTED = auto()  # decoded, and encoded for the container
@@ -69,17 +69,17 @@ class Way(Enum):
 
 @dataclass
 class Planned:
-    """``ways``: of the streams that go over, by index; ``notes``: what does not go as it is."""
+    """``ways``: of the streams carried over, by index; ``notes``: what is not kept as it is."""
 
     ways: dict[int, Way] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
 def carried_notes(clip: ClipInfo, suffix: str, audio: str = "auto") -> list[str]:
-    """What a target of this suffix (empty for a folder of frames, PIPED for a pipe) does not hold
-    of what the source has beside its picture, or not as it is; a line each.
+    """What the source has besides its picture that a target of this suffix (empty for a folder of
+    frames, PIPED for a pipe) does not hold, or not as it is; a line each.
 
-    OptionError where sound is to be copied and cannot be.
+    OptionError if sound is to be copied and cannot be.
     """
     return [] if clip.kind != "video" else list(_notes(clip, suffix, audio))
 
@@ -98,7 +98,7 @@ def _notes(clip: ClipInfo, suffix: str, audio: str) -> tuple[str, ...]:
 
 
 def _picture_notes(container: InputContainer, clip: ClipInfo, suffix: str, audio: str) -> list[str]:
-    """Pictures, folders of them and pipes hold nothing else."""
+    """For pictures, folders of them and pipes, which hold nothing else."""
     covers = any(s.disposition & Disposition.attached_pic for s in container.streams.video)
     found = {
         "sound": clip.has_audio and audio != "none",
@@ -119,7 +119,7 @@ def _listed(names: list[str]) -> str:
 def planned_tracks(
     container: InputContainer, clip: ClipInfo, suffix: str, audio: str = "auto"
 ) -> Planned:
-    """For every stream of a video but its picture, in a file of this suffix."""
+    """The plan for every stream of a video except its picture, in a file of this suffix."""
     planned, left_out = Planned(), list[str]()
     picture = picture_stream(container, clip.path)
     tags = dict(clip.tags)
@@ -153,7 +153,7 @@ def _is_attached(stream: Stream) -> bool:
 
 
 def _why_left_out(stream: Stream, suffix: str) -> str:
-    """What is left out of a stream that is neither sound nor subtitles; empty: nothing."""
+    """What is left out when a stream is neither sound nor subtitles; empty: nothing."""
     if isinstance(stream, AttachmentStream):
         return "" if suffix == FONTS else f"attachments such as fonts, which {suffix} cannot hold,"
     if stream.type == "video" and stream.disposition & Disposition.attached_pic:
@@ -168,7 +168,7 @@ def _why_left_out(stream: Stream, suffix: str) -> str:
 def _way_of_track(
     stream: Stream, clip: ClipInfo, suffix: str, audio: str, notes: list[str]
 ) -> Way | None:
-    """Of sound or subtitles; None where they are left out."""
+    """For sound or subtitles; None if they are left out."""
     name = stream.codec_context.codec.canonical_name if stream.codec_context else None
     what = "sound" if stream.type == "audio" else "subtitles"
     if name is None:
@@ -224,7 +224,7 @@ def _is_sound(stream: AudioStream) -> bool:
 
 
 def _can_be_copied(clip: ClipInfo, index: int, suffix: str) -> bool:
-    """A rehearsal: whether the muxer takes the stream's first packets, header and all."""
+    """A rehearsal: whether the muxer accepts the stream's first packets, header and all."""
     with open_media(clip.path) as container:
         stream = container.streams[index]
         output = av.open(BytesIO(), "w", format=CONTAINERS[suffix])

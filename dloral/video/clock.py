@@ -1,7 +1,7 @@
-"""One clock for a whole file: where a recording's timestamps jump, and how time goes on there.
+"""One clock for a whole file: where a recording's timestamps jump, and how time continues there.
 
-Transport and program streams may be joined, paused or wrapped: their timestamps begin again or leap
-ahead while the picture simply goes on. The rules are those of FFmpeg's own program
+Transport and program streams may be joined, paused or wrapped: their timestamps restart or leap
+ahead while the picture simply continues. The rules are those of the FFmpeg program itself
 (``fftools/ffmpeg_demux.c``): a step back, or one ahead by more than 10 seconds, is a jump of the
 clock, and the stream continues where it stood. Two things differ: streams that pass the same joint
 share one shift, so that sound and picture stay together, and the picture decides how long it is.
@@ -30,15 +30,15 @@ _SAME_JOINT = Fraction(1, 2)
 """Seconds by which the picture may miss its own continuation at a joint that sound met first."""
 
 _RESTARTS = {"flv"}
-"""Formats that FFmpeg trusts, and whose recorders begin at 0 again in the middle of a file."""
+"""Formats that FFmpeg trusts, but whose recorders restart at 0 in the middle of a file."""
 
 
 @dataclass(frozen=True)
 class Clock:
     """What is added to the timestamps of a file's packets.
 
-    ``shifts``: of each stream whose clock jumps, by index: from which packet on (counted from 0;
-    those without content do not count) how many seconds are added. ``jumps``: how many joints.
+    ``shifts``: for each stream whose clock jumps, by index: from which packet on (counted from 0,
+    without empty ones) how many seconds are added. ``jumps``: how many joints.
     """
 
     shifts: tuple[tuple[int, tuple[tuple[int, Fraction], ...]], ...] = ()
@@ -79,7 +79,7 @@ class _StreamClock:
 
 
 class ClockFinder:
-    """Fed with all packets of a file in order; finds its jumps.
+    """Takes all packets of a file in order; finds its jumps.
 
     An epoch is a part of the file whose timestamps belong together. ``add`` gives the epoch of a
     packet; ``shifts`` are final after ``finish``.
@@ -111,7 +111,7 @@ class ClockFinder:
         return state.epoch
 
     def _follow(self, state: _StreamClock, dts: int) -> None:
-        """Subtitles: gaps are their nature, so they go by the nearest of the picture's clocks."""
+        """Subtitles naturally have gaps, so they follow the nearest of the picture's clocks."""
         picture = self._streams.get(self._picture)
         if picture is None or picture.expected is None:
             return
@@ -159,8 +159,8 @@ class ClockFinder:
         )
 
     def _known(self, state: _StreamClock, dts: int, expected: int) -> int | None:
-        """The epoch that this packet continues in, where another stream found it before: the next
-        one, or, behind a packet with a damaged time, one that was left a moment ago."""
+        """The epoch that this packet continues, if another stream has already found it: the next
+        one, or, after a packet with a damaged time, one that was left a moment ago."""
         newer = range(state.epoch + 1, len(self.shifts))
         for epoch in (*newer, *reversed(range(state.epoch))):
             step = dts * state.unit + self.shifts[epoch] - expected * state.unit
@@ -175,7 +175,7 @@ class ClockFinder:
             state.switches.append((state.count, epoch))
 
     def finish(self) -> Clock:
-        """The clock; ``shifts`` are changed so that the picture goes on without a step."""
+        """The clock; ``shifts`` are adjusted so that the picture continues without a step."""
         moved, seen = Fraction(0), {0}
         by_epoch = {0: moved}
         for epoch, gap in self._gaps:

@@ -1,10 +1,10 @@
-"""Decoded frames as the codes that their codec gave, and these as floats again.
+"""Decoded frames kept as the code values of their codec, and converted to floats when needed.
 
 A frame of 4:2:0 video at 8 bits takes one and a half bytes a pixel as codes, twelve as RGB floats.
-The floats are made of the codes by the steps of :mod:`dloral.video.colour` whenever they are
-wanted, so they are the same each time. A coded frame is a float32 tensor of one dimension that
-holds a head and the planes, byte by byte: so it goes wherever frames go, from a worker too, and
-since a worker is not trusted, all of it is checked before it is used.
+The floats are computed from the codes by the steps of :mod:`dloral.video.colour` whenever they are
+needed, so they are the same each time. A coded frame is a one-dimensional float32 tensor that holds
+a header and the planes, byte by byte: so it can be passed wherever frames can, from a worker too,
+and since a worker is not trusted, all of it is checked before use.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _FAMILIES = ("yuv", "gbr", "gray")
 _PLANES = 3
 _HEAD = 8 + 2 * _PLANES  # numbers of 32 bits: how to read the planes, then their sizes
 _SUBSAMPLED = {"420": 1.5, "411": 1.5, "410": 1.5, "422": 2.0, "440": 2.0}
-"""Samples a pixel by what formats are named."""
+"""Samples per pixel, by the part of a format's name."""
 
 
 def coded(frame: VideoFrame, codec: str, turn: Orientation) -> Tensor | None:
-    """A decoded frame as codes, float32 of one dimension, to be turned by ``turn`` when it is made
-    floats; None where it is packed, transparent or of floats."""
+    """A decoded frame as codes, one-dimensional float32, to be turned by ``turn`` when converted to
+    floats; None if it is packed, transparent or made of floats."""
     frame = planar(frame)
     how = meaning_of(frame, codec)
     if how is None or len(frame.planes) > (1 if how.family == "gray" else _PLANES):
@@ -52,12 +52,12 @@ def coded(frame: VideoFrame, codec: str, turn: Orientation) -> Tensor | None:
 
 
 def is_coded(frame: Tensor) -> bool:
-    """Whether a frame is what :func:`coded` gives."""
+    """Whether a frame comes from :func:`coded`."""
     return frame.ndim == 1
 
 
 def shape_of(frame: Tensor) -> tuple[int, int]:
-    """Height and width, upright, of a frame of either kind. ValueError where codes are damaged."""
+    """Height and width, upright, of a frame of either kind. ValueError if codes are damaged."""
     if not is_coded(frame):
         return frame.shape[1], frame.shape[2]
     _, turn, planes = _parsed(frame)
@@ -66,15 +66,15 @@ def shape_of(frame: Tensor) -> tuple[int, int]:
 
 
 def floats_of(frame: Tensor) -> tuple[Tensor, Orientation]:
-    """RGB floats (3,H,W) of a coded frame as it is stored, and how it is to be turned. ValueError
-    where the codes are damaged."""
+    """RGB floats (3,H,W) of a coded frame as stored, and how to turn it. ValueError if the codes
+    are damaged."""
     how, turn, planes = _parsed(frame)
     floats = [torch.from_numpy(plane.astype(np.float32)) for plane in planes]
     return planes_to_rgb(floats, how), turn
 
 
 def most_bytes(height: int, width: int, pixel_format: str, bit_depth: int) -> int:
-    """Bytes that a coded frame of this format takes at most."""
+    """The most bytes that a coded frame of this format can take."""
     found = re.search(r"4(\d\d)p", pixel_format)
     samples = _SUBSAMPLED.get(f"4{found[1]}", 3.0) if found else 3.0
     size = 1 if bit_depth <= 8 and found else 2  # other formats may become 16 bits

@@ -1,4 +1,4 @@
-"""Decoded frames to RGB floats and back, with the matrix and the range that the tags say.
+"""Decoded frames to RGB floats and back, with the matrix and range that the tags specify.
 
 Our own arithmetic instead of libswscale's: it is exact to rounding at 8 to 16 bits, places chroma
 samples where the standards place them, and gives the same values on every machine.
@@ -42,7 +42,7 @@ _REPACKED = {
     "p010le": "yuv420p10le",
 }
 _SEMI_PLANAR = {"nv12": "yuv420p", "p010le": "yuv420p10le"}
-"""What graphics cards take, and the planar format it is made from."""
+"""Formats that graphics cards take, and the planar format each is made from."""
 
 _CENTRED_CHROMA = {"mjpeg", "mpeg1video", "h263", "flv1"}
 """Codecs whose chroma sits between the luma samples; all others have it at the left one."""
@@ -52,8 +52,8 @@ def frame_to_rgb(frame: VideoFrame, codec: str = "", keep_alpha: bool = False) -
     """A decoded frame as float32 (3,H,W) RGB in [0, 1], as stored (not yet turned upright).
     With ``keep_alpha`` a frame that has transparency is (4,H,W), straight alpha last.
 
-    Untagged YUV is BT.709 from 1280 columns or 577 lines on, else BT.601, and limited in range,
-    as players guess. Else transparent pixels are shown over white, as on a page.
+    Untagged YUV is BT.709 from 1280 columns or 577 lines up, else BT.601, and limited in range,
+    as players guess. Without ``keep_alpha`` transparent pixels are shown over white, as on a page.
     """
     if _is_float(frame):
         return _float_rgb(frame, keep_alpha)
@@ -77,8 +77,8 @@ def frame_to_rgb(frame: VideoFrame, codec: str = "", keep_alpha: bool = False) -
 def planar(frame: VideoFrame) -> VideoFrame:
     """The frame in a format that is read here: planes of integers or of floats, or packed RGBA.
 
-    By one thread, as all such changes here: with more, swscale was seen to give other rows at the
-    edges of its slices from one call to the next (p010le, 36 x 21).
+    In one thread, like all such conversions here: with more, swscale was seen to give different
+    rows at the edges of its slices from one call to the next (p010le, 36 x 21).
     """
     if _PLANAR.match(frame.format.name) or _is_float(frame):
         return frame
@@ -99,7 +99,7 @@ class Meaning:
 
 
 def meaning_of(frame: VideoFrame, codec: str) -> Meaning | None:
-    """Of a planar frame of integers; None for others."""
+    """For a planar frame of integers; None for others."""
     match = _PLANAR.match(frame.format.name)
     if match is None:
         return None
@@ -130,7 +130,7 @@ def planes_of(frame: VideoFrame) -> list[np.ndarray[Any, Any]]:
 
 
 def matrix_of(frame: VideoFrame) -> int:
-    """The frame's matrix code point, guessed by its size where it says nothing."""
+    """The frame's matrix code point, guessed from its size if it does not say."""
     matrix = int(frame.colorspace)
     if matrix in _LUMA:
         return matrix
@@ -144,7 +144,7 @@ def matrix_of(frame: VideoFrame) -> int:
 
 
 def is_known_matrix(matrix: int) -> bool:
-    """Whether YUV of this code point can be read."""
+    """Whether YUV with this code point can be read."""
     return matrix in _LUMA
 
 

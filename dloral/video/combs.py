@@ -1,7 +1,7 @@
-"""Whether a clip's pictures are combed by interlacing: told by their marks, and by looking.
+"""Whether a clip's pictures are combed by interlacing, judged by their flags and their content.
 
-Marks are wrong both ways in many files, so what the first frames look like counts more; where
-nothing can be seen (still or tiny pictures) the marks count.
+Flags are wrong both ways in many files, so what the first frames look like counts more; where
+nothing can be seen (still or tiny pictures) the flags decide.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from av import VideoFrame
 from dloral.video.filters import BOTTOM_FIRST, TOP_FIRST, fields_of
 
 LOOKED_AT = 24
-"""Frames by which it is decided whether a clip is interlaced."""
+"""Frames examined to decide whether a clip is interlaced."""
 
 _LEAST_SURE = 6
-"""Of those: so many must be seen to be combed, where nothing in the file says so."""
+"""Of those: how many must look combed if nothing in the file says so."""
 
 _LEAST_LINES = 200
-"""Pictures of fewer lines never were interlaced; the marks alone count there."""
+"""Pictures of fewer lines were never interlaced; only the flags count there."""
 
 _WHOLE = "whole"
 _DIFFERS = 1.06
@@ -31,7 +31,7 @@ _FITS = 1.4
 """Bounds of :func:`_fields_fit`, from interlaced and progressive clips of drawings and of film."""
 
 _MOVED = 8.0
-"""Of 255: what changes by more between two frames has moved."""
+"""Of 255: pixels that change by more between two frames have moved."""
 
 _LEAST_MOVED = 1 / 500
 """Of a frame: less motion shows no combs."""
@@ -45,8 +45,8 @@ _FILM_SHARE = 0.8
 
 
 class Combs(NamedTuple):
-    """``order``: which lines come first, None where frames are whole. ``is_film``: whether combs
-    come and go as a telecine makes them: two frames in five."""
+    """``order``: which lines come first, None if frames are whole. ``is_film``: whether combs come
+    and go in a telecine's pattern: two frames in five."""
 
     order: str | None = None
     is_film: bool = False
@@ -56,7 +56,7 @@ WHOLE = Combs()
 
 
 def find_combs(frames: Iterable[VideoFrame]) -> Combs:
-    """What a clip's first frames say, by their looks and by their marks."""
+    """What a clip's first frames show, by their content and their flags."""
     marked = total = 0
     marked_order = TOP_FIRST
     seen: list[str | None] = []
@@ -113,13 +113,13 @@ def _luma(frame: VideoFrame) -> np.ndarray:
 
 
 def _fields_fit(before: np.ndarray, now: np.ndarray, after: np.ndarray) -> tuple[float, float]:
-    """How much better the top lines of ``now`` go with the frame before than with the one after (1:
-    no difference), and how much worse the better of them is than the frame's own other lines.
+    """How much better the top lines of ``now`` fit the frame before than the one after (1: no
+    difference), and how much worse the better of the two fits than the frame's own other lines.
 
-    As in FFmpeg's idet: lines of one parity are held against those of the other parity in the
-    frame before and the frame after. In combed pictures the nearer field fits better than the
-    farther one, and about as well as the frame's own lines do. (The latter idet does not ask;
-    without it, things that move up or down are taken for combs.)
+    As in FFmpeg's idet: lines of one parity are compared with those of the other parity in the
+    frames before and after. In combed pictures the nearer field fits better than the farther one,
+    and about as well as the frame's own lines do. (idet does not check the latter; without that,
+    things that move up or down are mistaken for combs.)
     """
     if len(now) < 8:
         return 1.0, _FITS
@@ -135,8 +135,8 @@ def _fields_fit(before: np.ndarray, now: np.ndarray, after: np.ndarray) -> tuple
 
 
 def _combing(before: np.ndarray, now: np.ndarray) -> float | None:
-    """How much lines differ from their neighbours, against those two lines away, where something
-    moves: below 1 in whole pictures, above it in combed ones. None where too little moves."""
+    """How much lines differ from their neighbours, relative to lines two away, where something
+    moves: below 1 in whole pictures, above it in combed ones. None if too little moves."""
     if len(now) < 8:
         return None
     centre = now[2:-2]
@@ -149,9 +149,9 @@ def _combing(before: np.ndarray, now: np.ndarray) -> float | None:
 
 
 def _vote(ratio: float, fit: float, combing: float | None, lines: int) -> str | None:
-    """Which lines of a frame come first, _WHOLE if all are of one moment, None if it is not seen.
+    """Which lines of a frame come first, _WHOLE if all are of one moment, None if unclear.
 
-    In tiny pictures everything is fine, so smoothness says nothing there.
+    In tiny pictures all detail is fine, so smoothness says nothing there.
     """
     differs, nearer = max(ratio, 1 / ratio) > _DIFFERS, TOP_FIRST if ratio > 1 else BOTTOM_FIRST
     if combing is not None and lines >= _LEAST_LINES:

@@ -1,4 +1,4 @@
-"""Packets of sound and subtitles that go over as they are, cut and shifted."""
+"""Packets of sound and subtitles that are copied as they are, cut and shifted."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from dloral.video.headers import SoundHeader, adts_length, sound_header
 from dloral.video.labels import label
 
 _PREROLL = Fraction(1, 10)
-"""Seconds of sound kept before a cut, hidden by an MP4 edit list: decoders need a run-up."""
+"""Seconds of sound kept before a cut, hidden by an MP4 edit list: decoders need pre-roll."""
 
 LOST_TIME = 10
-"""Seconds: sound that comes so long after all else ended has a damaged time."""
+"""Seconds: sound this long after everything else has ended has a damaged time."""
 
 
 @dataclass(frozen=True)
 class Cut:
     """The part of the source that is written, in seconds on the source's own clock.
 
-    ``origin`` becomes time 0; ``end`` is None where everything to the end is kept. ``whole``: the
+    ``origin`` becomes time 0; ``end`` is None if everything to the end is kept. ``whole``: the
     part begins with the source's first frame. ``last``: when the picture ends.
     """
 
@@ -37,8 +37,8 @@ class Cut:
     last: Fraction | None = None
 
     def is_lost(self, begin: Fraction, before: Fraction | None) -> bool:
-        """Whether a packet that begins at ``begin`` of the result, behind one that ended at
-        ``before``, can only have a damaged time."""
+        """Whether a packet that begins at ``begin`` of the result, after one that ended at
+        ``before``, must have a damaged time."""
         end = self.span
         return end is not None and begin > max(end, before or end) + LOST_TIME
 
@@ -51,7 +51,7 @@ class Cut:
 class Track(Protocol):
     """Turns one source stream's packets into packets of the output, cut and shifted.
 
-    ``lost``: packets that were damaged, or came again, and were left out.
+    ``lost``: packets that were damaged or repeated, and were left out.
     """
 
     lost: int
@@ -62,10 +62,10 @@ class Track(Protocol):
 
 
 class Copied:
-    """A stream whose packets go over as they are, but for sound that cannot be decoded.
+    """A stream whose packets are copied as they are, except sound that cannot be decoded.
 
-    MP4 and MOV hide what lies before time 0 by an edit list. Matroska would move the picture
-    instead, so there such packets are left out, but for those that its own codec delay hides.
+    MP4 and MOV hide what lies before time 0 with an edit list. Matroska would move the picture
+    instead, so there such packets are left out, except those that its codec delay hides.
     """
 
     def __init__(self, stream: Stream, output: OutputContainer, hides_run_up: bool) -> None:
@@ -110,7 +110,7 @@ class Copied:
         yield packet
 
     def _is_whole(self, packet: Packet) -> bool:
-        """AAC of broadcasts: its header is turned into the container's own, so it must be true."""
+        """Broadcast AAC: its header is converted to the container's own, so it must be correct."""
         start = bytes(memoryview(packet)[:8])
         if self._codec != "aac" or self._stream.codec_context.extradata:
             return True
@@ -120,14 +120,14 @@ class Copied:
         return header is not None and header == self._header and adts_length(start) == packet.size
 
     def _can_be_heard(self, packet: Packet) -> bool:
-        """Whether sound can be decoded, which takes next to no time beside the picture's work."""
+        """Whether sound can be decoded; the cost is negligible next to the picture's."""
         if self._sound is None:
             return True
         try:
             self._sound.decode(packet)
         except av.PatchWelcomeError:  # the decoder's own limit
             return True
-        except av.FFmpegError:  # AC-3's has numbers of its own for it
+        except av.FFmpegError:  # AC-3's decoder has error codes of its own
             return not self._is_heard
         self._is_heard = True
         return True

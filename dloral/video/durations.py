@@ -13,7 +13,7 @@ from dloral.video.media import MAX_DAYS
 from dloral.video.scan import Scan
 
 FASTEST_RATE = Fraction(1000)
-"""Frames a second; times that lie closer are damaged, and encoders refuse such a rate."""
+"""Frames per second; times closer together are damaged, and encoders refuse such a rate."""
 
 _LEAST_LEAD_IN = Fraction(1, 10)
 """Seconds: less sound before the picture is an encoder's run-up."""
@@ -22,7 +22,7 @@ _LONGEST_LEAD_IN = 60
 """Seconds: more than that is a damaged time."""
 
 _LONGEST_LAST_FRAME = 10
-"""Seconds; a tag that says more than that is taken for stale."""
+"""Seconds; a tag that says more than that is considered stale."""
 
 
 def picture_seconds(stream: VideoStream, scan: Scan, usual: Fraction) -> Fraction:
@@ -40,7 +40,7 @@ def picture_seconds(stream: VideoStream, scan: Scan, usual: Fraction) -> Fractio
 
 
 def average_rate(stream: VideoStream, scan: Scan) -> Fraction:
-    """The stream's own rate where its frames agree with it, else frames per second counted."""
+    """The stream's own rate if its frames agree with it, else the frames per second counted."""
     told = Fraction(stream.average_rate or stream.guessed_rate or 0)
     seconds = scan.end - scan.first
     if not scan.timed:

@@ -15,7 +15,7 @@ from dloral.errors import OptionError, Setting
 from dloral.video.hdr import Mastering
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-"""File suffix -> FFmpeg's name of the container."""
+"""File suffix -> FFmpeg's name for the container."""
 
 _MP4 = (".mp4", ".mkv", ".mov")
 _420 = {8: "yuv420p", 10: "yuv420p10le"}
@@ -25,7 +25,7 @@ _SPEEDS = (
     *("slow", "slower", "veryslow", "placebo"),
 )
 _LISTS = ("x264-params", "x265-params", "svtav1-params")
-"""Options that hold options of their own, with colons between them."""
+"""Options that hold options of their own, separated by colons."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Encoder:
 
 
 def _hardware(library: str, ten_bits: str, suffixes: tuple[str, ...] = _MP4, **own: Any) -> Encoder:
-    """An encoder of a graphics card; all hold 4:2:0 alone."""
+    """A graphics card's encoder; all support 4:2:0 only."""
     formats = {8: "nv12"} if not ten_bits else {8: "nv12", 10: ten_bits}
     whole: dict[int, str] = {}
     return Encoder(library, suffixes, formats, whole, chroma=(), is_hardware=True, **own)
@@ -96,8 +96,8 @@ ENCODERS = {
         _444,
         chroma=("420", "422", "444"),
         default_crf=16,
-        # No B-frames: MP4 keeps lengths in decoding order, so that with them the last frame of a
-        # clip of variable rate is shown for as long as another.
+        # No B-frames: MP4 keeps durations in decoding order, so that with them the last frame of a
+        # variable-rate clip is shown for as long as another.
         options={"preset": "medium", "bf": "0"},
         presets=_SPEEDS,
     ),
@@ -170,7 +170,7 @@ ENCODERS = {
 }
 
 FOR_VIEWING = "h264-seek"
-"""A codec that is no choice of a person's: for a player that jumps from frame to frame."""
+"""A codec that users cannot choose: for a player that jumps from frame to frame."""
 
 _FOR_VIEWING = Encoder(
     "libx264",
@@ -178,13 +178,13 @@ _FOR_VIEWING = Encoder(
     {8: "yuv420p"},
     {8: "yuv444p"},
     default_crf=14,
-    # A key frame every eighth, and quick to write beside the result itself.
+    # A key frame every eighth frame, and quick to write alongside the result.
     options={"preset": "veryfast", "bf": "0", "g": "8"},
 )
 
 
 def choose_encoder(codec: str, suffix: str, bit_depth: int, crf: int | None) -> Encoder:
-    """The encoder of ``codec`` for a file of this suffix; OptionError where they do not agree."""
+    """The encoder of ``codec`` for a file of this suffix; OptionError if they do not match."""
     if codec == FOR_VIEWING:
         return _FOR_VIEWING
     if codec not in ENCODERS:
@@ -218,7 +218,7 @@ def choose_encoder(codec: str, suffix: str, bit_depth: int, crf: int | None) -> 
 def check_choices(
     codec: str, width: int, height: int, bit_depth: int, chroma: str, preset: str | None
 ) -> None:
-    """OptionError where a codec cannot do what was asked of it."""
+    """OptionError if a codec cannot do what was asked of it."""
     encoder = ENCODERS.get(codec, _FOR_VIEWING)
     if chroma != "auto":
         chosen = encoder.pixel_format(width, height, bit_depth, chroma)
@@ -248,7 +248,7 @@ def check_choices(
 
 
 def deepest(codec: str, alpha: bool = False) -> int:
-    """10 where this installation writes the codec with 10 bits, else 8."""
+    """10 if this installation can write the codec with 10 bits, else 8."""
     encoder = ENCODERS.get(codec, _FOR_VIEWING)
     if alpha:
         return 10 if 10 in encoder.alpha else 8
@@ -256,7 +256,7 @@ def deepest(codec: str, alpha: bool = False) -> int:
 
 
 def present_codecs() -> list[str]:
-    """Names in ``ENCODERS`` that this machine writes, those of its graphics cards among them."""
+    """Names in ``ENCODERS`` that this machine can write, including those of its graphics cards."""
     return [
         name
         for name, encoder in ENCODERS.items()
@@ -268,7 +268,7 @@ def present_codecs() -> list[str]:
 def encoder_options(
     encoder: Encoder, crf: int | None, preset: str | None, extra: tuple[str, ...]
 ) -> dict[str, str]:
-    """FFmpeg's options; ``extra`` are a person's own, ``name=value``. OptionError for a strange
+    """FFmpeg's options; ``extra`` are the user's own, ``name=value``. OptionError for an unknown
     name."""
     options = dict(encoder.options)
     if encoder.default_crf is not None:
@@ -289,14 +289,14 @@ def encoder_options(
 
 
 def add_option(options: dict[str, str], name: str, value: str) -> None:
-    """Set an option; one that is a list of others grows."""
+    """Set an option; one that is a list of others is appended to."""
     before = options.get(name) if name in _LISTS else None
     options[name] = f"{before}:{value}" if before else value
 
 
 def mastering_options(library: str, mastering: Mastering) -> tuple[str, str] | None:
-    """Name and value of the option that puts ``mastering`` into the stream; None where an encoder
-    has none."""
+    """Name and value of the option that puts ``mastering`` into the stream; None if an encoder has
+    none."""
     steps = (1, 1) if library != "libsvtav1" else (50_000, 10_000)
 
     def numbers(values: tuple[int, ...], step: int) -> str:
@@ -341,7 +341,7 @@ def _option_names(library: str) -> frozenset[str]:
 
 @cache
 def _is_present(library: str) -> bool:
-    """Whether a hardware encoder takes a frame on this machine."""
+    """Whether a hardware encoder accepts a frame on this machine."""
     try:
         context = cast(VideoCodecContext, av.CodecContext.create(library, "w"))
         context.width, context.height, context.pix_fmt = 256, 256, "nv12"

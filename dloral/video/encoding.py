@@ -1,8 +1,8 @@
-"""Restored frames to encoded ones, in segments that can be joined without encoding again.
+"""Restored frames to encoded ones, in segments that can be joined without re-encoding.
 
-An encoder that runs over a whole clip ties every frame to those before it. Here a new one begins
+An encoder that runs over a whole clip ties every frame to those before it. Here a new one starts
 every :data:`SEGMENT_FRAMES` frames, with a key frame. So segments can be made in any order, by
-several processes, before and after a crash, and the joined result is the same to the bit.
+several processes, before and after a crash, and the joined result is bit-identical.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ from dloral.video.picture_files import PictureFormat, encode_picture, marked
 from dloral.video.probe import ClipInfo
 
 SEGMENT_FRAMES = 48
-"""Frames from one key frame to the next: what a crash costs at most. Part of what a result is, so
-that jobs run whole, resumed or on many machines give the same file (our decision)."""
+"""Frames from one key frame to the next: the most that a crash costs. It is fixed, so that jobs run
+whole, resumed or on many machines give the same file (our decision)."""
 
 _SMALL = 128
 """Pixels a side below which x265's cutree writes beyond its arrays. Where a row or column is one
-coding unit of 64, it also reads memory that nobody wrote, so that two runs differ (found with
-MALLOC_PERTURB_); with units of 16 that is left for sides of exactly 16.
+coding unit of 64, it also reads uninitialised memory, so that two runs differ (found with
+MALLOC_PERTURB_); with units of 16 that remains only for sides of exactly 16.
 
-x264's mbtree is as bad there: the same 48 frames of 96 x 64 were encoded otherwise 8 times in 144,
-and never without mbtree, or without its assembly. Larger pictures were not measured."""
+x264's mbtree is as bad there: the same 48 frames of 96 x 64 were encoded differently 8 times in
+144, and never without mbtree, or without its assembly. Larger pictures were not measured."""
 
 _ROWS_A_THREAD = {"libx264": 128, "libx265": 256}
-"""These encoders decide otherwise with another number of threads, so it follows from the picture's
+"""These encoders' decisions depend on the number of threads, so it follows from the picture's
 height and not from the machine's cores: every machine makes the same file (our decision)."""
 
 _MOST_THREADS = 16
@@ -79,14 +79,14 @@ class CodedFrame(NamedTuple):
 
 
 class FrameEncoder(Protocol):
-    """Encodes the frames of one segment, in order. ``header``: a hash of what its stream's header
-    holds; segments with another one cannot be joined."""
+    """Encodes the frames of one segment, in order. ``header``: a hash of its stream header's
+    content; only segments with the same one can be joined."""
 
     header: str
 
     def encode(self, pixels: Tensor, time: Fraction, duration: Fraction) -> Iterator[CodedFrame]:
         """Take a frame, float (3,H,W) in [0, 1], with alpha (4,H,W); ``time`` on the source's
-        clock, in seconds. What the encoder gives out meanwhile."""
+        clock, in seconds. Yields what the encoder has ready."""
         ...
 
     def finish(self) -> Iterator[CodedFrame]:
@@ -116,7 +116,7 @@ class OutputFormat:
 
     @property
     def video_encoder(self) -> Encoder:
-        """OptionError where the container cannot hold the codec and the like."""
+        """OptionError if, for example, the container cannot hold the codec."""
         return choose_encoder(self.codec, self.suffix, self.bit_depth, self.crf)
 
     def check(self) -> None:
@@ -128,7 +128,7 @@ class OutputFormat:
             self._try(encoder, options)
 
     def _try(self, encoder: Encoder, options: dict[str, str]) -> None:
-        """OptionError where a person's own options keep the encoder from starting."""
+        """OptionError if the user's own options keep the encoder from starting."""
         context = cast(VideoCodecContext, av.CodecContext.create(encoder.library, "w"))
         context.width, context.height = self.coded_size
         context.pix_fmt, context.time_base = self.pixel_format, Fraction(1, 25)
@@ -152,7 +152,7 @@ class OutputFormat:
 
     @property
     def coded_size(self) -> tuple[int, int]:
-        """Width and height as they are written: padded where the encoder asks for more."""
+        """Width and height as written: padded if the encoder needs more."""
         least = self.video_encoder.least
         return max(self.width, least), max(self.height, least)
 
@@ -164,7 +164,7 @@ class OutputFormat:
 
 
 def header_of(source: ClipInfo, chosen: OutputFormat) -> str:
-    """What :attr:`FrameEncoder.header` has to be for segments of one result."""
+    """The :attr:`FrameEncoder.header` that all segments of one result must have."""
     return chosen.new_encoder(source, Fraction(0)).header
 
 
@@ -185,7 +185,7 @@ def set_up(context: VideoCodecContext, source: ClipInfo, chosen: OutputFormat) -
     is_rgb = pixel_format.startswith(("bgr", "gbr"))
     context.colorspace = RGB if is_rgb else _matrix_of(source)
     context.color_range = FULL if is_rgb else LIMITED
-    # Primaries and transfer are not converted, so the source's own are said of the result.
+    # Primaries and transfer are not converted, so the result is tagged with the source's own.
     context.color_primaries = source.written_primaries or _matrix_of(source)
     context.color_trc = source.written_transfer or BT709
     context.options = _options(source, chosen)
@@ -210,7 +210,7 @@ def _options(source: ClipInfo, chosen: OutputFormat) -> dict[str, str]:
     if chosen.alpha and encoder.library == "prores_ks":
         options |= {"profile": "4444", "alpha_bits": "16"}
     if chosen.alpha and encoder.library == "libvpx-vp9":
-        options["auto-alt-ref"] = "0"  # which libvpx cannot do with transparency
+        options["auto-alt-ref"] = "0"  # libvpx cannot do it with transparency
     if source.keeps_hdr and source.mastering:
         told = mastering_options(encoder.library, source.mastering)
         if told:
@@ -224,7 +224,7 @@ def _matrix_of(source: ClipInfo) -> int:
 
 
 class _Clock:
-    """Times and durations of frames in ticks; times always grow."""
+    """Times and durations of frames in ticks; times always increase."""
 
     def __init__(self, source: ClipInfo, origin: Fraction) -> None:
         self.unit = time_unit(source)
@@ -244,7 +244,7 @@ class _VideoEncoder:
         self._chosen, self._source, self._matrix = chosen, source, _matrix_of(source)
         self._clock = _Clock(source, origin)
         self._durations: dict[int, int] = {}  # of frames inside the encoder, by pts
-        os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 tells the console its settings otherwise
+        os.environ.setdefault("SVT_LOG", "1")  # else SVT-AV1 prints its settings
         context = av.CodecContext.create(chosen.video_encoder.library, "w")
         self._context = cast(VideoCodecContext, context)
         self._context.framerate = source.fps
@@ -280,7 +280,7 @@ class _VideoEncoder:
     def _coded(self, packets: Iterable[Packet]) -> Iterator[CodedFrame]:
         for packet in packets:
             pts = packet.pts or 0
-            # Encoders give the last packet the length of the one before, or none.
+            # Encoders give the last packet the duration of the one before, or none.
             duration = self._durations.pop(pts, packet.duration or 1)
             dts = pts if packet.dts is None else packet.dts
             alpha = _alpha_of(packet) if self._chosen.alpha else b""
@@ -295,7 +295,7 @@ def _alpha_of(packet: Packet) -> bytes:
 
 
 _FRAMES = {"": ".png", ".apng": ".png"}
-"""Suffix of a result of many pictures to that of each, where they differ."""
+"""Suffix of a many-picture result -> that of each picture, where they differ."""
 
 
 class _PictureEncoder:

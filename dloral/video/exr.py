@@ -32,7 +32,7 @@ def exr_header(path: Path) -> Header:
 
 
 def load_exr(path: Path, keep_alpha: bool) -> Tensor:
-    """(3,H,W), with alpha that is kept (4,H,W): linear light from 0 on, 1 is white."""
+    """(3,H,W), or (4,H,W) with ``keep_alpha``: linear light from 0 up, 1 is white."""
     rgb = frame_to_rgb(_decoded(path), keep_alpha=keep_alpha)
     return rgb if len(rgb) in (3, 4) else rgb.expand(3, -1, -1).clone()
 

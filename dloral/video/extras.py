@@ -1,4 +1,4 @@
-"""What a file holds beside picture and sound: tags, chapters, fonts, cover, time code."""
+"""What a file holds besides picture and sound: tags, chapters, fonts, cover, timecode."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OF_THE_FILE = {
     *("major_brand", "minor_version", "compatible_brands", "encoder", "software", "duration"),
     *("timecode", "location-eng"),
 }
-"""Tags that describe the source's own file; the time code is placed apart, a place comes twice."""
+"""Tags that describe the source's own file; the timecode is kept apart, a place comes twice."""
 
 _ITUNES = {
     *("title", "artist", "album_artist", "composer", "album", "date", "comment", "genre"),
@@ -35,7 +35,7 @@ _MIME = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")
 
 
 def tags_of(container: InputContainer) -> dict[str, str]:
-    """The file's tags that are true of a restored copy too."""
+    """The file's tags that also apply to a restored copy."""
     return {k: v for k, v in container.metadata.items() if k.lower() not in _OF_THE_FILE}
 
 
@@ -43,8 +43,8 @@ def own_keys(tags: dict[str, str]) -> list[str]:
     """Tags for which an MP4 or MOV has to hold all of them as named keys, since iTunes' list lacks
     them.
 
-    Players show less of named keys than of iTunes' list, so they are the second choice; and FFmpeg
-    writes no cover beside them, so an MP4 with a cover does without these tags.
+    Players show fewer named keys than iTunes tags, so they are the second choice; and FFmpeg writes
+    no cover beside them, so an MP4 with a cover does without these tags.
     """
     return [key for key in tags if key.lower() not in _ITUNES]
 
@@ -56,7 +56,7 @@ def write_tags(tags: dict[str, str], output: OutputContainer, suffix: str) -> No
 
 
 def write_chapters(container: InputContainer, output: OutputContainer, cut: Cut) -> None:
-    """Chapters of the part that is written, from its beginning on."""
+    """Write the chapters of the part being written, with times from its start."""
     kept: list[Any] = []
     for chapter in container.chapters():
         unit = chapter["time_base"]
@@ -81,7 +81,7 @@ def attach(stream: AttachmentStream, output: OutputContainer) -> None:
 
 
 class Cover:
-    """A picture that stands for an MP4 file: one packet, written at the start."""
+    """An MP4 file's cover picture: one packet, written at the start."""
 
     def __init__(self, stream: Stream, output: OutputContainer) -> None:
         self._stream = output.add_stream_from_template(stream, opaque=True)
@@ -107,13 +107,13 @@ def is_cover_codec(stream: Stream) -> bool:
 
 
 def attach_cover(stream: Stream, data: bytes, output: OutputContainer) -> None:
-    """In Matroska a cover is an attachment, known by its name."""
+    """In Matroska a cover is an attachment, identified by its name."""
     name, kind = _MIME[stream.codec_context.codec.canonical_name]
     output.add_attachment(stream.metadata.get("filename", name), kind, data)
 
 
 def timecode_of(container: InputContainer, picture: Stream) -> str | None:
-    """The time code of the first frame, HH:MM:SS:FF, a semicolon before FF where frames drop."""
+    """The first frame's timecode, HH:MM:SS:FF; a semicolon before FF marks drop-frame."""
     for tags in (picture.metadata, container.metadata, *(s.metadata for s in container.streams)):
         for key, value in tags.items():
             if key.lower() == "timecode" and _TIMECODE.fullmatch(value):
@@ -122,14 +122,14 @@ def timecode_of(container: InputContainer, picture: Stream) -> str | None:
 
 
 def timecode_at(code: str, fps: Fraction, seconds: Fraction) -> str | None:
-    """The time code ``seconds`` later; None where ``fps`` has none (SMPTE 12M)."""
+    """The timecode ``seconds`` later; None if ``fps`` has none (SMPTE 12M)."""
     found = _TIMECODE.fullmatch(code)
     rate = round(fps)
     if found is None or rate not in _TIMECODE_RATES:
         return None
     hours, minutes, secs, frames = (int(found[i]) for i in (1, 2, 3, 5))
     drops = found[4] in ";.," and rate % 30 == 0
-    dropped = rate // 15 if drops else 0  # frame numbers left out each minute but the tenth
+    dropped = rate // 15 if drops else 0  # frame numbers skipped each minute but the tenth
     count = ((hours * 60 + minutes) * 60 + secs) * rate + frames
     all_minutes = hours * 60 + minutes
     count -= dropped * (all_minutes - all_minutes // 10)

@@ -1,8 +1,8 @@
 """Interlaced pictures, made whole by FFmpeg's filters; :mod:`dloral.video.combs` finds them.
 
-A television picture of old holds two moments, one in the odd lines and one in the even ones. Such
-combs must not be enlarged. ``frame`` gives one whole picture for each stored one, ``field`` one for
-each moment, at twice the rate, and ``film`` takes back what a telecine did to 24 frames a second.
+An interlaced picture holds two moments, one in the odd lines and one in the even ones. Such combs
+must not be enlarged. ``frame`` gives one whole picture for each stored one, ``field`` one for each
+moment, at twice the rate, and ``film`` undoes the telecine of film at 24 frames a second.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from av.filter import Graph
 OFF, FRAME, FIELD, FILM = "off", "frame", "field", "film"
 
 RATES = {FIELD: Fraction(2), FILM: Fraction(4, 5)}
-"""Frames that come out for one that goes in, where it is not one."""
+"""Output frames per input frame, where that is not one."""
 
 TOP_FIRST, BOTTOM_FIRST = "top first", "bottom first"
 
 _PARITY = {TOP_FIRST: "tff", BOTTOM_FIRST: "bff"}
 _UNIT = Fraction(1, 1_000_000)
-"""The filters' clock: fine, and no more than a way to tell frames apart."""
+"""The filters' clock: fine, and used only to tell frames apart."""
 
 
 class ShownFrame(NamedTuple):
-    """A decoded frame, when it is shown and for how long by its own account, in seconds."""
+    """A decoded frame, when it is shown and its own stated duration, in seconds."""
 
     frame: VideoFrame
     time: Fraction
@@ -42,8 +42,8 @@ def deinterlaced(
     """``frames``, ``fps`` of them a second, made whole by ``method``: frame, field or film.
     ``order``: TOP_FIRST or BOTTOM_FIRST.
 
-    The filter looks one frame ahead and one back, so reading has to begin a frame before the first
-    one that counts for the same result.
+    The filter looks one frame ahead and one back, so for the same result reading must begin a frame
+    before the first one that counts.
     """
     if method == FILM:
         yield from _film(frames, order, fps)
@@ -101,13 +101,13 @@ def _film(frames: Iterable[ShownFrame], order: str, fps: Fraction) -> Iterator[S
 
 
 def fields_of(frame: VideoFrame) -> list[VideoFrame]:
-    """The two fields of a frame, the one that its own mark says comes first before the other."""
+    """The two fields of a frame, in the order given by its own flag."""
     chain = _Chain("separatefields", Fraction(25))
     return [*chain.put(frame, keep_time=True), *chain.finish()]
 
 
 class _Chain:
-    """Filters one after another, set up anew where frames change their size or format."""
+    """A chain of filters, set up again whenever frames change size or format."""
 
     def __init__(self, filters: str, fps: Fraction) -> None:
         self._fps = fps
@@ -117,7 +117,7 @@ class _Chain:
         self._count = 0
 
     def put(self, frame: VideoFrame, keep_time: bool = False) -> list[VideoFrame]:
-        """What comes out after ``frame``; its time stamp is overwritten unless it is to be kept."""
+        """What comes out after ``frame``, whose timestamp is overwritten without ``keep_time``."""
         form = (frame.width, frame.height, frame.format.name)
         out: list[VideoFrame] = []
         if form != self._takes:

@@ -64,7 +64,7 @@ class FrameWriter:
         self._encoder, self._in_segment = None, 0
 
     def finish(self) -> None:
-        """The encoder's rest; OutputError if no frame came."""
+        """Flush the encoder; OutputError if no frame was written."""
         if self._origin is None:
             raise OutputError("no frame came to be written; choose a part that has frames")
         with stage(WRITE):
@@ -153,8 +153,8 @@ def write_folder(
     path: Path, source: ClipInfo, chosen: OutputFormat, audio: str, names: Iterator[str]
 ) -> Iterator[FrameWriter]:
     path = path.resolve()
-    # A folder that is there may be a mount point or somebody's working directory, which no other
-    # folder can take the place of: it is filled from within.
+    # An existing folder may be a mount point or somebody's working directory, which cannot be
+    # replaced by another folder: it is filled from within.
     folder = path if path.is_dir() else path.parent
     try:
         made = Part(path, folder, is_folder=True)

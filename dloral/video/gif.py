@@ -1,4 +1,4 @@
-"""Pictures of 256 colours, as GIF holds them."""
+"""Pictures of 256 colours, as used by GIF."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from av.filter import Graph
 from PIL import Image
 
 _DITHER = "bayer:bayer_scale=5"
-"""A pattern that stands still, as faint as there is: error diffusion flickers (decisions.md)."""
+"""The faintest static pattern there is: error diffusion flickers (decisions.md)."""
 
 _OPAQUE = 128
 
 
 def gif_picture(codes: np.ndarray) -> bytes:
-    """A GIF of one picture, uint8 (H,W,3) or, where half transparent is transparent, (H,W,4).
+    """A GIF of one picture, uint8 (H,W,3) or, with half-transparent as transparent, (H,W,4).
 
     The palette is the picture's own, found by FFmpeg's palettegen.
     """

@@ -1,10 +1,10 @@
 """High dynamic range: PQ, HLG and linear light to pictures a model knows, and back.
 
-A model has seen display-referred SDR. PQ (SMPTE ST 2084) looks flat and grey to it, and linear
-light black. So both are restored in an encoding that is an SDR picture up to reference white (203
-cd/m2, ITU-R BT.2408) and holds all that is brighter in the rest of its range: a plain power law
-up to there, PQ's own spacing above. It can be inverted exactly. HLG (ITU-R BT.2100) is made to be
-shown as SDR, so it is restored as it is (our decisions).
+Models are trained on display-referred SDR. PQ (SMPTE ST 2084) looks flat and grey to them, and
+linear light black. So both are restored in an encoding that is an SDR picture up to reference white
+(203 cd/m2, ITU-R BT.2408) and holds everything brighter in the rest of its range: a plain power law
+up to there, PQ's own spacing above. It can be inverted exactly. HLG (ITU-R BT.2100) is designed to
+be shown as SDR, so it is restored as it is (our decisions).
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ NAMES = {LINEAR: "linear light", PQ: "PQ", HLG: "HLG"}
 WHITE_NITS = 203.0
 _PEAK_NITS = 10_000.0
 _WHITE_CODE = 0.7
-"""Where reference white lies in the encoding that is restored; what is above holds highlights."""
+"""Where reference white lies in the encoding that is restored; highlights lie above it."""
 
 _GAMMA = 2.4
 _DISPLAY_NITS = 1000.0
-"""The display for which HLG is turned to light (BT.2100, table 5), and the peak of tone mapping
-where a source does not say its own."""
+"""The display for which HLG is converted to light (BT.2100, table 5), and the peak for tone mapping
+if a source does not specify one."""
 
 # SMPTE ST 2084
 _M1, _M2 = 2610 / 16384, 2523 / 4096 * 128
@@ -64,13 +64,13 @@ class Mastering:
 
     @property
     def peak(self) -> float:
-        """The brightest light in cd/m2, as far as the film says."""
+        """The brightest light in cd/m2, as far as the metadata say."""
         told = self.max_cll or (self.luminance[1] / 10_000 if self.luminance else 0)
         return min(max(told, WHITE_NITS), _PEAK_NITS) if told else _DISPLAY_NITS
 
 
 def mastering_of(frame: VideoFrame) -> Mastering | None:
-    """What the frame's side data say; None where they say nothing."""
+    """What the frame's side data say; None if they say nothing."""
     sides: Any = frame.side_data  # PyAV's type hint names another class
     raw = {data.type: bytes(data) for data in sides}
     found = Mastering()
@@ -119,8 +119,8 @@ def from_restorable(rgb: Tensor, transfer: int) -> Tensor:
 def to_sdr(rgb: Tensor, transfer: int, bt2020: bool, peak: float) -> Tensor:
     """Code values (3,H,W) of ``transfer`` as BT.709 SDR in [0, 1], by tone mapping.
 
-    Reference white comes near the top, highlights up to ``peak`` cd/m2 roll off above it; hues
-    are kept, since all three channels are scaled alike. PQ and HLG alone; linear light is clipped
+    Reference white ends up near the top, highlights up to ``peak`` cd/m2 roll off above it; hues
+    are kept, since all three channels are scaled alike. PQ and HLG only; linear light is clipped
     at its white, as viewers of such pictures do.
     """
     if transfer == LINEAR:
@@ -165,7 +165,7 @@ def _from_nits(nits: Tensor, pq: Tensor) -> Tensor:
 
 
 def _to_nits_or_pq(rgb: Tensor) -> tuple[Tensor, Tensor]:
-    """Light as the lower part has it, and PQ as the upper part has it."""
+    """Light as in the lower part of the encoding, and PQ as in the upper part."""
     rgb = rgb.clamp(0, 1)
     nits = WHITE_NITS * (rgb / _WHITE_CODE).clamp(max=1) ** _GAMMA
     white = _white_pq()

@@ -10,9 +10,9 @@ class Header(NamedTuple):
 
     ``has_alpha``: it has a channel of transparency; ``primaries``, ``transfer``: code points of
     ISO/IEC 23091-2 where the file says so; ``page_times``: when each of its pictures is shown, if
-    there are several, ``end``: until when the last one is, in seconds; ``plays``: how often they
-    are shown, 0 for ever, None where the file does not say; ``notes``: what of the file is not
-    read, a line each.
+    there are several, ``end``: when the last one ends, in seconds; ``plays``: how often they are
+    shown, 0 for ever, None if the file does not say; ``notes``: what in the file is not read, a
+    line each.
     """
 
     height: int

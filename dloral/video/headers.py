@@ -13,7 +13,7 @@ from typing import NamedTuple
 from av import Packet
 
 _LOOKED_AT = 1 << 16
-"""Bytes of a packet in which its header is looked for."""
+"""Bytes of a packet to search for its header."""
 
 _START_CODE = b"\0\0\1"
 
@@ -21,8 +21,8 @@ _START_CODE = b"\0\0\1"
 def picture_header(codec: str, packet: Packet) -> bytes | None:
     """The part of a key frame that holds the picture's size, as it is stored; it may hold more.
 
-    None where the packet has none, or the codec is not known here. Equal headers mean equal sizes;
-    where they differ, only a decoder knows what changed.
+    None if the packet has none, or the codec is not known here. Equal headers mean equal sizes; if
+    they differ, only a decoder can tell what changed.
     """
     if packet.has_sidedata("new_extradata"):
         return bytes(packet.get_sidedata("new_extradata"))
@@ -127,7 +127,7 @@ SOUND_HEADER = 11
 
 
 def sound_header(codec: str, start: bytes) -> SoundHeader | None:
-    """What the first bytes of a packet say; None if they are no header of ``codec``."""
+    """What the first bytes of a packet say; None if they are not a header of ``codec``."""
     if len(start) < 8:
         return None
     if codec == "aac":  # ADTS

@@ -1,4 +1,4 @@
-"""What HEIC and AVIF files hold beyond what Pillow tells: depth, further pictures, HDR."""
+"""What HEIC and AVIF files hold beyond what Pillow reports: depth, further pictures, HDR."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dloral.video.hdr import HLG, PQ
 _BT601 = 6
 _OPTIONS = {"protocol_whitelist": "file"}
 _MOST_HEADER = 4_000_000
-"""Bytes at a file's start in which its index is looked for."""
+"""Bytes at a file's start to search for its index."""
 
 
 class PictureFacts(NamedTuple):
@@ -62,8 +62,8 @@ def heif_facts(path: Path, width: int, height: int, is_avif: bool, pages: int) -
 
 
 def _listed_parts(path: Path) -> int:
-    """How many pictures that others are put together from are not marked as hidden: libheif lists
-    the tiles of such a file as pictures (ISO/IEC 23008-12: item references ``dimg``)."""
+    """How many tiles of other pictures are not marked as hidden: libheif lists the tiles of such a
+    file as pictures (ISO/IEC 23008-12: item references ``dimg``)."""
     with path.open("rb") as file:
         content = file.read(_MOST_HEADER)
     meta = next((body for name, body in _boxes(content) if name == b"meta"), b"")
@@ -145,7 +145,7 @@ def _rgb_of(frame: VideoFrame) -> Tensor:
 
 
 def _is_decoded(path: Path, width: int, height: int) -> bool:
-    """Whether FFmpeg gives the main picture whole. One of many tiles it gives tile by tile."""
+    """Whether FFmpeg gives the main picture whole; it gives a tiled one tile by tile."""
     with suppress(av.FFmpegError, ValueError), _opened(path) as container:
         colour, _ = _pictures_of(container)
         return (colour.width, colour.height) == (width, height)

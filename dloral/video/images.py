@@ -49,12 +49,12 @@ _UNREAD = (
     *(".gif", ".psd", ".dpx", ".jp2", ".jxl", ".jxr", ".j2k", ".hdr", ".svg", ".pcx", ".sgi"),
     *(".apng", ".mp4", ".mov", ".mkv", ".webm", ".avi"),
 )
-"""Pictures and clips that are no frames of a folder: they are named, not passed over."""
+"""Pictures and clips that cannot be frames of a folder: reported, not skipped silently."""
 
 AFTER_IHDR = 33
 _MARK_TEXT = b"tEXtSoftware\0dloral frame"
 MARK = (len(_MARK_TEXT) - 4).to_bytes(4, "big") + _MARK_TEXT + crc32(_MARK_TEXT).to_bytes(4, "big")
-"""A text chunk right behind the header chunk of a PNG (PNG specification, 11.3.3.2)."""
+"""A text chunk right after the header chunk of a PNG (PNG specification, 11.3.3.2)."""
 
 _WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
 """Pillow's modes with transparency; not LAB."""
@@ -63,16 +63,16 @@ _JUST_OVER = 1.001
 """Floats up to here are white with a rounding error."""
 
 _TURNED = {5, 6, 7, 8}
-"""EXIF orientations that exchange width and height."""
+"""EXIF orientations that swap width and height."""
 
 _MIRRORED = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}
-"""Axes of (3,H,W) that an EXIF orientation mirrors, after the exchange."""
+"""Axes of (3,H,W) that an EXIF orientation mirrors, after the swap."""
 
 
 def image_header(path: Path, page_fps: Fraction = FOLDER_FPS) -> Header:
     """What a picture is; InputError in one line if it is damaged, too large or a camera's RAW.
 
-    ``page_fps``: how many pages of a TIFF are shown a second.
+    ``page_fps``: how many pages of a TIFF are shown per second.
     """
     check_not_raw(path)
     if is_exr(path):
@@ -106,9 +106,9 @@ def load_image(
     """A still picture as float32 (3,H,W) RGB in [0, 1], upright, in sRGB, over white.
 
     ``keep_alpha``: (4,H,W) with straight alpha instead, if it has any; ``keep_profile``: in its own
-    colour space; ``page``: of a file of several. OpenEXR is linear light, from 0 on. ``on_note`` is
-    told of pixels that are no numbers. Raises InputError in one line where the file is missing, cut
-    off or no picture, or holds values beyond 1.
+    colour space; ``page``: in a file of several. OpenEXR is linear light, from 0 on. ``on_note`` is
+    told of pixels that are NaN or infinite. Raises InputError in one line if the file is missing,
+    cut off or not a picture, or holds values beyond 1.
     """
     path = existing_path(source)
     header = image_header(path)
@@ -165,7 +165,7 @@ def _is_transparent(image: Image.Image) -> bool:
 
 
 def _has_extra(image: Image.Image) -> bool:
-    """TIFF of 16 bits, whose mode says nothing of alpha: ExtraSamples."""
+    """For 16-bit TIFF, whose mode says nothing of alpha: ExtraSamples."""
     extra = getattr(image, "tag_v2", {}).get(338, ())
     return bool(extra) or (image.format == "PNG" and image.mode in ("LA", "RGBA"))
 
@@ -259,7 +259,7 @@ def frame_files(folder: Path) -> list[Path]:
 
 
 def other_files(folder: Path) -> list[str]:
-    """Names of files in a folder of frames that are no pictures."""
+    """Names of files in a folder of frames that are not pictures."""
     return sorted(
         file.name
         for file in _listed(folder)
@@ -334,9 +334,9 @@ def _as_tensor(opened: Image.Image, keep_profile: bool) -> Tensor:
 
 
 def _finite(path: Path, rgba: Tensor, on_note: Callable[[str], None] | None) -> Tensor:
-    """Floats as they can be restored: colours from around where a pixel is no number.
+    """Floats that can be restored: pixels that are not finite take the colours around them.
 
-    InputError for values beyond 1, of which nobody says what is white.
+    InputError for values beyond 1, since nothing says which value is white.
     """
     known = rgba.isfinite().all(0)
     most = float(rgba[:, known].max()) if bool(known.any()) else 0.0
@@ -356,7 +356,7 @@ def _finite(path: Path, rgba: Tensor, on_note: Callable[[str], None] | None) -> 
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Colours through the picture's own profile; a profile that is broken counts as none."""
+    """Convert colours through the picture's own profile; a broken profile counts as none."""
     try:
         own = ImageCms.ImageCmsProfile(BytesIO(profile))
         turned = ImageCms.profileToProfile(image, own, ImageCms.createProfile("sRGB"))
@@ -366,7 +366,7 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
 
 
 def _load_wide(path: Path, page: int, on_note: Callable[[str], None] | None) -> Tensor:
-    # Not imread: OpenCV 5's fails at a TIFF that must be turned by a quarter.
+    # Not imread: OpenCV 5's fails on a TIFF that needs a quarter turn.
     data = np.frombuffer(path.read_bytes(), np.uint8)
     if page:
         pages = cv2.imdecodemulti(data, cv2.IMREAD_UNCHANGED)[1]

@@ -1,7 +1,7 @@
-"""Whether a file is all there: what its container says of its own size, against the disk.
+"""Whether a file is complete: the size its container declares, against the size on disk.
 
-FFmpeg reads a file that was cut in the middle up to the break and then calls it the end. For a
-restoration that is the wrong answer, given hours too late; so the break is found first.
+FFmpeg reads a truncated file up to the break and treats that as the end. For a restoration that is
+the wrong answer, given hours too late; so the break is found first.
 Sources: ISO/IEC 14496-12, 4.2 (boxes); RFC 8794, 4 and 6 (EBML); the RIFF and GIF89a formats.
 """
 
@@ -18,7 +18,7 @@ _BOXES = {
     *(b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"mfra", b"sidx", b"styp"),
     *(b"uuid", b"meta", b"udta", b"pnot", b"emsg", b"pdin", b"prft"),
 }
-"""What stands at the top level of an MP4 or MOV file; anything else is taken for padding."""
+"""Boxes at the top level of an MP4 or MOV file; anything else is taken for padding."""
 
 _NESTED = {b"moov", b"trak", b"mdia", b"minf", b"stbl"}
 
@@ -51,7 +51,7 @@ def check_whole(path: Path) -> None:
 
 
 def _promised_size(file: BinaryIO, size: int) -> int:
-    """Bytes that the container says it has, or at least; ``size`` where it does not say."""
+    """Bytes that the container says it has, at least; ``size`` if it does not say."""
     start = file.read(12)
     if start[:4] == b"RIFF" and start[8:] == b"AVI ":
         length = int.from_bytes(start[4:8], "little")
@@ -107,7 +107,7 @@ def _most_samples(file: BinaryIO, size: int) -> int:
 
 
 def _gif_size(file: BinaryIO, size: int) -> int:
-    """Where the block behind the last whole one would begin."""
+    """Where the block after the last whole one would begin."""
     file.seek(0)
     header = file.read(13)
     at = 13 + _gif_table(header[10:11])
@@ -120,7 +120,7 @@ def _gif_size(file: BinaryIO, size: int) -> int:
         elif kind == b"!":  # an extension and its label
             at += 2
         else:
-            return size  # the trailer, or rubbish that players pass over
+            return size  # the trailer, or junk that players skip
         file.seek(at)
         while at < size and (length := file.read(1)[0]):
             file.seek(length, 1)
@@ -137,7 +137,7 @@ def _gif_table(flags: bytes) -> int:
 def _matroska_size(file: BinaryIO, size: int) -> int:
     at = 0
     for _ in range(2):  # the EBML header, then the segment that holds all else
-        if at > size:  # and maybe beyond what a seek can reach
+        if at > size:  # and maybe further than a seek can reach
             return at
         file.seek(at)
         element = int.from_bytes(file.read(4), "big")

@@ -1,5 +1,5 @@
-"""A writer whose work is done by a worker: the source's sound, subtitles and tags are a stranger's
-bytes as much as its picture is."""
+"""A writer whose work is done by a worker: a stranger's sound, subtitles and tags are as untrusted
+as the picture."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dloral.video.probe import ClipInfo
 
 _ANSWER_SECONDS = 120
 _MOVING_SECONDS = 600
-"""For what is done once all frames are there, beside a second for each of the source's."""
+"""For the work after the last frame, plus one second for each second of the source."""
 
 
 class IsolatedWriter:
@@ -52,7 +52,7 @@ class IsolatedWriter:
         self._work.send((worker.SHORT,))
 
     def finish(self, seconds: float) -> None:
-        """All frames are there; waits up to ``seconds`` for the rest of the result."""
+        """All frames are written; wait up to ``seconds`` for the rest of the result."""
         self._work.send((worker.END,))
         while (told := self._work.expect(worker.VALUE, worker.FREE, seconds=seconds))[
             0
@@ -65,8 +65,8 @@ class IsolatedWriter:
 def isolated_writer(
     path: Path, suffix: str, chosen: OutputFormat, named: dict[str, Any]
 ) -> Iterator[IsolatedWriter]:
-    """``named``: the arguments of :func:`dloral.video.writer.open_writer` but for its target, which
-    is ``path``. Nothing half written stays, however the worker ends."""
+    """``named``: the arguments of :func:`dloral.video.writer.open_writer` except its target, which
+    is ``path``. Nothing half-written remains, however the worker ends."""
     source: ClipInfo = named["source"]
     finishing = _ANSWER_SECONDS + _MOVING_SECONDS + float(source.duration or 0)
     target = path.absolute()

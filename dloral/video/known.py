@@ -1,4 +1,4 @@
-"""What is known of a source before the work: what will be done about it, or why it cannot be."""
+"""What is known of a source before the work: how it will be handled, or why it cannot be."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LEAST_MISSING = 1
 def source_notes(clip: ClipInfo, start: float, size_changes: str) -> list[str]:
     """What is worth knowing of a source before the work; InputError for what makes it pointless.
 
-    That is a start behind the clip's end, and frames of several sizes where those are refused.
+    That is a start after the clip's end, and frames of several sizes if those are refused.
     """
     if clip.duration is not None and clip.kind != "image" and start >= clip.duration:
         raise InputError(

@@ -1,6 +1,6 @@
-"""What a stream says of itself: tags, language, title, marks; and what each container holds of it.
+"""How a stream is labelled: tags, language, title, marks; and which of them each container holds.
 
-Which marks and languages FFmpeg's muxers write was tried one by one.
+Which marks and languages FFmpeg's muxers write was tested one by one.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from av.stream import Disposition, Stream
 
 _STALE = ("duration", "bps", "number_of_", "_statistics", "encoder", "vendor_id", "rotate")
-"""Tags that say of a stream what is not true of the new one, by their beginning."""
+"""Tags of a stream that do not apply to the new one, by prefix."""
 
 _USUAL_NAMES = {"videohandler", "soundhandler", "subtitlehandler", "core media video"}
 
@@ -25,7 +25,7 @@ _MARKS = {
     "mov": ("default",),
 }
 _SAID = ("dub", "original", "comment", "forced", "hearing_impaired", "visual_impaired")
-"""Marks that a person set; their loss is said."""
+"""Marks that a person set; their loss is reported."""
 
 _QUICKTIME = {
     **{"deu": "ger", "nld": "dut", "zho": "chi", "ell": "gre", "swe": "sve", "fas": "per"},
@@ -33,7 +33,7 @@ _QUICKTIME = {
     **{"mya": "bur", "msa": "may", "cym": "wel", "eus": "baq", "hrv": "hr ", "srp": "sr "},
     **{"fre": "fra", "cze": "ces", "slo": "slk", "rum": "ron", "nob": "nor", "nno": "nor"},
 }
-"""QuickTime has a list of languages, by codes of its own; ISO 639-2 to those that differ."""
+"""QuickTime has its own language codes: ISO 639-2 -> those that differ."""
 
 
 def label(target: Stream, source: Stream) -> None:

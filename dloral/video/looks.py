@@ -24,7 +24,7 @@ _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 @dataclass(frozen=True)
 class Looks:
-    """``has_alpha``: something is seen through."""
+    """``has_alpha``: something is see-through."""
 
     combs: Combs = WHOLE
     has_alpha: bool = False
@@ -32,7 +32,7 @@ class Looks:
 
 
 def looks_of(path: Path, stream: VideoStream, first: VideoFrame) -> Looks:
-    """``first``: the clip's first frame. A few more are decoded only where that can matter."""
+    """``first``: the clip's first frame. A few more are decoded only if that can matter."""
     mastering = mastering_of(first)
     codec = stream.codec_context.codec.canonical_name
     may_comb = first.interlaced_frame or codec not in _NEVER_INTERLACED
@@ -50,8 +50,8 @@ def looks_of(path: Path, stream: VideoStream, first: VideoFrame) -> Looks:
 
 
 def picture_decoder(stream: VideoStream) -> Callable[[Packet], list[VideoFrame]]:
-    """What turns the stream's packets into frames: its own decoder, but for VP8 and VP9 with
-    transparency, which FFmpeg's own leaves out."""
+    """What turns the stream's packets into frames: its own decoder, except for VP8 and VP9 with
+    transparency, which FFmpeg's own decoder drops."""
     library = _decoder_of_alpha(stream)
     if library is None:
         return stream.decode
@@ -69,7 +69,7 @@ def picture_decoder(stream: VideoStream) -> Callable[[Packet], list[VideoFrame]]
 
 
 def _decoder_of_alpha(stream: VideoStream) -> str | None:
-    """The decoder of what Matroska says is transparent: of a second stream beside the picture."""
+    """The decoder for video that Matroska marks as transparent, with alpha as a second stream."""
     tags = {key.lower(): value for key, value in stream.metadata.items()}
     decoder = _WITH_ALPHA.get(stream.codec_context.codec.canonical_name)
     return decoder if tags.get("alpha_mode") == "1" else None
@@ -81,7 +81,7 @@ def _frames(
     seen_through: list[bool],
     may_alpha: bool,
 ) -> Iterator[VideoFrame]:
-    """Frames as far as they can be decoded; ``seen_through`` is set where one is."""
+    """Frames as far as they can be decoded; ``seen_through`` is set if one is see-through."""
     decode = picture_decoder(stream)
     for packet in container.demux(stream):
         if not packet.size and packet.pts is not None:

@@ -35,7 +35,7 @@ MAX_OUTPUT_PIXELS = 2**28
 """16384 x 16384: a 4096 x 2160 clip enlarged four times still fits."""
 
 MAX_DAYS = 31
-"""The longest clip that is opened: a month of a camera that watches a place."""
+"""The longest clip that is opened: a month of surveillance footage."""
 
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,gif,flv,asf,ogg,mxf,"
@@ -109,7 +109,7 @@ def first_bytes(path: Path, count: int = 64) -> bytes:
 
 @contextmanager
 def open_media(path: Path) -> Iterator[InputContainer]:
-    """An opened container of the closed list; InputError in one line if it is none.
+    """An opened container of the closed list; InputError in one line if it is not one.
 
     Errors that FFmpeg raises inside the ``with`` block become InputError as well.
     """
@@ -168,7 +168,7 @@ def picture_stream(container: InputContainer, path: Path) -> VideoStream:
             remedy="convert it to H.264 first",
             path=path,
         )
-    # Frames of threads come late, and one that is shown once more has to be there by then.
+    # Frame threads deliver late, and a frame shown once more must have arrived by then.
     stream.thread_type = "SLICE" if repeats_frames(stream) else "AUTO"
     return stream
 
@@ -189,23 +189,23 @@ def has_times(container: InputContainer) -> bool:
 
 
 def forgives_damage(container: InputContainer) -> bool:
-    """Whether packets are expected to be lost on the way: broadcasts and raw streams.
+    """Whether packets are expected to be lost in transit: broadcasts and raw streams.
 
-    FFmpeg's decoders go on behind them; elsewhere a packet that cannot be decoded is a damaged
-    file, and is said.
+    FFmpeg's decoders continue after them; elsewhere a packet that cannot be decoded means a damaged
+    file, and is reported.
     """
     lossy = has_flag(container, Flags.ts_discont) or has_flag(container, Flags.no_timestamps)
     return lossy or container.format.name in _LOSSY
 
 
 def repeats_frames(stream: Stream) -> bool:
-    """Whether a packet without content shows the frame before once more (Theora, 7.1)."""
+    """Whether an empty packet shows the previous frame once more (Theora, 7.1)."""
     context = stream.codec_context
     return context is not None and context.codec.canonical_name == "theora"
 
 
 def has_flag(container: InputContainer, flag: Flags) -> bool:
-    """Whether FFmpeg says this of the container's format."""
+    """Whether FFmpeg sets this flag for the container's format."""
     return bool(container.format.flags & cast(int, flag.value))
 
 
@@ -225,7 +225,7 @@ def check_size(path: Path, height: int, width: int, most: int = MAX_INPUT_PIXELS
 
 
 def shortage_of(error: av.FFmpegError) -> ResourceError | None:
-    """What to raise where FFmpeg could not get memory, or a thread; None for other errors."""
+    """What to raise if FFmpeg could not get memory or a thread; None for other errors."""
     if error.errno not in (errno.ENOMEM, errno.EAGAIN):
         return None
     return ResourceError(

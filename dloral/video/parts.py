@@ -1,7 +1,7 @@
-"""Results on their way: a file or a folder beside the target, under a name of its own, locked.
+"""Results in progress: a file or folder beside the target, under a name of its own, locked.
 
-The lock ends with the process, however that ends. So the next job of the same target knows which
-parts nobody works on any more, and removes them.
+The lock ends with the process, however that ends. So the next job for the same target knows which
+parts are abandoned, and removes them.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows, where a file that somebody writes cannot be deleted anyhow
+except ImportError:  # Windows, where a file being written cannot be deleted anyway
     fcntl = None  # type: ignore[assignment]
 
 _LONGEST = 100
-"""Bytes of the target's name in a part's: file systems allow 255 in all."""
+"""Bytes of the target's name in a part's name: file systems allow 255 in all."""
 
 FRAME_NAME = re.compile(r"^[^.].*\.png$")
 
@@ -32,7 +32,7 @@ def _prefix(path: Path, suffix: str) -> str:
 
 class Part:
     """A new, locked file or folder (``is_folder``) for ``path``, in ``folder``; OSError if it
-    cannot be made. ``left``: what is left of killed jobs and could not be removed."""
+    cannot be made. ``left``: what killed jobs left and could not be removed."""
 
     def __init__(self, path: Path, folder: Path, suffix: str = "", is_folder: bool = False) -> None:
         self.left = remove_dead(path, folder, suffix)
@@ -42,7 +42,7 @@ class Part:
                 self.path.mkdir()
                 self._lock: int | None = _open(self.path)
             else:
-                # made at once, so that a folder without permission is found before the work
+                # created now, so that missing permission on the folder shows before the work
                 flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
                 self._lock = os.open(self.path, flags, 0o666)
             if self._lock is None or self._is_locked(self._lock):
@@ -50,7 +50,7 @@ class Part:
             self.close()
 
     def _is_locked(self, lock: int) -> bool:
-        """Locked, unless another job took it for a dead one in the moment between."""
+        """Locked, unless another job took it for a dead one in the meantime."""
         try:
             _lock(lock)
             return os.path.samestat(self.path.stat(), os.fstat(lock))
@@ -66,7 +66,7 @@ class Part:
 
 
 def _lock(file: int) -> None:
-    """BlockingIOError where another process has it."""
+    """BlockingIOError if another process holds it."""
     if fcntl is not None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -79,7 +79,7 @@ def _open(path: Path) -> int | None:
 
 
 def remove_dead(path: Path, folder: Path, suffix: str) -> list[str]:
-    """Delete what killed jobs left of ``path`` in ``folder``; the names that could not be."""
+    """Delete what killed jobs left of ``path`` in ``folder``; returns the names that remain."""
     ours = re.compile(re.escape(_prefix(path, suffix)) + r"[0-9a-f]{8}\.part" + re.escape(suffix))
     left = []
     with contextlib.suppress(OSError):
@@ -91,7 +91,7 @@ def remove_dead(path: Path, folder: Path, suffix: str) -> list[str]:
                 if lock is not None:
                     _lock(lock)
             except BlockingIOError:
-                continue  # somebody works on it
+                continue  # in use
             except OSError:
                 left.append(part.name)
                 continue

@@ -1,4 +1,4 @@
-"""Restored pictures to the bytes of a file, with what their source says beside its pixels."""
+"""Restored pictures to the bytes of a file, with their source's metadata."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class PictureFormat:
 
 
 def lost_tags(source: ClipInfo, suffix: str, bit_depth: int) -> list[str]:
-    """What a picture says beside its pixels and a file of this suffix will not."""
+    """The source's metadata that a file of this suffix will not hold."""
     tags = tags_kept_of(source)
     if tags is None or not suffix.startswith("."):
         return []
@@ -66,7 +66,7 @@ def lost_tags(source: ClipInfo, suffix: str, bit_depth: int) -> list[str]:
 
 
 def tags_kept_of(source: ClipInfo) -> PictureTags | None:
-    """What a source that is a picture's file, of one or several, says beside its pixels."""
+    """The metadata of a source that is a picture file, of one picture or several."""
     return picture_tags(source.path, source.isolated) if is_picture_file(source) else None
 
 

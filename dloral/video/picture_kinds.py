@@ -12,7 +12,7 @@ from PIL import Image
 from dloral.errors import DLoRALError, InputError
 from dloral.video.media import MAX_INPUT_PIXELS, check_size, first_bytes
 
-# What Pillow makes of damaged bytes is said in our one line, or did no harm.
+# Pillow's complaints about damaged bytes are in our one-line error, or did no harm.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 RAW_SUFFIXES = (
@@ -26,7 +26,7 @@ SIGNATURES = (
 )
 _LARGE = 2**24
 _MOST_PIXELS_A_BYTE = 4096
-"""What no picture with anything in it needs: a white page of 600 dots an inch has fewer."""
+"""More than any picture with content has: a white page at 600 dpi has fewer."""
 
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif", b"avis", b"crx ")
 """ISO/IEC 23008-12 and the AVIF specification; crx is Canon's RAW."""
@@ -66,7 +66,7 @@ def opened_picture(path: Path) -> Iterator[Image.Image]:
 def reading_picture(path: Path, problem: str) -> Iterator[None]:
     """Whatever a decoder raises in the block is an InputError: ``{path} <problem>``.
 
-    Damaged bytes lead Pillow, libheif and OpenCV into every error there is, TypeError and
+    Damaged bytes make Pillow, libheif and OpenCV raise all kinds of errors, TypeError and
     ZeroDivisionError among them.
     """
     try:
@@ -86,8 +86,8 @@ def reading_picture(path: Path, problem: str) -> Iterator[None]:
 
 
 def check_picture_size(path: Path, width: int, height: int) -> None:
-    """InputError, before anything is decoded, where a picture is empty, absurdly large, or so much
-    larger than its file that next to nothing can be in it."""
+    """InputError, before anything is decoded, if a picture is empty, absurdly large, or so much
+    larger than its file that it can hold next to nothing."""
     check_size(path, height, width)
     size = path.stat().st_size
     if width * height > max(_LARGE, _MOST_PIXELS_A_BYTE * size):
@@ -118,9 +118,9 @@ def plays_of(path: Path) -> int | None:
 
 
 def played(image: Image.Image) -> int | None:
-    """As :func:`plays_of`, of an open picture."""
+    """As :func:`plays_of`, for an open picture."""
     told = image.info.get("loop")
-    if image.format == "GIF":  # which tells how often it is shown again
+    if image.format == "GIF":  # it says how often it is repeated
         return 1 if told is None else told + 1 if told else 0
     return told if isinstance(told, int) else None
 

@@ -1,4 +1,4 @@
-"""What a picture says beside its pixels: EXIF, XMP, colour profile."""
+"""A picture's metadata: EXIF, XMP, colour profile."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PictureTags(NamedTuple):
 
 @lru_cache(maxsize=4)
 def picture_tags(path: Path, isolated: bool = False) -> PictureTags:
-    """What a picture says beside its pixels, as far as that can be read. ``isolated``: as in
+    """A picture's metadata, as far as they can be read. ``isolated``: as in
     :class:`dloral.video.probe.ClipInfo`."""
     nothing = PictureTags(b"", b"", b"")
     if isolated:
@@ -63,7 +63,7 @@ def picture_tags(path: Path, isolated: bool = False) -> PictureTags:
 
 
 def _upright_exif(exif: Image.Exif) -> bytes:
-    """EXIF without what is no longer true: the turn, the size, the preview."""
+    """EXIF without what no longer applies: the orientation, the size, the preview."""
     try:
         for tag in _OF_THE_PIXELS:
             exif.pop(tag, None)

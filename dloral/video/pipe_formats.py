@@ -26,7 +26,7 @@ LONGEST_LINE = 1024
 """Bytes of a header line; FFmpeg writes fewer than 100."""
 
 _USUAL_RATE = Fraction(25)
-"""Of y4m that does not say its rate, as FFmpeg has it."""
+"""For y4m that does not state its rate, as in FFmpeg."""
 
 _EIGHT_BITS = {
     "420": "yuv420p",
@@ -58,10 +58,10 @@ _PIXEL_BYTES = {
     "nv12": (1, 2),
     "p010le": (2, 4),
 }
-"""Bytes of a pixel in each plane, where samples lie beside one another."""
+"""Bytes of a pixel in each plane, where samples are interleaved."""
 
 RAW_FORMATS = (*_PLANAR, *_PIXEL_BYTES)
-"""FFmpeg's names of what raw video may be."""
+"""FFmpeg's names for the formats that raw video may have."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,7 @@ class PipeFormat:
 
 
 def planes_of(frame: VideoFrame) -> list[np.ndarray]:
-    """The frame's planes as bytes (rows, bytes of a row), without what pads them; to be read or
-    written."""
+    """The frame's planes as bytes (rows, bytes of a row), without padding, to read or write."""
     packed = _PIXEL_BYTES.get(frame.format.name)
     sample = 2 if max(part.bits for part in frame.format.components) > 8 else 1
     planes: tuple[VideoPlane, ...] = frame.planes
@@ -105,7 +104,7 @@ def planes_of(frame: VideoFrame) -> list[np.ndarray]:
 
 
 def parse_y4m(line: bytes, name: Any, usual_fps: Fraction | None = None) -> PipeFormat:
-    """The format that y4m's first line says. ``name``: of the source, for InputError;
+    """The format given by y4m's first line. ``name``: of the source, for InputError;
     ``usual_fps``: where the line has no rate."""
     words = line.decode("ascii", "replace").split(" ")[1:]
     told = {word[0]: word[1:] for word in words if word and word[0] != "X"}
@@ -145,7 +144,7 @@ def parse_y4m(line: bytes, name: Any, usual_fps: Fraction | None = None) -> Pipe
 
 
 def _ratio(text: str) -> Fraction | None:
-    """``30000:1001``; None for 0:0, which means unknown. ValueError for what is none."""
+    """``30000:1001``; None for 0:0, which means unknown. ValueError for anything else."""
     above, _, below = text.partition(":")
     ratio = Fraction(int(above), int(below)) if int(below) else Fraction(0)
     if ratio < 0:
@@ -168,9 +167,9 @@ def y4m_header(form: PipeFormat) -> bytes:
 def raw_format(
     size: tuple[int, int] | None, pixel_format: str | None, fps: Fraction | None
 ) -> PipeFormat | None:
-    """The format that a person gives of raw video; None where nothing is given but a rate.
+    """The format that the user gives for raw video; None if nothing but a rate is given.
 
-    OptionError where a part is missing, or a pixel format is not known.
+    OptionError if a part is missing, or the pixel format is not known.
     """
     if size is None and pixel_format is None:
         return None

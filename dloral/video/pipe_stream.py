@@ -84,13 +84,13 @@ class FrameStream:
         self._peeked: VideoFrame | None = None
 
     def peek(self) -> VideoFrame | None:
-        """The next frame, which stays the next; None at the end."""
+        """The next frame, without consuming it; None at the end."""
         if self._peeked is None:
             self._peeked = self._next()
         return self._peeked
 
     def frames(self) -> Generator[ShownFrame, None, None]:
-        """All that are left. InputError where the pipe ends within one of them."""
+        """All remaining frames. InputError if the pipe ends within one of them."""
         length = 1 / self.form.fps
         for index in count():
             frame, self._peeked = self._peeked or self._next(), None
@@ -109,7 +109,7 @@ class FrameStream:
             raise _unreadable(error) from error
 
     def _begins(self) -> bool:
-        """Whether one more frame comes; its line of y4m is read."""
+        """Whether another frame follows; reads its y4m line."""
         start = _read(self._file, len(FRAME_MAGIC))
         if not start:
             return False
@@ -171,15 +171,15 @@ def _read(file: FileIO, size: int, start: bytes = b"") -> bytearray:
 
 
 def _wait_for(file: FileIO) -> None:
-    """Until there is something to be read, or the end, so that who reads in a thread can be
-    stopped. Windows cannot wait so for a pipe."""
+    """Wait for something to read, or the end, so that a thread that reads can be stopped. Windows
+    cannot wait for a pipe this way."""
     if sys.platform != "win32":
         while not select.select([file], [], [], LOOK_SECONDS)[0]:
             check_stopped()
 
 
 def _line(file: FileIO, what: str) -> bytes:
-    """What is left of a line, byte by byte, for nothing behind it may be read."""
+    """The rest of a line, byte by byte, since nothing after it may be read."""
     line = bytearray()
     while len(line) < LONGEST_LINE:
         byte = _read(file, 1)
@@ -201,7 +201,7 @@ def _unreadable(error: OSError) -> InputError:
 
 
 def binary(descriptor: int) -> None:
-    """Leave line ends as they are, which Windows changes on the way otherwise."""
+    """Leave line endings as they are; Windows would otherwise change them."""
     if sys.platform == "win32":
         import msvcrt
 

@@ -1,7 +1,7 @@
 """Frames from standard input and to standard output, one at a time.
 
-Nothing is looked for by going back: a pipe is read once, from its start, and one frame of it is
-held. What is written is the frames alone, with nothing else that this process prints among them.
+Nothing seeks: a pipe is read once, from its start, and one frame of it is held. Only the frames are
+written, with nothing else that this process prints among them.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from dloral.video.pipe_stream import STANDARD_INPUT, binary, open_stream
 from dloral.video.probe import ClipInfo
 
 PIPE = "-"
-"""What a person gives for standard input or output; a file of that name is ``./-``."""
+"""What a user gives for standard input or output; a file of that name is ``./-``."""
 
 STANDARD_OUTPUT = Path("standard output")
 """What messages call it."""
 
 
 def is_pipe(name: object) -> bool:
-    """Whether a source or target is standard input or output: the text, for ``Path("./-")`` is a
-    file."""
+    """Whether a source or target is standard input or output: only the string is, since
+    ``Path("./-")`` is a file."""
     return name == PIPE
 
 
@@ -54,7 +54,7 @@ def probe_input(
     """What comes on standard input: y4m, or raw video where its width and height are given.
 
     The frames can be read once. ``num_frames`` and ``duration`` are not known. Raises OptionError
-    for raw video that is told in part, InputError for everything else that is none.
+    for raw video that is only partly described, InputError for anything that is neither.
     """
     told = raw_format(size, pixel_format, fps)
     stream = open_stream(told, fps)
@@ -83,8 +83,8 @@ def probe_input(
 
 
 def check_pipe_choices(encoding: dict[str, object], chosen: OutputFormat) -> None:
-    """OptionError, before the work, for what is asked of an encoder, as there is none, and for
-    sizes that do not go with the chroma."""
+    """OptionError, before the work, for encoder options, as there is no encoder, and for sizes that
+    do not suit the chroma format."""
     pipe_pixels(chosen)
     for name, value in encoding.items():
         if value not in (None, ()):
@@ -149,7 +149,7 @@ class PipeWriter:
         self._format = PipeFormat(
             width, height, pipe_pixels(chosen), source.fps, source.sample_aspect_ratio
         )
-        # Frames in a pipe do not say their matrix, so it is the one that a reader will guess.
+        # Frames in a pipe do not carry their matrix, so use the one that a reader will guess.
         self._matrix = matrix_of(self._format.new_frame())
         self.notes += carried_notes(source, PIPED)
 
@@ -172,7 +172,7 @@ class PipeWriter:
         raise AssertionError("a job into a pipe keeps no segments")
 
     def cut_short(self) -> None:
-        """Nothing else is to end with the frames."""
+        """Nothing to do: a pipe carries nothing else that would have to end with the frames."""
 
     def finish(self) -> None:
         """OutputError if no frame came."""
@@ -200,7 +200,7 @@ class PipeWriter:
 
 
 def pipe_pixels(chosen: OutputFormat) -> str:
-    """4:2:0 where both sides are even, else 4:4:4, or as asked for; OptionError where that cannot
+    """4:2:0 if both sides are even, else 4:4:4, or as asked for; OptionError if that cannot
     be."""
     even = chosen.width % 2 == 0 and chosen.height % 2 == 0
     chroma = ("420" if even else "444") if chosen.chroma == "auto" else chosen.chroma

@@ -1,7 +1,7 @@
-"""What a source is, before anything is restored: its size, timing, colours, sound, and its faults.
+"""What a source is, before anything is restored: its size, timing, colours, sound, and faults.
 
 A video is scanned packet by packet without decoding (a gigabyte takes about a second), so that the
-number of frames is exact and a file that was cut off is found before hours of work, not after.
+number of frames is exact and a truncated file is found before hours of work, not after.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from dloral.video.programmes import other_programmes
 from dloral.video.scan import Scan, SizeChange, scan_video
 
 _MOTION_JPEG = {".mjpeg", ".mjpg"}
-"""Pictures one behind another, which begin as one picture does."""
+"""Concatenated pictures, which begin like a single one."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class ClipInfo:
     told, images: 1). ``sample_aspect_ratio``: of the upright picture. ``rotation``: clockwise
     degrees that the reader applies. ``color_*``: code points of ISO/IEC 23091-2, None where the
     source does not say. ``start_time``: when the first frame is shown, in seconds on the source's
-    own clock; ``time_base``: the unit of its timestamps. ``missing``: seconds that the file says
-    it has beyond all that can be read.
+    own clock; ``time_base``: the unit of its timestamps. ``missing``: seconds that the file claims
+    to have beyond what can be read.
 
     ``field_order``: which lines come first, None where frames are whole; ``is_telecined``: film at
     24 frames a second was made into it; ``mastering``: of HDR; ``page_times``: when the pages of a
@@ -168,7 +168,7 @@ def probe(
     isolated: bool = False,
     patience: float = 1,
 ) -> ClipInfo:
-    """What ``path`` is: a video, an image or a folder of frames (``folder_fps`` of them a second).
+    """What ``path`` is: a video, an image or a folder of frames (``folder_fps`` per second).
 
     ``isolated``: it is a stranger's; see :class:`ClipInfo`. ``patience``: of :class:`worker.Task`.
 
@@ -206,7 +206,7 @@ def orientation_of(frame: VideoFrame) -> Orientation:
 
 
 def exact_rate(fps: Fraction | float) -> Fraction:
-    """23.976, 29.97 and the like mean a thousandth less than a whole number."""
+    """The exact rate: 23.976, 29.97 and the like mean a thousandth less than a whole number."""
     rate = fps if isinstance(fps, Fraction) else Fraction(repr(float(fps)))
     television = Fraction(round(rate * Fraction(1001, 1000)) * 1000, 1001)
     return television if rate.denominator > 1 and abs(rate - television) < 0.005 else rate
@@ -351,7 +351,7 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
     failed: av.FFmpegError | None = None
     for packet in container.demux(stream):
         if not packet.size and packet.pts is not None:
-            continue  # "the same again": nothing for the decoder, which takes it for the end
+            continue  # "the same again": not for the decoder, which would take it for the end
         try:
             frames = stream.decode(packet)
         except av.InvalidDataError as error:
@@ -369,7 +369,7 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
 
 
 def _begin_with(scan: Scan, container: InputContainer, frame: VideoFrame) -> None:
-    """Leave out of ``scan`` what lies before ``frame``, the first that can be decoded."""
+    """Drop from ``scan`` what lies before ``frame``, the first that can be decoded."""
     if not scan.timed or frame.pts is None or not forgives_damage(container):
         return
     skipped = frame.pts * Fraction(frame.time_base or 0) - scan.first

@@ -8,11 +8,11 @@ from av.container import InputContainer
 from av.stream import Stream
 
 _LOOKED_AT = 2 << 20
-"""Bytes at the start of a file in which its tables come round many times."""
+"""Bytes at the start of a file, in which its tables are repeated many times."""
 
 _PACKET = 188
 _SIZES = (188, 192, 204)
-"""Bytes from one packet to the next: plain, with a time code (M2TS), with error correction."""
+"""Bytes from one packet to the next: plain, with a timecode (M2TS), with error correction."""
 
 
 def other_programmes(path: Path, container: InputContainer, picture: Stream) -> tuple[int, ...]:
@@ -60,8 +60,8 @@ def _packets(data: bytes) -> list[bytes]:
 
 
 def _section(packet: bytes) -> bytes | None:
-    """The table that begins in this packet, without its checksum; those over one packet's length
-    are not needed, since a programme has few streams."""
+    """The table that begins in this packet, without its checksum; tables longer than one packet are
+    not needed, since a programme has few streams."""
     if not packet[1] & 0x40 or not packet[3] & 0x10:
         return None
     at = 4 + (1 + packet[4] if packet[3] & 0x20 else 0)

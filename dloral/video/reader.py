@@ -44,12 +44,12 @@ from dloral.video.probe import ClipInfo, Orientation, orientation_of, probe
 
 _ANSWER_SECONDS = 60
 _SECONDS_PER_PIXEL = 1e-7
-"""For each pixel of frames that are decoded only to come to the first one that counts."""
+"""For each pixel of frames decoded only to reach the first one that counts."""
 
 
 class _Timed(NamedTuple):
-    """A frame that is not yet turned into floats: its time, its own duration, and how to: (3,H,W),
-    with alpha (4,H,W)."""
+    """A frame not yet converted to floats: its time, its own duration, and how to convert it:
+    (3,H,W), with alpha (4,H,W)."""
 
     time: Fraction
     duration: Fraction
@@ -74,7 +74,7 @@ class Frame(NamedTuple):
 
     @property
     def seen(self) -> Tensor:
-        """``pixels`` as they look on a white page: with transparency, what it hides is white."""
+        """``pixels`` as they look on a white page: what transparency hides is white."""
         return self.pixels if self.alpha is None else over_white(self.pixels, self.alpha)
 
 
@@ -87,10 +87,10 @@ def read_frames(
 ) -> Iterator[Iterator[Frame]]:
     """The frames shown from ``start`` on, for ``duration`` seconds (None: to the end), in order.
 
-    A frame belongs to the reading if ``start <= time < start + duration``. Frames are decoded as
-    they are asked for: two at a time are held, however long the clip is. Frames of another size
-    than the first are scaled to it. Raises InputError, in one line that names the time, at a frame
-    that cannot be decoded; broadcasts and raw streams go on behind it, and ``on_note`` is told.
+    A frame is included if ``start <= time < start + duration``. Frames are decoded on demand: two
+    at a time are held, however long the clip is. Frames whose size differs from the first are
+    scaled to it. Raises InputError, in one line that names the time, at a frame that cannot be
+    decoded; broadcasts and raw streams continue after it, and ``on_note`` is told.
     """
     clip = source if isinstance(source, ClipInfo) else probe(source)
     if clip.isolated:
@@ -119,7 +119,7 @@ def read_isolated(
     start: Fraction | float,
     on_note: Callable[[str], None] | None,
 ) -> Iterator[Iterator[Frame]]:
-    """What the reader ``name`` gives for ``clip`` and ``arguments``, read by a worker.
+    """What the reader ``name`` yields for ``clip`` and ``arguments``, read by a worker.
 
     ``start``: seconds of the clip that may have to be decoded before the first frame comes.
     """
@@ -160,7 +160,7 @@ def _received(
 
 
 def first_frame(clip: ClipInfo) -> Tensor | None:
-    """The next frame of a pipe, float (3,H,W) in [0, 1], which is still to be read after that."""
+    """The next frame of a pipe, float (3,H,W) in [0, 1], without consuming it."""
     assert clip.stream is not None
     frame = clip.stream.peek()
     return None if frame is None else _upright(frame, clip)[:3]
@@ -169,9 +169,9 @@ def first_frame(clip: ClipInfo) -> Tensor | None:
 def _chosen(
     timed: Iterator[_Timed], clip: ClipInfo, first: Fraction, end: Fraction | None
 ) -> Generator[Frame, None, None]:
-    """The frames of the reading; each waits for its successor, which ends it.
+    """The frames to read; each waits for its successor, which ends it.
 
-    Those of a pipe have a rate that is known, and are given as they come.
+    Those of a pipe have a known rate, and are yielded as they arrive.
     """
     if clip.stream:
         part = takewhile(lambda one: end is None or one.time < end, timed)
@@ -254,14 +254,14 @@ def _video_frames(
             yield frame
             yield from frames
             return
-        frames.close()  # the container's index is wrong: go through the clip from its start
+        frames.close()  # the container's index is wrong: read the clip from its start
     yield from _whole(clip, None, on_note)
 
 
 def _whole(
     clip: ClipInfo, seek_to: Fraction | None, on_note: Callable[[str], None]
 ) -> Generator[_Timed, None, None]:
-    """Decoded frames, without combs where the clip says so."""
+    """Decoded frames, deinterlaced if the clip says so."""
     decoded = clip.stream.frames() if clip.stream else _decoded(clip, seek_to, on_note)
     with closing(decoded):
         frames: Iterator[ShownFrame] = decoded
@@ -289,7 +289,7 @@ def _decoded(
         shown: VideoFrame | None = None
         for packet in clip.clock.demux(container, stream):
             if not packet.size and packet.pts is not None:
-                # Nothing for the decoder, which takes it for the end.
+                # Not for the decoder, which would take it for the end.
                 if shown is not None and repeats_frames(stream):
                     time = _time_of(clip, packet.pts, shown, time)
                     yield ShownFrame(shown, time, Fraction(0))
@@ -307,7 +307,7 @@ def _decoded(
 
 
 class _Decoder:
-    """Decodes packets; ``lost``: how many could not be, where that is to be expected."""
+    """Decodes packets; ``lost``: how many could not be decoded, where that is to be expected."""
 
     def __init__(self, clip: ClipInfo, stream: VideoStream, forgives: bool) -> None:
         self._clip, self._forgives = clip, forgives
@@ -315,7 +315,7 @@ class _Decoder:
         self.lost = 0
 
     def decode(self, packet: Packet, time: Fraction | None) -> list[VideoFrame]:
-        """``time``: when the frame before is shown."""
+        """``time``: when the previous frame is shown."""
         try:
             return self._decode(packet)
         except av.FFmpegError as error:
@@ -362,8 +362,8 @@ def _upright(frame: VideoFrame, clip: ClipInfo) -> Tensor:
 
 
 def floats_of(pixels: Tensor, clip: ClipInfo) -> Tensor:
-    """What a frame of a clip read ``as_codes`` is without that, float32 (3,H,W); frames that came
-    as floats as they are. InputError where a worker gave what are no codes of this clip."""
+    """A frame of a clip read ``as_codes``, as float32 (3,H,W); frames that are floats already are
+    unchanged. InputError if a worker sent codes that are not of this clip."""
     if not codes.is_coded(pixels):
         return pixels
     try:

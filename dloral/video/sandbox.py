@@ -1,9 +1,9 @@
 """What a process that decodes a stranger's file may do: little, and for a short time.
 
-Limits of memory, processor time, open files and written bytes are the system's own (``setrlimit``).
-Sockets, other programs and other processes are refused by a seccomp filter, which needs no rights
-and works inside containers; where the kernel has none, an empty network namespace is tried. Linux
-only. Sources: seccomp(2), linux/filter.h, prctl(2).
+Memory, processor time, open files and written bytes are limited by the system (``setrlimit``).
+Sockets, other programs and other processes are blocked by a seccomp filter, which needs no
+privileges and works inside containers; if the kernel lacks it, an empty network namespace is tried.
+Linux only. Sources: seccomp(2), linux/filter.h, prctl(2).
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ _CALLS = {
         *(129, 117, 270, 271, 40, 97, 268, 219, 280, 241, 282),
     ),
 }
-"""Machine -> its number for seccomp, then the system calls that are refused there."""
+"""Machine -> its number for seccomp, then the system calls refused there."""
 
 
 def confine(memory: int, files: int, may_write: bool) -> str:
-    """Confine this process for good; what keeps it from the network.
+    """Confine this process for good; returns what keeps it from the network.
 
     ``memory``: bytes of address space beyond what it has now. ``files``: open at once. Without
-    ``may_write`` no file can grow. It dies with its parent.
+    ``may_write`` no file can grow. The process dies with its parent.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
@@ -66,7 +66,7 @@ def confine(memory: int, files: int, may_write: bool) -> str:
 
 
 def allow_seconds(seconds: float) -> None:
-    """From now on so much processor time, of all threads together; then the process is killed."""
+    """Allow this much more processor time, all threads together; then the process is killed."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     most = int(used.ru_utime + used.ru_stime + seconds) + 1
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
@@ -75,7 +75,7 @@ def allow_seconds(seconds: float) -> None:
 
 def address_space() -> int:
     """Bytes that this process has mapped."""
-    with open("/proc/self/statm") as file:  # noqa: PTH123  # on the way into a sandbox: no detours
+    with open("/proc/self/statm") as file:  # noqa: PTH123  # entering a sandbox: no detours
         return int(file.read().split()[0]) * resource.getpagesize()
 
 
@@ -87,14 +87,14 @@ def _limit(kind: int, value: int) -> None:
 
 
 def _filter_calls(libc: ctypes.CDLL) -> bool:
-    """Whether the kernel took the filter."""
+    """Whether the kernel accepted the filter."""
     known = _CALLS.get(platform.machine())
     if known is None:
         return False
     architecture, *refused = known
     refused += _SHARED
     program = [(_LOAD, 0, 0, _ARCHITECTURE)]
-    # jumps say how many instructions are passed over; the last two are "allow" and "refuse"
+    # jumps give the number of instructions to skip; the last two are "allow" and "refuse"
     left = len(refused) + 2
     program.append((_IF_EQUAL, 0, left + 1, architecture))
     program.append((_LOAD, 0, 0, _NUMBER))

@@ -1,6 +1,6 @@
-"""A first walk through a video's packets, without decoding: its frames, its clock, its changes.
+"""A first pass through a video's packets, without decoding: its frames, its clock, its changes.
 
-A gigabyte takes about a second, so that what would end a job after hours is known before it.
+A gigabyte takes about a second, so what would end a job after hours is known before it starts.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from dloral.video.media import (
 )
 
 _MOST_CHANGES = 100
-"""Key frames that are decoded to see whether their size is another."""
+"""Key frames that are decoded to see whether their size differs."""
 
 _HIDDEN_BEFORE_0 = {"mov", "matroska"}
-"""Containers that give what is not to be heard, an encoder's run-up, a time below 0."""
+"""Containers that give an encoder's run-up, which is not to be heard, a time below 0."""
 
 
 _PROMISES_LENGTH = {"matroska"}
-"""Containers that say how long they are, and are read to wherever they break."""
+"""Containers that say how long they are, and are read up to wherever they break."""
 
 
 class SizeChange(NamedTuple):
-    """From ``time`` (seconds from the first frame) on, frames are stored in another size or
-    another shape of pixels; ``width`` and ``height`` as stored."""
+    """From ``time`` (seconds from the first frame) on, frames are stored with another size or
+    pixel shape; ``width`` and ``height`` as stored."""
 
     time: Fraction
     width: int
@@ -55,8 +55,8 @@ class Scan:
     ``first``, ``last``: when the first and the last frame are shown; ``end``: until when (the
     same as ``last`` where that is not said). ``timed``: whether there are times at all.
     ``sound_first``: when the first sound is heard. ``changing_sound``: streams, by index, whose
-    rate or channels change. ``changes``: of the picture. ``missing``: seconds that the file says it
-    has and that nothing is read of, where it says so.
+    rate or channels change. ``changes``: of the picture. ``missing``: seconds that the file claims
+    to have but that cannot be read, if it says so.
     """
 
     num_frames: int = 0
@@ -86,7 +86,7 @@ class _Span:
 
 
 def scan_video(path: Path) -> Scan:
-    """Walk through all packets of ``path``; raises InputError where they cannot be read."""
+    """Go through all packets of ``path``; raises InputError if they cannot be read."""
     with open_media(path) as container:
         stream = picture_stream(container, path)
         finder = ClockFinder(container, stream)
@@ -127,7 +127,7 @@ def scan_video(path: Path) -> Scan:
 
 
 def _walked(container: InputContainer, picture: Stream, finder: ClockFinder) -> Iterator[Packet]:
-    """Packets with content of every stream whose times are of use."""
+    """Non-empty packets of every stream whose times are of use."""
     kinds = ("video", "audio", "subtitle") if finder.watches else ("audio",)
     wanted = [
         stream
@@ -175,14 +175,14 @@ def _place(scan: Scan, spans: dict[int, _Span], shifts: list[Fraction], unit: Fr
 
 
 class _Sound:
-    """Begin and changes of one sound stream."""
+    """The start and changes of one sound stream."""
 
     def __init__(self, stream: Stream) -> None:
         self._codec = stream.codec_context.codec.canonical_name if stream.codec_context else ""
         self._unit = Fraction(stream.time_base or 1)
         self._first: tuple[int, int] | None = None  # epoch, ticks
         self._header: object = None
-        self._others = 0  # packets in a row that say something else
+        self._others = 0  # consecutive packets that say something else
         self.changes = False
 
     def add(self, packet: Packet, epoch: int) -> None:
@@ -196,7 +196,7 @@ class _Sound:
         if self._header is None:
             self._header = header
         self._others = self._others + 1 if header != self._header else 0
-        self.changes = self._others > 1  # one alone is a damaged packet
+        self.changes = self._others > 1  # a single one is a damaged packet
 
     def begin(self, container: InputContainer, finder: ClockFinder) -> Fraction | None:
         if self._first is None:
@@ -208,7 +208,7 @@ class _Sound:
 
 
 class _Sizes:
-    """Looks for key frames of another size than the first one's."""
+    """Looks for key frames whose size differs from the first one's."""
 
     def __init__(self, stream: VideoStream) -> None:
         self._stream = stream

@@ -1,8 +1,8 @@
-"""Reading from a frame's number on, without decoding all that comes before it.
+"""Reading from a given frame number on, without decoding everything before it.
 
-Which frame is when is known from the packets' time stamps, which are read without decoding. The
-reader then begins at the last key frame before that time. Where the frame that it comes to has
-another time than the packets said, the clip is read from its start and counted instead.
+When each frame is shown is known from the packets' timestamps, which are read without decoding. The
+reader then begins at the last key frame before that time. If the frame it arrives at has another
+time than the packets said, the clip is read from its start and its frames counted instead.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def frame_times(clip: ClipInfo) -> Sequence[Fraction] | None:
         return None
     if clip.kind == "pages":
         return clip.page_times
-    if clip.deinterlace == FILM:  # which frames are left is known when they are decoded
+    if clip.deinterlace == FILM:  # which frames remain is known only once they are decoded
         return None
     if clip.kind != "video":
         return [index / clip.fps for index in range(clip.num_frames or 0)]
@@ -48,11 +48,11 @@ def frame_times(clip: ClipInfo) -> Sequence[Fraction] | None:
 def _ticks_of(
     path: Path, version: tuple[int, int] | None
 ) -> tuple[array[int], Fraction | None] | None:
-    """When the frames of a file are shown, sorted, and their unit in seconds; None where nobody can
-    jump in it.
+    """When the frames of a file are shown, sorted, and their unit in seconds; None if it cannot be
+    seeked.
 
-    All of the file is read for that, and a worker goes to the start of a span hundreds of times in
-    a film, so the last file's are kept. ``version``: what tells it from one written anew.
+    That takes reading the whole file, and a worker seeks to the start of a span hundreds of times
+    in a film, so the last file's are kept. ``version``: distinguishes it from a rewritten one.
     """
     with open_media(path) as container:
         stream = picture_stream(container, path)
@@ -66,7 +66,7 @@ def _ticks_of(
 
 
 class _FieldTimes(Sequence[Fraction]):
-    """Twice as many times: of both fields of each frame."""
+    """Twice as many times: those of both fields of each frame."""
 
     def __init__(self, frames: Sequence[Fraction], duration: Fraction | None) -> None:
         self._frames, self._duration = frames, duration
@@ -107,7 +107,7 @@ def read_frames_from(
 ) -> Iterator[Iterator[Frame]]:
     """:func:`read_frames` of the same part, without its first ``number`` frames.
 
-    The frames are the same as there, but ``index`` counts from 0 here. Nothing comes where the
+    The frames are the same as there, but ``index`` counts from 0 here. Nothing is yielded if the
     part has no more than ``number`` frames.
     """
     if clip.isolated:
@@ -132,7 +132,7 @@ def read_frames_from(
 def count_frames(
     clip: ClipInfo, start: Fraction | float = 0, duration: Fraction | float | None = None
 ) -> int | None:
-    """How many frames the part has, by its packets; None where they do not tell."""
+    """How many frames the part has, by its packets; None if they do not tell."""
     if clip.isolated:
         own = replace(clip, path=clip.path.absolute(), isolated=False)
         memory, wait = worker.memory_to_probe(clip.path), worker.seconds_to_probe(clip.path)

@@ -1,8 +1,8 @@
-"""Frames in memory that two processes have: a few places, each filled and copied in turn.
+"""Frames in memory shared by two processes: a few places, each filled and copied in turn.
 
-The memory has no name and belongs to nobody's folder, so it goes with the last process that has it,
-however that ends, and a container's small ``/dev/shm`` does not matter. Its size is sealed: the
-other process cannot shrink it under the hands of this one.
+The memory is anonymous and in no folder, so it goes with the last process that has it, however that
+ends, and a container's small ``/dev/shm`` does not matter. Its size is sealed: the other process
+cannot shrink it while this one uses it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Slots:
         self._memory = mmap.mmap(self.file, size)
 
     def put(self, slot: int, frame: Tensor) -> tuple[int, ...]:
-        """Copy a frame into a place; its shape, which :meth:`take` is to be given."""
+        """Copy a frame into a place; returns its shape, to be passed to :meth:`take`."""
         self._view(slot, frame.shape).copy_(frame)
         return tuple(frame.shape)
 
@@ -53,7 +53,7 @@ class Slots:
 
 
 def _sealed(size: int) -> int:
-    """Nameless memory of so many bytes that keeps its size, as a descriptor. Linux alone has it."""
+    """Anonymous memory of ``size`` bytes, sealed at that size, as a descriptor. Linux only."""
     import fcntl
 
     file = os.memfd_create("dloral-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

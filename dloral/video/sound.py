@@ -1,4 +1,4 @@
-"""Sound that is decoded, cut to the sample, and encoded again."""
+"""Sound that is decoded, cut to the sample, and re-encoded."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _MOST_SILENCE = 2_000_000_000
 file of a few kilobytes can name times that are weeks apart."""
 
 _SAME_SPEAKERS = {"5.1(side)": "5.1", "5.0(side)": "5.0", "quad(side)": "quad"}
-"""Layouts that differ in a name only, to those that every player knows."""
+"""Layouts that differ only in name -> those that every player knows."""
 
 _BY_COUNT = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 _FALLBACKS = {"2.1": "3.0", "4.0": "quad"}
 """What an encoder without these layouts can hold without losing a channel."""
 
 _UNNAMED = {("aac", "6.1")}
-"""Read back, such sound is seven channels of no name; 7.1 has room for them all."""
+"""Read back, such sound is seven unnamed channels; 7.1 has room for them all."""
 
 
 class SoundFormat(NamedTuple):
@@ -66,7 +66,7 @@ def new_sound(stream: AudioStream, library: str) -> SoundFormat:
 
 
 class NewSound:
-    """A track of new sound for a source's, in :func:`new_sound`'s format."""
+    """A track of re-encoded sound, in :func:`new_sound`'s format."""
 
     def __init__(self, stream: AudioStream, output: OutputContainer, library: str) -> None:
         self._source = stream
@@ -117,7 +117,7 @@ class NewSound:
             yield from self._resampler.resample(frame)
         except (av.FFmpegError, ValueError):
             self.lost += 1
-            self._input = None  # whatever it holds is not to be trusted
+            self._input = None  # whatever it holds cannot be trusted
             self._resampler = None
 
     def _flushed(self) -> Iterator[AudioFrame]:
@@ -158,7 +158,7 @@ class NewSound:
         yield from self._put(samples, at)
 
     def _most_silence(self, cut: Cut) -> int:
-        """Samples that may be made in all: what the picture lasts, and a little."""
+        """Samples that may be made in all: the picture's length and a little more."""
         most = _MOST_SILENCE // self._stream.codec_context.channels
         if (span := cut.span) is None:
             return most
@@ -178,7 +178,7 @@ class NewSound:
 
 
 def _layout(library: str, context: AudioCodecContext, rate: int) -> str:
-    """The source's channels where the encoder has them, else the most that it has."""
+    """The source's channels if the encoder has them, else the most that it has."""
     own = _SAME_SPEAKERS.get(context.layout.name, context.layout.name)
     count = context.channels
     if (library, own) in _UNNAMED:

@@ -1,6 +1,6 @@
-"""Where a result is written: checked before any work, and put in its place whole at the very end.
+"""Where a result is written: checked before any work, and moved into place whole at the very end.
 
-No target is ever a file that is read; what killed runs left beside a target is removed.
+No target is ever a file being read; what killed runs left beside a target is removed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def checked_target(target: str | Path, source: ClipInfo, overwrite: bool) -> tup
     path = Path(text)
     try:
         exists_as_folder = path.is_dir()
-    except OSError as error:  # a folder above it may not be entered
+    except OSError as error:  # a folder above it cannot be entered
         raise output_error(path, error) from error
     is_folder = exists_as_folder or text.endswith(("/", os.sep)) or not path.suffix
     suffix = "" if is_folder else path.suffix.lower()
@@ -95,11 +95,11 @@ def _check_existing(path: Path, source: ClipInfo, overwrite: bool, is_folder: bo
 
 
 def _check_spares_the_source(path: Path, source: ClipInfo, is_folder: bool) -> None:
-    """OptionError if the target, or a file of a target folder, is a file that is read."""
+    """OptionError if the target, or a file in a target folder, is a file being read."""
     read = frame_files(source.path) if source.kind == "folder" else [source.path]
     files = {_identity(file) for file in read}
     for file in path.iterdir() if is_folder and path.is_dir() else [path]:
-        # what is gone or leads nowhere is not read either
+        # a missing file or broken link is not being read either
         with contextlib.suppress(FileNotFoundError):
             if _identity(file) in files:
                 raise OptionError(
@@ -115,19 +115,19 @@ def _identity(file: Path) -> tuple[int, int]:
 def _is_our_frame(file: Path) -> bool:
     try:
         return bool(FRAME_NAME.match(file.name)) and file.is_file() and is_marked(file)
-    except InputError:  # empty, or not to be read
+    except InputError:  # empty or unreadable
         return False
 
 
 def _is_our_part(folder: Path) -> bool:
-    """Whether this is what a job that was killed left in its target folder."""
+    """Whether this is what a killed job left in its target folder."""
     if not _PART_NAME.match(folder.name) or folder.is_symlink() or not folder.is_dir():
         return False
     return all(FRAME_NAME.match(file.name) for file in folder.iterdir())
 
 
 def check_output_size(path: Path, width: int, height: int) -> None:
-    """OptionError where no encoder takes frames so large, or so small."""
+    """OptionError if no encoder takes frames this large, or this small."""
     too_large = max(width, height) > MAX_SIDE or width * height > MAX_OUTPUT_PIXELS
     if width < 1 or height < 1 or too_large:
         raise OptionError(
@@ -139,7 +139,7 @@ def check_output_size(path: Path, width: int, height: int) -> None:
 
 
 def output_error(path: Path, error: BaseException, kept: Path | None = None) -> OutputError:
-    """``kept``: where the finished result is, if only putting it in its place failed."""
+    """``kept``: where the finished result is, if only moving it into place failed."""
     where = "; the result is in {kept}" if kept else ""
     told = reason(error)
     if isinstance(error, av.error.ExternalError):  # encoders say no more
@@ -150,12 +150,12 @@ def output_error(path: Path, error: BaseException, kept: Path | None = None) -> 
 
 
 def left_notes(part: Part) -> list[str]:
-    """What could not be removed of a killed job, a line each."""
+    """What a killed job left and could not be removed, a line each."""
     return [f"{name} is left of a job that was killed; it cannot be removed" for name in part.left]
 
 
 def frame_names(source: ClipInfo, keep: bool, start: Fraction | float) -> Iterator[str]:
-    """Names of a folder's frames: as the source's where those go with it, else numbers."""
+    """Names of a folder's frames: the source's if they fit, else numbers."""
     files = frame_files(source.path) if source.kind == "folder" and keep else []
     names = [f"{file.stem}.png" for file in files]
     if names and len({name.lower() for name in names}) == len(names):
@@ -168,7 +168,7 @@ def frame_names(source: ClipInfo, keep: bool, start: Fraction | float) -> Iterat
 
 @contextmanager
 def beside(path: Path, suffix: str) -> Iterator[Part]:
-    """A new file next to ``path`` that takes its place in the end, or goes without a trace."""
+    """A new file next to ``path`` that replaces it in the end, or disappears without trace."""
     try:
         made = Part(path, path.absolute().parent, suffix)
     except OSError as error:
@@ -189,9 +189,9 @@ def beside(path: Path, suffix: str) -> Iterator[Part]:
 
 
 def move_in(part: Path, path: Path) -> None:
-    """Move the finished frames of ``part`` to ``path`` around it, in exchange for its old frames.
+    """Move the finished frames of ``part`` into ``path``, which holds it, replacing its old frames.
 
-    Where one cannot be moved, all go back to where they were. OSError for that.
+    If one cannot be moved, all go back to where they were, and OSError is raised.
     """
     old = part.with_suffix(".old")
     moved: list[tuple[Path, Path]] = []

@@ -1,9 +1,8 @@
-"""Everything of the source but its picture, carried over beside the restored one.
+"""Everything in the source except its picture, carried over alongside the restored one.
 
-What goes over, and how, is :mod:`dloral.video.carried`'s decision. Packets are
-read from the source in step with the picture, so that no more of them is held than the encoder's
-own delay. Nothing here ends a job: what is damaged or cannot be
-held is left out, and ``notes`` say so.
+What is carried over, and how, is decided by :mod:`dloral.video.carried`. Packets are read from the
+source in step with the picture, so that no more are held than the encoder's own delay requires.
+Nothing here ends a job: what is damaged or cannot be held is left out, and ``notes`` say so.
 """
 
 from __future__ import annotations
@@ -39,15 +38,15 @@ from dloral.video.sound import NewSound
 from dloral.video.subtitles import NewSubtitles
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EPIPE, errno.EFBIG, errno.EROFS}
-"""Errors of the disk, which end a job; all others of the muxer are a packet's own."""
+"""Disk errors, which end a job; all other muxer errors concern a single packet."""
 
 
 class Tracks:
     """All streams of ``clip`` in their order, added to ``output``. Use it in a ``with`` block.
 
-    ``audio``: auto copies sound where possible, copy does so or refuses, aac encodes all of it
-    anew, none leaves it out. ``add_picture`` is called where the restored picture's stream has
-    its place, and returns it.
+    ``audio``: auto copies sound where possible, copy does so or refuses, aac re-encodes all of it,
+    none leaves it out. ``add_picture`` is called when it is the restored picture's turn among the
+    streams, and returns its stream.
     """
 
     def __init__(
@@ -117,7 +116,7 @@ class Tracks:
         self._stack.close()
 
     def begin(self, origin: Fraction, end: Fraction | None, lead_in: Fraction) -> None:
-        """Say which part is written: ``origin``, ``end`` in seconds from the first frame, which is
+        """Set which part is written: ``origin``, ``end`` in seconds from the first frame, which is
         shown ``lead_in`` seconds after the result begins."""
         clip = self._clip
         start = clip.start_time
@@ -154,8 +153,8 @@ class Tracks:
                 self._mux(self._tracks[packet.stream_index].take(packet, cut))
 
     def finish(self, seconds: Fraction, is_short: bool = False) -> None:
-        """Write the rest. A part that was cut out ends no sooner than its last frame does,
-        at ``seconds`` of the result; ``is_short``: nothing comes after that frame."""
+        """Write the rest. A part that was cut out ends no sooner than its last frame, at
+        ``seconds`` of the result; ``is_short``: nothing follows that frame."""
         cut = self._cut
         assert cut is not None, "begin() comes first"
         if is_short:

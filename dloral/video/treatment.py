@@ -1,7 +1,7 @@
-"""What is done with a source on its way: deinterlacing, HDR, transparency, and how it is said.
+"""How a source is treated: deinterlacing, HDR, transparency, and how that is reported.
 
 :func:`treated` decides, from what the source is, what is asked for and what the target holds;
-:func:`treatment_notes` says so, before the work as well as after it.
+:func:`treatment_notes` reports it, before the work as well as after it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LARGEST_SCALE, _SMALLEST_SCALE = 4.0, 1.0
 
 
 def target_suffix(target: str | Path) -> str:
-    """The suffix by which a target is written; empty for a folder of frames, PIPED for a pipe."""
+    """The suffix that decides a target's format; empty for a folder of frames, PIPED for a pipe."""
     if is_pipe(target):
         return PIPED
     path = Path(target)
@@ -42,7 +42,7 @@ def target_suffix(target: str | Path) -> str:
 def treated(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> ClipInfo:
     """The clip with all that the reader is to do; ``suffix``: of the target, empty for a folder.
 
-    Raises OptionError where a choice does not go with the clip.
+    Raises OptionError if a choice does not suit the clip.
     """
     method = options.deinterlace
     if method == AUTO:
@@ -80,7 +80,7 @@ def chosen_depth(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> int:
 
 
 def treatment_notes(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> list[str]:
-    """One line for each thing that is done with a treated clip, or that its target cannot hold."""
+    """One line for each thing done to a treated clip, or that its target cannot hold."""
     notes = []
     depth = chosen_depth(clip, options, suffix)
     if clip.deinterlace != OFF:
@@ -113,15 +113,15 @@ def treatment_notes(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> lis
 
 
 def left_out_notes(clip: ClipInfo, suffix: str) -> list[str]:
-    """What can be told before a run of frames that will be left out; their writer counts them, and
-    says it of the result."""
+    """What can be said before a run about frames that will be left out; their writer counts them
+    and reports it for the result."""
     if suffix != ".gif" or clip.kind != "video" or clip.fps <= MOST_OF_GIF:
         return []
     return [f"a GIF shows no more than {MOST_OF_GIF} frames a second: some are left out"]
 
 
 def _picture_notes(clip: ClipInfo, suffix: str) -> list[str]:
-    """What a target that is no video does not hold of times, colours and the shape of pixels."""
+    """What a non-video target does not hold of times, colours and pixel shape."""
     notes = []
     if suffix == ".gif":
         notes.append("a GIF has 256 colours a frame")
@@ -143,8 +143,8 @@ def _of_film(clip: ClipInfo) -> str:
 def target_size(clip: ClipInfo, options: UpscaleOptions) -> tuple[int, int]:
     """Height and width of the result in pixels, by ``scale`` or by the target size asked for.
 
-    A side that is asked for is met to the pixel, and the other is even. InputError where the clip
-    would become smaller, or more than four times as large.
+    A requested side is met to the pixel, and the other is even. InputError if the clip would
+    become smaller, or more than four times as large.
     """
     height, width = clip.height, clip.width
     if options.height is not None:
@@ -200,7 +200,7 @@ def _holds_hdr(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> bool:
 
 
 def _holds_profile(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> bool:
-    """A file of its own that says its colours. Those of more bits are only read as they are."""
+    """A single file that says its colours. Those of more bits are only read as they are."""
     if suffix in (".png", ".apng", ".jpg", ".jpeg", ".webp"):
         return True
     return suffix in DEEP and suffix != ".exr" and clip.bit_depth == 8 and options.bit_depth != 10

@@ -1,7 +1,7 @@
-"""VP9 with transparency: a packet of the picture with that of its alpha beside it.
+"""VP9 with transparency: a packet of the picture with its alpha packet as side data.
 
-PyAV gives out side data but makes none. So such a packet is read from a Matroska file of one frame,
-whose block has the alpha as an addition (Matroska, RFC 9559: BlockAdditions).
+PyAV can read side data but not create it. So such a packet is read from a one-frame Matroska file,
+whose block carries the alpha as an addition (Matroska, RFC 9559: BlockAdditions).
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Strangers' files are read and written in a process of their own, with limits.
 
-A decoder that crashes, hangs or takes all memory is one line here, and the page lives. Which clips
-are treated so is a fact of the clip: ``probe(path, isolated=True)`` gives a
+A decoder that crashes, hangs or exhausts memory becomes a one-line error here, and the page
+survives. Isolation is a property of the clip: ``probe(path, isolated=True)`` gives a
 :class:`~dloral.video.probe.ClipInfo` whose frames are read, and whose results are written, by
 workers. Each file gets a new one, forked within milliseconds from a process that has imported the
-readers (:mod:`dloral.video.worker_process`). What a worker may do is in
-:mod:`dloral.video.sandbox`; frames come over shared memory (:mod:`dloral.video.sharing`). What a
-worker says is not trusted: only values of a few kinds are taken from it.
+readers (:mod:`dloral.video.worker_process`). What a worker may do is defined in
+:mod:`dloral.video.sandbox`; frames pass through shared memory (:mod:`dloral.video.sharing`). What a
+worker says is not trusted: only values of a few kinds are accepted from it.
 
 Linux only. Elsewhere files are read in this process.
 """
@@ -51,13 +51,13 @@ START_SECONDS = 120
 
 END_SECONDS = 5
 LOOK_SECONDS = 0.2
-"""How often somebody who waits looks whether they are still wanted."""
+"""How often a waiting caller checks whether it has been stopped."""
 
 _BASE_MEMORY = 500_000_000
 _THREAD_MEMORY = 80_000_000  # of the address space: its stack, its part of the heap
 
 _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "OMP_NUM_THREADS", "LD_LIBRARY_PATH")
-"""Of the environment; tokens and passwords are none of a decoder's business."""
+"""Environment variables to pass on; tokens and passwords are none of a decoder's business."""
 
 _VALUES = {
     ("fractions", "Fraction"),
@@ -69,7 +69,7 @@ _VALUES = {
     ("dloral.video.probe", "ClipInfo"),
     ("dloral.video.scan", "SizeChange"),
 }
-"""The classes whose values are taken from a worker, besides numbers, texts, lists and the like."""
+"""Classes whose values are accepted from a worker, besides numbers, strings, lists and the like."""
 
 _log = logging.getLogger(__name__)
 _stopped: ContextVar[Callable[[], bool] | None] = ContextVar("stopped", default=None)
@@ -77,9 +77,9 @@ _stopped: ContextVar[Callable[[], bool] | None] = ContextVar("stopped", default=
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker does, once. ``memory``: bytes beyond the program itself; ``seconds``: of the
-    processor for each answer, and, times ``patience``, of the clock; ``frame_bytes``: of the
-    largest frame, 0 where none come; ``path``: of the file, for messages."""
+    """What a worker does, once. ``memory``: bytes beyond the program itself; ``seconds``: of
+    processor time for each answer, and, times ``patience``, of wall-clock time; ``frame_bytes``: of
+    the largest frame, 0 if there are none; ``path``: of the file, for messages."""
 
     name: str
     path: Path
@@ -94,9 +94,8 @@ class Task:
 
 @contextmanager
 def stopped_by(is_stopped: Callable[[], bool]) -> Iterator[None]:
-    """Whoever waits for a worker or a pipe in this block gets CancelledError soon after
-    ``is_stopped`` says so, or that of a block around this one; a worker is ended, whatever it is
-    at."""
+    """Waiting for a worker or a pipe in this block raises CancelledError soon after ``is_stopped``
+    says so, or that of an enclosing block does; a worker is ended, whatever it is doing."""
     outer = _stopped.get()
     before = _stopped.set(is_stopped if outer is None else lambda: is_stopped() or outer())
     try:
@@ -106,20 +105,20 @@ def stopped_by(is_stopped: Callable[[], bool]) -> Iterator[None]:
 
 
 def check_stopped() -> None:
-    """Raise CancelledError where :func:`stopped_by` says so."""
+    """Raise CancelledError if :func:`stopped_by` says so."""
     stopped = _stopped.get()
     if stopped is not None and stopped():
         raise CancelledError("Stopped.")
 
 
 def warm_up() -> None:
-    """Start what workers are forked from, so that the first file need not wait for it."""
+    """Start the process that workers are forked from, so that the first file need not wait."""
     if IS_POSSIBLE:
         _nursery.start()
 
 
 def call(task: Task) -> Any:
-    """What the task gives. A DLoRALError in one line for whatever goes wrong."""
+    """The task's result. Whatever goes wrong is a DLoRALError in one line."""
     with contextlib.closing(Worker(task)) as worker:
         _, value = worker.expect(VALUE)
         return value
@@ -139,7 +138,7 @@ class _Nursery:
                 self._start()
 
     def fork(self, files: list[int]) -> None:
-        """A new worker, which is given the open files."""
+        """Fork a new worker, which receives the open files."""
         for is_last in (False, True):
             self.start()
             try:
@@ -177,7 +176,7 @@ _nursery = _Nursery()
 
 
 class Worker:
-    """One task under way. To be closed, which ends the process if it has not ended by itself."""
+    """One task under way. Must be closed, which ends the process if it has not ended by itself."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -190,7 +189,7 @@ class Worker:
             try:
                 _nursery.fork(files)
                 _, number = self.expect(HERE, seconds=START_SECONDS * task.patience)
-                # It waits for its task, so the number is still its own.
+                # It is waiting for its task, so the PID is still its own.
                 self._process = os.pidfd_open(number)
                 self.send(task)
             except BaseException:
@@ -198,7 +197,7 @@ class Worker:
                 raise
 
     def send(self, message: Any) -> None:
-        """To the worker; its last words are raised where it has ended."""
+        """Send to the worker; if it has ended, its last words are raised."""
         try:
             self._connection.send(message)
         except OSError:
@@ -206,11 +205,11 @@ class Worker:
 
     @property
     def has_spoken(self) -> bool:
-        """Whether an answer is there already."""
+        """Whether an answer is already waiting."""
         return self._connection.poll()
 
     def expect(self, *kinds: str, seconds: float | None = None) -> tuple[Any, ...]:
-        """The next answer, of one of ``kinds``; what else the worker says is raised."""
+        """The next answer, of one of ``kinds``; anything else the worker says is raised."""
         usual = self._task.seconds * self._task.patience
         answer = self._receive(usual if seconds is None else seconds)
         kind = answer[0] if isinstance(answer, tuple) and answer else None
@@ -233,11 +232,11 @@ class Worker:
             self.slots = None
 
     def kill(self) -> None:
-        """End it, whatever it is at."""
+        """End it, whatever it is doing."""
         if self._process is not None:
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(self._process, signal.SIGKILL)
-                select.select([self._process], [], [], END_SECONDS)  # it is readable at its end
+                select.select([self._process], [], [], END_SECONDS)  # readable once it has ended
             os.close(self._process)
             self._process = None
 
@@ -283,7 +282,7 @@ class Worker:
 
 
 class _Values(pickle.Unpickler):
-    """Takes what a worker says without letting it choose what is run here."""
+    """Reads what a worker says without letting it choose what code runs here."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _VALUES:
@@ -301,23 +300,23 @@ def _error_of(answer: tuple[Any, ...], path: Path) -> DLoRALError:
 
 
 def memory_to_probe(path: Path) -> int:
-    """Bytes that finding out what a file is may take: a small file, less."""
+    """Bytes that probing a file may take: less for a small file."""
     size = path.stat().st_size if path.is_file() else 0
     return min(_BASE_MEMORY + 100 * size, 8 * _BASE_MEMORY)
 
 
 def seconds_to_probe(path: Path) -> float:
-    """Of the clock; every packet of a video is looked at."""
+    """Wall-clock seconds; every packet of a video is examined."""
     size = path.stat().st_size if path.is_file() else 0
     return 60 + size / 10e6
 
 
 def memory_to_read(height: int, width: int) -> int:
-    """Bytes that decoding of such frames may take: a decoder keeps up to 16 frames and one for
-    each core, and the newest one becomes floats."""
+    """Bytes that decoding such frames may take: a decoder keeps up to 16 frames plus one per core,
+    and the newest one becomes floats."""
     return _BASE_MEMORY + (os.cpu_count() or 1) * _THREAD_MEMORY + 250 * height * width
 
 
 def memory_to_write(height: int, width: int) -> int:
-    """Bytes that encoding of such frames may take; SVT-AV1 and x265 look far ahead."""
+    """Bytes that encoding such frames may take; SVT-AV1 and x265 look far ahead."""
     return 5 * _BASE_MEMORY + (os.cpu_count() or 1) * _THREAD_MEMORY + 700 * height * width

@@ -1,10 +1,10 @@
 """The other side of :mod:`dloral.video.worker`: a process that imports the readers once and forks
-itself for each file, so that a file gets a clean and confined process within milliseconds.
+itself for each file, so that each gets a clean, confined process within milliseconds.
 
     python -m dloral.video.worker_process SOCKET
 
 ``SOCKET``: an inherited descriptor. Each message on it brings the ends of one file's connection;
-its end is the end of this process. Nothing here is called by the page's own process.
+when it closes, this process ends. Nothing here is called by the page's own process.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class _Abandoned(BaseException):
 
 
 def main() -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that end
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody reaps children that end
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
     with socket.socket(fileno=int(sys.argv[1])) as orders:
@@ -71,7 +71,7 @@ def main() -> None:
             orders.close()
             try:
                 _serve(connection := Connection(files[0]), files[1:])
-                while True:  # unread messages would take ours with them
+                while True:  # unread messages would take ours down with them
                     connection.recv_bytes()
             except (EOFError, ConnectionError, _Abandoned):
                 pass  # the other side is gone
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def _serve(connection: Connection, files: list[int]) -> None:
-    """One task, from its order to its end."""
+    """One task, from request to end."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     connection.send((worker.HERE, os.getpid()))
     task: worker.Task = connection.recv()
@@ -109,7 +109,7 @@ def _serve(connection: Connection, files: list[int]) -> None:
             (worker.ERROR, type(error).__name__, error.problem, error.remedy, error.facts)
         )
     except BaseException as error:
-        # a reader's mistake: what kind, and where in the code, without anything of the file
+        # a bug in a reader: its kind and place in the code, with nothing from the file
         if _is_of_memory(error):
             connection.send((worker.FULL,))
             return
@@ -119,7 +119,7 @@ def _serve(connection: Connection, files: list[int]) -> None:
 
 
 def _allow(task: worker.Task) -> None:
-    """Time for the next answer, on every core."""
+    """Allow time for the next answer, on every core."""
     allow_seconds(task.seconds * (os.cpu_count() or 1))
 
 
@@ -133,7 +133,7 @@ def _is_of_memory(error: BaseException | None) -> bool:
 
 
 def _read(connection: Connection, slots: Slots, task: worker.Task) -> None:
-    """Frames, as many ahead as there are places."""
+    """Send frames, as many ahead as there are places."""
     free = deque(range(slots.count))
 
     def note(text: str) -> None:
@@ -156,7 +156,7 @@ def _read(connection: Connection, slots: Slots, task: worker.Task) -> None:
 
 
 def _write(connection: Connection, slots: Slots, task: worker.Task) -> None:
-    """A result, frame by frame; what is left of its source goes into it here."""
+    """Write a result, frame by frame; the rest of the source is added to it here."""
     named = task.named | {"source": replace(task.named["source"], isolated=False)}
     with open_writer(*task.arguments, **named) as writer:
         connection.send((worker.READY, list(writer.notes)))

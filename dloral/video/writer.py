@@ -1,9 +1,9 @@
 """Restored frames to a video, a picture or a folder of PNG frames: whole, or not at all.
 
-Everything is written beside the target under a name of its own (in the target, where that is a
-folder) and put in the target's place at the very end. On an error or a cancelled job that is
-removed, and whatever stood in the target's place before stays as it was. Only where everything is
-finished and then cannot be put in its place is it kept, and the error says where.
+Everything is written beside the target under a temporary name (inside the target, if that is a
+folder) and moved into place at the very end. On an error or a cancelled job it is removed, and
+whatever was at the target before stays as it was. Only a finished result that cannot be moved into
+place is kept, and the error says where.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Writer(Protocol):
         ...
 
     def cut_short(self) -> None:
-        """No more frames come, though the source has some: sound and subtitles end there too."""
+        """No more frames follow, though the source has some: sound and subtitles end here too."""
         ...
 
 
@@ -105,9 +105,9 @@ def open_writer(
     aac or none. A source that keeps its alpha takes frames of four channels.
 
     An existing folder is filled only if it is empty or holds nothing but frames that this writer
-    once wrote (they carry a mark, and go when the new ones are there); otherwise OutputError.
+    once wrote (they carry a mark, and go once the new ones are in place); otherwise OutputError.
     OptionError for a wrong choice, such as a frame of the source; both raised here, before any
-    work. OutputError in the block when the disk is full and the like.
+    work. OutputError in the block when, for example, the disk is full.
     """
     named = {name: value for name, value in locals().items() if name != "target"}
     if is_pipe(target):
@@ -140,7 +140,7 @@ def open_writer(
 def _open_pipe(
     *, width: int, height: int, source: ClipInfo, codec: str, pipe_format: str, **more: Any
 ) -> contextlib.AbstractContextManager[Writer]:
-    """As :func:`open_writer`, to standard output."""
+    """:func:`open_writer` for standard output."""
     check_output_size(STANDARD_OUTPUT, width, height)
     piped = OutputFormat("", width, height, bit_depth=more["bit_depth"], chroma=more["chroma"])
     encoding = {"codec": codec if codec != "h264" else None}
@@ -173,7 +173,7 @@ def _write_video(
                     yield writer
                     writer.finish()
             except BaseException:
-                # The file is thrown away, so what closing it says does not matter any more.
+                # The file is thrown away, so errors on closing it no longer matter.
                 with contextlib.suppress(av.FFmpegError, OSError):
                     container.close()
                 raise
@@ -183,7 +183,7 @@ def _write_video(
 
 
 class _VideoWriter(FrameWriter):
-    """Writes the picture and lets the other ``tracks`` keep step with it."""
+    """Writes the picture and keeps the other ``tracks`` in step with it."""
 
     tracks: Tracks
 
@@ -221,7 +221,7 @@ class _VideoWriter(FrameWriter):
 
     def add_stream(self) -> VideoStream:
         """The picture's place among the container's streams."""
-        # This one encodes nothing; it is what the container's header is made from.
+        # This encoder encodes nothing; the container's header is made from it.
         encoder = self.chosen.video_encoder
         stream = self._container.add_stream(encoder.library, rate=self._source.fps)
         self._stream = cast(VideoStream, stream)
@@ -236,13 +236,13 @@ class _VideoWriter(FrameWriter):
 
     def _begin(self, origin: Fraction) -> None:
         super()._begin(origin)
-        # Sound that begins before the picture is heard before it, unless a part is cut out.
+        # Sound that begins before the picture is played before it, unless a part is cut out.
         self._lead = 0 if origin else round(self._source.lead_in / self._unit)
         self.tracks.begin(origin, self._last, self._lead * self._unit)
 
     def _put(self, coded: CodedFrame) -> None:
-        # Only where the clock is too coarse do the first frame of a segment and the last one of
-        # the segment before have the same time.
+        # The first frame of a segment has the same time as the last one of the segment before only
+        # if the clock is too coarse.
         dts = max(coded.dts + self._lead, self._last_dts + 1)
         pts = max(coded.pts + self._lead, dts)
         self._last_dts = dts

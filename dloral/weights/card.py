@@ -69,15 +69,15 @@ see also the authors' repository, yjsunnn/DLoRAL.
 
 
 def write_card(folder: Path, name: str = "DIR", precision: str = "") -> None:
-    """``README.md`` of a converted model. ``precision``: what it was rounded to, if it was."""
+    """Write a converted model's ``README.md``. ``precision``: what it was rounded to, if at all."""
     rounded = f", and weights were rounded to {precision}" if precision else ""
     (folder / "README.md").write_text(CARD.format(name=name, precision=rounded), encoding="utf-8")
 
 
 def push(folder: Path, repo: str) -> str:
-    """Upload a model's folder as ``repo``, which is made if it is not there; returns its address.
+    """Upload a model's folder as ``repo``, created if missing; returns its URL.
 
-    Raises :class:`OptionError` for what is not a Hub id, :class:`OutputError` where the Hub
+    Raises :class:`OptionError` for anything but a Hub id, :class:`OutputError` where the Hub
     refuses.
     """
     api = HfApi()

@@ -1,4 +1,4 @@
-"""Reading files that others wrote: pickles without running them, libraries without their noise."""
+"""Reading other people's files: pickles without running them, libraries without their noise."""
 
 import os
 import pickle
@@ -20,9 +20,9 @@ BROKEN = (OSError, ValueError, RuntimeError, SafetensorError)
 
 
 def open_pickle(path: Path, wanted: str) -> Any:
-    """What a pickle of tensors holds, read without running any code of it.
+    """The content of a pickle of tensors, read without running any of its code.
 
-    Tensors stay in the file until they are used. ``wanted`` names the file in the one line of
+    Tensors stay in the file until they are used. ``wanted`` names the file in the one-line
     :class:`WeightsError`.
     """
     if not path.is_file():
@@ -41,7 +41,7 @@ def open_pickle(path: Path, wanted: str) -> Any:
             reason=_refusal(error),
             wanted=wanted,
         ) from error
-    except Exception as error:  # damaged bytes can lead the reader into any error there is
+    except Exception as error:  # damaged bytes can make the reader raise anything
         raise WeightsError(
             "{path} is broken or cut short at {value:,} bytes ({reason})",
             remedy="download it again",
@@ -52,7 +52,7 @@ def open_pickle(path: Path, wanted: str) -> Any:
 
 
 def _is_mappable(path: Path) -> bool:
-    """Whether tensors lie in the file as they are. torch maps compressed ones too, as garbage."""
+    """Whether tensors are stored uncompressed; torch maps compressed ones too, as garbage."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -60,13 +60,13 @@ def _is_mappable(path: Path) -> bool:
 
 
 def _refusal(error: pickle.UnpicklingError) -> str:
-    """Of torch's long text about a refused pickle, what it stumbled over."""
+    """What caused the refusal of a pickle, from torch's long message."""
     _, found, reason = str(error).partition("WeightsUnpickler error: ")
     return reason.splitlines()[0][:120].rstrip(". ") if found and reason else "no known pickle"
 
 
 def make_readable(folder: Path) -> None:
-    """The permissions that any new file would have: safetensors keeps its files to their owner."""
+    """Give files the usual permissions of new ones: safetensors makes its files owner-only."""
     mask = os.umask(0)
     os.umask(mask)
     for path in folder.rglob("*.safetensors"):
@@ -75,11 +75,11 @@ def make_readable(folder: Path) -> None:
 
 @contextmanager
 def quiet_bars() -> Iterator[None]:
-    """No bars of other libraries while a model loads: it takes a second, and ours come after.
+    """Hide other libraries' bars while a model loads: it takes a second, and ours come after.
 
-    Nor their advice on what is missing: :func:`load_pipeline` says that in one line.
+    Their advice on what is missing is hidden too: :func:`load_pipeline` says that in one line.
     """
-    import diffusers  # here, since both take seconds and most of this module does without
+    import diffusers  # here, since both take seconds and most of this module needs neither
     import transformers
 
     libraries = (diffusers.utils.logging, transformers.utils.logging)
@@ -101,7 +101,7 @@ def quiet_bars() -> Iterator[None]:
 
 @contextmanager
 def quiet_hub() -> Iterator[None]:
-    """The Hub's client logs each of its tries; ours is one line when they have all failed."""
+    """Silence the Hub client's log of each try; we report one line when all have failed."""
     verbosity = hub_logging.get_verbosity()
     hub_logging.set_verbosity_error()
     try:
@@ -111,5 +111,5 @@ def quiet_hub() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, for messages of one line."""
+    """The first line of an error's text, for one-line messages."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(". ")

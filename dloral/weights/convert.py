@@ -197,8 +197,8 @@ def _released_unet(checkpoint: Mapping[str, Any], base: Path, name: Path) -> Two
 
 
 def _checked_rank(checkpoint: Mapping[str, Any], adapter: str, name: Path) -> int:
-    """The rank that a release claims for a LoRA; matrices are made of it before they are filled,
-    so one that its tensors do not have could ask for any memory."""
+    """The rank a release claims for a LoRA, checked against its tensors: matrices are allocated by
+    it before they are filled, so a false one could demand any amount of memory."""
     rank = int(checkpoint[f"lora_rank_unet_{adapter}"])
     ranks = {
         len(tensor)
@@ -264,7 +264,7 @@ def _released_retrieval(tensors: Mapping[str, Tensor], name: Path) -> CrossFrame
 
 
 def _fill(module: nn.Module, tensors: Mapping[str, Tensor], name: Path, part: str) -> None:
-    """Load every tensor, or say in one line which is missing, misshapen or too many."""
+    """Load every tensor, or say in one line which is missing, misshapen or unexpected."""
     wanted = module.state_dict()
     where: dict[str, Any] = {"path": name, "part": part}
     for key in wanted:

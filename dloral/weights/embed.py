@@ -1,4 +1,4 @@
-"""Putting a trained model where it is used from: half precision, and figures for its card."""
+"""Installing a trained model where it is used: half precision, and figures for its card."""
 
 import json
 import math
@@ -28,12 +28,12 @@ def embed(
     """Put the pipeline of a finished run (or a pipeline's own folder) into the package, or into
     ``target``, in half precision; other files there stay. Returns the folder.
 
-    ``strengths``: what a dial's 1 is to mean, as shares of C-LoRA and of D-LoRA as they were
-    trained, for what is asked of them and what people like best need not be the same.
-    ``crispness``: with detail at 1, how crisp frames are made at the end; None: the model's own.
+    ``strengths``: what 1 on a dial means, as shares of C-LoRA and D-LoRA as trained, since the
+    training target and what people like best need not be the same.
+    ``crispness``: how crisp frames are made at the end with detail at 1; None: the model's own.
 
     ``card-figures.json`` beside the weights says how many parameters and bytes each part has, and
-    what the run logged of each phase. Raises :class:`InputError` where ``run`` is not finished,
+    what the run logged for each phase. Raises :class:`InputError` where ``run`` is not finished,
     :class:`OptionError` for strengths of 0 or less and for a crispness below 0.
     """
     _check(strengths, crispness)
@@ -60,7 +60,7 @@ def embed(
         if target == EMBEDDED["compact"]:
             drop_code(made)  # the package around it is that code
         for path in made.rglob("*.json"):
-            # diffusers notes where a part was loaded from: a folder of whoever trained it.
+            # diffusers records where a part was loaded from: a folder on the trainer's machine.
             config = json.loads(path.read_text())
             config.pop("_name_or_path", None)
             path.write_text(json.dumps(config, indent=2) + "\n")
@@ -88,7 +88,7 @@ def _check(strengths: tuple[float, float], crispness: float | None) -> None:
 
 @torch.no_grad()
 def _scale(pipe: DLoRALPipeline, adapter: str, strength: float) -> None:
-    """One of the two factors of each change of weights."""
+    """Scale one of the two factors of each weight update."""
     for part in (pipe.unet, pipe.vae):
         for name, weight in adapter_parameters(part, adapter).items():
             if ".lora_B." in name or ".lora_up." in name:

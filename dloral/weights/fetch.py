@@ -1,7 +1,7 @@
-"""Fetching a model: say what comes, download it, convert it once, keep the result.
+"""Fetching a model: announce the download, download, convert once, keep the result.
 
-What is kept lies in ``models_home()``: a folder a model, safetensors only. Downloads lie beside it
-while they last, so that a broken fetch can be resumed, and go when they are converted.
+Results are kept in ``models_home()``: one folder per model, safetensors only. Downloads are kept
+beside it, so that a broken fetch can be resumed, until they are converted.
 """
 
 import sys
@@ -68,7 +68,7 @@ OnFetch = Callable[[FetchProgress], None]
 
 @dataclass(frozen=True)
 class Offer:
-    """A model as a menu shows it. ``download``: bytes, as far as the table knows; 0 if here."""
+    """A model as a menu shows it. ``download``: bytes, as far as the table knows; 0 if present."""
 
     name: str
     text: str
@@ -78,7 +78,7 @@ class Offer:
 
 
 def offers() -> list[Offer]:
-    """The models that can be fetched and run; asks nobody."""
+    """The models that can be fetched and run; makes no network request."""
     shown = []
     for name in (SD21,):
         needed = [name, *MODELS[name].companions]
@@ -104,10 +104,10 @@ def fetch(
     on_progress: OnFetch | None = None,
     on_plan: Callable[[FetchPlan], None] | None = None,
 ) -> Path:
-    """The folder of the model ``name`` in :func:`models_home`, fetched if it is not there.
+    """The folder of the model ``name`` in :func:`models_home`, fetched if missing.
 
-    ``without``: companions to leave out (sd21 comes with its tagger). ``dtype``: what its weights
-    are kept in. ``on_plan`` is called with what will come, first. Raises :class:`WeightsError`
+    ``without``: companions to leave out (sd21 comes with its tagger). ``dtype``: how its weights
+    are stored. ``on_plan`` is called first, with what will be fetched. Raises :class:`WeightsError`
     where no source gives a file or it does not fit, :class:`OutputError` where the disk is full.
     """
     if dtype not in KEPT_DTYPES:
@@ -157,12 +157,12 @@ def _fetch_one(
     if not keep_downloads:
         for path in paths:
             if path.parent == downloads_folder():
-                with suppress(OSError):  # a system that does not let go of a mapped file
+                with suppress(OSError):  # some systems do not let go of a mapped file
                     path.unlink()
 
 
 def _get(name: str, planned: PlannedFile, counter: "_Counter") -> Path:
-    """A planned file's bytes, from the planned source or from those after it."""
+    """A planned file's bytes, from the planned source or the ones after it."""
     part = MODELS[planned.model].parts[planned.part]
     reasons: dict[str, str] = {}
     found: Found | None = planned.found
@@ -199,7 +199,7 @@ def _convert(model: str, parts: Path, target: Path, dtype: torch.dtype | None) -
 
 
 def _copy_folder(source: Path, target: Path) -> None:
-    """``source`` with what its links point at, as ``target``, whole or not at all."""
+    """Copy ``source``, following its links, to ``target``, whole or not at all."""
     unfinished = target.with_name(f".{target.name}-unfinished")
     rmtree(unfinished, ignore_errors=True)
     try:
@@ -216,7 +216,7 @@ def _copy_folder(source: Path, target: Path) -> None:
 
 
 def _place(path: Path, place: Path) -> None:
-    """``path`` seen at ``place``, for a converter that wants a folder of a certain layout."""
+    """Make ``path`` appear at ``place``, for a converter that expects a certain layout."""
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
         place.symlink_to(path.resolve())
@@ -239,7 +239,7 @@ _LEFTOVERS = (".convert-*", ".*-unfinished", "downloads/assembled-*")
 
 @contextmanager
 def _alone(name: str, on_progress: OnFetch | None) -> Iterator[None]:
-    """One fetch at a time in this home; a second one waits, and then finds the work done."""
+    """Allow one fetch at a time in this home; a second one waits, then finds the work done."""
     home = models_home()
     try:
         downloads_folder().mkdir(parents=True, exist_ok=True)
@@ -336,7 +336,7 @@ def fetch_steps(name: str, without: Sequence[str] = ()) -> Iterator[FetchPlan | 
         if stopped.is_set():
             raise CancelledError("stopped; what was downloaded is kept for the next try")
         with changed:
-            # only the newest progress matters
+            # only the latest progress matters
             waiting[:] = [old for old in waiting if isinstance(old, FetchPlan)] + [value]
             changed.notify()
 

@@ -1,4 +1,4 @@
-"""What a fetch would download: files, where from, how large, under which licence."""
+"""What a fetch would download: which files, from where, how large, under which licence."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -39,26 +39,26 @@ class FetchPlan:
 
     @property
     def total_bytes(self) -> int:
-        """Of all files, those that are here already too."""
+        """Total size of all files, including those already present."""
         return sum(planned.found.size for planned in self.files)
 
     @property
     def bytes_left(self) -> int:
-        """What is still to be downloaded at this moment."""
+        """What is still to be downloaded now."""
         return self.total_bytes - sum(
             bytes_there(planned.found, downloads_folder()) for planned in self.files
         )
 
     @property
     def disk_needed(self) -> int:
-        """Downloads, and what they are converted to, which is no larger than they are."""
+        """Space for the downloads and the converted files, which are no larger."""
         return self.bytes_left + sum(
             min(MODELS[name].about, sum(f.found.size for f in self.files if f.model == name))
             for name in self.models
         )
 
     def lines(self) -> list[str]:
-        """The plan for people: what comes from where, how large, under which licence."""
+        """The plan as text: what comes from where, how large, under which licence."""
         if not self.models:
             return ["nothing to fetch: it is here already"]
         lines = []
@@ -77,7 +77,7 @@ class FetchPlan:
 
 
 def downloads_folder() -> Path:
-    """Where downloads lie until they are converted; made by :func:`fetch`."""
+    """Where downloads are kept until they are converted; created by :func:`fetch`."""
     return models_home() / "downloads"
 
 

@@ -1,9 +1,9 @@
 """Files from the Hub: the first mirror that has the right bytes, resumed after a break, verified.
 
-The client library keeps no part of a file once a call has failed, and some of these files are
-gigabytes; so the parts are ours, named by the hash that the whole must have, and the library
-moves the bytes (its tokens, its proxies, its retries, ``HF_ENDPOINT``, ``HF_HUB_OFFLINE``).
-A file that the Hub's own cache holds already is taken from there.
+The client library discards a partial file once a call has failed, and some of these files are
+gigabytes; so we keep the partial files, named by the hash that the whole must have, and the library
+transfers the bytes (its tokens, its proxies, its retries, ``HF_ENDPOINT``, ``HF_HUB_OFFLINE``).
+A file that is already in the Hub's own cache is taken from there.
 """
 
 import errno
@@ -46,7 +46,7 @@ Report = Callable[[int], None]
 class Found:
     """A file as one source has it: ``etag`` is the hash of its bytes, ``size`` their number.
 
-    ``cached``: where the client library keeps it already; ``etag`` may then be empty.
+    ``cached``: its path in the client library's cache; ``etag`` may then be empty.
     """
 
     source: Source
@@ -56,8 +56,8 @@ class Found:
     cached: Path | None = None
 
 
-class Refused(Exception):  # noqa: N818  (a reason to ask the next mirror, never seen by people)
-    """Why one source does not give a file, in a few words."""
+class Refused(Exception):  # noqa: N818  (a reason to ask the next mirror, never shown to users)
+    """Why one source does not provide a file, in a few words."""
 
 
 def locate(file: RemoteFile, sources: Sequence[Source], reasons: dict[str, str]) -> Found | None:
@@ -85,7 +85,7 @@ def locate(file: RemoteFile, sources: Sequence[Source], reasons: dict[str, str])
 
 
 def _in_cache(file: RemoteFile, source: Source, name: str) -> Found | None:
-    """A file that the client library keeps, from an earlier download by whatever software."""
+    """A file in the client library's cache, from an earlier download by any software."""
     cached = try_to_load_from_cache(
         source.repo, name, revision=source.revision, repo_type=source.kind
     )
@@ -98,14 +98,14 @@ def _in_cache(file: RemoteFile, source: Source, name: str) -> Found | None:
 
 
 def _ask(file: RemoteFile, source: Source, name: str) -> Found:
-    """What a source says of a file; :class:`Refused` or EntryNotFoundError if it has none."""
+    """What a source says about a file; :class:`Refused` or EntryNotFoundError if it has none."""
     try:
         answer = get_hf_file_metadata(_url(source, name))
     except EntryNotFoundError:
         raise
     except (HfHubHTTPError, HTTPError, OSError) as error:
         raise Refused(reason_of(error)) from error
-    # The hash becomes a file's name: it must be one.
+    # The hash becomes a file name: make sure it is a hash.
     if answer.size is None or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", answer.etag or ""):
         raise Refused(f"does not say how large {name} is, or what its hash")
     assert answer.etag is not None
@@ -118,16 +118,16 @@ def _ask(file: RemoteFile, source: Source, name: str) -> Found:
 
 
 def download(found: Found, folder: Path, report: Report) -> Path:
-    """The whole file in ``folder``, named by its hash; what an earlier call left is resumed.
+    """The whole file in ``folder``, named by its hash; an earlier partial download is resumed.
 
-    Raises :class:`Refused` where the source breaks off or sends other bytes (those are thrown
-    away), and :class:`OutputError` where the disk is full or cannot be written.
+    Raises :class:`Refused` where the source breaks off or sends wrong bytes (which are discarded),
+    and :class:`OutputError` where the disk is full or cannot be written.
     """
     target, part = folder / found.etag, folder / f"{found.etag}.part"
     if target.is_file():
         if hash_of(target, found.etag) == found.etag:
             return target
-        # the machine stopped before all of it was on the disk
+        # the machine stopped before all of it had reached the disk
         report(-bytes_there(found, folder))
         target.unlink()
     try:
@@ -177,7 +177,7 @@ def bytes_there(found: Found, folder: Path) -> int:
 
 
 def hash_of(path: Path, like: str) -> str:
-    """The hash of a file's bytes, of the kind that ``like`` is."""
+    """The hash of a file's bytes, of the same kind as ``like``."""
     if HASHES[len(like)] == "sha256":
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -189,7 +189,7 @@ def hash_of(path: Path, like: str) -> str:
 
 
 def no_space(folder: Path, needed: int) -> OutputError:
-    """What to say where ``needed`` bytes more do not fit the disk of ``folder``."""
+    """The error for ``needed`` more bytes that do not fit on the disk of ``folder``."""
     free = shutil.disk_usage(folder).free
     return OutputError(
         "the disk of {path} has {value} free, {needed} are needed",
@@ -202,7 +202,7 @@ def no_space(folder: Path, needed: int) -> OutputError:
 
 
 def reason_of(error: BaseException) -> str:
-    """Why the Hub gave nothing, in a few words."""
+    """Why the Hub provided nothing, in a few words."""
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     if isinstance(error, OfflineModeIsEnabled):
@@ -228,7 +228,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def meter(report: Report) -> Any:
-    """A class that the client library takes for tqdm; it shows nothing and calls ``report``."""
+    """A stand-in for tqdm in the client library; it shows nothing and calls ``report``."""
 
     class Meter:
         def __init__(self, *_: Any, **__: Any) -> None: ...

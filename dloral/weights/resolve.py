@@ -1,7 +1,7 @@
 """From a model's name to its folder: registry names, folders, Hub ids.
 
-Imports none of the libraries that run models: the page finds its model, and is there, before they
-are.
+Imports none of the libraries that run models: the page finds its model, and is up, before they are
+loaded.
 """
 
 import errno
@@ -52,14 +52,14 @@ RUNTIMES = {
 
 
 def fetch_missing(model: str) -> Iterator[FetchPlan | FetchProgress]:
-    """Fetches a model that is not on this machine, step by step; nothing for one that is."""
+    """Fetches a model that is not on this machine, step by step; does nothing otherwise."""
     if model in FETCHED and not _is_folder(model) and not fetched(model):
         yield from fetch_steps(model)
 
 
 def find_model(model: str) -> Path:
-    """The folder of a model. What is not on this machine is downloaded once and kept: a registry
-    name as :func:`dloral.weights.fetch.fetch` does (shown on stderr), a Hub id in the Hub's cache.
+    """The folder of a model. A missing one is downloaded once and kept: a registry name by
+    :func:`dloral.weights.fetch.fetch` (shown on stderr), a Hub id in the Hub's cache.
     """
     if model in EMBEDDED or model in BUILT_IN:
         return _checked({**EMBEDDED, **BUILT_IN}[model], model)
@@ -90,7 +90,7 @@ def _is_folder(name: str) -> bool:
 
 
 def _checked(folder: Path, model: str) -> Path:
-    """``folder`` if it holds a pipeline of ours."""
+    """``folder`` if it holds one of our pipelines."""
     index = folder / INDEX
     if not index.is_file():
         raise WeightsError(
@@ -123,9 +123,9 @@ def _checked(folder: Path, model: str) -> Path:
 
 
 def index_kind(folder: Path) -> str:
-    """What the index of a model's folder says that it is; raises what reading it raises."""
+    """What a model's folder is, according to its index; raises what reading it raises."""
     kind = json.loads((folder / INDEX).read_text(encoding="utf-8")).get("_class_name")
-    # of a folder that carries its code: [its file, the class], as diffusers has it
+    # for a folder that carries its code: [its file, the class], the diffusers convention
     return str(kind[-1] if isinstance(kind, list) and kind else kind)
 
 
@@ -174,8 +174,8 @@ def _from_hub(model: str) -> Path:
 
 
 def hash_of_model(folder: Path, most: int | None = None) -> str:
-    """SHA-256 of all weights and configurations of a model's folder, in name order; of a file with
-    more than ``most`` bytes its size alone."""
+    """SHA-256 of all weights and configurations in a model's folder, in name order; only the size
+    of a file with more than ``most`` bytes."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.suffix in (".safetensors", ".json") and path.is_file():
@@ -190,7 +190,7 @@ def hash_of_model(folder: Path, most: int | None = None) -> str:
 
 
 def known_weights(model: str) -> str | None:
-    """What tells a model of this name from one that had it before: :func:`hash_of_model`, large
-    files by their sizes. None for one that has to be asked for by its name at the Hub."""
+    """What tells a model of this name from an earlier one: :func:`hash_of_model`, large files by
+    size. None for one that has to be looked up by name on the Hub."""
     folder = EMBEDDED.get(model, Path(model))
     return hash_of_model(folder, LARGE) if _is_folder(str(folder)) else None

@@ -1,4 +1,4 @@
-"""Loading Real-ESRGAN's small networks, a baseline and a teacher, from a file of one's own."""
+"""Loading Real-ESRGAN's small networks, a baseline and a teacher, from the user's own file."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ REMEDY = "give realesr-general-x4v3 as .pth or .safetensors"
 
 
 def load_srvgg(path: Path) -> SRVGG:
-    """The network of a safetensors file or of a released ``.pth``, float32, for inference.
+    """The network from a safetensors file or a released ``.pth``, float32, for inference.
 
     A ``.pth`` is opened with ``weights_only=True``. Raises :class:`WeightsError` for a file that
     is missing, broken, hostile, or of another architecture.
@@ -40,7 +40,7 @@ def load_srvgg(path: Path) -> SRVGG:
 
 
 def teacher_file(name: str) -> Path:
-    """The path of a teacher's weights; :class:`WeightsError` where no file is there."""
+    """The path of a teacher's weights; :class:`WeightsError` if there is no such file."""
     path = Path(name).expanduser()
     if not path.is_file():
         raise WeightsError(

@@ -2,7 +2,7 @@
 
 Both files are pickles and are opened with ``weights_only=True``. RAM's holds more than tagging
 needs (a text decoder, a tag encoder, masks that follow from sizes); that is left out. DAPE's LoRA
-stays a file of its own beside RAM's weights: training asks RAM, inference asks RAM with DAPE.
+stays a separate file beside RAM's weights: training uses RAM, inference uses RAM with DAPE.
 """
 
 import re
@@ -148,7 +148,7 @@ def load_tagger(
 
 
 def read_released(path: Path, tags: list[str], thresholds: list[float]) -> Tagger:
-    """RAM's released file as a :class:`Tagger` in stored precision; its sizes are the file's."""
+    """RAM's released file as a :class:`Tagger` in stored precision, sized by the file."""
     checkpoint = open_pickle(path, "RAM's released .pth")
     tensors = checkpoint.get("model") if isinstance(checkpoint, dict) else None
     if not isinstance(tensors, dict):
@@ -227,7 +227,7 @@ def read_dape(path: Path, tagger: Tagger) -> dict[str, Tensor]:
 
 
 def released_name(name: str) -> str:
-    """What the release calls the tensor that is ``name`` here."""
+    """The release's name for the tensor called ``name`` here."""
     for pattern, released in RELEASED_NAMES:
         name = re.sub(pattern, released, name)
     return name
@@ -263,10 +263,10 @@ def _gather(
 
 
 def _empty_tagger(tensors: Mapping[str, Any], tags: list[str], thresholds: list[float]) -> Tagger:
-    """A tagger of the sizes that the released tensors have, its weights not there yet.
+    """A tagger sized like the released tensors, without its weights yet.
 
-    Raises ``KeyError``, ``AttributeError`` or ``ValueError`` where a tensor that tells a size is
-    missing or is none."""
+    Raises ``KeyError``, ``AttributeError`` or ``ValueError`` where a tensor that determines a size
+    is missing or not a tensor."""
     if len(tensors["label_embed"]) != len(tags):
         raise ValueError(f"{len(tensors['label_embed'])} label embeddings, {len(tags)} tags")
     tables = "visual_encoder.layers.{}.blocks.{}.attn.relative_position_bias_table"
@@ -281,7 +281,7 @@ def _empty_tagger(tensors: Mapping[str, Any], tags: list[str], thresholds: list[
         depths.append(blocks)
     while f"tagging_head.encoder.layer.{layers}.intermediate.dense.weight" in tensors:
         layers += 1
-    # A window of w has 2w - 1 relative places a side.
+    # A window of w has 2w - 1 relative positions per side.
     window = (round(len(tensors[tables.format(0, 0)]) ** 0.5) + 1) // 2
     with init_empty_weights(include_buffers=False):
         return Tagger(

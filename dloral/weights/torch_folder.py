@@ -1,4 +1,4 @@
-"""A folder of safetensors -> the pipeline in torch; the runtime that most models are of."""
+"""A folder of safetensors -> the pipeline in torch; the runtime that most models use."""
 
 import json
 from pathlib import Path
@@ -64,7 +64,7 @@ def open_folder(
 
 
 def _use_tiny_vae(pipe: DLoRALPipeline, vae: str, dtype: torch.dtype) -> None:
-    """TAESD in the VAE's place, or in its decoder's alone; fetched if it is not there."""
+    """Put TAESD in place of the VAE, or of its decoder only; fetched if missing."""
     if vae not in pipe.other_vaes:
         raise OptionError(
             "{option} is {value!r}, which does not know this model's latents",
@@ -83,12 +83,12 @@ def _use_tiny_vae(pipe: DLoRALPipeline, vae: str, dtype: torch.dtype) -> None:
 
 
 def _check_folders(folder: Path) -> None:
-    """Raise ``ValueError`` for a part of the index that has no folder: the libraries' words for
+    """Raise ``ValueError`` for a part of the index that has no folder: the libraries' messages for
     that name no part, and a tokenizer without files would simply know no words."""
     for name, kind in json.loads((folder / INDEX).read_text()).items():
         if name.startswith("_"):
             continue
-        # a part is [library, class]; one that the model does without is [null, null]
+        # a part is [library, class]; one the model does not have is [null, null]
         if isinstance(kind, list) and len(kind) != 2:
             raise ValueError(f"part {name[:40]!r} names no library and class")
         library = str(kind[0]) if isinstance(kind, list) and kind[0] else None
@@ -101,7 +101,7 @@ def _check_folders(folder: Path) -> None:
 
 
 def _check_complete(pipe: DLoRALPipeline, folder: Path) -> None:
-    """Raise ``ValueError`` for a tensor that no file holds: diffusers would leave it random."""
+    """Raise ``ValueError`` for a tensor missing from all files: diffusers would leave it random."""
     for name, part in pipe.components.items():
         if not isinstance(part, diffusers.ModelMixin):
             continue

@@ -33,22 +33,22 @@ BRANCHES = ("both", "C-only", "D-only")
 
 @dataclass(frozen=True)
 class Algorithm1Config:
-    """A micro-batch is ``clips`` clips cropped to ``crop`` pixels; of each the last ``outputs``
-    frames are restored, from as many frames as ``window`` needs.
+    """A micro-batch is ``clips`` clips cropped to ``crop`` pixels; the last ``outputs`` frames of
+    each are restored, from as many frames as ``window`` needs.
 
     ``schedule``: a :class:`StageSchedule`, or the name of one (``algorithm1``, ``public``).
     ``strategy``: ``dual`` is the paper's, two LoRAs trained in turn; ``alternating-one-space``
     trains C-LoRA alone by both groups of losses in turn; ``joint`` trains it by both at once.
     ``branches``: ``C-only`` and ``D-only`` train one LoRA from its own stage alone (Table A1).
-    ``order``: which stage is the first (Table A2). ``window``: earlier frames that CFR looks at
-    (Table A3); 0 is without CFR.
+    ``order``: which stage comes first (Table A2). ``window``: earlier frames that CFR looks at
+    (Table A3); 0 means no CFR.
 
     ``first_frame_share`` of the clips are shown as if each frame were the first of its clip, its
-    own predecessor, since stills and first frames are restored so. ``scale_choices``: in a stage,
-    the other LoRA's scale is drawn from these, so that the sliders keep their meaning apart from
-    each other (our decision; the paper has both at 1). ``decoder_loras``: which of
-    them also learn in a decoder that has a place for them. ``flow_reduction``: the flow loss sees
-    frames so many times smaller.
+    own predecessor, because stills and first frames are restored that way. ``scale_choices``: in
+    each stage, the other LoRA's scale is drawn from these, so that each slider keeps its meaning
+    independently of the other (our decision; the paper has both at 1). ``decoder_loras``: which of
+    them also learn in a decoder that has a place for them. ``flow_reduction``: the factor by which
+    frames are shrunk for the flow loss.
     """
 
     clips: int = 4
@@ -98,7 +98,7 @@ class Algorithm1Config:
             )
 
     def _weighed(self) -> set[str]:
-        """Losses that some stage of the plan weighs with more than 0."""
+        """Losses that have a weight above 0 in some stage of the plan."""
         plan = self.plan()
         weights = [plan.first_weights or {}]
         if plan.stages != ("enhancement",):
@@ -109,11 +109,11 @@ class Algorithm1Config:
 
     @property
     def frames(self) -> int:
-        """Frames that a clip needs."""
+        """Frames needed per clip."""
         return self.outputs + max(self.window, 1)
 
     def plan(self) -> StageSchedule:
-        """The schedule, with the stages that strategy, branches and order make of it."""
+        """The schedule, with its stages as strategy, branches and order set them."""
         stages: tuple[Stage, ...] = ("consistency", "enhancement")
         if self.strategy == "joint":
             stages = ("joint",)
@@ -121,7 +121,7 @@ class Algorithm1Config:
             stages = stages[:1] if self.branches == "C-only" else stages[1:]
         elif self.order == "enhancement-first":
             stages = stages[::-1]
-        # The first weights are those of a first consistency stage.
+        # The first weights belong to a consistency stage that comes first.
         first = self.schedule.first_weights if stages[0] == "consistency" else None
         return replace(self.schedule, stages=stages, first_weights=first)
 
@@ -129,7 +129,7 @@ class Algorithm1Config:
 def algorithm_1(task: "Algorithm1Task", trainer: Trainer) -> None:
     """The paper's Algorithm 1, with its line numbers; lines 1 and 2 made ``task``.
 
-    Lines 6 to 10 and 16 to 20 are the same but for where the sample comes from.
+    Lines 6 to 10 and 16 to 20 differ only in where the sample comes from.
     """
     schedule = task.schedule  # 3: N_cycle = N_cons + N_enh
     for i in trainer.iterations():  # 4: i = 1 to N
@@ -150,8 +150,8 @@ def algorithm_1(task: "Algorithm1Task", trainer: Trainer) -> None:
 class Algorithm1Task:
     """The generator being trained, its losses, and what each stage may change.
 
-    ``sources``: for each stage of the schedule. ``feature_distance``, ``teacher``: networks of
-    losses (:class:`~dloral.training.objective.Objective`). ``prompts``: texts' embeddings for clips
+    ``sources``: one for each stage of the schedule. ``feature_distance``, ``teacher``: the losses'
+    networks (:class:`~dloral.training.objective.Objective`). ``prompts``: text embeddings of clips
     (None: the empty prompt's, or none for a model without text).
     """
 
@@ -189,7 +189,7 @@ class Algorithm1Task:
     # What learns -----------------------------------------------------------------------------
 
     def _spaces(self) -> dict[Stage, dict[str, nn.Parameter]]:
-        """By stage: theta_1 and mu, or theta_2, or whatever the strategy has instead."""
+        """By stage: theta_1 and mu, or theta_2, or what the strategy trains instead."""
         theta_1, theta_2 = (
             _named("unet", adapter_parameters(self.pipe.unet, adapter))
             | (_named("vae", adapter_parameters(self.pipe.vae, adapter)) if also else {})
@@ -216,11 +216,11 @@ class Algorithm1Task:
         return set(self._parameters[stage])
 
     def buffers(self) -> dict[str, Tensor]:
-        """What else changes as training goes on: the discriminator's spectral norms."""
+        """Other state that changes in training: the discriminator's spectral norms."""
         return self.objective.buffers()
 
     def set_scales(self, stage: Stage, rng: np.random.Generator) -> None:
-        """The LoRAs' scales for a micro-batch: the stage's own at 1, the other one's drawn."""
+        """Set the LoRAs' scales for a micro-batch: the stage's own to 1, the other at random."""
         other = float(rng.choice(self.config.scale_choices))
         consistency = other if stage == "enhancement" else 1.0
         detail = 1.0 if stage == "enhancement" else other
@@ -250,7 +250,7 @@ class Algorithm1Task:
     ) -> Tensor:
         """Restored latents (B,n,C,h,w) of the last n frames.
 
-        With ``rng``, a share of the clips is restored frame by frame, as first frames are.
+        With ``rng``, a share of the clips is restored frame by frame, as if all were first frames.
         """
         total = encoded[0].shape[1]
         count = min(self.config.outputs, max(total - 1, 1))
@@ -275,7 +275,7 @@ class Algorithm1Task:
         return restored.unflatten(0, (-1, count))
 
     def decode(self, latents: Tensor, clips: Clips, prompt_embeds: Tensor | None) -> Restored:
-        """x_hat of the last n frames, with what the losses compare it to."""
+        """x_hat of the last n frames, with what the losses compare it with."""
         count = latents.shape[1]
         inputs = clips.lq_frames[:, -count:].flatten(0, 1)
         per_pass = 1 if self.checkpointing else len(inputs)
@@ -311,7 +311,7 @@ class Algorithm1Task:
         weights: Mapping[str, float],
         rng: np.random.Generator,
     ) -> dict[str, Tensor]:
-        """Every loss that weighs anything now, times its weight."""
+        """Every loss of non-zero weight in this step, times its weight."""
         return self.objective.weighed(restored, weights, rng, stage != "consistency")
 
     def loss(self, name: str, restored: Restored, rng: np.random.Generator | None = None) -> Tensor:
@@ -324,7 +324,7 @@ def _named(part: str, parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Pa
 
 
 def _repeated(prompt_embeds: Tensor | None, count: int) -> Tensor | None:
-    """Embeddings of B clips for ``count`` frames of each; one for all stays one."""
+    """Embeddings of B clips, repeated for ``count`` frames each; a shared one stays single."""
     if prompt_embeds is None or len(prompt_embeds) == 1:
         return prompt_embeds
     return prompt_embeds.repeat_interleave(count, dim=0)

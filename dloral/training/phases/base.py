@@ -1,10 +1,10 @@
 """The compact base: a VAE and a UNet that restore clips, trained before any LoRA.
 
-It takes the place that Stable Diffusion has in the full model: a prior that can draw. A step
-restores two consecutive frames of each clip. In a share of the clips the UNet's aligned half holds
-the predecessor, warped by the flow net, as it will in use; in the others the frame's own latents,
-as for the first frame of a clip. A few clean frames go through the VAE alone, so that the decoder
-can draw detail which the degraded input never held: D-LoRA needs that later.
+It plays the part of Stable Diffusion in the full model: a prior that can draw. A step restores two
+consecutive frames of each clip. In a share of the clips the UNet's aligned half holds the
+predecessor, warped by the flow net, as at inference; in the others it holds the frame's own
+latents, as for the first frame of a clip. A few clean frames go through the VAE alone, so that the
+decoder can draw detail that the degraded input never held: D-LoRA needs that later.
 """
 
 from collections.abc import Mapping
@@ -29,14 +29,14 @@ from dloral.training.phases.phase import Phase
 class BaseConfig:
     """A step: ``clips`` clips of ``frames`` frames and ``crop`` pixels, every frame restored, and
     ``reconstructed`` clean frames through the VAE alone, by Charbonnier's loss. They are the last
-    ones of the first clips; with ``own_reconstructed``, of clips drawn for them alone. ``context``:
-    frames before those that are restored, only looked at: a clip's first frame has no predecessor
-    to be steadied by, so a loss of pairs would have the second copy it.
+    frames of the first clips or, with ``own_reconstructed``, of clips drawn for this alone.
+    ``context``: frames before the restored ones, used as input only: a clip's first frame has no
+    predecessor to steady it, so a loss over pairs would make the second frame copy it.
 
-    ``weights``: of the losses by name until ``late_from`` (a share of the steps, 0 to 1),
-    ``late_weights`` from there on; empty: the same. ``aligned_share`` of the clips see their warped
-    predecessor. With an adversary, the discriminator learns from ``critic_from`` on (None: as
-    ``late_from``): one that cannot tell yet pushes frames anywhere.
+    ``weights``: of the losses by name until ``late_from`` (a share of the steps, 0 to 1);
+    ``late_weights`` from there on (empty: the same). ``aligned_share`` of the clips see their
+    warped predecessor. With an adversary, the discriminator learns from ``critic_from`` on (None:
+    as ``late_from``): an untrained one pushes frames in arbitrary directions.
     """
 
     clips: int = 4
@@ -75,29 +75,29 @@ class BaseConfig:
 
     @property
     def of_pictures(self) -> bool:
-        """Whether every loss is of small pictures, so that no frame need be drawn."""
+        """Whether every loss is of small pictures, so that no frame has to be decoded."""
         return all(name.startswith(PICTURE) for name in self.loss_names())
 
     @property
     def drawn(self) -> int:
-        """Clips that a micro-batch needs."""
+        """Clips needed per micro-batch."""
         return self.clips + self.own_reconstructed * self.reconstructed
 
     @property
     def seen(self) -> int:
-        """Frames that a clip needs."""
+        """Frames needed per clip."""
         return self.context + self.frames
 
     def loss_names(self) -> set[str]:
-        """Every loss that is weighed at some time."""
+        """Every loss that is used at some point."""
         return {*self.weights, *self.late_weights}
 
 
 class BasePhase(Phase):
-    """Trains the VAE, the UNet and retrieval's gate, if it has one, of a pipeline without adapters;
-    the flow net is frozen. By losses of small pictures alone it draws no frame, and the VAE stays.
+    """Trains the VAE, the UNet and any retrieval gate of a pipeline without adapters; the flow net
+    is frozen. With losses of small pictures alone, no frame is decoded and the VAE stays unchanged.
 
-    ``steps``: of the whole phase. ``held_out``: clips that figures are measured on.
+    ``steps``: of the whole phase. ``held_out``: clips to measure figures on.
     """
 
     def __init__(
@@ -163,11 +163,11 @@ class BasePhase(Phase):
         return found
 
     def restore(self, clips: Clips, aligned: Tensor | None = None, drawn: bool = True) -> Restored:
-        """Every frame of the clips but the first ``context``; ``aligned`` (B,) bool: which of them
-        see their warped predecessor (None: all). Of CFR there is the gate alone: the rest of it is
-        untrained. What is not ``drawn`` has the enlarged frames in the place of restored ones."""
+        """Every frame of the clips but the first ``context``; ``aligned`` (B,) bool: which clips
+        see their warped predecessor (None: all). Only CFR's gate is used: the rest is untrained.
+        Without ``drawn``, the enlarged frames take the place of the restored ones."""
         pipe, shape = self.pipe, clips.lq_frames.shape[:2]
-        # A clip may have no more frames than the first: the last one is always restored.
+        # A clip may have a single frame: the last one is always restored.
         first = min(self.config.context, shape[1] - 1)
         latents = pipe.encode(_channels_last(clips.lq_frames.flatten(0, 1))).unflatten(0, shape)
         before = latents
@@ -196,7 +196,7 @@ class BasePhase(Phase):
         )
 
     def _warped(self, latents: Tensor, lq_frames: Tensor) -> Tensor:
-        """Each frame's predecessor (B,T,C,h,w), warped to it; the first frame is its own."""
+        """Each frame's predecessor (B,T,C,h,w), warped to it; the first frame's is itself."""
         shape = latents.shape[:2]
         with torch.no_grad():
             small = shrink_for_flow(lq_frames.flatten(0, 1), self.pipe.latent_stride)
@@ -208,8 +208,8 @@ class BasePhase(Phase):
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """PSNR gain over bicubic in dB, sharpness over the truth's, reconstruction's PSNR, and what
-        moves otherwise than the truth, where its flow is known."""
+        """PSNR gain over bicubic in dB, sharpness relative to the truth's, reconstruction PSNR,
+        and the temporal difference from the truth where flow is known."""
         if self.held_out is None:
             return {}
         found: dict[str, list[float]] = {}
@@ -233,7 +233,7 @@ class BasePhase(Phase):
 
 
 def _edges(frames: Tensor) -> Tensor:
-    """Mean absolute difference of horizontal plus vertical neighbours (B,)."""
+    """Mean absolute difference of horizontal plus that of vertical neighbours, (B,)."""
     return sum(frames.diff(dim=dim).abs().mean(dim=(1, 2, 3)) for dim in (-1, -2))  # type: ignore[return-value]
 
 

@@ -1,8 +1,8 @@
-"""A decoder without a grid: it keeps its pictures, and nothing else learns.
+"""Free a decoder of its grid: its pictures stay the same, and nothing else learns.
 
-On smooth ground nothing hides what a decoder with pixel-shuffles draws of itself, so that is where
-it is taught (our decision). What it drew before is its teacher elsewhere: figures stay, which a
-grid penalty in a longer training does not grant.
+On smooth ground nothing hides the pattern that a decoder with pixel-shuffles adds of its own, so it
+is trained there (our decision). Elsewhere its earlier output is its teacher, so the figures hold,
+which a grid penalty in a longer training does not guarantee.
 """
 
 import copy
@@ -23,8 +23,8 @@ from dloral.training.phases.phase import Phase
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """A step: ``clips`` crops of ``crop`` pixels that are kept as they are, ``smooth`` smooth ones,
-    half of them degraded, that are freed of the grid. ``keep``, ``penalty``: weights of both."""
+    """A step: ``clips`` crops of ``crop`` pixels to be kept as they are, and ``smooth`` smooth
+    ones, half of them degraded, to be freed of the grid. ``keep``, ``penalty``: their weights."""
 
     clips: int = 4
     crop: int = 128
@@ -46,7 +46,7 @@ class DecoderConfig:
 
 
 class DecoderPhase(Phase):
-    """Trains the decoder of a compact VAE alone; the rest of the pipeline stays, to the bit."""
+    """Trains a compact VAE's decoder alone; the rest of the pipeline stays identical to the bit."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class DecoderPhase(Phase):
 
     def measured(self, lq_frames: Tensor, draw: Draw) -> dict[str, Tensor]:
         """``kept``: how far the pictures are from the teacher's; ``clean``, ``degraded``: the grid
-        on smooth ground as it is and lightly degraded."""
+        on smooth ground, undegraded and lightly degraded."""
         config, pipe, kept = self.config, self.pipe, len(lq_frames)
         device = lq_frames.device
         smooth, degraded = smooth_pairs(config.smooth, config.crop, draw.rng, device)

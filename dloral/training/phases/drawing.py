@@ -1,10 +1,10 @@
 """The decoder learns to draw, before anything else does, from a teacher that draws.
 
-Here it sees the enlarged input alone: no latents, no encoder, no UNet, which makes a step half as
-long as one of the base. Two phases do so: ``blocks``, in which its blocks learn apart, each fed by
-the teacher's layer before it, and ``drawing``, in which they learn as one, held to the teacher's
-layers less and less (our decision; docs/training.md has what it brought). At the end the latents
-have no say yet: the base gives them one.
+Here it sees the enlarged input alone: no latents, no encoder, no UNet, so a step takes half as long
+as in the base phase. There are two phases: ``blocks``, in which its blocks learn separately, each
+fed the teacher's preceding layer, and ``drawing``, in which they learn together, tied to the
+teacher's layers less and less (our decision; results in docs/training.md). At the end the latents
+have no influence yet: the base phase gives them some.
 """
 
 from contextlib import nullcontext
@@ -31,12 +31,12 @@ USUAL = {"teacher_charbonnier": 0.1, "teacher_gradient": 0.2, "hints": 1.0}
 
 @dataclass(frozen=True)
 class DrawingConfig:
-    """A step: ``clips`` frames of ``crop`` pixels. ``apart``: each block is fed by the teacher's
-    layer before it. ``hints``: their weight beside the answer's, which falls to ``late_hints`` in
-    the course of the steps; ``gradient``: that of the answer's differences between neighbours.
-    ``afresh``: from a new decoder, for what an earlier one draws in its blocks is none of the
-    teacher's layers; without it, the drawing of an earlier phase or run goes on. ``turned``: the
-    answer is the mean of those to all turns of the input."""
+    """A step: ``clips`` frames of ``crop`` pixels. ``apart``: each block is fed the teacher's
+    preceding layer. ``hints``: their weight beside the answer's, which falls to ``late_hints`` over
+    the steps; ``gradient``: the weight of the answer's differences between neighbours.
+    ``afresh``: start from a new decoder, since what an earlier one computes in its blocks matches
+    none of the teacher's layers; without it, an earlier phase's or run's decoder trains on.
+    ``turned``: the target is the mean of the answers to all turns of the input."""
 
     clips: int = 6
     crop: int = 176
@@ -61,7 +61,7 @@ class DrawingConfig:
 
 
 class DrawingPhase(Phase):
-    """Trains the decoder of a compact VAE from what it sees of the input; all else stays.
+    """Trains a compact VAE's decoder on what it sees of the input; all else stays unchanged.
 
     ``steps``: of the whole phase. Raises :class:`OptionError` for a decoder that does not see the
     input, and for another kind of teacher.
@@ -124,7 +124,7 @@ class DrawingPhase(Phase):
             with torch.no_grad():
                 answers = self.teacher(small_frames)
                 answers = (answers if turned is None else turned).clamp(0, 1)
-                # As people use it below its scale; hints are of its own scale alone.
+                # As usual below the teacher's scale; hints apply at its own scale only.
                 height, width = lq_frames.shape[-2:]
                 answers = resize_bicubic(answers, height, width, "pil")
             with self.hints.apart() if apart else nullcontext():
@@ -137,8 +137,8 @@ class DrawingPhase(Phase):
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Grey levels to the teacher's answers on held-out frames, their sharpness over its, and
-        how far the blocks are from its layers."""
+        """On held-out frames: the distance to the teacher's answers in grey levels, sharpness
+        relative to the teacher's, and how far the blocks are from its layers."""
         if self.held_out is None:
             return {}
         frames, answers, hints = self._drawn(self.held_out)
@@ -154,7 +154,7 @@ class DrawingPhase(Phase):
 
 @torch.no_grad()
 def _start_afresh(vae: CompactVAE) -> None:
-    """A new decoder, the same at each call, to which latents say nothing."""
+    """A new decoder, the same at each call, on which the latents have no effect."""
     sizes = {name: size for name, size in vae.config.items() if not name.startswith("_")}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -1,8 +1,8 @@
 """The compact flow net: SPyNet on small low-quality frames, taught by exact flow.
 
-The full model's comes with its weights. Here photographs in motion give pairs whose flow is known
-(``dloral.data.motion``), and the net sees what it will see in use: degraded frames, brought to
-latent resolution.
+The full model's flow net comes with weights. Here photographs in motion give pairs of known flow
+(``dloral.data.motion``), and the net sees what it will see at inference: degraded frames at latent
+resolution.
 """
 
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ from dloral.training.phases.phase import Phase
 @dataclass(frozen=True)
 class FlowConfig:
     """A step: the pairs of ``clips`` clips of ``frames`` frames and ``crop`` pixels, flipped and
-    turned, and ``moved_pairs`` pairs of their frames moved by ``most_shift`` cells at most: a net
-    that must learn to match needs many pictures and motions. Every pyramid level is taught, each
-    coarser one with ``coarser_weight`` times the weight of the next finer.
+    turned, and ``moved_pairs`` pairs of their frames moved by at most ``most_shift`` cells: a net
+    that must learn to match needs many pictures and motions. Every pyramid level is supervised,
+    each with ``coarser_weight`` times the weight of the next finer one.
 
     For the first ``warm_up_share`` of the steps one level learns alone, on motion of
-    ``warm_up_shift`` cells; then all levels start as it. Taught together from the start they stay
-    at "no motion". The warm-up takes quarters of the true frames: matching is found some hundred
-    steps sooner where frames are sharp, and so small a motion needs no more of a picture."""
+    ``warm_up_shift`` cells; then all levels start as copies of it. Trained together from the start
+    they stay at "no motion". The warm-up uses quarters of the true frames: matching is learnt some
+    hundred steps sooner on sharp frames, and so small a motion needs no more of a picture."""
 
     clips: int = 8
     frames: int = 3
@@ -72,8 +72,8 @@ class Pairs:
         return Pairs(*map(torch.cat, zip(self.parts(), other.parts(), strict=True)))
 
     def turned(self, rng: np.random.Generator) -> "Pairs":
-        """All mirrored or transposed in one of eight ways, for clips whose flow is known or not as
-        a whole."""
+        """All mirrored or transposed in the same one of eight ways, for clips whose flow is known
+        either everywhere or nowhere."""
         (current, previous), flow = turned((self.current, self.previous), self.flow, rng)
         return Pairs(current.contiguous(), previous.contiguous(), flow.contiguous(), self.known)
 
@@ -111,7 +111,7 @@ class FlowPhase(Phase):
         return {f"flow.{name}": p for name, p in self.pipe.flow.named_parameters()}
 
     def begin(self, step: int) -> set[str]:
-        """After the warm-up every level starts as the one that learned."""
+        """After the warm-up every level starts as a copy of the one that learned."""
         if step != self.warm_up_steps or not step:
             return set()
         learned = self.pipe.flow.pyramid[-1].state_dict()
@@ -164,7 +164,7 @@ class FlowPhase(Phase):
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """The end-point error in cells of the latents, and what no flow at all would have."""
+        """The end-point error in latent cells, and that of zero flow."""
         pairs = self.held_out
         if pairs is None:
             return {}
@@ -177,7 +177,7 @@ class FlowPhase(Phase):
 
 
 def known_pairs(clips: Clips, stride: int) -> Pairs:
-    """Every pair of consecutive frames, ``stride`` times smaller; of film, whose flow is NaN,
+    """Every pair of consecutive frames, ``stride`` times smaller; for film, whose flow is NaN,
     nothing is known."""
     shape = clips.lq_frames.shape[:2]
     small = shrink_for_flow(clips.lq_frames.flatten(0, 1), stride).unflatten(0, shape)
@@ -189,8 +189,8 @@ def known_pairs(clips: Clips, stride: int) -> Pairs:
 
 
 def quarters(stills: Tensor, rng: np.random.Generator) -> Tensor:
-    """A part of stills (N,3,H,W), half as high and wide, the same of all; the whole where it is
-    small (16 pixels or less)."""
+    """The same part of all stills (N,3,H,W), half as high and wide; the whole where they are small
+    (16 pixels or less)."""
     height, width = stills.shape[-2:]
     if min(height, width) <= 16:
         return stills
@@ -201,8 +201,8 @@ def quarters(stills: Tensor, rng: np.random.Generator) -> Tensor:
 def moved_pairs(stills: Tensor, most_shift: float, rng: np.random.Generator) -> Pairs:
     """Low-quality stills (N,3,2h,2w) and themselves, shifted, zoomed, turned and sheared a little.
 
-    A low-quality picture has two pixels a latent cell (at the usual scale of 4), so moving it and
-    halving both is nearly what :func:`shrink_for_flow` makes of enlarged frames.
+    A low-quality picture has two pixels per latent cell (at the usual scale of 4), so moving it and
+    halving both gives nearly what :func:`shrink_for_flow` makes of enlarged frames.
     """
     count, _, height, width = stills.shape
     matrices = np.eye(2) + rng.normal(0, 0.03, (count, 2, 2))
@@ -232,6 +232,6 @@ def moved_pairs(stills: Tensor, most_shift: float, rng: np.random.Generator) -> 
 
 
 def end_point_error(flow: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
-    """Mean length of the flow's error (N,2,h,w) where it is known (N,1,h,w), in its cells."""
+    """Mean length of the flow error (N,2,h,w) where the flow is known (N,1,h,w), in its cells."""
     lengths = ((flow - wanted).square().sum(dim=1, keepdim=True) + 1e-6).sqrt()
     return (known * lengths).sum() / known.sum().clamp(min=1e-6)

@@ -25,12 +25,12 @@ class Phase(ABC):
         """The weighted parts of the loss of one micro-batch; their sum is minimised."""
 
     def buffers(self) -> dict[str, Tensor]:
-        """What else changes as training goes on."""
+        """Other state that changes in training."""
         return {}
 
     def begin(self, step: int) -> set[str]:
-        """Called before each step; names of parameters that it has set anew, whose averages start
-        again."""
+        """Called before each step; returns names of parameters that it has reset, whose averages
+        restart."""
         return set()
 
     def active(self, step: int) -> set[str]:
