@@ -25,6 +25,7 @@ from dloral.data.streams import StreamClips, draw_clips, enlarged
 from dloral.errors import OptionError
 from dloral.files import write_json, write_whole
 from dloral.models.adapters import add_adapters
+from dloral.models.srvgg import SRVGG
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.checkpoints import BEFORE, CHECKPOINT, CheckpointError
 from dloral.training.fresh import build_pipeline, take_over, take_over_loras
@@ -176,15 +177,13 @@ class Chain:
         self.device = material.state.device
         self.pipe: DLoRALPipeline = build_pipeline(config.sizes, config.base_loop.seed)
         self._pictures: Pictures | None = None
-        base, later = config.base.loss_names(), config.algorithm1.plan().loss_names()
-        names = base | later
-        self.teacher, self.detail_teacher = (
-            load_srvgg(teacher_file(path)).to(self.device) if path else None
-            for path in (config.teacher, config.detail_teacher or config.teacher)
-        )
+        base, algorithm1 = config.base.loss_names(), config.algorithm1.plan().loss_names()
+        names = base | algorithm1
+        self.teacher = self._load_teacher(config.teacher)
+        self.detail_teacher = self._load_teacher(config.detail_teacher) or self.teacher
         self.features = None
         asked = {*DRAWING} & {*config.phases} or _asking(base)
-        if (asked and not self.teacher) or (_asking(later) and not self.detail_teacher):
+        if (asked and not self.teacher) or (_asking(algorithm1) and not self.detail_teacher):
             raise OptionError(
                 "{option} is needed by blocks, drawing and the losses that ask a teacher",
                 remedy="give the file of realesr-general-x4v3",
@@ -197,6 +196,9 @@ class Chain:
         featured = sorted(plain & set(FEATURES))
         if featured:
             self.features = load_perceptual(featured[0])[1].to(self.device)
+
+    def _load_teacher(self, path: str) -> SRVGG | None:
+        return load_srvgg(teacher_file(path)).to(self.device) if path else None
 
     def prepare(self, name: str) -> None:
         """Add what a phase needs to the pipeline, before weights are loaded or trained."""
