@@ -1,17 +1,18 @@
 """What a study's runs say about the paper's claims, and how surely.
 
-Differences between two variants are taken clip by clip and seed by seed; a claim is *seen* where
-the difference is in its direction with a p-value, corrected for the number of comparisons that the
-study plans (Holm, 1979), below 0.05. Otherwise these runs show no difference, and the smallest one
-that they would have shown is given beside the interval. One training each, or clips from a single
-source, do not generalise: they give no verdict. A swing has no per-clip figure, so its interval is
-over seeds alone.
+Two variants are compared clip by clip and seed by seed, by ratios for a measure that asks for them
+(E*warp) and by differences for the rest; a claim is *seen* where the gain is in its direction with
+a p-value, corrected for the number of comparisons that the study plans (Holm, 1979), below 0.05.
+Otherwise these runs show no difference, and the smallest one that they would have shown is given
+beside the interval. One training each, or clips from a single source, do not generalise: they give
+no verdict. A swing has no per-clip figure, so its interval is over seeds alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import exp, log
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,10 +41,11 @@ Found = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Verdict:
-    """``gain``: how far the claimed variant is ahead, in the measure's unit; for swings, how far
-    the other's exceed the claimed multiple of its own. ``first``, ``second``: the two variants'
-    means, over the same seeds and sources. ``p``: corrected. ``visible``: the smallest gain that
-    would be seen four times out of five. ``lacking``: why there is no p, else empty."""
+    """``gain``: how far the claimed variant is ahead, in the measure's unit, or with ``by_ratio``
+    the natural logarithm of the other's figure over its own; for swings, how far the other's exceed
+    the claimed multiple of its own. ``first``, ``second``: the two variants' means, over the same
+    seeds and sources, geometric with ``by_ratio``. ``p``: corrected. ``visible``: the smallest gain
+    that would be seen four times out of five. ``lacking``: why there is no p, else empty."""
 
     claim: Claim
     metric: str
@@ -53,6 +55,11 @@ class Verdict:
     lacking: str
     p: float | None
     visible: float | None
+
+    @property
+    def by_ratio(self) -> bool:
+        """Whether the variants are compared by the ratio of their figures."""
+        return _by_ratio(self.claim, self.metric)
 
     @property
     def words(self) -> str:
@@ -174,6 +181,9 @@ def _finals_compared(found: Found, claim: Claim, metric: str) -> _Compared | Non
     """Compared source by source and seed by seed."""
     sign = 1 if METRIC_SPECS[metric].better == "higher" else -1
     figures = _paired_figures(found, claim, metric)
+    ratio = _by_ratio(claim, metric)
+    if ratio:
+        figures = {p: (log(a), log(b)) for p, (a, b) in figures.items() if a > 0 and b > 0}
     gains = complete({place: sign * (ours - theirs) for place, (ours, theirs) in figures.items()})
     gain = crossed_estimate(gains)
     if gain is None:
@@ -185,7 +195,13 @@ def _finals_compared(found: Found, claim: Claim, metric: str) -> _Compared | Non
         lacking = "one source"
     if lacking:
         gain = Estimate(gain.mean, None, 1, None)  # a single one does not generalise
-    return _Compared(*_means([figures[place] for place in gains]), gain, lacking)
+    first, second = _means([figures[place] for place in gains])
+    return _Compared(*((exp(first), exp(second)) if ratio else (first, second)), gain, lacking)
+
+
+def _by_ratio(claim: Claim, metric: str) -> bool:
+    """Swings are of means over clips, which do not differ by orders of magnitude."""
+    return METRIC_SPECS[metric].by_ratio and not claim.swings
 
 
 def _paired_figures(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import exp
 from pathlib import Path
 from typing import Any
 
@@ -145,9 +146,14 @@ def claims_section(study: Study, found: Found) -> list[str]:
     quality = " and ".join(METRIC_SPECS[name].title for name in names)
     over = "sources and seeds" if found["kind"] == "training" else "clips"
     tests = len(comparisons(study, found))
+    ratios = sorted({METRIC_SPECS[one.metric].title for one in said if one.by_ratio})
     explanation = [
         f"*Here*: means over {over}. *Ahead by*: the mean difference of the same figures, paired, "
         "above 0 in the paper's direction.",
+        f"{' and '.join(ratios)}: geometric means, and the first variant's share of the other's, "
+        "below 1 in the paper's direction, since clips differ by orders of magnitude."
+        if ratios
+        else "",
         "Swings are of the mean over clips: *here* and *ahead by* are over seeds alone."
         if any(one.claim.swings for one in said)
         else "",
@@ -173,13 +179,21 @@ def _cells(study: Study, said: Verdict) -> list[str]:
     if said.claim.swings:
         claim = f"{worse} swings at least {said.claim.swings:g} times as far as {better}"
         by = f"{spec.title}, swing within a stage, over seeds alone"
-    ahead = number(spec, gain.mean)
+
+    def printed(value: float | None) -> str:
+        if not said.by_ratio or value is None:
+            return number(spec, value)
+        return f"x{exp(-value if spec.better == 'lower' else value):.2f}"
+
+    ahead = printed(gain.mean)
     if gain.half_width is not None:
-        low, high = (gain.mean - gain.half_width, gain.mean + gain.half_width)
-        ahead += f" ({number(spec, low)} to {number(spec, high)})"
+        ends = [gain.mean - gain.half_width, gain.mean + gain.half_width]
+        ends.sort(reverse=said.by_ratio and spec.better == "lower")  # smaller number first
+        low, high = (printed(end).removeprefix("x") for end in ends)
+        ahead += f" ({low} to {high})"
     p = "–" if said.p is None else "< 0.001" if said.p < 0.001 else f"{said.p:.3f}"
     here = f"{number(spec, said.first)} against {number(spec, said.second)}"
-    return [claim, by, here, ahead, p, number(spec, said.visible), said.words]
+    return [claim, by, here, ahead, p, printed(said.visible), said.words]
 
 
 def swings_section(study: Study, found: Found) -> list[str]:

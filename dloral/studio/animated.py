@@ -1,5 +1,5 @@
-"""Which frame of a GIF is shown when: its times are hundredths of a second, and frames that are
-shown for less than two of them are left out (:mod:`dloral.video.animations`)."""
+"""Which frame of a GIF is shown at which time. GIF times are in hundredths of a second, and frames
+shown for less than two hundredths are left out (:mod:`dloral.video.animations`)."""
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -10,13 +10,13 @@ from torch import Tensor
 from dloral.video.reader import Frame, read_frames
 
 _ROUNDED = Fraction(6, 1000)
-"""Seconds by which a frame may begin later than in the source."""
+"""Seconds by which a frame may start later than in the source."""
 
 _LEAST = Fraction(1, 100)
-"""Seconds that a frame is shown at least, with room for rounding."""
+"""Shortest time that a frame is shown, in seconds, with a margin for rounding."""
 
 _NEAR = 1
-"""Seconds before a frame in which the one that is shown is looked for first."""
+"""Seconds before a given time in which the frame shown at it is searched for first."""
 
 
 def is_gif(result: Path) -> bool:
@@ -24,7 +24,7 @@ def is_gif(result: Path) -> bool:
 
 
 def frame_shown(result: Path, time: Fraction) -> Tensor:
-    """What a GIF shows at ``time``, in seconds from its first frame: (3,H,W) in [0, 1]."""
+    """The frame a GIF shows at ``time``, in seconds from its first frame: (3,H,W) in [0, 1]."""
     for start in (max(time - _NEAR, Fraction(0)), Fraction(0)):
         shown = None
         with read_frames(result, start=start) as frames:
@@ -38,8 +38,8 @@ def frame_shown(result: Path, time: Fraction) -> Tensor:
 
 
 def as_shown(source: Iterable[Frame], restored: Iterator[Frame]) -> Iterator[tuple[Frame, Frame]]:
-    """Each frame of the source with the GIF's that is shown then, up to the end of the GIF, which
-    may hold a part only."""
+    """Pair each source frame with the GIF frame shown at that time, up to the end of the GIF, which
+    may cover only part of the source."""
     shown, coming = next(restored, None), next(restored, None)
     first = None
     for frame in source:

@@ -26,14 +26,14 @@ from dloral.video.probe import probe
 from dloral.weights.resolve import EMBEDDED, FETCHED
 
 AT_ONCE = 8
-"""Calls of the same name that are answered at once; /upscale queues behind the page's jobs."""
+"""Concurrent calls per endpoint; /upscale queues behind the page's jobs."""
 
 LOOK_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of an endpoint: its name, type and default for callers, its line of help."""
+    """One parameter of an endpoint: its name, type, default and help text, as callers see them."""
 
     name: str
     kind: type
@@ -41,7 +41,7 @@ class Parameter:
     text: str
 
     def component(self) -> Any:
-        """What gives the parameter its type in Gradio's API; never shown."""
+        """The component that gives the parameter its type in Gradio's API; never shown."""
         if self.kind is Path:
             return gr.File(label=self.name, file_count="single", type="filepath")
         if self.kind is str:
@@ -79,7 +79,7 @@ LOOKS = (
         "off, frame, field (twice the rate), film (inverse telecine), or auto: what is interlaced",
     ),
 )
-"""What decides how a frame looks, by the names of the page's settings."""
+"""Parameters that determine how a frame looks, named like the page's settings."""
 
 KEEPING = (
     Parameter("start", float, 0.0, "first second to restore"),
@@ -95,19 +95,19 @@ KEEPING = (
     Parameter("crf", int, None, "quality of h264, h265, av1 and vp9, lower is better"),
     Parameter("fit", str, None, "a size in scale's place, such as 3840x2160: as large as fits in"),
 )
-"""Which part of a clip is restored, and what it is kept as."""
+"""Which part of a clip is restored, and the format of the result."""
 
 ENDPOINTS: dict[str, tuple[Parameter, ...]] = {
     "upscale": (CLIP, *LOOKS, *KEEPING),
     "preview_frame": (CLIP, FRAME, *LOOKS),
     "models": (),
 }
-"""Their parameters, by their names; what they do is said by the functions of :class:`Calls`."""
+"""Parameters by endpoint name; the methods of :class:`Calls` document what each one does."""
 
 
 def attach_api(studio: Studio) -> None:
-    """Add the endpoints; to be called inside ``gr.Blocks``. Their components are never shown:
-    they give the calls names and types, and let Gradio check that a file was uploaded."""
+    """Add the endpoints; call this inside ``gr.Blocks``. Their components are never shown: they
+    give the parameters names and types, and let Gradio check that a file was uploaded."""
     calls = Calls(studio)
     with gr.Row(visible=False):
         given = {parameter: parameter.component() for parameter in (CLIP, FRAME, *LOOKS, *KEEPING)}
@@ -129,8 +129,8 @@ def attach_api(studio: Studio) -> None:
 
 
 def endpoint(call: Callable[..., str], with_progress: bool) -> Callable[..., str]:
-    """``call``, which takes a dictionary, as Gradio wants it: with the parameters in its signature
-    and its docstring. With ``with_progress`` it is given a ``gr.Progress`` as well."""
+    """Wrap ``call``, which takes a dictionary, for Gradio: with the parameters in its signature and
+    docstring. ``with_progress``: also pass it a ``gr.Progress``."""
     parameters = ENDPOINTS[call.__name__]
 
     def given_in_order(*given: Any) -> str:
@@ -140,7 +140,7 @@ def endpoint(call: Callable[..., str], with_progress: bool) -> Callable[..., str
         return call(values, *given[len(parameters) :])
 
     places = [parameter.in_signature() for parameter in parameters]
-    if with_progress:  # Gradio fills in the progress where a parameter's default is one
+    if with_progress:  # Gradio injects one where a parameter's default is a gr.Progress
         place = inspect.Parameter.POSITIONAL_OR_KEYWORD
         places.append(inspect.Parameter("progress", place, default=gr.Progress()))
     given_in_order.__signature__ = inspect.Signature(places)  # type: ignore[attr-defined]
@@ -152,13 +152,13 @@ def endpoint(call: Callable[..., str], with_progress: bool) -> Callable[..., str
 
 
 def said_of(call: Callable[..., Any]) -> tuple[str, str]:
-    """What a call does and what it returns, by its docstring."""
+    """What a call does and what it returns, from its docstring."""
     what, _, returned = inspect.cleandoc(call.__doc__ or "").partition("\n\nReturns:\n")
     return what, returned
 
 
 class Calls:
-    """The endpoints' functions. A person's mistake is raised as ``gr.Error`` with its one line."""
+    """The endpoints' functions. A user's mistake is raised as a one-line ``gr.Error``."""
 
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
@@ -171,7 +171,7 @@ class Calls:
         """
         clip = values.pop("clip")
         values["start"] = values.get("start") or 0.0
-        values["fit"] = values.get("fit") or None  # callers may send an empty text for none
+        values["fit"] = values.get("fit") or None  # callers may send an empty string for none
         studio, listens = self._studio, _caller()
         token = studio.sessions.open()
         session = studio.sessions.find(token)
@@ -184,9 +184,9 @@ class Calls:
             studio.limits.check(info, settings.options, settings.format)
             job = session.start_job(settings)
             while not job.wait(LOOK_SECONDS):
-                if not listens():  # closing the session takes the job off the queue
+                if not listens():  # closing the session dequeues the job
                     raise gr.Error("the caller is gone", print_exception=False)
-                studio.sessions.find(token)  # somebody is still here
+                studio.sessions.find(token)  # keeps the session alive
                 newest = job.newest
                 if newest is not None and newest.num_frames:
                     progress((newest.frame, newest.num_frames), unit="frames")
@@ -241,10 +241,9 @@ class Calls:
 
 
 def _caller() -> Callable[[], bool]:
-    """Whether whoever made the call that is being answered still listens for the answer.
+    """A function that tells whether the caller of the current call is still connected.
 
-    Gradio takes calls that wait off its queue when their caller is gone; of those that run it only
-    notes it.
+    When a caller disconnects, Gradio dequeues a waiting call, but only flags a running one.
     """
     blocks, event_id = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
     event = blocks._queue.event_ids_to_events.get(event_id) if blocks and event_id else None
@@ -258,7 +257,7 @@ def _given(clip: str | None) -> Path:
 
 
 def _published(file: Path) -> str:
-    """A copy that outlives the call's session; Gradio removes it when it is too old."""
+    """The file, moved to where it outlives the call's session; Gradio removes it when too old."""
     folder = Path(tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR")))
     return str(shutil.move(file, folder / file.name))
 
@@ -270,7 +269,7 @@ def _published_bytes(content: bytes, name: str) -> str:
 
 
 def _as_gradio(error: Exception) -> Exception:
-    """The error as Gradio passes it to a caller; a mistake of ours is logged."""
+    """The error as Gradio passes it to a caller; a bug of ours is logged."""
     if isinstance(error, gr.Error):
         return error
     if not isinstance(error, DLoRALError) and not is_full(error):

@@ -1,7 +1,7 @@
-"""The API as a page for people: each call with its parameters, limits and examples to be pasted.
+"""The API's documentation page: each call with its parameters, limits and examples to paste.
 
-Gradio's own page of this kind is part of its footer, which this page does not have, and its
-examples upload a file of a foreign server.
+Gradio's own API page is part of its footer, which this page does not have, and its examples upload
+a file from a third-party server.
 """
 
 import inspect
@@ -46,16 +46,16 @@ curl -s "$url" -o "{saved}"
 """
 
 SAVED = {"upscale": "restored.mp4", "preview_frame": "frame.png"}
-"""What the examples with curl write. Those with Python print where the client has put the file."""
+"""Output files of the curl examples. The Python examples print where the client saved the file."""
 
 CHOSEN = {"upscale": {"scale": 2, "duration": 1}, "preview_frame": {"frame": 0, "scale": 2}}
-"""What the examples choose: little work."""
+"""Arguments of the examples, chosen to be little work."""
 
 FILE = {"path": "$path", "meta": {"_type": "gradio.FileData"}}
 
 
 def api_page(address: str, limits: Limits) -> str:
-    """The page as HTML. ``address``: where it is reached, without a slash at its end."""
+    """The page as HTML. ``address``: the URL it is reached at, without a trailing slash."""
     template = Template((WEB / "api.html").read_text(encoding="utf-8"))
     return template.substitute(
         contents="".join(f'<li><a href="#{name}">/{name}</a></li>' for name in ENDPOINTS),

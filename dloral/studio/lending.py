@@ -1,8 +1,8 @@
-"""How many seconds of ZeroGPU's device a call asks for: its estimate, not a fixed number.
+"""How many GPU seconds a call requests from ZeroGPU: an estimate, not a fixed number.
 
-Less is asked for than a visitor may have left, so that a short clip is not refused; more than the
-work takes, since ZeroGPU ends a call that goes beyond. All are functions of the lent call's
-arguments, as ``spaces.GPU(duration=...)`` wants them.
+It should be less than a visitor may have left, so that a short clip is not refused, but more than
+the work takes, since ZeroGPU ends a call that runs over. These are functions of the lent call's
+arguments, as ``spaces.GPU(duration=...)`` expects.
 """
 
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ from dloral.studio.settings import Settings
 from dloral.video.probe import ClipInfo
 
 START_SECONDS = 5
-"""A process is forked, and the weights go to the device."""
+"""For forking a process and moving the weights to the device."""
 
 MARGIN = 1.2
 LEAST_SECONDS = 10
 
 UNKNOWN_FRAMES = 240
-"""Of a clip that does not say how many it has: ten seconds (our decision)."""
+"""Assumed for a clip that does not say how many it has: ten seconds (our decision)."""
 
 SECONDS_PER_PIXEL = 1.0e-6
-"""Before anything was timed. The full model's 3.7e-7 on an H200, 512 x 512 (docs/speed.md), and
-half a GPU, which is what ZeroGPU lends."""
+"""Until something has been timed: based on the full model's 3.7e-7 on an H200 at 512 x 512
+(docs/speed.md), doubled for half a GPU, which is what ZeroGPU lends, and a third more."""
 
 
 def job_seconds(clip: ClipInfo, folder: Path, settings: Settings, key: tuple[str, str]) -> int:
@@ -56,7 +56,7 @@ def motion_seconds(
 
 
 def asked(seconds: float) -> int:
-    """What is asked for work that takes ``seconds`` at most."""
+    """Seconds to request for work that takes at most ``seconds``."""
     return max(LEAST_SECONDS, ceil(START_SECONDS + MARGIN * seconds))
 
 

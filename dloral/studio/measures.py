@@ -1,5 +1,5 @@
-"""Curves for the page, frame by frame while a job runs: how sharp, how steady, how far from the
-input. For looking at one clip; to compare methods use ``dloral.evaluation``.
+"""Per-frame curves for the page while a job runs: sharpness, flicker, difference from the input.
+Meant for inspecting one clip; to compare methods, use ``dloral.evaluation``.
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ FLOW_SIDE = 480
 """Pixels; motion between two frames is estimated on frames no larger."""
 
 MOST_ROWS = 1600
-"""Of a temporal profile; of longer clips every second, fourth, ... frame gives a row."""
+"""Of a temporal profile; in longer clips only every second, fourth, ... frame gives a row."""
 
 _LUMA = torch.tensor([0.299, 0.587, 0.114])
 """ITU-R BT.601."""
@@ -24,9 +24,9 @@ _LUMA = torch.tensor([0.299, 0.587, 0.114])
 
 @dataclass
 class Measures:
-    """``sharpness``: mean gradient of the luma; ``flicker``: mean difference to the frame before,
-    moved along the motion that the bicubic frames show (0 for the first frame); ``difference``:
-    mean difference of restored and bicubic. All in grey levels of 255, a value a frame.
+    """``sharpness``: mean gradient of the luma; ``flicker``: mean difference from the previous
+    frame, warped by the motion of the bicubic frames (0 for the first frame); ``difference``: mean
+    difference between restored and bicubic. All in grey levels of 255, one value per frame.
     """
 
     sharpness_bicubic: list[float] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Measures:
         self._every = 1
 
     def add(self, bicubic: Tensor, restored: Tensor) -> None:
-        """The next frame, (3,H,W) in [0, 1] twice."""
+        """Add the next frame: bicubic and restored, each (3,H,W) in [0, 1]."""
         pair = bicubic.float().cpu(), restored.float().cpu()
         self.sharpness_bicubic.append(_sharpness(pair[0]))
         self.sharpness_restored.append(_sharpness(pair[1]))
@@ -55,8 +55,8 @@ class Measures:
         self._add_row(*pair)
 
     def profile(self) -> Tensor:
-        """One row of every frame under that of the frame before: (3, 2T, W), bicubic then
-        restored. What flickers is ragged there; what is steady runs smooth."""
+        """One row of every frame, stacked in time: (3, 2T, W), bicubic then restored. Flicker looks
+        ragged there; steady content looks smooth."""
         rows = np.stack(self._rows)  # (T, 2, W, 3)
         both = np.concatenate([rows[:, 0], rows[:, 1]])
         return torch.from_numpy(both).permute(2, 0, 1).float() / 255
@@ -68,7 +68,7 @@ class Measures:
     def _flickers(self, small: tuple[np.ndarray, np.ndarray]) -> tuple[float, float]:
         assert self._before is not None
         height, width = small[0].shape
-        if min(height, width) < 12:  # nothing to estimate motion from
+        if min(height, width) < 12:  # too small to estimate motion
             flow = np.zeros((height, width, 2), np.float32)
         else:
             still = np.zeros((height, width, 2), np.float32)

@@ -1,4 +1,4 @@
-"""One second of a part of a clip, restored, so that its steadiness can be seen before a run."""
+"""One second of part of a clip, restored, to show its temporal stability before a run."""
 
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ from dloral.video.writer import open_writer
 SECONDS = 1
 MOST_FRAMES = 30
 MOST_PIXELS = 256 * 256
-"""Of the part, so that a second of it is there soon."""
+"""Of the part, so that its second is ready soon."""
 
 
 @dataclass(frozen=True)
 class Motion:
-    """``file``: an H.264 clip, plain enlargement above the restored part; ``region`` of the output
-    frame; ``first``: the number of its first frame; ``count`` frames."""
+    """``file``: an H.264 clip, the plain enlargement above the restored part; ``region``: that part
+    of the output frame; ``first``: the index of its first frame; ``count``: its frames."""
 
     file: Path
     region: Region
@@ -48,9 +48,9 @@ def motion_steps(
     file: Path,
     sources: Sources,
 ) -> Generator[int | Motion, None, None]:
-    """Restore about one second from frame ``index`` on into ``file``; yields how many frames are
-    done, and the Motion last. Closing it leaves no file. ``sources``: where all visitors' calls
-    wait for room; ResourceError where this machine has none for the clip's frames."""
+    """Restore about one second from frame ``index`` on into ``file``; yields the number of frames
+    done, and finally the Motion. Closing it early leaves no file. ``sources``: where all visitors'
+    calls wait for memory; ResourceError if this machine has too little for the clip's frames."""
     height, width = output_size(clip, options.scale)
     total = clip.num_frames or 1
     count = max(1, min(MOST_FRAMES, round(SECONDS * clip.fps), total))
@@ -80,7 +80,7 @@ def motion_steps(
     ) as writer:
         steps = _restored(model.key, frames, options, enlarged_by(clip, options.scale))
         for number, lq_frame in enumerate(frames):
-            with model.turns.take():  # a job's frames and previews go in between
+            with model.turns.take():  # lets a job's frames and previews in between
                 restored = next(steps)
             made = number - (first - before)
             if made < 0:
@@ -110,7 +110,7 @@ def _restored(
 
 
 def _even(region: Region, height: int, width: int) -> tuple[int, int]:
-    """Width and height that H.264 can hold."""
+    """Width and height as even numbers, which H.264 needs."""
     return (
         max(2, min(region.width, width - region.x) // 2 * 2),
         max(2, min(region.height, height - region.y) // 2 * 2),

@@ -1,4 +1,4 @@
-"""Looking for a clip's scenes before a run, so that each one's prompt can be read and changed."""
+"""Find a clip's scenes before a run, so that each scene's prompt can be reviewed and edited."""
 
 import logging
 import threading
@@ -15,14 +15,14 @@ from dloral.video.worker import stopped_by
 _log = logging.getLogger(__name__)
 
 _one_at_a_time = threading.Lock()
-"""The tagger is loaded for each search; two at once would hold it twice."""
+"""Each search loads the tagger; two at once would hold it in memory twice."""
 
 
 class SceneSearch:
     """:func:`dloral.prompts.find_scenes` in a thread of its own, for one visitor.
 
     ``scenes``: those found so far, in order. ``stage``: looking, done, stopped or failed;
-    ``error``: what failed. :meth:`cancel` returns at once; the search ends with the next scene.
+    ``error``: why it failed. :meth:`cancel` returns at once; the search ends by the next scene.
     """
 
     def __init__(self, clip: ClipInfo, options: UpscaleOptions, model: Model) -> None:
@@ -42,7 +42,7 @@ class SceneSearch:
         self._stopped.set()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Whether it has ended, after at most ``seconds``."""
+        """Wait at most ``seconds``; returns whether it has ended."""
         self._thread.join(seconds)
         return self.stage != "looking"
 

@@ -1,4 +1,4 @@
-"""Starting and ending the page: options, the web server, and who can reach it."""
+"""Start and stop the page: options, the web server, and who can reach it."""
 
 import argparse
 import os
@@ -39,7 +39,7 @@ from dloral.weights.registry import models_home
 from dloral.weights.resolve import find_model
 
 LOOK_SECONDS = 600
-"""How often files of API calls that are too old are looked for."""
+"""How often expired files of API calls are looked for."""
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
@@ -57,7 +57,7 @@ def build_parser(name: str | None = None) -> argparse.ArgumentParser:
         if more.get("action") == "store_true":
             default = (told or "").lower() in ("1", "true", "yes", "on")
         elif told is not None:
-            default = told  # argparse converts it as if it were typed
+            default = told  # argparse converts it as if typed
         parser.add_argument(name, help=f"{help} [{variable}]", default=default, **more)
 
     add("--model", "compact, sd21, a folder, or a Hub id; compact by default", "compact")
@@ -81,12 +81,13 @@ def build_parser(name: str | None = None) -> argparse.ArgumentParser:
 
 
 def serve(folder: Path, arguments: Sequence[str] | None = None, name: str | None = None) -> None:
-    """Serve the page until it is ended by Ctrl-C or a signal. Visitors' files are in the folder of
-    ``--data``, or in ``folder``, which goes with the page, where another page has that."""
+    """Serve the page until Ctrl-C or a signal ends it. Visitors' files are in the folder of
+    ``--data``, or, if that cannot be used (:func:`kept_folder`), in ``folder``, which is removed
+    with the page."""
     options = build_parser(name).parse_args(arguments)
     check(options)
-    find_model(options.model)  # a wrong name is said now, not to the first visitor
-    # So that the folder goes when a service manager or a container ends us.
+    find_model(options.model)  # report a wrong name now, not to the first visitor
+    # So that the folder is removed when a service manager or a container stops us.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     warm_up()
     lock = claim(folder)
@@ -96,10 +97,10 @@ def serve(folder: Path, arguments: Sequence[str] | None = None, name: str | None
         studio = build_studio((data or folder) / "sessions", options, data is not None)
         blocks = build_page(studio)
         try:
-            # before a page that was open can ask for its visit
+            # before a page left open can ask for its visit
             studio.sessions.recover()
             launch_page(blocks, studio, options)
-            studio.model.start()  # after the page is there, which is quick to see, slow to fill
+            studio.model.start()  # once the page is up: that is quick, loading the model is not
             blocks.block_thread()
         finally:
             swept.set()
@@ -110,8 +111,8 @@ def serve(folder: Path, arguments: Sequence[str] | None = None, name: str | None
 
 @contextmanager
 def kept_folder(options: argparse.Namespace) -> Iterator[Path | None]:
-    """The folder that outlives the page, for this page alone; None where another page has it, or
-    it cannot be made (OutputError if ``--data`` names it)."""
+    """The folder that outlives the page, held exclusively; None where another page has it or it
+    cannot be created (OutputError if ``--data`` names it)."""
     folder = Path(options.data) if options.data else models_home() / "page"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -136,7 +137,7 @@ def kept_folder(options: argparse.Namespace) -> Iterator[Path | None]:
 
 
 def check(options: argparse.Namespace) -> None:
-    """OptionError in one line for an option that cannot be served."""
+    """One-line OptionError for an option that the page cannot be served with."""
     bytes_of_size(options.max_upload)
     if options.max_disk:
         bytes_of_size(options.max_disk, "--max-disk")
@@ -159,7 +160,7 @@ def check(options: argparse.Namespace) -> None:
 
 
 def chosen_port(options: argparse.Namespace) -> int | None:
-    """By ``--port`` or ``PORT``; None: Gradio looks for a free one. OptionError for no port."""
+    """From ``--port`` or ``PORT``; None: Gradio finds a free one. OptionError if it is invalid."""
     said: dict[str, Any] = {"--port": options.port}
     said |= {name: os.environ.get(name) or None for name in ("PORT", "GRADIO_SERVER_PORT")}
     name, port = next(((k, v) for k, v in said.items() if v is not None), ("", None))
@@ -167,12 +168,12 @@ def chosen_port(options: argparse.Namespace) -> int | None:
         return None
     if not re.fullmatch("[0-9]{1,5}", str(port)) or not 0 < int(port) < 65536:
         raise OptionError(f"{name} is {port}; give a port from 1 to 65535")
-    # GRADIO_SERVER_PORT is the first of those that Gradio tries itself.
+    # Gradio itself starts its search at GRADIO_SERVER_PORT.
     return None if name == "GRADIO_SERVER_PORT" else int(port)
 
 
 def bytes_of_size(text: str, option: str = "--max-upload") -> int:
-    """``500mb`` -> 500000000; OptionError for what is no size."""
+    """``500mb`` -> 500000000; OptionError for anything that is not a size."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?b?)", text.strip().lower())
     unit = found[2] if found else ""
     if not found or (unit not in _UNITS and unit + "b" not in _UNITS):
@@ -204,7 +205,7 @@ def build_studio(folder: Path, options: argparse.Namespace, is_kept: bool = Fals
 
 
 def _disk(folder: Path, options: argparse.Namespace, queue: JobQueue) -> Disk:
-    """Visits and what Gradio keeps of calls, with what the queue's jobs will write."""
+    """For visits and files Gradio keeps from calls; counts what queued jobs will still write."""
 
     def promised() -> float:
         return sum(
@@ -224,7 +225,7 @@ def _first_model(options: argparse.Namespace) -> Model:
 
 
 def menu_for(options: argparse.Namespace) -> str:
-    """Who gets the menu of models: where strangers may be, nobody unless it is asked for."""
+    """Who gets the menu of models: where strangers may visit, nobody unless an option says so."""
     if options.allow_fetch:
         return EVERYBODY
     is_alone = listens_at(options) in LOCAL_HOSTS and not options.share and not options.auth
@@ -249,12 +250,12 @@ def build_page(studio: Studio) -> gr.Blocks:
 
 
 EXAMPLES = ("people", "butterfly", "film", "city")
-"""Clips that the page offers, those that show most first."""
+"""Clips that the page offers, the most telling first."""
 
 
 def example_clips(folder: Path | None = None) -> dict[str, Path]:
-    """The clips that the page offers, of ``folder``: inside an installed package, beside it in a
-    clone."""
+    """The clips that the page offers, from ``folder``; by default inside the installed package, or
+    beside it in a clone."""
     if folder is None:
         package = Path(dloral.__file__).parent
         inside = package / "examples"
@@ -301,8 +302,9 @@ def launch_page(blocks: gr.Blocks, studio: Studio, options: argparse.Namespace) 
 
 
 def hygiene(options: argparse.Namespace) -> dict[str, Any]:
-    """Arguments of :class:`Hygiene`. A page for this machine answers to its names alone, so that a
-    foreign page cannot reach it under a name of its own; elsewhere --allow-host says so."""
+    """Arguments of :class:`Hygiene`. A page for this machine answers only to its own names, so
+    that a foreign page cannot reach it through a domain of its own (DNS rebinding); elsewhere
+    ``--allow-host`` sets the names."""
     named = [host.strip() for host in (options.allow_host or "").split(",") if host.strip()]
     is_alone = listens_at(options) in LOCAL_HOSTS and not options.share
     hosts = [*LOCAL_HOSTS, *named] if is_alone or named else None
@@ -310,11 +312,8 @@ def hygiene(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def open_to_all(host: str, is_shared: bool, has_password: bool) -> str | None:
-    """What to say loudly where strangers can use this machine, or read its password; None where
-    they cannot."""
-    if not is_shared and host in LOCAL_HOSTS:
-        return None
-    if has_password and is_shared:  # the link is HTTPS
+    """A warning if strangers can use this machine or read its password; None if they cannot."""
+    if host in LOCAL_HOSTS and (has_password or not is_shared):  # a shared link is HTTPS
         return None
     if has_password:
         return (

@@ -1,4 +1,4 @@
-"""The page's settings: what its controls, a saved settings file and the API's calls all hold."""
+"""The page's settings, as its controls, a saved settings file and API calls all hold them."""
 
 import json
 import re
@@ -19,8 +19,7 @@ from dloral.video.treatment import target_suffix, treated
 PNG_ZIP = "png"
 ANIMATIONS = ("gif", "webp")
 FORMATS = (*CODECS, *ANIMATIONS, PNG_ZIP)
-"""What a restored clip may be kept as: a codec, an animation that is a picture's file, or PNG
-frames in a zip file."""
+"""Output formats of a restored clip: a codec, an animated image, or PNG frames in a zip file."""
 
 SUFFIXES = {
     **{"h264": ".mp4", "h265": ".mp4", "av1": ".mp4", "vp9": ".webm"},
@@ -28,10 +27,10 @@ SUFFIXES = {
 }
 
 MOST_BYTES = 100_000
-"""Of a settings file; ours have a few hundred."""
+"""Largest settings file; ours have a few hundred bytes."""
 
 MOST_PROMPT = 1000
-"""Characters of a scene's prompt; the text encoder reads 77 tokens."""
+"""Longest prompt of a scene, in characters; the text encoder reads 77 tokens."""
 
 _NO_SCENES = "scenes are no list of {start, prompt}; leave them out, or find them anew"
 _KIND = "dloral settings"
@@ -39,26 +38,26 @@ _CHOSEN = (
     *("scale", "consistency", "detail", "strength", "window", "prompt", "color_fix", "tile"),
     *("start", "duration", "crf", "bit_depth", "deinterlace", "fit"),
 )
-"""Options that a person sets on the page; ``format`` stands for ``codec``."""
+"""Options that users set on the page; ``format`` stands for ``codec``."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """``options`` as the generator takes them, and what the result is kept as. ``scenes``: their
-    prompts, where they were looked at and perhaps changed; none: each is asked for in the run."""
+    """``options`` as the generator takes them, and the ``format`` of the result. ``scenes``: with
+    the prompts that were reviewed and perhaps edited; if empty, the run finds each prompt."""
 
     options: UpscaleOptions
     format: str = "h264"
     scenes: tuple[Scene, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """By the names that :func:`settings_from` takes."""
+        """Under the names that :func:`settings_from` takes."""
         values = asdict(self.options)
         chosen = {name: values[name] for name in _CHOSEN} | {"format": self.format}
         return chosen | {"scenes": scenes_as_dicts(self.scenes)} if self.scenes else chosen
 
     def at(self, seconds: Fraction) -> UpscaleOptions:
-        """For a frame shown at ``seconds`` of the source alone: with its scene's prompt."""
+        """Options for only the frame at ``seconds`` of the source: with its scene's prompt."""
         if not self.scenes:
             return self.options
         return replace(self.options, prompt=prompt_at(self.scenes, seconds))
@@ -78,9 +77,9 @@ class Settings:
 
 
 def settings_from(values: dict[str, Any], model: str) -> Settings:
-    """Settings from a page's or a file's values; OptionError in one line for what is wrong.
+    """Settings from a page's or a file's values; one-line OptionError for anything invalid.
 
-    Names that are left out keep their defaults; a name that is none of ours is refused.
+    Omitted names keep their defaults; unknown names are rejected.
     """
     values = dict(values)
     kept_as = values.pop("format", "h264")
@@ -100,22 +99,22 @@ def settings_from(values: dict[str, Any], model: str) -> Settings:
     if not isinstance(chosen.get("prompt", ""), str):
         raise OptionError("prompt is not text; give a few words or leave it out")
     codec = kept_as if kept_as in CODECS else "h264"
-    if chosen.get("bit_depth") in ("8", "10"):  # from callers whose type has to hold "auto" too
+    if chosen.get("bit_depth") in ("8", "10"):  # from callers whose type must hold "auto" too
         chosen["bit_depth"] = int(chosen["bit_depth"])
     if kept_as not in ("h264", "h265", "av1", "vp9"):
         chosen.pop("crf", None)
-    if kept_as in ANIMATIONS:  # 8 bits and no other
+    if kept_as in ANIMATIONS:  # always 8 bits
         chosen.pop("bit_depth", None)
     return Settings(UpscaleOptions(model=model, codec=codec, **chosen), kept_as, scenes)
 
 
 def scenes_as_dicts(scenes: Iterable[Scene]) -> list[dict[str, str]]:
-    """``start``: seconds as a fraction, exact."""
+    """``start``: seconds as an exact fraction."""
     return [{"start": str(scene.start), "prompt": scene.prompt} for scene in scenes]
 
 
 def scenes_from(values: Any) -> tuple[Scene, ...]:
-    """Scenes from a page's or a file's list, in order; OptionError in one line for what is none."""
+    """Scenes from a page's or a file's list, in order; one-line OptionError if it is invalid."""
     if values is None:
         return ()
     if not isinstance(values, list):
@@ -126,7 +125,7 @@ def scenes_from(values: Any) -> tuple[Scene, ...]:
 def _scene(value: Any) -> Scene:
     found = value if isinstance(value, dict) else {}
     start, prompt = found.get("start"), found.get("prompt")
-    # Of bounded length: an exponent would let a few letters name a number that fills the memory.
+    # Bounded in length: with an exponent, a few characters could name a number that fills memory.
     if not isinstance(start, str) or not re.fullmatch(r"\d{1,18}(/[1-9]\d{0,17})?", start):
         raise OptionError(_NO_SCENES)
     if not isinstance(prompt, str) or len(prompt) > MOST_PROMPT:
@@ -135,7 +134,7 @@ def _scene(value: Any) -> Scene:
 
 
 def settings_from_file(content: bytes) -> dict[str, Any]:
-    """The values in a settings file; OptionError in one line if it is none."""
+    """The values in a settings file; one-line OptionError if it is not one."""
     try:
         found = json.loads(content) if len(content) <= MOST_BYTES else None
     except (ValueError, RecursionError):
@@ -149,7 +148,7 @@ def settings_from_file(content: bytes) -> dict[str, Any]:
 
 
 def result_name(clip: ClipInfo, kept_as: str) -> str:
-    """What a result is downloaded as."""
+    """A result's file name for downloads."""
     if clip.kind == "image":
         return f"{clip.path.stem}-restored.png"
     return f"{clip.path.stem}-restored{SUFFIXES.get(kept_as, '.zip')}"
@@ -157,12 +156,12 @@ def result_name(clip: ClipInfo, kept_as: str) -> str:
 
 def as_restored(clip: ClipInfo, settings: Settings) -> ClipInfo:
     """The clip as a run with these settings reads it: deinterlaced, tone-mapped and so on.
-    OptionError where a choice does not go with the clip."""
+    OptionError if a setting does not suit the clip."""
     return treated(clip, settings.options, suffix_of(clip, settings))
 
 
 def suffix_of(clip: ClipInfo, settings: Settings) -> str:
-    """Of the file that is written; empty for a folder of frames, which the zip file is made of."""
+    """Suffix of the output file; empty for a folder of frames, from which the zip file is made."""
     if settings.format == PNG_ZIP and clip.kind != "image":
         return ""
     return target_suffix(result_name(clip, settings.format))

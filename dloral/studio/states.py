@@ -17,7 +17,7 @@ from dloral.studio.studio import Studio
 
 
 def state_of(session: Session, studio: Studio) -> dict[str, Any]:
-    """All that the page shows, so that one loaded anew shows the same."""
+    """Everything the page shows, so that a reloaded page shows the same."""
     clip, job = session.clip, session.job
     return {
         "clip": described(clip, studio.limits.max_seconds) if clip else None,
@@ -36,7 +36,8 @@ def state_of(session: Session, studio: Studio) -> dict[str, Any]:
 
 
 def brief_of(session: Session) -> dict[str, Any]:
-    """What a list of many visits shows of one: as :func:`state_of`, without a result's curves."""
+    """One visit as a list of many shows it: the clip's name and kind, the
+    job, and the result without its curves, times and scenes."""
     clip, job, result = session.clip, session.job, session.result
     told = None
     if result is not None:
@@ -51,7 +52,7 @@ def brief_of(session: Session) -> dict[str, Any]:
 
 
 def change_of(change: Change | None) -> dict[str, Any] | None:
-    """A change of model, for who may make it: names and errors hold places of this machine."""
+    """A model change, for those who may make it: names and errors contain paths of this machine."""
     if change is None:
         return None
     progress = change.progress

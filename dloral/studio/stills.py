@@ -1,4 +1,4 @@
-"""Single pictures of a clip and of a result: the strip of thumbnails, exact pairs of a frame."""
+"""Stills of a clip and of a result: the thumbnail strip, and exact before/after frame pairs."""
 
 import tempfile
 import zipfile
@@ -19,10 +19,10 @@ from dloral.video.probe import ClipInfo
 from dloral.video.reader import read_frames
 
 THUMBNAIL_HEIGHT = 64
-"""Pixels; twice what is shown, for screens that have them."""
+"""Pixels; twice the displayed height, for high-density screens."""
 
 _PAIR_COPIES = 5
-"""Of a result's frame: enlarged, restored, both below each other, and as a picture."""
+"""Copies of a result's frame in memory: enlarged, restored, both stacked, and as a picture."""
 
 
 def thumbnails(
@@ -32,9 +32,9 @@ def thumbnails(
     duration: float | None = None,
     sources: Sources | None = None,
 ) -> bytes:
-    """``count`` small frames, evenly spaced, side by side in one JPEG: of the whole clip, or of a
-    part of it (seconds; None: to its end). ``sources``: where all visitors' calls wait for room;
-    ResourceError where this machine has none for a frame."""
+    """``count`` small frames, evenly spaced, side by side in one JPEG: from the whole clip, or part
+    of it (seconds; None: to its end). ``sources``: where all visitors' calls wait for memory;
+    ResourceError if this machine has too little for a frame."""
     sources = sources or Sources()
     all_of_it = Fraction(0) if clip.kind == "image" else clip.duration or Fraction(0)
     first = min(Fraction(max(start, 0)), all_of_it)
@@ -43,7 +43,7 @@ def thumbnails(
     pictures: list[Tensor] = []
     for index in range(count if clip.kind == "video" else 1):
         time = first + min(length, all_of_it - first) * Fraction(2 * index + 1, 2 * count)
-        with sources.held_back(clip, reading_bytes(clip)):  # each anew: others come in between
+        with sources.held_back(clip, reading_bytes(clip)):  # for each frame: lets others in between
             small = _small_at(clip, time)
         if small is not None:
             pictures.append(resize_bicubic(small[None], THUMBNAIL_HEIGHT, width)[0])
@@ -62,13 +62,13 @@ def _small_at(clip: ClipInfo, time: Fraction) -> Tensor | None:
 
 def still(result: Result, index: int, sources: Sources | None = None) -> bytes:
     """Frame ``index`` of a result below its bicubic enlargement, as a PNG: every pixel, without
-    the loss of the viewer's own clip. ``sources``: as of :func:`thumbnails`."""
+    the compression loss of the viewer's clip. ``sources``: as in :func:`thumbnails`."""
     with _held_back(result, sources):
         return png_of(stacked(*still_pair(result, max(0, min(index, len(result.times) - 1)))))
 
 
 def still_pair(result: Result, index: int) -> tuple[Tensor, Tensor]:
-    """The plain enlargement of frame ``index`` and the restored frame, (3,H,W) in [0, 1] each."""
+    """The plain enlargement of frame ``index`` and the restored frame, each (3,H,W) in [0, 1]."""
     time = result.times[index]
     lq_frame = resize_bicubic(frame_at(result.clip, time)[None], *result.size)[0]
     return lq_frame, _restored(result, index, time)
@@ -76,7 +76,7 @@ def still_pair(result: Result, index: int) -> tuple[Tensor, Tensor]:
 
 def before_and_after(result: Result, sources: Sources | None = None) -> bytes:
     """A small JPEG of the middle frame: the left half before, the right half after. ``sources``: as
-    of :func:`thumbnails`."""
+    in :func:`thumbnails`."""
     with _held_back(result, sources):
         pair = still_pair(result, len(result.times) // 2)
         before, after = (within(frame, 4 * THUMBNAIL_HEIGHT) for frame in pair)
@@ -103,7 +103,7 @@ def _restored(result: Result, index: int, time: Fraction) -> Tensor:
     if result.file.suffix == ".zip":
         with (
             zipfile.ZipFile(result.file) as archive,
-            tempfile.TemporaryDirectory(dir=result.file.parent) as folder,  # another call may come
+            tempfile.TemporaryDirectory(dir=result.file.parent) as folder,  # calls may overlap
         ):
             return load_image(Path(archive.extract(f"{index:08d}.png", folder)))
     shown_at = frame_shown if is_gif(result.file) else frame_at

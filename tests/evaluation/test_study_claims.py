@@ -1,5 +1,8 @@
 """What runs say of claims: on figures whose truth is known."""
 
+import dataclasses
+import math
+import re
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,8 @@ CLIPS = [str(index) for index in range(6)]
 def runs_of(variant: str, level: float, rng: np.random.Generator, seeds: int, spread: float) -> Any:
     runs = []
     for seed in range(seeds):
-        of_clips = level + np.arange(6) + rng.normal(0, spread, 6)  # clips differ more than runs
+        # Clips differ more than runs, by orders of magnitude.
+        of_clips = np.exp(level + np.arange(6) + rng.normal(0, spread, 6))
         clips = {name: {"warping_error": float(v)} for name, v in zip(CLIPS, of_clips, strict=True)}
         final = {"warping_error": float(of_clips.mean())}
         run = {"variant": variant, "seed": seed, "clips": clips, "final": final, "points": []}
@@ -35,7 +39,7 @@ def found(runs: list[Any], metrics: tuple[str, ...] = ("warping_error",)) -> dic
 
 
 def order_runs(gap: float, spread: float, seeds: int = 7) -> Any:
-    """Of enhancement first and of consistency first, whose warping error is ``gap`` higher."""
+    """Of enhancement first and of consistency first, whose warping error is e^gap as high."""
     rng = np.random.default_rng(5)
     runs = runs_of("enhancement-first", 1.0, rng, seeds, spread)
     return found(runs + runs_of("consistency-first", 1.0 + gap, rng, seeds, spread))
@@ -114,13 +118,52 @@ def test_here_and_ahead_by_are_of_the_same_figures() -> None:
     about = order_runs(0.5, 0.3)
     about["sources"] = {name: "film" if name != "5" else "photo" for name in CLIPS}
     (said,) = verdicts(STUDIES["order"], about)
-    assert said.second - said.first == pytest.approx(said.gain.mean)
+    assert math.log(said.second / said.first) == pytest.approx(said.gain.mean)
     clips = [run["clips"] for run in about["runs"] if run["variant"] == "enhancement-first"]
     film = np.mean([[one[name]["warping_error"] for name in CLIPS[:5]] for one in clips])
     photo = np.mean([one["5"]["warping_error"] for one in clips])
-    assert said.first == pytest.approx((film + photo) / 2)
+    assert said.first == pytest.approx(math.sqrt(film * photo), rel=0.05)
     text = "\n".join(claims_section(STUDIES["order"], about))
     assert "over sources and seeds" in text
+
+
+def test_warping_errors_are_compared_by_ratio() -> None:
+    """Their means say the opposite here: one clip in fast motion has a thousand times as much."""
+    about = order_runs(0.5, 0.05)
+    for run in about["runs"]:
+        if run["variant"] == "enhancement-first":
+            run["clips"]["5"] = {"warping_error": 1000 * run["clips"]["5"]["warping_error"]}
+        else:
+            run["clips"]["5"] = {
+                "warping_error": 990 * run["clips"]["5"]["warping_error"] / math.exp(0.5)
+            }
+    (said,) = verdicts(STUDIES["order"], about)
+    assert said.by_ratio
+    assert said.words == "**seen**"
+    assert said.first / said.second == pytest.approx(math.exp(-0.5 * 5 / 6), rel=0.05)
+    text = "\n".join(claims_section(STUDIES["order"], about))
+    ratio, low, high = (
+        float(x) for x in re.search(r"\| x([\d.]+) \(([\d.]+) to ([\d.]+)\) \|", text).groups()
+    )
+    assert low < ratio < high < 1
+    assert ratio == pytest.approx(said.first / said.second, abs=0.006)
+    assert "E*warp: geometric means" in text
+
+
+def test_other_measures_are_compared_by_difference() -> None:
+    rng = np.random.default_rng(0)
+    runs = [run for v in ("window-0", "window-1") for run in runs_of(v, 1.0, rng, 5, 0.1)]
+    for run in runs:
+        extra = 0.5 if run["variant"] == "window-0" else 0.0
+        for place, one in enumerate(run["clips"].values()):
+            one["lpips_like"] = 0.2 + extra + 0.01 * place + rng.normal(0, 0.01)
+        run["final"]["lpips_like"] = 0.2 + extra
+    claim = Claim("lpips_like", "window-1", "window-0")
+    study = dataclasses.replace(STUDIES["windows"], claims=(claim,))
+    (said,) = verdicts(study, found(runs, ("lpips_like",)))
+    assert not said.by_ratio
+    assert said.gain.mean == pytest.approx(0.5, abs=0.02)
+    assert said.second - said.first == pytest.approx(said.gain.mean)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), None])

@@ -110,17 +110,20 @@ def test_sizes(text, size):
         ("127.0.0.1", False, False, False),
         ("0.0.0.0", False, False, True),
         ("127.0.0.1", True, False, True),
-        ("0.0.0.0", True, True, False),
+        ("0.0.0.0", True, True, True),
+        ("127.0.0.1", True, True, False),
     ],
 )
 def test_what_strangers_can_reach_is_said_loudly(host, is_shared, has_password, is_loud):
     said = open_to_all(host, is_shared, has_password)
     assert bool(said) == is_loud
-    assert said is None or ("WARNING" in said and "--auth" in said)
+    assert said is None or "WARNING" in said
+    assert has_password or said is None or "--auth" in said
 
 
 def test_a_password_over_plain_http_is_warned_of():
     assert "plain HTTP" in (open_to_all("0.0.0.0", False, True) or "")
+    assert "plain HTTP" in (open_to_all("0.0.0.0", True, True) or "")  # beside a link of HTTPS
     assert open_to_all("127.0.0.1", False, True) is None
 
 

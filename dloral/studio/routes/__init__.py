@@ -1,8 +1,9 @@
-"""What the page's JavaScript calls, under ``/studio/TOKEN/``. Other programs use ``api.py``.
+"""What the page's JavaScript calls, under ``/studio/TOKEN/``, or for all of a
+browser's visits under ``/studio/``. Other programs use ``api.py``.
 
-The token names the visitor and is the key to their files; Gradio hands one out only to who is
-logged in. A person's mistake is answered with status 200 and ``{"error": one line}``: browsers
-write every other status into their console as if the page were broken.
+The token identifies the visitor and gives access to their files; Gradio issues one only to users
+who are logged in. A user's mistake is answered with status 200 and ``{"error": one line}``, since
+browsers log any error status to the console as if the page were broken.
 """
 
 import gradio as gr
@@ -34,7 +35,7 @@ _UNKNOWN = {"gone": True}
 
 
 def build_routes(studio: Studio) -> FastAPI:
-    """The application to be mounted at ``/studio``."""
+    """The application to mount at ``/studio``."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     rooms = (
         *(visit_routes, model_routes, clip_routes, place_routes, preview_routes),
@@ -48,10 +49,10 @@ def build_routes(studio: Studio) -> FastAPI:
 
     @app.middleware("http")
     async def private(request: Request, call: RequestResponseEndpoint) -> Response:
-        # Gradio's context names the visitor: ZeroGPU's quota is theirs (studio/gpu.py).
+        # Gradio's context identifies the visitor, whose ZeroGPU quota is used (studio/gpu.py).
         LocalContext.request.set(gr.Request(request))
         response = await call(request)
-        # the page's own files are the same for everybody; asked for anew, in case they changed
+        # the page's own files are the same for everybody; revalidated in case they changed
         is_ours = request.url.path.startswith("/studio/web/")
         response.headers["cache-control"] = "no-cache" if is_ours else "private, no-store"
         return response
@@ -82,11 +83,11 @@ def _answer_errors(app: FastAPI, studio: Studio) -> None:
 
 
 def _is_for_the_file(path: str, error: DLoRALError) -> bool:
-    """Whether a call took in or decoded a file and refused it for the file's sake: not for a
-    setting, nor for what this machine is short of. Whoever sends such files over and over pauses
-    (``hygiene.py``); who moves a slider while the server is full does not."""
+    """Whether a call received or decoded a file and rejected it because of the file itself, not
+    because of a setting or a lack of resources. Clients that keep sending such files are slowed
+    down (``hygiene.py``); one that moves a slider while the server is full is not."""
     if not uses_file(path) or is_full(error) or isinstance(error, NoRoomError):
         return False
-    if path.endswith("/clip"):  # ResourceError: its decoder took more than a file of its size may
+    if path.endswith("/clip"):  # ResourceError: its decoder used more than a file of its size may
         return isinstance(error, InputError | ResourceError)
     return isinstance(error, InputError) and error.path is not None

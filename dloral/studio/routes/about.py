@@ -1,4 +1,4 @@
-"""What the page says of itself to people who write programs."""
+"""The page's documentation for programmers."""
 
 import os
 
@@ -17,7 +17,7 @@ def about_routes(studio: Studio) -> APIRouter:
 
     @router.get(API)
     def api(request: Request) -> HTMLResponse:
-        # as Gradio finds its own address behind a proxy
+        # the way Gradio finds its own address behind a proxy
         address = get_root_url(request, request.url.path, os.environ.get("GRADIO_ROOT_PATH"))
         return HTMLResponse(api_page(address, studio.limits))
 

@@ -1,4 +1,4 @@
-"""Reading a call of the page: whose it is, what it holds; and answering it."""
+"""Parse the page's calls (whose they are, what they contain) and answer them."""
 
 import json
 from collections.abc import AsyncIterator
@@ -20,20 +20,20 @@ from dloral.studio.studio import Studio
 from dloral.video.probe import ClipInfo
 
 MOST_NUMBER = 2**53
-"""Numbers of calls are below it; further on, not every whole number is a float."""
+"""Numbers in calls must be below it; beyond it, not every integer is exactly a float."""
 
 LOOK_BYTES = 8_000_000
-"""Of an upload, after which it is looked whether the disk still has room."""
+"""Bytes of an upload after which the disk is checked for room again."""
 
 PNG, JPEG = "image/png", "image/jpeg"
 
 
 class GoneError(Exception):
-    """The token is none, or its visitor was given up."""
+    """The token is invalid, or its visit has ended."""
 
 
 def visitor(token: str, studio: Studio) -> Session:
-    """Whose the token is; :class:`GoneError` if nobody's."""
+    """The session that the token belongs to; :class:`GoneError` if there is none."""
     session = studio.sessions.find(token)
     if session is None:
         raise GoneError
@@ -51,7 +51,7 @@ def picture(content: bytes, kind: str, headers: dict[str, str] | None = None) ->
 
 
 async def receive(request: Request, part: Path, limits: Limits) -> None:
-    """The request's body into a file, as long as it is within the limits; InputError beyond."""
+    """Write the request's body to a file, up to the limits; InputError beyond them."""
     told = request.headers.get("content-length", "0")
     size, looked = 0, 0
     most = limits.max_upload
@@ -65,7 +65,7 @@ async def receive(request: Request, part: Path, limits: Limits) -> None:
                     f"the file has more than the {most / 1e6:g} MB that this page takes; "
                     "cut it, or restore it on the command line"
                 )
-            if size - looked > LOOK_BYTES:  # a body need not say how long it is
+            if size - looked > LOOK_BYTES:  # a body need not declare its length
                 await _check_room(limits, size - looked)
                 looked = size
             await run_in_threadpool(file.write, chunk)
@@ -83,7 +83,7 @@ async def _chunks(request: Request) -> AsyncIterator[bytes]:
 
 
 async def body(request: Request) -> bytes:
-    """All of a small body; InputError beyond ``MOST_BYTES``."""
+    """The whole of a small body; InputError beyond ``MOST_BYTES``."""
     content = b""
     async for chunk in _chunks(request):
         content += chunk
@@ -93,11 +93,12 @@ async def body(request: Request) -> bytes:
 
 
 async def json_of(request: Request) -> dict[str, Any]:
-    """The JSON object in the body; InputError if it holds none."""
-    # A form or text of a foreign page is sent without asking; JSON is not.
-    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    """The JSON object in the body; InputError if there is none."""
+    # Browsers send a foreign page's forms, plain text and bodies of no type without a CORS
+    # preflight, but not JSON.
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise InputError(f"the call is {kind[:80]!r}; send application/json")
+        raise InputError(f"the call's content type is {kind[:80]!r}; send application/json")
     try:
         found = json.loads(await body(request))
     except (ValueError, RecursionError):
@@ -108,23 +109,23 @@ async def json_of(request: Request) -> dict[str, Any]:
 
 
 async def allowed_settings(request: Request, session: Session, studio: Studio) -> Settings:
-    """The body's ``settings`` as :func:`allowed`."""
+    """The body's ``settings``, checked by :func:`allowed`."""
     return allowed(object_of(await json_of(request), "settings"), session, studio)
 
 
 def allowed(values: dict[str, Any], session: Session, studio: Studio) -> Settings:
-    """Settings for the visitor's clip; InputError or OptionError for what is wrong, and beyond
-    what may be asked at once."""
+    """Settings for the visitor's clip; InputError or OptionError for what is invalid, or more than
+    may be requested at once, ResourceError for more than this machine can hold."""
     settings = settings_from(values, studio.model.name)
     clip = clip_of(session)
-    if clip.kind != "video":  # the page's choice stands for its next clip
+    if clip.kind != "video":  # the page keeps its choice for the next video
         settings = replace(settings, options=replace(settings.options, deinterlace=AUTO))
     studio.limits.check(clip, settings.options, settings.format, expected(clip, settings, studio))
     return settings
 
 
 def expected(clip: ClipInfo, settings: Settings, studio: Studio) -> tuple[float, float] | None:
-    """Between how many seconds a run would take, where that is known."""
+    """The range of seconds that a run would take; None where unknown."""
     found = plan(clip, settings, studio.model)["seconds"]
     return None if found is None else (float(found[0]), float(found[1]))
 
@@ -138,9 +139,9 @@ def object_of(asked: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def number_of(asked: dict[str, Any], name: str, default: float = 0) -> float:
-    """The finite number under ``name``, below :data:`MOST_NUMBER`; InputError if it is none."""
+    """The finite number under ``name``, below :data:`MOST_NUMBER`; InputError if it is not one."""
     found = asked.get(name, default)
-    # JSON as Python reads it has numbers that are infinite, none at all, or of any length
+    # Python's JSON parser accepts Infinity, NaN and integers of any length
     if not isinstance(found, int | float) or not abs(found) < MOST_NUMBER:
         raise InputError(f"{name} is {str(found)[:80]!r}; give a number")
     return found
@@ -152,6 +153,6 @@ def clip_of(session: Session) -> ClipInfo:
 
 
 def frame_within(session: Session, frame: float) -> int:
-    """The nearest frame that the clip has."""
+    """``frame``, clamped to the clip's frames."""
     last = (clip_of(session).num_frames or 1) - 1
     return max(0, min(int(frame), last))

@@ -1,4 +1,4 @@
-"""The clip: opening and closing it, its thumbnails, settings for it, what a run would make."""
+"""The clip: opening and closing it, its thumbnails and settings, and what a run would make."""
 
 import secrets
 from pathlib import Path
@@ -36,7 +36,7 @@ def clip_routes(studio: Studio) -> APIRouter:
     @router.post("/{token}/clip")
     async def open_clip(token: str, name: str, request: Request) -> Response:
         session = visitor(token, studio)
-        checked_name(name)  # before the file is sent for nothing
+        checked_name(name)  # before the file is uploaded in vain
         part = session.folder / f"{secrets.token_hex(8)}.part"
         try:
             await receive(request, part, studio.limits)
@@ -57,7 +57,7 @@ def clip_routes(studio: Studio) -> APIRouter:
 
     @router.post("/{token}/fork")
     def fork(token: str) -> Response:
-        """Another visit with the same clip, so that its result is not lost by a new run."""
+        """Open another visit with the same clip, so that a new run does not replace its result."""
         session = visitor(token, studio)
         other = studio.sessions.open()
         made = visitor(other, studio)
@@ -79,7 +79,7 @@ def clip_routes(studio: Studio) -> APIRouter:
 
 
 def _add_looks(router: APIRouter, studio: Studio) -> None:
-    """Calls that change nothing: thumbnails, the settings in a file, what a run would make."""
+    """Read-only calls: thumbnails, the settings in a file, what a run would make."""
 
     @router.get("/{token}/thumbnails")
     def strip(

@@ -1,4 +1,4 @@
-"""A restoration: looking for scenes before it, starting and stopping it, its newest frame."""
+"""A restoration: finding scenes beforehand, starting and stopping it, its newest frame."""
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -10,7 +10,7 @@ from dloral.studio.states import state_of
 from dloral.studio.studio import Studio
 
 LATEST_SIDE = 1024
-"""Pixels; the newest frame of a running job is sent no larger."""
+"""Pixels; a running job's newest frame is sent no larger."""
 
 
 def job_routes(studio: Studio) -> APIRouter:
@@ -25,7 +25,7 @@ def job_routes(studio: Studio) -> APIRouter:
 
     @router.delete("/{token}/job")
     def stop_job(token: str, keep: bool = True) -> Response:
-        """What is done becomes the result, or with ``keep=false`` goes."""
+        """What is done becomes the result, or is discarded with ``keep=false``."""
         session = visitor(token, studio)
         if session.job is not None and keep:
             session.job.stop()

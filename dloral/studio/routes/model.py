@@ -1,7 +1,7 @@
-"""The menu of models: what there is, what taking one would download, taking it.
+"""The menu of models: what it offers, what switching to a model would download, and switching.
 
-A change is everybody's and may bring gigabytes, so only who runs the page may make it
-(docs/decisions.md).
+A change affects everybody and may download gigabytes, so only the person who runs the page may
+make it (docs/decisions.md).
 """
 
 from typing import Any
@@ -22,14 +22,14 @@ from dloral.weights.registry import MODELS, TINY_VAE, fetched
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 _FORWARDED = ("forwarded", "x-forwarded-", "x-real-ip", "via")
-"""How the headers begin that a proxy in front of the page adds."""
+"""Prefixes of the headers that a proxy in front of the page adds."""
 
 
 def model_routes(studio: Studio) -> APIRouter:
     router = APIRouter()
 
     def check(token: str, request: Request) -> None:
-        """InputError for who may not change the model."""
+        """InputError for callers who may not change the model."""
         visitor(token, studio)
         asks = studio.models.menu_for
         if asks != EVERYBODY and not (asks == THIS_MACHINE and is_from_here(request)):
@@ -87,10 +87,10 @@ def model_routes(studio: Studio) -> APIRouter:
 
 
 def is_from_here(request: Request) -> bool:
-    """Whether a call comes from a browser on this machine, and through no proxy that says so.
+    """Whether a call comes from a browser on this machine, and not through a proxy that says so.
 
-    The host that the browser was told is looked at too: a foreign page can make a name of its own
-    lead here.
+    The Host header is checked too, since a foreign page can point its own domain at this machine
+    (DNS rebinding).
     """
     host = request.headers.get("host", "").rsplit(":", 1)[0].strip("[]")
     client = request.client.host if request.client else ""

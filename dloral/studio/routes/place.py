@@ -1,7 +1,7 @@
-"""Clips that lie on this machine, chosen by their path: nothing is sent.
+"""Clips already on this machine, chosen by path; nothing is uploaded.
 
-Only for who sits at it: the page has to listen at this machine alone, and the call to come from it
-(docs/decisions.md, "The page's menu of models is for who sits at the machine").
+Only for the person at the machine: the page must listen on this machine only, and the call must
+come from it (docs/decisions.md, "The page's menu of models is for who sits at the machine").
 """
 
 import os
@@ -27,16 +27,16 @@ from dloral.studio.uploads import link_or_copy
 from dloral.video.images import IMAGE_SUFFIXES
 
 MOST_ENTRIES = 2000
-"""Of a folder, that are listed."""
+"""Entries listed of a folder."""
 
 
 _SOCKETS = Path("/proc/net/tcp")
-"""Linux's table of connections: address, port and user of each."""
+"""Linux's table of connections, with the address, port and user of each."""
 
 
 def owner_of(client: Address | None) -> int | None:
-    """Which user of this machine has the other end of a connection over IPv4; None where the
-    system does not say. Other users may reach the page, but its files are not theirs."""
+    """The user of this machine who owns the other end of an IPv4 connection; None where the system
+    does not say. Other users may reach the page, but its files are not theirs."""
     if client is None or not _SOCKETS.is_file():
         return None
     for line in _SOCKETS.read_text(encoding="ascii").splitlines()[1:]:
@@ -56,7 +56,7 @@ def place_routes(studio: Studio) -> APIRouter:
     router = APIRouter()
 
     async def asked_path(token: str, request: Request) -> tuple[Session, Path]:
-        """InputError for who does not sit at this machine."""
+        """InputError for callers who are not at this machine."""
         session = visitor(token, studio)
         is_own = is_from_here(request) and owner_of(request.client) in (None, _own_user())
         if studio.models.menu_for != THIS_MACHINE or not is_own:
@@ -71,13 +71,13 @@ def place_routes(studio: Studio) -> APIRouter:
 
     @router.post("/{token}/places")
     async def listed(token: str, request: Request) -> Response:
-        """What a folder holds: folders, clips and pictures."""
+        """A folder's contents: folders, clips and pictures."""
         _, path = await asked_path(token, request)
         return answer(await run_in_threadpool(_listing, path))
 
     @router.post("/{token}/place")
     async def opened(token: str, request: Request) -> Response:
-        """A file becomes the visit's clip; it is linked where the disk can, else copied."""
+        """Make a file the visit's clip, hard-linked where the disk allows, else copied."""
         session, path = await asked_path(token, request)
         if not path.is_file():
             raise InputError(f"{path.name} is not there any more; choose another file")
@@ -87,7 +87,7 @@ def place_routes(studio: Studio) -> APIRouter:
 
     @router.post("/{token}/keep")
     async def kept(token: str, request: Request) -> Response:
-        """The result into a folder of this machine, under a name that is free there."""
+        """Copy the result to a folder of this machine, under a name that is free there."""
         session, folder = await asked_path(token, request)
         if session.result is None:
             raise InputError("There is no result any more; restore the clip again.")
@@ -124,7 +124,7 @@ def _is_clip(entry: Path) -> bool:
 
 
 def _keep(file: Path, folder: Path) -> Path:
-    """A copy of ``file`` in ``folder``, whole or not at all; OutputError where it cannot be."""
+    """Copy ``file`` to ``folder``, whole or not at all; OutputError where that fails."""
     target = folder / file.name
     number = 2
     while target.exists():

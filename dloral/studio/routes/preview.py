@@ -1,4 +1,4 @@
-"""The live preview: the bicubic frame, and a part of it restored."""
+"""The live preview: the bicubic frame, and restored parts of it."""
 
 import secrets
 from contextlib import closing
@@ -80,7 +80,7 @@ def preview_routes(studio: Studio) -> APIRouter:
 
 
 def _add_parts(router: APIRouter, studio: Studio) -> None:
-    """Calls for a part of a frame that the page names."""
+    """Calls for a part of a frame that the page specifies."""
 
     async def asked_of(
         session: Session, request: Request, most_pixels: int
@@ -111,7 +111,7 @@ def _add_parts(router: APIRouter, studio: Studio) -> None:
 def _motion(
     session: Session, studio: Studio, index: int, options: UpscaleOptions, region: Region
 ) -> Response:
-    """The clip's bytes; nothing where a newer one was asked for meanwhile."""
+    """The clip's bytes, or ``superseded`` if a newer one was requested meanwhile."""
     clip, own = clip_of(session), secrets.token_hex(8)
     session.motion = own
     file = session.folder / f"{own}.mp4"
@@ -135,7 +135,7 @@ def _motion(
 
 
 def _region(asked: dict[str, Any], most_pixels: int) -> Region:
-    """The asked part, made narrower or lower where it has more than ``most_pixels``."""
+    """The requested part, shrunk where it has more than ``most_pixels``."""
     x, y = (max(int(number_of(asked, name)), 0) for name in ("x", "y"))
     width, height = (max(int(number_of(asked, name, 1)), 1) for name in ("width", "height"))
     ratio = min(1.0, (most_pixels / (width * height)) ** 0.5)

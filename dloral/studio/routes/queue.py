@@ -1,4 +1,4 @@
-"""The queue as a list on the page steers it: order, pause, resume, retry, settings of each job."""
+"""Queue controls for a list on the page: order, pause, resume, retry, settings of each job."""
 
 from typing import Annotated, Any
 
@@ -20,10 +20,10 @@ from dloral.studio.states import brief_of, state_of
 from dloral.studio.studio import Studio
 
 MOST_VISITS = 1000
-"""In one call."""
+"""Per call."""
 
 MOST_ARCHIVED = 100
-"""Results in one archive: their tokens are in its address."""
+"""Results per archive, limited because their tokens are in its URL."""
 
 ARCHIVE = "restored.zip"
 
@@ -33,21 +33,21 @@ def queue_routes(studio: Studio) -> APIRouter:
 
     @router.post("/visits")
     async def visits(request: Request) -> Response:
-        """Of each of the body's ``tokens`` what a list shows; null where the visit is gone."""
+        """What a list shows for each of the body's ``tokens``; null where the visit is gone."""
         tokens = _tokens(await json_of(request))
         return answer({"visits": await run_in_threadpool(_listed, tokens, studio)})
 
     @router.post("/order")
     async def order(request: Request) -> Response:
-        """Run the jobs of the body's ``tokens`` in this order; those of others stay where they are.
-        Answers as ``/visits``."""
+        """Run the jobs of the body's ``tokens`` in this order; others keep their places. Answers
+        like ``/visits``."""
         tokens = _tokens(await json_of(request))
         await run_in_threadpool(studio.sessions.arrange, tokens)
         return answer({"visits": await run_in_threadpool(_listed, tokens, studio)})
 
     @router.put("/{token}/job")
     async def change_job(token: str, request: Request) -> Response:
-        """Other settings for a job that waits or is paused; it keeps its place."""
+        """Change the settings of a waiting or paused job; it keeps its place."""
         session = visitor(token, studio)
         settings = await allowed_settings(request, session, studio)
         await run_in_threadpool(session.a_job().change, settings)
@@ -67,7 +67,7 @@ def queue_routes(studio: Studio) -> APIRouter:
 
     @router.post("/{token}/job/retry")
     async def retry_job(token: str, request: Request) -> Response:
-        """A failed or cancelled job once more, with the body's ``settings`` if it has some."""
+        """Run a failed or cancelled job again, with the body's ``settings`` if given."""
         session = visitor(token, studio)
         asked = await json_of(request)
         settings = allowed(object_of(asked, "settings"), session, studio) if asked else None
@@ -76,7 +76,7 @@ def queue_routes(studio: Studio) -> APIRouter:
 
     @router.get("/archive")
     def archive(visit: Annotated[list[str], Query()]) -> Response:
-        """The results of these visits as one zip file; those that have expired are left out."""
+        """The results of these visits as one zip file, without those that have expired."""
         sessions = [studio.sessions.find(token) for token in visit[:MOST_ARCHIVED]]
         results = [session.result for session in sessions if session]
         files = open_files([result.file for result in results if result])

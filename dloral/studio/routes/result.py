@@ -1,4 +1,4 @@
-"""A result: its exact frames, comparison clips, and the files of it that may be fetched."""
+"""A result: its exact frames, comparison clips, and downloadable files."""
 
 from pathlib import Path
 
@@ -56,6 +56,6 @@ def _result(session: Session) -> Result:
 
 
 def _files(result: Result) -> dict[str, Path]:
-    """What may be fetched of a result, by name."""
+    """A result's downloadable files, by name."""
     kept = [result.file, result.settings_file, result.viewer_file, result.profile_file]
     return {path.name: path for path in [*kept, *comparisons_of(result)]}

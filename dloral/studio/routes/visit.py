@@ -1,4 +1,4 @@
-"""Being here: what the page shows, and saying that it closes."""
+"""The visit: what the page shows, and its notice that it is closing."""
 
 from fastapi import APIRouter
 from fastapi.responses import Response
