@@ -36,6 +36,7 @@ from dloral.training.perceptual import load_perceptual
 from dloral.training.phases.algorithm1 import Algorithm1Task, algorithm_1
 from dloral.training.phases.base import BaseConfig, BasePhase
 from dloral.training.phases.decoder import DecoderPhase
+from dloral.training.phases.detail import DetailPhase
 from dloral.training.phases.drawing import DrawingConfig, DrawingPhase
 from dloral.training.phases.flow import FlowPhase
 from dloral.training.phases.phase import Phase, train
@@ -183,7 +184,8 @@ class Chain:
         self.detail_teacher = self._load_teacher(config.detail_teacher) or self.teacher
         self.features = None
         asked = {*DRAWING} & {*config.phases} or _asking(base)
-        if (asked and not self.teacher) or (_asking(algorithm1) and not self.detail_teacher):
+        detailed = "detail" in config.phases or _asking(algorithm1)
+        if (asked and not self.teacher) or (detailed and not self.detail_teacher):
             raise OptionError(
                 "{option} is needed by blocks, drawing and the losses that ask a teacher",
                 remedy="give the file of realesr-general-x4v3",
@@ -193,6 +195,7 @@ class Chain:
             take_over(self.pipe, config.start)
         self.pipe = self.pipe.to(self.device).channels_last()
         plain = {name.removeprefix(asked) for name in names for asked in ASKING}
+        plain |= {"feature"} if config.detail and config.detail.feature else set()
         featured = sorted(plain & set(FEATURES))
         if featured:
             self.features = load_perceptual(featured[0])[1].to(self.device)
@@ -277,6 +280,20 @@ class Chain:
             decoder = config.decoder
             source = self._source(1, decoder.clips, decoder.crop, loop)
             return DecoderPhase(self.pipe, source, decoder, held_out)
+        if name == "detail":
+            assert config.detail is not None
+            algorithm1 = config.detail.algorithm1(config.algorithm1)
+            source = self._source(algorithm1.frames, algorithm1.clips, algorithm1.crop, loop)
+            return DetailPhase(
+                self.pipe,
+                source,
+                config.detail,
+                config.algorithm1,
+                loop.seed,
+                self.detail_teacher,
+                held_out,
+                self.features,
+            )
         base: BaseConfig = getattr(config, name)
         source = self._source(base.seen, base.drawn, base.crop, loop)
         return BasePhase(

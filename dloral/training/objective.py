@@ -182,7 +182,7 @@ class Objective:
         hq_frames, kind = restored.hq_frames.flatten(0, 1), self.adversarial.config.real
         if kind == "truth":
             return hq_frames
-        answers = self._answer(restored)
+        answers = self.answer(restored)
         if kind == "teacher":
             return answers
         assert rng is not None
@@ -195,7 +195,7 @@ class Objective:
             return self.loss(name.removeprefix(PICTURE), self._pictures(restored), rng)
         frames = restored.frames.flatten(0, 1)
         asked = next((kind for kind in ASKING if name.startswith(kind)), "")
-        wanted = self._answer(restored, asked) if asked else restored.hq_frames.flatten(0, 1)
+        wanted = self.answer(restored, asked) if asked else restored.hq_frames.flatten(0, 1)
         name = name.removeprefix(asked)
         if name in FRAME_LOSSES:
             return FRAME_LOSSES[name](frames, wanted)
@@ -210,7 +210,7 @@ class Objective:
         }
         return losses[name]()
 
-    def _answer(self, restored: Restored, kind: str = TEACHER) -> Tensor:
+    def answer(self, restored: Restored, kind: str = TEACHER) -> Tensor:
         """The teacher's answers (N,3,H,W) to the small frames or the truth, computed once for all
         losses."""
         if self._answered is None or self._answered[0] is not restored:
@@ -222,13 +222,13 @@ class Objective:
 
     def _hints(self, restored: Restored) -> Tensor:
         assert self.hints is not None
-        self._answer(restored, self._hinted)
+        self.answer(restored, self._hinted)
         return restored.zero_where_lossless(self.hints.loss())
 
     @torch.no_grad()
     def _answers(self, restored: Restored, kind: str) -> Tensor:
         if kind == CRISP:
-            return crisp(self._answer(restored, OWN))
+            return crisp(self.answer(restored, OWN))
         assert self.teacher is not None
         if restored.small_frames is None:
             raise OptionError(

@@ -20,14 +20,15 @@ from dloral.training.loop import FREE_SETTINGS, LoopConfig
 from dloral.training.phases.algorithm1 import Algorithm1Config
 from dloral.training.phases.base import BaseConfig
 from dloral.training.phases.decoder import DecoderConfig
+from dloral.training.phases.detail import DetailConfig
 from dloral.training.phases.drawing import DrawingConfig
 from dloral.training.phases.flow import FlowConfig
 from dloral.weights.resolve import find_model
 from dloral.weights.srvgg import teacher_file
 
-PHASES = ("flow", "blocks", "drawing", "cleaning", "base", "decoder", "algorithm1")
+PHASES = ("flow", "blocks", "drawing", "cleaning", "base", "decoder", "algorithm1", "detail")
 DRAWING = ("blocks", "drawing")
-OPTIONAL = (*DRAWING, "cleaning")
+OPTIONAL = (*DRAWING, "cleaning", "detail")
 PLAN = "plan.json"
 
 FREE = (
@@ -70,7 +71,9 @@ class ChainConfig:
     decoder_loop: LoopConfig = field(default_factory=LoopConfig)
     algorithm1: Algorithm1Config = field(default_factory=Algorithm1Config)
     algorithm1_loop: LoopConfig = field(default_factory=LoopConfig)
-    shares: tuple[float, ...] = (0.06, 0.12, 0.2, 0.1, 0.1, 0.05, 0.37)
+    detail: DetailConfig | None = None
+    detail_loop: LoopConfig = field(default_factory=LoopConfig)
+    shares: tuple[float, ...] = (0.06, 0.12, 0.2, 0.1, 0.1, 0.05, 0.17, 0.2)
     clips: ClipSpec = field(default_factory=ClipSpec)
     pool: PoolConfig | None = None
     film_shots: int = 1600

@@ -20,6 +20,7 @@ from dloral.training.loop import LoopConfig
 from dloral.training.phases.algorithm1 import Algorithm1Config
 from dloral.training.phases.base import BaseConfig
 from dloral.training.phases.decoder import DecoderConfig
+from dloral.training.phases.detail import DetailConfig
 from dloral.training.phases.drawing import DrawingConfig
 from dloral.training.phases.flow import FlowConfig
 from dloral.training.plan import ChainConfig
@@ -223,6 +224,10 @@ COMPACT_CPU = ChainConfig(
         decay_steps=1100,
         optimizer="soap",
     ),
+    detail=DetailConfig(refill_every=12),
+    detail_loop=replace(
+        DRAWING_LOOP, steps=3600, learning_rate=2e-3, rate_factors={}, decay_steps=2800, ema=0.995
+    ),
     pool=POOL,
     film_shots=160,
 )
@@ -237,6 +242,7 @@ COMPACT_GPU = replace(
     drawing=DrawingConfig(clips=64),
     base=replace(COMPACT_CPU.base, clips=32, crop=160),
     algorithm1=replace(COMPACT_CPU.algorithm1, clips=24, crop=160),
+    detail=DetailConfig(clips=48, refill_every=12),
     pool=replace(POOL, held=3000, at_a_time=48, refill_every=5, warm_refills=12),
     film_shots=1600,
 )

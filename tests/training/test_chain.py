@@ -46,7 +46,7 @@ from dloral.weights.resolve import EMBEDDED
 TINY = (
     "sizes.latent_channels=4 sizes.vae_width=8 sizes.encoder_blocks=1 sizes.decoder_blocks=1 "
     "sizes.unet_channels=(8,8) sizes.flow_levels=2 sizes.flow_channels=(4,4,4,4) "
-    "sizes.retrieval_heads=1 sizes.retrieval_head_dim=4 rank=2 workers=0 shares=(1,1,1,1,1,1,1) "
+    "sizes.retrieval_heads=1 sizes.retrieval_head_dim=4 rank=2 workers=0 shares=(1,1,1,1,1,1,1,1) "
     "blocks.clips=1 blocks.crop=32 drawing.clips=1 drawing.crop=32 "
     "cleaning.clips=1 cleaning.crop=32 "
     "flow.clips=1 flow.crop=64 flow.moved_pairs=2 "
@@ -55,6 +55,7 @@ TINY = (
     "algorithm1.schedule.consistency_steps=2 algorithm1.schedule.enhancement_steps=1 "
     "algorithm1.schedule.transition_steps=0 "
     "algorithm1.schedule.enhancement_weights={'charbonnier':1.0} "
+    "detail.clips=1 detail.crop=32 detail.held=3 detail.warm_refills=1 detail.refill_every=1 "
     "pool.at_a_time=4 pool.held=8 pool.warm_refills=0 pool.refill_every=1 pool.draws=4 "
     "base.weights={'charbonnier':1.0} base.late_weights={'charbonnier':1.0,'temporal':0.1} "
     + " ".join(f"{phase}_loop.checkpoint_every=1" for phase in PHASES)
@@ -82,7 +83,7 @@ def tiny(photos: Path, *more: str) -> ChainConfig:
 def unbroken(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three steps a phase, by the command line."""
     run = tmp_path_factory.mktemp("chain") / "run"
-    words = ["train", "compact-cpu", "--data", f"photos:{photos}", "--steps", "21"]
+    words = ["train", "compact-cpu", "--data", f"photos:{photos}", "--steps", "24"]
     assert main([*words, "-o", str(run), "--set", *TINY, teacher_of(photos)]) in (None, 0)
     return run
 
@@ -137,9 +138,9 @@ def test_what_a_dials_1_means_is_said_when_a_model_is_embedded(
 def test_loras_of_a_start_are_kept(unbroken: Path, photos: Path, tmp_path: Path) -> None:
     """From a folder and from a phase's file, to the bit; of other sizes they are one line."""
     rates = [f"{phase}_loop.learning_rate=0" for phase in ("base", "decoder", "algorithm1")]
-    had = load_file(unbroken / "algorithm1.safetensors")
+    had = load_file(unbroken / "detail.safetensors")
     learnt = {n for n in had if ".lora_" in n or n.startswith("retrieval.")}
-    for number, start in enumerate(("pipeline", "algorithm1.safetensors")):
+    for number, start in enumerate(("pipeline", "detail.safetensors")):
         config = tiny(
             photos,
             f"start={unbroken / start}",
@@ -202,13 +203,13 @@ def test_killed_in_each_phase_and_resumed_elsewhere_equals_unbroken(
                 raise KilledError
 
         with pytest.raises(KilledError):
-            run_chain(config, run, steps=21, on_step=on_step)
+            run_chain(config, run, steps=24, on_step=on_step)
         elsewhere = tmp_path / f"moved-{killed}"
         shutil.move(run, elsewhere)
         run = elsewhere
     run_chain(config, run)
-    expected = load_file(unbroken / "algorithm1.safetensors")
-    found = load_file(run / "algorithm1.safetensors")
+    expected = load_file(unbroken / "detail.safetensors")
+    found = load_file(run / "detail.safetensors")
     assert found.keys() == expected.keys()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
 
@@ -224,7 +225,7 @@ def test_kill_9_in_each_phase(unbroken: Path, photos: Path, tmp_path: Path) -> N
         "train",
         "compact-cpu",
         "--steps",
-        "21",
+        "24",
         "-o",
         str(run),
     ]
@@ -239,8 +240,8 @@ def test_kill_9_in_each_phase(unbroken: Path, photos: Path, tmp_path: Path) -> N
         assert process.wait() == -signal.SIGKILL
         assert not (run / "pipeline").exists()
     subprocess.run(words, env={**os.environ, "PYTHONPATH": root}, check=True)
-    expected = load_file(unbroken / "algorithm1.safetensors")
-    found = load_file(run / "algorithm1.safetensors")
+    expected = load_file(unbroken / "detail.safetensors")
+    found = load_file(run / "detail.safetensors")
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
 
 
@@ -261,6 +262,10 @@ def test_each_phase_changes_its_own_parts_alone(unbroken: Path) -> None:
     assert came
     assert all(".lora_" in n or n.endswith(".scales") for n in came)
     assert {n.split(".")[1] for n in came} == {"decoder", "finish"}
+    changed = {n for n in after[7] if not torch.equal(after[7][n], after[6][n])}
+    changed -= {n for n in changed if n.endswith(".scales")}  # where the dials stand
+    assert changed
+    assert all(n.startswith("vae.") and ".detail." in n for n in changed)
 
 
 def test_a_start_gives_its_flow_net_and_what_fits(
@@ -279,6 +284,7 @@ def test_a_start_gives_its_flow_net_and_what_fits(
         "sizes.reach=0",
         "sizes.direct_head=False",
         "sizes.finish_channels=4",
+        "detail=None",
         *FROM_BASE_ON,
         "base_loop.learning_rate=0",
     )
@@ -292,7 +298,7 @@ def test_a_start_gives_its_flow_net_and_what_fits(
     assert "vae.finish.weight" in base
     assert "vae.finish.weight" not in same
     assert not (run / "flow").exists()
-    assert json.loads((run / "plan.json").read_text())["steps"].keys() == set(PHASES[4:])
+    assert json.loads((run / "plan.json").read_text())["steps"].keys() == set(PHASES[4:7])
     weights = start / "flow" / "diffusion_pytorch_model.safetensors"
     changed = {n: t + 1 for n, t in load_file(weights).items()}
     save_file(changed, weights)
@@ -442,8 +448,9 @@ def test_the_cards_command_gives_the_settings_of_the_shipped_weights() -> None:
     trained = {name: defaults.get(name) for name in came_later} | figures["plan"]["settings"]
 
     def compared(values: dict[str, object]) -> dict[str, object]:
-        unused = ("teacher_sha256", "start_sha256", "shares", "blocks", "drawing", "cleaning")
-        return {name: value for name, value in values.items() if not name.startswith(unused)}
+        unused = ["teacher_sha256", "start_sha256", "shares", "blocks", "drawing", "cleaning"]
+        unused += ["detail_loop."] if given.get("detail", "") is None else []
+        return {name: value for name, value in values.items() if not name.startswith(tuple(unused))}
 
     assert compared(given) == compared(trained)
 

@@ -28,6 +28,7 @@ from dloral.training.losses import (
     flow_consistency,
     grid,
     l2,
+    mesh,
     tempered,
     temporal_difference,
 )
@@ -127,6 +128,21 @@ def test_grid_sees_a_pattern_and_nothing_else():
     assert torch.allclose(drawn, torch.full((2,), 0.01875), atol=1e-6)
     noise = grid(hq_frames + 0.05 * torch.randn(hq_frames.shape, generator=draw), hq_frames)
     assert noise.max() < 0.01
+
+
+def test_a_mesh_is_told_from_noise() -> None:
+    """0.2 grey levels of it under noise of 4; without it the mean is 0, the grid's is not."""
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.rand(16, 3, 160, 160, generator=generator)
+    noise = 4 / 255 * torch.randn(frames.shape, generator=generator)
+    pattern = torch.randn(8, 8, generator=generator)
+    pattern = (pattern - pattern.mean()) / pattern.std(correction=0)
+    for strength in (0.0, 0.2, 0.5):
+        found = mesh(frames + noise + strength / 255 * pattern.repeat(20, 20), frames)
+        assert found.shape == (16,)
+        assert found.mean().item() == pytest.approx(strength**2, abs=0.004)
+    assert grid(frames + noise, frames).mean() * 255 > 0.1
+    assert mesh(frames + 0.1, frames).abs().max() < 1e-6
 
 
 def test_l2_is_the_mean_square_of_each_frame():

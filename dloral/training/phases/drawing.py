@@ -142,14 +142,17 @@ class DrawingPhase(Phase):
         if self.held_out is None:
             return {}
         frames, answers, hints = self._drawn(self.held_out)
-        edges = [
-            sum(part.diff(dim=dim).abs().mean() for dim in (-1, -2)) for part in (frames, answers)
-        ]
-        return {
-            "to_teacher": 255 * (frames - answers).abs().mean().item(),
-            "sharpness": float(edges[0] / edges[1]),
-            "hints": hints.mean().item(),
-        }
+        return {**nearness(frames, answers), "hints": hints.mean().item()}
+
+
+def nearness(frames: Tensor, answers: Tensor) -> dict[str, float]:
+    """The distance (N,3,H,W) to a teacher's answers in grey levels, and sharpness relative to
+    theirs."""
+    edges = [sum(part.diff(dim=dim).abs().mean() for dim in (-1, -2)) for part in (frames, answers)]
+    return {
+        "to_teacher": 255 * (frames - answers).abs().mean().item(),
+        "sharpness": float(edges[0] / edges[1]),
+    }
 
 
 @torch.no_grad()
