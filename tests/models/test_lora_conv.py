@@ -30,6 +30,24 @@ def test_it_computes_as_branches_beside_it() -> None:
 
 
 @torch.no_grad()
+def test_what_a_lora_adds_is_set_as_closely_as_its_rank_allows() -> None:
+    conv = with_loras()
+    other = conv.change("consistency").clone()
+    x = torch.randn(1, 5, 9, 8)
+    conv(x)  # its sum is kept
+    wanted = torch.randn(7, 2) @ torch.randn(2, 45)
+    conv.set_change("detail", wanted)
+    torch.testing.assert_close(conv.change("detail"), wanted, atol=1e-5, rtol=1e-5)
+    assert torch.equal(conv.change("consistency"), other)
+    weight = conv.weight + (other + wanted).view_as(conv.weight)
+    torch.testing.assert_close(conv(x), conv2d(x, weight, conv.bias, padding=1))
+    full = torch.randn(7, 45)
+    conv.set_change("detail", full)
+    left = (full - conv.change("detail")).square().sum()
+    torch.testing.assert_close(left, torch.linalg.svdvals(full)[2:].square().sum())
+
+
+@torch.no_grad()
 def test_a_kept_sum_follows_every_change() -> None:
     conv, x = with_loras(), torch.randn(1, 5, 9, 8)
 

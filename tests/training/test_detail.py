@@ -12,6 +12,7 @@ from dloral.data.clips import Clips, Draw
 from dloral.errors import OptionError
 from dloral.frames.resize import resize_bicubic
 from dloral.models.adapters import add_adapters
+from dloral.models.lora_conv import two_lora_convs
 from dloral.models.srvgg import SRVGG, mean_of_turns
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.fresh import CompactSizes, build_pipeline
@@ -128,6 +129,29 @@ def test_prepared_once_used_often_and_not_for_ever(pipe: DLoRALPipeline, teacher
     back = phase.losses(Draw(3, 0, np.random.default_rng(3)))["teacher_gradient"].item()
     fresh = phase_of(pipe, teacher).losses(Draw(3, 0, np.random.default_rng(3)))
     assert back == fresh["teacher_gradient"].item()
+
+
+def test_d_lora_may_stop_half_way(pipe: DLoRALPipeline, teacher: SRVGG, tmp_path: Path) -> None:
+    """Also when its run is resumed at the end."""
+    loop = LoopConfig(steps=5, learning_rate=1e-2, warmup_steps=0, ema=0.0, checkpoint_every=5)
+    for name, parameter in pipe.vae.named_parameters():
+        if ".lora_up.detail." in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    convs = two_lora_convs(pipe.vae)
+    state = {name: tensor.clone() for name, tensor in pipe.vae.state_dict().items()}
+    before, changes = [conv.change("detail").detach() for conv in convs], []
+    for folder, share in (("a", 1.0), ("b", 0.5), ("b", 0.5)):
+        pipe.vae.load_state_dict(state)
+        phase = phase_of(pipe, teacher, replace(CONFIG, share=share))
+        train(phase, loop, tmp_path / folder, {"phase": "detail"})
+        changes.append([conv.change("detail").detach() for conv in convs])
+    for start, whole, half, again in zip(before, *changes, strict=True):
+        assert not torch.allclose(start, whole)
+        # Of rank 8 in 64 x 8 and 8 x 72; the mean of two such need not be.
+        middle = (start + whole) / 2
+        lost = torch.linalg.svdvals(middle)[8:].square().sum()
+        torch.testing.assert_close((half - middle).square().sum(), lost, atol=1e-6, rtol=1e-3)
+        assert torch.equal(half, again)
 
 
 def test_features_are_of_the_middle(pipe: DLoRALPipeline, teacher: SRVGG) -> None:

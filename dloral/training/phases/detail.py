@@ -17,6 +17,7 @@ from dloral.data.clips import Clips, ClipSource, Draw
 from dloral.data.spec import check, on_grid
 from dloral.errors import OptionError
 from dloral.models.adapters import DETAIL, adapter_parameters
+from dloral.models.lora_conv import two_lora_convs
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.losses import charbonnier, gradient, mesh, tempered
 from dloral.training.objective import TURNED
@@ -35,7 +36,10 @@ class DetailConfig:
     by the prefix of its losses. ``gradient``: the weight of the answer's differences between
     neighbours; ``mesh``: of what the error repeats every 8 pixels. ``feature``: of a frozen
     network's distance to the answer, computed in the middle quarter of each frame, since it takes
-    longer than the decoder's own step."""
+    longer than the decoder's own step.
+
+    ``share``: how far D-LoRA goes in the end from what it was towards what it learned; half way it
+    can be better than at either end (WiSE-FT, Wortsman et al., CVPR 2022)."""
 
     clips: int = 12
     crop: int = 160
@@ -46,6 +50,7 @@ class DetailConfig:
     gradient: float = 2.0
     feature: float = 0.4
     mesh: float = 0.0
+    share: float = 1.0
 
     def __post_init__(self) -> None:
         check(
@@ -59,6 +64,7 @@ class DetailConfig:
                 "gradient": (self.gradient >= 0, "0 or more"),
                 "feature": (self.feature >= 0, "0 or more"),
                 "mesh": (self.mesh >= 0, "0 or more"),
+                "share": (0 < self.share <= 1, "more than 0, up to 1"),
             },
         )
 
@@ -111,6 +117,14 @@ class DetailPhase(Phase):
                 "this decoder has no D-LoRA to train alone",
                 remedy="give sizes.head_rank and sizes.block_rank, or detail=None",
             )
+        self.before = [conv.change(DETAIL).detach() for conv in two_lora_convs(pipe.vae)]
+
+    def finish(self) -> None:
+        share = self.config.share
+        if share == 1:
+            return
+        for conv, before in zip(two_lora_convs(self.pipe.vae), self.before, strict=True):
+            conv.set_change(DETAIL, torch.lerp(before, conv.change(DETAIL), share))
 
     def trainable(self) -> dict[str, nn.Parameter]:
         parameters = adapter_parameters(self.pipe.vae, DETAIL)

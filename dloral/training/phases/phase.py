@@ -37,6 +37,9 @@ class Phase(ABC):
         """Names of the parameters that this step updates."""
         return set(self.trainable())
 
+    def finish(self) -> None:  # noqa: B027 - most phases have nothing to do
+        """Called once all steps are done, with the averaged weights."""
+
     def evaluate(self) -> dict[str, float]:
         """Figures on held-out data, with the weights as they are now."""
         return {}
@@ -69,3 +72,4 @@ def train(
                 with trainer.autocast():
                     losses = phase.losses(draw)
                 update.backward(losses)
+    phase.finish()
