@@ -79,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_convert(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
         "convert",
-        help="turn the released model.pkl into a folder of safetensors",
+        help="convert the released model.pkl to a folder of safetensors",
         description="Make a model folder from DLoRAL's released checkpoint and its SD 2.1 base.",
     )
     parser.add_argument("checkpoint", type=Path, help="the released model.pkl")
@@ -111,11 +111,11 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "export",
         help="write a model's networks as ONNX",
         description="Write the encoder, the UNet with both LoRAs, and the decoder as ONNX files "
-        "for other programs; sizes and numbers of frames are free. Needs the package onnx.",
+        "for other programs, for any frame size and count. Needs the package onnx.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where they go")
+    add("-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder to write")
     add("--model", default="compact", help="compact, a folder, or a Hub id; one without prompts")
     add("--consistency", type=float, default=1.0, help="C-LoRA's scale in the UNet, 0 to 2")
     add("--detail", type=float, default=1.0, help="D-LoRA's scale in the UNet, 0 to 2")
@@ -140,8 +140,8 @@ def _add_fetch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     add = parser.add_argument
     add("name", metavar="NAME", help="sd21, tagger, taesd, or a Hub id owner/name")
-    add("--without", action="append", default=[], metavar="PART", help="sd21: tagger")
-    add("--dry-run", action="store_true", help="say what would be downloaded, and stop")
+    add("--without", action="append", default=[], metavar="PART", help="part to leave out: tagger")
+    add("--dry-run", action="store_true", help="show what would be downloaded, and stop")
     add("--dtype", default="float16", help="kept as float16, bfloat16, or float32: as released")
     add("--keep-downloads", action="store_true", help="keep the released files too")
     parser.set_defaults(command=_fetch)
@@ -154,9 +154,7 @@ def _fetch(options: argparse.Namespace) -> None:
 
     if "/" in options.name:
         if options.dry_run:
-            raise OptionError(
-                "--dry-run knows sd21, tagger and taesd; a Hub id is fetched as it is"
-            )
+            raise OptionError("--dry-run takes sd21, tagger or taesd; a Hub id is fetched as it is")
         print(f"{options.name} is in {find_model(options.name)}")
         return
     if options.dry_run:
@@ -177,7 +175,7 @@ def _fetch(options: argparse.Namespace) -> None:
 def _add_app(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
         "app",
-        help="open the page",
+        help="serve the page",
         description="Serve the page; the same as app.py.",
         add_help=False,
         # No argument starts with this prefix, so all of them, even --help, go to the page.

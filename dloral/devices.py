@@ -70,7 +70,7 @@ def _directml_place(index: int | None) -> torch.device:
     return place
 
 
-_OF_CUDA = "torch sees none: a driver, and a torch that was built for it (pytorch.org), bring it"
+_OF_CUDA = "torch sees none: install its driver and a torch built for it (pytorch.org)"
 
 KINDS = {
     "cuda": Kind(
@@ -89,19 +89,19 @@ KINDS = {
         _xpu_count,
         _of_torch("xpu"),
         lambda place: torch.xpu.get_device_properties(place).name,
-        "torch sees no Intel GPU: a driver, and torch's build for XPU, bring it",
+        "torch sees no Intel GPU: install its driver and torch's build for XPU",
     ),
     "mps": Kind(
         lambda: int(torch.backends.mps.is_available()),
         _of_torch("mps"),
         lambda place: "Apple GPU",
-        "Apple's GPUs are there on macOS alone",
+        "Apple GPUs exist on macOS only",
     ),
     "directml": Kind(
         _directml_count,
         _directml_place,
         lambda place: str(_directml_module().device_name(place.index or 0)),
-        "torch-directml is not installed, or does not go with this torch",
+        "torch-directml is not installed, or does not match this torch",
     ),
 }
 """By the name that ``device`` takes. AMD's GPUs are CUDA devices to a torch built for ROCm."""
@@ -127,7 +127,7 @@ def choose_device(device: str) -> torch.device:
     if kind not in (CPU, *KINDS):
         raise _not_usable(device, "is not a device", f"choose from {', '.join(DEVICES)}")
     if colon and not (index.isdecimal() and index.isascii()):
-        raise _not_usable(device, "has no number behind the colon", f"say {kind} or {kind}:1")
+        raise _not_usable(device, "has no number after the colon", f"give {kind} or {kind}:1")
     number = int(index) if index else None
     if kind == CPU:
         return torch.device(CPU)

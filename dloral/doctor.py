@@ -52,11 +52,11 @@ class Finding:
 def add_doctor(commands: Commands) -> None:
     parser = commands.add_parser(
         "doctor",
-        help="say what this installation has, and what to do",
-        description="Look at torch, devices, FFmpeg, encoders, models, caches, memory and optional "
-        "packages, and restore a small frame. Exit status 1 where something needed is broken.",
+        help="check this installation, and say what to do",
+        description="Check torch, devices, FFmpeg, encoders, models, caches, memory and optional "
+        "packages, and restore a small frame. Exit status 1 if something required is broken.",
     )
-    parser.add_argument("--json", action="store_true", help="the findings as JSON")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.set_defaults(command=_doctor)
 
 
@@ -87,7 +87,7 @@ def _told(check: Callable[[], list[Finding]]) -> list[Finding]:
     try:
         return check()
     except Exception as error:
-        return [Finding(name, BROKEN, f"cannot be looked at: {_first_line(error)}")]
+        return [Finding(name, BROKEN, f"cannot be checked: {_first_line(error)}")]
 
 
 def as_text(findings: list[Finding]) -> str:
@@ -155,8 +155,8 @@ def _auto(kind: str, dtype: str) -> tuple[str, str, str]:
         if os.name == "posix" and any(Path(path).exists() for path in ("/dev/nvidia0", "/dev/kfd")):
             return (
                 NOTE,
-                f"{words}; a GPU is here, and this torch does not use it",
-                "install the torch that goes with its driver (pytorch.org)",
+                f"{words}; there is a GPU, but this torch does not use it",
+                "install the torch that matches its driver (pytorch.org)",
             )
     return OK, words, ""
 
@@ -186,7 +186,7 @@ def _ffmpeg() -> list[Finding]:
         remedy = "install PyAV's own wheel: python -m pip install --force-reinstall av"
         findings.append(Finding("encoders", BROKEN, "have no libx264, the default", remedy))
     absent = [name for name in ENCODERS if name not in present and "-" not in name]
-    state, lacking = (NOTE, f"; not here: {', '.join(absent)}") if absent else (OK, "")
+    state, lacking = (NOTE, f"; missing: {', '.join(absent)}") if absent else (OK, "")
     return [*findings, Finding("encoders", state, ", ".join(present) + lacking)]
 
 
@@ -197,7 +197,7 @@ def _models() -> list[Finding]:
     for name, model in MODELS.items():
         folder = fetched(name)
         if folder is None:
-            found, remedy = f"not fetched: {model.text}", f"to have it: dloral fetch {name}"
+            found, remedy = f"not fetched: {model.text}", f"to get it: dloral fetch {name}"
         else:
             found, remedy = f"{_gb(_size(folder))} in {folder}", ""
         findings.append(Finding(name, OK, found, remedy))
@@ -218,8 +218,8 @@ def _restoring() -> list[Finding]:
     except DLoRALError as error:
         return [Finding("compact", BROKEN, str(error), "install dloral again")]
     if restored.shape != frame.shape or not torch.isfinite(restored.float()).all():
-        remedy = "say which device and torch this is in a report, and use --device cpu"
-        return [Finding("compact", BROKEN, "gives no picture on this device", remedy)]
+        remedy = "report this with your device and torch version, and use --device cpu"
+        return [Finding("compact", BROKEN, "gives no valid picture on this device", remedy)]
     taken = time.perf_counter() - started
     words = f"loads and restores a frame on {pipe.execution_device.type} ({taken:.1f} s in all)"
     return [Finding("compact", OK, words)]
@@ -239,8 +239,8 @@ def _caches() -> list[Finding]:
         if os.access(there, os.W_OK):
             findings.append(Finding(name, OK, words))
         else:
-            remedy = "set HF_HOME to a folder that can be written, before fetching a model"
-            findings.append(Finding(name, NOTE, f"{there} cannot be written", remedy))
+            remedy = "set HF_HOME to a writable folder before fetching a model"
+            findings.append(Finding(name, NOTE, f"{there} is not writable", remedy))
     return findings
 
 
@@ -257,7 +257,7 @@ def _memory() -> list[Finding]:
     findings = [Finding("memory", state, words, remedy)]
     for name, folder in {"disk here": Path.cwd(), "disk temp": Path(tempfile.gettempdir())}.items():
         left = shutil.disk_usage(folder).free
-        state, remedy = (NOTE, "make room") if left < LEAST_DISK else (OK, "")
+        state, remedy = (NOTE, "free some space") if left < LEAST_DISK else (OK, "")
         findings.append(Finding(name, state, f"{_gb(left)} free at {folder}", remedy))
     return findings
 
@@ -269,7 +269,7 @@ def _extras() -> list[Finding]:
     for extra in EXTRAS:
         missing = missing_modules(extra)
         if missing:
-            words, remedy = f"without {', '.join(missing)}", install_command(extra)
+            words, remedy = f"missing {', '.join(missing)}", install_command(extra)
             findings.append(Finding(f"[{extra}]", NOTE, words, remedy))
         else:
             findings.append(Finding(f"[{extra}]", OK, ", ".join(EXTRAS[extra])))

@@ -149,7 +149,7 @@ def exit_status(command: Callable[[], int | None], name: str = "dloral") -> int:
     except Terminated:
         return _fail(name, "stopped; finished parts of a long job are kept beside its target", 143)
     except KeyboardInterrupt:
-        return _fail(name, "stopped; nothing half written is left", 130)
+        return _fail(name, "stopped; no partial files are left", 130)
     except BrokenPipeError:
         # the reader of our output has gone (``dloral ... | head``)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -123,7 +123,7 @@ def fit(model: NeedsMemory, asked: Limits, height: int, width: int) -> tuple[Lim
     if limits == asked:
         return None
     words = limits.told(asked, model.latent_stride)
-    return limits, f"{free / 1e9:.1f} GB of memory are free: {words}"
+    return limits, f"{free / 1e9:.1f} GB of memory is free: {words}"
 
 
 def step_down(model: NeedsMemory, limits: Limits, height: int, width: int) -> tuple[Limits, str]:
@@ -134,7 +134,7 @@ def step_down(model: NeedsMemory, limits: Limits, height: int, width: int) -> tu
     lower = _lower(model, limits, height, width)
     if lower is None:
         raise ResourceError(
-            "frames of {width}x{height} do not fit the memory of {device}, not even in the "
+            "frames of {width}x{height} do not fit in the memory of {device}, even in the "
             "smallest steps",
             remedy="use a smaller {scale}, {dtype}, or {model}",
             width=width,
@@ -144,7 +144,7 @@ def step_down(model: NeedsMemory, limits: Limits, height: int, width: int) -> tu
             dtype=Setting("dtype", "bfloat16"),
             model=Setting("model", "compact"),
         )
-    return lower, f"memory ran out; going on with {lower.told(limits, model.latent_stride)}"
+    return lower, f"memory ran out; continuing with {lower.told(limits, model.latent_stride)}"
 
 
 def _lower(model: NeedsMemory, limits: Limits, height: int, width: int) -> Limits | None:

@@ -107,7 +107,7 @@ def _print_outcomes(outcomes: tuple[Outcome, ...], quiet: bool) -> None:
             took = time_in_words(outcome.seconds)
             row += f"  {outcome.frames:>7} frames  {took:>10}  {outcome.item.target}"
         elif outcome.state == SKIPPED:
-            row += f"  {outcome.item.target} is there"
+            row += f"  {outcome.item.target} exists"
         print(row)
     counts = {
         state: sum(outcome.state == state for outcome in outcomes)
@@ -119,7 +119,7 @@ def _print_outcomes(outcomes: tuple[Outcome, ...], quiet: bool) -> None:
 def _line_of(error: Exception) -> str:
     if isinstance(error, DLoRALError):
         return error.render(COMMAND_LINE)
-    return f"{type(error).__name__}: {error}; this is a fault of the software"
+    return f"{type(error).__name__}: {error}; this is a bug in DLoRAL"
 
 
 @contextmanager

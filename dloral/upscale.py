@@ -195,7 +195,7 @@ class _Run:
                 raise
             raise OutputError(
                 "{value}",
-                remedy="what is done is kept in {path}; the same call goes on from there",
+                remedy="progress is kept in {path}; the same command resumes from there",
                 value=error,
                 path=journal_folder(self._target),
             ) from error
@@ -351,7 +351,7 @@ class _Run:
         self._frames = frames if self._journal is None else self._journal.cut_short(frames)
         if self._frames != self._total:
             of = "" if self._total is None else f" of {self._total}"
-            self._notes.append(f"stopped early: this is a part, {self._frames}{of} frames")
+            self._notes.append(f"stopped early: a partial result, {self._frames}{of} frames")
             self._writer.cut_short()
 
     def _progress(self, restored: RestoredFrame | None = None, message: str = "") -> Progress:

@@ -31,7 +31,7 @@ def add_upscale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         nargs="*",
         help="a video, a GIF, an image, a folder of frames, or - for y4m on standard input",
     )
-    add("-i", "--input", metavar="IN", action="append", default=[], help="one more IN")
+    add("-i", "--input", metavar="IN", action="append", default=[], help="another IN")
     add(
         "-o",
         "--output",
@@ -47,10 +47,10 @@ def add_upscale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     _add_size_options(parser)
     add("--consistency", type=float, default=1.0, help="C-LoRA: steadiness in time, 0 to 2")
     add("--detail", type=float, default=1.0, help="D-LoRA and crispness: detail, 0 to 2")
-    add("--strength", type=float, default=1.0, help="restored in the result, 0 (bicubic) to 1")
-    add("--window", type=int, default=1, help="earlier frames looked at: 0, 1, 3 or 5")
+    add("--strength", type=float, default=1.0, help="amount of restoration, 0 (bicubic) to 1")
+    add("--window", type=int, default=1, help="earlier frames used for each frame: 0, 1, 3 or 5")
     add("--prompt", default="", help="what the clip shows, added to what the tagger sees")
-    add("--tagger", default="auto", help="dape, ram, none, or auto: dape where it is fetched")
+    add("--tagger", default="auto", help="dape, ram, none, or auto: dape if fetched")
     add("--vae", default="auto", help="tiny, tiny-decoder, or auto: the model's own")
     add("--color-fix", default="auto", help="adain, wavelet, none, or auto: the model's own")
     add("--bicubic", default="torch", help="kernel of the model's input: torch, or pil (Pillow's)")
@@ -58,20 +58,20 @@ def add_upscale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--tile",
         type=_tile,
         default="auto",
-        help="latent cells (8 pixels) a tile side; auto, or none",
+        help="tile side in latent cells (8 pixels), auto, or none",
     )
-    add("--tile-overlap", type=int, default=32, help="latent cells that tiles share")
+    add("--tile-overlap", type=int, default=32, help="overlap of tiles in latent cells")
     add("--batch-size", type=int, default=1, help="frames restored at a time")
     add("--start", type=_seconds, default=0.0, help="first second to restore, or HH:MM:SS")
-    add("--duration", type=_seconds, help="seconds or HH:MM:SS; all that is left by default")
-    add("--size-changes", default="scale", help="scale frames of another size, or refuse them")
+    add("--duration", type=_seconds, help="seconds or HH:MM:SS; to the end by default")
+    add("--size-changes", default="scale", help="scale or refuse frames of another size")
     _add_source_options(parser)
     _add_encoder_options(parser)
     add(
         "--resume",
         action=argparse.BooleanOptionalAction,
         default="auto",
-        help="keep finished parts beside OUT until it is written, and go on from those there; "
+        help="keep finished parts beside OUT until it is written, and resume from them; "
         "auto: for jobs of more than two minutes",
     )
     add("--quiet", action="store_true", help="no progress bar")
@@ -81,32 +81,32 @@ def add_upscale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def _add_size_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_mutually_exclusive_group().add_argument
     add("--scale", type=float, default=4.0, help="enlargement, 1 to 4")
-    add("--height", type=int, help="target height in pixels, in the place of --scale")
+    add("--height", type=int, help="target height in pixels, instead of --scale")
     add("--width", type=int, help="target width in pixels")
-    add("--fit", metavar="WxH", help="as large as fits into this, such as 3840x2160")
+    add("--fit", metavar="WxH", help="largest size that fits, such as 3840x2160")
 
 
 def _add_source_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("what is done with the source").add_argument
+    add = parser.add_argument_group("source").add_argument
     add(
         "--deinterlace",
         default="auto",
-        help="off, frame, field (twice the rate), film (inverse telecine), or auto: frame where "
+        help="off, frame, field (twice the rate), film (inverse telecine), or auto: frame if "
         "the clip is interlaced",
     )
     add("--hdr", default="keep", help="keep PQ and HLG, or tone-map to sdr")
-    add("--fps", type=_rate, help="of a folder of frames, 24 by default; of raw video")
-    add("--size", metavar="WxH", help="of raw video on standard input")
-    add("--pixel-format", help="of raw video: yuv420p, yuv420p10le, rgb24, ... as in FFmpeg")
+    add("--fps", type=_rate, help="rate of a folder of frames (24 by default) or of raw video")
+    add("--size", metavar="WxH", help="size of raw video on standard input")
+    add("--pixel-format", help="for raw video: yuv420p, yuv420p10le, rgb24, ... as in FFmpeg")
 
 
 def _add_encoder_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("how the result is written").add_argument
+    add = parser.add_argument_group("output").add_argument
     add(
         "--codec",
         default="h264",
         help="h264, h265, av1, vp9, prores or ffv1; h264-nvenc, h265-qsv, h265-videotoolbox and "
-        "the like on graphics cards that have it",
+        "the like on graphics cards that support it",
     )
     add("--crf", type=int, help="quality of the written video, lower is better")
     add("--bit-depth", type=_bit_depth, default="auto", help="8, 10, or auto: as the source")
@@ -118,16 +118,16 @@ def _add_encoder_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        help="one of FFmpeg's options for the encoder; may be given again",
+        help="an FFmpeg option for the encoder; may be repeated",
     )
-    add("--audio", default="auto", help="copy, aac (other sound encoded anew), none, or auto")
+    add("--audio", default="auto", help="copy, aac (other sound re-encoded), none, or auto")
     add(
         "--keep-names",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="frames in a folder have the names of the source's frames",
+        help="name frames in a folder after the source's frames",
     )
-    add("--pipe-format", default="y4m", help="of frames on standard output: y4m or rawvideo")
+    add("--pipe-format", default="y4m", help="for frames on standard output: y4m or rawvideo")
 
 
 def _rate(text: str) -> float:
@@ -151,8 +151,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runtime",
         default="torch",
-        help="of the compact model on a CPU: torch, openvino, onnx, or auto: the fastest of those "
-        "that are installed, measured once",
+        help="for the compact model on a CPU: torch, openvino, onnx, or auto: the fastest that is "
+        "installed, measured once",
     )
 
 
@@ -164,10 +164,10 @@ def _tile(text: str) -> int | str | None:
 
 def _add_batch_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("batches").add_argument
-    add("--list", metavar="FILE", help="a text file with one more IN a line")
+    add("--list", metavar="FILE", help="a text file with one IN per line")
     add("--recursive", action="store_true", help="look for clips in subfolders too")
-    add("--name", default="{stem}", help="of each result: {stem}, {name}, {index}, {scale}, ...")
-    add("--overwrite", action="store_true", help="restore again what is there already")
+    add("--name", default="{stem}", help="result names: {stem}, {name}, {index}, {scale}, ...")
+    add("--overwrite", action="store_true", help="replace results that exist")
 
 
 def _seconds(text: str) -> float:
@@ -187,9 +187,13 @@ def _seconds(text: str) -> float:
 
 def _add_engine_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("several devices and machines").add_argument
-    add("--devices", help="all, or cuda:0,cuda:1: one process for each of them")
+    add("--devices", help="all, or cuda:0,cuda:1: one process each")
     add("--engine", default="auto", help="ray, or auto: accelerate's processes, --devices, or here")
-    add("--ray-address", metavar="HOST:PORT", help="of a Ray cluster; one is started here if not")
+    add(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="of a Ray cluster; by default one is started here",
+    )
 
 
 def _upscale(options: argparse.Namespace) -> int:

@@ -95,7 +95,7 @@ def test_an_absent_device_is_one_line(kind: str) -> None:
 
 @pytest.mark.parametrize("name", ["vulkan", "cuda:x", "mps:-1", "xpu:", "cuda:1:2", "CUDA"])
 def test_a_name_that_is_none(name: str) -> None:
-    with pytest.raises(OptionError, match=r"choose from auto, cpu, cuda, rocm|no number behind"):
+    with pytest.raises(OptionError, match=r"choose from auto, cpu, cuda, rocm|no number after"):
         choose_device(name)
 
 

@@ -19,7 +19,7 @@ def test_this_installation_is_found_to_work(capsys: pytest.CaptureFixture[str]) 
     assert told["torch"]["found"] == torch.__version__
     assert "h264" in told["encoders"]["found"]
     assert "restores a frame" in told["compact"]["found"]
-    assert told["sd21"]["remedy"] == "to have it: dloral fetch sd21"
+    assert told["sd21"]["remedy"] == "to get it: dloral fetch sd21"
     assert BROKEN not in {finding["state"] for finding in found}
 
 
@@ -32,8 +32,8 @@ def test_something_broken_ends_with_one_line(
     monkeypatch.setattr(doctor, "CHECKS", (_weather, doctor._memory))
     assert main(["doctor"]) == 1
     told = capsys.readouterr()
-    assert told.err == "dloral: weather cannot be looked at: raining; see weather above\n"
-    assert "X weather    cannot be looked at: raining" in told.out
+    assert told.err == "dloral: weather cannot be checked: raining; see weather above\n"
+    assert "X weather    cannot be checked: raining" in told.out
     assert "free of" in told.out  # the next check was made all the same
 
 

@@ -212,5 +212,5 @@ def test_the_system_refuses_memory(converted: Path) -> None:
     smallest steps.
     """
     printed = _run(LIMITED, converted, "600")
-    assert "memory ran out; going on with" in printed
+    assert "memory ran out; continuing with" in printed
     assert "3 1024 1024" in printed

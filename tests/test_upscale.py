@@ -150,7 +150,7 @@ def test_start_and_duration(clip: Path, tiny_model: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("start", [50, 999_999_999_999_999])
 def test_a_start_after_the_end_is_said(clip: Path, tiny_model: Path, tmp_path: Path, start: int):
-    with pytest.raises(DLoRALError, match=r"lasts 1 s, and start is .*; begin earlier"):
+    with pytest.raises(DLoRALError, match=r"lasts 1 s, and start is .*; start earlier"):
         upscale_video(clip, tmp_path / "out.mp4", options(tiny_model, start=start))
     assert not list(tmp_path.iterdir())
 

@@ -19,24 +19,24 @@ def add_bench(commands: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         "bench",
         help="time a model on this machine, stage by stage",
-        description="Time restored frames, and say on what machine; then each stage from file to "
-        "file, its arithmetic, memory, and how near it is to what the machine can do.",
+        description="Time restored frames on this machine; then each stage from file to file, its "
+        "arithmetic, memory, and how near it is to what the machine can do.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--devices", metavar="NAMES", help="in --device's place, one after another: cpu,cuda:0")
-    add("--size", nargs="+", default=["128x128"], help="of the input, width x height")
+    add("--devices", metavar="NAMES", help="instead of --device, one after another: cpu,cuda:0")
+    add("--size", nargs="+", default=["128x128"], help="size of the input, width x height")
     add("--scale", type=float, default=4.0, help="enlargement, 1 to 4")
-    add("--frames", type=int, default=20, help="frames timed, after 3 to warm up")
+    add("--frames", type=int, default=20, help="frames timed, after 3 warm-up frames")
     add(
         "--peers",
         nargs="*",
         metavar="NAME",
-        help="time other upscalers too, which enlarge four times: bicubic, span, "
-        "realesr-general-x4v3, realesrgan-x4plus; all that can be had without a name",
+        help="also time other upscalers, which enlarge four times: bicubic, span, "
+        "realesr-general-x4v3, realesrgan-x4plus; without names, all available",
     )
     add_network(parser)
-    add("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     parser.set_defaults(command=_bench)
     return parser
 

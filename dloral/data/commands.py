@@ -17,7 +17,7 @@ def add_data(commands: Commands, add_list: Callable[[Commands], None]) -> None:
     parser = commands.add_parser(
         "data",
         help="clips to train on and to measure with",
-        description="List what there is to train on, make packs of clips, hold material out.",
+        description="List training material, make packs of clips, hold material out.",
     )
     actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
     add_list(actions)
@@ -36,12 +36,12 @@ def _add_pack(actions: Commands) -> None:
     add = parser.add_argument
     add("places", nargs="+", metavar="KIND:PATH", help="such as photos:DIR videos:FILE list:FILE")
     add("-o", "--output", type=Path, required=True, metavar="PACK", help="new folder to write")
-    add("--count", type=int, required=True, help="clips in all")
-    add("--frames", type=int, default=1, help="of a clip; 1 for stills")
+    add("--count", type=int, required=True, help="total number of clips")
+    add("--frames", type=int, default=1, help="frames per clip; 1 for stills")
     add("--size", type=int, default=256, help="pixels a side")
-    add("--seed", type=int, default=0, help="of everything that is drawn")
+    add("--seed", type=int, default=0, help="seed of all random draws")
     add("--workers", type=int, default=2, help="processes")
-    add("--video-share", type=float, help="of the clips, 0 to 1; half where there are both")
+    add("--video-share", type=float, help="share of videos, 0 to 1; half if there are both")
     add("--video-from", type=Fraction, default=Fraction(0), metavar="SECOND", help="of videos")
     add("--video-until", type=Fraction, metavar="SECOND", help="of videos; to the end by default")
     add("--exclude", nargs="+", default=[], metavar="WORD", help="parts of names to leave out")
@@ -55,7 +55,7 @@ def _add_held_out(parser: argparse.ArgumentParser) -> None:
         "--held-out",
         choices=("without", "only", "with"),
         default="without",
-        help="held-out material: leave it out, take nothing else (to measure with), or ignore "
+        help="held-out material: leave it out, use nothing else (to measure with), or ignore "
         "that it is held out",
     )
     parser.add_argument(
@@ -104,14 +104,14 @@ def _add_manifest(actions: Commands) -> None:
         "trained on, as `dloral data pack --manifest` and trainings read it.",
     )
     add = parser.add_argument
-    add("paths", nargs="*", type=Path, metavar="PATH", help="files, or folders with all below them")
+    add("paths", nargs="*", type=Path, metavar="PATH", help="files, or folders and all in them")
     add(
         "--film",
         nargs=2,
         action="append",
         default=[],
         metavar=("FILE", "FRAME"),
-        help="a video that is held out from FRAME on",
+        help="a video held out from FRAME on",
     )
     add("-o", "--output", type=Path, required=True, metavar="FILE", help="new file to write")
     parser.set_defaults(command=_manifest)
@@ -122,11 +122,11 @@ def _manifest(options: argparse.Namespace) -> None:
     from dloral.errors import OptionError
 
     if not options.paths and not options.film:
-        raise OptionError("nothing is named to hold out; give files or folders")
+        raise OptionError("nothing to hold out; give files or folders")
     films = {}
     for path, frame in options.film:
         if not frame.isdecimal():
-            raise OptionError(f"--film {path} {frame} names no frame; give a whole number")
+            raise OptionError(f"--film {path} {frame} has no frame number; give a whole number")
         films[Path(path)] = int(frame)
     entries = list_files(options.paths, films)
     save_manifest(entries, options.output)

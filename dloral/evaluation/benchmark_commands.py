@@ -16,9 +16,9 @@ Commands = Any
 def add_benchmark(commands: Commands) -> None:
     parser = commands.add_parser(
         "benchmark",
-        help="restore a data set by models and baselines, and measure every clip",
+        help="restore a data set with models and baselines, and measure every clip",
         description="Restore a data set (UDM10, SPMCS, REDS4, RealVSR, VideoLQ, a folder of clips "
-        "or of pairs, a pack) by models, settings and baselines, and measure every clip. Clips "
+        "or of pairs, a pack) with models, settings and baselines, and measure every clip. Clips "
         "without a low-quality partner are degraded first. The same command continues a run that "
         "was stopped; methods may be added. Exit status 1 if anything could not be measured.",
         epilog="layouts, protocol and files: docs/evaluation.md",
@@ -35,21 +35,21 @@ def add_benchmark(commands: Commands) -> None:
         help="LoRA scales, consistency and detail, of every model, the window, and the "
         "bicubic (1,1)",
     )
-    add("--baselines", nargs="*", default=[], metavar="NAME", help="bicubic is always there")
+    add("--baselines", nargs="*", default=[], metavar="NAME", help="bicubic is always included")
     add_network(parser)
     add("--protocol", default="dloral", help="dloral (default) or dove: what is measured and how")
     add(
         "--metrics", nargs="+", metavar="NAME", help="measures or groups; the protocol's by default"
     )
     add_flow(parser)
-    add("--every", type=int, default=10, metavar="N", help="slow measures see every Nth frame (10)")
+    add("--every", type=int, default=10, metavar="N", help="slow measures use every Nth frame (10)")
     add("--crop", type=int, default=0, help="pixels of each border that PSNR and SSIM leave out")
-    add("--frames", type=int, metavar="N", help="of each clip, the first N")
-    add("--only", nargs="+", default=[], metavar="CLIP", help="some of the clips, by name")
-    add("--sources", metavar="REGEX", help="its group in a clip's name is what it was cut from")
-    add("--clips-are", default="auto", help="truth or lq, where clips have no partner (auto)")
+    add("--frames", type=int, metavar="N", help="use only the first N frames of each clip")
+    add("--only", nargs="+", default=[], metavar="CLIP", help="use only these clips, by name")
+    add("--sources", metavar="REGEX", help="its group in a clip's name is the source of the clip")
+    add("--clips-are", default="auto", help="truth or lq, if clips have no partner (auto)")
     add("--degradation", default="realesrgan", help="realesrgan (default) or bicubic")
-    add("--seed", type=int, default=0, help="of the degradation (0)")
+    add("--seed", type=int, default=0, help="seed of the degradation (0)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, xpu, mps, ...")
     add("--dtype", default="auto", help="auto, float32, bfloat16, float16")
     add("--quiet", action="store_true", help="no progress bar and no table")
@@ -59,7 +59,7 @@ def add_benchmark(commands: Commands) -> None:
 def add_baseline(commands: Commands) -> None:
     parser = commands.add_parser(
         "baseline",
-        help="enlarge a clip by another upscaler: bicubic, SPAN, Real-ESRGAN",
+        help="enlarge a clip with another upscaler: bicubic, SPAN, Real-ESRGAN",
         description="Enlarge a clip or a folder of frames four times, frame by frame.",
     )
     add = parser.add_argument
@@ -67,7 +67,7 @@ def add_baseline(commands: Commands) -> None:
     add("source", metavar="IN", help="a clip, an image, or a folder of frames")
     add("-o", "--output", type=Path, required=True, metavar="OUT", help="a video, or a folder")
     add_network(parser)
-    add("--device", default="auto", help="of networks from files: auto, cpu, cuda, xpu, mps")
+    add("--device", default="auto", help="for networks from files: auto, cpu, cuda, xpu, mps")
     add("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(command=_baseline)
 
@@ -111,7 +111,7 @@ def _scales(text: str) -> Any:
     except ValueError as error:
         raise OptionError(
             "{option} is {value!r}",
-            remedy="give two numbers and, if you like, a window and a bicubic: 1,1 or 0.5,1 or "
+            remedy="give two numbers, optionally a window and a bicubic: 1,1 or 0.5,1 or "
             "1,1,3 or 1,1,1,pil",
             option=Setting("settings"),
             value=text,

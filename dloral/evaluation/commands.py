@@ -18,11 +18,11 @@ def add_evaluate(commands: Commands) -> None:
         help="measure clips: PSNR, SSIM, VMAF, NIQE, warping error, flicker, ...",
         description="Measure a restored clip, or every clip of a folder, against the ground truth "
         "and its input. Prints a table; exit status 1 if anything could not be measured.",
-        epilog="measures and groups: docs/evaluation.md, or give a wrong name",
+        epilog="measures and groups: docs/evaluation.md, or give an unknown name to list them",
     )
     add = parser.add_argument
     add("restored", metavar="RESTORED", help="a clip, a folder of frames, or a folder of clips")
-    add("--reference", metavar="HQ", help="the ground truth, the same size and length")
+    add("--reference", metavar="HQ", help="the ground truth, of the same size and length")
     add("--input", metavar="LQ", dest="lq", help="what was restored, of any size")
     add(
         "--metrics",
@@ -31,7 +31,7 @@ def add_evaluate(commands: Commands) -> None:
         metavar="NAME",
         help="measures, or the groups fast (default), grid, offline, paper, all",
     )
-    add("--every", type=int, default=1, metavar="N", help="slow measures see every Nth frame")
+    add("--every", type=int, default=1, metavar="N", help="slow measures use every Nth frame")
     add("--crop", type=int, default=0, help="pixels of each border that PSNR and SSIM leave out")
     add_flow(parser)
     parser.set_defaults(flow="dis", motion="guide")
@@ -43,7 +43,7 @@ def add_evaluate(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="REPORT",
-        help="write .json, .md or .html (a page to look at); may be given more than once",
+        help="write .json, .md or .html (a page to look at); may be repeated",
     )
     add("--quiet", action="store_true", help="no progress bar and no table")
     parser.set_defaults(command=_evaluate)
@@ -108,12 +108,12 @@ def add_compare(commands: Commands) -> None:
     parser = commands.add_parser(
         "compare",
         help="a video or sheet that shows clips side by side",
-        description="Show clips beside each other: a video for .mp4, .mkv and .mov, a sheet for "
+        description="Show clips side by side: a video for .mp4, .mkv and .mov, a sheet for "
         ".png and .jpg. Smaller clips are enlarged to the largest.",
     )
     add = parser.add_argument
     add("sources", nargs="+", metavar="CLIP", help="two or more clips of the same length")
-    add("-o", "--output", required=True, metavar="OUT", help="what to write")
+    add("-o", "--output", required=True, metavar="OUT", help="file to write")
     add(
         "--mode",
         default="side",
@@ -121,8 +121,8 @@ def add_compare(commands: Commands) -> None:
         "pixels over time)",
     )
     add("--labels", nargs="+", default=[], help="a name for each clip; file names by default")
-    add("--box", metavar="X,Y,W,H", help="what zoom shows, in pixels; the middle by default")
-    add("--gain", type=float, default=4.0, help="how much difference exaggerates (4)")
+    add("--box", metavar="X,Y,W,H", help="the area zoom shows, in pixels; the middle by default")
+    add("--gain", type=float, default=4.0, help="how much the difference is amplified (4)")
     add("--row", type=int, help="the row of pixels of a profile; the middle by default")
     add("--frame", type=int, help="the frame of a sheet; the middle by default")
     add("--quiet", action="store_true", help="no progress bar")

@@ -17,7 +17,7 @@ def add_study(commands: Commands) -> None:
         "study",
         help="the paper's studies: strategies, branches, order, windows",
         description="The paper's studies: train their variants, or measure a trained model's "
-        "switches. Writes tables with the paper's numbers beside, curves and a sheet of crops.",
+        "switches. Writes tables with the paper's numbers alongside, curves and a sheet of crops.",
         epilog="docs/evaluation.md",
     )
     kinds = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -32,8 +32,8 @@ def _add_train(kinds: Commands) -> None:
         "train",
         help="train every variant of a study and measure it along the way",
         description="Train the variants of a study by configuration and measure them along the "
-        "way. Says first how long it will take. After a stop of any kind the same call goes on; "
-        "OUT/README.md tells of the runs that are done.",
+        "way. Says first how long it will take. If it stops for any reason, the same command "
+        "resumes it; OUT/README.md reports the finished runs.",
     )
     _add_runs(parser)
     _add_shared(parser)
@@ -49,16 +49,16 @@ def _add_time(kinds: Commands) -> None:
     )
     _add_runs(parser)
     add = parser.add_argument
-    add("--metrics", nargs="+", metavar="NAME", help="measures; what can be had offline by default")
+    add("--metrics", nargs="+", metavar="NAME", help="measures; those available offline by default")
     parser.set_defaults(command=_time)
 
 
 def _add_report(kinds: Commands) -> None:
     parser = kinds.add_parser(
         "report",
-        help="write the report of a study's runs that are done",
-        description="Write README.md, curves and a sheet from the runs in OUT that are done, while "
-        "others still train, too.",
+        help="write the report of a study's finished runs",
+        description="Write README.md, curves and a sheet from the finished runs in OUT, even while "
+        "others still train.",
     )
     parser.add_argument("output", type=Path, metavar="OUT", help="the study's folder")
     parser.set_defaults(command=_report)
@@ -84,9 +84,9 @@ def _add_runs(parser: argparse.ArgumentParser) -> None:
     )
     add("--held-out", type=Path, required=True, metavar="PACK", help="a pack never trained on")
     add("--seeds", type=int, help="trainings of each variant (5; 7 for order)")
-    add("--seed", type=int, default=0, help="the first of them (0)")
-    add("--budget", type=float, metavar="MINUTES", help="for the whole study; sets the steps")
-    add("--steps", type=int, help="steps a run, instead of a budget")
+    add("--seed", type=int, default=0, help="the first seed (0)")
+    add("--budget", type=float, metavar="MINUTES", help="time for the whole study; sets the steps")
+    add("--steps", type=int, help="steps per run, instead of a budget")
     add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="other settings of the training")
 
 
@@ -102,17 +102,17 @@ def _add_measure(kinds: Commands) -> None:
     add("--base", type=Path, metavar="DIR", help="Stable Diffusion 2.1-base, for a model.pkl")
     add("--data", type=Path, required=True, metavar="DIR", help="a folder of low-quality clips")
     add("--reference", type=Path, metavar="DIR", help="their ground truth")
-    add("--frames", type=int, help="of each clip, the first so many")
+    add("--frames", type=int, metavar="N", help="use only the first N frames of each clip")
     add("--device", default="auto", help="auto, cpu, cuda, xpu, mps")
     add("--dtype", default="auto", help="auto, float32, bfloat16, float16")
     _add_shared(parser)
-    add("--resume", action="store_true", help="measure again into the OUT that is there")
+    add("--resume", action="store_true", help="measure again into the existing OUT")
     parser.set_defaults(command=_measure)
 
 
 def _add_shared(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--metrics", nargs="+", metavar="NAME", help="measures; what can be had offline by default")
+    add("--metrics", nargs="+", metavar="NAME", help="measures; those available offline by default")
     add("-o", "--output", type=Path, required=True, metavar="OUT", help="the study's folder")
 
 
@@ -155,7 +155,7 @@ def _report(options: argparse.Namespace) -> None:
 
     plan = Plan.load(options.output)
     if plan is None:
-        raise OptionError("{path} holds no study that is trained", path=options.output)
+        raise OptionError("{path} holds no trained study", path=options.output)
     study = STUDIES[plan.settings["study"]]
     written = options.output / "study.json"
     trained_by = json.loads(written.read_text())["command"] if written.is_file() else ""

@@ -74,7 +74,7 @@ def train_study(
         done = len(_results(study, plan, out))
         tell(
             f"run {done + 1} of {total}: {variant.title}, seed {seed}; "
-            f"about {duration(left)} to go in this call"
+            f"about {duration(left)} left in total"
         )
         _run(study, variant, seed, plan, options.config, held_out, run_folder(out, variant, seed))
         try:

@@ -67,8 +67,8 @@ def admitted_size(clip: ClipInfo, options: UpscaleOptions) -> tuple[int, int]:
     free = free_memory(torch.device("cpu"))
     if needed > free:
         raise ResourceError(
-            f"{{path}} is {clip.width}x{clip.height} and would become {width}x{height}: that takes "
-            f"{needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free",
+            f"{{path}} is {clip.width}x{clip.height} and would become {width}x{height}: that needs "
+            f"{needed / 1e9:.1f} GB of memory, but only {free / 1e9:.1f} GB is free",
             remedy="use a smaller {scale}",
             path=clip.path,
             scale=Setting("scale"),

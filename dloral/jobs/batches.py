@@ -96,7 +96,7 @@ def plan_batch(
         sources = [*sources, *_listed(Path(list_file))]
     if any(map(is_pipe, [*sources, folder])):
         raise OptionError(
-            "standard input and output are for one clip, and the call is a batch",
+            "standard input and output are for one clip, but this is a batch",
             remedy="give - alone",
         )
     found: dict[Path, Path] = {}  # source -> its folder below the target's
@@ -105,9 +105,9 @@ def plan_batch(
             found.setdefault(source, below)
     if not found:
         raise OptionError(
-            "{value} holds no clips",
+            "there are no clips in {value}",
             remedy="give files, folders of clips or of frames, or patterns such as *.mp4",
-            value=", ".join(map(str, sources)) or "the call",
+            value=", ".join(map(str, sources)) or "the command",
         )
     items: list[Item] = []
     taken: set[Path] = set()
@@ -178,7 +178,7 @@ def _looked_at(
     for item in items:
         if item.target.absolute() == item.source.absolute():
             errors[item] = OptionError(
-                "{path} would be written over itself",
+                "{path} would overwrite itself",
                 remedy="give another folder, or a pattern as {option}",
                 path=item.source,
                 option=Setting("name"),
@@ -198,7 +198,7 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            "{path} cannot be made: {value}", path=folder, value=(error.strerror or "").lower()
+            "{path} cannot be created: {value}", path=folder, value=(error.strerror or "").lower()
         ) from error
 
 

@@ -146,8 +146,8 @@ class Journal:
             return False
         if head.get("journal") != VERSION or head.get("segment_frames") != SEGMENT_FRAMES:
             raise JournalError(
-                "{path} was written by another version of this software",
-                remedy="finish the job with that one, or remove that folder",
+                "{path} was written by another version of DLoRAL",
+                remedy="finish the job with that version, or remove that folder",
                 path=self.folder,
             )
         before = head.get("job")
@@ -159,7 +159,7 @@ class Journal:
         if changed:
             raise JournalError(
                 "{path} belongs to a job with another {value}",
-                remedy="give the same as then, or remove that folder",
+                remedy="give the same again, or remove that folder",
                 path=self.folder,
                 value=", ".join(changed),
             )
@@ -240,12 +240,12 @@ class Journal:
     def resumed(self) -> str:
         """One line on what was already done when it was opened, if anything was."""
         if self.is_anew:
-            return "the list of finished parts was damaged: all is made again"
+            return "the list of finished parts was damaged: starting over"
         if not (self.segments or self.dropped):
             return ""
         text = f"resuming: {self.frames} frames are done"
         if self.dropped:
-            text += f", {len(self.dropped)} damaged segments are made again"
+            text += f", {len(self.dropped)} damaged segments are redone"
         return text
 
     def gaps(self, num_frames: int | None = None) -> list[Gap]:
@@ -320,7 +320,7 @@ class Journal:
     def _failed(self, error: OSError) -> OutputError:
         return OutputError(
             "{path} cannot be written: {value}",
-            remedy="what is done is kept there: make room, and give the same command again"
+            remedy="progress is kept there: free some space and run the same command again"
             if self.segments
             else "",
             path=self.folder,

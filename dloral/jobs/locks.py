@@ -33,7 +33,7 @@ def lock_target(target: str | Path) -> Iterator[None]:
     except Timeout as error:
         raise OutputError(
             "{path} is being written by another run",
-            remedy="wait for that, or give another target",
+            remedy="wait for it, or give another target",
             path=Path(target),
         ) from error
     except OSError:

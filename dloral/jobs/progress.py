@@ -86,7 +86,7 @@ def kept_parts_message(seconds_left: float, folder: Path) -> str:
     takes = "an unknown time" if seconds_left == inf else f"about {time_in_words(seconds_left)}"
     return (
         f"this takes {takes}: finished parts are kept in {folder} until it is done, and after a "
-        "crash the same call goes on from there"
+        "crash the same command resumes from there"
     )
 
 

@@ -87,8 +87,9 @@ class SegmentWriter:
         if encoder.header != self._job.header:
             # Without memory for its threads, x265 silently writes another kind of stream.
             raise ResourceError(
-                f"{self._job.chosen.codec} is encoded otherwise here than where the job began",
-                remedy="memory may be short, or the installation another: give the same call again",
+                f"{self._job.chosen.codec} is encoded differently here from where the job began",
+                remedy="memory may be short, or the installation different: run the same command "
+                "again",
             )
         return encoder
 
@@ -117,7 +118,7 @@ class SegmentWriter:
         assert self._file is not None
         return OutputError(
             "{path} cannot be written: {value}",
-            remedy="make room there and give the same command again: what is done is kept",
+            remedy="free some space there and run the same command again: progress is kept",
             path=self._file.path.parent,
             value=reason(error),
         )

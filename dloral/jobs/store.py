@@ -289,5 +289,5 @@ def hashed(owner: str) -> str:
 
 def _not_now(job: JobRecord) -> InputError:
     return InputError(
-        "{value} is {state}", remedy="look at the list again", value=job.name, state=job.state
+        "{value} is {state}", remedy="reload the list", value=job.name, state=job.state
     )

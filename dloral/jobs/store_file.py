@@ -80,7 +80,7 @@ class StoreFile:
         if version not in (0, VERSION):
             self.close()
             raise OutputError(
-                "{path} was written by another version of this software",
+                "{path} was written by another version of DLoRAL",
                 remedy="remove it, or give another folder",
                 path=path,
             )
@@ -136,7 +136,7 @@ class StoreFile:
         is_damaged = isinstance(error, sqlite3.Error) and code in _DAMAGE
         return (DamagedStoreError if is_damaged else OutputError)(
             "{path} cannot be used as a list of jobs: {value}",
-            remedy="make room there" if is_full else "remove it, or give another folder",
+            remedy="free some space there" if is_full else "remove it, or give another folder",
             path=self.path,
             value=os.strerror(errno.ENOSPC).lower() if is_full else str(error),
         )

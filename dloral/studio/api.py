@@ -69,21 +69,21 @@ LOOKS = (
         1.0,
         "how much of the restored picture is in the result, 0 (bicubic) to 1",
     ),
-    Parameter("window", int, 1, "earlier frames that each frame looks at: 0, 1, 3 or 5"),
-    Parameter("prompt", str, "", "what the clip shows, for models that read it"),
+    Parameter("window", int, 1, "earlier frames used for each frame: 0, 1, 3 or 5"),
+    Parameter("prompt", str, "", "what the clip shows, for models that read a prompt"),
     Parameter("color_fix", str, AUTO, f"{', '.join(COLOUR_FIXES)}, or auto for the model's own"),
     Parameter(
         "deinterlace",
         str,
         AUTO,
-        "off, frame, field (twice the rate), film (inverse telecine), or auto: what is interlaced",
+        "off, frame, field (twice the rate), film (inverse telecine), or auto: frame if interlaced",
     ),
 )
 """Parameters that determine how a frame looks, named like the page's settings."""
 
 KEEPING = (
     Parameter("start", float, 0.0, "first second to restore"),
-    Parameter("duration", float, None, "seconds to restore; all that is left if not given"),
+    Parameter("duration", float, None, "seconds to restore; to the end by default"),
     Parameter(
         "format",
         str,
@@ -93,7 +93,7 @@ KEEPING = (
     ),
     Parameter("bit_depth", str, AUTO, "8, 10, or auto: 10 for a source of more than 8 bits"),
     Parameter("crf", int, None, "quality of h264, h265, av1 and vp9, lower is better"),
-    Parameter("fit", str, None, "a size in scale's place, such as 3840x2160: as large as fits in"),
+    Parameter("fit", str, None, "instead of scale, such as 3840x2160: the largest size that fits"),
 )
 """Which part of a clip is restored, and the format of the result."""
 
@@ -185,7 +185,7 @@ class Calls:
             job = session.start_job(settings)
             while not job.wait(LOOK_SECONDS):
                 if not listens():  # closing the session dequeues the job
-                    raise gr.Error("the caller is gone", print_exception=False)
+                    raise gr.Error("the caller disconnected", print_exception=False)
                 studio.sessions.find(token)  # keeps the session alive
                 newest = job.newest
                 if newest is not None and newest.num_frames:
@@ -202,7 +202,7 @@ class Calls:
     def preview_frame(self, values: dict[str, Any]) -> str:
         """Restore one frame of a video, or an image, as a PNG.
 
-        A frame of more output pixels than 768 x 768 is restored around its middle only.
+        A frame of more than 768 x 768 output pixels is restored only around its centre.
 
         Returns:
             the restored picture
@@ -223,7 +223,7 @@ class Calls:
             raise _as_gradio(error) from None
 
     def models(self) -> list[dict[str, Any]]:
-        """The model that this server runs, and the names of others that it could be started with.
+        """The model this server runs, and the names of others it could be started with.
 
         Returns:
             a list of models: name, whether it is the one in use, whether it is loaded
@@ -252,7 +252,7 @@ def _caller() -> Callable[[], bool]:
 
 def _given(clip: str | None) -> Path:
     if not clip:
-        raise InputError("there is no clip; give a video or an image")
+        raise InputError("no clip was given; give a video or an image")
     return Path(clip)
 
 

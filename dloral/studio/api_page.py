@@ -65,14 +65,14 @@ def api_page(address: str, limits: Limits) -> str:
 
 
 def _limits(limits: Limits) -> Iterator[str]:
-    yield f"A file may have up to {limits.max_upload / 1e6:g} MB."
+    yield f"A file may be up to {limits.max_upload / 1e6:g} MB."
     if limits.max_seconds is not None:
-        yield f"Up to {time_in_words(limits.max_seconds)} of a clip are restored at once."
+        yield f"Up to {time_in_words(limits.max_seconds)} of a clip can be restored at once."
     if limits.max_pixels is not None:
         yield f"A frame of the result may have up to {limits.max_pixels / 1e6:g} million pixels."
     if limits.max_hours is not None:
         longest = time_in_words(3600 * limits.max_hours)
-        yield f"Runs that are expected to take up to {longest} are begun."
+        yield f"Runs estimated to take more than {longest} are refused."
 
 
 def _call(name: str, parameters: tuple[Parameter, ...], address: str) -> str:
@@ -80,12 +80,12 @@ def _call(name: str, parameters: tuple[Parameter, ...], address: str) -> str:
     paragraphs = "".join(f"<p>{escape(part)}</p>" for part in what.split("\n\n"))
     rows = "".join(_row(parameter) for parameter in parameters)
     table = (
-        "<table><thead><tr><th>Parameter</th><th>Type</th><th>If not given</th><th>Meaning</th>"
+        "<table><thead><tr><th>Parameter</th><th>Type</th><th>Default</th><th>Meaning</th>"
         f"</tr></thead><tbody>{rows}</tbody></table>"
     )
     return (
         f'<section id="{name}"><h2>/{name}</h2>{paragraphs}'
-        f"{table if parameters else '<p>It takes no parameters.</p>'}"
+        f"{table if parameters else '<p>No parameters.</p>'}"
         f"<p>Returns {escape(inspect.cleandoc(returned))}.</p>"
         f"<h3>Python</h3>{_code(_in_python(name, address))}"
         f"<h3>curl</h3>{_code(_in_curl(name, address))}</section>"
@@ -94,7 +94,7 @@ def _call(name: str, parameters: tuple[Parameter, ...], address: str) -> str:
 
 def _row(parameter: Parameter) -> str:
     is_needed = parameter.kind is Path
-    default = "has to be given" if is_needed else _default(parameter.default)
+    default = "required" if is_needed else _default(parameter.default)
     cells = KINDS[parameter.kind], default, parameter.text
     return (
         f'<tr><th scope="row"><code>{parameter.name}</code></th>'

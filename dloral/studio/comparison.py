@@ -84,9 +84,7 @@ def comparison_clip(result: Result, layout: str, kept_as: str = WHOLE) -> Path:
     """A comparison beside the result, made once, from the viewer's clip: all of it as an H.264 clip
     with its sound, or its first seconds as a loop that is MP4, GIF or WebP."""
     if result.clip.kind == "image":
-        raise InputError(
-            "there is no comparison clip of a picture; save the viewer's frame instead"
-        )
+        raise InputError("a picture has no comparison clip; save the viewer's frame instead")
     loop = LOOPS.get(kept_as)
     ending = f"-loop{loop.suffix}" if loop else f".{WHOLE}"
     target = result.file.parent / f"{result.clip.path.stem}-comparison-{layout}{ending}"

@@ -62,8 +62,8 @@ class Disk:
         """NoRoomError if a result of about ``size`` bytes has no room."""
         if size > (room := self.room):
             raise NoRoomError(
-                f"the result would take about {in_words(size)}, and {in_words(room)} of this "
-                "page's disk are free for it",
+                f"the result needs about {in_words(size)}, but only {in_words(room)} of disk "
+                "space is free",
                 remedy=remedy,
             )
 
@@ -71,8 +71,8 @@ class Disk:
         """NoRoomError if a file of ``size`` bytes has no room."""
         if size > (room := self.room):
             raise NoRoomError(
-                f"this page's disk has room for a file of {in_words(room)}",
-                remedy="come back when other visitors have left, or use the command line",
+                f"not enough disk space for this file: only {in_words(room)} is free",
+                remedy="try again later, or use the command line",
             )
 
 

@@ -7,16 +7,15 @@ from pathlib import PurePath
 
 from dloral.errors import DLoRALError, Face, Setting
 
-OUR_MISTAKE = "That went wrong inside the software; its terminal says where. The page goes on."
-FULL = "The disk is full: make room on the machine that runs this page, then try again."
+OUR_MISTAKE = "Internal error; see the server's terminal. You can keep using this page."
+FULL = "The disk is full; free some space on the server, then try again."
 
 _WORDS = {
     "model": "the model",
     "tile": "tiles",
     "tile_overlap": "the tiles' overlap",
-    "bit_depth": "bits",
     "crf": "quality",
-    "start": "the first second",
+    "start": "the start",
     "duration": "the length",
 }
 """Settings as the page's controls name them; others as they are."""

@@ -36,13 +36,13 @@ def _model(studio: Studio) -> str:
 def _lines(studio: Studio, uptime: float) -> Iterator[str]:
     speeds, disk = studio.model.speeds, studio.limits.disk
     for name, kind, text, value in (
-        ("uptime_seconds", "gauge", "Seconds since the page was started", round(uptime, 1)),
-        ("sessions", "gauge", "Visits that the server keeps", len(studio.sessions)),
+        ("uptime_seconds", "gauge", "Seconds since the server started", round(uptime, 1)),
+        ("sessions", "gauge", "Visits held by the server", len(studio.sessions)),
         ("jobs_waiting_or_running", "gauge", "Restorations in the queue", len(studio.queue)),
         ("model_ready", "gauge", "1 once the model is loaded", int(_model(studio) == "ready")),
         ("runs_total", "counter", "Finished restorations since the start", speeds.finished),
         ("frames_total", "counter", "Frames restored by them", speeds.frames),
-        ("disk_used_bytes", "gauge", "Files of visitors and calls", disk.used if disk else 0),
-        ("disk_room_bytes", "gauge", "What more is taken", disk.room if disk else 0),
+        ("disk_used_bytes", "gauge", "Bytes used by visitors and calls", disk.used if disk else 0),
+        ("disk_room_bytes", "gauge", "Bytes still available to them", disk.room if disk else 0),
     ):
         yield f"# HELP dloral_{name} {text}\n# TYPE dloral_{name} {kind}\ndloral_{name} {value}\n"

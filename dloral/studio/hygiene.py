@@ -151,10 +151,10 @@ class Hygiene:
             async with self._shares.place(path, whose):
                 await self._within_bounds(scope, receive, watched)
         except BusyError:
-            await _refuse(watched, 429, "too many calls at once; wait for the others")
+            await _refuse(watched, 429, "too many requests at once; wait for the others")
         except ClientDisconnect:  # the upload is broken off, which is no fault of ours, or cut
             if not status:
-                await _refuse(watched, 413, "the call is too large, or was broken off")
+                await _refuse(watched, 413, "the request is too large or was interrupted")
             state[HAS_FAILED] = True
         finally:
             caller.reset(known)
@@ -166,7 +166,7 @@ class Hygiene:
         most = await self._most_bytes(scope["path"])
         length = dict(scope["headers"]).get(b"content-length", b"").decode("latin-1")
         if most is not None and length.isdigit() and int(length) > most:
-            await _refuse(send, 507, "this page's disk has no room for that file")
+            await _refuse(send, 507, "not enough disk space for this file")
             return
         await self._app(scope, receive if most is None else _limited(receive, most), send)
 
@@ -184,7 +184,7 @@ class Hygiene:
             return 421, "this server does not answer to that name; see --allow-host"
         length = headers.get("content-length", "")
         if not _is_upload(scope["path"]) and length.isdigit() and int(length) > MOST_CALL_BYTES:
-            return 413, "the call is too large"
+            return 413, "the request is too large"
         return None
 
 

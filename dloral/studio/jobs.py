@@ -32,7 +32,7 @@ from dloral.upscale import Progress
 from dloral.video.probe import ClipInfo
 from dloral.video.worker import stopped_by
 
-STOPPED = "Stopped before a frame was done; nothing was kept."
+STOPPED = "Stopped before the first frame was finished; nothing was kept."
 
 CANCEL, PAUSE, SUSPEND = "cancel", "pause", "suspend"
 """Why a job ends within a frame: for good; until it is resumed; until the next server starts."""
@@ -158,7 +158,7 @@ class Job:
         with self._lock:
             is_waiting = self._queue.remove(self)
             if not (is_waiting or self.is_paused):
-                raise _not_now(self, "pause it, or cancel it, first")
+                raise _not_now(self, "pause or cancel it first")
             self._take(settings)
             if is_waiting:
                 self._queue.add(self)
@@ -310,7 +310,7 @@ class Job:
         self._take(self.settings)
         self._run()
         if self.result is not None:
-            why = f"{error.value}: restored by the compact model instead, on the processor"
+            why = f"{error.value}: restored by the compact model on the CPU instead"
             self.result = replace(self.result, notes=(why, *self.result.notes))
             write_result(self.result)
 
@@ -388,7 +388,7 @@ class Job:
             row.forget()
 
 
-def _not_now(job: Job, remedy: str = "look at the list again") -> InputError:
+def _not_now(job: Job, remedy: str = "reload the list") -> InputError:
     is_running = job.stage not in ("waiting", PAUSED) and not job.has_ended
     state = "is running" if is_running else f"is {job.stage}"
     return InputError(f"{{name}} {state}", remedy=remedy, name=job.clip.path.name)

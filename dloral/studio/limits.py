@@ -62,8 +62,8 @@ class Limits:
             least = expected_seconds[0]
             if least > 3600 * self.max_hours:
                 raise InputError(
-                    f"that takes {time_in_words(least)} or more, and this page begins runs of up "
-                    f"to {time_in_words(3600 * self.max_hours)}",
+                    f"the estimate of {time_in_words(least)} or more exceeds the limit of "
+                    f"{time_in_words(3600 * self.max_hours)}",
                     remedy="choose a shorter part or a smaller size",
                 )
         if self.disk is not None:
@@ -73,8 +73,8 @@ class Limits:
     def _check_pixels(self, path: Path, height: int, width: int) -> None:
         if self.max_pixels is not None and height * width > self.max_pixels:
             raise InputError(
-                f"frames of {width} × {height} are {height * width / 1e6:.1f} million pixels, and "
-                f"this page makes up to {self.max_pixels / 1e6:g} million",
+                f"a frame of {width} × {height} ({height * width / 1e6:.1f} million pixels) "
+                f"exceeds the limit of {self.max_pixels / 1e6:g} million",
                 remedy="use a smaller size",
                 path=path,
             )
@@ -85,13 +85,13 @@ class Limits:
         seconds = float(frames / clip.fps)
         if seconds > self.max_seconds + 0.5:
             raise InputError(
-                f"{time_in_words(seconds)} are more than the {time_in_words(self.max_seconds)} "
-                "that this page restores at once; choose a shorter part on the strip"
+                f"the length of {time_in_words(seconds)} exceeds the limit of "
+                f"{time_in_words(self.max_seconds)} at once; choose a shorter part on the strip"
             )
         most = round((self.max_seconds + 0.5) * max(FRAMES_PER_SECOND, 1))
         if frames > most:
             raise InputError(
-                f"{frames} frames are more than the {most} that this page restores at once",
+                f"the length of {frames} frames exceeds the limit of {most} at once",
                 remedy="choose a shorter part on the strip",
             )
 

@@ -19,7 +19,7 @@ from dloral.weights.fetch_plan import FetchPlan, plan_fetch
 from dloral.weights.registry import MODELS, TINY_VAE, fetched
 from dloral.weights.resolve import EMBEDDED, FETCHED
 
-OUR_MISTAKE = "The model could not be changed; this page's terminal says why."
+OUR_MISTAKE = "The model could not be changed; see the server's terminal."
 KEPT_FOR_LATER = "Stopped; what was downloaded is kept for the next try."
 
 COMPACT = "compact"
@@ -51,7 +51,7 @@ class Models:
         Only these can be: a visitor's text is never a folder or an address of this machine."""
         entries = {
             self.current.name: _entry(self.current.name, "in use"),
-            **{name: _entry(name, "comes with the software") for name in EMBEDDED},
+            **{name: _entry(name, "included") for name in EMBEDDED},
             **{
                 offer.name: _entry(offer.name, offer.text, offer.is_here, offer.download)
                 for offer in offers()
@@ -75,15 +75,15 @@ class Models:
         if name not in {entry["name"] for entry in self.menu()}:
             raise InputError(f"{name[:80]!r} is not on the menu; choose one that is")
         if unknown := set(without) - set(MODELS[name].companions if name in MODELS else ()):
-            raise InputError(f"{name} is not fetched with {min(unknown)[:80]!r} in any case")
+            raise InputError(f"{name} is never fetched with {min(unknown)[:80]!r}")
         if vae not in VAES:
             raise InputError(f"vae is {vae[:80]!r}; choose from {', '.join(VAES)}")
         if vae != AUTO and not (name == self.current.name and self.current.takes_tiny_vae):
-            raise InputError(f"{shown_name(name)} takes no other vae, or is not in use yet")
+            raise InputError(f"{shown_name(name)} has no other vae, or is not in use yet")
         with self._lock:
             if self.change is not None and not self.change.has_ended:
                 raise InputError(
-                    f"the model is being changed to {self.change.name}; wait for that, or stop it"
+                    f"the model is being changed to {self.change.name}; wait or stop it"
                 )
             self.change = Change(name, without, vae, self)
         self.change.start()

@@ -142,7 +142,7 @@ class Preview:
             own = self._newest
         with self._working:
             if own != self._newest:
-                raise CancelledError("A newer preview took this one's place.")
+                raise CancelledError("Superseded by a newer preview.")
             return self._render(index, options, most_pixels, centre)
 
     def fill(self, index: int, options: UpscaleOptions, region: Region) -> bytes:
@@ -152,7 +152,7 @@ class Preview:
         own = self._newest
         with self._working:
             if own != self._newest:
-                raise CancelledError("A newer preview took this one's place.")
+                raise CancelledError("Superseded by a newer preview.")
             height, width = output_size(self._clip, options.scale)
             region = _within_frame(region, height, width)
             return png_of(self._restore(None, options, region, index)[0])

@@ -233,7 +233,7 @@ class JobQueue:
             is_full = self._most is not None and len(self._waiting) >= self._most
             if is_full and self._running and not is_let_in:
                 raise InputError(
-                    f"{len(self._waiting) + 1} clips are before yours, and no more may wait; "
+                    f"the queue is full, with {len(self._waiting) + 1} clips ahead of yours; "
                     "try again in a few minutes"
                 )
             self.reserve(job)

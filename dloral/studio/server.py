@@ -48,7 +48,7 @@ def build_parser(name: str | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=name,
         description="Serve the page that restores clips.",
-        epilog="Each option can be set by an environment variable too, named in brackets.",
+        epilog="Each option can also be set by the environment variable in brackets.",
     )
 
     def add(name: str, help: str, default: Any = None, **more: Any) -> None:
@@ -61,22 +61,22 @@ def build_parser(name: str | None = None) -> argparse.ArgumentParser:
         parser.add_argument(name, help=f"{help} [{variable}]", default=default, **more)
 
     add("--model", "compact, sd21, a folder, or a Hub id; compact by default", "compact")
-    add("--host", "address to listen at: GRADIO_SERVER_NAME, or this machine only")
-    add("--port", "PORT, GRADIO_SERVER_PORT, or the first free one from 7860", type=int)
+    add("--host", "address to listen on; GRADIO_SERVER_NAME or this machine only by default")
+    add("--port", "PORT, GRADIO_SERVER_PORT, or the first free one from 7860 by default", type=int)
     add("--share", "a public link for up to a week, through gradio.live", action="store_true")
-    add("--auth", "let in only who knows these", metavar="USER:PASSWORD")
-    add("--max-upload", "largest file taken, 500mb by default", "500mb", metavar="SIZE")
-    add("--max-disk", "most that visitors' files take together; all but 500mb by default")
-    add("--max-minutes", "longest part of a clip restored at once; any by default", type=float)
-    add("--max-megapixels", "largest frame of a result; any by default", type=float)
-    add("--max-hours", "longest run that is begun, by the estimate; any by default", type=float)
-    add("--queue", "how many jobs may wait; any number by default", type=int, metavar="N")
-    add("--data", "folder for visitors' clips, jobs and results, which outlive the page")
+    add("--auth", "require this login", metavar="USER:PASSWORD")
+    add("--max-upload", "largest upload, 500mb by default", "500mb", metavar="SIZE")
+    add("--max-disk", "disk space for all visitors' files; all but 500mb by default")
+    add("--max-minutes", "longest part of a clip restored at once; no limit by default", type=float)
+    add("--max-megapixels", "largest frame of a result; no limit by default", type=float)
+    add("--max-hours", "longest run accepted, by the estimate; no limit by default", type=float)
+    add("--queue", "how many jobs may wait; no limit by default", type=int, metavar="N")
+    add("--data", "folder for visitors' clips, jobs and results, kept across restarts")
     add("--keep-hours", "how long a result is kept, 6 by default", 6.0, type=float)
     add("--allow-fetch", "let every visitor change the model and download it", action="store_true")
-    add("--allow-host", "another name that the page is reached by; repeat with commas", "")
-    add("--allow-framing", "let Hugging Face's pages show this one in a frame", action="store_true")
-    add("--mcp", "offer the API as tools of an MCP server as well", action="store_true")
+    add("--allow-host", "another host name of the page; separate several by commas", "")
+    add("--allow-framing", "let Hugging Face's pages embed this one", action="store_true")
+    add("--mcp", "also offer the API as tools of an MCP server", action="store_true")
     return parser
 
 
@@ -125,9 +125,12 @@ def kept_folder(options: argparse.Namespace) -> Iterator[Path | None]:
                 "{path} cannot be used: {value}",
                 remedy="give another folder",
                 path=folder,
-                value="another page has it" if isinstance(error, Timeout) else error.strerror,
+                value="another page is using it" if isinstance(error, Timeout) else error.strerror,
             ) from error
-        print(f"jobs end with this page: {folder} is in use or cannot be written", file=sys.stderr)
+        print(
+            f"jobs will not outlive this page: {folder} is in use or cannot be written",
+            file=sys.stderr,
+        )
         yield None
         return
     try:
@@ -155,7 +158,7 @@ def check(options: argparse.Namespace) -> None:
             import mcp  # noqa: F401
         except ImportError as error:
             raise OptionError(
-                '--mcp needs a package more: python -m pip install "gradio[mcp]"'
+                '--mcp needs another package: python -m pip install "gradio[mcp]"'
             ) from error
 
 
@@ -291,12 +294,12 @@ def launch_page(blocks: gr.Blocks, studio: Studio, options: argparse.Namespace) 
         )
     except (OSError, ValueError) as error:
         raise OptionError(f"the page cannot be served: {error}; check --host and --port") from error
-    print(f"DLoRAL is at {address} (Ctrl-C ends it)", flush=True)
+    print(f"DLoRAL is at {address} (Ctrl-C stops it)", flush=True)
     if unfinished := len(studio.queue):
-        clips = "One clip" if unfinished == 1 else f"{unfinished} clips"
-        print(f"{clips} of an earlier run of the page will be restored first", flush=True)
+        clips = "1 clip" if unfinished == 1 else f"{unfinished} clips"
+        print(f"{clips} from an earlier run will be restored first", flush=True)
     if public:
-        print(f"and, for everyone who has the link, at {public}", flush=True)
+        print(f"and, for anyone with the link, at {public}", flush=True)
     if warning := open_to_all(listens_at(options), bool(public), bool(options.auth)):
         print(warning, file=sys.stderr, flush=True)
 
@@ -317,11 +320,11 @@ def open_to_all(host: str, is_shared: bool, has_password: bool) -> str | None:
         return None
     if has_password:
         return (
-            f"WARNING: the password for {host} goes over plain HTTP, where others of that network "
-            "can read it. Put a proxy with HTTPS in front and listen at 127.0.0.1."
+            f"WARNING: the password for {host} is sent over plain HTTP, where others on that "
+            "network can read it. Put an HTTPS proxy in front and listen on 127.0.0.1."
         )
     where = "the internet" if is_shared else f"every network that reaches {host}"
     return (
-        f"WARNING: anybody on {where} can use this page and this machine's processor. "
-        "Give --auth USER:PASSWORD to let in only whom you tell."
+        f"WARNING: anyone on {where} can use this page and this machine's CPU. "
+        "Use --auth USER:PASSWORD to require a login."
     )

@@ -298,8 +298,8 @@ class Sessions:
                 empty = [key for key in theirs if self._open[key][0].clip is None]
                 if not empty:
                     raise InputError(
-                        f"{len(theirs)} visits are open, and no more can be",
-                        remedy="close some of the pages, or come back later",
+                        f"{len(theirs)} visits are open, which is the limit",
+                        remedy="close some pages, or try again later",
                     )
                 session, _ = self._open.pop(empty[0])
                 threading.Thread(target=session.close, daemon=True).start()

@@ -32,7 +32,7 @@ MOST_BYTES = 100_000
 MOST_PROMPT = 1000
 """Longest prompt of a scene, in characters; the text encoder reads 77 tokens."""
 
-_NO_SCENES = "scenes are no list of {start, prompt}; leave them out, or find them anew"
+_NO_SCENES = "scenes are not a list of {start, prompt}; leave them out, or find them again"
 _KIND = "dloral settings"
 _CHOSEN = (
     *("scale", "consistency", "detail", "strength", "window", "prompt", "color_fix", "tile"),
@@ -88,7 +88,7 @@ def settings_from(values: dict[str, Any], model: str) -> Settings:
         raise OptionError(f"format is {kept_as!r}; choose from {', '.join(FORMATS)}")
     if strange := sorted(values.keys() - set(_CHOSEN)):
         raise OptionError(
-            f"{strange[0]!r} is not a setting; there are {', '.join(_CHOSEN)}, format"
+            f"{strange[0]!r} is not a setting; choose from {', '.join(_CHOSEN)}, format"
         )
     chosen = {name: value for name, value in values.items() if value is not None}
     tile = chosen.get("tile")
@@ -129,7 +129,7 @@ def _scene(value: Any) -> Scene:
     if not isinstance(start, str) or not re.fullmatch(r"\d{1,18}(/[1-9]\d{0,17})?", start):
         raise OptionError(_NO_SCENES)
     if not isinstance(prompt, str) or len(prompt) > MOST_PROMPT:
-        raise OptionError(f"a scene's prompt is not text of at most {MOST_PROMPT} letters")
+        raise OptionError(f"a scene's prompt is not text of at most {MOST_PROMPT} characters")
     return Scene(Fraction(start), prompt)
 
 
@@ -140,10 +140,10 @@ def settings_from_file(content: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or found.get("kind") != _KIND:
-        raise OptionError("this is not one of our settings files; drop one that was saved here")
+        raise OptionError("this is not a DLoRAL settings file; drop one saved on this page")
     values = found.get("settings")
     if not isinstance(values, dict):
-        raise OptionError("this settings file holds no settings; save it anew")
+        raise OptionError("this settings file holds no settings; save it again")
     return settings_from(values, AUTO).as_dict()
 
 

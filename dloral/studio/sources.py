@@ -207,9 +207,9 @@ def _held(room: _Room, clip: ClipInfo, needed: int) -> Iterator[None]:
         free = free_memory(torch.device("cpu"))
         if needed > free:
             raise ResourceError(
-                f"{{path}} is {clip.width}x{clip.height}: to show a frame takes "
-                f"{needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free",
-                remedy="come back later, or use a smaller clip",
+                f"{{path}} is {clip.width}x{clip.height}: showing a frame needs "
+                f"{needed / 1e9:.1f} GB of memory, but only {free / 1e9:.1f} GB is free",
+                remedy="try again later, or use a smaller clip",
                 path=clip.path,
             )
         yield

@@ -142,7 +142,7 @@ def planned_tracks(
     kept = [s for s in container.streams if planned.ways.get(s.index, Way.ATTACHED) != Way.ATTACHED]
     marks = dict.fromkeys(mark for s in kept for mark in lost_marks(s, CONTAINERS[suffix]))
     if marks:
-        left_out.append(f"marks of tracks that {suffix} cannot hold ({', '.join(marks)})")
+        left_out.append(f"track flags that {suffix} cannot hold ({', '.join(marks)})")
     planned.notes.extend(f"{what} left out" for what in dict.fromkeys(left_out))
     return planned
 
@@ -175,7 +175,7 @@ def _way_of_track(
         notes.append(f"{what} of an unknown codec left out")
         return None
     if isinstance(stream, AudioStream) and not _is_sound(stream):
-        notes.append("sound left out: its header says neither rate nor channels")
+        notes.append("sound left out: its header gives neither rate nor channels")
         return None
     why = _why_not_copied(stream, name, clip, suffix, audio)
     if why is None:
@@ -190,7 +190,7 @@ def _way_of_track(
     if isinstance(stream, AudioStream):
         made = new_sound(stream, NEW_SOUND[suffix])
         mixed = f", mixed to {made.layout}" if made.is_mixed else ""
-        notes.append(f"sound encoded anew as {made.codec}{mixed}: {why}")
+        notes.append(f"sound re-encoded as {made.codec}{mixed}: {why}")
         return Way.CONVERTED
     if name in _TEXT_SUBTITLES:
         notes.append(f"subtitles converted to {NEW_SUBTITLES[suffix]}: {why}")
@@ -203,13 +203,13 @@ def _why_not_copied(
     stream: Stream, name: str, clip: ClipInfo, suffix: str, audio: str
 ) -> str | None:
     if stream.type == "audio" and audio == "aac" and name != "aac":
-        return "that was asked for"
+        return "as requested"
     if name not in (_SOUND if stream.type == "audio" else _SUBTITLES)[suffix]:
         return f"{suffix} cannot hold {name}"
     if stream.index in clip.changing_sound:
-        return "its rate or its channels change on the way"
+        return "its rate or channels change partway"
     if not _can_be_copied(clip, stream.index, suffix):
-        return f"its {name} packets do not fit into {suffix} as they are"
+        return f"its {name} packets cannot be stored in {suffix} as they are"
     return None
 
 

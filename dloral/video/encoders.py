@@ -223,7 +223,7 @@ def check_choices(
     if chroma != "auto":
         chosen = encoder.pixel_format(width, height, bit_depth, chroma)
         if chroma not in encoder.chroma or chosen not in _writable_formats(encoder.library):
-            able = ", ".join(encoder.chroma) or "its own alone"
+            able = ", ".join(encoder.chroma) or "its own only"
             raise OptionError(
                 f"{codec} is not written with chroma {chroma}", remedy=f"choose auto or {able}"
             )

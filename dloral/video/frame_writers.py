@@ -66,7 +66,7 @@ class FrameWriter:
     def finish(self) -> None:
         """Flush the encoder; OutputError if no frame was written."""
         if self._origin is None:
-            raise OutputError("no frame came to be written; choose a part that has frames")
+            raise OutputError("no frames were written; choose a part that has frames")
         with stage(WRITE):
             self._end_segment()
 

@@ -50,9 +50,9 @@ def heif_facts(path: Path, width: int, height: int, is_avif: bool, pages: int) -
     others = len(found) - 1 - _listed_parts(path)
     if others > 0 and pages < 2:
         left_out = "1 more picture" if others == 1 else f"{others} more pictures"
-        notes.append(f"{left_out} in the file left out: the main one alone is restored")
+        notes.append(f"{left_out} in the file left out: only the main one is restored")
     if bits > 8 and is_avif and not _is_decoded(path, width, height):
-        notes.append(f"{bits} bits become 8: the picture is stored in parts")
+        notes.append(f"{bits} bits are reduced to 8: the picture is stored in parts")
         bits = 8
     coded = found.info.get("nclx_profile") or {}
     transfer = coded.get("transfer_characteristics")

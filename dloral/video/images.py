@@ -196,7 +196,7 @@ def _page_times(
                 raise InputError(
                     f"{{path}} holds pages of different sizes: {size[0]}x{size[1]} and "
                     f"{image.width}x{image.height}",
-                    remedy="save them as files of their own",
+                    remedy="save them as separate files",
                     path=path,
                 )
             length = 1 / fps
@@ -342,14 +342,14 @@ def _finite(path: Path, rgba: Tensor, on_note: Callable[[str], None] | None) -> 
     most = float(rgba[:, known].max()) if bool(known.any()) else 0.0
     if most > _JUST_OVER:
         raise InputError(
-            f"{{path}} holds values up to {most:g}, and 1 is white",
-            remedy="scale them to 0 to 1, or save it as OpenEXR, which may be brighter",
+            f"{{path}} holds values up to {most:g}, but 1 is white",
+            remedy="scale them to 0 to 1, or save it as OpenEXR, which can exceed 1",
             path=path,
         )
     if bool(known.all()):
         return rgba.clamp(0, 1)
     if on_note is not None:
-        on_note(f"{int((~known).sum())} pixels are no numbers: filled with what is around them")
+        on_note(f"{int((~known).sum())} pixels are not numbers: filled in from around them")
     seen = known.float()
     rgba = torch.where(known, rgba, 0).clamp(0, 1)
     return torch.cat([fill_hidden(rgba[:3], seen), torch.where(known, rgba[3:], 1)])

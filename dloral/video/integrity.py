@@ -38,14 +38,14 @@ def check_whole(path: Path) -> None:
     if claimed > size:
         raise InputError(
             "{path} is damaged: its tables claim {value} samples in {size} bytes",
-            remedy="get the file anew",
+            remedy="get the file again",
             path=path,
             value=claimed,
             size=size,
         )
     if promised > size:
         raise InputError(
-            f"{path} is cut off: {size} bytes are there of {promised} or more; "
+            f"{path} is cut off: it has {size} of at least {promised} bytes; "
             "get the whole file, or save what is left of it with another tool"
         )
 

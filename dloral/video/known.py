@@ -17,7 +17,7 @@ def source_notes(clip: ClipInfo, start: float, size_changes: str) -> list[str]:
     if clip.duration is not None and clip.kind != "image" and start >= clip.duration:
         raise InputError(
             "{path} lasts {length:g} s, and {start} is {value:g}",
-            remedy="begin earlier",
+            remedy="start earlier",
             path=clip.path,
             length=round(float(clip.duration), 3),
             value=start,
@@ -26,10 +26,10 @@ def source_notes(clip: ClipInfo, start: float, size_changes: str) -> list[str]:
     notes = list(clip.file_notes)
     if clip.clock.jumps:
         where = "once" if clip.clock.jumps == 1 else f"{clip.clock.jumps} times"
-        notes.append(f"the source's clock jumps {where} (joined recordings?): time goes on there")
+        notes.append(f"the source's clock jumps {where} (joined recordings?): time continues there")
     if clip.missing > max(_LEAST_MISSING, (clip.duration or 0) / 20):
         notes.append(
-            f"the source is damaged: it says that it lasts {float(clip.missing):.1f} s longer than "
+            f"the source is damaged: it claims to last {float(clip.missing):.1f} s longer than "
             "can be read"
         )
     changes = clip.size_changes
@@ -40,19 +40,19 @@ def source_notes(clip: ClipInfo, start: float, size_changes: str) -> list[str]:
         at, width, height, _ = sizes[0]
         if size_changes == "refuse":
             raise InputError(
-                f"{{path}} changes its size at {float(at):.2f} s: {clip.width}x{clip.height} "
+                f"{{path}} changes size at {float(at):.2f} s: {clip.width}x{clip.height} "
                 f"before, {width}x{height} there",
                 remedy="cut it in two, or use {setting}",
                 path=clip.path,
                 setting=Setting("size_changes", "scale"),
             )
         notes.append(
-            f"the source changes its size at {float(at):.2f} s ({clip.width}x{clip.height} to "
+            f"the source changes size at {float(at):.2f} s ({clip.width}x{clip.height} to "
             f"{width}x{height}): scaled to the first size"
         )
     elif changes:
         notes.append(
             f"the source changes the shape of its pixels at {float(changes[0].time):.2f} s: "
-            "the first one is kept"
+            "the first shape is kept"
         )
     return notes

@@ -138,12 +138,12 @@ def open_media(path: Path) -> Iterator[InputContainer]:
 def _kind_of_content(path: Path) -> str:
     start = first_bytes(path, 512)
     if start.startswith((b"#EXTM3U", b"ffconcat", b"v=0")) or b"<MPD" in start:
-        return "a playlist, which leads to other files"
+        return "a playlist, which refers to other files"
     if not any(start):
         return "zeros only"
     if all(byte in b"\t\r\n" or byte >= 32 for byte in start):
         return "text"
-    return "damaged data or a format that is not known"
+    return "damaged data or an unknown format"
 
 
 def picture_stream(container: InputContainer, path: Path) -> VideoStream:

@@ -92,7 +92,7 @@ def check_picture_size(path: Path, width: int, height: int) -> None:
     size = path.stat().st_size
     if width * height > max(_LARGE, _MOST_PIXELS_A_BYTE * size):
         raise InputError(
-            f"{{path}} is {width}x{height} in {size} bytes, which is an empty surface at best",
+            f"{{path}} is {width}x{height} in {size} bytes, which is a blank picture at best",
             remedy="make it smaller first",
             path=path,
         )

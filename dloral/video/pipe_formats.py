@@ -116,7 +116,7 @@ def parse_y4m(line: bytes, name: Any, usual_fps: Fraction | None = None) -> Pipe
     except (KeyError, ValueError, ZeroDivisionError) as error:
         raise InputError(
             "{path} has a damaged y4m header ({value!r})",
-            remedy="write it anew, such as with ffmpeg's -f yuv4mpegpipe",
+            remedy="write it again, for example with ffmpeg's -f yuv4mpegpipe",
             path=name,
             value=line.decode("ascii", "backslashreplace")[:80],
         ) from error
@@ -128,7 +128,7 @@ def parse_y4m(line: bytes, name: Any, usual_fps: Fraction | None = None) -> Pipe
     if pixel_format is None:
         raise InputError(
             "{path} is y4m of an unknown pixel format (C{value})",
-            remedy="convert it, such as with ffmpeg's -pix_fmt yuv420p or yuv420p10le",
+            remedy="convert it, for example with ffmpeg's -pix_fmt yuv420p or yuv420p10le",
             path=name,
             value=chroma,
         )

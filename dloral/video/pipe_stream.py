@@ -35,7 +35,7 @@ def open_stream(told: PipeFormat | None, fps: Fraction | None) -> FrameStream:
     if sys.stdin is not None and sys.stdin.isatty():
         raise InputError(
             "{path} is a terminal",
-            remedy="write frames to it, such as with ffmpeg -i clip.mp4 -f yuv4mpegpipe -",
+            remedy="write frames to it, for example with ffmpeg -i clip.mp4 -f yuv4mpegpipe -",
             path=STANDARD_INPUT,
         )
     binary(0)
@@ -47,7 +47,7 @@ def open_stream(told: PipeFormat | None, fps: Fraction | None) -> FrameStream:
     if not start:
         raise InputError(
             "{path} is empty (0 bytes)",
-            remedy="look at what the program before this one says",
+            remedy="check the output of the program before this one",
             path=STANDARD_INPUT,
         )
     if told is not None:
@@ -118,7 +118,7 @@ class FrameStream:
                 raise self._cut(len(start), None)
             raise InputError(
                 f"{{path}} has no frame where frame {self._count + 1} should begin",
-                remedy="check that the program before this one writes y4m alone",
+                remedy="check that the program before this one writes only y4m",
                 path=STANDARD_INPUT,
             )
         _line(self._file, f"line of frame {self._count + 1}")
@@ -190,7 +190,7 @@ def _line(file: FileIO, what: str) -> bytes:
         line += byte
     raise InputError(
         "{path} ends within, or has no end of, its {value}",
-        remedy="write it anew, such as with ffmpeg's -f yuv4mpegpipe",
+        remedy="write it again, for example with ffmpeg's -f yuv4mpegpipe",
         path=STANDARD_INPUT,
         value=what,
     )

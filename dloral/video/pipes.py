@@ -105,7 +105,7 @@ def write_output(source: ClipInfo, chosen: OutputFormat, format_name: str) -> It
     if sys.stdout is not None and sys.stdout.isatty():
         raise OutputError(
             "{path} is a terminal",
-            remedy="send it to a program, such as | ffmpeg -i - out.mkv",
+            remedy="send it to a program, for example | ffmpeg -i - out.mkv",
             path=STANDARD_OUTPUT,
         )
     with _claimed_output() as file:
@@ -177,10 +177,10 @@ class PipeWriter:
     def finish(self) -> None:
         """OutputError if no frame came."""
         if not self._count:
-            raise OutputError("no frame came to be written; choose a part that has frames")
+            raise OutputError("no frames were written; choose a part that has frames")
         if not self._is_steady:
             rate = float(self._source.fps)
-            self.notes.append(f"the source's rate varies; a pipe holds a constant one, {rate:.4g}")
+            self.notes.append(f"the source's rate varies; a pipe has a constant one, {rate:.4g}")
 
     def _put(self, data: bytes) -> None:
         view = memoryview(data)
@@ -190,7 +190,7 @@ class PipeWriter:
         except BrokenPipeError as error:
             raise OutputError(
                 f"{{path}} was closed by its reader at frame {self._count + 1}",
-                remedy="look at what the program behind this one says",
+                remedy="check the output of the program after this one",
                 path=STANDARD_OUTPUT,
             ) from error
         except OSError as error:

@@ -198,7 +198,7 @@ def _finished(clip: ClipInfo, index: int, timed: _Timed, duration: Fraction) -> 
     found = codes.shape_of(pixels)
     if found != (clip.height, clip.width):
         raise InputError(
-            f"{{path}} changes its size at {float(timed.time):.2f} s: "
+            f"{{path}} changes size at {float(timed.time):.2f} s: "
             f"{clip.width}x{clip.height} before, {found[1]}x{found[0]} there",
             remedy="cut it in two",
             path=clip.path,
@@ -327,7 +327,7 @@ class _Decoder:
             after = f"after {float(time):.2f} s" if time is not None else "at its start"
             raise InputError(
                 f"{{path}} cannot be decoded {after} ({reason(error)})",
-                remedy="it is damaged there: choose a part before or behind that with {start} and "
+                remedy="it is damaged there: choose a part before or after it with {start} and "
                 "{duration}",
                 path=self._clip.path,
                 start=Setting("start"),

@@ -143,7 +143,7 @@ def output_error(path: Path, error: BaseException, kept: Path | None = None) -> 
     where = "; the result is in {kept}" if kept else ""
     told = reason(error)
     if isinstance(error, av.error.ExternalError):  # encoders say no more
-        told = "its encoder failed, as it does where memory is short"
+        told = "its encoder failed, as happens when memory is short"
     return OutputError(
         f"{{path}} cannot be written: {{value}}{where}", path=path, value=told, kept=kept
     )
@@ -151,7 +151,7 @@ def output_error(path: Path, error: BaseException, kept: Path | None = None) -> 
 
 def left_notes(part: Part) -> list[str]:
     """What a killed job left and could not be removed, a line each."""
-    return [f"{name} is left of a job that was killed; it cannot be removed" for name in part.left]
+    return [f"{name} was left by a killed job and cannot be removed" for name in part.left]
 
 
 def frame_names(source: ClipInfo, keep: bool, start: Fraction | float) -> Iterator[str]:

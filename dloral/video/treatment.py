@@ -23,9 +23,9 @@ from dloral.video.pipes import is_pipe
 from dloral.video.probe import ClipInfo
 
 _HOW = {
-    FRAME: "deinterlaced, a whole frame for each",
-    FIELD: "deinterlaced, a frame for each field at twice the rate",
-    FILM: "brought back to film's frames (inverse telecine)",
+    FRAME: "deinterlaced at the same frame rate",
+    FIELD: "deinterlaced, one frame per field at twice the rate",
+    FILM: "film frames recovered (inverse telecine)",
 }
 _LARGEST_SCALE, _SMALLEST_SCALE = 4.0, 1.0
 
@@ -86,29 +86,29 @@ def treatment_notes(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> lis
     if clip.deinterlace != OFF:
         notes.append(f"interlaced source: {_HOW[clip.deinterlace]}{_of_film(clip)}")
     elif clip.field_order:
-        notes.append("the source is interlaced and stays so: its combs are enlarged")
+        notes.append("the source is interlaced and stays so: its combing is enlarged")
     if clip.is_hdr and clip.color_transfer is not None:
         name = NAMES[clip.color_transfer]
         if clip.keeps_hdr:
             notes.append(f"HDR ({name}) is kept, with {'32' if suffix == '.exr' else depth} bits")
         elif clip.color_transfer == LINEAR:
-            notes.append("linear light is written as sRGB: what is brighter than white is clipped")
+            notes.append("linear light is written as sRGB: values above white are clipped")
         else:
             why = "" if options.hdr == "sdr" else f": {_lacks(options, suffix)}"
             notes.append(f"HDR ({name}) is tone-mapped to SDR{why}")
     elif clip.bit_depth > 8 and depth == 8 and options.bit_depth == AUTO:
-        notes.append(f"{clip.bit_depth} bits become 8: {_lacks(options, suffix)}")
+        notes.append(f"{clip.bit_depth} bits are reduced to 8: {_lacks(options, suffix)}")
     if clip.has_alpha and not clip.keep_alpha:
         what = suffix if suffix not in CONTAINERS else f"{options.codec} in {suffix}"
-        notes.append(f"transparency is shown over white: {what} holds none")
+        notes.append(f"transparency is shown over white: {what} has no transparency")
     if clip.keep_alpha and suffix == ".gif":
-        notes.append("transparency is all or nothing in a GIF: cut at one half")
+        notes.append("transparency in a GIF is all or nothing: cut at one half")
     notes += _picture_notes(clip, suffix)
     if clip.kind == "folder" and (others := other_files(clip.path)):
         shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-        notes.append(f"left out of the folder, as no pictures: {shown}")
+        notes.append(f"files in the folder that are not pictures left out: {shown}")
     if lost := lost_tags(clip, suffix, depth):
-        notes.append(f"{' and '.join(lost)} left out: {suffix} is written without")
+        notes.append(f"{' and '.join(lost)} left out: not kept in {suffix}")
     return notes
 
 
@@ -126,18 +126,18 @@ def _picture_notes(clip: ClipInfo, suffix: str) -> list[str]:
     if suffix == ".gif":
         notes.append("a GIF has 256 colours a frame")
     if suffix in TIFFS and clip.num_frames != 1 and clip.codec != "tiff":
-        notes.append("the pages of a TIFF have no times: how long each frame is shown is lost")
+        notes.append("TIFF pages have no times: frame durations are lost")
     shape = clip.sample_aspect_ratio
     if shape != 1 and suffix not in (PIPED, *CONTAINERS):
         told = f"{shape.numerator}:{shape.denominator}"
-        notes.append(f"the source's pixels are {told}, which pictures do not say: shown as square")
+        notes.append(f"pictures cannot record the source's {told} pixels: shown as square")
     return notes
 
 
 def _of_film(clip: ClipInfo) -> str:
     if not clip.is_telecined or clip.deinterlace == FILM:
         return ""
-    return " (it seems to be telecined film: deinterlacing by film brings its own frames back)"
+    return " (this looks like telecined film: deinterlacing by film recovers its frames)"
 
 
 def target_size(clip: ClipInfo, options: UpscaleOptions) -> tuple[int, int]:
@@ -208,9 +208,9 @@ def _holds_profile(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> bool
 
 def _lacks(options: UpscaleOptions, suffix: str) -> str:
     if options.bit_depth == 8:
-        return "8 bits hold too little for it"
+        return "8 bits are too few"
     if suffix == PIPED:
-        return "frames in a pipe do not say that they are HDR"
+        return "piped frames are not marked as HDR"
     if suffix in CONTAINERS:
         return f"{options.codec} is written with 8 bits here"
     return f"{suffix} holds 8 bits"

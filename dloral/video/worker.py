@@ -248,7 +248,7 @@ class Worker:
                 if time.monotonic() > end:
                     self.kill()
                     raise ResourceError(
-                        "{path} takes more than {value:g} s to be read, and was given up",
+                        "{path} took more than {value:g} s to read and was given up",
                         remedy="convert it to MP4 first",
                         path=self._task.path,
                         value=seconds,
@@ -267,14 +267,14 @@ class Worker:
 
     def _unreadable(self) -> InputError:
         return InputError(
-            "{path} cannot be read: its decoder crashed, which damaged files do",
+            "{path} cannot be read: its decoder crashed, as happens with damaged files",
             remedy="convert it to MP4 first",
             path=self._task.path,
         )
 
     def _too_large(self) -> ResourceError:
         return ResourceError(
-            "{path} takes more than {value:.1f} GB of memory to be read",
+            "{path} needs more than {value:.1f} GB of memory to read",
             remedy="convert it to a smaller one first",
             path=self._task.path,
             value=self._task.memory / 1e9,

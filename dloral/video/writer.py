@@ -120,7 +120,7 @@ def open_writer(
         chosen.check()
     elif suffix and source.num_frames != 1 and not is_animation(suffix, source):
         raise OptionError(
-            "{path} holds one picture, the source has more",
+            "{path} holds one picture, but the source has more",
             remedy="give .mp4, .mkv, .mov, .webm, .gif, .apng, .webp, .tif, or a folder for frames",
             path=path,
         )
@@ -206,8 +206,8 @@ class _VideoWriter(FrameWriter):
         if chosen.coded_size != (chosen.width, chosen.height):
             width, height = chosen.coded_size
             self.notes.append(
-                f"{chosen.width}x{chosen.height} is padded to {width}x{height}, the least that "
-                f"{chosen.codec} holds"
+                f"{chosen.width}x{chosen.height} is padded to {width}x{height}, the smallest "
+                f"that {chosen.codec} takes"
             )
         told = source.mastering if source.keeps_hdr else None
         if told is not None and mastering_options(encoder.library, told) is None:
@@ -216,7 +216,7 @@ class _VideoWriter(FrameWriter):
         if chosen.chroma == "auto" and not chosen.alpha and chosen.pixel_format != usual:
             self.notes.append(
                 f"{chosen.width}x{chosen.height} is odd: written as {chosen.pixel_format}, "
-                "which some players lack"
+                "which some players do not support"
             )
 
     def add_stream(self) -> VideoStream:

@@ -65,7 +65,7 @@ def test_held_out_material_is_left_out_or_all_there_is(
         ("pack photos:PHOTOS -o OUT --count 1 --size 64 --held-out only", 1, "no usable source"),
         ("manifest EMPTY -o OUT", 1, "holds no photograph and no video"),
         ("manifest ABSENT -o OUT", 1, "ABSENT does not exist"),
-        ("manifest -o OUT", 2, "nothing is named"),
+        ("manifest -o OUT", 2, "nothing to hold out"),
         ("manifest PHOTOS -o EMPTY", 1, "EMPTY exists already"),
         ("manifest --film ABSENT 3 -o OUT", 1, "ABSENT"),
         ("manifest --film ABSENT half -o OUT", 2, "give a whole number"),

@@ -38,7 +38,7 @@ def test_a_journal_that_cannot_be_read_at_all_begins_anew(target):
     write(target, "\0" * 200)
     journal = Journal(target, JOB)
     assert (journal.segments, journal.is_anew) == ({}, True)
-    assert journal.resumed == "the list of finished parts was damaged: all is made again"
+    assert journal.resumed == "the list of finished parts was damaged: starting over"
     assert [file.name for file in journal.folder.iterdir()] == [JOURNAL]
     assert Journal(target, JOB).resumed == ""
 

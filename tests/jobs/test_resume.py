@@ -103,7 +103,7 @@ def test_a_damaged_segment_is_made_again(stopped, long_clip, chosen, loaded, who
     else:
         file.unlink()
     events = run(long_clip, stopped, chosen, loaded)
-    assert "1 damaged segments are made again" in events[0].message
+    assert "1 damaged segments are redone" in events[0].message
     assert len(restored(events)) == 8 + 4
     assert frames_of(stopped) == frames_of(whole)
 
@@ -270,7 +270,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(
         put(file, content)
 
     monkeypatch.setattr(dloral.jobs.segments.SegmentFile, "_put", full)
-    with pytest.raises(OutputError, match=r"no space left on device.*what is done is kept"):
+    with pytest.raises(OutputError, match=r"no space left on device.*progress is kept"):
         upscale_video(long_clip, target, chosen, pipe=loaded)
     monkeypatch.undo()
     assert names_in(target.with_name("out.mp4.resume")) == ["00000000.segment", "journal.jsonl"]
@@ -305,7 +305,7 @@ def test_a_disk_that_is_full_while_segments_are_joined_loses_nothing(
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (whole.stat().st_size // 2, before[1]))
     try:
-        with pytest.raises(OutputError, match=r"^\S+ cannot be written.*what is done is kept in"):
+        with pytest.raises(OutputError, match=r"^\S+ cannot be written.*progress is kept in"):
             upscale_video(long_clip, stopped, chosen, pipe=loaded)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -329,7 +329,7 @@ def test_an_encoder_that_writes_another_stream_is_said(
 
     monkeypatch.setattr(dloral.video.encoding._VideoEncoder, "__init__", other)
     target = stopped.with_name("new.mp4")
-    with pytest.raises(ResourceError, match="h264 is encoded otherwise here"):
+    with pytest.raises(ResourceError, match="h264 is encoded differently here"):
         upscale_video(long_clip, target, chosen, pipe=loaded)
     assert names_in(target.parent) == ["out.mp4.resume"]
     with pytest.raises(OptionError, match="belongs to a job with another encoder"):

@@ -169,7 +169,7 @@ def test_sigkill_loses_nothing(store):
 def test_a_full_disk_is_one_line_and_later_changes_are_committed(store):
     (pages,) = store._database.execute("PRAGMA page_count").fetchone()
     store._database.execute(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(OutputError, match="no space left on device; make room") as caught:
+    with pytest.raises(OutputError, match="no space left on device; free some space") as caught:
         add(store, "a" * 100_000)
     assert "\n" not in str(caught.value)
     store._database.execute("PRAGMA max_page_count = 100000")
@@ -243,7 +243,7 @@ def test_a_disk_that_was_full_loses_nothing_later(store):
     first = add(store, "a")
     (pages,) = store._database.execute("PRAGMA page_count").fetchone()
     store._database.execute(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(OutputError, match="no space left on device; make room there"):
+    with pytest.raises(OutputError, match="no space left on device; free some space there"):
         store.add(ME, "b", Path("/b"), Path("/b"), {"prompt": "x" * 20_000})
     store._database.execute("PRAGMA max_page_count = 1000000")
     store.end(first.id, DONE)

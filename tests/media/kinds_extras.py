@@ -65,7 +65,7 @@ def extras() -> list[Kind]:
         replace(base, name="chapters.mka.mkv", target=".mp4", usual=False),
         replace(base, name="chapters_to_mov.mkv", target=".mov", usual=False),
         replace(
-            base, name="chapters_to_webm.mkv", target=".webm", codec="vp9", notes=("encoded anew",)
+            base, name="chapters_to_webm.mkv", target=".webm", codec="vp9", notes=("re-encoded",)
         ),
         replace(base, name="font.mkv", output=(*all_of, *aac, *font)),
         replace(

@@ -102,7 +102,7 @@ def sounds() -> list[Kind]:
                 sound=1,
                 layout="7.1" if layout == "6.1" else layout,
                 usual=layout in ("2.1", "7.1"),
-                notes=("encoded anew",),
+                notes=("re-encoded",),
             )
         )
     for rate in (8000, 11025, 22050, 32000, 44100, 96000):
@@ -182,7 +182,7 @@ def troubles() -> list[Kind]:
             made=_changing("channels_change.ts", (*aac, "-ac", "1"), (*aac, "-ac", "2")),
             frames=20,
             sound=1,
-            notes=("change on the way",),
+            notes=("change partway",),
         ),
         Kind(
             "rate_changes.ts",
@@ -191,7 +191,7 @@ def troubles() -> list[Kind]:
             ),
             frames=20,
             sound=1,
-            notes=("change on the way",),
+            notes=("change partway",),
         ),
         Kind(
             "mp2_changes.ts",
@@ -200,7 +200,7 @@ def troubles() -> list[Kind]:
             ),
             frames=20,
             sound=1,
-            notes=("change on the way",),
+            notes=("change partway",),
             usual=False,
         ),
         Kind(
@@ -210,7 +210,7 @@ def troubles() -> list[Kind]:
             ),
             frames=20,
             sound=1,
-            notes=("change on the way",),
+            notes=("change partway",),
         ),
         Kind(
             "dts_changes.ts",
@@ -222,7 +222,7 @@ def troubles() -> list[Kind]:
             frames=20,
             sound=1,
             target=".mkv",
-            notes=("change on the way",),
+            notes=("change partway",),
             usual=False,
         ),
         Kind(

@@ -71,7 +71,7 @@ def test_a_size_and_the_way_of_deinterlacing_may_be_chosen(address, clip):
         ({"window": 2}, "window is 2"),
         ({"fit": "large"}, "give width x height"),
         ({"deinterlace": "yes"}, "deinterlace is 'yes'"),
-        ({"start": 99.0}, "the first second is 99; begin earlier"),
+        ({"start": 99.0}, "the start is 99; start earlier"),
     ],
 )
 def test_mistakes_are_answered_in_one_line(address, clip, chosen, said):
@@ -86,7 +86,7 @@ def test_limits_and_bad_files_hold_for_the_api_too(address, no_clip, long_clip):
     page = Client(address, verbose=False)
     refused = (
         (no_clip, "is not a readable video or image"),
-        (long_clip, "are more than the 6.0 s"),
+        (long_clip, "exceeds the limit of 6.0 s"),
     )
     for path, said in refused:
         with pytest.raises(AppError, match=said):

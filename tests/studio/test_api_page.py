@@ -34,7 +34,7 @@ def test_every_call_is_there_with_its_parameters_and_the_servers_limits():
     assert "500 MB" in text
     assert "Up to 2:00 min of a clip" in text
     assert "8 million pixels" in text
-    assert "Runs that are expected to take up to 3" in text
+    assert "Runs estimated to take more than 3" in text
     assert "at once" not in api_page("http://here", Limits(1))
 
 

@@ -31,7 +31,9 @@ def test_all_files_and_what_was_promised_count(tmp_path: Path, monkeypatch):
     assert (disk.used, disk.room) == (2000, 3000)
     disk.check(3000, "make it shorter")
     promised[0] = 500
-    with pytest.raises(InputError, match=r"0 MB, and 0 MB of this page.s disk .*make it shorter"):
+    with pytest.raises(
+        InputError, match=r"about 0 MB, but only 0 MB of disk space .*make it shorter"
+    ):
         disk.check(3000, "make it shorter")
     promised[0] = 10_000
     assert disk.room == 0
@@ -58,7 +60,7 @@ def test_uploads_without_room_are_refused_in_one_line(says_its_length, tmp_path,
     limits = Limits(10**6, disk=Disk([tmp_path / "visits"], 30_000))
     parts = (bytes(20_000) for _ in range(3))
     answer = upload(limits, tmp_path, bytes(60_000) if says_its_length else parts)
-    assert "this page's disk has room for a file of 0 MB; come back" in answer["error"]
+    assert "not enough disk space for this file: only 0 MB is free; try again" in answer["error"]
 
 
 def test_what_gradio_takes_in_needs_room_too(tmp_path: Path):
@@ -70,4 +72,4 @@ def test_what_gradio_takes_in_needs_room_too(tmp_path: Path):
     assert browser.post("/gradio_api/upload", content=bytes(1400)).text == "1400"
     refused = browser.post("/gradio_api/upload", content=bytes(1600))
     assert refused.status_code == 507
-    assert "no room" in refused.json()["error"]
+    assert "not enough disk space" in refused.json()["error"]

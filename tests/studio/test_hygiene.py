@@ -182,7 +182,7 @@ def test_settings_that_are_refused_do_not_count(studio, clip):
             name = {"name": "a.mp4"}
             client.post(f"{room}/clip", params=name, content=clip.read_bytes(), headers=FROM)
         told = client.post(f"{room}/plan", json={"settings": {"scale": 2}}, headers=FROM)
-        assert "that this page restores at once" in told.json()["error"]
+        assert "exceeds the limit of" in told.json()["error"]
 
     assert not counts(studio, plan)
 
@@ -190,7 +190,7 @@ def test_settings_that_are_refused_do_not_count(studio, clip):
 @pytest.mark.parametrize(
     ("error", "is_counted"),
     [
-        (ResourceError("{path} takes 9 GB, and 2 GB are free", path=Path("a.mp4")), False),
+        (ResourceError("{path} needs 9 GB, but only 2 GB is free", path=Path("a.mp4")), False),
         (NoRoomError("no room"), False),
         (OSError(errno.ENOSPC, "No space left on device"), False),
         (RuntimeError("a mistake of ours"), False),
@@ -215,14 +215,14 @@ def test_uploads_for_which_the_disk_has_no_room_do_not_count(studio, tmp_path):
 
     def upload(client: TestClient, room: str) -> None:
         told = client.post(f"{room}/clip", params={"name": "a.mp4"}, content=b"x", headers=FROM)
-        assert "has room for a file of 0 MB" in told.json()["error"]
+        assert "only 0 MB is free" in told.json()["error"]
 
     assert not counts(studio, upload)
 
 
 def test_files_whose_decoder_takes_too_much_count(studio, monkeypatch):
     def heavy(*given, **named) -> None:
-        raise ResourceError("{path} takes more than 0.5 GB of memory", path=Path("a.mp4"))
+        raise ResourceError("{path} needs more than 0.5 GB of memory", path=Path("a.mp4"))
 
     monkeypatch.setattr("dloral.studio.sessions.probe", heavy)
     call = lambda client, room: client.post(  # noqa: E731

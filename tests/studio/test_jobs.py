@@ -149,7 +149,7 @@ def test_an_image_gives_an_image(session, picture):
     assert Image.open(result.file).size == (99, 63)
     assert Image.open(result.viewer_file).size == (99, 126)
     assert still(result, 0)
-    with pytest.raises(InputError, match="no comparison clip of a picture"):
+    with pytest.raises(InputError, match="a picture has no comparison clip"):
         comparison_clip(result, "side")
 
 
@@ -229,7 +229,7 @@ def test_a_job_that_is_ended_early_keeps_a_playable_part(
     assert result.is_part
     count = len(result.times)
     assert 60 <= count < 390
-    assert f"stopped early: this is a part, {count} of 390 frames" in result.notes
+    assert f"stopped early: a partial result, {count} of 390 frames" in result.notes
     assert probe(result.viewer_file).num_frames == count
     assert {len(values) for values in result.measures.values()} == {count}
     if kept_as == "png":
@@ -302,7 +302,7 @@ def test_jobs_say_how_many_are_before_them(tmp_path, models, long_clip):
         jobs.append(session.start_job(settings_from({"scale": 1}, "compact")))
         jobs[0].wait(0.3)
     assert [job.before for job in jobs] == [0, 1]
-    with pytest.raises(InputError, match="2 clips are before yours"):
+    with pytest.raises(InputError, match="2 clips ahead of yours"):
         sessions[2].start_job(settings_from({}, "compact"))
     sessions[0].close()
     while jobs[1].before:

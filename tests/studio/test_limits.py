@@ -23,11 +23,11 @@ def clip_of(width=640, height=480, num_frames=600, fps=30) -> ClipInfo:
 @pytest.mark.parametrize(
     ("allowed", "clip", "scale", "said"),
     [
-        ({"max_minutes": 0.1}, {}, 4, "20 s are more than the 6.0 s that this page"),
-        ({"max_minutes": 0.1}, {"fps": 1000, "num_frames": 6000}, 1, "6000 frames are more than"),
-        ({"max_pixels": 10**6}, {}, 4, "frames of 2560 × 1920 are 4.9 million pixels, and .* 1 mi"),
-        ({"max_hours": 1}, {}, 1, "that takes 2:46:40 h or more, and this page begins runs of up"),
-        ({}, {"width": 16000, "height": 4000}, 4, "16000x64000|and .* GB are free"),
+        ({"max_minutes": 0.1}, {}, 4, "the length of 20 s exceeds the limit of 6.0 s at once"),
+        ({"max_minutes": 0.1}, {"fps": 1000, "num_frames": 6000}, 1, "6000 frames exceeds the"),
+        ({"max_pixels": 10**6}, {}, 4, "2560 × 1920 .4.9 million pixels. exceeds .* 1 mi"),
+        ({"max_hours": 1}, {}, 1, "2:46:40 h or more exceeds the limit of 1:00:00 h"),
+        ({}, {"width": 16000, "height": 4000}, 4, "16000x64000|but only .* GB is free"),
     ],
 )
 def test_what_is_too_much_is_one_line_with_the_number_and_the_limit(allowed, clip, scale, said):
@@ -43,7 +43,7 @@ def test_a_result_that_the_disk_cannot_hold_is_refused(tmp_path, monkeypatch):
     allowed = Limits(10**6, disk=Disk([tmp_path / "not" / "yet"]))
     options = UpscaleOptions(model="bicubic", scale=2)
     allowed.check(clip_of(), options, "h264")
-    with pytest.raises(DLoRALError, match=r"about 4\.9 GB, and 2\.0 GB of this page's disk"):
+    with pytest.raises(DLoRALError, match=r"about 4\.9 GB, but only 2\.0 GB of disk space"):
         allowed.check(clip_of(), options, "png")
 
 

@@ -139,7 +139,7 @@ def test_the_tiny_autoencoder_takes_the_place_of_the_models_own(
     AutoencoderTiny(**sizes).save_pretrained(tmp_path / "taesd")
     hub.repos["madebyollin/taesd"] = repo_of(tmp_path / "taesd")
     refused = call("POST", "models", {"name": studio.model.name, "vae": "tiny"})["error"]
-    assert "takes no other vae" in refused
+    assert "has no other vae" in refused
     call("POST", "models", {"name": "sd21", "without": ["tagger"]})
     assert ended(call)["takes_tiny_vae"]
     session = studio.sessions.find(studio.sessions.open())
@@ -160,10 +160,10 @@ def test_the_tiny_autoencoder_takes_the_place_of_the_models_own(
     [
         ({"name": "/etc"}, "'/etc' is not on the menu"),
         ({"name": "somebody/else"}, "is not on the menu"),
-        ({"name": "sd21", "without": ["dloral"]}, "is not fetched with 'dloral'"),
+        ({"name": "sd21", "without": ["dloral"]}, "is never fetched with 'dloral'"),
         ({"name": "compact", "vae": "huge"}, "vae is 'huge'"),
-        ({"name": 5}, "names no model"),
-        ({"name": "sd21", "without": "tagger"}, "names no model"),
+        ({"name": 5}, "has no model"),
+        ({"name": "sd21", "without": "tagger"}, "has no model"),
     ],
 )
 def test_only_what_is_on_the_menu_is_taken(call: Call, hub: Hub, body: dict, said: str):
@@ -185,7 +185,7 @@ def test_only_what_is_on_the_menu_is_taken(call: Call, hub: Hub, body: dict, sai
 def test_who_comes_from_elsewhere_has_no_menu(call: Call, hub: Hub, headers: dict):
     for method, path in (("GET", "models"), ("POST", "models/plan"), ("POST", "models")):
         found = call(method, path, {"name": "sd21"}, **headers)
-        assert "only who runs this page" in found["error"]
+        assert "only the person running this page" in found["error"]
     assert not hub.log
 
 

@@ -77,7 +77,7 @@ def test_the_whole_way_from_a_clip_to_a_download(page: Page, tmp_path: Path):
     expect(page.locator("#run")).to_have_text("Restore")
     set_range(page, "scale", 2)
     page.set_input_files("#file", str(settings))
-    expect(page.locator("#message")).to_contain_text("are back")
+    expect(page.locator("#message")).to_contain_text("Settings loaded from")
     expect(page.locator("#moved")).to_be_hidden()
     assert page.locator("output[for=detail]").text_content() == "0.25"
     assert page.locator("#scale").input_value() == "3"
@@ -107,8 +107,8 @@ def test_cancel_keeps_a_part_and_the_page_goes_on(page: Page, long_clip: Path, t
     page.click("#run")
     expect(page.locator("#said")).to_contain_text("of 2400", timeout=PATIENCE)
     page.click("#cancel")
-    expect(page.locator("#notes")).to_contain_text("this is a part", timeout=PATIENCE)
-    expect(page.locator("#made-with")).to_contain_text("A part, ")
+    expect(page.locator("#notes")).to_contain_text("a partial result", timeout=PATIENCE)
+    expect(page.locator("#made-with")).to_contain_text("Partial result, ")
     part = probe(download(page, "#download", tmp_path))
     assert 0 < part.num_frames < 2400
     expect(page.locator("#run")).to_be_enabled()
@@ -147,10 +147,10 @@ def test_what_is_no_clip_is_said_in_place(page: Page, no_clip: Path, picture: Pa
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.url))
     for name, said in (
-        ("large.mp4", "this page takes 3 MB at most"),
+        ("large.mp4", "the limit here is 3 MB"),
         ("empty.mp4", "is empty"),
-        ("other.json", "not one of our settings files"),
-        ("hls.mp4", "it holds a playlist, which leads to other files"),
+        ("other.json", "not a DLoRAL settings file"),
+        ("hls.mp4", "it holds a playlist, which refers to other files"),
         (str(no_clip), "letter.mp4 is not a readable video or image"),
     ):
         page.set_input_files("#file", str(tmp_path / name))
@@ -220,7 +220,7 @@ def test_it_fits_the_screen_light_and_dark(open_page, width: int, scheme: str):
     # a model of a long name: two rows on a phone, one elsewhere, and the rest in its title
     chip, header = page.locator("#model-name"), page.locator(".studio > header")
     name = chip.inner_text().removeprefix("Model: ")
-    expect(chip).to_have_attribute("title", f"The model that restores: {name}")
+    expect(chip).to_have_attribute("title", f"Current model: {name}")
     chip.evaluate("chip => { chip.textContent = 'Model: ' + 'name-'.repeat(30); }")
     for narrow, most in ((390, 56), (320, 56)) if width == 390 else ((width, 40),):
         page.set_viewport_size({"width": narrow, "height": 800})

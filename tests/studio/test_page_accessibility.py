@@ -87,4 +87,4 @@ def test_who_wants_little_motion_gets_a_still_picture(open_page):
     page = open_page(reduced_motion="reduce")
     ready(page)
     assert page.evaluate("document.querySelector('#wipe').paused")
-    expect(page.locator("#wipe-pause")).to_have_attribute("aria-label", "Play the moving picture")
+    expect(page.locator("#wipe-pause")).to_have_attribute("aria-label", "Play the animation")

@@ -86,7 +86,7 @@ def test_a_model_is_fetched_and_its_prompts_are_edited(
     page.click("#scenes-find")
     prompts = page.locator("#scene-list input")
     expect(prompts).to_have_count(2, timeout=PATIENCE)
-    expect(page.locator("#scenes-find")).to_have_text("Find anew")
+    expect(page.locator("#scenes-find")).to_have_text("Find again")
     labels = page.locator("#scene-list span")
     assert labels.all_inner_texts() == ["Frames 1 to 3", "Frames 4 to 6"]
     settle(page)

@@ -27,7 +27,7 @@ def test_a_queue_is_paused_arranged_and_each_file_has_its_settings(
 ):
     clips = [write_clip(tmp_path / f"file{index}.mp4", 8) for index in (1, 2)]
     page.set_input_files("#file", [str(long_clip), *map(str, clips)])
-    expect(entry(page, "file2.mp4")).to_contain_text("2 clips are before yours", timeout=PATIENCE)
+    expect(entry(page, "file2.mp4")).to_contain_text("2 clips ahead of yours", timeout=PATIENCE)
     assert names(page) == ["long.mp4", "file1.mp4", "file2.mp4"]
     press(page, "file2.mp4", "up")
     expect(page.locator("#tray-list strong").nth(1)).to_have_text("file2.mp4")
@@ -59,7 +59,7 @@ def test_a_file_that_vanished_is_named_and_the_rest_goes_on(open_page, tmp_path:
     page.route("**/clip?name=file1.mp4", lambda route: (clips[1].unlink(), route.continue_()))
     page.set_input_files("#file", [str(clip) for clip in clips])
     message = page.locator("#message")
-    expect(message).to_contain_text("file2.mp4 is not there any more", timeout=PATIENCE)
+    expect(message).to_contain_text("file2.mp4 was moved or changed", timeout=PATIENCE)
     expect(page.locator("#tray-list [data-act=download]")).to_have_count(2, timeout=PATIENCE)
     expect(page.locator("#lost")).to_be_hidden()
 
@@ -88,7 +88,7 @@ def test_clips_of_this_machine_are_chosen_without_being_sent(page: Page, tmp_pat
     page.click("#close")
     page.click("#tray-keep")
     page.click("#places-take")
-    expect(page.locator("#message")).to_contain_text("here-restored.mp4 is in")
+    expect(page.locator("#message")).to_contain_text("here-restored.mp4 saved in")
     assert (tmp_path / "clips" / "here-restored.mp4").is_file()
 
 
@@ -105,4 +105,4 @@ def test_a_job_that_is_shown_is_paused_and_resumed(page: Page, long_clip: Path):
     page.click("#pause")
     expect(page.locator("#said")).to_contain_text("of 2400", timeout=PATIENCE)
     page.click("#cancel")
-    expect(page.locator("#made-with")).to_contain_text("A part, ", timeout=PATIENCE)
+    expect(page.locator("#made-with")).to_contain_text("Partial result, ", timeout=PATIENCE)

@@ -81,7 +81,7 @@ def test_three_jobs_outlive_tabs_and_server(
     assert DONE not in {job.state for job in store.all()}
 
     serve()
-    assert "3 clips of an earlier run of the page" in (tmp_path / "page.log").read_text()
+    assert "3 clips from an earlier run will be restored" in (tmp_path / "page.log").read_text()
     wait_until(lambda: all(job.state == DONE for job in store.all()), 240)
     for job in store.all():
         source = tmp_path / job.name

@@ -174,7 +174,7 @@ def test_the_result_is_compared_with_a_pinned_look_and_the_dials_of_now(page: Pa
     restore(page)
     page.click("[data-show=preview]")
     offered = page.locator("#side-a option")
-    expect(offered).to_have_text(["Before", "Dials of now", "Result"])
+    expect(offered).to_have_text(["Before", "Current settings", "Result"])
     page.click("#pin")
     page.keyboard.press("ArrowRight")  # the next frame
     page.select_option("#side-b", label="Result")
@@ -198,7 +198,7 @@ def test_a_pinned_look_is_compared_with_the_dials_of_now(page: Page, clip: Path)
     assert np.array_equal(now[PINNED], pinned)
     assert not np.array_equal(now[RESTORED], pinned)
     expect(page.locator("#tag-a")).to_contain_text("Pinned: Natural")
-    expect(page.locator("#tag-b")).to_contain_text("Now: Crisp")
+    expect(page.locator("#tag-b")).to_contain_text("Current: Crisp")
     # another frame: both looks are made of it
     page.keyboard.press("End")
     page.wait_for_function("window.studioPage.frame === 11")

@@ -61,7 +61,10 @@ def test_the_result_is_kept_in_a_folder_beside_what_is_there(
     studio: Studio, clip: Path, tmp_path: Path
 ):
     browser, token = browser_of(studio), studio.sessions.open()
-    assert "no result" in ask(browser, studio, "keep", str(tmp_path), token=token)["error"]
+    assert (
+        "result no longer exists"
+        in ask(browser, studio, "keep", str(tmp_path), token=token)["error"]
+    )
     ask(browser, studio, "place", str(clip), token=token)
     settings = {"scale": 1, "duration": 0.2}
     browser.post(f"/{token}/job", json={"settings": settings})
@@ -87,12 +90,15 @@ def test_who_sits_elsewhere_gets_no_file(studio, clip, client, address, headers)
     browser = browser_of(studio, client, address)
     for call in ("places", "place", "keep"):
         told = ask(browser, studio, call, str(clip), headers=headers)
-        assert "only who sits at this machine" in told["error"]
+        assert "only a user at this machine" in told["error"]
 
 
 def test_a_page_for_others_too_offers_none(studio: Studio, clip: Path):
     studio.models.menu_for = EVERYBODY
-    assert "only who sits" in ask(browser_of(studio), studio, "place", str(clip))["error"]
+    assert (
+        "only a user at this machine"
+        in ask(browser_of(studio), studio, "place", str(clip))["error"]
+    )
 
 
 def test_a_connection_knows_its_user():
@@ -109,9 +115,9 @@ def test_a_connection_knows_its_user():
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("clips/bar.mp4", "is not a whole path"),
-        ("/nowhere/bar.mp4", "bar.mp4 is not there any more"),
-        ("/tmp/a\0b", "names no path"),
+        ("clips/bar.mp4", "is not an absolute path"),
+        ("/nowhere/bar.mp4", "bar.mp4 no longer exists"),
+        ("/tmp/a\0b", "has no path"),
     ],
 )
 def test_a_path_that_leads_nowhere_is_one_line(studio: Studio, path: str, said: str):

@@ -159,7 +159,7 @@ def test_a_paused_job_lets_others_by_and_goes_on_from_its_segments(
     upscale_video(source, whole, UpscaleOptions("bicubic", scale=1, resume=False))
     assert frames_of(studio.sessions.find(token).result.file) == frames_of(whole)
     said = post(browser, f"{token}/job/pause")["error"]
-    assert said == "in.mp4 is done; look at the list again"
+    assert said == "in.mp4 is done; reload the list"
 
 
 def test_a_waiting_job_takes_other_settings_in_its_place(browser, start, store, clip, long_clip):
@@ -172,7 +172,7 @@ def test_a_waiting_job_takes_other_settings_in_its_place(browser, start, store, 
     assert job_of(browser, second)["stage"] == "paused"
     put(browser, second, scale=1.5)
     assert put(browser, first, scale=99)["error"].startswith("scale is 99")
-    assert put(browser, running)["error"] == "long.mp4 is running; pause it, or cancel it, first"
+    assert put(browser, running)["error"] == "long.mp4 is running; pause or cancel it first"
     browser.delete(f"/{running}/job", params={"keep": False})
     post(browser, f"{second}/job/resume")
     for token, width in ((first, 96), (second, 72)):
@@ -234,7 +234,7 @@ def test_a_list_that_cannot_be_written_stops_no_job(
 def test_a_cancelled_job_is_tried_again_with_other_settings(browser, start, clip, long_clip):
     running, token = start(long_clip), start(clip)
     browser.delete(f"/{token}/job")
-    assert wait_for(browser, token, "stopped")["error"].startswith("Stopped before a frame")
+    assert wait_for(browser, token, "stopped")["error"].startswith("Stopped before the first frame")
     post(browser, f"{token}/job/retry", {"settings": {"scale": 2}})
     browser.delete(f"/{running}/job", params={"keep": False})
     assert wait_for(browser, token, "done")["settings"]["scale"] == 2
@@ -274,9 +274,9 @@ def test_a_paused_job_is_paused_on_the_next_server(tmp_path, models, store, clip
 @pytest.mark.parametrize(
     ("path", "body", "said"),
     [
-        ("visits", {}, "the call names no tokens"),
-        ("order", {"tokens": [1]}, "the call names no tokens"),
-        ("order", {"tokens": ["x"] * 1001}, "the call names 1001 tokens; give at most 1000"),
+        ("visits", {}, "the request has no tokens"),
+        ("order", {"tokens": [1]}, "the request has no tokens"),
+        ("order", {"tokens": ["x"] * 1001}, "the request has 1001 tokens; give at most 1000"),
     ],
 )
 def test_nonsense_is_one_line(browser, path, body, said):

@@ -229,11 +229,11 @@ def test_limits_are_kept(browser, studio, token, long_clip, tmp_path):
     assert state["clip"]["suggested"]["duration"] == 5
     for call in ("plan", "job"):
         error = browser.post(f"/{token}/{call}", json={"settings": {"scale": 1}}).json()["error"]
-        assert "4:00 min are more than the 1:00 min" in error
+        assert "4:00 min exceeds the limit of 1:00 min" in error
     fine = browser.post(f"/{token}/plan", json={"settings": {"scale": 1, "duration": 60}}).json()
     assert fine["frames"] == 600
     (large := tmp_path / "large.mp4").write_bytes(b"\0" * 300_000)
-    assert "more than the 0.2 MB" in send(browser, token, large)["error"]
+    assert "exceeds the limit of 0.2 MB" in send(browser, token, large)["error"]
     assert "large.mp4" not in files_in(tmp_path / "sessions")
 
 
@@ -246,8 +246,8 @@ def test_limits_are_kept(browser, studio, token, long_clip, tmp_path):
         ("preview", {"frame": float("inf"), "settings": {}}, "frame is 'inf'"),
         ("preview", {"pixels": float("nan"), "settings": {}}, "pixels is 'nan'"),
         ("preview", {"frame": 10**400, "settings": {}}, "frame is '1000"),
-        ("preview", {"settings": 5}, "names no settings"),
-        ("preview", [1], "no JSON object"),
+        ("preview", {"settings": 5}, "has no settings"),
+        ("preview", [1], "not a JSON object"),
         ("plan", {"settings": {"detail": "much"}}, "detail is much"),
         ("plan", {"settings": {"start": float("1e400")}}, "start is inf"),
         ("plan", {"settings": {"start": 10**400}}, "start is 1000"),
@@ -390,7 +390,7 @@ def test_what_a_format_loses_is_said_before_the_run_and_after_it_alike(browser, 
     assert notes("png") == ["a folder of frames keeps no sound, subtitles or attachments"]
     said = notes("vp9")
     assert said == [
-        "sound encoded anew as opus: .webm cannot hold flac",
+        "sound re-encoded as opus: .webm cannot hold flac",
         "subtitles converted to webvtt: .webm cannot hold subrip",
         "attachments such as fonts, which .webm cannot hold, left out",
     ]
@@ -472,7 +472,7 @@ def test_a_result_that_is_gone_is_said_by_every_call(browser, token, clip, studi
         session.forget_old_result(10, 12)
     else:
         session.result.file.unlink()
-    gone = {"error": "There is no result any more; restore the clip again."}
+    gone = {"error": "The result no longer exists; restore the clip again."}
     assert browser.get(f"/{token}/still?frame=0").json() == gone
     assert browser.get(f"/{token}/thumbnail").json() == gone
     assert browser.post(f"/{token}/comparison?layout=wipe").json() == gone

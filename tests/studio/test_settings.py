@@ -59,8 +59,8 @@ def test_size_and_deinterlacing_by_choice_are_planned_and_said():
     tape = replace(CLIP, field_order="top first", deinterlace="frame", clock=Clock(jumps=1))
     usual = plan(tape, settings_from({"scale": 2}, "compact"), Model("compact"))
     assert usual["notes"] == [
-        "the source's clock jumps once (joined recordings?): time goes on there",
-        "interlaced source: deinterlaced, a whole frame for each",
+        "the source's clock jumps once (joined recordings?): time continues there",
+        "interlaced source: deinterlaced at the same frame rate",
     ]
     chosen = settings_from({"fit": "1920x1080", "deinterlace": "field"}, "compact")
     made = plan(tape, chosen, Model("compact"))

@@ -95,7 +95,7 @@ def test_an_address_has_so_many_visits_and_empty_ones_go_first(tmp_path, clip, m
         token = everybody.open("7.7.7.7")
         everybody.find(token).open_clip("a.mp4", lambda copy: copy.write_bytes(clip.read_bytes()))
         monkeypatch.setattr(sessions, "MOST_OF_ADDRESS", 1)
-        with pytest.raises(InputError, match="1 visits are open, and no more can be"):
+        with pytest.raises(InputError, match="1 visits are open, which is the limit"):
             everybody.open("7.7.7.7")
     finally:
         everybody.close_all()

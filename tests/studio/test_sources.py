@@ -145,7 +145,7 @@ def test_large_frames_are_read_by_turns(clip):
 def test_a_frame_that_the_memory_has_no_room_for_is_refused(clip):
     huge = replace(probe(clip), width=2**20, height=2**20)
     kept = Sources()
-    with pytest.raises(ResourceError, match=r"1048576x1048576: to show a frame takes 39582\.\d GB"):
+    with pytest.raises(ResourceError, match=r"1048576x1048576: showing a frame needs 39582\.\d GB"):
         read(kept, huge, 0)
     assert len(read(kept, probe(clip), 0)) == 1  # its place is free again
 
@@ -246,7 +246,7 @@ def test_kept_frames_are_shown_where_no_memory_is_left_to_read_any(clip, monkeyp
     free = reading_bytes(info) - 1
     monkeypatch.setattr(sources, "free_memory", lambda device: free)
     assert len(read(kept, info, 5)) == 1
-    with pytest.raises(ResourceError, match="48x32: to show a frame takes"):
+    with pytest.raises(ResourceError, match="48x32: showing a frame needs"):
         read(kept, info, 6)
 
 
@@ -296,7 +296,7 @@ def looks_at(clip: ClipInfo, folder: Path, model, kept: Sources) -> dict:
 @pytest.mark.parametrize("name", ["thumbnails", "still", "small still", "motion"])
 def test_whatever_reads_large_frames_is_refused_where_there_is_no_room(clip, tmp_path, model, name):
     huge = replace(probe(clip), width=2**20, height=2**20)
-    with pytest.raises(ResourceError, match="1048576x1048576: to show a frame takes"):
+    with pytest.raises(ResourceError, match="1048576x1048576: showing a frame needs"):
         looks_at(huge, tmp_path, model, Sources())[name]()
 
 

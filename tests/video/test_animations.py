@@ -158,7 +158,7 @@ def test_deep_pictures_stay_deep(clips, tmp_path):
 def test_pixels_that_are_not_square_are_said(clips, tmp_path):
     for target in ("a.gif", "frames"):
         notes = restored(clips("anamorphic.mp4"), tmp_path / target, replace(SAME, duration=0.1))
-        said = "the source's pixels are 16:11, which pictures do not say: shown as square"
+        said = "pictures cannot record the source's 16:11 pixels: shown as square"
         assert said in notes
     assert restored(clips("anamorphic.mp4"), tmp_path / "a.mp4", replace(SAME, duration=0.1)) == []
 
@@ -183,7 +183,7 @@ def test_exif_and_xmp_are_kept(tmp_path, suffix):
         assert image.getexif()[0x010E] == "a description"
         assert b"xmpmeta" in bytes(image.info["xmp"])
     notes = restored(clip, tmp_path / "out.tif")
-    assert "EXIF and XMP left out: .tif is written without" in notes
+    assert "EXIF and XMP left out: not kept in .tif" in notes
 
 
 @pytest.mark.parametrize(

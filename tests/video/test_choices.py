@@ -115,7 +115,7 @@ def test_a_frame_that_is_not_read_is_an_error_and_other_files_are_said(tmp_path,
         Image.new("RGB", (16, 12)).save(folder / f"{stem}.png")
     (folder / "notes.txt").write_text("of the shot")
     told = restored(folder, tmp_path / "out", duration=None)
-    assert "left out of the folder, as no pictures: notes.txt" in told.notes
+    assert "files in the folder that are not pictures left out: notes.txt" in told.notes
     (folder / name).write_bytes(b"something")
     with pytest.raises(InputError, match=f"holds {name}, which is not read as a frame"):
         probe(folder)
@@ -147,7 +147,7 @@ def test_what_a_picture_cannot_keep_is_said(tmp_path):
     exif[0x010F] = "Apple"
     Image.new("RGB", (16, 12)).save(tmp_path / "a.jpg", exif=exif.tobytes())
     told = restored(tmp_path / "a.jpg", tmp_path / "out.exr", duration=None)
-    assert "EXIF left out: .exr is written without" in told.notes
+    assert "EXIF left out: not kept in .exr" in told.notes
 
 
 def test_more_than_8_bits_come_out_at_10(clips, tmp_path):
@@ -163,7 +163,7 @@ def test_more_than_8_bits_come_out_at_10(clips, tmp_path):
     assert packets[0] == packets[1]
     told = restored(source, tmp_path / "a.webm", codec="vp9")
     if probe(tmp_path / "a.webm").bit_depth == 8:
-        assert "10 bits become 8: vp9 is written with 8 bits here" in told.notes
+        assert "10 bits are reduced to 8: vp9 is written with 8 bits here" in told.notes
     assert np.ptp([len(packet) for packet in packets[0]]) > 0
 
 

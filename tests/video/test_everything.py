@@ -124,7 +124,7 @@ def test_mp4_gives_back_what_it_holds_and_says_the_rest(everything, tmp_path):
 def test_mov_gives_back_what_it_holds_and_says_the_rest(everything, tmp_path):
     target = tmp_path / "out.mov"
     notes = restored(everything, target)
-    said = ("encoded anew as aac", "converted to mov_text", "fonts", "cover", "(comment, forced)")
+    said = ("re-encoded as aac", "converted to mov_text", "fonts", "cover", "(comment, forced)")
     for words in said:
         assert any(words in note for note in notes), notes
     streams, layouts, _, covers, chapters, tags, times = said_of(target)

@@ -109,7 +109,7 @@ def test_film_comes_back_from_its_telecine(made):
     telecined = probe(path)
     assert telecined.is_telecined
     (note,) = treatment_notes(treated(telecined, UpscaleOptions(), ""), UpscaleOptions(), "")
-    assert "seems to be telecined film" in note
+    assert "looks like telecined film" in note
     clip = treated(telecined, UpscaleOptions(deinterlace="film"), "")
     assert clip.fps == Fraction(24000, 1001)
     with read_frames(clip) as frames:

@@ -215,7 +215,7 @@ def test_further_pictures_of_a_file_are_said(tmp_path, others, said):
     clip = probe(tmp_path / "a.heic")
     assert clip.kind == "image"
     assert source_notes(clip, 0, "scale") == [
-        f"{said} in the file left out: the main one alone is restored"
+        f"{said} in the file left out: only the main one is restored"
     ]
     assert load_image(tmp_path / "a.heic")[:, 30, 30].argmax() == 1
 
@@ -240,5 +240,5 @@ def test_a_deep_avif_in_tiles_is_read_with_eight_bits_and_says_so(ffmpeg, tmp_pa
     path.write_bytes(content.replace(b"mif1heic", b"mif1avif"))
     clip = probe(path)
     assert (clip.width, clip.height, clip.bit_depth) == (WIDTH, HEIGHT, 8)
-    assert clip.file_notes == ("10 bits become 8: the picture is stored in parts",)
+    assert clip.file_notes == ("10 bits are reduced to 8: the picture is stored in parts",)
     assert load_image(path)[:, 10, 10].argmax() == 0

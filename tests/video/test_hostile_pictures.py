@@ -72,7 +72,7 @@ def test_numbers_that_are_none_are_filled_and_said(tmp_path):
     notes = []
     found = load_image(tmp_path / "a.tif", on_note=notes.append)
     torch.testing.assert_close(found, torch.full((3, 12, 16), 0.5))
-    assert notes == ["14 pixels are no numbers: filled with what is around them"]
+    assert notes == ["14 pixels are not numbers: filled in from around them"]
     told = []
     options = UpscaleOptions(model="bicubic", scale=1)
     upscale_video(tmp_path / "a.tif", tmp_path / "out.png", options, told.append)
@@ -82,7 +82,7 @@ def test_numbers_that_are_none_are_filled_and_said(tmp_path):
 
 def test_floats_beyond_white_are_refused(tmp_path):
     save_float_tiff(tmp_path / "a.tif", np.full((4, 4), 37.0))
-    with pytest.raises(InputError, match="holds values up to 37, and 1 is white; scale them"):
+    with pytest.raises(InputError, match="holds values up to 37, but 1 is white; scale them"):
         load_image(tmp_path / "a.tif")
 
 
@@ -99,7 +99,7 @@ def test_frames_that_do_not_fit_are_refused_by_the_header(tmp_path, monkeypatch)
     path, target = tmp_path / "a.png", tmp_path / "out.png"
     Image.new("RGB", (100, 100)).save(path)
     monkeypatch.setattr(admission, "free_memory", lambda device: 2_000_000)
-    with pytest.raises(ResourceError, match="would become 400x400: that takes") as caught:
+    with pytest.raises(ResourceError, match="would become 400x400: that needs") as caught:
         upscale_video(path, target, UpscaleOptions(model="bicubic", scale=4))
     assert "use a smaller scale" in str(caught.value)
     assert not target.exists()

@@ -111,7 +111,7 @@ def test_missing_empty_and_no_name(tmp_path):
     [
         (b"just words\n" * 40, "holds text"),
         (bytes(4000), "zeros only"),
-        (bytes(range(7, 256)) * 20, "damaged data or a format that is not known"),
+        (bytes(range(7, 256)) * 20, "damaged data or an unknown format"),
         (b"\x89PNG\r\n\x1a\n" + b"rubbish" * 9, "is not a readable image"),
     ],
 )

@@ -73,7 +73,7 @@ def test_sound_is_encoded_anew_where_it_must(clips, sound_seconds, tmp_path, nam
     source, target = probe(clips(name)), tmp_path / f"a{suffix}"
     notes = carry(source, target)
     assert len(notes) == 1
-    assert f"sound encoded anew as {codec}" in notes[0]
+    assert f"sound re-encoded as {codec}" in notes[0]
     assert probe(target).audio_codecs == (codec,)
     # AAC comes in pieces of 1,024 samples: one of run-up and one that is filled up
     pieces = 2 * 1024 / 44100 + 0.001
@@ -237,7 +237,7 @@ def test_silence_is_bounded_by_the_picture_as_a_whole(tmp_path):
     source = tmp_path / "in.mkv"
     write_clip(source, "matroska", [0, 40, 80, 120, 160], sound_at=tuple(range(0, 900, 9)))
     (encoded, lost) = carry(probe(source), tmp_path / "a.mp4")
-    assert "encoded anew as aac" in encoded
+    assert "re-encoded as aac" in encoded
     assert "98 damaged or repeated packets of sound" in lost
     with av.open(str(tmp_path / "a.mp4")) as container:
         samples = sum(frame.samples for frame in container.decode(audio=0))

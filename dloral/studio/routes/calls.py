@@ -62,8 +62,8 @@ async def receive(request: Request, part: Path, limits: Limits) -> None:
             size += len(chunk)
             if size > most or (told.isdigit() and int(told) > most):
                 raise InputError(
-                    f"the file has more than the {most / 1e6:g} MB that this page takes; "
-                    "cut it, or restore it on the command line"
+                    f"the file exceeds the limit of {most / 1e6:g} MB; cut it, or restore it on "
+                    "the command line"
                 )
             if size - looked > LOOK_BYTES:  # a body need not declare its length
                 await _check_room(limits, size - looked)
@@ -88,7 +88,7 @@ async def body(request: Request) -> bytes:
     async for chunk in _chunks(request):
         content += chunk
         if len(content) > MOST_BYTES:
-            raise InputError("that is not one of our settings files; it is too large")
+            raise InputError("this is not a DLoRAL settings file; it is too large")
     return content
 
 
@@ -98,13 +98,13 @@ async def json_of(request: Request) -> dict[str, Any]:
     # preflight, but not JSON.
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise InputError(f"the call's content type is {kind[:80]!r}; send application/json")
+        raise InputError(f"the request's content type is {kind[:80]!r}; send application/json")
     try:
         found = json.loads(await body(request))
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise InputError("the call holds no JSON object")
+        raise InputError("the request is not a JSON object")
     return found
 
 
@@ -134,7 +134,7 @@ def object_of(asked: dict[str, Any], name: str) -> dict[str, Any]:
     """The object under ``name``; InputError if there is none."""
     found = asked.get(name)
     if not isinstance(found, dict):
-        raise InputError(f"the call names no {name}")
+        raise InputError(f"the request has no {name}")
     return found
 
 

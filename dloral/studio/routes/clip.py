@@ -49,7 +49,9 @@ def clip_routes(studio: Studio) -> APIRouter:
     def open_example(token: str, name: str) -> Response:
         session = visitor(token, studio)
         if name not in studio.examples:
-            raise InputError(f"{name!r} is not an example; there are {', '.join(studio.examples)}")
+            raise InputError(
+                f"{name!r} is not an example; choose from {', '.join(studio.examples)}"
+            )
         source = studio.examples[name]
         session.open_clip(source.name, lambda copy: _copy(source, copy))
         session.show_stored(stored_beside(source))

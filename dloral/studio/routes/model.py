@@ -34,8 +34,8 @@ def model_routes(studio: Studio) -> APIRouter:
         asks = studio.models.menu_for
         if asks != EVERYBODY and not (asks == THIS_MACHINE and is_from_here(request)):
             raise InputError(
-                "only who runs this page can change its model: python app.py --model, or "
-                "--allow-fetch to let every visitor"
+                "only the person running this page can change its model: use python app.py "
+                "--model, or --allow-fetch for every visitor"
             )
 
     def listed() -> Response:
@@ -105,5 +105,5 @@ def _chosen(asked: dict[str, Any]) -> tuple[str, list[str], str]:
     name, without, vae = asked.get("name"), asked.get("without", []), asked.get("vae", AUTO)
     is_list = isinstance(without, list) and all(isinstance(model, str) for model in without)
     if not isinstance(name, str) or not isinstance(vae, str) or not is_list:
-        raise InputError("the call names no model")
+        raise InputError("the request has no model")
     return name, without, vae

@@ -60,13 +60,13 @@ def place_routes(studio: Studio) -> APIRouter:
         session = visitor(token, studio)
         is_own = is_from_here(request) and owner_of(request.client) in (None, _own_user())
         if studio.models.menu_for != THIS_MACHINE or not is_own:
-            raise InputError("only who sits at this machine can choose its files; drop a file")
+            raise InputError("only a user at this machine can choose its files; drop a file")
         given = (await json_of(request)).get("path")
         if not isinstance(given, str) or "\0" in given:
-            raise InputError("the call names no path")
+            raise InputError("the request has no path")
         path = Path(given or "~").expanduser()
         if not path.is_absolute():
-            raise InputError(f"{given} is not a whole path; begin with {Path.home().anchor}")
+            raise InputError(f"{given} is not an absolute path; begin with {Path.home().anchor}")
         return session, path
 
     @router.post("/{token}/places")
@@ -80,7 +80,7 @@ def place_routes(studio: Studio) -> APIRouter:
         """Make a file the visit's clip, hard-linked where the disk allows, else copied."""
         session, path = await asked_path(token, request)
         if not path.is_file():
-            raise InputError(f"{path.name} is not there any more; choose another file")
+            raise InputError(f"{path.name} no longer exists; choose another file")
         fill = lambda copy: link_or_copy(path.resolve(), copy)  # noqa: E731
         await run_in_threadpool(session.open_clip, path.name, fill)
         return answer(state_of(session, studio))
@@ -90,7 +90,7 @@ def place_routes(studio: Studio) -> APIRouter:
         """Copy the result to a folder of this machine, under a name that is free there."""
         session, folder = await asked_path(token, request)
         if session.result is None:
-            raise InputError("There is no result any more; restore the clip again.")
+            raise InputError("The result no longer exists; restore the clip again.")
         target = await run_in_threadpool(_keep, session.result.file, folder)
         return answer({"file": target.name})
 

@@ -81,7 +81,7 @@ def queue_routes(studio: Studio) -> APIRouter:
         results = [session.result for session in sessions if session]
         files = open_files([result.file for result in results if result])
         if not files:
-            return Response("There are no such results, or they have expired.", 404)
+            return Response("These results do not exist or have expired.", 404)
         headers = {"content-disposition": f'attachment; filename="{ARCHIVE}"'}
         return StreamingResponse(zip_of(files), 200, headers, "application/zip")
 
@@ -91,9 +91,9 @@ def queue_routes(studio: Studio) -> APIRouter:
 def _tokens(asked: dict[str, Any]) -> list[str]:
     found = asked.get("tokens")
     if not isinstance(found, list) or not all(isinstance(token, str) for token in found):
-        raise InputError("the call names no tokens")
+        raise InputError("the request has no tokens")
     if len(found) > MOST_VISITS:
-        raise InputError(f"the call names {len(found)} tokens; give at most {MOST_VISITS}")
+        raise InputError(f"the request has {len(found)} tokens; give at most {MOST_VISITS}")
     return found
 
 

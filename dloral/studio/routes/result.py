@@ -41,7 +41,7 @@ def result_routes(studio: Studio) -> APIRouter:
         result = session.result if session else None
         found = _files(result).get(name) if result else None
         if found is None:
-            return Response("There is no such file, or it has expired.", 404)
+            return Response("This file does not exist or has expired.", 404)
         return FileResponse(
             found, filename=name, content_disposition_type="attachment" if download else "inline"
         )
@@ -51,7 +51,7 @@ def result_routes(studio: Studio) -> APIRouter:
 
 def _result(session: Session) -> Result:
     if session.result is None:
-        raise InputError("There is no result any more; restore the clip again.")
+        raise InputError("The result no longer exists; restore the clip again.")
     return session.result
 
 

@@ -69,7 +69,7 @@ export class Compare {
   // what plays beside it.
   get choices() {
     const { result } = this.look(), isPreview = this.isPreview;
-    const makes = result && isPreview ? "Dials of now" : "Restored";
+    const makes = result && isPreview ? "Current settings" : "Restored";
     return [
       [BEFORE, "Before"], [AFTER, makes],
       ...(isPreview && this.hasPinned ? [[PINNED, "Pinned look"]] : []),
@@ -107,7 +107,7 @@ export class Compare {
   // Beside a pinned look, which look it is; a part of a frame is not called the whole.
   get restoredWords() {
     if (!this.isPreview) return "Restored";
-    const name = this.hasPinned ? `Now: ${lookName(this.look().settings())}` : this.choices.length > 2 ? "Restored, dials of now" : "Restored";
+    const name = this.hasPinned ? `Current: ${lookName(this.look().settings())}` : this.choices.length > 2 ? "Restored, current settings" : "Restored";
     return this.share > 0.9999 ? name : `${name}, ${Math.max(1, Math.floor(100 * this.share))} % so far`;
   }
 

@@ -4,8 +4,8 @@ import { all, check, find, pictureFrom, radios } from "./dom.js";
 import { clamp } from "./words.js";
 
 const CURVE_WORDS = {
-  sharpness: "mean gradient, grey levels", flicker: "change that is no motion, grey levels",
-  difference: "restored against the plain enlargement, grey levels", profile: "before left, restored right: the middle row of every frame, downwards in time",
+  sharpness: "mean gradient, grey levels", flicker: "change that is not motion, grey levels",
+  difference: "from plain enlargement, grey levels", profile: "before left, restored right: the middle row of every frame, time running down",
 };
 
 export class Curves {

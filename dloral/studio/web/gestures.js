@@ -5,12 +5,12 @@ import { MODES } from "./viewer.js";
 import { clamp } from "./words.js";
 
 const KEYS = [
-  ["← →", "one frame back or on"], ["Space", "play or pause"], ["Home, End", "first, last frame"],
-  ["1 to 6", "wipe, wipe across, side by side, A/B, difference, loupe"], ["X", "the other picture (A/B)"],
-  ["[ ]", "move the wipe line; arrow keys do when the line has the focus"],
-  ["+ −", "zoom; the wheel and pinching, too"], ["0", "fit, or one pixel to one"], ["Shift 1 2 4", "so many screen pixels for each pixel"],
-  ["P", "pin this look, to compare others with it"], ["S", "save this frame as it is shown"],
-  ["Shift and arrows", "move the picture, or the loupe"], ["F", "full screen"], ["L", "loop"], ["M", "sound"], ["?", "these keys"],
+  ["← →", "previous or next frame"], ["Space", "play or pause"], ["Home, End", "first, last frame"],
+  ["1 to 6", "wipe, wipe up and down, side by side, A/B, difference, loupe"], ["X", "switch pictures (A/B)"],
+  ["[ ]", "move the wipe line; arrow keys do, too, when it has the focus"],
+  ["+ −", "zoom; also wheel or pinch"], ["0", "fit or actual size"], ["Shift 1 2 4", "1, 2 or 4 screen pixels per pixel"],
+  ["P", "pin this look to compare others with it"], ["S", "save this frame as shown"],
+  ["Shift and arrows", "pan, or move the loupe"], ["F", "full screen"], ["L", "loop"], ["M", "sound"], ["?", "this list"],
 ];
 const MOVING = /^(Arrow|Page|Home$|End$)/;
 const CLICK = 4;            // CSS pixels; a press that moves less is no drag

@@ -66,7 +66,7 @@ export class Link {
     } catch (error) {
       if (error.name === "AbortError") throw error;
       this.lose();
-      throw new LostError("The connection is lost.");
+      throw new LostError("Connection lost.");
     }
     return this.read(response);
   }
@@ -76,7 +76,7 @@ export class Link {
     const type = response.headers.get("content-type") ?? "";
     if (!type.includes("json")) return { blob: await response.blob(), headers: response.headers };
     const found = await response.json();
-    if (found.gone) throw new GoneError("This page was away for too long.");
+    if (found.gone) throw new GoneError("This page was inactive for too long.");
     if (found.error) throw new RefusedError(found.error);
     return found;
   }
@@ -97,8 +97,8 @@ export class Link {
         // A file that was moved or changed since it was chosen fails in the same way.
         file.slice(0, 1).arrayBuffer().then(() => {
           this.lose();
-          reject(new LostError("The upload was broken off; drop the file again."));
-        }, () => reject(new RefusedError(`${name} is not there any more, or was changed; choose it again.`)));
+          reject(new LostError("The upload failed; drop the file again."));
+        }, () => reject(new RefusedError(`${name} was moved or changed; choose it again.`)));
       };
       request.onabort = () => reject(new RefusedError("The upload was stopped."));
     });

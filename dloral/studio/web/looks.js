@@ -11,10 +11,10 @@ export const LOOKS = [
   look("Natural", "a good start for most clips", 1, 1),
   look("Crisp", "more detail, further from the clip", 1, 1.5),
   look("Calm", "steadier and softer", 1.6, 0.3, 0.85),
-  look("Phone clip", "for noise and a shaking hand", 1.3, 0.7),
-  look("Web video", "for blocks and smeared edges", 1.1, 1.2),
-  look("Old film", "steady; keeps some of the film", 1.5, 0.3, 0.7),
-  look("CCTV", "for hard compression; invents little", 1.3, 0.7, 0.9),
+  look("Phone clip", "for noise and camera shake", 1.3, 0.7),
+  look("Web video", "for blocking and smeared edges", 1.1, 1.2),
+  look("Old film", "steady; keeps some of the original", 1.5, 0.3, 0.7),
+  look("CCTV", "for heavy compression; invents little", 1.3, 0.7, 0.9),
   look("Animation", "for clean lines and flat colour", 1.2, 0.85),
 ];
 

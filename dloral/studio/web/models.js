@@ -11,7 +11,7 @@ const CHANGED = ["done", "stopped", "failed"];
 // In the header, which cuts a long name off; the title has all of it.
 /** @param {string} name */
 export const sayModel = (name) => {
-  Object.assign(find("#model-name"), { textContent: modelWords(name), title: `The model that restores: ${shortName(name)}` });
+  Object.assign(find("#model-name"), { textContent: modelWords(name), title: `Current model: ${shortName(name)}` });
 };
 
 export class ModelMenu {
@@ -86,7 +86,7 @@ export class ModelMenu {
     try {
       const plan = await this.link.call("POST", "models/plan", { body: this.wanted });
       if (own !== this.asked) return;
-      const lines = [isTiny ? text : `${name}, ${text}`, `${plan.download} to download; ${plan.disk} of disk needed meanwhile`,
+      const lines = [isTiny ? text : `${name}, ${text}`, `${plan.download} to download; ${plan.disk} of disk space needed meanwhile`,
         `From ${plan.sources.join(", ")}`, `Licences: ${plan.licences.join("; ")}`];
       this.say(lines.join("\n"), { take: `Download ${plan.download}`, hasMore: companions.length > 0 });
     } catch (error) {

@@ -37,7 +37,7 @@ export class Motion {
       this.video.muted = this.video.loop = true;
       await new Promise((resolve, reject) => {
         this.video.onloadeddata = resolve;
-        this.video.onerror = () => reject(new RefusedError("This browser cannot play the preview; restore the clip all the same."));
+        this.video.onerror = () => reject(new RefusedError("This browser cannot play the preview; you can still restore the clip."));
       });
       if (this.own !== own) return;
       this.isPlaying = true;

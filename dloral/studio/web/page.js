@@ -82,7 +82,7 @@ export class StudioPage {
         focusAfterOpening(this);
       },
       onFiles: (files) => takeFiles(this, files),
-      onSettings: (settings, name) => { this.applySettings(settings); this.say(`Settings of ${name} are back.`, "note"); this.settled(); },
+      onSettings: (settings, name) => { this.applySettings(settings); this.say(`Settings loaded from ${name}.`, "note"); this.settled(); },
       onError: (error) => this.fail(error),
       leaveClip: () => leaveClip(this),
     });
@@ -168,7 +168,7 @@ export class StudioPage {
       const state = await this.refresh();
       if (this.state.result && !state.result && !this.run.isRunning) {
         this.forgetResult();
-        this.say("The result has expired and is gone; restore the clip again.", "note");
+        this.say("The result has expired; restore the clip again.", "note");
       }
     } catch (error) { if (error instanceof GoneError) lostVisitor(this); }
   }

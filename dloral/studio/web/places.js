@@ -49,13 +49,12 @@ export class Places {
       this.shown = found.path;
       this.path.value = found.path;
       localStorage.setItem(MEMORY, found.path);
-      const up = found.parent === found.path ? [] : [{ name: "the folder above", path: found.parent }];
+      const up = found.parent === found.path ? [] : [{ name: "parent folder", path: found.parent }];
       const separator = found.path.endsWith("/") || found.path.endsWith("\\") ? "" : found.path.includes("\\") ? "\\" : "/";
       const folders = [...up, ...found.folders.map((name) => ({ name, path: found.path + separator + name }))];
       this.list.replaceChildren(...folders.map(folderEntry), ...(this.onFolder ? [] : found.files.map(fileEntry)));
       this.list.scrollTop = 0;
-      const count = found.files.length;
-      says.textContent = count ? `${count} clip${count === 1 ? "" : "s"} and pictures here${found.more ? `, and ${found.more} more entries that are not listed` : ""}` : "No clips or pictures here";
+      says.textContent = placeWords(found.files.length, found.more);
     } catch (error) {
       if (own !== this.asked) return true;
       says.textContent = error.message;
@@ -78,6 +77,13 @@ export class Places {
     else this.onFiles(this.boxes.filter((box) => box.checked).map((box) => ({ name: box.dataset.name, path: box.value })));
   }
 }
+
+/** @param {number} count @param {number} more  Entries that are not listed. */
+const placeWords = (count, more) => {
+  if (!count) return "No clips or pictures here";
+  const left = more ? `; ${more} more ${more === 1 ? "entry" : "entries"} not listed` : "";
+  return `${count} ${count === 1 ? "clip or picture" : "clips and pictures"} here${left}`;
+};
 
 const folderEntry = ({ name, path }) => {
   const item = document.createElement("li"), button = document.createElement("button");

@@ -34,7 +34,7 @@ export class Player {
       this.video.src = this.link.url(`files/${result.viewer}`);
       await new Promise((resolve, reject) => {
         this.video.onloadeddata = resolve;
-        this.video.onerror = () => reject(new RefusedError("This browser cannot play the result; it can be downloaded all the same."));
+        this.video.onerror = () => reject(new RefusedError("This browser cannot play the result; you can still download it."));
       });
     }
     if (this.loading !== result) return;  // unloaded meanwhile

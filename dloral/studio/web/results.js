@@ -31,7 +31,7 @@ export class Results {
     settings.href = this.link.url(`files/${result.settings_file}`, { download: 1 });
     settings.download = result.settings_file;
     find(".share").hidden = find("#measures-open").hidden = result.image;
-    find("#made-with").textContent = `${result.part ? `A part, ${result.times.length} frames. ` : ""}Made with: ${settingsWords(result.settings)}, ${result.width} × ${result.height}`;
+    find("#made-with").textContent = `${result.part ? `Partial result, ${result.times.length} frames. ` : ""}Made with: ${settingsWords(result.settings)}, ${result.width} × ${result.height}`;
     find("#notes").textContent = result.notes.join("; ");
     find("#notes").hidden = !result.notes.length;
   }
@@ -72,7 +72,7 @@ export class Results {
   async share(button) {
     const words = button.textContent, layout = find("#share-layout").value, format = find("#share-format").value;
     button.disabled = true;
-    button.textContent = "Writing …";
+    button.textContent = "Saving …";
     try {
       const { file } = await this.link.call("POST", "comparison", { parameters: { layout, format } });
       download(this.link.url(`files/${file}`, { download: 1 }), file);

@@ -84,7 +84,7 @@ export class Run {
 
   async cancel() {
     find("#cancel").disabled = true;
-    find("#said").textContent = "Stopping, and keeping what is done …";
+    find("#said").textContent = "Stopping; finished frames are kept …";
     try { await this.link.call("DELETE", "job"); } catch (error) { this.onError(error); }
   }
 
@@ -110,12 +110,12 @@ export class Run {
   async change() {
     try {
       this.show((await this.link.call("PUT", "job", { body: { settings: this.settings } })).job);
-      announce("It is restored with these settings");
+      announce("Settings updated");
     } catch (error) { this.onError(error); }
   }
 
   ended(state) {
-    const words = state.result ? `${state.result.clip} is restored${state.result.part ? " in part" : ""}` : "The restoration has ended";
+    const words = state.result ? `${state.result.clip} is restored${state.result.part ? " in part" : ""}` : "Restoration ended";
     announce(words);
     document.title = document.hidden ? `Done: ${TITLE}` : TITLE;
     if (document.hidden) notify(words);
@@ -153,14 +153,14 @@ export const startWords = ({ duration }) => (duration === null ? "Restore" : `Re
 
 export const runWords = (job) => {
   if (job.halt === "pause") return "Pausing after this frame …";
-  if (job.halt === "cancel") return "Stopping, and keeping what is done …";
-  if (job.stage === PAUSED) return job.frames ? `Paused at ${job.frame} of ${job.frames}; what is done is kept` : "Paused";
+  if (job.halt === "cancel") return "Stopping; finished frames are kept …";
+  if (job.stage === PAUSED) return job.frames ? `Paused at ${job.frame} of ${job.frames}; progress is kept` : "Paused";
   if (job.stage === "waiting") {
     if (!job.before) return "Starting …";
-    return job.before === 1 ? "One clip is before yours" : `${job.before} clips are before yours`;
+    return `${job.before} clip${job.before === 1 ? "" : "s"} ahead of yours`;
   }
   if (job.stage === "loading") return "Reading the clip …";
-  if (job.stage === "looking") return `Looking at the scenes, ${job.scenes.length} so far …`;
+  if (job.stage === "looking") return `Analysing scenes, ${job.scenes.length} so far …`;
   if (job.stage === "writing") return "Writing the last frames and the sound …";
   const parts = [`Restoring ${job.frame}${job.frames ? ` of ${job.frames}` : ""}`];
   if (job.rate) parts.push(rateWords(job.rate));

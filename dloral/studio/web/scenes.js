@@ -47,7 +47,7 @@ export class Scenes {
       const last = index + 1 < this.starts.length ? frame(fraction(this.starts[index + 1])) : Math.min(end, clip?.frames ?? end);
       words.textContent = last > first ? `Frames ${first} to ${last}` : `Frame ${first}`;
     });
-    find("#scenes-find").textContent = this.isLooking ? "Stop" : this.starts.length ? "Find anew" : "Find scenes";
+    find("#scenes-find").textContent = this.isLooking ? "Stop" : this.starts.length ? "Find again" : "Find scenes";
     find("#scenes-find").disabled = !clip;
     find("#scenes-forget").hidden = this.isLooking || !this.starts.length;
   }

@@ -29,7 +29,7 @@ export class Sheet {
       words.textContent = `consistency ${dialWords(consistency)} · detail ${dialWords(detail)}`;
       if (detail === settings.detail && consistency === settings.consistency) {
         cell.setAttribute("aria-current", "true");
-        words.textContent += " · now";
+        words.textContent += " · current";
       }
       cell.append(document.createElement("canvas"), words);
       cell.addEventListener("click", () => { this.dialog.close(); this.onChoice({ consistency, detail }); });

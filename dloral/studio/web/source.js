@@ -24,6 +24,7 @@ export class Source {
       input.value = "";
     });
     find("#choose").addEventListener("click", () => input.click());
+    if (CONFIG.isLocal) find("#choose span").append(" Nothing leaves this machine.");
     let depth = 0;  // dragging over a child leaves its parent
     const drags = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
     element.addEventListener("dragenter", (event) => { if (drags(event)) { depth += 1; element.classList.add("dragging"); } });
@@ -49,7 +50,7 @@ export class Source {
       const button = document.createElement("button"), picture = document.createElement("img"), words = document.createElement("span");
       button.type = "button";
       button.id = `example-${name}`;
-      button.title = "A short clip that comes with the software; left before, right after";
+      button.title = "A short sample clip; left: before, right: after";
       words.textContent = EXAMPLE_WORDS[name] ?? name;
       if (CONFIG.pictures.includes(name)) {
         Object.assign(picture, { src: `${ROOT}/studio/web/pictures/${name}.webp`, alt: "", width: 160, height: 90, loading: "lazy" });
@@ -69,7 +70,7 @@ export class Source {
     const toggle = (plays) => {
       if (plays) video.play().catch(() => {}); else video.pause();
       pause.textContent = plays ? "❚❚" : "▶";
-      pause.setAttribute("aria-label", plays ? "Pause the moving picture" : "Play the moving picture");
+      pause.setAttribute("aria-label", plays ? "Pause the animation" : "Play the animation");
     };
     video.src = `${at}/wipe.mp4`;
     video.addEventListener("error", () => { pause.hidden = true; });
@@ -108,10 +109,10 @@ export class Source {
   check(file) {
     if (file.size > CONFIG.maxUpload) {
       const size = (bytes) => `${Math.round(bytes / 1e6)} MB`;
-      this.onError(`${file.name} has ${size(file.size)}; this page takes ${size(CONFIG.maxUpload)} at most. Cut it, or restore it on the command line.`);
+      this.onError(`${file.name} is ${size(file.size)}; the limit here is ${size(CONFIG.maxUpload)}. Cut it, or restore it on the command line.`);
       return false;
     }
-    if (!file.size) this.onError(`${file.name} is empty; give a video or an image.`);
+    if (!file.size) this.onError(`${file.name} is empty; choose a video or an image.`);
     return Boolean(file.size);
   }
 
@@ -125,7 +126,7 @@ export class Source {
     const box = find("#upload");
     const told = (share) => {
       box.querySelector("progress").value = share;
-      box.querySelector("span").textContent = share < 1 ? `Sending, ${Math.floor(100 * share)} %` : "Looking at it …";
+      box.querySelector("span").textContent = share < 1 ? `Uploading, ${Math.floor(100 * share)} %` : "Checking the file …";
     };
     box.hidden = false;
     told(0);
@@ -156,7 +157,7 @@ export class Source {
 
   async takeSettings(file) {
     try {
-      if (file.size > 100000) throw new RefusedError(`${file.name} is not one of our settings files; drop one that was saved here.`);
+      if (file.size > 100000) throw new RefusedError(`${file.name} is not a DLoRAL settings file; drop one saved on this page.`);
       const { settings } = await this.link.call("POST", "settings", { body: file });
       this.onSettings(settings, file.name);
     } catch (error) {
@@ -187,7 +188,7 @@ export class Source {
       await stopped;
       await this.take(new File(parts, `webcam.${type.includes("mp4") ? "mp4" : "webm"}`));
     } catch (error) {
-      this.onError(error instanceof RefusedError ? error : "The camera could not be used; allow it in the browser, or drop a clip.");
+      this.onError(error instanceof RefusedError ? error : "The camera cannot be used; allow it in the browser, or drop a clip.");
     } finally {
       stream?.getTracks().forEach((track) => track.stop());
       finder.hidden = true;

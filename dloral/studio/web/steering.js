@@ -77,7 +77,7 @@ export class Steering {
     }
     find("output[for=strength]").textContent = `${Math.round(100 * this.strength)} %`;
     const look = lookOf(this.values);
-    find("#look-words").textContent = look?.title ?? "your own dials";
+    find("#look-words").textContent = look?.title ?? "custom dials";
     check(find("#look"), look && all("#look button").find((button) => button.dataset.look === look.name));
   }
 

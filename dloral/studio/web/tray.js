@@ -57,8 +57,8 @@ export class Tray {
       const before = this.states.get(token), name = before?.clip?.name;
       if (RUNNING.includes(before?.job?.stage) && state?.result) announce(`${state.result.clip} is restored`);
       if (state?.clip) { this.states.set(token, state); continue; }
-      if (before?.result) this.onSay(`The result of ${name} has expired and is gone; restore the clip again.`);
-      else if (RUNNING.includes(before?.job?.stage)) this.onSay(`${name} has expired and is gone; restore the clip again.`);
+      if (before?.result) this.onSay(`The result of ${name} has expired; restore the clip again.`);
+      else if (RUNNING.includes(before?.job?.stage)) this.onSay(`${name} has expired; restore the clip again.`);
       forget(token);
       this.states.delete(token);
     }
@@ -91,7 +91,7 @@ export class Tray {
     const done = known.filter((token) => this.states.get(token).result).length;
     const isQueue = this.files.length > 0 || known.some((token) => RUNNING.includes(this.states.get(token).job?.stage));
     find("#tray-title").textContent = isQueue ? "Queue and results" : "Your results";
-    find("#tray-words").textContent = this.files.length ? `${this.files.length} still to be opened` : `results are kept for ${longWords(CONFIG.keepSeconds)}`;
+    find("#tray-words").textContent = this.files.length ? `${this.files.length} still to open` : `results are kept for ${longWords(CONFIG.keepSeconds)}`;
     find("#tray-all").hidden = done < 2;
     find("#tray-keep").hidden = done < 1 || !CONFIG.isLocal;
   }
@@ -113,23 +113,23 @@ export class Tray {
       const button = document.createElement("button");
       Object.assign(button, { type: "button", className: "small", textContent: text, disabled: isDisabled });
       button.dataset.act = act;
-      button.title = label;
-      button.setAttribute("aria-label", `${label} ${state.clip.name}`);
+      button.title = `${label} ${state.clip.name}`;
+      button.setAttribute("aria-label", button.title);
       buttons.append(button);
     };
     if (result) add("download", "Download", "Download");
     if (MOVABLE.includes(stage)) {
       const queue = this.movable, at = queue.indexOf(token);
-      add("up", "↑", "Earlier in the queue:", at === 0);
-      add("down", "↓", "Later in the queue:", at === queue.length - 1);
-      if (this.dials()) add("dials", "Use these settings", "Give the settings that the controls say now to");
+      add("up", "↑", "Move up:", at === 0);
+      add("down", "↓", "Move down:", at === queue.length - 1);
+      if (this.dials()) add("dials", "Use current settings", "Apply current settings to");
     }
     if (stage === "paused") add("resume", "Resume", "Resume");
     else if (isQueued) add("pause", "Pause", "Pause", job.halt !== "");
-    if (stage === "failed") add("retry", "Retry", "Retry, with the parts that are done,");
+    if (stage === "failed") add("retry", "Retry", "Retry, keeping finished parts:");
     add("open", "Open", "Open");
     if (result && !result.image) add("compare", "Compare", "Compare what is shown with");
-    if (isQueued) add("cancel", "Stop", "Stop, and keep what is done of", job.halt === "cancel");
+    if (isQueued) add("cancel", "Stop", "Stop, keeping finished frames:", job.halt === "cancel");
     else add("delete", "Delete", "Delete");
     const picture = result || job ? this.picture(token, state) : null;
     item.append(...[picture, words, buttons].filter(Boolean));
@@ -151,7 +151,7 @@ export class Tray {
     const item = document.createElement("li"), words = document.createElement("div"), name = document.createElement("strong"), says = document.createElement("span");
     name.textContent = file.name;
     says.className = "muted";
-    says.textContent = index === 0 && this.sending ? (file.isSent ? "is being sent" : "is being opened") : "waits to be opened";
+    says.textContent = index === 0 && this.sending ? (file.isSent ? "uploading" : "opening") : "waiting";
     words.append(name, says);
     const button = document.createElement("button");
     Object.assign(button, { type: "button", className: "small", textContent: "Remove" });
@@ -194,7 +194,7 @@ export class Tray {
     this.drawn = "";
     this.took((await this.link.call("POST", "order", { token: "", body: { tokens } })).visits);
     this.draw();
-    announce(`${this.states.get(token).clip.name} is number ${at + by + 1} of ${tokens.length}`);
+    announce(`${this.states.get(token).clip.name} is now ${at + by + 1} of ${tokens.length}`);
   }
 
   download(token) {
@@ -228,14 +228,14 @@ export class Tray {
   async keepAll(path) {
     const kept = [];
     for (const token of this.done) kept.push((await this.link.call("POST", "keep", { token, body: { path } })).file);
-    this.onSay(`${kept.length === 1 ? `${kept[0]} is` : `${kept.length} results are`} in ${path}.`);
+    this.onSay(`${kept.length === 1 ? kept[0] : `${kept.length} results`} saved in ${path}.`);
   }
 
   // Gone from the list at once; from the server when nobody can want it back any more.
   async remove(token, state) {
     forget(token);
     this.drop(token);
-    this.onSay(`${state.clip.name} is removed.`, () => { remember(token, state.clip.name); this.wake?.(); });
+    this.onSay(`${state.clip.name} deleted.`, () => { remember(token, state.clip.name); this.wake?.(); });
   }
 
   // Settings for a clip of its own: which part and which scenes are another clip's.

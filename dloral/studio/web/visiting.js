@@ -17,8 +17,8 @@ export const watchLeaving = (page) => {
 // A network that is gone and a server that was ended are two things.
 export const lost = (page, isOnline) => {
   find("#lost").hidden = false;
-  find("#lost").textContent = isOnline ? "The page's server does not answer; it may have been ended. Trying again …"
-    : "This device has no network. A running restoration goes on; trying again …";
+  find("#lost").textContent = isOnline ? "The server is not responding; it may have stopped. Trying again …"
+    : "This device is offline. A running restoration continues; trying again …";
 };
 
 export const back = async (page, state) => {
@@ -31,7 +31,7 @@ export const lostVisitor = async (page) => {
   await page.link.open(true);
   const state = await page.link.call("GET", "state"), isAnew = page.started !== undefined && state.started !== page.started;
   page.opened(state);
-  page.say(isAnew ? "The page's server was started anew. Drop the clip again." : "This page was away for too long, and its files are gone. Drop the clip again.", "note");
+  page.say(isAnew ? "The server was restarted. Drop the clip again." : "This page was inactive for too long, and its files were deleted. Drop the clip again.", "note");
 };
 
 // Another clip takes this one's place: what was made of it stays among the results.
@@ -51,7 +51,7 @@ export const close = async (page) => {
     page.opened(await page.link.call("GET", "state"));
     find("#file").focus();
     page.tray.wake?.();
-    page.say(`${clip.name} is closed.`, "note", () => openVisit(page, token));
+    page.say(`${clip.name} closed.`, "note", () => openVisit(page, token));
   } catch (error) { page.fail(error); }
 };
 
@@ -68,7 +68,7 @@ export const openVisit = async (page, token) => {
 
 // Several clips are restored one by one: files that are sent, or files of this machine.
 const queue = async (page, files) => {
-  page.say(`${files.length} files are restored one after another, with the settings of this moment; each can be given others in the list.`, "note");
+  page.say(`${files.length} files will be restored one after another with the current settings; each can get others in the list.`, "note");
   await page.tray.queue(files, page.settings(), page.state.clip ? page.size.name : "");
 };
 
@@ -82,7 +82,7 @@ export const takePlaces = (page, files) => {
 };
 
 export const compareWith = async (page, token, { result }) => {
-  if (!page.state.result || page.state.result.image) { page.say("Open one result first; then compare another with it.", "note"); return; }
+  if (!page.state.result || page.state.result.image) { page.say("Open one result first, then compare another with it.", "note"); return; }
   show(page, "result");
   await page.compare.withOther(token, result);
   page.compare.at(page.state.result.start + page.player.times[page.player.index], false);
@@ -99,7 +99,7 @@ export const keepResult = async (page) => {
 };
 
 export const focusAfterOpening = (page) => {
-  announce(`${page.state.clip?.name ?? ""} is open`);
+  announce(`${page.state.clip?.name ?? ""} opened`);
   if (!document.activeElement || document.activeElement === document.body || document.activeElement?.closest("#choose, #others, #file")) find("#run").focus();
 };
 
