@@ -36,18 +36,22 @@ class TwoLoRAConv(nn.Conv2d):
 
     def change(self, adapter: str) -> Tensor:
         """What a LoRA adds to the weight at a scale of 1, as a matrix (D, C*k*k) in float32."""
-        up, down = self.lora_up[adapter].weight, self.lora_down[adapter].weight
+        up, down = self._matrices(adapter)
         return up.float() @ down.float()
 
     @torch.no_grad()
     def set_change(self, adapter: str, change: Tensor) -> None:
         """Make a LoRA add ``change`` (D, C*k*k), or what is closest to it of the LoRA's rank."""
-        up, down = self.lora_up[adapter].weight, self.lora_down[adapter].weight
+        up, down = self._matrices(adapter)
         rank = min(up.shape[1], *change.shape)
         left, strengths, right = torch.linalg.svd(change.float(), full_matrices=False)
         roots = strengths[:rank].sqrt()
         for matrix, part in ((up, left[:, :rank] * roots), (down.T, right[:rank].T * roots)):
             matrix.zero_()[:, :rank] = part
+
+    def _matrices(self, adapter: str) -> tuple[Tensor, Tensor]:
+        name = f"{adapter}.weight"
+        return self.lora_up.get_parameter(name), self.lora_down.get_parameter(name)
 
     def summed_weight(self) -> Tensor:
         """The weight (D,C,k,k) with the LoRAs at their scales, rounded once, laid out as it was."""
