@@ -309,7 +309,7 @@ class FrameGenerator(Generator):
             fixed = fix_colour(decoded[..., :height, :width], prepared.frames, method)
         amount = crispness_at(look.enlarged) * self.crispness * look.detail
         with stage(CRISP):
-            return crisp(fixed, amount) if amount else fixed
+            return crisp(fixed, amount, self.smoothing) if amount else fixed
 
     def _embeds(
         self, prompts: list[str], known: dict[str, Tensor | None], limits: Limits

@@ -47,6 +47,10 @@ class Generator(NeedsMemory, Protocol):
         (:func:`dloral.frames.crisp.crisp`); 0 for not at all."""
 
     @property
+    def smoothing(self) -> float:
+        """How far flat areas are smoothed where frames are made crisp, 0 to 1."""
+
+    @property
     def scale_range(self) -> tuple[float, float] | None:
         """The range of enlargements it is meant for; None for any."""
 

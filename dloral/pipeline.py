@@ -64,6 +64,7 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
     low-quality frame (the compact model) rather than the frame itself (Stable Diffusion's).
     ``color_fix``: what the model works best with (the full one: AdaIN, as released).
     ``crispness``: how crisp frames are made at the end with detail at 1 (the full one: not at all).
+    ``smoothing``: how far flat areas are smoothed where frames are made crisp, 0 to 1.
     ``scale_range``: the enlargements it is meant for, None for any. ``max_window``: the maximum
     number of earlier frames it can use. Latent stride and channels are the VAE's. ``tiny_decoder``:
     decodes in place of the VAE, if given.
@@ -90,6 +91,7 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
         decoder_adds_input: bool = False,
         color_fix: str = "adain",
         crispness: float = 0.0,
+        smoothing: float = 1.0,
         scale_range: tuple[float, float] | None = None,
         max_window: int = max(WINDOWS),
     ) -> None:
@@ -108,6 +110,7 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
             decoder_adds_input=decoder_adds_input,
             color_fix=color_fix,
             crispness=crispness,
+            smoothing=smoothing,
             scale_range=scale_range,
             max_window=max_window,
         )
@@ -214,6 +217,10 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
     @property
     def crispness(self) -> float:
         return self.config.crispness
+
+    @property
+    def smoothing(self) -> float:
+        return self.config.smoothing
 
     @property
     def scale_range(self) -> tuple[float, float] | None:

@@ -164,6 +164,9 @@ def test_frames_are_made_crisp_as_far_as_detail_says(pipe: DLoRALPipeline, detai
     assert torch.equal(plain, found) == (detail == 0)
     again = pipe.finish(pipe.prepare(clip), detail=detail)
     torch.testing.assert_close(again, found, atol=1e-5, rtol=0)
+    pipe.register_to_config(smoothing=0.0)
+    steeper = crisp(plain, 0.8 * detail, smoothing=0.0) if detail else plain
+    assert torch.equal(pipe(clip, detail=detail).frames, steeper)
 
 
 def test_frames_that_were_enlarged_less_are_made_less_crisp(pipe: DLoRALPipeline) -> None:

@@ -29,12 +29,13 @@ def crispness_at(enlarged: float) -> float:
     return min(1.0, max(0.0, (enlarged - 1) / (FULL_CRISPNESS_SCALE - 1)))
 
 
-def crisp(frames: Tensor, amount: float = 1.0) -> Tensor:
+def crisp(frames: Tensor, amount: float = 1.0, smoothing: float = 1.0) -> Tensor:
     """Frames (B,3,H,W), clamped to [0, 1], with crisper edges and smoother flat ground.
 
     Unsharp masking (two 5 x 5 means, a standard deviation of 2 pixels) makes an edge steeper and
     adds halos beside it; here no value leaves the range of the 5 x 5 pixels around it, so there are
-    none. In flat areas it would amplify a faint mesh, so there the mean takes its place.
+    none. In flat areas it would amplify a faint mesh, so there the mean takes its place, by a
+    share of ``smoothing``; with 0 all of the frame is made steeper.
 
     ``amount`` from 1 on is that of unsharp masking; below 1, a share of the change at 1.
     """
@@ -43,13 +44,13 @@ def crisp(frames: Tensor, amount: float = 1.0) -> Tensor:
     height, width = frames.shape[-2:]
     rows = max(8 * REACH, BAND // width) if frames.device.type == "cpu" else height
     bands = [
-        _crisp(padded[..., top : min(top + rows, height) + 2 * REACH, :], amount)
+        _crisp(padded[..., top : min(top + rows, height) + 2 * REACH, :], amount, smoothing)
         for top in range(0, height, rows)
     ]
     return bands[0] if len(bands) == 1 else torch.cat(bands, dim=-2)
 
 
-def _crisp(padded: Tensor, amount: float) -> Tensor:
+def _crisp(padded: Tensor, amount: float, smoothing: float) -> Tensor:
     """``padded`` frames (B,3,h+14,w+14) -> (B,3,h,w)."""
     frames = _inner(padded, REACH)
     once = _mean(_inner(padded, REACH - 4), 5)
@@ -58,13 +59,19 @@ def _crisp(padded: Tensor, amount: float) -> Tensor:
     around = _inner(padded, REACH - 2)
     steeper = steeper.maximum(_sliding(around, 5, torch.minimum))
     steeper = steeper.minimum(_sliding(around, 5, torch.maximum))
+    made = _smoothed(padded, once, steeper, smoothing) if smoothing else steeper
+    return made if amount >= 1 else torch.lerp(frames, made, amount)
+
+
+def _smoothed(padded: Tensor, once: Tensor, steeper: Tensor, smoothing: float) -> Tensor:
+    """``steeper``, but smooth where the frame is flat, by a share of ``smoothing``."""
     grey = _mean(padded.mean(dim=1, keepdim=True), 3)
     span = _sliding(grey, 9, torch.maximum) - _sliding(grey, 9, torch.minimum)
     structure = ((span - FLAT) / (STRUCTURED - FLAT)).clamp(0, 1)
     structure = _mean(structure.square() * (3 - 2 * structure), 5)
     smooth = _mean(_inner(once, 1), 3)
-    made = torch.lerp(smooth, steeper, structure)
-    return made if amount >= 1 else torch.lerp(frames, made, amount)
+    share = structure if smoothing == 1 else 1 - smoothing * (1 - structure)
+    return torch.lerp(smooth, steeper, share)
 
 
 def _inner(frames: Tensor, border: int) -> Tensor:

@@ -28,6 +28,7 @@ class BicubicGenerator(FrameGenerator):
     reads_prompts = False
     default_color_fix = "none"
     crispness = 0.0
+    smoothing = 1.0
     scale_range = None
     other_vaes: Collection[str] = ()
     steps_down: Collection[str] = ()

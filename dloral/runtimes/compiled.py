@@ -36,6 +36,7 @@ class CompiledGenerator(FrameGenerator):
     reads_prompts = _of_the_base("reads_prompts")
     default_color_fix = _of_the_base("default_color_fix")
     crispness = _of_the_base("crispness")
+    smoothing = _of_the_base("smoothing")
     scale_range = _of_the_base("scale_range")
     other_vaes = _of_the_base("other_vaes")
     steps_down = _of_the_base("steps_down")

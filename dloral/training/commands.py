@@ -178,13 +178,21 @@ def add_embed(commands: Commands) -> None:
         metavar="AMOUNT",
         help="with detail at 1, how crisp frames are made at the end (default: the model's own)",
     )
+    parser.add_argument(
+        "--smoothing",
+        type=float,
+        metavar="SHARE",
+        help="how far flat areas are smoothed there, 0 to 1 (default: the model's own)",
+    )
     parser.set_defaults(command=_embed)
 
 
 def _embed(options: argparse.Namespace) -> None:
     from dloral.weights.embed import embed
 
-    made = embed(options.run, options.to, tuple(options.strengths), options.crispness)
+    made = embed(
+        options.run, options.to, tuple(options.strengths), options.crispness, options.smoothing
+    )
     print(f"embedded: {made}")
 
 

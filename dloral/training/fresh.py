@@ -157,8 +157,8 @@ def take_over(pipe: DLoRALPipeline, model: str) -> None:
 
 def take_over_loras(pipe: DLoRALPipeline, model: str, kept: str = "all") -> None:
     """Copy into ``pipe``, which has LoRAs, those of ``model`` (as in :func:`take_over`), its
-    retrieval and, from a model folder, its crispness; if ``kept`` is ``decoder``, only the
-    decoder's part of the LoRAs.
+    retrieval and, from a model folder, its crispness and smoothing; if ``kept`` is ``decoder``,
+    only the decoder's part of the LoRAs.
 
     Raises :class:`WeightsError` if it has none or their sizes differ."""
     if is_phase_file(model):
@@ -166,7 +166,7 @@ def take_over_loras(pipe: DLoRALPipeline, model: str, kept: str = "all") -> None
     else:
         other = load_torch_pipeline(model, device="cpu", dtype="float32")
         if kept == "all":
-            pipe.register_to_config(crispness=other.crispness)
+            pipe.register_to_config(crispness=other.crispness, smoothing=other.smoothing)
         had = {
             f"{part}.{name}": tensor
             for part in TAKEN_OVER

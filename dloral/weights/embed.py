@@ -24,19 +24,22 @@ def embed(
     target: Path | None = None,
     strengths: tuple[float, float] = (1.0, 1.0),
     crispness: float | None = None,
+    smoothing: float | None = None,
 ) -> Path:
     """Put the pipeline of a finished run (or a pipeline's own folder) into the package, or into
     ``target``, in half precision; other files there stay. Returns the folder.
 
     ``strengths``: what 1 on a dial means, as shares of C-LoRA and D-LoRA as trained, since the
     training target and what people like best need not be the same.
-    ``crispness``: how crisp frames are made at the end with detail at 1; None: the model's own.
+    ``crispness``: how crisp frames are made at the end with detail at 1; ``smoothing``: how far
+    flat areas are smoothed there, 0 to 1. None: the model's own.
 
     ``card-figures.json`` beside the weights says how many parameters and bytes each part has, and
     what the run logged for each phase. Raises :class:`InputError` where ``run`` is not finished,
-    :class:`OptionError` for strengths of 0 or less and for a crispness below 0.
+    :class:`OptionError` for strengths of 0 or less, a crispness below 0, and a smoothing that is
+    not from 0 to 1.
     """
-    _check(strengths, crispness)
+    _check(strengths, crispness, smoothing)
     target = EMBEDDED["compact"] if target is None else target
     found = [
         folder for folder in (run / "pipeline", run) if (folder / "model_index.json").is_file()
@@ -50,6 +53,8 @@ def embed(
         _scale(pipe, adapter, strength)
     if crispness is not None:
         pipe.register_to_config(crispness=crispness)
+    if smoothing is not None:
+        pipe.register_to_config(smoothing=smoothing)
     parts = {n: p for n, p in pipe.components.items() if isinstance(p, torch.nn.Module)}
     for part in parts.values():
         cast(part, torch.float16)
@@ -72,18 +77,23 @@ def embed(
     chosen = {
         "strengths": dict(zip(ADAPTERS, strengths, strict=True)),
         "crispness": pipe.crispness,
+        "smoothing": pipe.smoothing,
     }
     write_json(target / CARD, figures | chosen)
     return target
 
 
-def _check(strengths: tuple[float, float], crispness: float | None) -> None:
+def _check(
+    strengths: tuple[float, float], crispness: float | None, smoothing: float | None
+) -> None:
     if min(strengths) <= 0:
         raise OptionError(
             f"strengths are {strengths[0]:g} and {strengths[1]:g}; give more than 0 for each LoRA"
         )
     if crispness is not None and not 0 <= crispness < math.inf:
         raise OptionError(f"crispness is {crispness:g}; give 0 or more")
+    if smoothing is not None and not 0 <= smoothing <= 1:
+        raise OptionError(f"smoothing is {smoothing:g}; give 0 to 1")
 
 
 @torch.no_grad()

@@ -30,6 +30,18 @@ def test_a_faint_mesh_on_flat_ground_is_smoothed() -> None:
     assert torch.equal(crisp(torch.full((1, 3, 16, 16), 1.5)), torch.ones(1, 3, 16, 16))
 
 
+def test_less_smoothing_leaves_more_of_flat_ground() -> None:
+    """With none the mesh stays; where there is structure smoothing changes nothing."""
+    mesh = torch.zeros(1, 3, 32, 32)
+    mesh[..., ::4, ::4] = 4 / 255
+    smooth, half, steep = (crisp(0.5 + mesh, smoothing=share) for share in (1.0, 0.5, 0.0))
+    assert smooth.std() < 0.3 * mesh.std() < 0.9 * mesh.std() < steep.std()
+    torch.testing.assert_close(half, (smooth + steep) / 2)
+    frames = picture(1, 3, 40, 50)
+    frames = (frames - frames.mean()) * 20 + 0.5
+    torch.testing.assert_close(crisp(frames, smoothing=0.0), crisp(frames), atol=1e-6, rtol=0)
+
+
 def picture(*shape: int) -> torch.Tensor:
     """Soft noise: edges, and ground that is nearly flat."""
     torch.manual_seed(0)

@@ -131,6 +131,13 @@ def test_what_a_dials_1_means_is_said_when_a_model_is_embedded(
     assert main(again) in (None, 0)
     found = load_pipeline(tmp_path / "crisp", device="cpu", dtype="float32")
     torch.testing.assert_close(found(frames).frames, crisp(used(frames).frames, 0.5))
+    assert main([*again, "--smoothing", "0.25"]) in (None, 0)
+    found = load_pipeline(tmp_path / "crisp", device="cpu", dtype="float32")
+    wanted = crisp(used(frames).frames, 0.5, smoothing=0.25)
+    torch.testing.assert_close(found(frames).frames, wanted)
+    assert json.loads((tmp_path / "crisp/card-figures.json").read_text())["smoothing"] == 0.25
+    with pytest.raises(OptionError, match="smoothing is 2; give 0 to 1"):
+        embed(unbroken, tmp_path / "other", smoothing=2.0)
     with pytest.raises(OptionError, match="crispness is -1; give 0 or more"):
         embed(unbroken, tmp_path / "other", crispness=-1.0)
 
