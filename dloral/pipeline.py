@@ -63,11 +63,10 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
     its default). ``decoder_adds_input``: the VAE's decoder outputs the difference from the
     low-quality frame (the compact model) rather than the frame itself (Stable Diffusion's).
     ``color_fix``: what the model works best with (the full one: AdaIN, as released).
-    ``crispness``: how crisp frames are made at the end with detail at 1 (the full one: not at all).
-    ``smoothing``: how far flat areas are smoothed where frames are made crisp, 0 to 1.
-    ``scale_range``: the enlargements it is meant for, None for any. ``max_window``: the maximum
-    number of earlier frames it can use. Latent stride and channels are the VAE's. ``tiny_decoder``:
-    decodes in place of the VAE, if given.
+    ``crispness``: how crisp frames are made at the end with detail at 1 (the full one: not at all),
+    and ``smoothing`` how far flat areas are smoothed there, 0 to 1. ``scale_range``: the
+    enlargements it is meant for, None for any. ``max_window``: the maximum number of earlier frames
+    it can use. Latent stride and channels are the VAE's; ``tiny_decoder``, if given, decodes.
     """
 
     _optional_components = [  # noqa: RUF012 (diffusers)

@@ -51,10 +51,8 @@ def embed(
     pipe = DLoRALPipeline.from_pretrained(found[0])
     for adapter, strength in zip(ADAPTERS, strengths, strict=True):
         _scale(pipe, adapter, strength)
-    if crispness is not None:
-        pipe.register_to_config(crispness=crispness)
-    if smoothing is not None:
-        pipe.register_to_config(smoothing=smoothing)
+    finish = {"crispness": crispness, "smoothing": smoothing}
+    pipe.register_to_config(**{name: value for name, value in finish.items() if value is not None})
     parts = {n: p for n, p in pipe.components.items() if isinstance(p, torch.nn.Module)}
     for part in parts.values():
         cast(part, torch.float16)
@@ -74,11 +72,8 @@ def embed(
             place.parent.mkdir(parents=True, exist_ok=True)
             path.replace(place)
     figures = card_figures(run, parts, target)
-    chosen = {
-        "strengths": dict(zip(ADAPTERS, strengths, strict=True)),
-        "crispness": pipe.crispness,
-        "smoothing": pipe.smoothing,
-    }
+    chosen = {name: getattr(pipe, name) for name in finish}
+    chosen["strengths"] = dict(zip(ADAPTERS, strengths, strict=True))
     write_json(target / CARD, figures | chosen)
     return target
 
