@@ -43,28 +43,6 @@ def grid(frames: Tensor, hq_frames: Tensor, period: int = 8) -> Tensor:
     return (pattern - pattern.mean(dim=(-2, -1), keepdim=True)).abs().mean(dim=(1, 2, 3))
 
 
-def mesh(frames: Tensor, hq_frames: Tensor, period: int = 8) -> Tensor:
-    """The mean square of what repeats every ``period`` pixels in the error, (B,), in squared grey
-    levels.
-
-    :func:`grid` also counts the noise of the error's own mean, which on a small crop is most of it.
-    Here the cells are divided into two halves, and the pattern of one is multiplied by the other's:
-    their noise is not related, so what only one has adds nothing in the mean (our decision). The
-    halves are random, always the same: between the squares of a chessboard a network learned to
-    draw opposite patterns. Below 0 there is nothing to gain.
-    """
-    error = 255 * (frames.float() - hq_frames)
-    cells = error.unflatten(-1, (-1, period)).unflatten(-3, (-1, period))
-    rows, columns = cells.shape[-4], cells.shape[-2]
-    drawn = torch.rand(rows * columns, generator=torch.Generator().manual_seed(0)).argsort()
-    first = (drawn < rows * columns // 2).to(cells).view(rows, 1, columns, 1)
-    patterns = []
-    for half in (first, 1 - first):
-        pattern = (cells * half).sum(dim=(-4, -2)) / half.sum()
-        patterns.append(pattern - pattern.mean(dim=(-2, -1), keepdim=True))
-    return (patterns[0] * patterns[1]).mean(dim=(1, 2, 3)).clamp(min=0)
-
-
 def detail(frames: Tensor, hq_frames: Tensor) -> Tensor:
     """How far the amount of fine structure is from the truth's, in either direction, (B,).
 
@@ -169,7 +147,6 @@ FRAME_LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "psnr_loss": psnr_loss,
     "gradient": gradient,
     "grid": grid,
-    "mesh": mesh,
     "detail": detail,
     "excess_detail": excess_detail,
 }

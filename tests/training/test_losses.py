@@ -28,7 +28,6 @@ from dloral.training.losses import (
     flow_consistency,
     grid,
     l2,
-    mesh,
     tempered,
     temporal_difference,
 )
@@ -128,25 +127,6 @@ def test_grid_sees_a_pattern_and_nothing_else():
     assert torch.allclose(drawn, torch.full((2,), 0.01875), atol=1e-6)
     noise = grid(hq_frames + 0.05 * torch.randn(hq_frames.shape, generator=draw), hq_frames)
     assert noise.max() < 0.01
-
-
-def test_a_mesh_is_told_from_noise() -> None:
-    """0.2 grey levels of it under noise of 4; without it next to nothing, where the grid has some;
-    opposite patterns in neighbouring cells are no gain."""
-    generator = torch.Generator().manual_seed(0)
-    frames = torch.rand(16, 3, 160, 160, generator=generator)
-    noise = 4 / 255 * torch.randn(frames.shape, generator=generator)
-    pattern = torch.randn(8, 8, generator=generator)
-    pattern = (pattern - pattern.mean()) / pattern.std(correction=0)
-    for strength in (0.0, 0.2, 0.5):
-        found = mesh(frames + noise + strength / 255 * pattern.repeat(20, 20), frames)
-        assert found.shape == (16,)
-        assert found.mean().item() == pytest.approx(strength**2, abs=0.006)
-    assert grid(frames + noise, frames).mean() * 255 > 0.1
-    chessboard = torch.cat([pattern, -pattern], dim=1)
-    chessboard = torch.cat([chessboard, -chessboard]).repeat(10, 10)
-    assert mesh(frames + 5 / 255 * chessboard, frames).min() == 0
-    assert mesh(frames + 0.1, frames).abs().max() < 1e-6
 
 
 def test_l2_is_the_mean_square_of_each_frame():

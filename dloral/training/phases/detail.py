@@ -1,10 +1,10 @@
 """D-LoRA's part in the decoder learns alone, from answers that are prepared once and used often.
 
 In Algorithm 1 each step restores clips and asks the teacher about them, whose mean answer over
-eight turns takes three times as long as the decoder's own step. Here restored latents and their
-answers are kept, and each is drawn about six times while it is there, so a minute of two cores sees
-ten times as many crops (our decision; results in docs/training.md). Nothing before the decoder
-changes, so what is kept stays valid.
+eight turns takes longer than the decoder's own step. Here restored latents and their answers are
+kept, and each is drawn several times, so two cores see three times as many crops a second (our
+decision: docs/decisions.md, "Clean first"). Nothing before the decoder changes, so what is kept
+stays valid.
 """
 
 from dataclasses import dataclass, replace
@@ -19,10 +19,9 @@ from dloral.errors import OptionError
 from dloral.models.adapters import DETAIL, adapter_parameters
 from dloral.models.lora_conv import two_lora_convs
 from dloral.pipeline import DLoRALPipeline
-from dloral.training.losses import charbonnier, gradient, mesh, tempered
 from dloral.training.objective import TURNED
 from dloral.training.phases.algorithm1 import Algorithm1Config, Algorithm1Task
-from dloral.training.phases.drawing import USUAL, nearness
+from dloral.training.phases.drawing import nearness, towards
 from dloral.training.phases.phase import Phase
 from dloral.training.schedule import StageSchedule
 
@@ -34,9 +33,8 @@ class DetailConfig:
     As many are prepared every ``refill_every`` steps, after ``warm_refills`` times as many before
     the first; the newest ``held`` are kept. ``answer``: which of a teacher's answers is the target,
     by the prefix of its losses. ``gradient``: the weight of the answer's differences between
-    neighbours; ``mesh``: of what the error repeats every 8 pixels. ``feature``: of a frozen
-    network's distance to the answer, computed in the middle quarter of each frame, since it takes
-    longer than the decoder's own step.
+    neighbours. ``feature``: of a frozen network's distance to the answer, computed in the middle
+    quarter of each frame, since it takes longer than the decoder's own step.
 
     ``share``: how far D-LoRA goes in the end from what it was towards what it learned; half way it
     can be better than at either end (WiSE-FT, Wortsman et al., CVPR 2022)."""
@@ -49,7 +47,6 @@ class DetailConfig:
     answer: str = TURNED
     gradient: float = 2.0
     feature: float = 0.4
-    mesh: float = 0.0
     share: float = 1.0
 
     def __post_init__(self) -> None:
@@ -63,7 +60,6 @@ class DetailConfig:
                 "warm_refills": (self.warm_refills >= 0, "0 or more"),
                 "gradient": (self.gradient >= 0, "0 or more"),
                 "feature": (self.feature >= 0, "0 or more"),
-                "mesh": (self.mesh >= 0, "0 or more"),
                 "share": (0 < self.share <= 1, "more than 0, up to 1"),
             },
         )
@@ -119,13 +115,6 @@ class DetailPhase(Phase):
             )
         self.before = [conv.change(DETAIL).detach() for conv in two_lora_convs(pipe.vae)]
 
-    def finish(self) -> None:
-        share = self.config.share
-        if share == 1:
-            return
-        for conv, before in zip(two_lora_convs(self.pipe.vae), self.before, strict=True):
-            conv.set_change(DETAIL, torch.lerp(before, conv.change(DETAIL), share))
-
     def trainable(self) -> dict[str, nn.Parameter]:
         parameters = adapter_parameters(self.pipe.vae, DETAIL)
         return {f"vae.{name}": parameter for name, parameter in parameters.items()}
@@ -133,20 +122,11 @@ class DetailPhase(Phase):
     def losses(self, draw: Draw) -> dict[str, Tensor]:
         self._refill_until(draw.step)
         frames, answers = self._drawn(self._picked(draw.rng))
-        found = {
-            "teacher_charbonnier": (charbonnier(frames, answers), 1.0),
-            "teacher_gradient": (gradient(frames, answers), self.config.gradient),
-        }
-        losses = {
-            name: weight * tempered(each, USUAL[name]).mean()
-            for name, (each, weight) in found.items()
-        }
+        losses = towards(frames, answers, self.config.gradient)
         if self.config.feature:
             assert self.feature_distance is not None, "the phase has a weight without its network"
             distance = self.feature_distance(_middle(frames), _middle(answers)).mean()
             losses["teacher_feature"] = self.config.feature * distance
-        if self.config.mesh:
-            losses["teacher_mesh"] = self.config.mesh * mesh(frames, answers).mean()
         return losses
 
     def _picked(self, rng: np.random.Generator) -> Answered:
@@ -195,6 +175,14 @@ class DetailPhase(Phase):
             self.task.objective.answer(restored, self.config.answer).half(),
             consistency,
         )
+
+    def finish(self) -> None:
+        """Go back from what was learned to ``share`` of the way."""
+        share = self.config.share
+        if share == 1:
+            return
+        for conv, before in zip(two_lora_convs(self.pipe.vae), self.before, strict=True):
+            conv.set_change(DETAIL, torch.lerp(before, conv.change(DETAIL), share))
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:

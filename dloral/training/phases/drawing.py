@@ -101,14 +101,10 @@ class DrawingPhase(Phase):
     def losses(self, draw: Draw) -> dict[str, Tensor]:
         config, done = self.config, draw.step / self.steps
         frames, answers, hints = self._drawn(self.source.draw(draw), config.apart)
-        found = {
-            "teacher_charbonnier": (charbonnier(frames, answers), 1.0),
-            "teacher_gradient": (gradient(frames, answers), config.gradient),
-            "hints": (hints, config.hints + done * (config.late_hints - config.hints)),
-        }
+        weight = config.hints + done * (config.late_hints - config.hints)
         return {
-            name: weight * tempered(losses, USUAL[name]).mean()
-            for name, (losses, weight) in found.items()
+            **towards(frames, answers, config.gradient),
+            "hints": weight * tempered(hints, USUAL["hints"]).mean(),
         }
 
     def _drawn(self, clips: Clips, apart: bool = False) -> tuple[Tensor, Tensor, Tensor]:
@@ -143,6 +139,18 @@ class DrawingPhase(Phase):
             return {}
         frames, answers, hints = self._drawn(self.held_out)
         return {**nearness(frames, answers), "hints": hints.mean().item()}
+
+
+def towards(frames: Tensor, answers: Tensor, gradient_weight: float) -> dict[str, Tensor]:
+    """The losses of frames (N,3,H,W) towards a teacher's answers, tempered and weighted."""
+    found = {
+        "teacher_charbonnier": (charbonnier(frames, answers), 1.0),
+        "teacher_gradient": (gradient(frames, answers), gradient_weight),
+    }
+    return {
+        name: weight * tempered(losses, USUAL[name]).mean()
+        for name, (losses, weight) in found.items()
+    }
 
 
 def nearness(frames: Tensor, answers: Tensor) -> dict[str, float]:
