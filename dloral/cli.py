@@ -110,15 +110,15 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser = commands.add_parser(
         "export",
         help="write a model's networks as ONNX",
-        description="Write the encoder, the UNet with both LoRAs, and the decoder as ONNX files "
+        description="Write the encoder, the UNet and the decoder, with both LoRAs, as ONNX files "
         "for other programs, for any frame size and count. Needs the package onnx.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder to write")
     add("--model", default="compact", help="compact, a folder, or a Hub id; one without prompts")
-    add("--consistency", type=float, default=1.0, help="C-LoRA's scale in the UNet, 0 to 2")
-    add("--detail", type=float, default=1.0, help="D-LoRA's scale in the UNet, 0 to 2")
+    add("--consistency", type=float, default=1.0, help="scale of C-LoRA, 0 to 2")
+    add("--detail", type=float, default=1.0, help="scale of D-LoRA, 0 to 2")
     parser.set_defaults(command=_export)
 
 

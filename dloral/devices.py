@@ -170,9 +170,9 @@ def device_title(place: torch.device) -> str:
 def takes_bfloat16(place: torch.device) -> bool | None:
     """Whether a GPU multiplies bfloat16 natively; None for the CPU, whose capabilities tell."""
     if place.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if place.type == "xpu":
-        return torch.xpu.is_bf16_supported()
+        return torch.xpu.is_bf16_supported(including_emulation=False)
     return None if place.type == CPU else False
 
 

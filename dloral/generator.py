@@ -93,7 +93,8 @@ class Generator(NeedsMemory, Protocol):
     def decode(
         self, restored_latents: Tensor, lq_frames: Tensor, vae_tile: int | None = None
     ) -> Tensor:
-        """Step 4: latents (B,C,h,w) and padded input (B,3,H,W) -> frames (B,3,H,W), unclamped."""
+        """Step 4: latents (B,C,h,w) and padded input (B,3,H,W) -> frames (B,3,H,W), before the
+        colour fix; they may go beyond [0, 1]."""
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from huggingface_hub import hf_hub_download
 from torch import Tensor
+from transformers import CLIPTextModel
 
 from dloral.errors import OptionError, Setting
 from dloral.frame_generator import check_lora_scales
 from dloral.hub_folder import is_package, named_as_here, write_code, write_headers
+from dloral.memory import release_memory
 from dloral.models.adapters import ADAPTERS, CONSISTENCY, DETAIL, load_adapter
 from dloral.models.unet import TwoLoRAUNet, replace_adapter
 from dloral.models.vae_kinds import kind_of
@@ -26,6 +29,8 @@ class HubPipeline(_Base):
     unet: TwoLoRAUNet
     vae: Any
     reads_prompts: Any
+    folder: Any
+    execution_device: Any
     _adapter_scales: dict[str, float]
     _vae_tile: int | None
 
@@ -82,6 +87,28 @@ class HubPipeline(_Base):
             given = load_adapter(path)
         replace_adapter(self.unet, adapter_name, given)
 
+    def unload_text_encoder(self) -> None:
+        """Free its memory; :meth:`encode_prompt` reloads it. Only for a model loaded from disk."""
+        if self.folder is not None and self.text_encoder is not None:
+            self._keep_text_encoder(None)
+            release_memory()
+
+    def _load_text_encoder(self) -> None:
+        assert self.folder is not None, "a text encoder is unloaded only where it can come back"
+        on_cpu = self.device.type == "cpu"  # which may have no half precision
+        text_encoder = CLIPTextModel.from_pretrained(
+            self.folder,
+            subfolder="text_encoder",
+            dtype=torch.float32 if on_cpu else self.unet.dtype,
+            local_files_only=True,
+        )
+        text_encoder.requires_grad_(False).eval().to(self.execution_device)
+        self._keep_text_encoder(text_encoder)
+
+    def _keep_text_encoder(self, text_encoder: CLIPTextModel | None) -> None:
+        # Not through diffusers' __setattr__, which would write None into the model's index.
+        object.__setattr__(self, "text_encoder", text_encoder)
+
     def enable_vae_tiling(self, tile: int = 64) -> None:
         """Encode and decode in tiles of so many latent cells, where the VAE has tiles."""
         self._vae_tile = tile if kind_of(self.vae).has_tiles else None
@@ -92,6 +119,8 @@ class HubPipeline(_Base):
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         """As in diffusers; the folder includes its own code, for environments without dloral."""
+        if self.reads_prompts and self.text_encoder is None and self.folder is not None:
+            self._load_text_encoder()
         super().save_pretrained(save_directory, *args, **kwargs)
         self._complete(Path(save_directory))
 

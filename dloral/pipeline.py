@@ -5,7 +5,7 @@ Four steps, each public, each on a batch of frames, each keeping gradients::
     lq_latents = pipe.encode(lq_frames)               # every frame once
     retrieved, aligned = pipe.retrieve(lq_latents, .) # flow, warp, cross-frame retrieval
     restored = pipe.refine(aligned, retrieved, embeds) # one UNet step, both LoRAs at their scales
-    frames = pipe.decode(restored, lq_frames)         # VAE, which may have LoRAs; then colour fix
+    frames = pipe.decode(restored, lq_frames)         # VAE, which may have LoRAs; no colour fix yet
 
 ``pipe(frames)`` is those four under ``no_grad`` with windows, tiles, colour fix and crispness,
 ``pipe.stream`` the same for clips of any length, ``pipe.prepare`` and ``pipe.finish`` the same in
@@ -25,13 +25,12 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline
 from diffusers.utils import BaseOutput
 from torch import Tensor
-from transformers import CLIPTextModel
 
 from dloral.devices import can_offload
 from dloral.frame_generator import FrameGenerator, check_lora_scales
 from dloral.frames.crisp import FULL_CRISPNESS_SCALE
 from dloral.hub_pipeline import HubPipeline
-from dloral.memory import Limits, release_memory
+from dloral.memory import Limits
 from dloral.models import vae_kinds
 from dloral.models.adapters import ADAPTERS, CONSISTENCY, DETAIL
 from dloral.models.cfr import CrossFrameRetrieval
@@ -179,7 +178,8 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
     def decode(
         self, restored_latents: Tensor, lq_frames: Tensor, vae_tile: int | None = None
     ) -> Tensor:
-        """Latents (B,C,h,w) and the padded input (B,3,H,W) -> frames (B,3,H,W), unclamped."""
+        """Latents (B,C,h,w) and the padded input (B,3,H,W) -> frames (B,3,H,W), before the colour
+        fix; beyond [0, 1] where the decoder adds to the input."""
         decoded = vae_kinds.decode(
             self.tiny_decoder or self.vae, restored_latents, lq_frames, vae_tile or self._vae_tile
         )
@@ -254,23 +254,6 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
             return_tensors="pt",
         )
         return self.text_encoder(tokens.input_ids.to(self.text_encoder.device))[0]
-
-    def unload_text_encoder(self) -> None:
-        """Free its memory; :meth:`encode_prompt` reloads it. Only for a model loaded from disk."""
-        if self.folder is not None and self.text_encoder is not None:
-            self.text_encoder: Any = None
-            release_memory()
-
-    def _load_text_encoder(self) -> None:
-        assert self.folder is not None, "a text encoder is unloaded only where it can come back"
-        on_cpu = self.device.type == "cpu"  # which may have no half precision
-        text_encoder = CLIPTextModel.from_pretrained(
-            self.folder,
-            subfolder="text_encoder",
-            dtype=torch.float32 if on_cpu else self.unet.dtype,
-            local_files_only=True,
-        )
-        self.text_encoder = text_encoder.requires_grad_(False).eval().to(self.execution_device)
 
     def set_scales(self, consistency: float = 1.0, detail: float = 1.0, merge: bool = True) -> None:
         """Set the scales of C-LoRA and D-LoRA in the networks, each in [0, MAX_LORA_SCALE]; raises

@@ -6,6 +6,7 @@ replaced, what is chosen of it is ours.
 
 import sys
 from collections.abc import Iterator
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -100,8 +101,13 @@ def test_a_name_that_is_none(name: str) -> None:
 
 
 def test_precision_follows_the_kind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.xpu, "is_bf16_supported", lambda: True)
-    assert half_precision(torch.device("xpu")) == torch.bfloat16
+    """An emulated bfloat16 is slower than float16."""
+    for native, dtype in ((True, torch.bfloat16), (False, torch.float16)):
+        supported = partial(
+            lambda native, including_emulation=True: native or including_emulation, native
+        )
+        monkeypatch.setattr(torch.xpu, "is_bf16_supported", supported)
+        assert half_precision(torch.device("xpu")) == dtype
     assert half_precision(torch.device("mps")) == torch.float16
     assert half_precision(torch.device("privateuseone:0")) == torch.float32
 

@@ -142,12 +142,19 @@ def test_foreseen(full: DLoRALPipeline, monkeypatch: pytest.MonkeyPatch) -> None
     assert "VAE" not in notes[0]
 
 
-def test_prompt_is_read_again_after_the_text_encoder_went(full: DLoRALPipeline) -> None:
+def test_prompt_is_read_again_after_the_text_encoder_went(
+    full: DLoRALPipeline, tmp_path: Path
+) -> None:
     before = full.encode_prompt("a cat,")
     full.unload_text_encoder()
     assert full.text_encoder is None
+    full.save_pretrained(tmp_path)  # whole, all the same
+    saved = DLoRALPipeline.from_pretrained(tmp_path).encode_prompt("a cat,")
+    full.unload_text_encoder()
     after = full.encode_prompt("a cat,")
     assert before is not None
+    assert saved is not None
+    assert torch.equal(before, saved)
     assert after is not None
     assert torch.equal(before, after)
 

@@ -255,6 +255,14 @@ def test_forms_of_input_agree(pipe: DLoRALPipeline) -> None:
     torch.testing.assert_close(streamed, expected, atol=1e-5, rtol=0)
 
 
+def test_pictures_three_pixels_high() -> None:
+    """A PIL image is never mistaken for channels first."""
+    array = np.random.default_rng(0).integers(0, 256, (3, 5, 3), dtype=np.uint8)
+    frames = as_frames([Image.fromarray(array)])
+    assert frames.shape == (1, 3, 3, 5)
+    assert torch.equal(frames[0], torch.from_numpy(array).permute(2, 0, 1) / 255)
+
+
 def test_flipped_and_read_only_arrays_are_taken() -> None:
     array = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3), dtype=np.uint8)
     array.flags.writeable = False

@@ -24,6 +24,9 @@ from dloral.errors import OptionError, OutputError
 from dloral.files import write_whole
 from dloral.frames.resize import LATENT_STRIDE
 
+Made = tuple[int, Path, dict[str, NDArray[Any]]]
+"""A sample: its index, the file it was cut from, and its arrays."""
+
 
 def make_pack(sources: Sources, spec: ClipSpec, count: int, folder: Path, workers: int = 1) -> None:
     """Write ``count`` samples as the pack ``folder``; it appears whole or not at all.
@@ -57,18 +60,20 @@ def _write_pack(sources: Sources, spec: ClipSpec, count: int, folder: Path, work
         for name, (shape, dtype) in _shapes(spec, has_flow=not sources.windows).items()
     }
     made = _made(sources, list(by_source.values()), spec, workers)
+    names = [""] * count
     for samples in tqdm(made, total=len(by_source), unit="source"):
-        for index, sample in samples:
+        for index, source, sample in samples:
+            names[index] = sources.name(source)
             for name, value in sample.items():
                 arrays[name][index] = value
     for array in arrays.values():
         array.flush()
-    (folder / "manifest.json").write_text(_manifest(sources, spec, count))
+    (folder / "manifest.json").write_text(_manifest(sources, spec, names))
 
 
 def _made(
     sources: Sources, groups: list[list[int]], spec: ClipSpec, workers: int
-) -> Iterator[list[tuple[int, dict[str, NDArray[Any]]]]]:
+) -> Iterator[list[Made]]:
     """The samples of each group of indices, in order; with one worker, in this process."""
     if workers == 1:
         for indices in groups:
@@ -92,12 +97,11 @@ def _shapes(spec: ClipSpec, has_flow: bool) -> dict[str, tuple[tuple[int, ...], 
     return shapes
 
 
-def _samples(
-    sources: Sources, indices: Sequence[int], spec: ClipSpec
-) -> list[tuple[int, dict[str, NDArray[Any]]]]:
+def _samples(sources: Sources, indices: Sequence[int], spec: ClipSpec) -> list[Made]:
     """The samples that start from one photograph or one place in a video."""
     cv2.setNumThreads(1)  # the workers are the parallelism
-    return [(index, _arrays(draw_sample(sources, spec, index))) for index in indices]
+    drawn = ((index, draw_sample(sources, spec, index)) for index in indices)
+    return [(index, sample.source, _arrays(sample)) for index, sample in drawn]
 
 
 def _arrays(sample: Sample) -> dict[str, NDArray[Any]]:
@@ -116,20 +120,15 @@ def _arrays(sample: Sample) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def _source_name(sources: Sources, kind: str, number: int) -> str:
-    """What a clip starts from; clips of one source are not independent of each other."""
-    path = sources.photos[number] if kind == "photo" else sources.windows[number].clip.path
-    return sources.name(path)
-
-
-def _manifest(sources: Sources, spec: ClipSpec, count: int) -> str:
+def _manifest(sources: Sources, spec: ClipSpec, clips: list[str]) -> str:
+    """``clips``: what each was cut from; clips of one source are not independent of each other."""
     names = ("frames", "size", "seed", "scale")
-    config = {"count": count} | {name: getattr(spec, name) for name in names}
+    config = {"count": len(clips)} | {name: getattr(spec, name) for name in names}
     manifest = {
         "config": config | {"video_share": video_share(sources, spec)},
         "sources": {sources.name(path): sha256(path) for path in sources.files()},
         "seconds_in_videos": [[sources.name(w.clip.path), float(w.start)] for w in sources.windows],
         "left_out": sources.left_out,
-        "clips": [_source_name(sources, *source_of(sources, spec, i)) for i in range(count)],
+        "clips": clips,
     }
     return json.dumps(manifest, indent=1)

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dloral.data.degradation import degrade_clip, sample_degradation
+from dloral.data.degradation import DegradationConfig, degrade_clip, sample_degradation
 from dloral.data.motion import MotionConfig, sample_clip
 from dloral.data.sources import Sources, Window
 from dloral.data.spec import ClipSpec
@@ -42,11 +42,12 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Sample:
     """hq_frames (T,S,S,3), lq_frames (T,S/scale,S/scale,3), uint8 RGB; flow (T-1,2,S,S), current to
-    previous in pixels (dx, dy), None if unknown."""
+    previous in pixels (dx, dy), None if unknown; ``source``: the file that they were read from."""
 
     hq_frames: Pixels
     lq_frames: Pixels
     flow: NDArray[np.float32] | None
+    source: Path
 
 
 def video_share(sources: Sources, spec: ClipSpec) -> float:
@@ -80,13 +81,14 @@ def draw_sample(sources: Sources, spec: ClipSpec, index: int) -> Sample:
     rng = np.random.default_rng((spec.seed, index))
     kind, number = source_of(sources, spec, index)
     if kind == "video":
-        frames, flow = _from_video(sources.windows, number, spec, rng), None
+        source, frames = _from_video(sources.windows, number, spec, rng)
+        flow = None
     else:
-        frames, flow = _from_photo(sources.photos, number, spec, rng)
+        source, frames, flow = _from_photo(sources.photos, number, spec, rng)
     frames, flow = _positioned(frames, flow, rng, spec.turned)
-    draw = sample_degradation(rng)
+    draw = sample_degradation(rng, DegradationConfig(scale=spec.scale))
     lq_frames = degrade_clip([frame.astype(np.float32) / 255 for frame in frames], draw, rng)
-    return Sample(np.ascontiguousarray(frames), lq_frames, flow)
+    return Sample(np.ascontiguousarray(frames), lq_frames, flow, source)
 
 
 def _positioned(
@@ -107,18 +109,18 @@ def _positioned(
 
 def _from_photo(
     photos: Sequence[Path], number: int, spec: ClipSpec, rng: np.random.Generator
-) -> tuple[Pixels, NDArray[np.float32] | None]:
+) -> tuple[Path, Pixels, NDArray[np.float32] | None]:
     reduction = int(rng.integers(len(spec.photo_reductions)))
-    photo = _part_of_photo(photos, number, reduction, spec, rng)
+    path, photo = _part_of_photo(photos, number, reduction, spec, rng)
     if spec.frames == 1:
-        return photo[None], None
+        return path, photo[None], None
     motion = MotionConfig()
     foreground = None
     if rng.random() < motion.foreground_probability:
         other = int(rng.integers(len(photos)))
-        foreground = _part_of_photo(photos, other, -1, spec, rng)
+        _, foreground = _part_of_photo(photos, other, -1, spec, rng)
     clip = sample_clip(photo, foreground, spec.frames, spec.size, rng, motion)
-    return clip.frames, clip.flow
+    return path, clip.frames, clip.flow
 
 
 def _part_of_photo(
@@ -127,7 +129,7 @@ def _part_of_photo(
     reduction: int,
     spec: ClipSpec,
     rng: np.random.Generator,
-) -> Pixels:
+) -> tuple[Path, Pixels]:
     """``size`` pixels for a still; twice that, if available, for a camera to move in.
 
     Of photograph ``number``, or of the next one that can be read.
@@ -145,13 +147,13 @@ def _part_of_photo(
             _pass_over(path, error)
             continue
         room = spec.size if spec.frames == 1 else 2 * spec.size
-        return photo[sharp_place(photo, room, rng)]
+        return path, photo[sharp_place(photo, room, rng)]
     raise InputError(f"none of {len(photos)} photographs can be read; {photos[0]} is one of them")
 
 
 def _from_video(
     windows: Sequence[Window], number: int, spec: ClipSpec, rng: np.random.Generator
-) -> Pixels:
+) -> tuple[Path, Pixels]:
     """A crop of window ``number``, or of the next one that is whole and has no cut."""
     for candidate in (*windows[number:], *windows[:number]):
         path = candidate.clip.path
@@ -164,7 +166,7 @@ def _from_video(
             continue
         if len(frames) == spec.frames and not has_cut(frames):
             place = sharp_place(frames[spec.frames // 2], spec.size, rng)
-            return frames[(slice(None), *place)]
+            return path, frames[(slice(None), *place)]
     raise InputError(
         f"none of {len(windows)} places in the videos has {spec.frames} frames without a cut; "
         "give longer shots or fewer frames a clip"

@@ -316,7 +316,7 @@ def _run_method(
     for clip in ready:
         place = out / "clips" / clip.file / f"{method.file}.json"
         identity = {**method.identity, "clip": clip.identity}
-        figures = _kept_figures(place, identity)
+        figures = _kept_figures(place, identity, {spec.name for spec in suite.specs})
         if figures is None:
             restorer = restorer or method.load()
             try:
@@ -329,13 +329,18 @@ def _run_method(
         done.figures[method.name][clip.name] = figures
 
 
-def _kept_figures(place: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """What an earlier run wrote, if it was for the same method and clip."""
+def _kept_figures(
+    place: Path, identity: dict[str, Any], metrics: set[str]
+) -> dict[str, Any] | None:
+    """What an earlier run wrote, if it was for the same method and clip, and could measure all
+    ``metrics``: a package that was missing may have been installed since."""
     try:
         known = json.loads(place.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return known if isinstance(known, dict) and known.get("identity") == identity else None
+    if not isinstance(known, dict) or known.get("identity") != identity:
+        return None
+    return known if metrics <= {*known.get("available", ())} else None
 
 
 def _measure(
@@ -368,6 +373,7 @@ def _measure(
         "height": clip.size[0],
         "width": clip.size[1],
         "num_frames": measured.num_frames,
+        "available": [spec.name for spec in suite.specs],
         "seconds_per_frame": round(restored.seconds, 4),
         "mean": {name: value for name, value in measured.totals.items() if isfinite(value)},
         "frames": {

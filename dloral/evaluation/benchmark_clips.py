@@ -22,6 +22,7 @@ from torch import Tensor
 from dloral.data.degradation import degrade_clip, sample_degradation
 from dloral.errors import InputError, OutputError
 from dloral.evaluation.datasets import DataClip, FileFrames, Frames, opened
+from dloral.files import write_text
 from dloral.options import SCALE_RANGE
 from dloral.video.images import encode_image
 from dloral.video.media import reason
@@ -52,6 +53,9 @@ class CutFrames:
             for frame in frames or ():
                 yield frame[:, :height, :width]
 
+    def digest(self) -> str:
+        return self.whole.digest()
+
 
 @dataclass(frozen=True)
 class ReadyClip:
@@ -64,6 +68,7 @@ class ReadyClip:
     size: tuple[int, int]
     num_frames: int | None
     limit: int | None
+    digests: tuple[str, ...]
 
     @property
     def file(self) -> str:
@@ -73,7 +78,7 @@ class ReadyClip:
     @property
     def identity(self) -> list[object]:
         """What its figures depend on besides the protocol."""
-        return [self.name, *self.size, self.num_frames]
+        return [self.name, *self.size, self.num_frames, *self.digests]
 
     @contextmanager
     def opened(self) -> Iterator[tuple[Iterator[Tensor], Iterator[Tensor] | None]]:
@@ -112,9 +117,9 @@ def ready_clip(
         size = (height // SCALE * SCALE, width // SCALE * SCALE)
     else:
         size, count = _fitting(clip.name, hq, lq)
-    return ReadyClip(
-        clip.name, clip.source, lq, hq, size, min(count, limit) if count and limit else count, limit
-    )
+    count = min(count, limit) if count and limit else count
+    digests = tuple(frames.digest() for frames in (lq, hq) if frames is not None)
+    return ReadyClip(clip.name, clip.source, lq, hq, size, count, limit, digests)
 
 
 def _fitting(name: str, hq: Frames | None, lq: Frames) -> tuple[tuple[int, int], int | None]:
@@ -154,9 +159,10 @@ def _degraded(
     limit: int | None,
     on_frame: Callable[[int, int | None], None],
 ) -> Path:
-    """The folder of a clip's low-quality frames, made if missing; whole or not at all."""
-    target = root / name
-    if target.is_dir():
+    """The folder of a clip's low-quality frames, made if missing or of another truth; whole or not
+    at all. A file beside it has the truth's hash."""
+    target, made_of, digest = root / name, root / f"{name}.sha256", hq.digest()
+    if target.is_dir() and made_of.is_file() and made_of.read_text(encoding="ascii") == digest:
         return target
     _, _, count = hq.about()
     try:
@@ -171,7 +177,10 @@ def _degraded(
                     on_frame(index + 1, min(count, limit) if count and limit else count)
             if not any(made.iterdir()):
                 raise InputError("{name} has no frame", name=name)
+            if target.is_dir():
+                shutil.rmtree(target)
             shutil.move(made, target)
+            write_text(made_of, digest)
     except OSError as error:
         if isinstance(error, OutputError):
             raise

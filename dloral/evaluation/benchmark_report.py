@@ -33,10 +33,17 @@ BY_RATIO = "x: the ratio of geometric means, and its interval"
 Differences = dict[str, dict[str, tuple[Estimate, float | None]]]
 
 
-def per_source(done: Benchmark, method: str, metric: str) -> dict[str, float]:
-    """A method's figure for each source: source -> mean over its clips."""
+def per_source(
+    done: Benchmark, method: str, metric: str, beside: str | None = None
+) -> dict[str, float]:
+    """A method's figure for each source: source -> mean over its clips; with ``beside``, over those
+    that this method has too, so that a clip missing from one counts for neither."""
     clips = done.figures.get(method, {})
     values = {name: one["mean"][metric] for name, one in clips.items() if metric in one["mean"]}
+    if beside is not None:
+        others = done.figures.get(beside, {})
+        shared = {name for name, one in others.items() if metric in one["mean"]}
+        values = {name: value for name, value in values.items() if name in shared}
     return source_means(values, {name: one["source"] for name, one in clips.items()})
 
 
@@ -59,7 +66,7 @@ def differences(done: Benchmark, base: str) -> Differences:
             continue
         pairs = {
             name: (paired_ratio if METRIC_SPECS[name].by_ratio else paired_difference)(
-                per_source(done, method, name), per_source(done, base, name)
+                per_source(done, method, name, base), per_source(done, base, name, method)
             )
             for name in done.metrics
         }

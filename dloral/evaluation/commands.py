@@ -29,7 +29,7 @@ def add_evaluate(commands: Commands) -> None:
         nargs="+",
         default=["fast"],
         metavar="NAME",
-        help="measures, or the groups fast (default), grid, offline, paper, all",
+        help="measures, or the groups fast (default), grid, offline, benchmark, paper, all",
     )
     add("--every", type=int, default=1, metavar="N", help="slow measures use every Nth frame")
     add("--crop", type=int, default=0, help="pixels of each border that PSNR and SSIM leave out")

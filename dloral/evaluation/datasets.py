@@ -14,6 +14,7 @@ A CLIP is a video file or a folder of frames. Unusable clips are listed with the
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -28,6 +29,7 @@ import torch
 from torch import Tensor
 
 from dloral.data.packs import Pack
+from dloral.data.sources import sha256
 from dloral.errors import InputError, OptionError, Setting
 from dloral.evaluation.pairs import clips_in
 from dloral.video.images import IMAGE_SUFFIXES
@@ -63,6 +65,9 @@ class Frames(Protocol):
     def open(self) -> Generator[Tensor, None, None]:
         """Frames (3,H,W) in [0, 1]; close the iterator when leaving it early."""
 
+    def digest(self) -> str:
+        """SHA-256 of what the frames are read from."""
+
 
 @dataclass(frozen=True)
 class FileFrames:
@@ -78,6 +83,9 @@ class FileFrames:
         with read_frames(probe(self.path)) as frames:
             for frame in frames:
                 yield frame.pixels
+
+    def digest(self) -> str:
+        return sha256(self.path)
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,9 @@ class PackFrames:
     def open(self) -> Generator[Tensor, None, None]:
         for frame in self._clip():
             yield torch.from_numpy(np.array(frame)).float() / 255
+
+    def digest(self) -> str:
+        return hashlib.sha256(np.ascontiguousarray(self._clip())).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -169,9 +180,10 @@ def _chosen(clips: Iterable[DataClip], only: Sequence[str]) -> list[DataClip]:
         if name not in known:
             raise OptionError(
                 "there is no clip {value!r}",
-                remedy=f"choose from {', '.join(list(known)[:12])}{' ...' * (len(known) > 12)}",
+                remedy="choose from {names}",
                 option=Setting("only"),
                 value=name,
+                names=", ".join(list(known)[:12]) + " ..." * (len(known) > 12),
             )
     return [known[name] for name in only] if only else list(known.values())
 

@@ -11,6 +11,9 @@ from dloral.errors import COMMAND_LINE, DLoRALError, OptionError, Setting
 
 Commands = Any
 
+_OF_TRAININGS = "psnr lpips_like niqe warping_error flicker grid_level"
+_OF_A_MODEL = "paper niqe flicker grid_level; with --reference also psnr lpips_like"
+
 
 def add_study(commands: Commands) -> None:
     parser = commands.add_parser(
@@ -36,7 +39,8 @@ def _add_train(kinds: Commands) -> None:
         "resumes it; OUT/README.md reports the finished runs.",
     )
     _add_runs(parser)
-    _add_shared(parser)
+    _add_metrics(parser, _OF_TRAININGS)
+    _add_output(parser)
     parser.set_defaults(command=_train)
 
 
@@ -48,8 +52,7 @@ def _add_time(kinds: Commands) -> None:
         "`study train` with the same arguments would take. Keeps nothing.",
     )
     _add_runs(parser)
-    add = parser.add_argument
-    add("--metrics", nargs="+", metavar="NAME", help="measures; those available offline by default")
+    _add_metrics(parser, _OF_TRAININGS)
     parser.set_defaults(command=_time)
 
 
@@ -105,15 +108,22 @@ def _add_measure(kinds: Commands) -> None:
     add("--frames", type=int, metavar="N", help="use only the first N frames of each clip")
     add("--device", default="auto", help="auto, cpu, cuda, xpu, mps")
     add("--dtype", default="auto", help="auto, float32, bfloat16, float16")
-    _add_shared(parser)
+    _add_metrics(parser, _OF_A_MODEL)
+    _add_output(parser)
     add("--resume", action="store_true", help="measure again into the existing OUT")
     parser.set_defaults(command=_measure)
 
 
-def _add_shared(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--metrics", nargs="+", metavar="NAME", help="measures; those available offline by default")
-    add("-o", "--output", type=Path, required=True, metavar="OUT", help="the study's folder")
+def _add_metrics(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--metrics", nargs="+", metavar="NAME", help=f"measures (default: {default})"
+    )
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="the study's folder"
+    )
 
 
 def _train(options: argparse.Namespace) -> None:

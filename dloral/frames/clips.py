@@ -36,9 +36,9 @@ def as_frames(frames: Tensor | np.ndarray | Sequence[Image.Image | np.ndarray | 
 def _as_tensor(picture: Any) -> Tensor:
     if isinstance(picture, Tensor):
         return picture
-    if isinstance(picture, Image.Image):
-        picture = picture.convert("RGB")
     # Copied where necessary: arrays of pictures are often read-only or flipped views.
+    if isinstance(picture, Image.Image):  # known to be (H,W,3), however high it is
+        return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
     return torch.from_numpy(np.require(picture, requirements=["C", "W"]))
 
 

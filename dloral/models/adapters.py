@@ -7,15 +7,18 @@ The effective weight is ``W + c * dC + d * dD``. Two ways to run it give the sam
   pristine copies, so that changing scales a thousand times causes no drift.
 """
 
+import json
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 CONSISTENCY = "consistency"
@@ -148,5 +151,23 @@ def save_adapter(unet: nn.Module, adapter: str, path: Path) -> None:
 
 
 def load_adapter(path: Path) -> dict[str, Tensor]:
-    """The tensors of one LoRA file, as :func:`save_adapter` names them."""
-    return load_file(path)
+    """The tensors of one LoRA file, named as by :func:`save_adapter`, for an alpha of LORA_ALPHA.
+
+    What diffusers' ``save_lora_adapter`` wrote with another alpha is scaled to the same effect.
+    ValueError for kinds of LoRA that change a layer in other ways.
+    """
+    with safe_open(path, framework="pt") as file:
+        told = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    config = json.loads(told.get(LORA_ADAPTER_METADATA_KEY, "{}"))
+    other = ("use_dora", "alpha_pattern", "rank_pattern", "lora_bias", "alora_invocation_tokens")
+    if unknown := [name for name in other if config.get(name)]:
+        raise ValueError(f"{path}: LoRAs with {unknown[0]} cannot be used here; give a plain LoRA")
+    alpha = float(config.get("lora_alpha", told.get("lora_alpha", LORA_ALPHA)))
+    if config.get("use_rslora"):
+        alpha *= config["r"] ** 0.5  # alpha / sqrt(r) instead of alpha / r
+    if alpha != LORA_ALPHA:
+        for name in tensors:
+            if name.endswith("lora_B.weight"):
+                tensors[name] = tensors[name] * (alpha / LORA_ALPHA)
+    return tensors

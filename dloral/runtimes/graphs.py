@@ -130,7 +130,8 @@ def write_onnx(
     at these LoRA scales; they take float32 frames and latents of any size and number.
 
     Raises :class:`OptionError` for scales out of range and for a model that has no such graphs,
-    :class:`OutputError` where they cannot be written.
+    :class:`MissingPackageError` without the package onnx, :class:`OutputError` where they cannot
+    be written.
     """
     check_exportable(pipe)
     graphs = graphs_of(pipe)

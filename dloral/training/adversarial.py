@@ -1,8 +1,8 @@
 """An adversarial loss for the enhancement stage, for models without a text side for CSD.
 
 A discriminator judges for every pixel whether it belongs to a real frame; the generator is rewarded
-for frames taken for real. It is a small UNet with spectral normalisation (Schonfeld et al., 2020;
-Wang et al., "Real-ESRGAN"): local verdicts reward texture rather than composition.
+for frames that pass as real. It is a small UNet with spectral normalisation (Schonfeld et al.,
+2020; Wang et al., "Real-ESRGAN"): local verdicts reward texture rather than composition.
 """
 
 from collections.abc import Iterator
@@ -25,16 +25,16 @@ REALS = ("truth", "teacher", "both")
 @dataclass(frozen=True)
 class AdversarialConfig:
     """``kind`` of loss: hinge (Lim & Ye, 2017) or softplus (Goodfellow et al., 2014).
-    ``width``: channels of the discriminator at full size; ``levels``: how often it halves.
-    ``layout``: unet (a verdict for each pixel) or strided (one for each 2 ** levels square).
-    ``real``: what counts as real: the truth, a teacher's answers, or one of the two for each frame.
-    A teacher's answer is a function of the input, so it can be matched exactly; the truth has
-    texture that cannot be inferred from the input (our decision). ``balanced``: the generator's
-    gradient at the frames is scaled to the length of an l1's, so that a weight means the same
-    however steep the discriminator is (our decision). ``residual``: the discriminator is also
-    shown what the frames add to their enlarged inputs, multiplied by this factor; without it (0) it
-    takes five times as many steps to tell apart answers that differ in fine structure alone (our
-    decision; measured in docs/training.md)."""
+    ``width``: the discriminator's channels at full size; ``levels``: how often it downsamples by 2.
+    ``layout``: unet (a verdict per pixel) or strided (one per square of 2 ** levels pixels).
+    ``real``: what counts as real: the truth, a teacher's output, or either, chosen per frame. A
+    teacher's output is a function of the input, so it can be matched exactly; the truth has texture
+    that cannot be inferred from the input (our decision). ``balanced``: the generator's gradient at
+    the frames is scaled to the norm of an l1 loss's, so that a weight means the same however steep
+    the discriminator is (our decision). ``residual``: the discriminator also sees what the frames
+    add to their upscaled inputs, multiplied by this factor; without it (0) it takes five times as
+    many steps to tell apart outputs that differ only in fine structure (our decision; measured in
+    docs/training.md)."""
 
     kind: str = "hinge"
     width: int = 32
@@ -59,7 +59,7 @@ class AdversarialConfig:
 
 
 class PatchDiscriminator(nn.Module):
-    """Pictures (B,C,H,W), H and W multiples of ``2 ** levels`` -> verdicts (B,1,H,W)."""
+    """Images (B,C,H,W), H and W multiples of ``2 ** levels`` -> verdicts (B,1,H,W)."""
 
     def __init__(self, width: int = 32, levels: int = 3, channels: int = 3) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class PatchDiscriminator(nn.Module):
 
 
 class StridedDiscriminator(nn.Sequential):
-    """Pictures (B,C,H,W) -> verdicts (B,1,h,w), halved ``levels`` times.
+    """Images (B,C,H,W) -> verdicts (B,1,h,w), downsampled by 2 ``levels`` times.
 
     Each verdict sees a patch, texture rather than composition (PatchGAN, Isola et al., 2017).
     """
@@ -109,8 +109,8 @@ class StridedDiscriminator(nn.Sequential):
 
 
 class AdversarialLoss:
-    """Both sides of the game. Frames and their enlarged inputs ``lq_frames`` (needed with
-    ``config.residual``) are (B,3,H,W) in [0, 1]; every value is (B,)."""
+    """Generator and discriminator losses. Frames and their upscaled inputs ``lq_frames`` (needed
+    with ``config.residual``) are (B,3,H,W) in [0, 1]; every loss is (B,)."""
 
     def __init__(self, config: AdversarialConfig, seed: int = 0) -> None:
         self.config = config
@@ -121,7 +121,7 @@ class AdversarialLoss:
             self.discriminator: nn.Module = layout(config.width, config.levels, channels)
 
     def generator(self, frames: Tensor, lq_frames: Tensor | None = None) -> Tensor:
-        """How little the frames are taken for real; no gradient in the discriminator."""
+        """The generator's loss: how little the frames pass as real; no discriminator gradient."""
         if not self.config.balanced or not frames.requires_grad:
             return self._unconvinced(frames, lq_frames)
         with torch.enable_grad():
@@ -137,7 +137,7 @@ class AdversarialLoss:
     def critic(
         self, frames: Tensor, real_frames: Tensor, lq_frames: Tensor | None = None
     ) -> Tensor:
-        """How badly the discriminator tells ``frames`` from ``real_frames``."""
+        """The discriminator's loss: how badly it tells ``frames`` from ``real_frames``."""
         fake = self._verdicts(frames.detach(), lq_frames)
         real = self._verdicts(real_frames, lq_frames)
         if self.config.kind == "hinge":

@@ -1,9 +1,9 @@
-"""All phases of the compact model in turn, from photographs to a model's folder.
+"""Training the compact model: all phases in turn, from photographs to a model folder.
 
-``RUN/plan.json`` is written once, before the first step: every setting, how many steps each phase
-has, and the SHA-256 of what it is trained on. ``RUN/PHASE/`` is a phase's own run (its log and
-checkpoint), ``RUN/PHASE.safetensors`` what a finished phase learned, ``RUN/pipeline`` the result.
-A run refers to no paths outside itself, so it can be resumed on any machine with the same data.
+``RUN/plan.json`` is written once, before the first step: every setting, the steps of each phase,
+and the SHA-256 of the training data. ``RUN/PHASE/`` is a phase's own run (its log and checkpoint),
+``RUN/PHASE.safetensors`` the model after a finished phase, ``RUN/pipeline`` the result.
+A run stores no paths outside itself, so it can be resumed on any machine with the same data.
 """
 
 import json
@@ -57,7 +57,7 @@ from dloral.training.trainer import Trainer
 from dloral.weights.srvgg import load_srvgg, teacher_file
 
 TRIAL_STEPS = 8
-"""Steps of every phase that are timed, and thrown away, where a time is given."""
+"""Steps of each phase that are timed, then discarded, to divide a time budget."""
 
 OnStep = Callable[[str, int, dict[str, float]], None]
 
@@ -73,9 +73,9 @@ def run_chain(
 ) -> Path:
     """Train every phase; returns ``run / "pipeline"``.
 
-    ``budget`` in seconds, or ``steps`` in all: divided among the phases by ``shares``; without
-    either, each phase has its own number. Only a new run uses them. ``manifest``: what is held out
-    (None: the project's own list). A stopped run is resumed. Raises :class:`DLoRALError`.
+    ``budget`` (seconds) or ``steps`` (in total) is divided among the phases by ``shares``; without
+    either, each phase uses its own step count. Only a new run uses them. ``manifest``: the held-out
+    files (None: the project's own list). A stopped run is resumed. Raises :class:`DLoRALError`.
     """
     check_run_folder(run)
     state = process_state()
@@ -121,7 +121,7 @@ def _planned(
         planned = config.with_steps({name: int(plan["steps"][name]) for name in config.phases})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            "{path} is damaged", remedy="give another run folder", path=path
+            "{path} is damaged", remedy="use another run folder", path=path
         ) from error
     check_same(run, stored, json.loads(json.dumps(wanted)))
     return planned
@@ -142,8 +142,8 @@ def _step_counts(
     left = budget - (time.monotonic() - begun)
     if left <= 0:
         raise OptionError(
-            "{option} is {value:g} seconds, which timing the phases used up",
-            remedy="give more",
+            "{option} is {value:g} seconds, all spent on timing the phases",
+            remedy="give a longer one",
             option="budget",
             value=budget,
         )
@@ -171,7 +171,7 @@ def _asking(names: set[str]) -> bool:
 
 
 class Chain:
-    """One pipeline as it goes through the phases."""
+    """One pipeline on its way through the phases."""
 
     def __init__(self, config: ChainConfig, material: Material) -> None:
         self.config, self.material = config, material
@@ -187,8 +187,8 @@ class Chain:
         detailed = "detail" in config.phases or _asking(algorithm1)
         if (asked and not self.teacher) or (detailed and not self.detail_teacher):
             raise OptionError(
-                "{option} is needed by blocks, drawing and the losses that ask a teacher",
-                remedy="give the file of realesr-general-x4v3",
+                "{option} is required by blocks, drawing, detail and the losses against a teacher",
+                remedy="set it to the path of realesr-general-x4v3",
                 option="teacher",
             )
         if config.start:
@@ -204,7 +204,7 @@ class Chain:
         return load_srvgg(teacher_file(path)).to(self.device) if path else None
 
     def prepare(self, name: str) -> None:
-        """Add what a phase needs to the pipeline, before weights are loaded or trained."""
+        """Add what a phase needs to the pipeline, before loading or training weights."""
         if name == "algorithm1":
             torch.manual_seed(self.config.base_loop.seed)
             add_adapters(self.pipe.unet, self.config.rank)
@@ -222,7 +222,7 @@ class Chain:
     def train(
         self, name: str, run: Path, on_step: OnStep | None = None, figures: bool = True
     ) -> None:
-        """Train one phase; ``figures``: measure held-out clips along the way."""
+        """Train one phase; ``figures``: evaluate on held-out clips along the way."""
         loop = self.config.loop(name)
         if self.material.state.is_main_process and figures:
             print(f"{name}: {loop.steps} steps", file=sys.stderr)
@@ -247,7 +247,7 @@ class Chain:
         }
 
     def load(self, path: Path) -> None:
-        """Load what :meth:`weights` gave; raises :class:`CheckpointError` for a damaged file."""
+        """Load what :meth:`weights` returned; :class:`CheckpointError` for a damaged file."""
         try:
             stored = load_file(path)
             for name, module in self.pipe.components.items():
@@ -353,8 +353,7 @@ class Chain:
     def _all_pictures(self) -> Pictures:
         if self._pictures is None:
             config, sources = self.config, self.material.sources
-            seen = [config.base.seen, config.cleaning.seen if config.cleaning else 1]
-            frames = max(config.flow.frames, *seen, config.algorithm1.frames)
+            frames = config.most_frames
             film = None
             if sources.windows:
                 reduction, most = config.clips.video_reduction, config.film_shots

@@ -1,4 +1,4 @@
-"""Checkpoints: all a run needs to continue as if never stopped, written whole or not at all.
+"""Checkpoints: all that a run needs to resume as if it had never stopped, written atomically.
 
 ``RUN/checkpoint.pt`` is the newest, ``RUN/checkpoint-before.pt`` the one before it.
 """
@@ -20,13 +20,13 @@ BEFORE = "checkpoint-before.pt"
 
 
 class CheckpointError(DLoRALError):
-    """A checkpoint cannot be used here: it is damaged, or from another configuration."""
+    """A checkpoint cannot be used: it is damaged, or from another configuration."""
 
 
 def save_checkpoint(run: Path, state: Mapping[str, Any]) -> None:
-    """Write ``state`` beside the last checkpoint, and only then replace it.
+    """Write ``state`` next to the last checkpoint, and only then replace that.
 
-    Whatever interrupts it (a kill, a full disk), a whole checkpoint remains. Raises
+    Whatever interrupts this (a kill, a full disk), a complete checkpoint remains. Raises
     :class:`OutputError` if it cannot be written.
     """
     # Always the same name, so that runs killed here leave one unfinished file, not one each.
@@ -45,12 +45,12 @@ def save_checkpoint(run: Path, state: Mapping[str, Any]) -> None:
         raise OutputError(
             f"the checkpoint of step {state['step']} could not be written to {run} "
             f"({free / 1e9:.1f} GB free): {str(error).splitlines()[0]}; the last good one is kept: "
-            "make room and start the same call again"
+            "free up space and run the same command again"
         ) from error
 
 
 def load_checkpoint(run: Path) -> dict[str, Any] | None:
-    """The newest whole checkpoint of a run, on the CPU; None for a new run."""
+    """The newest checkpoint of a run, loaded on the CPU; None for a new run."""
     paths = [path for path in (run / CHECKPOINT, run / BEFORE) if path.is_file()]
     if not paths:
         return None
@@ -58,31 +58,31 @@ def load_checkpoint(run: Path) -> dict[str, Any] | None:
         with warnings.catch_warnings(action="ignore"):  # the error says so in one line
             return torch.load(paths[0], weights_only=True, map_location="cpu")
     except Exception as error:  # damaged bytes can make the reader raise anything
-        remedy = f"remove it to go on from {BEFORE}" if len(paths) > 1 else "start a new run folder"
+        remedy = f"remove it to resume from {BEFORE}" if len(paths) > 1 else "use a new run folder"
         raise CheckpointError(
-            f"{paths[0]} is broken or cut short at {paths[0].stat().st_size:,} bytes; {remedy}"
+            f"{paths[0]} is corrupt or truncated at {paths[0].stat().st_size:,} bytes; {remedy}"
         ) from error
 
 
 def check_tensors(
     run: Path, stored: Mapping[str, Tensor], wanted: Mapping[str, torch.nn.Parameter]
 ) -> None:
-    """Raise :class:`CheckpointError` unless the checkpoint trains what this run trains."""
+    """Raise :class:`CheckpointError` unless the checkpoint's parameters are those of this run."""
     misfits = sorted(stored.keys() ^ wanted.keys()) or sorted(
         name for name in wanted if stored[name].shape != wanted[name].shape
     )
     if misfits:
         more = f" and {len(misfits) - 1} more" if len(misfits) > 1 else ""
         raise CheckpointError(
-            f"{run / CHECKPOINT} is a checkpoint of another configuration (it differs in "
-            f"{misfits[0]}{more}); give another run folder"
+            f"{run / CHECKPOINT} is from another configuration (it differs in {misfits[0]}{more}); "
+            "use another run folder"
         )
 
 
 def check_settings(run: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raise :class:`CheckpointError` for a setting that would change what the run computes.
 
-    A loop setting that one side does not know is left at its default, for custom tasks.
+    A loop setting that one side lacks counts as left at its default, for custom tasks.
     """
     for name in sorted(stored.keys() | wanted.keys()):
         of_one_side = name not in stored or name not in wanted
@@ -91,6 +91,6 @@ def check_settings(run: Path, stored: Mapping[str, Any], wanted: Mapping[str, An
         was, now = (settings.get(name, "not given") for settings in (stored, wanted))
         if was != now:
             raise CheckpointError(
-                f"{run / CHECKPOINT} is a checkpoint of another configuration ({name} was "
-                f"{was}, now it is {now}); give another run folder"
+                f"{run / CHECKPOINT} is from another configuration ({name} was {was}, but is now "
+                f"{now}); use another run folder"
             )

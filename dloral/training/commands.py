@@ -1,4 +1,4 @@
-"""The training commands: their arguments, and what they call. Importing costs nothing."""
+"""The training commands: their arguments, and what they call. Importing this is cheap."""
 
 import argparse
 from collections import Counter
@@ -11,62 +11,62 @@ from dloral.packages import needs_extra
 
 Commands = Any
 SHOWN = 20
-"""Left-out files that are listed one by one; more are counted by reason."""
+"""Up to this many left-out files are listed one by one; more are counted by reason."""
 
 
 def add_train(commands: Commands) -> None:
     parser = commands.add_parser(
         "train",
-        help="train C-LoRA, D-LoRA and CFR by Algorithm 1",
-        description="Train as a configuration says, going on from the run's last checkpoint where "
-        "there is one. On several devices: accelerate launch -m dloral train CONFIG ...",
-        epilog="places, losses and settings: docs/training.md",
+        help="train the compact model, or C-LoRA, D-LoRA and CFR by Algorithm 1",
+        description="Train a configuration, resuming from the run's last checkpoint if there is "
+        "one. On several devices: accelerate launch -m dloral train CONFIG ...",
+        epilog="data places, losses and settings: see docs/training.md",
     )
-    _add_config(parser)
+    _add_config(
+        parser,
+        "compact-cpu, compact-gpu, sd21, tiny, ..., a Python file or a run folder",
+        "where held-out clips come from; for compact-cpu and compact-gpu, a manifest",
+    )
     # Not --run: torchrun, which accelerate launches with, would take it for its own --run-path.
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="RUN", help="the run's folder"
+        "-o", "--output", type=Path, required=True, metavar="RUN", help="run folder"
     )
     parser.add_argument(
         "--budget",
         metavar="TIME",
-        help="compact-cpu, compact-gpu: how long a new run may train in all, such as 9h or 25m",
+        help="total training time of a new run, such as 9h or 25m (compact-cpu, compact-gpu only)",
     )
     parser.set_defaults(command=_train)
 
 
 def add_data_list(actions: Commands) -> None:
-    """``dloral data list``: here because it knows configurations."""
+    """``dloral data list``: here because it needs configurations."""
     parser = actions.add_parser(
         "list",
-        help="list what there is to train on, and what is left out and why",
-        description="List what a configuration's places hold.",
+        help="list the training data, and the files left out and why",
+        description="List the data in a configuration's places.",
     )
-    _add_config(parser)
-    parser.add_argument("--all", action="store_true", help="every left-out file, one by one")
+    _add_config(
+        parser,
+        "compact, study, sd21, sd21-random, tiny, a Python file or a run folder",
+        "where held-out clips come from",
+    )
+    parser.add_argument("--all", action="store_true", help="list every left-out file")
     parser.set_defaults(command=_data)
 
 
-def _add_config(parser: argparse.ArgumentParser) -> None:
+def _add_config(parser: argparse.ArgumentParser, configurations: str, held_out: str) -> None:
+    """``configurations``, ``held_out``: the help of the arguments that differ by command."""
     add = parser.add_argument
-    add(
-        "config",
-        metavar="CONFIG",
-        help="compact-cpu, compact-gpu, sd21, tiny, ..., a Python file, or a run's folder",
-    )
+    add("config", metavar="CONFIG", help=configurations)
     add(
         "--data",
         nargs="+",
         metavar="KIND:PATH",
-        help="places of both stages' clips, such as photos:DIR videos:DIR reds:DIR",
+        help="where the clips of both stages come from, such as photos:DIR videos:DIR reds:DIR",
     )
-    add(
-        "--held-out",
-        nargs="+",
-        metavar="KIND:PATH",
-        help="places of clips never trained on; of compact-cpu and compact-gpu a manifest",
-    )
-    add("--steps", type=int, help="length of the run")
+    add("--held-out", nargs="+", metavar="KIND:PATH", help=held_out)
+    add("--steps", type=int, help="number of training steps")
     add(
         "--set",
         nargs="+",
@@ -109,8 +109,8 @@ def _train(options: argparse.Namespace) -> None:
         trained = _train_chain(options)
     elif options.budget is not None:
         raise OptionError(
-            "{option} is a setting of {recipes}",
-            remedy="give {steps} instead",
+            "{option} is only for {recipes}",
+            remedy="use {steps} instead",
             option=Setting("budget"),
             steps=Setting("steps"),
             recipes=" and ".join(CHAINS),
@@ -134,7 +134,7 @@ def _train_chain(options: argparse.Namespace) -> Path:
     if options.held_out and len(options.held_out) > 1:
         raise OptionError(
             "{option} is {value}",
-            remedy="give one list, as `dloral data manifest` writes it",
+            remedy="give a single list, as written by `dloral data manifest`",
             option=Setting("held_out"),
             value=" ".join(options.held_out),
         )
@@ -159,30 +159,30 @@ def _train_chain(options: argparse.Namespace) -> Path:
 def add_embed(commands: Commands) -> None:
     parser = commands.add_parser(
         "embed",
-        help="put a trained model into the package, in half precision",
-        description="Put the pipeline of a finished run where it is used from.",
+        help="install a trained model into the package, in half precision",
+        description="Install the pipeline of a finished run into the package or a folder.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a finished run, or its pipeline")
-    parser.add_argument("--to", type=Path, metavar="DIR", help="here instead of into the package")
+    parser.add_argument("--to", type=Path, metavar="DIR", help="install here, not into the package")
     parser.add_argument(
         "--strengths",
         type=float,
         nargs=2,
         default=(1.0, 1.0),
         metavar=("C", "D"),
-        help="what a dial's 1 is to mean: shares of C-LoRA and D-LoRA as trained",
+        help="C-LoRA and D-LoRA strengths, relative to those trained, that a scale of 1 stands for",
     )
     parser.add_argument(
         "--crispness",
         type=float,
         metavar="AMOUNT",
-        help="with detail at 1, how crisp frames are made at the end (default: the model's own)",
+        help="crispness of output frames at a detail of 1 (default: the model's own)",
     )
     parser.add_argument(
         "--smoothing",
         type=float,
         metavar="SHARE",
-        help="how far flat areas are smoothed there, 0 to 1 (default: the model's own)",
+        help="smoothing of their flat areas, 0 to 1 (default: the model's own)",
     )
     parser.set_defaults(command=_embed)
 
@@ -199,8 +199,8 @@ def _embed(options: argparse.Namespace) -> None:
 def add_curve(commands: Commands) -> None:
     parser = commands.add_parser(
         "curve",
-        help="draw what runs logged",
-        description="Draw losses and held-out figures of runs (needs matplotlib).",
+        help="plot the logs of training runs",
+        description="Plot the losses and held-out figures of training runs (needs matplotlib).",
     )
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="PICTURE")
@@ -208,7 +208,7 @@ def add_curve(commands: Commands) -> None:
 
 
 def _curve(options: argparse.Namespace) -> None:
-    with needs_extra("train", "the picture of curves"):
+    with needs_extra("train", "plotting curves"):
         from dloral.training.curve import draw
 
     draw(options.runs, options.output)
@@ -222,13 +222,14 @@ def _data(options: argparse.Namespace) -> None:
         if isinstance(sources, Pack):
             count, frames = sources.hq.shape[:2]
             print(
-                f"{name}: a pack of {count} clips, {frames} frames of {sources.size} pixels a side"
+                f"{name}: a pack of {count} clips of {frames} frames, "
+                f"{sources.size}x{sources.size} pixels"
             )
             continue
         videos = {window.clip.path for window in sources.windows}
         print(
             f"{name}: {len(sources.photos)} photographs, {len(videos)} videos with "
-            f"{len(sources.windows)} places to start from, {len(sources.left_out)} left out"
+            f"{len(sources.windows)} possible clip starts, {len(sources.left_out)} left out"
         )
         for line in _left_out(sources.left_out, options.all):
             print(f"  {line}")

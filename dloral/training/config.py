@@ -1,8 +1,8 @@
-"""Training configuration: frozen dataclasses that check themselves, and where they come from.
+"""Training configuration: frozen dataclasses that validate themselves, and how they are changed.
 
 A configuration is a name (:mod:`dloral.training.recipes`) or a Python file that defines
-``config = TrainConfig(...)``. A run keeps the one that it was started with as such a file,
-``RUN/config.py``, with everything resolved, so that it can be repeated from there.
+``config = TrainConfig(...)``. A run saves its own as such a file, ``RUN/config.py``, fully
+resolved, so that it can be repeated from there.
 """
 
 import ast
@@ -28,7 +28,7 @@ WORDS = {
     int: ("a whole number", "whole numbers"),
     float: ("a number", "numbers"),
     bool: ("True or False", ""),
-    str: ("text", "texts"),
+    str: ("text", "strings"),
     type(None): ("None", ""),
     StageSchedule: ("a schedule's name", ""),
 }
@@ -40,12 +40,12 @@ class ModelConfig:
 
     ``start``: a registry name, a model folder or a Hub id; ``sd21:FOLDER`` for a plain Stable
     Diffusion 2.1-base folder; ``random-sd21`` or ``random-tiny`` for random weights of those sizes.
-    ``fresh``: with new LoRAs of these ranks and a new CFR, rather than continuing the model's.
-    ``flow``: a folder with the flow net's weights, where the start has none (``sd21:``).
-    ``frozen_dtype``: of the parts that never change; what learns is float32.
+    ``fresh``: start with new LoRAs of these ranks and a new CFR instead of the model's own.
+    ``flow``: a folder with flow-net weights, if the start has none (``sd21:``).
+    ``frozen_dtype``: of the frozen parts; trainable parameters are float32.
     ``gradient_checkpointing``: recompute activations in the backward pass; slower, far less
-    memory. ``prompt``: the text for every clip, after its tags where ``tagger`` names a folder
-    with RAM's weights. ``teacher``: the file of realesr-general-x4v3, for the losses that need a
+    memory. ``prompt``: the prompt of every clip, appended to its tags if ``tagger`` names a folder
+    with RAM's weights. ``teacher``: the path to realesr-general-x4v3, for the losses that need a
     teacher.
     """
 
@@ -74,9 +74,9 @@ class ModelConfig:
 @dataclass(frozen=True)
 class DataConfig:
     """``consistency`` is the paper's S_cons, ``enhancement`` its S_enh (None: the same places),
-    ``held_out`` what figures and sample grids are made from (None: none are made). ``workers``:
-    processes that prepare clips; their number changes no sample. A ``joint`` stage takes its clips
-    from S_cons."""
+    ``held_out`` the clips for held-out figures and sample grids (None: neither). ``workers``:
+    processes that prepare clips; their number does not affect the samples. A ``joint`` stage draws
+    its clips from S_cons."""
 
     consistency: ClipSpec = field(default_factory=ClipSpec)
     enhancement: ClipSpec | None = None
@@ -96,7 +96,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training: of what, how, on what, for how long. ``save_pipeline``: write a model folder
+    """One training run: model, algorithm, data and loop. ``save_pipeline``: write a model folder
     for ``load_pipeline`` at the end."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -118,7 +118,7 @@ def flat(part: Any, prefix: str = "", mappings: bool = False) -> dict[str, Any]:
 
 
 def save_config(config: TrainConfig, path: Path) -> None:
-    """Write it as a Python file that :func:`dloral.training.recipes.load_config` reads."""
+    """Write ``config`` as a Python file for :func:`dloral.training.recipes.load_config`."""
     write_text(
         path,
         '"""The configuration of this run, resolved."""\n\n'
@@ -130,13 +130,13 @@ def save_config(config: TrainConfig, path: Path) -> None:
 def with_changes(config: Config, changes: Sequence[str]) -> Config:
     """``config`` with ``KEY=VALUE`` changes such as ``loop.steps=300`` or ``data.workers=0``.
 
-    A value is read as a Python literal of the setting's type, or else as text. Raises
-    :class:`OptionError` for one of another type.
+    A value is parsed as a Python literal of the setting's type, or else taken as text. Raises
+    :class:`OptionError` for a value of another type.
     """
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals:
-            raise OptionError(f"{change!r} is not a change; give KEY=VALUE, such as loop.steps=300")
+            raise OptionError(f"{change!r} is not KEY=VALUE; give a setting such as loop.steps=300")
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
@@ -149,7 +149,7 @@ def _changed(part: Any, path: Sequence[str], given: tuple[Any, str], key: str) -
     """``given``: the value as a literal, and the text that it came from."""
     known = [f.name for f in fields(part)] if is_dataclass(part) else []
     if path[0] not in known:
-        raise OptionError(f"{key} is not a setting; here there are {', '.join(known) or 'none'}")
+        raise OptionError(f"{key} is not a setting; available: {', '.join(known) or 'none'}")
     if len(path) > 1:
         value = _changed(getattr(part, path[0]), path[1:], given, key)
     else:

@@ -1,9 +1,9 @@
-"""Classifier score distillation (CSD): detail as the frozen diffusion model would have it.
+"""Classifier score distillation (CSD): detail that the frozen diffusion model considers likely.
 
 The restored latents are noised, and the frozen UNet predicts the clean latents, once for a positive
 and once for a negative prompt. The loss pulls the latents to where guidance between the two would
 move them (notes, "Training"; Yu et al., "Text-to-3D with Classifier Score Distillation"). The
-scoring UNet is the one being trained, with its LoRAs at 0: there is a single copy.
+scoring UNet is the one being trained, with its LoRAs at 0, so there is only one copy.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,7 +31,7 @@ NEGATIVE_PROMPT = (
 @dataclass(frozen=True)
 class CSDConfig:
     """``guidance`` between the clip's prompt and ``negative_prompt``; timesteps are drawn between
-    these shares of the noise schedule."""
+    ``least_time`` and ``most_time``, as shares of the noise schedule."""
 
     guidance: float = 7.5
     least_time: float = 0.02
@@ -41,19 +41,19 @@ class CSDConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.least_time < self.most_time <= 1:
             raise OptionError(
-                f"CSD's times are {self.least_time} to {self.most_time}; give two rising shares of "
-                "the noise schedule, from 0 to 1"
+                f"CSD's times are {self.least_time} to {self.most_time}; give two increasing "
+                "shares of the noise schedule, from 0 to 1"
             )
 
 
 class ScoreDistillation:
-    """The loss; raises :class:`OptionError` for a model without a text side or noise schedule."""
+    """The loss; raises :class:`OptionError` for a model without text encoder or noise schedule."""
 
     def __init__(self, pipe: DLoRALPipeline, config: CSDConfig) -> None:
         if pipe.text_encoder is None or pipe.scheduler is None:
             raise OptionError(
-                "the loss 'csd' needs a model that reads prompts; for this one weigh 'adversarial' "
-                "or 'perceptual' in the enhancement stage instead"
+                "the loss 'csd' needs a model with a text encoder; use 'adversarial' or "
+                "'perceptual' in the enhancement stage instead"
             )
         self.unet: TwoLoRAUNet = pipe.unet
         self.config = config
@@ -112,7 +112,7 @@ class ScoreDistillation:
 
 @contextmanager
 def adapters_off(unet: nn.Module) -> Iterator[None]:
-    """Within, the live LoRAs have no effect; afterwards their scales are restored."""
+    """Disable the live LoRAs within the context, then restore their scales."""
     before: list[tuple[Mapping[str, float], dict[str, float]]] = []
     for layer in lora_layers(unet):
         before.append((dict(layer.scaling), layer.scaling))
@@ -129,6 +129,6 @@ def _check_halves(unet: TwoLoRAUNet) -> None:
     first, second = weight.chunk(2, dim=1)
     if not torch.equal(first, second):
         raise OptionError(
-            "the loss 'csd' needs Stable Diffusion's own conv_in, and this model's was trained "
-            "on; start from `sd21:FOLDER`"
+            "the loss 'csd' needs Stable Diffusion's own conv_in, but this model's was trained "
+            "further; start from `sd21:FOLDER`"
         )

@@ -1,4 +1,4 @@
-"""Draw the curves of one or more runs from their logs.
+"""Plot the curves of one or more runs from their logs.
 
     python -m dloral curve RUNS/base RUNS/flow RUNS/algorithm1 -o curves.png
 
@@ -37,10 +37,10 @@ def read_log(run: Path) -> Curves:
         entries = [entry for entry in entries if "step" in entry]  # others describe the run itself
         steps = [entry.pop("step") for entry in entries]
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"{run} has no readable log.jsonl; give the folder of a run") from error
+        raise InputError(f"{run} has no readable log.jsonl; give a run folder") from error
     if not entries:
         raise InputError(
-            f"{run}/log.jsonl tells of no step; give the folder of a run that has some"
+            f"{run}/log.jsonl contains no steps; give the folder of a run that has some"
         )
     for step, entry in zip(steps, entries, strict=True):
         entry.pop("seconds", None)
@@ -57,7 +57,7 @@ def read_log(run: Path) -> Curves:
 
 
 def smoothed(points: list[tuple[int, float]]) -> np.ndarray:
-    """Means of consecutive points, (N,2); unchanged where there are few."""
+    """Means of consecutive points, (N,2); unchanged if there are few."""
     if len(points) < SMOOTHING**2:
         return np.array(points)
     usable = len(points) // SMOOTHING * SMOOTHING
@@ -65,13 +65,13 @@ def smoothed(points: list[tuple[int, float]]) -> np.ndarray:
 
 
 def phases_of(run: Path) -> list[Path]:
-    """A run, or the runs of its phases in the order in which they began."""
+    """A run, or the runs of its phases, in chronological order."""
     logs = sorted(run.glob("*/log.jsonl"), key=lambda log: log.stat().st_mtime)
     return [run] if (run / "log.jsonl").is_file() or not logs else [log.parent for log in logs]
 
 
 def draw(runs: list[Path], target: Path) -> None:
-    """One row per run or phase: its losses, then a panel for each kind of held-out figure."""
+    """Plot a row per run or phase: its losses, then a panel for each kind of held-out figure."""
     runs = [part for run in runs for part in phases_of(run)]
     panels = [read_log(run) for run in runs]
     columns = max(map(len, panels))

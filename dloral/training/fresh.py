@@ -1,4 +1,4 @@
-"""A compact pipeline with fresh weights: its sizes, and how it starts."""
+"""A compact pipeline with fresh weights: its sizes and its initialisation."""
 
 import re
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from dloral.weights.torch_folder import load_torch_pipeline
 
 TAKEN_OVER = ("vae", "unet", "flow", "retrieval")
 LATENTS_ENTER = "decoder.0.weight"
-PHASE_FILE = "give RUN/base.safetensors of an earlier run"
+PHASE_FILE = "give the RUN/base.safetensors of an earlier run"
 KEPT = ("all", "decoder")
-"""What of a model's LoRAs a training can go on with."""
+"""Which of a model's LoRAs training can continue from."""
 
 BLOCK = r"decoder\.\d+\.conv1\.weight"
 """By which a compact decoder's blocks are counted."""
@@ -31,9 +31,9 @@ BLOCK = r"decoder\.\d+\.conv1\.weight"
 class CompactSizes:
     """Widths of the compact model (our decision; measured in docs/decisions.md).
 
-    ``latent_channels`` are those that learn; a ``small_picture`` adds its own. ``head_rank``,
+    ``latent_channels``: the learned ones; a ``small_picture`` adds its own. ``head_rank``,
     ``block_rank``: of the LoRAs on the decoder's last convolution and on those of its rectified
-    blocks, added with the UNet's. ``reach``: of the features of rectified blocks; 0 for none.
+    blocks, added with the UNet's. ``reach``: bound on the features of rectified blocks; 0: none.
     """
 
     latent_channels: int = 32
@@ -58,7 +58,7 @@ class CompactSizes:
 
 
 def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
-    """A compact pipeline with fresh weights and no LoRAs yet; it starts out close to bicubic.
+    """A compact pipeline with fresh weights and no LoRAs yet; initially close to bicubic.
 
     Raises :class:`OptionError` for a ``head_rank`` without ``direct_head``, and for a ``reach`` or
     a ``block_rank`` without ``rectified``.
@@ -114,28 +114,28 @@ def _check(sizes: CompactSizes) -> None:
     if sizes.head_rank and not sizes.direct_head:
         raise OptionError(
             "LoRAs on the decoder's last convolution need a direct head",
-            remedy="give sizes.head_rank=0, or sizes.direct_head=True",
+            remedy="set sizes.head_rank=0 or sizes.direct_head=True",
         )
     if sizes.block_rank and not sizes.rectified:
         raise OptionError(
             "LoRAs on the decoder's blocks need rectified blocks",
-            remedy="give sizes.block_rank=0, or sizes.rectified=True",
+            remedy="set sizes.block_rank=0 or sizes.rectified=True",
         )
     if sizes.reach and not sizes.rectified:
         raise OptionError(
-            "a reach of features needs rectified blocks",
-            remedy="give sizes.reach=0, or sizes.rectified=True",
+            "a bound on features needs rectified blocks",
+            remedy="set sizes.reach=0 or sizes.rectified=True",
         )
 
 
 def take_over(pipe: DLoRALPipeline, model: str) -> None:
-    """Copy a compact model's flow net into ``pipe``, and from its VAE and UNet (without LoRAs) and
-    retrieval's gate whatever matches in name and shape. ``model``: a name or folder, or a phase's
+    """Copy a compact model's flow net into ``pipe``, plus whatever matches in name and shape from
+    its VAE and UNet (without LoRAs) and retrieval gate. ``model``: a name or folder, or a phase's
     file from an earlier run (``RUN/base.safetensors``). Raises :class:`WeightsError` if the flow
     nets differ.
 
-    A deeper decoder's extra blocks come after the model's own and start as no change. If its
-    latents have another size, the decoder starts without them.
+    A deeper decoder's extra blocks follow the model's own and initially change nothing. If the
+    latents differ in size, the decoder starts without them.
     """
     taken = _parts_of_file(phase_file(model)) if is_phase_file(model) else _parts_of_model(model)
     taken["vae"] = _with_more_blocks(taken["vae"], pipe.vae.config.decoder_blocks)
@@ -146,7 +146,7 @@ def take_over(pipe: DLoRALPipeline, model: str) -> None:
             same = {name: tensor for name, tensor in same.items() if name.startswith("gate.")}
         if part == "flow" and same.keys() != fresh.keys():
             raise WeightsError(
-                "the flow net of {value} has other sizes",
+                "the flow net of {value} has different sizes",
                 remedy="give a compact model, or train without start",
                 value=model,
             )
@@ -156,11 +156,11 @@ def take_over(pipe: DLoRALPipeline, model: str) -> None:
 
 
 def take_over_loras(pipe: DLoRALPipeline, model: str, kept: str = "all") -> None:
-    """Copy into ``pipe``, which has LoRAs, those of ``model`` (as in :func:`take_over`), its
-    retrieval and, from a model folder, its crispness and smoothing; if ``kept`` is ``decoder``,
-    only the decoder's part of the LoRAs.
+    """Copy the LoRAs of ``model`` (as in :func:`take_over`) into ``pipe``, which has LoRAs,
+    plus its retrieval and, from a model folder, its crispness and smoothing; if ``kept`` is
+    ``decoder``, only the decoder's part of the LoRAs.
 
-    Raises :class:`WeightsError` if it has none or their sizes differ."""
+    Raises :class:`WeightsError` if ``model`` has none or their sizes differ."""
     if is_phase_file(model):
         had = _read(phase_file(model))
     else:
@@ -179,7 +179,7 @@ def take_over_loras(pipe: DLoRALPipeline, model: str, kept: str = "all") -> None
             if tensor is None or tensor.shape != fresh[name].shape:
                 raise WeightsError(
                     "{value} has no LoRAs of these sizes: {name} differs",
-                    remedy="give the sizes it has, or train without keep_loras",
+                    remedy="use its sizes, or train without keep_loras",
                     value=model,
                     name=f"{part}.{name}",
                 )
@@ -198,10 +198,10 @@ def is_phase_file(model: str) -> bool:
 
 
 def phase_file(model: str) -> Path:
-    """Its path; raises :class:`WeightsError` if there is no such file."""
+    """The path of a phase's file; raises :class:`WeightsError` if it does not exist."""
     path = Path(model).expanduser()
     if not path.is_file():
-        raise WeightsError("{path} is not there", remedy=PHASE_FILE, path=path)
+        raise WeightsError("{path} does not exist", remedy=PHASE_FILE, path=path)
     return path
 
 
@@ -226,7 +226,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except BROKEN as error:
         raise WeightsError(
-            "{path} is broken ({reason})", remedy=PHASE_FILE, path=path, reason=first_line(error)
+            "{path} is corrupt ({reason})", remedy=PHASE_FILE, path=path, reason=first_line(error)
         ) from error
 
 

@@ -1,6 +1,6 @@
-"""Hints: a decoder's blocks learn a teacher's layers, not just its answer.
+"""Hints: a decoder's blocks learn a teacher's layers, not just its output.
 
-The answer alone tells a deep decoder little about its first blocks. Here each block's output is
+The final output alone teaches a deep decoder's first blocks little. Here each block's output is
 matched to the teacher's layer at the same relative depth (FitNets, Romero et al., 2015). Both work
 at the small frames' size, with the same number of channels; each layer is divided by its standard
 deviation, so that none dominates.
@@ -30,7 +30,7 @@ class Hints:
         if not isinstance(vae, CompactVAE) or not isinstance(teacher, SRVGG):
             raise OptionError(
                 "the loss 'hints' needs a compact decoder and a teacher",
-                remedy="give the file of realesr-general-x4v3 as teacher, or weigh other losses",
+                remedy="set teacher to the path of realesr-general-x4v3, or use other losses",
             )
         layers = [layer for layer in teacher.body if isinstance(layer, nn.PReLU)]
         blocks: list[nn.Module] = [
@@ -38,9 +38,9 @@ class Hints:
         ]
         if layers[0].num_parameters != vae.config.width or not blocks:
             raise OptionError(
-                f"the teacher's layers have {layers[0].num_parameters} channels, the decoder's "
-                f"{len(blocks)} blocks {vae.config.width}",
-                remedy="give blocks of the teacher's width, or weigh other losses than 'hints'",
+                f"the teacher's layers have {layers[0].num_parameters} channels, but the decoder's "
+                f"{len(blocks)} blocks have {vae.config.width}",
+                remedy="use blocks of the teacher's width, or losses other than 'hints'",
             )
         after = [*vae.decoder, vae.finish]
         following = after[after.index(blocks[-1]) + 1]
@@ -59,14 +59,14 @@ class Hints:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Within, what blocks and layers compute is recorded for :meth:`loss`."""
+        """Record the outputs of blocks and layers within the context, for :meth:`loss`."""
         with self._keeping(self._blocks, self._seen), self._keeping(self._layers, self._told):
             yield
 
     @contextmanager
     def apart(self) -> Iterator[None]:
-        """Within, blocks after the first, and what follows the last, get the teacher's layers as
-        input. The teacher must have been watched before, on the same frames."""
+        """Within the context, feed the teacher's layers to all blocks after the first and to what
+        follows the last. The teacher must have been watched before, on the same frames."""
         told = [layer / spread for layer, spread in zip(self._told, self.spreads, strict=True)]
 
         def fed(index: int) -> object:
@@ -79,8 +79,8 @@ class Hints:
             yield
 
     def loss(self) -> Tensor:
-        """The mean squared distance (N,) between normalised layers; 0 where the teacher's frames
-        have another size. What was recorded is dropped."""
+        """The mean squared distance (N,) between normalised layers; 0 if the teacher's frames have
+        another size. Drops what was recorded."""
         seen, told = list(self._seen), list(self._told)
         self.forget()
         if seen[0].shape[-2:] != told[0].shape[-2:]:

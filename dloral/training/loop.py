@@ -1,4 +1,4 @@
-"""The settings of a training loop, its learning rate, and how its work is shared out."""
+"""The settings of a training loop, its learning rate, and how its work is distributed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,19 +16,19 @@ from dloral.weights.loading import choose_dtype
 OPTIMIZERS = ("adamw", "soap")
 PRECISIONS = ("no", "auto", "bf16", "fp16")
 FREE_SETTINGS = ("steps", "checkpoint_every", "evaluate_every", "log_every")
-"""Settings of a loop that a run may change when it goes on."""
+"""Loop settings that may change when a run is resumed."""
 
 MOST_SEED = 2**62  # held-out clips use a slightly larger seed, and torch takes 2 ** 63
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """``steps`` in all; the learning rate rises over ``warmup_steps``, stays, and falls linearly
-    to zero over the last ``decay_steps``. ``ema`` is the averaging factor per step (0: none).
+    """``steps`` in total; the learning rate rises linearly over ``warmup_steps``, stays constant,
+    and falls linearly to zero over the last ``decay_steps``. ``ema``: its decay per step (0: none).
 
     A step's gradient is the mean over ``micro_batches``. They are divided among the processes of
-    ``accelerate launch``, and a process that has several adds them up (gradient accumulation); so
-    one configuration trains the same model on any number of processes that divides their number.
+    ``accelerate launch``, and a process with several accumulates their gradients; so one
+    configuration trains the same model on any number of processes that divides ``micro_batches``.
     ``rate_factors``: learning-rate factors for parameters by name prefix; their gradients are
     clipped separately. ``mixed_precision``: no, bf16, fp16, or auto for what the device supports
     natively. ``optimizer``: adamw, or soap (:mod:`dloral.training.soap`).
@@ -89,18 +89,18 @@ def own_micro_batches(total: int, processes: int, index: int) -> range:
     """The micro-batches of every step that process ``index`` computes."""
     if total % processes:
         raise OptionError(
-            f"micro_batches is {total}, which {processes} processes cannot share evenly; give a "
-            f"multiple of {processes}"
+            f"micro_batches is {total}, which cannot be split evenly over {processes} processes; "
+            f"give a multiple of {processes}"
         )
     each = total // processes
     return range(each * index, each * (index + 1))
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """Resolve ``auto`` for this device; other names stay. Raises :class:`OptionError` for fp16 on a
+    """Resolve ``auto`` for this device; keep other names. Raises :class:`OptionError` for fp16 on a
     CPU, where accelerate would silently compute in float32."""
     if name == "fp16" and device.type == "cpu":
-        raise OptionError("mixed_precision 'fp16' is a GPU's; give auto, bf16 or no on a CPU")
+        raise OptionError("mixed_precision 'fp16' needs a GPU; use auto, bf16 or no on a CPU")
     if name != "auto":
         return name
     dtype = choose_dtype("auto", device)

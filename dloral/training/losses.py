@@ -21,11 +21,11 @@ def charbonnier(frames: Tensor, hq_frames: Tensor, epsilon: float = 1e-3) -> Ten
 
 
 def psnr_loss(frames: Tensor, hq_frames: Tensor, floor: float = 1e-7) -> Tensor:
-    """The PSNR divided by -100, (B,): a decibel counts the same in every picture.
+    """The PSNR divided by -100, (B,): a decibel counts the same in every image.
 
-    Charbonnier's gradient comes mostly from the pictures with the largest errors; this one's from
+    Charbonnier's gradient comes mostly from the images with the largest errors; this one's from
     all equally (the PSNR loss of NAFNet, Chen et al., 2022; scaled to Charbonnier's size). Reducing
-    squared errors far below ``floor`` gains nothing, so flat pictures do not outweigh the rest.
+    squared errors far below ``floor`` gains nothing, so flat images do not outweigh the rest.
     """
     error = (frames - hq_frames).square().mean(dim=(1, 2, 3))
     return 0.1 * (error + floor).log10()
@@ -34,8 +34,8 @@ def psnr_loss(frames: Tensor, hq_frames: Tensor, floor: float = 1e-7) -> Tensor:
 def grid(frames: Tensor, hq_frames: Tensor, period: int = 8) -> Tensor:
     """How much the error repeats every ``period`` pixels, which must divide the size, (B,).
 
-    The mean error at each of the 8 x 8 positions in a latent cell is 0 for a clean picture, and the
-    pattern itself for one with a grid drawn over it. A feature distance alone rewards such a grid
+    The mean error at each of the 8 x 8 positions in a latent cell is 0 for a clean image, and the
+    pattern itself for one with a grid over it. A feature distance alone rewards such a grid
     (our decision; it covers periods of 4 and 2).
     """
     error = (frames - hq_frames).unflatten(-1, (-1, period)).unflatten(-3, (-1, period))
@@ -46,10 +46,10 @@ def grid(frames: Tensor, hq_frames: Tensor, period: int = 8) -> Tensor:
 def detail(frames: Tensor, hq_frames: Tensor) -> Tensor:
     """How far the amount of fine structure is from the truth's, in either direction, (B,).
 
-    l1 blurs what the input leaves open: of several positions that an edge or a leaf may have, it
-    takes the middle. The amount of structure in a cell can be inferred, and this asks for that
-    amount, wherever it lies (our decision; measured by :func:`_fine_strength`). It uses the grey
-    picture: applied to each colour, it puts coloured fringes beside lines.
+    l1 blurs what the input leaves open: among the possible positions of an edge or a leaf, it
+    settles on the middle. The amount of structure in a cell can be inferred, and this loss demands
+    that amount, wherever in the cell it is (our decision; measured by :func:`_fine_strength`). It
+    uses the grey image: applied to each colour, it puts coloured fringes beside lines.
     """
     return (_fine_strength(frames) - _fine_strength(hq_frames)).abs().mean(dim=(1, 2, 3))
 
@@ -57,8 +57,8 @@ def detail(frames: Tensor, hq_frames: Tensor) -> Tensor:
 def excess_detail(frames: Tensor, hq_frames: Tensor) -> Tensor:
     """How much fine structure the output has where the truth has less, (B,).
 
-    A feature distance misses dots on smooth ground, and :func:`grid` misses those whose strength
-    follows the picture; this catches both (our decision).
+    A feature distance misses dots on smooth areas, and :func:`grid` misses those whose strength
+    follows the image; this catches both (our decision).
     """
     excess = _fine_strength(frames) - _fine_strength(hq_frames)
     return excess.clamp(min=0).mean(dim=(1, 2, 3))
@@ -150,7 +150,7 @@ FRAME_LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "detail": detail,
     "excess_detail": excess_detail,
 }
-"""Losses of frames and the truth alone, by the names that a phase weighs."""
+"""Losses that need only the frames and the truth, by name."""
 
 
 class FeatureDistance(nn.Module):

@@ -1,6 +1,6 @@
-"""What a run shows of itself: a bar, ``RUN/log.jsonl``, TensorBoard curves, sample grids.
+"""A run's output: a progress bar, ``RUN/log.jsonl``, TensorBoard curves, sample grids.
 
-A failed write raises a single :class:`OutputError` and leaves no partial line or picture.
+A failed write raises a single :class:`OutputError` and leaves no partial line or image.
 """
 
 import json
@@ -26,11 +26,11 @@ from dloral.packages import install_command
 log = logging.getLogger(__name__)
 
 QUIET_SECONDS = 30
-"""Between two lines of the bar where nobody sees it move (a file, a cluster's log)."""
+"""Between two lines of the bar where it cannot be redrawn (a file, a cluster's log)."""
 
 
 class Monitor:
-    """Use as a context manager; only a run's main process has one that writes (``writes``)."""
+    """Use as a context manager; only that of a run's main process writes (``writes``)."""
 
     def __init__(
         self, run: Path, steps: int, first_step: int, log_every: int, writes: bool
@@ -74,7 +74,7 @@ class Monitor:
     def step(
         self, step: int, losses: Mapping[str, float], learning_rate: float, stage: str
     ) -> None:
-        """Log a step: its weighted losses, and how it was trained."""
+        """Log a step: its weighted losses, learning rate and stage."""
         self.bar.update()
         if stage:
             self.bar.set_description_str(stage, refresh=False)
@@ -90,14 +90,14 @@ class Monitor:
         self._plot(step, points)
 
     def figures(self, step: int, figures: Mapping[str, float]) -> None:
-        """Held-out figures."""
+        """Log held-out figures."""
         if not self.writes:
             return
         self._write({"step": step, "held_out": dict(figures)})
         self._plot(step, {f"held out/{name}": value for name, value in figures.items()})
 
     def has_figures(self, step: int) -> bool:
-        """Whether the log holds held-out figures of this step."""
+        """Whether the log has held-out figures of this step."""
         path = self.run / "log.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         return any(
@@ -105,7 +105,7 @@ class Monitor:
         )
 
     def picture(self, step: int, grid: Tensor) -> None:
-        """A sample grid (3,H,W) in [0, 1]."""
+        """Save a sample grid (3,H,W) in [0, 1]."""
         if not self.writes:
             return
         path = self.run / "samples" / f"step-{step:06}.png"
@@ -141,7 +141,7 @@ def make_run_folder(run: Path) -> None:
 
 
 def check_run_folder(run: Path) -> None:
-    """Raises :class:`OutputError` for a file, before any slow work begins."""
+    """Raise :class:`OutputError` if ``run`` is a file, before any slow work begins."""
     if run.exists() and not run.is_dir():
         raise OutputError(f"{run} is a file; give a folder for the run")
 
@@ -152,7 +152,8 @@ def _curves(folder: Path, first_step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         log.warning(
-            "no TensorBoard curves: `%s` brings them; log.jsonl has the same figures",
+            "no TensorBoard curves: tensorboard is not installed (`%s`); log.jsonl has the same "
+            "figures",
             install_command("train"),
         )
         return None

@@ -1,15 +1,16 @@
 """The losses by name and their weights: what every phase minimises.
 
 A phase names losses and weights; each name is defined here, once. A frame loss may also take a
-teacher's answer as its target instead of the truth (``teacher_charbonnier``, ...): a deterministic
-teacher's answer is a function of its input, so such a loss does not blur. Other targets are the
-teacher's answer to the truth itself, shrunk to the input's size (``clean_charbonnier``, ...):
-crisp, and free of what the teacher makes of noise; its answer to the input as it stands in the
-restored latents' small picture, cleaned and steadied (``own_charbonnier``, ...): with the answer
-to the raw input as target, an l1 would undo the cleaning; that same answer made crisp
-(``crisp_charbonnier``, ...); and its mean answer to the eight turned and mirrored versions of that
-picture (``turned_charbonnier``, ...). The last two are functions of the input too (our decisions).
-Losses named ``picture_*`` compare the small picture itself with the truth at the same size.
+teacher's answer (its output) as target instead of the truth (``teacher_charbonnier``, ...): a
+deterministic teacher's answer is a function of its input, so such a loss does not blur. Other
+targets are the teacher's answer to the truth itself, downscaled to the input's size
+(``clean_charbonnier``, ...): crisp, and free of what the teacher draws from noise; its answer to
+the restored latents' small picture, which is the input cleaned and stabilised
+(``own_charbonnier``, ...): with the answer to the raw input as target, an l1 would undo the
+cleaning; that same answer made crisp (``crisp_charbonnier``, ...); and its mean answer to the eight
+rotated and mirrored versions of that picture (``turned_charbonnier``, ...). The last two are
+functions of the input too (our decisions). Losses named ``picture_*`` compare the small picture
+itself with the truth at the same size.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,11 +37,11 @@ from dloral.training.losses import FRAME_LOSSES, flow_consistency, temporal_diff
 TEACHER, CLEAN, OWN, CRISP, TURNED = "teacher_", "clean_", "own_", "crisp_", "turned_"
 PICTURE = "picture_"
 ASKING = (TEACHER, CLEAN, OWN, CRISP, TURNED)
-"""Losses towards what a teacher makes of the input, of the truth made as small as the input, and of
-the small picture that the restored latents hold; the last of these also made crisp, and as the mean
-of the answers to all its turns."""
+"""Prefixes of losses against a teacher's answer to the input, to the truth downscaled to the same
+size, and to the small picture in the restored latents; the last also made crisp, and as the mean of
+the answers to all its orientations."""
 FEATURES = ("perceptual", "lpips", "feature")
-"""Losses of a frozen network; ``perceptual`` is whichever of the other two can be had."""
+"""Losses of a frozen network; ``perceptual`` is whichever of the other two is available."""
 
 LOSSES = (
     *FRAME_LOSSES,
@@ -49,18 +50,18 @@ LOSSES = (
     *(PICTURE + name for name in (*FRAME_LOSSES, "temporal")),
     *("flow", "temporal", "csd", "adversarial", "hints"),
 )
-"""Every name that a phase may weigh; docs/training.md says what each is."""
+"""Every loss that a phase may use; docs/training.md describes them."""
 
 PAIR_LOSSES = ("flow", "temporal", PICTURE + "temporal")
-"""Of two consecutive outputs: of one alone they would be the mean of nothing."""
+"""Losses of two consecutive outputs: with only one they would be the mean of nothing."""
 
 
 @dataclass(frozen=True)
 class Restored:
     """The last n frames of B clips: frames, hq_frames (B,n,3,H,W) in [0, 1]; latents (B,n,C,h,w);
     flow between them (B,n-1,2,H,W) in pixels, or None; prompt embeddings (B*n, tokens, D) or None;
-    small_frames (B,n,3,h,w): the low-quality frames before they were enlarged, or None;
-    lq_frames (B,n,3,H,W): the enlarged ones, or None where no loss asks for them; lossless (B,)
+    small_frames (B,n,3,h,w): the low-quality frames before upscaling, or None;
+    lq_frames (B,n,3,H,W): the upscaled ones, or None if no loss needs them; lossless (B,)
     bool or None, as in :class:`~dloral.data.clips.Clips`."""
 
     frames: Tensor
@@ -73,7 +74,7 @@ class Restored:
     lossless: Tensor | None = None
 
     def or_truth(self, answers: Tensor) -> Tensor:
-        """A teacher's answers (N,3,H,W), and the truth where it has nothing to add."""
+        """A teacher's answers (N,3,H,W), but the truth where it has nothing to add."""
         if self.lossless is None:
             return answers
         return truth_where(self._lossless_frames(), self.hq_frames.flatten(0, 1), answers)
@@ -93,7 +94,7 @@ class Objective:
     ``feature_distance``: the network of ``feature`` and ``lpips``, two (B,3,H,W) batches -> (B,).
     ``teacher``: small frames (B,3,h,w) -> the teacher's answers (B,3,H,W).
     ``flow_reduction``: the factor by which frames are shrunk for the flow loss. ``checkpointing``:
-    compute losses frame by frame, and again for their gradient, to save memory.
+    compute losses frame by frame and recompute them in the backward pass, to save memory.
     """
 
     def __init__(
@@ -128,13 +129,13 @@ class Objective:
         if teacher is None and asking:
             raise OptionError(
                 "{name} needs a teacher",
-                remedy="give the file of realesr-general-x4v3 as {teacher}",
+                remedy="set {teacher} to the path of realesr-general-x4v3",
                 name=min(asking),
                 teacher="model.teacher",
             )
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """The discriminator's, by name; empty without one."""
+        """The discriminator's parameters, by name; empty without one."""
         if self.adversarial is None:
             return {}
         found = self.adversarial.discriminator.named_parameters()
@@ -161,7 +162,7 @@ class Objective:
         rng: np.random.Generator | None = None,
         discriminate: bool = True,
     ) -> dict[str, Tensor]:
-        """Every loss of non-zero weight, times its weight; with an adversary also the
+        """Every loss of non-zero weight, times its weight; with an adversarial loss also the
         discriminator's own, unless ``discriminate`` is False."""
         found = {
             name: weight * self.loss(name, restored, rng).mean()
@@ -232,7 +233,7 @@ class Objective:
         assert self.teacher is not None
         if restored.small_frames is None:
             raise OptionError(
-                "a teacher answers to small frames, which these clips do not hold; "
+                "a teacher needs small frames, which these clips do not have; "
                 "train on a pack, photographs or videos"
             )
         small = restored.small_frames.flatten(0, 1)
@@ -247,8 +248,8 @@ class Objective:
         height, width = restored.frames.shape[-2:]
         if answers.shape[-2] < height:
             raise OptionError(
-                f"the teacher enlarges frames to {answers.shape[-1]}x{answers.shape[-2]}, which "
-                f"are {width}x{height} here; train at its own scale or below"
+                f"the teacher upscales frames to {answers.shape[-1]}x{answers.shape[-2]}, but here "
+                f"they are {width}x{height}; train at its own scale or below"
             )
         answers = resize_bicubic(answers, height, width, "pil")  # as usual below its scale
         return answers
@@ -267,9 +268,9 @@ class Objective:
         vae = self.pipe.vae
         if not holds_picture(self.pipe):
             raise OptionError(
-                "the losses own_*, crisp_*, turned_* and picture_* need latents that hold a small "
+                "the losses own_*, crisp_*, turned_* and picture_* need latents with a small "
                 "picture",
-                remedy="give sizes.small_picture=True, or weigh other losses",
+                remedy="set sizes.small_picture=True, or use other losses",
             )
         assert isinstance(vae, CompactVAE)
         return vae, restored.latents.flatten(0, 1) / vae.config.scaling_factor
@@ -311,7 +312,7 @@ class Objective:
         """Only over clips of known flow; film has none."""
         if restored.flow is None:
             raise OptionError(
-                "the loss 'temporal' needs exact flow, which clips from videos do not have; weigh "
+                "the loss 'temporal' needs exact flow, which clips from videos do not have; use "
                 "the loss 'flow' instead, or train on photographs"
             )
         flow = restored.flow.flatten(0, 1)
@@ -341,14 +342,14 @@ def truth_where(lossless: Tensor, hq_frames: Tensor, answers: Tensor) -> Tensor:
 
 
 def holds_picture(pipe: DLoRALPipeline) -> bool:
-    """Whether the pipeline's latents hold a small picture."""
+    """Whether the pipeline's latents contain a small picture."""
     return isinstance(pipe.vae, CompactVAE) and bool(pipe.vae.config.small_picture)
 
 
 def check_names(names: set[str]) -> None:
     """Raise :class:`OptionError` for an unknown loss."""
     if unknown := names - set(LOSSES):
-        raise OptionError(f"there is no loss {min(unknown)!r}; choose from {', '.join(LOSSES)}")
+        raise OptionError(f"unknown loss {min(unknown)!r}; choose from {', '.join(LOSSES)}")
 
 
 def _inputs(restored: Restored) -> Tensor | None:

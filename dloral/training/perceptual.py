@@ -1,7 +1,7 @@
 """The perceptual loss's network: LPIPS where its weights are available, else VGG-trunk features.
 
 LPIPS (Zhang et al., 2018) is an ImageNet VGG16, which must be downloaded, with linear heads from
-the PyPI package ``lpips``. Offline there is a VGG16 trunk tuned for edges
+the PyPI package ``lpips``. Offline, a VGG16 trunk tuned for edges is used instead
 (:mod:`dloral.models.perceptual`); the distance between its features is a different measure, called
 ``feature`` in configurations and logs.
 """
@@ -82,26 +82,26 @@ class LPIPS(nn.Module):
 
 
 def load_perceptual(wanted: str) -> tuple[str, nn.Module]:
-    """The network of the loss ``lpips``, ``feature``, or ``perceptual`` (the first that is
-    available), preceded by its actual name; raises :class:`WeightsError`."""
+    """The actual name and the network of the loss ``lpips``, ``feature`` or ``perceptual`` (the
+    first of the two that is available); raises :class:`WeightsError`."""
     if wanted != "feature":
         try:
             return "lpips", _load_lpips()
         except WeightsError as error:
             if wanted == "lpips":
                 raise
-            log.warning("the perceptual loss is VGG-trunk features, not LPIPS: %s", error)
+            log.warning("the perceptual loss uses VGG-trunk features, not LPIPS: %s", error)
     return "feature", FeatureDistance(load_vgg_trunk(FEATURE_BLOCKS))
 
 
 def _load_lpips() -> LPIPS:
-    path = package_file("lpips", "weights/v0.1/vgg.pth", f"LPIPS's heads are in it: {INSTALL}")
+    path = package_file("lpips", "weights/v0.1/vgg.pth", f"it contains the LPIPS heads: {INSTALL}")
     heads = torch.load(path, weights_only=True, map_location="cpu")
     try:
         with quiet_hub():
             trunk = load_file(hf_hub_download(*IMAGENET_VGG))
     except Exception as error:  # the Hub client raises whatever its transport does
         raise WeightsError(
-            f"ImageNet's VGG16 ({IMAGENET_VGG[0]}) cannot be fetched: {first_line(error)}"
+            f"the ImageNet VGG16 ({IMAGENET_VGG[0]}) could not be fetched: {first_line(error)}"
         ) from error
     return LPIPS(trunk, heads)

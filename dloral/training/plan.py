@@ -1,4 +1,4 @@
-"""The settings of a training of all phases, and its data."""
+"""The settings and data of a training run through all phases."""
 
 import hashlib
 import json
@@ -35,24 +35,24 @@ FREE = (
     *("workers", "teacher", "detail_teacher", "start", "held_out_clips", "shares"),
     *(f"{phase}_loop.{name}" for phase in PHASES for name in FREE_SETTINGS if name != "steps"),
 )
-"""Settings that may change between two calls of one run. Teachers and ``start`` are where files
-lie, which are known by their contents; ``shares`` are in the plan as steps."""
+"""Settings that may change when a run is resumed. Teachers and ``start`` are paths to files, which
+are identified by their contents; ``shares`` are in the plan as steps."""
 
 
 @dataclass(frozen=True)
 class ChainConfig:
     """What each phase does and for how long: ``PHASE_loop.steps``, or its share of a time budget.
 
-    ``pool``: clips are made on the device and kept there (a GPU); without one, ``workers``
-    processes make each clip when it is needed. ``film_shots``: the most that a pool holds of film.
-    ``rank``: of C-LoRA and D-LoRA. ``teacher``: a file of realesr-general-x4v3 for ``blocks``
-    and ``drawing`` (None: these phases are left out) and the losses ``teacher_*`` of ``base`` and
-    ``algorithm1``; ``detail_teacher``: another for ``algorithm1`` (default: the same).
-    ``start``: a model's name or folder, or a phase's file from an earlier run, whose flow net and,
-    where shapes match, other base weights are taken over; the flow phase is left out.
+    ``pool``: clips are made on the device and kept there; without one, ``workers`` processes make
+    each clip when it is needed. ``film_shots``: the most shots of film in a pool.
+    ``rank``: of C-LoRA and D-LoRA. ``teacher``: the path to realesr-general-x4v3 for ``blocks`` and
+    ``drawing`` (which are skipped if None) and the losses against a teacher in ``base`` and
+    ``algorithm1``; ``detail_teacher``: another for ``algorithm1`` and ``detail`` (default: the
+    same). ``start``: a model's name or folder, or a phase's file from an earlier run; its flow net
+    and all other base weights of matching shape are copied, and the flow phase is skipped.
     ``keep_loras``: what ``algorithm1`` continues from the start: ``all`` LoRAs and retrieval, or
     only the LoRAs in the ``decoder``; sizes must match.
-    ``cleaning``: the UNet's phase before the base, with losses of small pictures (``picture_*``).
+    ``cleaning``: the UNet's phase before the base, with losses on small pictures (``picture_*``).
     """
 
     sizes: CompactSizes = field(default_factory=CompactSizes)
@@ -87,45 +87,56 @@ class ChainConfig:
     def __post_init__(self) -> None:
         if self.rank < 1 or self.workers < 0 or self.held_out_clips < 0 or self.film_shots < 1:
             raise OptionError(
-                "rank and film_shots are 1 or more, workers and held_out_clips 0 or more"
+                "rank and film_shots must be 1 or more, workers and held_out_clips 0 or more"
             )
         if self.pool is not None and self.clips.photo_reductions != ClipSpec().photo_reductions:
             raise OptionError(
-                "photo_reductions are of clips without a pool, which has its own",
-                remedy="leave them out, or give pool=None",
+                "photo_reductions only apply without a pool, which has its own",
+                remedy="leave them unset, or set pool=None",
+            )
+        if self.pool is None and self.detail is not None:
+            raise OptionError(
+                "the phase detail draws its clips from a pool", remedy="set pool, or detail=None"
             )
         if self.keep_loras not in ("", *KEPT):
             raise OptionError(
-                f"keep_loras is {self.keep_loras!r}", remedy=f"give {one_of(KEPT)}, or leave it out"
+                f"keep_loras is {self.keep_loras!r}", remedy=f"{one_of(KEPT)}, or leave it unset"
             )
         if self.keep_loras and not self.start:
             raise OptionError(
-                "{option} has no model to keep them of",
-                remedy="give {start} too, or leave it out",
+                "{option} needs a model to take LoRAs from",
+                remedy="set {start} too, or leave it unset",
                 option=Setting("keep_loras", self.keep_loras),
                 start=Setting("start"),
             )
         if len(self.shares) != len(PHASES) or min(self.shares) < 0 or sum(self.shares) <= 0:
             raise OptionError(
-                f"shares is {self.shares}; give 0 or more for each of {len(PHASES)} phases"
+                f"shares is {self.shares}; give 0 or more for each of the {len(PHASES)} phases, "
+                "not all 0"
             )
         if self.cleaning and not self.cleaning.of_pictures:
             raise OptionError(
-                "cleaning draws no frames", remedy="weigh losses named picture_* alone there"
+                "the cleaning phase decodes no frames", remedy="use only picture_* losses there"
             )
 
     @property
     def phases(self) -> tuple[str, ...]:
-        """The phases that train something: with a ``start``, the flow net comes from there."""
+        """The phases that are trained; with a ``start``, the flow net comes from there."""
         idle = {"flow"} if self.start else set()
         idle |= {name for name in OPTIONAL if getattr(self, name) is None}
         return tuple(name for name in PHASES if name not in idle)
 
     @property
     def largest_crop(self) -> int:
-        """Side in pixels of the largest crop that any phase but the flow net's draws."""
+        """Side in pixels of the largest crop of any phase but the flow net's."""
         phases = (getattr(self, name) for name in PHASES if name != "flow")
         return max(phase.crop for phase in phases if phase is not None)
+
+    @property
+    def most_frames(self) -> int:
+        """The longest clip of any phase, in frames."""
+        seen = [config.seen for config in (self.base, self.cleaning) if config is not None]
+        return max(self.flow.frames, *seen, self.algorithm1.frames)
 
     def loop(self, phase: str) -> LoopConfig:
         """The loop of a phase, by its name."""
@@ -133,8 +144,8 @@ class ChainConfig:
         return loop
 
     def with_steps(self, steps: dict[str, int]) -> "ChainConfig":
-        """With these step counts, by phase, for those that train. Where a count differs from the
-        configuration's own, warm-up and decay keep their share of the steps."""
+        """A copy with these step counts, by phase, for the phases that are trained. If a count
+        differs from the configuration's own, warm-up and decay keep their share of the steps."""
         loops = {}
         for name in self.phases:
             count = steps[name]
@@ -151,7 +162,7 @@ class ChainConfig:
 
 @dataclass(frozen=True)
 class Material:
-    """The training data, what is held out of the same places, and the device used."""
+    """The training data, the held-out data of the same places, and the device used."""
 
     sources: Sources
     held_out: Sources
@@ -163,12 +174,12 @@ class Material:
 
 
 def find_material(config: ChainConfig, manifest: Path | None, state: PartialState) -> Material:
-    """The sources without what is held out; raises :class:`InputError` where nothing is left."""
+    """The sources without held-out files; raises :class:`InputError` if nothing is left."""
     if pack_of(config.clips.places):
         raise OptionError(
             "a pack of clips cannot train every phase", remedy="give photos: and videos: places"
         )
-    held_out, frames = HeldOut.load(manifest), config.algorithm1.frames
+    held_out, frames = HeldOut.load(manifest), config.most_frames
     size = max(config.flow.crop, config.largest_crop)
     found = find_sources(config.clips.for_training(frames, size, config.base_loop.seed))
     sources = held_out.exclude(found, frames).checked(config.clips)
@@ -179,15 +190,15 @@ def find_material(config: ChainConfig, manifest: Path | None, state: PartialStat
 def check_same(run: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raise :class:`CheckpointError`, in one line, if settings or data are not the run's.
 
-    A setting that did not exist when the run was started is left at its default."""
+    A setting that did not exist when the run was started counts as left at its default."""
     defaults = json.loads(json.dumps(settings_of(ChainConfig())))
     before, now = defaults | stored["settings"], wanted["settings"]
     for name in sorted((stored["settings"].keys() | now.keys()) - {*FREE}):
         was, given = before.get(name, "not a setting"), now.get(name, "not a setting")
         if was != given:
             raise CheckpointError(
-                "{path} was started with {name} {was}, now it is {given}",
-                remedy="give the same settings, or another run folder",
+                "{path} was started with {name}={was}, but it is now {given}",
+                remedy="use the same settings, or another run folder",
                 path=run,
                 name=name,
                 was=repr(was),
@@ -196,9 +207,9 @@ def check_same(run: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> Non
     had, has = set(stored["sources"]), set(wanted["sources"])
     if had != has:
         raise CheckpointError(
-            "{path} was started on other data: {gone} of its {count} sources are gone and {new} "
-            "are new",
-            remedy="give the same data, or another run folder",
+            "{path} was started on different data: {gone} of its {count} sources are gone and "
+            "{new} are new",
+            remedy="use the same data, or another run folder",
             path=run,
             gone=len(had - has),
             count=len(had),
@@ -207,7 +218,7 @@ def check_same(run: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> Non
 
 
 def settings_of(config: ChainConfig) -> dict[str, Any]:
-    """By dotted name, what would change the weights; places are identified by their contents."""
+    """The settings that affect the weights, by dotted name; files are identified by contents."""
     teachers = {
         f"{name}_sha256": sha256(teacher_file(path)) if path else ""
         for name, path in (("teacher", config.teacher), ("detail_teacher", config.detail_teacher))
@@ -229,7 +240,7 @@ def start_digest(model: str) -> str:
 
 
 def check_budget(text: str) -> float:
-    """Seconds of ``9h``, ``25m``, ``90s`` or a plain number; raises :class:`OptionError`."""
+    """``9h``, ``25m``, ``90s`` or a plain number in seconds; raises :class:`OptionError`."""
     units = {"h": 3600.0, "m": 60.0, "s": 1.0}
     number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1.0)
     try:

@@ -1,4 +1,4 @@
-"""Held-out figures and sample grids of Algorithm 1, while it runs."""
+"""Held-out figures and sample grids of Algorithm 1 during training."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from dloral.training.phases.algorithm1 import Algorithm1Task
 
 DUAL_SETTINGS = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))
 ONE_SPACE_SETTINGS = ((0.0, 0.0), (1.0, 0.0))
-"""(consistency, detail) that are looked at; with one LoRA alone there is no third."""
+"""(consistency, detail) settings that are evaluated; with a single LoRA there is no third."""
 
 MOST_SHOWN = 4  # clips in a sample grid
 CAPTION = 14  # pixels

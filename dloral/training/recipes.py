@@ -1,4 +1,4 @@
-"""Configurations by name, and all that a configuration file needs:
+"""Named configurations, and everything that a configuration file needs:
 
 from dloral.training.recipes import *
 
@@ -68,7 +68,7 @@ ALGORITHM1_LOOP = LoopConfig(
 )
 
 CLEANED = {"picture_charbonnier": 1.0, "picture_gradient": 0.5, "picture_temporal": 0.5}
-"""What the UNet learns before any frame is drawn: the truth, made as small as the input."""
+"""What the UNet learns before any frame is drawn: the truth, downscaled to the input's size."""
 DRAWN = {
     "own_charbonnier": 0.5,
     "own_gradient": 1.0,
@@ -77,8 +77,9 @@ DRAWN = {
     "hints": 0.1,
     **CLEANED,
 }
-"""A teacher's answer is a function of the steadied input, so its l1 does not blur. With more of the
-truth and of steadiness the base blurs what it drew; those are C-LoRA's (our decision)."""
+"""A teacher's answer is a function of the stabilised input, so its l1 does not blur. With more
+weight on the truth and on stability the base blurs what it drew; those are left to C-LoRA (our
+decision)."""
 CRISP = {
     "crisp_charbonnier": 0.5,
     "crisp_gradient": 1.0,
@@ -88,8 +89,8 @@ CRISP = {
     "picture_charbonnier": 1.0,
     "picture_gradient": 0.5,
 }
-"""What D-LoRA learns by, where latents hold a small picture: a teacher's answer made crisp. With
-features of the truth or as much detail as it has, D-LoRA set dots on flat ground."""
+"""D-LoRA's losses if the latents contain a small picture: a teacher's answer made crisp. With the
+truth's features or amount of detail as targets, D-LoRA drew dots on flat areas."""
 DETAILED = {
     "teacher_charbonnier": 0.2,
     "teacher_gradient": 0.3,
@@ -98,10 +99,10 @@ DETAILED = {
     "temporal": 0.3,
     "grid": 20.0,
 }
-"""The same where they hold none: as much detail as the truth has, drawn as a teacher draws it."""
+"""The same if they contain none: as much detail as the truth has, drawn like the teacher's."""
 
 FIRST = ("look", "join", "enter")
-"""What a decoder has before its first block."""
+"""A decoder's layers before its first block."""
 
 DRAWING_LOOP = LoopConfig(
     steps=3000,
@@ -116,8 +117,8 @@ DRAWING_LOOP = LoopConfig(
     mixed_precision="auto",
     optimizer="soap",
 )
-"""SOAP at a rate that blocks stand while they learn apart. Only a convolution of the enlarged input
-leads to them, which learns as fast as they do at five times the rate (our decision)."""
+"""SOAP at a rate that blocks tolerate when trained separately. Only a convolution of the upscaled
+input precedes them, which needs five times that rate to learn as fast (our decision)."""
 
 POOL = PoolConfig(
     held=1440,
@@ -231,8 +232,8 @@ COMPACT_CPU = ChainConfig(
     pool=POOL,
     film_shots=160,
 )
-"""The compact model from nothing, on two cores: flow net, drawing, base, decoder, Algorithm 1.
-Decoder, base and D-LoRA learn to draw from a teacher (``teacher``: its file); C-LoRA pulls towards
+"""The compact model from scratch, on two cores: flow net, drawing, base, decoder, Algorithm 1.
+Decoder, base and D-LoRA learn to draw from a teacher (``teacher``: its path); C-LoRA pulls towards
 the truth."""
 
 COMPACT_GPU = replace(
@@ -246,7 +247,7 @@ COMPACT_GPU = replace(
     pool=replace(POOL, held=3000, at_a_time=48, refill_every=5, warm_refills=12),
     film_shots=1600,
 )
-"""The same on one GPU, with clips made there."""
+"""The same on one GPU, where clips are made too."""
 
 CHAINS = {"compact-cpu": COMPACT_CPU, "compact-gpu": COMPACT_GPU}
 
@@ -255,7 +256,7 @@ COMPACT = TrainConfig(
     algorithm=Algorithm1Config(clips=4, crop=128, schedule=COMPACT_SCHEDULE),
     loop=ALGORITHM1_LOOP,
 )
-"""New LoRAs and CFR on the embedded model's base: minutes on two CPU cores."""
+"""New LoRAs and CFR on the embedded model's base; takes minutes on two CPU cores."""
 
 STUDY = replace(
     COMPACT,
@@ -272,9 +273,9 @@ STUDY = replace(
         ),
     ),
 )
-"""The paper's studies on two cores (``dloral study train``): enhancement draws towards a teacher
-and asks for detail, consistency for the truth and steadiness, twice as much of it (the paper's
-ratio), so that the two have something to settle. Needs ``model.teacher``."""
+"""The paper's studies on two cores (``dloral study train``): enhancement pulls towards a teacher
+and more detail, consistency towards the truth and stability, the latter with twice the weight (the
+paper's ratio), so that the two conflict. Needs ``model.teacher``."""
 
 SD21 = TrainConfig(
     model=ModelConfig("sd21:stable-diffusion-2-1-base", gradient_checkpointing=True),
@@ -302,7 +303,7 @@ SD21 = TrainConfig(
         mixed_precision="fp16",
     ),
 )
-"""The paper's, with the public script's values: one clip a micro-batch, 16 a step."""
+"""The paper's model, with the public script's values: 16 micro-batches of one clip per step."""
 
 SD21_RANDOM = replace(
     SD21,
@@ -316,7 +317,7 @@ SD21_RANDOM = replace(
     loop=replace(SD21.loop, steps=2, micro_batches=1, mixed_precision="auto", log_every=1),
     save_pipeline=False,
 )
-"""The same sizes with random weights, for one step of each stage: does it fit this machine?"""
+"""The same sizes with random weights, for one step of each stage, to test a machine's memory."""
 
 TINY = TrainConfig(
     model=ModelConfig("random-tiny", consistency_rank=2, detail_rank=2),
@@ -333,7 +334,7 @@ TINY = TrainConfig(
         steps=30, warmup_steps=5, checkpoint_every=10, evaluate_every=15, log_every=5, ema=0.9
     ),
 )
-"""Random weights, seconds: to see that a folder of clips and a machine work."""
+"""Random weights, trained in seconds, to test a folder of clips and a machine."""
 
 CONFIGURATIONS = {
     "compact": COMPACT,
@@ -345,7 +346,7 @@ CONFIGURATIONS = {
 
 
 def load_config(name: str) -> TrainConfig:
-    """A named configuration, or that of a Python file; raises :class:`OptionError`."""
+    """A configuration by name, from a Python file or a run folder; raises :class:`OptionError`."""
     if name in CONFIGURATIONS:
         return CONFIGURATIONS[name]
     path = Path(name)
@@ -353,15 +354,15 @@ def load_config(name: str) -> TrainConfig:
         path = path / "config.py"
     if path.suffix != ".py" or not path.is_file():
         raise OptionError(
-            f"configuration {name!r} is neither a name ({', '.join(CONFIGURATIONS)}) nor a Python "
-            "file; give one of them"
+            f"unknown configuration {name!r}; choose from {', '.join(CONFIGURATIONS)}, or give a "
+            "Python file or a run folder"
         )
     try:
         found = runpy.run_path(str(path)).get("config")
     except OptionError as error:
         raise OptionError(f"{path}: {error}") from error
     except Exception as error:  # a person's file may raise anything
-        raise OptionError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
+        raise OptionError(f"{path} failed to run: {type(error).__name__}: {error}") from error
     if not isinstance(found, TrainConfig):
         raise OptionError(f"{path} defines no `config = TrainConfig(...)`; see docs/training.md")
     return found

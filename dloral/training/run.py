@@ -38,7 +38,7 @@ Measure = Callable[[DLoRALPipeline], Mapping[str, float]]
 HELD_OUT_SEED = 1_000_003  # held-out clips are drawn from a different seed than training's
 DISTANCES = ("perceptual", "lpips", "feature")
 FREE_SETTINGS = ("data.workers", "data.held_out", "save_pipeline", "model.gradient_checkpointing")
-"""Settings that a run may change when it goes on, besides the loop's own."""
+"""Settings that may change when a run is resumed, besides the loop's own."""
 
 
 def run_training(
@@ -48,12 +48,12 @@ def run_training(
     measure: Measure | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Path:
-    """Train as ``config`` says; returns ``run / "pipeline"``, a folder for ``load_pipeline``.
+    """Train ``config``; returns ``run / "pipeline"``, a folder for ``load_pipeline``.
 
-    A stopped run continues from its checkpoint. ``run`` also gets ``config.py`` (resolved),
+    A stopped run resumes from its checkpoint. ``run`` also gets ``config.py`` (resolved),
     ``log.jsonl`` (losses and held-out figures by step), ``tensorboard/``, ``samples/`` and
-    ``trainable.txt``. ``measure``: custom figures, computed with the averaged weights each time the
-    run evaluates, and logged with the held-out figures. Raises :class:`DLoRALError`.
+    ``trainable.txt``. ``measure``: custom figures, computed with the averaged weights at each
+    evaluation and logged with the held-out figures. Raises :class:`DLoRALError`.
     """
     check_run_folder(run)
     state = process_state()
@@ -107,15 +107,15 @@ def _announce(
     report, own = trainable_report(task), len(trainer.own_micro_batches)
     write_text(trainer.run / "trainable.txt", report + "\n" + _trainable_tensors(task))
     print(
-        f"{report}\non {state.num_processes} x {state.device.type} in precision "
-        f"{config.loop.mixed_precision!r}: {own} micro-batches of {config.algorithm.clips} "
-        "clips each a step",
+        f"{report}\ntraining on {state.num_processes} x {state.device.type}, mixed precision "
+        f"{config.loop.mixed_precision!r}: {own} micro-batches of {config.algorithm.clips} clips "
+        "per step and process",
         file=sys.stderr,
     )
 
 
 def save_pipeline(pipe: DLoRALPipeline, target: Path) -> None:
-    """Write the model folder, whole or not at all, replacing an earlier one of the same run."""
+    """Write the model folder atomically, replacing an earlier one of the same run."""
 
     def write(part: Path) -> None:
         pipe.save_pretrained(part)
@@ -128,12 +128,12 @@ def save_pipeline(pipe: DLoRALPipeline, target: Path) -> None:
         free = shutil.disk_usage(target.parent).free
         raise OutputError(
             f"{target} could not be written ({free / 1e9:.1f} GB free): {first_line(error)}; the "
-            "training is saved: make room and start the same call again"
+            "training is saved: free up space and run the same command again"
         ) from error
 
 
 def trainable_report(task: Algorithm1Task) -> str:
-    """Parameter counts of what learns, part by part; then of what is frozen."""
+    """Parameter counts of the trainable parts, one by one, and of the frozen ones."""
     parts = {
         "C-LoRA (theta_1)": [p for n, p in task.trainable().items() if f".{CONSISTENCY}." in n],
         "D-LoRA (theta_2)": [p for n, p in task.trainable().items() if f".{DETAIL}." in n],
@@ -147,7 +147,7 @@ def trainable_report(task: Algorithm1Task) -> str:
             rank = f", rank {parameters[0].shape[0]}" if "LoRA" in name else ""
             lines.append(f"  {name:17}{count:>12,} in {len(parameters)} tensors{rank}")
     total = sum(p.numel() for p in task.trainable().values())
-    lines.append(f"  {'together':17}{total:>12,}")
+    lines.append(f"  {'total':17}{total:>12,}")
     learning = {id(p) for p in task.trainable().values()}
     modules = [m for m in task.pipe.components.values() if isinstance(m, nn.Module)]
     frozen = sum(p.numel() for m in modules for p in m.parameters() if id(p) not in learning)
@@ -164,7 +164,7 @@ def _trainable_tensors(task: Algorithm1Task) -> str:
 
 
 def list_data(config: TrainConfig) -> Mapping[str, Sources | Pack]:
-    """What each stage's places hold, by the stage's name; a pack where one is used. Raises
+    """The data in each stage's places, by the stage's name; a pack if one is used. Raises
     :class:`DLoRALError` if there is nothing to train on."""
     algorithm, data = config.algorithm, config.data
     wanted = {"both stages": data.consistency}
@@ -179,7 +179,7 @@ def list_data(config: TrainConfig) -> Mapping[str, Sources | Pack]:
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
-    """Every setting but the loop's by dotted name: what ties checkpoints to their run."""
+    """Every setting but the loop's, by dotted name: those that a checkpoint is tied to."""
     settings = {
         name: value
         for name, value in flat(config).items()
@@ -200,7 +200,7 @@ def _with_distance(
         return config, None
     if len(named) > 1:
         raise OptionError(
-            f"the losses {' and '.join(named)} are mutually exclusive; weigh one of them"
+            f"the losses {' and '.join(named)} are mutually exclusive; use only one of them"
         )
     found, network = load_perceptual(named[0])
 

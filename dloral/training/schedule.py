@@ -1,4 +1,4 @@
-"""When Algorithm 1 trains what: the stages, and the loss weights that blend between them."""
+"""The schedule of Algorithm 1: its stages, and the loss weights that blend between them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,12 +16,12 @@ Weights = Mapping[str, float]
 @dataclass(frozen=True)
 class StageSchedule:
     """Algorithm 1, lines 3 to 5: ``consistency_steps`` (N_cons), then ``enhancement_steps``
-    (N_enh), repeated. After every switch the loss weights move linearly to the new stage's
+    (N_enh), repeated. After every switch the loss weights change linearly to the new stage's
     over ``transition_steps`` (the paper's s_t).
 
     ``first_weights``: weights of the very first stage, if they differ. ``stages``: the cycle; a
-    single stage never ends. ``switches``: the most stage changes, after which the last stage stays
-    (None: no limit).
+    single stage never ends. ``switches``: maximum number of stage changes, after which the last
+    stage stays (None: no limit).
     """
 
     consistency_steps: int = 5000
@@ -37,14 +37,14 @@ class StageSchedule:
         counts = ("consistency_steps", "enhancement_steps", "transition_steps")
         check(self, {name: (getattr(self, name) >= 0, "0 or more") for name in counts})
         if not self._cycle():
-            raise OptionError("both stages have 0 steps; give at least one of them some")
+            raise OptionError("both stages have 0 steps; give at least one of them 1 or more")
 
     def stage_at(self, iteration: int) -> Stage:
         """``iteration`` counts from 1, as in the paper."""
         return self._stage(self._turn_at(iteration)[0])
 
     def weights_at(self, iteration: int) -> dict[str, float]:
-        """The weight of each loss by name; a loss that a stage does not name has weight 0 in it."""
+        """The weight of each loss by name; a loss that a stage does not name has weight 0 there."""
         turn, since_switch = self._turn_at(iteration)
         now = self._weights(turn)
         if not turn:
@@ -99,9 +99,11 @@ class StageSchedule:
         return self.enhancement_steps if stage == "enhancement" else self.consistency_steps
 
     def _weights(self, turn: int) -> Weights:
-        if not turn and self.first_weights is not None:
+        stage = self._stage(turn)
+        # They are a consistency stage's, which may have been left out.
+        if not turn and self.first_weights is not None and stage != "enhancement":
             return self.first_weights
-        return self._weights_of(self._stage(turn))
+        return self._weights_of(stage)
 
     def _weights_of(self, stage: Stage) -> Weights:
         if stage == "consistency":

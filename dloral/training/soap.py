@@ -1,4 +1,4 @@
-"""SOAP: Adam in the coordinates in which a weight's gradients are uncorrelated.
+"""SOAP: Adam in coordinates in which a weight's gradients are uncorrelated.
 
 A convolution's inputs are correlated (neighbours, nearly redundant channels), and so are its output
 gradients; Adam, which scales weight by weight, sees neither. SOAP (Vyas et al., 2024,
@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 REFRESH_EVERY = 30
-"""Steps of a weight from one refinement of its eigenvectors to the next. At 30 the optimizer takes
-a seventh of a step's time (a decoder of 33 convolutions of 64 channels, two AMX cores)."""
+"""Steps between refinements of a weight's eigenvectors. At 30 the optimizer takes a seventh of a
+step's time (a decoder of 33 convolutions of 64 channels, two AMX cores)."""
 
 MOMENT_DECAY = 0.98
-"""Of the rows' and columns' second moments, a step."""
+"""Decay of the rows' and columns' second moments, per step."""
 
 SIDES = ("rows", "columns")
 LONGEST = 640
-"""A longer side of a matrix stays as it is: its eigenvectors would take longer than a step."""
+"""Longer sides of a matrix are not rotated: their eigenvectors would take longer than a step."""
 
 
 class SOAP(torch.optim.Optimizer):

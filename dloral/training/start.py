@@ -1,4 +1,4 @@
-"""The model that a training starts from, and the prompts of its clips."""
+"""The model that training starts from, and the prompts of its clips."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -61,7 +61,7 @@ SD21_RETRIEVAL = (4, 9, 64)  # latent channels, heads, channels a head (notes, s
 
 
 def build_start(config: ModelConfig, device: torch.device, seed: int = 0) -> DLoRALPipeline:
-    """The pipeline of ``config.start`` with live LoRAs, frozen parts in their precision.
+    """The pipeline of ``config.start`` with live LoRAs and frozen parts in ``frozen_dtype``.
 
     Raises :class:`WeightsError` or :class:`OptionError`.
     """
@@ -97,7 +97,7 @@ def build_start(config: ModelConfig, device: torch.device, seed: int = 0) -> DLo
 class Prompts:
     """The clips' prompts as the text encoder's embeddings; each text is encoded once.
 
-    As in the public training, the tagger (RAM without DAPE) looks at the ground truth.
+    As in the public training code, the tagger (RAM without DAPE) sees the ground truth.
     """
 
     def __init__(self, pipe: DLoRALPipeline, config: ModelConfig) -> None:
@@ -110,7 +110,7 @@ class Prompts:
     @torch.no_grad()
     def __call__(self, clips: Clips) -> Tensor | None:
         """(B, tokens, D), or (1, tokens, D) for all; None for a model without text."""
-        if self.pipe.text_encoder is None:
+        if not self.pipe.reads_prompts:
             return None
         if self.tagger is None:
             return self._embed(self.config.prompt)
@@ -174,8 +174,8 @@ def _from_sd21(base: Path, flow: str) -> DLoRALPipeline:
     """A plain Stable Diffusion 2.1-base folder, its UNet widened for two sets of latents."""
     if not flow:
         raise OptionError(
-            f"model.flow is not given and {base} holds no flow net; give the folder of one, such "
-            "as flow/ of a model that `python -m dloral convert` wrote"
+            f"model.flow is not set and {base} has no flow net; give a flow net's folder, such as "
+            "flow/ of a model written by `python -m dloral convert`"
         )
     unet = _load(TwoLoRAUNet, base, "unet")
     if unet.config.in_channels == unet.config.out_channels:
@@ -196,7 +196,7 @@ def _load(kind: Any, folder: Path, part: str) -> Any:
     path = folder / part
     if not path.is_dir():
         raise WeightsError(
-            f"{path} is not there; give a Stable Diffusion 2.1-base folder in diffusers' layout "
+            f"{path} does not exist; give a Stable Diffusion 2.1-base folder in diffusers' layout "
             "(unet, vae, text_encoder, tokenizer, scheduler), and a flow net's folder"
         )
     try:

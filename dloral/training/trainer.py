@@ -1,7 +1,7 @@
-"""The loop every training shares: micro-batches, AdamW, EMA, checkpoints, several processes.
+"""The loop that all training shares: micro-batches, optimizer, EMA, checkpoints, processes.
 
 A :class:`Trainer` counts iterations and updates weights; the caller that iterates decides what is
-learned, and from what (:func:`dloral.training.phases.algorithm1.algorithm_1`, or
+trained, and on what (:func:`dloral.training.phases.algorithm1.algorithm_1`, or
 :func:`dloral.training.phases.phase.train` for a phase). Everything random in micro-batch ``m`` of
 step ``i`` is drawn from ``(seed, i, m)`` alone, so a run that was killed and resumed, or spread
 over several processes, sees exactly the batches of one that was not.
@@ -39,15 +39,15 @@ from dloral.training.monitor import Monitor, make_run_folder
 from dloral.training.soap import SOAP
 
 MOST_SKIPPED = 20
-"""Steps in a row that fp16's loss scaling may skip while it looks for its scale."""
+"""Consecutive steps that fp16's loss scaling may skip while it searches for its scale."""
 
 
 class NotFiniteError(DLoRALError):
-    """The loss is no longer finite; the checkpoints are still good."""
+    """The loss is no longer finite; the checkpoints are still valid."""
 
 
 class Update:
-    """One step in progress: iterate over its micro-batches and pass each one's losses back."""
+    """One step in progress: iterate over its micro-batches and pass back the losses of each."""
 
     def __init__(self, trainer: "Trainer", step: int) -> None:
         self._trainer, self._step = trainer, step
@@ -73,8 +73,8 @@ class Update:
 class Trainer:
     """Runs the loop's optimizer on ``parameters`` (by stable names), over all processes.
 
-    ``buffers``: other state that changes in training. ``settings``: what else ties a checkpoint to
-    this configuration. ``evaluate`` gives held-out figures and ``picture`` a sample grid (3,H,W);
+    ``buffers``: other state that changes in training. ``settings``: what else must match to resume
+    from a checkpoint. ``evaluate`` returns held-out figures and ``picture`` a sample grid (3,H,W);
     both see the averaged weights. ``on_step`` is called after every step.
     """
 
@@ -142,7 +142,7 @@ class Trainer:
 
     @contextmanager
     def update(self, active: set[str]) -> Iterator[Update]:
-        """One step on the parameters named ``active``; all others stay as they are, to the bit."""
+        """One step on the parameters named ``active``; all others stay bit-identical."""
         for name, parameter in self.parameters.items():
             parameter.requires_grad_(name in active)
         for group, factor in zip(self.optimizer.param_groups, self.groups, strict=True):
@@ -224,7 +224,8 @@ class Trainer:
             )
             for names in self.groups.values()
         ]
-        total, norm = sum(losses.values()), float(max(norms))
+        norm = float(np.max([float(norm) for norm in norms]))  # NaN if any is: max() may skip it
+        total = sum(losses.values())
         finite = np.isfinite(total) and np.isfinite(norm)
         self._skipped = 0 if finite else self._skipped + 1
         scaled = self.accelerator.scaler is not None and np.isfinite(total)
@@ -234,8 +235,8 @@ class Trainer:
         self.accelerator.wait_for_everyone()  # one that exits first would end the one that saves
         raise NotFiniteError(
             f"the loss at step {self.step} is {total} with gradient norm {norm}; the weights are "
-            f"still good and the checkpoint of step {self.step} holds them: go on from there with "
-            "a lower learning rate"
+            f"still good and saved in the checkpoint of step {self.step}; a resumed run meets the "
+            "same step: start another, in another folder, with a lower learning rate"
         )
 
     def _keep(self) -> None:
@@ -253,8 +254,8 @@ class Trainer:
         except OutputError as error:
             self._keep()
             raise OutputError(
-                f"{error}; the checkpoint of step {self.step} is saved: make room and start the "
-                "same call again"
+                f"{error}; the checkpoint of step {self.step} is saved: free up space and run the "
+                "same command again"
             ) from error
 
     def _between(self, monitor: Monitor) -> None:
@@ -267,7 +268,8 @@ class Trainer:
             self._save()
         if self._stopping:
             raise CancelledError(
-                f"stopped after step {step}, which is saved; the same call goes on"
+                f"stopped after step {step}; its checkpoint is saved: run the same command again "
+                "to resume"
             )
         if self._is_measured():
             self._evaluate(monitor)
@@ -296,7 +298,7 @@ class Trainer:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within, the parameters hold their running averages."""
+        """Use the parameters' running averages within the context."""
         saved = {name: p.detach().clone() for name, p in self.parameters.items()}
         self._fill(self.average)
         try:
@@ -369,7 +371,7 @@ def _accelerator(config: LoopConfig, device: torch.device) -> Accelerator:
         return Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
     except ValueError as error:
         raise OptionError(
-            f"mixed_precision {config.mixed_precision!r} does not run on {device.type}: "
+            f"mixed_precision {config.mixed_precision!r} is not supported on {device.type}: "
             f"{str(error).splitlines()[0]}"
         ) from error
 

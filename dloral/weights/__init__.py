@@ -1,1 +1,1 @@
-"""Weights: where models are, how they are loaded, and how the public release is converted."""
+"""Weights: finding, fetching and loading models, and converting the public release."""

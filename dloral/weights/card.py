@@ -1,4 +1,4 @@
-"""The model card of a converted model, and pushing a model's folder to the Hub."""
+"""The model card of a converted model, and pushing a model folder to the Hub."""
 
 from pathlib import Path
 
@@ -24,14 +24,14 @@ tags:
 
 The released weights of "One-Step Diffusion for Detail-Rich and Temporally Consistent Video
 Super-Resolution" (Yujing Sun et al., NeurIPS 2025, arXiv 2506.15591) and the parts of Stable
-Diffusion 2.1-base that they run on, converted from their pickle into one folder. The numbers are
-theirs; only names and file formats changed{precision}.
+Diffusion 2.1-base that they run on, converted from a pickle into one folder. The weights are
+theirs; only tensor names and file formats have changed{precision}.
 
 ```
 python -m dloral upscale clip.mp4 -o restored.mp4 --model {name}
 ```
 
-With diffusers alone (and transformers, peft, accelerate); `pipeline.py` holds the code:
+With diffusers alone (plus transformers, peft and accelerate); the code is in `pipeline.py`:
 
 ```python
 import torch
@@ -49,19 +49,19 @@ restored = pipe(frames, output_type="pil").frames
 export_to_video(restored, "restored.mp4", fps=24)
 ```
 
-Where memory is short: `pipe.enable_model_cpu_offload()`, `pipe.enable_vae_tiling()`, and
-`pipe(frames, tile=96)`. `pipe.stream(frames)` takes a clip of any length, frame by frame.
+If memory is tight, use `pipe.enable_model_cpu_offload()`, `pipe.enable_vae_tiling()` and
+`pipe(frames, tile=96)`. `pipe.stream(frames)` handles clips of any length, frame by frame.
 
-| folder | holds |
+| folder | contents |
 |---|---|
 | `vae`, `text_encoder`, `tokenizer`, `scheduler` | Stable Diffusion 2.1-base |
 | `unet` | its UNet with an 8-channel `conv_in`, plain diffusers layout |
 | `unet/consistency.safetensors`, `unet/detail.safetensors` | C-LoRA and D-LoRA |
 | `flow`, `retrieval` | SPyNet and cross-frame retrieval |
 
-Frames go in at the output's size, enlarged by bicubic; one diffusion step a frame. Detail that the
-input does not hold is invented: do not use it where that matters (faces of people to be
-recognised, plates, medical or forensic pictures).
+Input frames must already have the output size (bicubic upsampling); each takes one diffusion step.
+Detail that the input lacks is invented: do not use the model where that matters (face recognition,
+number plates, medical or forensic images).
 
 Licence: Stable Diffusion 2.1's CreativeML Open RAIL++-M for the base and what was trained from it;
 see also the authors' repository, yjsunnn/DLoRAL.
@@ -69,16 +69,16 @@ see also the authors' repository, yjsunnn/DLoRAL.
 
 
 def write_card(folder: Path, name: str = "DIR", precision: str = "") -> None:
-    """Write a converted model's ``README.md``. ``precision``: what it was rounded to, if at all."""
-    rounded = f", and weights were rounded to {precision}" if precision else ""
+    """Write a converted model's ``README.md``. ``precision``: the new dtype, if any."""
+    rounded = f", and the weights were rounded to {precision}" if precision else ""
     (folder / "README.md").write_text(CARD.format(name=name, precision=rounded), encoding="utf-8")
 
 
 def push(folder: Path, repo: str) -> str:
-    """Upload a model's folder as ``repo``, created if missing; returns its URL.
+    """Upload a model folder as ``repo``, created if missing; returns its URL.
 
-    Raises :class:`OptionError` for anything but a Hub id, :class:`OutputError` where the Hub
-    refuses.
+    Raises :class:`OptionError` if ``repo`` is not a Hub id, :class:`OutputError` if the upload
+    fails.
     """
     api = HfApi()
     card = folder / "README.md"
@@ -94,14 +94,14 @@ def push(folder: Path, repo: str) -> str:
     except HFValidationError as error:
         raise OptionError(
             "{option} is {value!r}",
-            remedy="give an id such as owner/name",
+            remedy="give a Hub id such as owner/name",
             option=Setting("push_to_hub"),
             value=repo,
         ) from error
     except (HfHubHTTPError, HTTPError, OSError) as error:
         raise OutputError(
-            "{path} is written, but could not be pushed: {repo} {reason}",
-            remedy="set HF_TOKEN to a token that may write, then: hf upload {repo} {path}",
+            "{path} was written, but could not be pushed: {repo} {reason}",
+            remedy="set HF_TOKEN to a token with write access, then run: hf upload {repo} {path}",
             path=folder,
             repo=repo,
             reason=reason_of(error),

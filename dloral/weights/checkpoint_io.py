@@ -1,4 +1,4 @@
-"""Reading other people's files: pickles without running them, libraries without their noise."""
+"""Reading third-party files: pickles without running their code, libraries without log noise."""
 
 import os
 import pickle
@@ -16,34 +16,34 @@ from safetensors import SafetensorError
 from dloral.errors import WeightsError
 
 BROKEN = (OSError, ValueError, RuntimeError, SafetensorError)
-"""What libraries raise for files that do not hold what they should."""
+"""What libraries raise for files with invalid contents."""
 
 
 def open_pickle(path: Path, wanted: str) -> Any:
-    """The content of a pickle of tensors, read without running any of its code.
+    """The contents of a pickle of tensors, read without running any of its code.
 
-    Tensors stay in the file until they are used. ``wanted`` names the file in the one-line
+    Tensors are memory-mapped where possible. ``wanted`` describes the file in the one-line
     :class:`WeightsError`.
     """
     if not path.is_file():
         raise WeightsError(
-            "{path} is not there", remedy="give the path of {wanted}", path=path, wanted=wanted
+            "{path} does not exist", remedy="give the path to {wanted}", path=path, wanted=wanted
         )
     try:
         with warnings.catch_warnings(action="ignore"):  # the error says it, in one line
             return torch.load(path, weights_only=True, map_location="cpu", mmap=_is_mappable(path))
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            "{path} was refused: it is not a plain file of tensors, or wants to run code when "
-            "opened ({reason})",
-            remedy="get {wanted} again from its source",
+            "{path} was refused: it is not a plain tensor file, or would run code when loaded "
+            "({reason})",
+            remedy="download {wanted} again from its source",
             path=path,
             reason=_refusal(error),
             wanted=wanted,
         ) from error
     except Exception as error:  # damaged bytes can make the reader raise anything
         raise WeightsError(
-            "{path} is broken or cut short at {value:,} bytes ({reason})",
+            "{path} is corrupt or truncated at {value:,} bytes ({reason})",
             remedy="download it again",
             path=path,
             value=path.stat().st_size,
@@ -62,7 +62,7 @@ def _is_mappable(path: Path) -> bool:
 def _refusal(error: pickle.UnpicklingError) -> str:
     """What caused the refusal of a pickle, from torch's long message."""
     _, found, reason = str(error).partition("WeightsUnpickler error: ")
-    return reason.splitlines()[0][:120].rstrip(". ") if found and reason else "no known pickle"
+    return reason.splitlines()[0][:120].rstrip(". ") if found and reason else "unknown pickle"
 
 
 def make_readable(folder: Path) -> None:
@@ -75,9 +75,9 @@ def make_readable(folder: Path) -> None:
 
 @contextmanager
 def quiet_bars() -> Iterator[None]:
-    """Hide other libraries' bars while a model loads: it takes a second, and ours come after.
+    """Hide other libraries' progress bars while a model loads.
 
-    Their advice on what is missing is hidden too: :func:`load_pipeline` says that in one line.
+    Their advice on what is missing is hidden too: :func:`load_pipeline` reports it in one line.
     """
     import diffusers  # here, since both take seconds and most of this module needs neither
     import transformers
@@ -101,7 +101,7 @@ def quiet_bars() -> Iterator[None]:
 
 @contextmanager
 def quiet_hub() -> Iterator[None]:
-    """Silence the Hub client's log of each try; we report one line when all have failed."""
+    """Silence the Hub client's per-attempt log; we report one line once all attempts failed."""
     verbosity = hub_logging.get_verbosity()
     hub_logging.set_verbosity_error()
     try:

@@ -27,7 +27,7 @@ from dloral.weights.card import write_card
 from dloral.weights.checkpoint_io import BROKEN, first_line, make_readable, open_pickle, quiet_bars
 
 RELEASED_ADAPTERS = {CONSISTENCY: "consistency", DETAIL: "quality"}
-"""Our adapter -> the ending of the release's adapter names (``default_encoder_quality``, ...)."""
+"""Our adapter -> the suffix of the release's adapter names (``default_encoder_quality``, ...)."""
 
 UNET_PARTS = ("encoder", "decoder", "others")
 
@@ -38,7 +38,7 @@ RELEASED_RETRIEVAL = {
     "proj_out": "proj",
     "threshold_fc": "threshold",
 }
-RELEASED = "give the released model.pkl of DLoRAL"
+RELEASED = "give DLoRAL's released model.pkl"
 BASE_FOLDER = (
     "give a Stable Diffusion 2.1-base folder in diffusers' layout (unet, vae, text_encoder, "
     "tokenizer, scheduler)"
@@ -48,15 +48,15 @@ HEAD_DIM = 64  # of the released CFR; its tensors tell only heads * head_dim
 
 
 def convert(checkpoint: Path, base: Path, target: Path, dtype: torch.dtype | None = None) -> None:
-    """Write ``target``, a folder that ``load_pipeline`` runs; it appears whole or not at all.
+    """Write ``target``, a folder for ``load_pipeline``, atomically.
 
-    ``base``: a Stable Diffusion 2.1-base folder in diffusers' layout. ``dtype``: as stored when
-    None. Raises :class:`WeightsError` for a file that is broken, hostile or does not fit, and
-    :class:`OutputError` where ``target`` is in the way or cannot be written.
+    ``base``: a Stable Diffusion 2.1-base folder in diffusers' layout. ``dtype``: as stored if
+    None. Raises :class:`WeightsError` for a corrupt, malicious or mismatched file, and
+    :class:`OutputError` if ``target`` already exists or cannot be written.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise OutputError(
-            "{path} exists already", remedy="give a new folder or remove it first", path=target
+            "{path} already exists", remedy="give a new folder or remove it first", path=target
         )
     pipe = build_released(read_checkpoint(checkpoint), base, checkpoint)
     for part in pipe.components.values():
@@ -86,11 +86,11 @@ def convert(checkpoint: Path, base: Path, target: Path, dtype: torch.dtype | Non
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The release's dictionary, checked for its keys."""
+    """The released dictionary, with its keys checked."""
     checkpoint = open_pickle(path, "the released model.pkl")
     if not isinstance(checkpoint, dict):
         raise WeightsError(
-            "{path} holds a {value}, not DLoRAL's dictionary",
+            "{path} contains a {value}, not DLoRAL's dictionary",
             remedy=RELEASED,
             path=path,
             value=type(checkpoint).__name__,
@@ -98,11 +98,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     for key in ("state_dict_unet", "state_dict_bpp"):
         tensors = checkpoint.get(key)
         if not isinstance(tensors, dict):
-            raise WeightsError("{path} has no tensors {key!r}", remedy=RELEASED, path=path, key=key)
+            raise WeightsError("{path} has no {key!r} tensors", remedy=RELEASED, path=path, key=key)
         for name, tensor in tensors.items():
             if not isinstance(name, str):
                 raise WeightsError(
-                    "{path}: {key}: {value!r} is not the name of a tensor",
+                    "{path}: {key}: {value!r} is not a tensor name",
                     remedy=RELEASED,
                     path=path,
                     key=key,
@@ -131,7 +131,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def build_released(checkpoint: Mapping[str, Any], base: Path, name: Path) -> DLoRALPipeline:
-    """The pipeline of a released checkpoint on its Stable Diffusion base, in stored precision."""
+    """The pipeline of a released checkpoint and its Stable Diffusion base, in stored precision."""
     parts = {
         "vae": AutoencoderKL,
         "text_encoder": CLIPTextModel,
@@ -151,7 +151,7 @@ def build_released(checkpoint: Mapping[str, Any], base: Path, name: Path) -> DLo
 def _load_part(kind: Any, base: Path, part: str) -> Any:
     if not (base / part).is_dir():
         raise WeightsError(
-            "{path} has no folder {value!r}", remedy=BASE_FOLDER, path=base, value=part
+            "{path} has no {value!r} folder", remedy=BASE_FOLDER, path=base, value=part
         )
     try:
         if part == "tokenizer" and not any((base / part).glob("*.json")):
@@ -177,7 +177,7 @@ def _released_unet(checkpoint: Mapping[str, Any], base: Path, name: Path) -> Two
             unet = TwoLoRAUNet.from_config(config)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
-            "{path} does not describe a UNet: {reason}",
+            "{path} is not a valid UNet configuration: {reason}",
             remedy=BASE_FOLDER,
             path=base / "unet" / "config.json",
             reason=first_line(error),
@@ -208,7 +208,7 @@ def _checked_rank(checkpoint: Mapping[str, Any], adapter: str, name: Path) -> in
     if rank not in ranks:
         found = ", ".join(map(str, sorted(ranks))) or "none"
         raise WeightsError(
-            "{path}: 'lora_rank_unet_{adapter}' is {value}, its tensors have {found}",
+            "{path}: 'lora_rank_unet_{adapter}' is {value}, but the rank of its tensors is {found}",
             remedy=RELEASED,
             path=name,
             adapter=adapter,
@@ -232,7 +232,7 @@ def _released_flow(tensors: Mapping[str, Tensor], name: Path) -> SPyNet:
                 renamed[statistic] = tensor
             case _:
                 raise WeightsError(
-                    "{path}: tensor {value!r} belongs to another flow network",
+                    "{path}: tensor {value!r} belongs to a different flow network",
                     remedy=RELEASED,
                     path=name,
                     value=key,
@@ -272,8 +272,8 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], name: Path, part: st
             raise WeightsError("{path}: {part}: tensor {value!r} is missing", value=key, **where)
         if wanted[key].shape != tensors[key].shape:
             raise WeightsError(
-                "{path}: {part}: tensor {value!r} has shape {found}, this base needs {wanted}",
-                remedy="the checkpoint was made for another base",
+                "{path}: {part}: tensor {value!r} has shape {found}, but this base needs {wanted}",
+                remedy="the checkpoint was made for a different base",
                 value=key,
                 found=tuple(tensors[key].shape),
                 wanted=tuple(wanted[key].shape),
@@ -281,13 +281,13 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], name: Path, part: st
             )
         if not torch.isfinite(tensors[key]).all():
             raise WeightsError(
-                "{path}: {part}: tensor {value!r} holds values that are not finite",
+                "{path}: {part}: tensor {value!r} contains non-finite values",
                 value=key,
                 **where,
             )
     if unknown := tensors.keys() - wanted.keys():
         raise WeightsError(
-            "{path}: {part}: tensor {value!r} has no place in this base",
+            "{path}: {part}: unexpected tensor {value!r} for this base",
             value=min(unknown),
             **where,
         )

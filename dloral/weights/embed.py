@@ -1,4 +1,4 @@
-"""Installing a trained model where it is used: half precision, and figures for its card."""
+"""Installing a trained model: half precision, and figures for its model card."""
 
 import json
 import math
@@ -26,18 +26,17 @@ def embed(
     crispness: float | None = None,
     smoothing: float | None = None,
 ) -> Path:
-    """Put the pipeline of a finished run (or a pipeline's own folder) into the package, or into
-    ``target``, in half precision; other files there stay. Returns the folder.
+    """Install the pipeline of a finished run (or a pipeline folder) into the package, or into
+    ``target``, in half precision; other files there are kept. Returns the folder.
 
-    ``strengths``: what 1 on a dial means, as shares of C-LoRA and D-LoRA as trained, since the
-    training target and what people like best need not be the same.
-    ``crispness``: how crisp frames are made at the end with detail at 1; ``smoothing``: how far
-    flat areas are smoothed there, 0 to 1. None: the model's own.
+    ``strengths``: the C-LoRA and D-LoRA strengths, relative to those trained, that a scale of 1
+    stands for; what people like best may differ from the training target.
+    ``crispness``: how crisp output frames are made at a detail of 1; ``smoothing``: how far their
+    flat areas are smoothed, 0 to 1. None: the model's own.
 
-    ``card-figures.json`` beside the weights says how many parameters and bytes each part has, and
-    what the run logged for each phase. Raises :class:`InputError` where ``run`` is not finished,
-    :class:`OptionError` for strengths of 0 or less, a crispness below 0, and a smoothing that is
-    not from 0 to 1.
+    ``card-figures.json`` next to the weights records :func:`card_figures` and these settings.
+    Raises :class:`InputError` if ``run`` is not finished, and :class:`OptionError` for strengths of
+    0 or less, a negative crispness, or a smoothing outside 0 to 1.
     """
     _check(strengths, crispness, smoothing)
     target = EMBEDDED["compact"] if target is None else target
@@ -46,7 +45,7 @@ def embed(
     ]
     if not found:
         raise InputError(
-            "{path} holds no pipeline", remedy="give the folder of a finished run", path=run
+            "{path} contains no pipeline", remedy="give the folder of a finished run", path=run
         )
     pipe = DLoRALPipeline.from_pretrained(found[0])
     for adapter, strength in zip(ADAPTERS, strengths, strict=True):
@@ -83,12 +82,12 @@ def _check(
 ) -> None:
     if min(strengths) <= 0:
         raise OptionError(
-            f"strengths are {strengths[0]:g} and {strengths[1]:g}; give more than 0 for each LoRA"
+            f"strengths are {strengths[0]:g} and {strengths[1]:g}; both must be more than 0"
         )
     if crispness is not None and not 0 <= crispness < math.inf:
         raise OptionError(f"crispness is {crispness:g}; give 0 or more")
     if smoothing is not None and not 0 <= smoothing <= 1:
-        raise OptionError(f"smoothing is {smoothing:g}; give 0 to 1")
+        raise OptionError(f"smoothing is {smoothing:g}; give a number from 0 to 1")
 
 
 @torch.no_grad()
@@ -103,7 +102,7 @@ def _scale(pipe: DLoRALPipeline, adapter: str, strength: float) -> None:
 def card_figures(
     run: Path, parts: Mapping[str, torch.nn.Module], target: Path
 ) -> dict[str, object]:
-    """``parameters`` by part, ``bytes`` of the weights' files, and of a run its ``plan`` and the
+    """``parameters`` by part and ``bytes`` of the weight files; for a run also its ``plan`` and the
     last held-out figures of each phase."""
     figures: dict[str, object] = {
         "parameters": {n: sum(p.numel() for p in part.parameters()) for n, part in parts.items()},

@@ -1,7 +1,7 @@
 """Fetching a model: announce the download, download, convert once, keep the result.
 
-Results are kept in ``models_home()``: one folder per model, safetensors only. Downloads are kept
-beside it, so that a broken fetch can be resumed, until they are converted.
+Results are stored in ``models_home()``: one folder per model, safetensors only. Downloads are kept
+there until they are converted, so that an interrupted fetch can be resumed.
 """
 
 import sys
@@ -44,8 +44,8 @@ from dloral.weights.registry import (
 )
 
 HALF = "float16"
-"""What a fetched model is kept in unless asked otherwise: half the disk, and weights of this kind
-lose less in it than in bfloat16."""
+"""The default dtype of a fetched model: it halves the disk space, and such weights lose less
+precision in it than in bfloat16."""
 
 KEPT_DTYPES = {HALF: torch.float16, "bfloat16": torch.bfloat16, "float32": None}
 """float32: as stored in the releases, bit for bit."""
@@ -54,7 +54,7 @@ KEPT_DTYPES = {HALF: torch.float16, "bfloat16": torch.bfloat16, "float32": None}
 @dataclass(frozen=True)
 class FetchProgress:
     """``stage``: waiting (for another fetch on this machine), downloading, converting or done;
-    ``done`` of ``total`` bytes are here."""
+    ``done`` of ``total`` bytes are downloaded."""
 
     stage: str
     what: str
@@ -63,12 +63,12 @@ class FetchProgress:
 
 
 OnFetch = Callable[[FetchProgress], None]
-"""Shows progress; raising from it stops the fetch, and what is downloaded stays for the next."""
+"""Shows progress. Raising from it stops the fetch; the next one resumes the download."""
 
 
 @dataclass(frozen=True)
 class Offer:
-    """A model as a menu shows it. ``download``: bytes, as far as the table knows; 0 if present."""
+    """A model as shown in a menu. ``download``: known size in bytes; 0 if already present."""
 
     name: str
     text: str
@@ -78,7 +78,7 @@ class Offer:
 
 
 def offers() -> list[Offer]:
-    """The models that can be fetched and run; makes no network request."""
+    """The models that can be fetched and run, without any network request."""
     shown = []
     for name in (SD21,):
         needed = [name, *MODELS[name].companions]
@@ -108,7 +108,7 @@ def fetch(
 
     ``without``: companions to leave out (sd21 comes with its tagger). ``dtype``: how its weights
     are stored. ``on_plan`` is called first, with what will be fetched. Raises :class:`WeightsError`
-    where no source gives a file or it does not fit, :class:`OutputError` where the disk is full.
+    if no source provides a file or it does not match, :class:`OutputError` if the disk is full.
     """
     if dtype not in KEPT_DTYPES:
         raise OptionError(
@@ -150,7 +150,7 @@ def _fetch_one(
     except OSError as error:
         raise OutputError(
             "{path} cannot be written: {reason}",
-            remedy="make room, or set HF_HOME to another disk",
+            remedy="free up space, or set HF_HOME to another disk",
             path=models_home(),
             reason=error.strerror or first_line(error),
         ) from error
@@ -231,10 +231,10 @@ def _check_space(plan: FetchPlan) -> None:
 
 
 LOOK_SECONDS = 0.5
-"""How often a fetch that waits for another looks whether it may begin, or was stopped."""
+"""How often a waiting fetch checks whether it may start or was stopped."""
 
 _LEFTOVERS = (".convert-*", ".*-unfinished", "downloads/assembled-*")
-"""What a fetch that was killed leaves in :func:`models_home`, beside its downloads."""
+"""What a killed fetch leaves in :func:`models_home`, besides its downloads."""
 
 
 @contextmanager
@@ -253,7 +253,7 @@ def _alone(name: str, on_progress: OnFetch | None) -> Iterator[None]:
     except OSError as error:
         raise OutputError(
             "{path} cannot be written ({reason})",
-            remedy="set HF_HOME to a folder that can, or use {instead}",
+            remedy="set HF_HOME to a writable folder, or use {instead}",
             path=home,
             reason=error.strerror or first_line(error),
             instead=Setting("model", "compact"),
@@ -291,7 +291,7 @@ class _Counter:
 
 
 class TerminalFetch:
-    """Shows a fetch on stderr: the plan, then a bar where it is a terminal."""
+    """Shows a fetch on stderr: the plan, then a progress bar if it is a terminal."""
 
     def __init__(self) -> None:
         self._bar: tqdm | None = None
@@ -310,7 +310,7 @@ class TerminalFetch:
     def progress(self, progress: FetchProgress) -> None:
         if progress.stage == "waiting":
             if not self._has_waited:
-                print(f"another fetch is at work in {models_home()}; waiting", file=sys.stderr)
+                print(f"waiting for another fetch into {models_home()} to finish", file=sys.stderr)
             self._has_waited = True
             return
         if self._bar is None:
@@ -334,7 +334,7 @@ def fetch_steps(name: str, without: Sequence[str] = ()) -> Iterator[FetchPlan | 
 
     def tell(value: FetchPlan | FetchProgress) -> None:
         if stopped.is_set():
-            raise CancelledError("stopped; what was downloaded is kept for the next try")
+            raise CancelledError("stopped; the next fetch will resume the download")
         with changed:
             # only the latest progress matters
             waiting[:] = [old for old in waiting if isinstance(old, FetchPlan)] + [value]

@@ -17,7 +17,7 @@ from dloral.weights.registry import (
 )
 
 INSTEAD = {TAGGER: Setting("tagger", "none"), TINY_VAE: Setting("vae", "auto")}
-"""What does without a model, by its name; without any other: the embedded model."""
+"""The setting that does without a model, by its name; for any other, the embedded model."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class PlannedFile:
 
 @dataclass(frozen=True)
 class FetchPlan:
-    """What a fetch would do. ``models``: those that are not here yet, in order."""
+    """What a fetch would do. ``models``: those not on this machine yet, in order."""
 
     models: tuple[str, ...]
     files: tuple[PlannedFile, ...]
@@ -44,23 +44,23 @@ class FetchPlan:
 
     @property
     def bytes_left(self) -> int:
-        """What is still to be downloaded now."""
+        """Bytes still to be downloaded."""
         return self.total_bytes - sum(
             bytes_there(planned.found, downloads_folder()) for planned in self.files
         )
 
     @property
     def disk_needed(self) -> int:
-        """Space for the downloads and the converted files, which are no larger."""
+        """Disk space for the downloads and the converted files, which are no larger."""
         return self.bytes_left + sum(
             min(MODELS[name].about, sum(f.found.size for f in self.files if f.model == name))
             for name in self.models
         )
 
     def lines(self) -> list[str]:
-        """The plan as text: what comes from where, how large, under which licence."""
+        """The plan as text: sources, sizes and licences."""
         if not self.models:
-            return ["nothing to fetch: it is here already"]
+            return ["nothing to fetch: already on this machine"]
         lines = []
         for name in self.models:
             lines.append(f"{name}: {MODELS[name].text}")
@@ -70,8 +70,8 @@ class FetchPlan:
                 size = size_text(sum(found.size for found in files))
                 lines.append(f"  {size:>9}  {part} from {', '.join(repos)} ({wanted.licence})")
         lines.append(
-            f"to download: {size_text(self.bytes_left)}; disk needed meanwhile: "
-            f"{size_text(self.disk_needed)}; kept in {models_home()}"
+            f"to download: {size_text(self.bytes_left)}; disk space needed: "
+            f"{size_text(self.disk_needed)}; stored in {models_home()}"
         )
         return lines
 
@@ -82,7 +82,7 @@ def downloads_folder() -> Path:
 
 
 def plan_fetch(name: str, without: Collection[str] = ()) -> FetchPlan:
-    """What ``fetch(name)`` would download; asks the Hub for sizes. Raises as :func:`fetch`."""
+    """What ``fetch(name)`` would download; queries the Hub for sizes. Raises like :func:`fetch`."""
     check_names(name, without)
     wanted = [model for model in (name, *MODELS[name].companions) if model not in without]
     models = tuple(model for model in wanted if not fetched(model))
@@ -96,15 +96,15 @@ def plan_fetch(name: str, without: Collection[str] = ()) -> FetchPlan:
 
 
 def check_names(name: str, without: Collection[str]) -> None:
-    """:class:`OptionError` for a model, or a companion to leave out, that is not in the table."""
+    """Raise :class:`OptionError` for an unknown model, or an unknown companion to leave out."""
     if name not in MODELS:
         raise OptionError(
             "{value!r} cannot be fetched", remedy=f"choose from {', '.join(MODELS)}", value=name
         )
     if unknown := set(without) - set(MODELS[name].companions):
-        known = ", ".join(MODELS[name].companions) or "nothing"
+        known = ", ".join(MODELS[name].companions) or "none"
         raise OptionError(
-            "{name} cannot be fetched without {value!r}, only without {known}",
+            "{name} has no companion {value!r} to leave out; its companions: {known}",
             name=name,
             value=min(unknown),
             known=known,
@@ -122,7 +122,7 @@ def _located(name: str, part: str, entry: Part) -> Iterator[tuple[RemoteFile, Fo
 
 
 def sources_gave_nothing(name: str, part: str, reasons: dict[str, str]) -> WeightsError:
-    """Why no source gave a part of the model ``name``, by repository, and what to do."""
+    """The error for a part of the model ``name`` that no source provided, with their reasons."""
     return sources_refuse(
         part,
         reasons,

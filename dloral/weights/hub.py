@@ -1,9 +1,9 @@
-"""Files from the Hub: the first mirror that has the right bytes, resumed after a break, verified.
+"""Downloads from the Hub: from the first mirror with the right bytes, resumable and verified.
 
 The client library discards a partial file once a call has failed, and some of these files are
-gigabytes; so we keep the partial files, named by the hash that the whole must have, and the library
-transfers the bytes (its tokens, its proxies, its retries, ``HF_ENDPOINT``, ``HF_HUB_OFFLINE``).
-A file that is already in the Hub's own cache is taken from there.
+gigabytes in size; so we keep the partial files, named by the expected hash, and let the library
+transfer the bytes (its tokens, proxies and retries, ``HF_ENDPOINT``, ``HF_HUB_OFFLINE``).
+A file that is already in the Hub's own cache is used from there.
 """
 
 import errno
@@ -34,17 +34,17 @@ from dloral.weights.registry import RemoteFile, Source
 
 CHUNK = 2**20
 HASHES = {64: "sha256", 40: "git"}
-"""What a file's ETag is, by its length: SHA-256 of large files, git's blob hash of small ones."""
+"""The hash in a file's ETag, by its length: SHA-256 for large files, git's blob hash for small."""
 
 OFFLINE = "HF_HUB_OFFLINE is set"
 
 Report = Callable[[int], None]
-"""Called with how many bytes more are there; negative where bytes had to be thrown away."""
+"""Called with the number of new bytes; negative if bytes had to be discarded."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A file as one source has it: ``etag`` is the hash of its bytes, ``size`` their number.
+    """A file at one source: ``etag`` is the hash of its bytes, ``size`` their number.
 
     ``cached``: its path in the client library's cache; ``etag`` may then be empty.
     """
@@ -61,9 +61,9 @@ class Refused(Exception):  # noqa: N818  (a reason to ask the next mirror, never
 
 
 def locate(file: RemoteFile, sources: Sequence[Source], reasons: dict[str, str]) -> Found | None:
-    """Where to take ``file`` from: the Hub's cache, else the first source that says it has it.
+    """Where to get ``file`` from: the Hub's cache, or else the first source that lists it.
 
-    ``reasons`` gathers, by repository, why a source does not; those in it are not asked again.
+    ``reasons`` collects, by repository, why a source does not; those already in it are skipped.
     """
     asked = [source for source in sources if source.repo not in reasons]
     for source in asked:
@@ -107,21 +107,21 @@ def _ask(file: RemoteFile, source: Source, name: str) -> Found:
         raise Refused(reason_of(error)) from error
     # The hash becomes a file name: make sure it is a hash.
     if answer.size is None or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", answer.etag or ""):
-        raise Refused(f"does not say how large {name} is, or what its hash")
+        raise Refused(f"does not report the size or hash of {name}")
     assert answer.etag is not None
     expected = file.sha256 or answer.etag
     if len(answer.etag) == len(expected) and answer.etag != expected:
-        raise Refused(f"holds another {name} (hash {answer.etag[:8]}..., not {expected[:8]}...)")
+        raise Refused(f"has a different {name} (hash {answer.etag[:8]}..., not {expected[:8]}...)")
     if file.size not in (None, answer.size):
-        raise Refused(f"holds another {name} ({answer.size:,} bytes, not {file.size:,})")
+        raise Refused(f"has a different {name} ({answer.size:,} bytes, not {file.size:,})")
     return Found(source, name, answer.size, expected)
 
 
 def download(found: Found, folder: Path, report: Report) -> Path:
-    """The whole file in ``folder``, named by its hash; an earlier partial download is resumed.
+    """Download a file into ``folder``, named by its hash; an earlier partial one is resumed.
 
-    Raises :class:`Refused` where the source breaks off or sends wrong bytes (which are discarded),
-    and :class:`OutputError` where the disk is full or cannot be written.
+    Raises :class:`Refused` if the connection drops or the bytes are wrong (they are discarded), and
+    :class:`OutputError` if the disk is full or not writable.
     """
     target, part = folder / found.etag, folder / f"{found.etag}.part"
     if target.is_file():
@@ -146,14 +146,15 @@ def download(found: Found, folder: Path, report: Report) -> Path:
     except HfHubHTTPError as error:
         raise Refused(reason_of(error)) from error
     except HTTPError as error:
-        raise Refused(f"broke off at {part.stat().st_size:,} of {found.size:,} bytes") from error
+        have = part.stat().st_size
+        raise Refused(f"dropped the connection at {have:,} of {found.size:,} bytes") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise no_space(folder, found.size - bytes_there(found, folder)) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise OutputError(
                 "{path} cannot be written ({reason})",
-                remedy="set HF_HOME to a folder that can",
+                remedy="set HF_HOME to a writable folder",
                 path=folder,
                 reason=error.strerror,
             ) from error
@@ -161,13 +162,13 @@ def download(found: Found, folder: Path, report: Report) -> Path:
     if hash_of(part, found.etag) != found.etag:
         report(-part.stat().st_size)
         part.unlink()
-        raise Refused(f"sent other bytes than its hash {found.etag[:8]}... promises")
+        raise Refused(f"sent data that does not match its hash {found.etag[:8]}...")
     part.rename(target)
     return target
 
 
 def bytes_there(found: Found, folder: Path) -> int:
-    """How much of a file is on this machine already."""
+    """How many bytes of a file are already on this machine."""
     if found.cached:
         return found.size
     for path in (folder / found.etag, folder / f"{found.etag}.part"):
@@ -192,8 +193,8 @@ def no_space(folder: Path, needed: int) -> OutputError:
     """The error for ``needed`` more bytes that do not fit on the disk of ``folder``."""
     free = shutil.disk_usage(folder).free
     return OutputError(
-        "the disk of {path} has {value} free, {needed} are needed",
-        remedy="make room, set HF_HOME to a larger disk, or use {instead}",
+        "not enough disk space for {path}: {needed} needed, {value} free",
+        remedy="free up space, set HF_HOME to a larger disk, or use {instead}",
         path=folder,
         value=size_text(free),
         needed=size_text(needed),
@@ -202,25 +203,25 @@ def no_space(folder: Path, needed: int) -> OutputError:
 
 
 def reason_of(error: BaseException) -> str:
-    """Why the Hub provided nothing, in a few words."""
+    """Why a Hub request failed, in a few words."""
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     if isinstance(error, OfflineModeIsEnabled):
         return OFFLINE
     if isinstance(error, GatedRepoError) or status == 403:
-        return "needs its terms accepted on its page, and HF_TOKEN"
+        return "requires accepting its terms on its Hub page and setting HF_TOKEN"
     if status == 401:
-        return "is private or gone: set HF_TOKEN if you have access"
+        return "is private or does not exist: set HF_TOKEN if you have access"
     if isinstance(error, RevisionNotFoundError):
         return "has no such revision"
     if isinstance(error, RepositoryNotFoundError) or status == 404:
-        return "is gone"
+        return "does not exist"
     if isinstance(error, EntryNotFoundError):
         return "has no such file"
     if isinstance(error, FileMetadataError):
-        return "is not served by a Hub (check HF_ENDPOINT, proxy, firewall)"
+        return "did not answer like a Hub (check HF_ENDPOINT, proxy and firewall)"
     if status is not None:
-        return f"answered {status}"
+        return f"answered with HTTP {status}"
     if isinstance(error, HTTPError | ConnectionError):
         return "cannot be reached"
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -249,7 +250,7 @@ def meter(report: Report) -> Any:
 def sources_refuse(
     what: str, reasons: dict[str, str], remedy: str, **facts: object
 ) -> WeightsError:
-    """One line on why no mirror gave ``what``; ``facts``: those that ``remedy`` names."""
+    """The one-line error for ``what`` that no mirror provided; ``facts``: those in ``remedy``."""
     if len(set(reasons.values())) == 1:
         repos, reason = ", ".join(reasons), next(iter(reasons.values()))
         why = reason if reason == OFFLINE else f"{repos} {reason}"
@@ -265,5 +266,5 @@ def _url(source: Source, name: str) -> str:
 
 
 def size_text(count: float) -> str:
-    """Bytes for people, in decimal units as disks are sold."""
+    """A byte count for people, in decimal units as for disks."""
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -1,4 +1,4 @@
-"""From a model's name to a generator that runs on a device, in a precision.
+"""Loading a model by name, for a device and a precision.
 
 Imports no library that runs models: the model's folder says which one is needed.
 """
@@ -29,7 +29,7 @@ DTYPES = {
 }
 
 LARGE = (torch.nn.Conv2d, torch.nn.Linear, torch.nn.Embedding)
-"""Layers whose weights are widened as they run; those that the libraries' casting knows."""
+"""Layers whose weights are upcast as they run; diffusers' layerwise casting supports these."""
 
 
 def load_pipeline(
@@ -39,19 +39,19 @@ def load_pipeline(
     vae: str = AUTO,
     runtime: str = TORCH,
 ) -> "FrameGenerator":
-    """A model ready to run, in whatever runtime its folder's index names.
+    """A model ready to run, in the runtime that its folder's index names.
 
-    ``model``: ``"compact"``; ``"bicubic"``, enlargement only; ``"sd21"``, which is fetched if it
-    is not on this machine; a folder that ``save_pretrained`` or ``convert`` wrote; or a Hub id
-    ``owner/name`` of such a folder.
-    ``device``: auto, cpu, cuda, rocm, xpu, mps, directml, or with a number, ``cuda:1``; auto takes
-    the first GPU present, else the CPU (:mod:`dloral.devices`).
+    ``model``: ``"compact"``; ``"bicubic"``, upscaling only; ``"sd21"``, which is fetched if
+    missing; a folder written by ``save_pretrained`` or ``convert``; or the Hub id ``owner/name`` of
+    such a folder.
+    ``device``: auto, cpu, cuda, rocm, xpu, mps, directml, or one with an index, such as ``cuda:1``;
+    auto picks the first GPU, or else the CPU (:mod:`dloral.devices`).
     ``dtype``: float32, bfloat16, float16 or auto (see :func:`choose_dtype`); a CPU without native
-    half-precision multiplication keeps weights in it and computes in float32. ``vae``: auto for the
-    model's own, ``"tiny"`` or ``"tiny-decoder"`` for TAESD instead of it or of its decoder.
+    half-precision arithmetic stores weights in it but computes in float32. ``vae``: auto for the
+    model's own, ``"tiny"`` or ``"tiny-decoder"`` to replace it, or its decoder, with TAESD.
     ``runtime``: what runs the networks of a model without prompts on a CPU: ``"torch"``,
-    ``"openvino"``, ``"onnx"``, or auto for the fastest of those installed, measured once per
-    machine. If one cannot, a line in the log says so, and torch runs them.
+    ``"openvino"``, ``"onnx"``, or auto for the fastest one installed, measured once per machine. If
+    one cannot run them, a log line says so and torch is used.
     On a CPU the process keeps some of its freed memory from then on, see
     :func:`dloral.memory.keep_freed_memory`. Raises :class:`WeightsError` or :class:`OptionError`.
     """
@@ -97,8 +97,8 @@ def _weights_bytes(folder: Path) -> int:
 
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Auto: bfloat16 where the device multiplies it natively, else float16 on a GPU, float32 on a
-    CPU (emulated bfloat16 is slower than float32 there)."""
+    """A dtype by name. ``auto``: bfloat16 if the device supports it natively, else float16 on a GPU
+    and float32 on a CPU (where emulated bfloat16 is slower than float32)."""
     if dtype != AUTO and dtype not in DTYPES:
         raise OptionError(f"dtype is {dtype!r}; choose from {', '.join([AUTO, *DTYPES])}")
     if dtype != AUTO:

@@ -1,8 +1,8 @@
-"""What can be fetched, from where, and where it is kept: one table.
+"""What can be fetched, from where, and where it is stored: one table.
 
 Mirrors are tried in order, since repositories get withdrawn. A revision that is a commit never
-changes; ``main`` is pinned by SHA-256 where that is known. What the Hub itself says about a file
-(its size, its hash) is checked in every case.
+changes; ``main`` is pinned by SHA-256 where that is known. The size and hash that the Hub reports
+for a file are always checked.
 """
 
 from dataclasses import dataclass, field
@@ -24,9 +24,9 @@ class Source:
 class RemoteFile:
     """One file of a part.
 
-    ``names``: where it may be in a repository, the best first. ``size`` in bytes and ``sha256``
-    where they are known; ``about`` is a size to show when offline. ``target``: its path in the
-    part's folder. ``optional``: the part can do without it if no source has it.
+    ``names``: possible paths in a repository, best first. ``size`` (in bytes) and ``sha256``: if
+    known; ``about``: an approximate size, shown when offline. ``target``: its path in the part's
+    folder. ``optional``: the part works without it if no source has it.
     """
 
     names: tuple[str, ...]
@@ -48,10 +48,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Model:
-    """Something that ``fetch`` brings. ``parts`` are downloaded and turned into one folder.
+    """A model that ``fetch`` can get. ``parts`` are downloaded and converted into one folder.
 
-    ``companions``: models fetched with it unless excluded. ``about``: bytes it takes on disk.
-    ``text``: one line for people.
+    ``companions``: models fetched with it unless excluded. ``about``: approximate bytes on disk.
+    ``text``: a one-line description.
     """
 
     text: str
@@ -65,7 +65,7 @@ def _same(name: str, about: int = 0, *, optional: bool = False) -> RemoteFile:
 
 
 def _half(folder: str, name: str, about: int) -> RemoteFile:
-    """Weights for which most repositories also hold a half-precision copy."""
+    """Weights for which most repositories also have a half-precision copy."""
     return RemoteFile(
         (f"{folder}/{name}.fp16.safetensors", f"{folder}/{name}.safetensors"),
         f"{folder}/{name}.safetensors",
@@ -107,7 +107,7 @@ DLORAL = Part(
             sha256="89ca79785c99fac07f59ad6876d2d707fcce87a088c15930956cb393e517d0df",
         ),
     ),
-    licence="that of the authors' repository, yjsunnn/DLoRAL",
+    licence="as in the authors' repository, yjsunnn/DLoRAL",
 )
 
 RAM = Part(
@@ -159,22 +159,22 @@ MODELS: dict[str, Model] = {
     ),
     TINY_VAE: Model("the tiny autoencoder (vae tiny): TAESD", {"taesd": TAESD}, about=9_800_000),
 }
-"""By the names that ``model`` and ``dloral fetch`` take."""
+"""By name, as accepted by ``model`` and ``dloral fetch``."""
 
 
 def models_home() -> Path:
-    """Where fetched models are kept: beside the Hub's own cache (``HF_HOME``)."""
+    """Where fetched models are stored: next to the Hub's own cache (``HF_HOME``)."""
     return Path(constants.HF_HOME) / "dloral"
 
 
 def fetched(name: str) -> Path | None:
-    """The folder of a model that was fetched before."""
+    """The folder of a model that was fetched before, or None."""
     folder = models_home() / name
     return folder if folder.is_dir() else None
 
 
 def make_again(folder: Path) -> str:
-    """What to do about a damaged folder. A fetched one blocks fetching it again."""
+    """The remedy for a damaged folder. A fetched one blocks fetching it again."""
     if folder.parent == models_home():
-        return f"remove that folder, then: python -m dloral fetch {folder.name}"
+        return f"remove that folder, then run: python -m dloral fetch {folder.name}"
     return "convert or fetch it again"

@@ -1,7 +1,7 @@
-"""From a model's name to its folder: registry names, folders, Hub ids.
+"""Resolving a model's name to its folder: registry names, folders, Hub ids.
 
-Imports none of the libraries that run models: the page finds its model, and is up, before they are
-loaded.
+Imports none of the libraries that run models, so that the page can find its model and start before
+they are loaded.
 """
 
 import errno
@@ -34,10 +34,10 @@ BUILT_IN = {"bicubic": Path(__file__).parent / "bicubic"}
 """Models without weights, by name."""
 
 FETCHED = (SD21,)
-"""Models that are fetched when they are first asked for, by registry name."""
+"""Models that are fetched on first use, by registry name."""
 
 LARGE = 2**26
-"""Bytes of a file from which on :func:`known_weights` does not read it."""
+"""Files of this many bytes or more are not read by :func:`known_weights`."""
 
 WANTED_FILES = ["*.json", "*.safetensors", "*.txt"]
 INDEX = "model_index.json"
@@ -48,18 +48,18 @@ RUNTIMES = {
     "DLoRALPipeline": "dloral.weights.torch_folder",
     "BicubicGenerator": "dloral.runtimes.bicubic",
 }
-"""By the kind that a model's index names: the module whose ``open_folder`` opens such a folder."""
+"""The class named in a model's index -> the module whose ``open_folder`` loads such a folder."""
 
 
 def fetch_missing(model: str) -> Iterator[FetchPlan | FetchProgress]:
-    """Fetches a model that is not on this machine, step by step; does nothing otherwise."""
+    """Fetch a model that is not on this machine, step by step; otherwise do nothing."""
     if model in FETCHED and not _is_folder(model) and not fetched(model):
         yield from fetch_steps(model)
 
 
 def find_model(model: str) -> Path:
     """The folder of a model. A missing one is downloaded once and kept: a registry name by
-    :func:`dloral.weights.fetch.fetch` (shown on stderr), a Hub id in the Hub's cache.
+    :func:`dloral.weights.fetch.fetch` (progress on stderr), a Hub id in the Hub's cache.
     """
     if model in EMBEDDED or model in BUILT_IN:
         return _checked({**EMBEDDED, **BUILT_IN}[model], model)
@@ -73,8 +73,8 @@ def find_model(model: str) -> Path:
         return _checked(_from_hub(model), model)
     known = ", ".join([*EMBEDDED, *BUILT_IN, *FETCHED])
     raise WeightsError(
-        "model {value!r} is unknown: not a name ({known}), not a folder here, not a Hub id "
-        "owner/name",
+        "model {value!r} is unknown: it is not a name ({known}), an existing folder or a Hub id "
+        "(owner/name)",
         remedy=USE_COMPACT,
         value=model[:80],
         known=known,
@@ -90,12 +90,12 @@ def _is_folder(name: str) -> bool:
 
 
 def _checked(folder: Path, model: str) -> Path:
-    """``folder`` if it holds one of our pipelines."""
+    """``folder`` if it contains one of our pipelines."""
     index = folder / INDEX
     if not index.is_file():
         raise WeightsError(
             "model {value!r}: {path} has no {index}",
-            remedy="give a folder that `python -m dloral convert` wrote, or use {instead}",
+            remedy="give a folder written by `python -m dloral convert`, or use {instead}",
             value=model,
             path=folder,
             index=INDEX,
@@ -105,7 +105,7 @@ def _checked(folder: Path, model: str) -> Path:
         kind = index_kind(folder)
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise WeightsError(
-            "model {value!r}: {path} is not readable JSON",
+            "model {value!r}: {path} cannot be read as JSON",
             remedy=USE_COMPACT,
             value=model,
             path=index,
@@ -113,7 +113,7 @@ def _checked(folder: Path, model: str) -> Path:
         ) from error
     if kind not in RUNTIMES:
         raise WeightsError(
-            "model {value!r} is a {kind}, which this software does not run",
+            "model {value!r} is a {kind}, which is not supported",
             remedy=USE_COMPACT,
             value=model,
             kind=str(kind)[:80],
@@ -123,7 +123,7 @@ def _checked(folder: Path, model: str) -> Path:
 
 
 def index_kind(folder: Path) -> str:
-    """What a model's folder is, according to its index; raises what reading it raises."""
+    """The class of a model's folder, from its index; raises whatever reading it raises."""
     kind = json.loads((folder / INDEX).read_text(encoding="utf-8")).get("_class_name")
     # for a folder that carries its code: [its file, the class], the diffusers convention
     return str(kind[-1] if isinstance(kind, list) and kind else kind)
@@ -138,7 +138,7 @@ def _from_hub(model: str) -> Path:
         return Path(snapshot_download(model, allow_patterns=WANTED_FILES))
     except HFValidationError as error:
         raise WeightsError(
-            "model {value!r} is neither a directory nor a Hub id",
+            "model {value!r} is neither a folder nor a Hub id",
             remedy=USE_COMPACT,
             value=model[:80],
             instead=COMPACT,
@@ -147,7 +147,7 @@ def _from_hub(model: str) -> Path:
         offline = constants.HF_HUB_OFFLINE
         reason = "HF_HUB_OFFLINE is set" if offline else "the Hub cannot be reached"
         raise WeightsError(
-            "model {value!r} is not on this machine and {reason}",
+            "model {value!r} is not on this machine, and {reason}",
             remedy=USE_COMPACT,
             value=model,
             reason=reason,
@@ -155,8 +155,8 @@ def _from_hub(model: str) -> Path:
         ) from error
     except EntryNotFoundError as error:
         raise WeightsError(
-            "model {value!r} on the Hub has no {index}, so it is something else",
-            remedy="give one that `python -m dloral convert` made, or use {instead}",
+            "model {value!r} on the Hub has no {index}, so it is not a DLoRAL model",
+            remedy="give one made by `python -m dloral convert`, or use {instead}",
             value=model,
             index=INDEX,
             instead=COMPACT,
@@ -174,8 +174,8 @@ def _from_hub(model: str) -> Path:
 
 
 def hash_of_model(folder: Path, most: int | None = None) -> str:
-    """SHA-256 of all weights and configurations in a model's folder, in name order; only the size
-    of a file with more than ``most`` bytes."""
+    """SHA-256 over all weights and configurations in a model's folder, in name order; a file of
+    more than ``most`` bytes counts by its size only."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.suffix in (".safetensors", ".json") and path.is_file():
@@ -190,7 +190,7 @@ def hash_of_model(folder: Path, most: int | None = None) -> str:
 
 
 def known_weights(model: str) -> str | None:
-    """What tells a model of this name from an earlier one: :func:`hash_of_model`, large files by
-    size. None for one that has to be looked up by name on the Hub."""
+    """What tells a model from an earlier one of the same name: :func:`hash_of_model`, with large
+    files by size. None for one that has to be looked up on the Hub."""
     folder = EMBEDDED.get(model, Path(model))
     return hash_of_model(folder, LARGE) if _is_folder(str(folder)) else None

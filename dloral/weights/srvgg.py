@@ -1,4 +1,4 @@
-"""Loading Real-ESRGAN's small networks, a baseline and a teacher, from the user's own file."""
+"""Loading Real-ESRGAN's small networks (a baseline and a teacher) from the user's own file."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from dloral.models.srvgg import SRVGG, srvgg_from_tensors
 from dloral.weights.checkpoint_io import BROKEN, first_line, open_pickle
 
 RELEASED_KEYS = ("params_ema", "params")
-"""Where the released ``.pth`` files keep their tensors."""
+"""The keys of the tensors in released ``.pth`` files."""
 
 REMEDY = "give realesr-general-x4v3 as .pth or .safetensors"
 
@@ -19,14 +19,14 @@ def load_srvgg(path: Path) -> SRVGG:
     """The network from a safetensors file or a released ``.pth``, float32, for inference.
 
     A ``.pth`` is opened with ``weights_only=True``. Raises :class:`WeightsError` for a file that
-    is missing, broken, hostile, or of another architecture.
+    is missing, corrupt, malicious, or of another architecture.
     """
     tensors = _tensors(path)
     if not all(
         isinstance(tensor, Tensor) and tensor.isfinite().all() for tensor in tensors.values()
     ):
         raise WeightsError(
-            "{path} has entries that are not tensors of finite values", remedy=REMEDY, path=path
+            "{path} has entries that are not finite tensors", remedy=REMEDY, path=path
         )
     try:
         return srvgg_from_tensors(tensors)
@@ -44,7 +44,7 @@ def teacher_file(name: str) -> Path:
     path = Path(name).expanduser()
     if not path.is_file():
         raise WeightsError(
-            "{path} does not exist", remedy="give the file of realesr-general-x4v3", path=path
+            "{path} does not exist", remedy="give the path to realesr-general-x4v3", path=path
         )
     return path
 
@@ -55,7 +55,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         inner = [stored[key] for key in RELEASED_KEYS if isinstance(stored, dict) and key in stored]
         found = inner[0] if inner else stored
         if not isinstance(found, dict):
-            raise WeightsError("{path} does not hold named tensors", remedy=REMEDY, path=path)
+            raise WeightsError("{path} does not contain named tensors", remedy=REMEDY, path=path)
         return found
     if not path.is_file():
         raise WeightsError("{path} does not exist", remedy=REMEDY, path=path)
@@ -63,5 +63,8 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except BROKEN as error:
         raise WeightsError(
-            "{path} is broken ({found})", remedy="get it again", path=path, found=first_line(error)
+            "{path} is corrupt ({found})",
+            remedy="download it again",
+            path=path,
+            found=first_line(error),
         ) from error

@@ -1,8 +1,8 @@
-"""RAM's and DAPE's released files -> a tagger's folder of safetensors, and from there to memory.
+"""Converting RAM's and DAPE's released files to a tagger folder of safetensors, and loading it.
 
-Both files are pickles and are opened with ``weights_only=True``. RAM's holds more than tagging
-needs (a text decoder, a tag encoder, masks that follow from sizes); that is left out. DAPE's LoRA
-stays a separate file beside RAM's weights: training uses RAM, inference uses RAM with DAPE.
+Both files are pickles and are opened with ``weights_only=True``. RAM's contains more than tagging
+needs (a text decoder, a tag encoder, masks derived from sizes); that is left out. DAPE's LoRA stays
+in a separate file next to RAM's weights: training uses RAM, inference uses RAM with DAPE.
 """
 
 import re
@@ -24,14 +24,14 @@ from dloral.weights.checkpoint_io import BROKEN, first_line, make_readable, open
 from dloral.weights.registry import TAGGER, fetched, make_again
 
 TAGGER_FOLDER = "tagger"
-"""Where a model's folder keeps its tagger."""
+"""The tagger's folder within a model's folder."""
 
 DAPE_FILE = "dape.safetensors"
 
 NO_TAGGER = Setting("tagger", "none")
 
 RELEASED_HEADS = 4
-"""Attention heads of the tagging head; its tensors do not tell."""
+"""Attention heads of the tagging head, which its tensor shapes do not reveal."""
 
 RELEASED_NAMES = (
     (r"^swin\.embeddings\.patch_embeddings\.projection\.", "visual_encoder.patch_embed.proj."),
@@ -52,7 +52,7 @@ RELEASED_NAMES = (
     (r"^layers\.", "tagging_head.encoder.layer."),
     (r"^label_proj\.", "wordvec_proj."),
 )
-"""Patterns of tensor names here and what the release calls them, applied in this order."""
+"""Patterns of our tensor names and their replacements in the release, applied in this order."""
 
 LORA_LAYERS = re.compile(r"(.*\.[qv]_proj|layers\.\d+\.(query|key))$")
 """Layers that DAPE's LoRA changes."""
@@ -71,13 +71,13 @@ def convert_tagger(
 ) -> None:
     """Write the folder ``target`` from ``ram_swin_large_14m.pth``, ``DAPE.pth`` and the two lists.
 
-    ``dape=None`` leaves DAPE out. ``dtype``: as stored when None. Raises :class:`WeightsError` for
-    a file that is broken, hostile or does not fit, naming what is missing, and
-    :class:`OutputError` where ``target`` is in the way or cannot be written.
+    ``dape=None`` leaves DAPE out. ``dtype``: as stored if None. Raises :class:`WeightsError` for a
+    corrupt, malicious or mismatched file, naming what is missing, and :class:`OutputError` if
+    ``target`` already exists or cannot be written.
     """
     if target.exists():
         raise OutputError(
-            "{path} exists already", remedy="give a new folder or remove it first", path=target
+            "{path} already exists", remedy="give a new folder or remove it first", path=target
         )
     tagger = read_released(ram, _read_lines(tags), _read_numbers(thresholds))
     lora = read_dape(dape, tagger) if dape else None
@@ -103,7 +103,7 @@ def convert_tagger(
 
 
 def find_tagger(model: Path | None) -> Path | None:
-    """The tagger in a model's folder, else the one that was fetched; None if there is neither."""
+    """The tagger in a model's folder, or else the fetched one; None if there is neither."""
     if model is not None and (model / TAGGER_FOLDER / "config.json").is_file():
         return model / TAGGER_FOLDER
     return fetched(TAGGER)
@@ -116,13 +116,13 @@ def load_tagger(
     *,
     dape: bool,
 ) -> Tagger:
-    """A converted tagger, for inference; with DAPE's LoRA in its weights if ``dape``.
+    """A converted tagger, for inference; with DAPE's LoRA merged into it if ``dape``.
 
-    Raises :class:`WeightsError` for a folder that is missing, incomplete or broken.
+    Raises :class:`WeightsError` for a folder that is missing, incomplete or corrupt.
     """
     if not (folder / "config.json").is_file():
         raise WeightsError(
-            "{path} holds no tagger",
+            "{path} contains no tagger",
             remedy="fetch it (python -m dloral fetch sd21), or use {instead}",
             path=folder,
             instead=NO_TAGGER,
@@ -133,14 +133,15 @@ def load_tagger(
                 folder, torch_dtype=dtype, local_files_only=True, output_loading_info=True
             )
         if missing := report["missing_keys"]:
-            raise ValueError(f"{len(missing)} tensors are missing, one is {min(missing)}")
+            raise ValueError(f"missing tensors: {min(missing)} ({len(missing)} in total)")
         if dape:
             tagger.merge_lora(load_file(folder / DAPE_FILE))
     except (*BROKEN, KeyError, TypeError, SafetensorError) as error:
         raise WeightsError(
             "the tagger in {path} cannot be loaded: {reason}",
-            remedy=f"{make_again(folder)}, or use {{instead}}",
+            remedy="{again}, or use {instead}",
             path=folder,
+            again=make_again(folder),
             reason=first_line(error),
             instead=NO_TAGGER,
         ) from error
@@ -153,14 +154,14 @@ def read_released(path: Path, tags: list[str], thresholds: list[float]) -> Tagge
     tensors = checkpoint.get("model") if isinstance(checkpoint, dict) else None
     if not isinstance(tensors, dict):
         raise WeightsError(
-            "{path} has no 'model' in it", remedy="give RAM's ram_swin_large_14m.pth", path=path
+            "{path} has no 'model' entry", remedy="give RAM's ram_swin_large_14m.pth", path=path
         )
     try:
         tagger = _empty_tagger(tensors, tags, thresholds)
     except (KeyError, AttributeError, ValueError) as error:
         raise WeightsError(
-            "{path} does not fit ({kind}: {reason})",
-            remedy="give RAM's ram_swin_large_14m.pth and its own lists of tags and thresholds",
+            "{path} is not a matching RAM checkpoint ({kind}: {reason})",
+            remedy="give RAM's ram_swin_large_14m.pth with its own tag and threshold lists",
             path=path,
             kind=type(error).__name__,
             reason=first_line(error),
@@ -170,7 +171,7 @@ def read_released(path: Path, tags: list[str], thresholds: list[float]) -> Tagge
     for name, shape in shapes.items():
         if filled[name].shape != shape:
             raise WeightsError(
-                "{path}: tensor {value!r} has shape {found} for {name}, this tagger needs {wanted}",
+                "{path}: tensor {value!r} has shape {found}, but {name} needs {wanted}",
                 path=path,
                 value=released_name(name),
                 found=tuple(filled[name].shape),
@@ -186,7 +187,7 @@ def read_dape(path: Path, tagger: Tagger) -> dict[str, Tensor]:
     released = open_pickle(path, "DAPE's released .pth")
     if not isinstance(released, dict):
         raise WeightsError(
-            "{path} holds a {value}, not a LoRA",
+            "{path} contains a {value}, not a LoRA",
             remedy="give DAPE.pth",
             path=path,
             value=type(released).__name__,
@@ -211,8 +212,8 @@ def read_dape(path: Path, tagger: Tagger) -> dict[str, Tensor]:
                 continue
             if (len(up), down.shape[1]) != module.weight.shape or len(down) != up.shape[1]:
                 raise WeightsError(
-                    "{path}: the LoRA of {layer} has shapes {down} and {up}, which do not fit this "
-                    "RAM",
+                    "{path}: the LoRA of {layer} has shapes {down} and {up}, which do not match "
+                    "this RAM model",
                     remedy="give the DAPE.pth made for it",
                     path=path,
                     layer=layer,
@@ -227,7 +228,7 @@ def read_dape(path: Path, tagger: Tagger) -> dict[str, Tensor]:
 
 
 def released_name(name: str) -> str:
-    """The release's name for the tensor called ``name`` here."""
+    """The release's name of our tensor ``name``."""
     for pattern, released in RELEASED_NAMES:
         name = re.sub(pattern, released, name)
     return name
@@ -253,7 +254,7 @@ def _gather(
         tensor = tensors[released]
         if not isinstance(tensor, Tensor) or not torch.isfinite(tensor).all():
             raise WeightsError(
-                "{path}: {value!r} is not a tensor of finite values", path=path, value=released
+                "{path}: {value!r} is not a finite tensor", path=path, value=released
             )
         if part := re.search(r"\.([qkv])_proj\.", ours):
             size = len(tensor) // len(thirds)
@@ -268,7 +269,7 @@ def _empty_tagger(tensors: Mapping[str, Any], tags: list[str], thresholds: list[
     Raises ``KeyError``, ``AttributeError`` or ``ValueError`` where a tensor that determines a size
     is missing or not a tensor."""
     if len(tensors["label_embed"]) != len(tags):
-        raise ValueError(f"{len(tensors['label_embed'])} label embeddings, {len(tags)} tags")
+        raise ValueError(f"{len(tensors['label_embed'])} label embeddings but {len(tags)} tags")
     tables = "visual_encoder.layers.{}.blocks.{}.attn.relative_position_bias_table"
     depths: list[int] = []
     heads: list[int] = []

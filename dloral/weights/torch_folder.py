@@ -1,4 +1,4 @@
-"""A folder of safetensors -> the pipeline in torch; the runtime that most models use."""
+"""Loading a folder of safetensors as a torch pipeline, the runtime that most models use."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ def load_torch_pipeline(
     pipe = load_pipeline(model, device, dtype, vae)
     if not isinstance(pipe, DLoRALPipeline):
         raise OptionError(
-            "{option} is {value}, which has no networks in torch",
+            "{option} is {value}, which has no torch networks",
             remedy="use {instead}",
             option=Setting("model"),
             value=str(model),
@@ -43,8 +43,8 @@ def open_folder(
 ) -> DLoRALPipeline:
     """The pipeline of a folder on ``place``, in evaluation mode.
 
-    ``widen``: weights stay in ``dtype`` and are computed with in float32. Raises whatever the
-    libraries do for a folder that does not hold what it should.
+    ``widen``: weights stay in ``dtype``, but computation is in float32. Raises whatever the
+    libraries raise for an invalid folder.
     """
     _check_folders(folder)
     with quiet_bars():
@@ -67,7 +67,7 @@ def _use_tiny_vae(pipe: DLoRALPipeline, vae: str, dtype: torch.dtype) -> None:
     """Put TAESD in place of the VAE, or of its decoder only; fetched if missing."""
     if vae not in pipe.other_vaes:
         raise OptionError(
-            "{option} is {value!r}, which does not know this model's latents",
+            "{option} is {value!r}, which does not support this model's latents",
             remedy="use {instead}",
             option=Setting("vae"),
             value=vae,
@@ -90,12 +90,12 @@ def _check_folders(folder: Path) -> None:
             continue
         # a part is [library, class]; one the model does not have is [null, null]
         if isinstance(kind, list) and len(kind) != 2:
-            raise ValueError(f"part {name[:40]!r} names no library and class")
+            raise ValueError(f"part {name[:40]!r} does not name a library and a class")
         library = str(kind[0]) if isinstance(kind, list) and kind[0] else None
         if library is None:
             continue
         if library.partition(".")[0] not in ("diffusers", "transformers", "dloral", PARTS):
-            raise ValueError(f"part {name[:40]!r} is of {library[:40]!r}, which no part comes from")
+            raise ValueError(f"part {name[:40]!r} is from {library[:40]!r}, which is not allowed")
         if not any((folder / name).glob("*.json")):
             raise ValueError(f"the folder {name!r} is missing or empty")
 
@@ -110,14 +110,14 @@ def _check_complete(pipe: DLoRALPipeline, folder: Path) -> None:
             with safe_open(path, "pt") as file:
                 stored.update(file.keys())
         if missing := plain_state_dict(part).keys() - stored:
-            raise ValueError(f"{name}: {len(missing)} tensors are missing, one is {min(missing)}")
+            raise ValueError(f"{name}: missing tensors: {min(missing)} ({len(missing)} in total)")
 
 
 def compute_in_float32(part: torch.nn.Module) -> None:
-    """Large weights stay as they are and each layer is widened while it runs; the rest is float32.
+    """Keep large weights as they are and upcast each layer while it runs; the rest is float32.
 
-    Where a CPU has no instructions for a half precision, a convolution in it takes hundreds of
-    times as long as in float32 (our measure: 23 s against 0.04 s for one of 128 channels).
+    On a CPU without instructions for a half precision, a convolution in it takes hundreds of times
+    as long as in float32 (measured: 23 s against 0.04 s with 128 channels).
     """
     storage = part.dtype
     for module in part.modules():

@@ -219,3 +219,10 @@ def test_the_cache_stays_within_its_limit_and_keeps_what_is_in_use():
         cache.get(key, lambda key=key: make(key))
         assert cache.held <= 2500
     assert made == [0, 1, 2, 1]
+
+
+def test_a_clip_is_reduced_by_the_scale_asked_for(photos: Path):
+    spec = wanted(f"photos:{photos}", scale=2)
+    sample = draw_sample(find_sources(spec), spec, 0)
+    assert sample.hq_frames.shape == (1, 64, 64, 3)
+    assert sample.lq_frames.shape == (1, 32, 32, 3)

@@ -1,5 +1,6 @@
 """Places: photographs, videos, lists, and the public data sets as they are laid out."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from dloral.data.pack_maker import make_pack
 from dloral.data.samples import draw_sample, reduced
 from dloral.data.sources import Sources, find_sources, split_place
 from dloral.data.spec import ClipSpec
@@ -143,7 +145,11 @@ def test_a_photograph_damaged_inside_gives_way_to_the_next(tmp_path: Path):
     assert clips_of(sources) == ["a.png", "b.png"]
     spec = wanted(f"photos:{tmp_path}")
     whole = reduced(good, 1.0, 1.0).astype(int)
-    crop = draw_sample(sources, spec, 0).hq_frames[0].astype(int)  # sample 0 would be of a.png
+    sample = draw_sample(sources, spec, 0)  # it would be of a.png
+    crop = sample.hq_frames[0].astype(int)
+    assert sample.source == good
+    make_pack(sources, spec, 2, tmp_path / "pack")
+    assert json.loads((tmp_path / "pack" / "manifest.json").read_text())["clips"] == ["b.png"] * 2
     places = ((r, c) for r in range(33) for c in range(33))
     either = (crop, crop[:, ::-1])
     assert any((whole[r : r + 32, c : c + 32] == side).all() for r, c in places for side in either)

@@ -1,6 +1,7 @@
 """Benchmarks from a data set's folder to their page, on a tiny model and tiny clips."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,12 @@ import pytest
 import torch
 
 from dloral.cli import main
+from dloral.errors import WeightsError
+from dloral.evaluation.benchmark import Benchmark
 from dloral.evaluation.benchmark_clips import ready_clip
-from dloral.evaluation.benchmark_report import difference_cell
-from dloral.evaluation.datasets import DataClip, FileFrames
+from dloral.evaluation.benchmark_report import difference_cell, differences
+from dloral.evaluation.catalogue import MetricSpec
+from dloral.evaluation.datasets import DataClip, DataSet, FileFrames
 from dloral.evaluation.fidelity import psnr
 from dloral.evaluation.restore import Scales, baseline_restorer, model_restorer
 from dloral.evaluation.statistics import paired_difference, paired_ratio
@@ -140,6 +144,29 @@ def test_changed_weights_are_measured_again(pairs: Path, model: Path, tmp_path: 
     assert run(pairs, out, *only) == 0
     after = json.loads((out / "benchmark.json").read_text())["clips"]["tiny c=1 d=1"]["tree_1"]
     assert before["mean"]["psnr"] != after["mean"]["psnr"]
+
+
+def test_what_was_not_measured_or_has_changed_is_measured(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: list[torch.Tensor]
+) -> None:
+    """A measure whose package came later, and a clip whose frames were replaced."""
+    out = tmp_path / "out"
+
+    def missing(spec: MetricSpec, device: str) -> None:
+        raise WeightsError("the package is not installed")
+
+    with monkeypatch.context() as lacking:
+        lacking.setattr("dloral.evaluation.fidelity.LPIPSLikeDistance", missing)
+        assert run(pairs, out, "--models", "--metrics", "psnr", "lpips_like") == 1
+    before = json.loads((out / "benchmark.json").read_text())["clips"]["bicubic"]
+    assert not any("lpips_like" in one["mean"] for one in before.values())
+    shutil.rmtree(pairs / "LQ" / "car_1")
+    write_clip(pairs / "LQ" / "car_1", quarter(moving(pictures[5])))
+    assert run(pairs, out, "--models", "--metrics", "psnr", "lpips_like") == 0
+    after = json.loads((out / "benchmark.json").read_text())["clips"]["bicubic"]
+    assert all("lpips_like" in one["mean"] for one in after.values())
+    same = {name: after[name]["mean"]["psnr"] == before[name]["mean"]["psnr"] for name in after}
+    assert same == {"car_1": False, "car_2": True, "tree_1": True}
 
 
 @pytest.mark.parametrize("degradation", ["realesrgan", "bicubic"])
@@ -296,3 +323,20 @@ def test_a_comparison_by_ratio_is_printed_as_a_factor() -> None:
     difference = paired_difference({"a": 1.0, "b": 2.0}, {"a": 2.0, "b": 3.0})
     assert difference_cell("psnr", (difference, 0.2)).startswith("-1.0")
     assert difference_cell("warping_error", None) == "–"
+
+
+def test_methods_are_compared_over_the_clips_that_both_have() -> None:
+    """By 1 dB everywhere; the clip that one of them lacks is easy."""
+    base = {f"{name}{part}": 20.0 + 10 * (part == 1) for name in "abc" for part in (0, 1)}
+    ours = {name: value + 1 for name, value in base.items() if name != "a1"}
+    figures = {
+        method: {
+            name: {"source": name[0], "mean": {"psnr": value}} for name, value in values.items()
+        }
+        for method, values in (("bicubic", base), ("ours", ours))
+    }
+    dataset = DataSet("made up", "folder", ())
+    done = Benchmark(dataset, {}, ("psnr",), ["bicubic", "ours"], figures)
+    difference, _ = differences(done, "bicubic")["ours"]["psnr"]
+    assert difference.mean == pytest.approx(1)
+    assert difference.count == 3

@@ -1,10 +1,13 @@
 """C-LoRA and D-LoRA on the UNet: live, merged, saved."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
+from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -18,7 +21,7 @@ from dloral.models.adapters import (
     save_adapter,
     target_modules,
 )
-from dloral.models.unet import TwoLoRAUNet, plain_state_dict, widen_conv_in
+from dloral.models.unet import TwoLoRAUNet, plain_state_dict, replace_adapter, widen_conv_in
 from dloral.pipeline import DLoRALPipeline
 
 RANKS = {"consistency": 2, "detail": 3}
@@ -221,3 +224,35 @@ def test_scales_leave_to_the_training_what_learns(unet: TwoLoRAUNet) -> None:
     unet.set_scales(consistency=1.0, detail=1.0, merge=False)
     learning = {name for name, parameter in unet.named_parameters() if parameter.requires_grad}
     assert learning == adapter_parameters(unet, "consistency").keys()
+
+
+@pytest.mark.parametrize(("rank", "alpha", "rslora"), [(4, 4, False), (2, 8, False), (3, 6, True)])
+def test_a_lora_of_diffusers_keeps_its_strength(
+    unet: TwoLoRAUNet, sample: Tensor, tmp_path: Path, rank: int, alpha: int, rslora: bool
+) -> None:
+    """Whatever alpha it was trained with."""
+    plain = TwoLoRAUNet.from_config(unet.config)
+    plain.load_state_dict(plain_state_dict(unet))
+    before = run(plain, sample)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        use_rslora=rslora,
+        init_lora_weights=False,
+        target_modules=target_modules(plain),
+    )
+    plain.add_adapter(config, adapter_name="style")
+    plain.save_lora_adapter(tmp_path, adapter_name="style")
+    wanted = run(plain, sample)
+    assert (wanted - before).abs().max() > 0.01
+    replace_adapter(unet, "detail", load_adapter(tmp_path / "pytorch_lora_weights.safetensors"))
+    unet.set_scales(consistency=0.0, detail=1.0)
+    torch.testing.assert_close(run(unet, sample), wanted, rtol=0, atol=1e-5)
+
+
+def test_a_lora_of_another_kind_is_refused(tmp_path: Path) -> None:
+    file, config = tmp_path / "dora.safetensors", {"r": 4, "lora_alpha": 4, "use_dora": True}
+    metadata = {LORA_ADAPTER_METADATA_KEY: json.dumps(config)}
+    save_file({"conv_in.lora_A.weight": torch.zeros(4, 8, 3, 3)}, file, metadata=metadata)
+    with pytest.raises(ValueError, match="use_dora cannot be used here"):
+        load_adapter(file)

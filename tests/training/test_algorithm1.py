@@ -203,6 +203,7 @@ def test_a_share_of_the_clips_stands_alone(pipe: DLoRALPipeline):
         {"first_frame_share": 1.5},
         {"outputs": 1, "schedule": StageSchedule(1, 1, 1, {"flow": 1.0}, {})},
         {"outputs": 1, "schedule": StageSchedule(1, 1, 1, {}, {"temporal": 1.0})},
+        {"schedule": StageSchedule(1, 1, 1, {"hints": 1.0}, {})},
         {"schedule": "fast"},
         {"schedule": StageSchedule(1, 1, 1, {"beauty": 1.0}, {})},
     ],

@@ -136,7 +136,7 @@ def test_what_a_dials_1_means_is_said_when_a_model_is_embedded(
     wanted = crisp(used(frames).frames, 0.5, smoothing=0.25)
     torch.testing.assert_close(found(frames).frames, wanted)
     assert json.loads((tmp_path / "crisp/card-figures.json").read_text())["smoothing"] == 0.25
-    with pytest.raises(OptionError, match="smoothing is 2; give 0 to 1"):
+    with pytest.raises(OptionError, match="smoothing is 2; give a number from 0 to 1"):
         embed(unbroken, tmp_path / "other", smoothing=2.0)
     with pytest.raises(OptionError, match="crispness is -1; give 0 or more"):
         embed(unbroken, tmp_path / "other", crispness=-1.0)
@@ -314,12 +314,12 @@ def test_a_start_gives_its_flow_net_and_what_fits(
 
 
 def test_what_a_pool_does_not_look_at_is_refused(photos: Path) -> None:
-    with pytest.raises(OptionError, match="photo_reductions are of clips without a pool"):
+    with pytest.raises(OptionError, match="photo_reductions only apply without a pool"):
         tiny(photos, "clips.photo_reductions=(1.0,)")
 
 
 def test_a_start_of_another_kind_is_one_line(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(DLoRALError, match="flow net of compact has other sizes"):
+    with pytest.raises(DLoRALError, match="flow net of compact has different sizes"):
         run_chain(tiny(photos, "start=compact"), tmp_path / "run", steps=6)
 
 
@@ -327,7 +327,7 @@ def test_other_data_or_settings_are_one_line(unbroken: Path, photos: Path, tmp_p
     run = tmp_path / "run"
     run.mkdir()
     shutil.copy(unbroken / "plan.json", run)
-    with pytest.raises(DLoRALError, match=r"base\.crop 32, now it is 64") as caught:
+    with pytest.raises(DLoRALError, match=r"base\.crop=32, but it is now 64") as caught:
         run_chain(tiny(photos, "base.crop=64"), run)
     assert "\n" not in str(caught.value)
     older = json.loads((run / "plan.json").read_text())
@@ -336,7 +336,7 @@ def test_other_data_or_settings_are_one_line(unbroken: Path, photos: Path, tmp_p
     check_same(run, older, now)  # a setting that came later, at its default
     check_same(run, {**older, "settings": older["settings"] | {"shares": [1, 1, 1, 1]}}, now)
     now["settings"]["base.own_reconstructed"] = True
-    with pytest.raises(DLoRALError, match=r"own_reconstructed False, now it is True"):
+    with pytest.raises(DLoRALError, match=r"own_reconstructed=False, but it is now True"):
         check_same(run, older, now)
     other = tmp_path / "photos"
     shutil.copytree(photos, other)
@@ -385,7 +385,7 @@ def test_no_budget(text: str) -> None:
 def test_a_missing_teacher_is_one_line(photos: Path, tmp_path: Path) -> None:
     weights = "base.weights={'teacher_charbonnier':1.0}"
     for run, asking in (("a", ()), ("c", (*FROM_BASE_ON, weights))):
-        with pytest.raises(DLoRALError, match="teacher is needed") as caught:
+        with pytest.raises(DLoRALError, match="teacher is required") as caught:
             run_chain(tiny(photos, "teacher=", *asking), tmp_path / run, steps=5)
         assert "\n" not in str(caught.value)
     with pytest.raises(DLoRALError, match="does not exist"):
@@ -409,7 +409,7 @@ def test_algorithm1_may_have_a_teacher_of_its_own(photos: Path, tmp_path: Path) 
     assert same.detail_teacher is same.teacher
     alone = [*FROM_BASE_ON, "teacher=", weights]
     Chain(tiny(photos, *alone, f"detail_teacher={own}"), material)
-    with pytest.raises(DLoRALError, match="teacher is needed"):
+    with pytest.raises(DLoRALError, match="teacher is required"):
         Chain(tiny(photos, *alone), material)
 
 

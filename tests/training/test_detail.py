@@ -178,9 +178,9 @@ def test_what_it_needs_is_said(pipe: DLoRALPipeline, teacher: SRVGG) -> None:
         phase_of(pipe, None)
     plain = build_pipeline(SIZES)
     add_adapters(plain.unet, 2)
-    with pytest.raises(OptionError, match="no D-LoRA to train alone"):
+    with pytest.raises(OptionError, match="needs a decoder with D-LoRA"):
         phase_of(plain, teacher)
     with pytest.raises(OptionError, match="held is 3; give 4"):
         replace(CONFIG, held=3)
-    with pytest.raises(OptionError, match="there is no loss 'wrong_charbonnier'"):
+    with pytest.raises(OptionError, match="unknown loss 'wrong_charbonnier'"):
         phase_of(pipe, teacher, replace(CONFIG, answer="wrong_"))

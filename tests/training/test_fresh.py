@@ -87,10 +87,10 @@ def test_a_run_starts_from_a_phase_of_an_earlier_one(tmp_path: Path, adapted: bo
 def test_a_start_that_is_missing_or_broken_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "base.safetensors"
     for start in (take_over, lambda pipe, model: start_digest(model)):
-        with pytest.raises(WeightsError, match="is not there; give RUN"):
+        with pytest.raises(WeightsError, match="does not exist; give the RUN"):
             start(build_pipeline(SIZES), str(path))
     path.write_bytes(b"cut short")
-    with pytest.raises(WeightsError, match="is broken"):
+    with pytest.raises(WeightsError, match="is corrupt"):
         take_over(build_pipeline(SIZES), str(path))
     save_file({"vae.decoder.0.bias": torch.zeros(1)}, path)
     with pytest.raises(WeightsError, match="flow net"):
@@ -100,7 +100,7 @@ def test_a_start_that_is_missing_or_broken_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sizes", "line"),
     [
-        (CompactSizes(reach=2.0), "a reach of features needs rectified blocks"),
+        (CompactSizes(reach=2.0), "a bound on features needs rectified blocks"),
         (CompactSizes(block_rank=4), "LoRAs on the decoder's blocks need rectified blocks"),
         (CompactSizes(head_rank=4), "LoRAs on the decoder's last convolution need a direct head"),
     ],

@@ -133,5 +133,5 @@ def test_they_need_a_compact_decoder_and_a_teacher(pipe: DLoRALPipeline, teacher
     for vae, network in ((pipe.vae, None), (torch.nn.Identity(), teacher)):
         with pytest.raises(OptionError, match="hints"):
             Hints(vae, network)
-    with pytest.raises(OptionError, match="6 channels, the decoder's 3 blocks 8"):
+    with pytest.raises(OptionError, match="6 channels, but the decoder's 3 blocks have 8"):
         Hints(pipe.vae, SRVGG(width=6, depth=5))

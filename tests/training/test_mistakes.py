@@ -35,7 +35,7 @@ def test_a_folder_with_nothing_usable_is_one_line(
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [
-        (["nothing"], 2, "neither a name"),
+        (["nothing"], 2, "unknown configuration"),
         (["tiny", "--data", "pictures:here"], 2, "KIND:PATH"),
         (["tiny", "--data", "photos:/no/such/folder"], 1, "does not exist"),
         (["tiny", "--set", "loop.speed=3"], 2, "is not a setting"),
@@ -62,12 +62,12 @@ def test_a_folder_with_nothing_usable_is_one_line(
         (["tiny", "--set", "data.consistency.video_spacing=0"], 2, "video_spacing is 0"),
         (["tiny", "--set", "data.held_out_clips=0"], 2, "held_out_clips is 0"),
         (["tiny", "--set", "data.held_out=photos:DIR"], 2, "data.held_out is 'photos:DIR'"),
-        (["tiny", "--set", "algorithm.outputs=1"], 2, "outputs is 1, and the loss 'flow'"),
+        (["tiny", "--set", "algorithm.outputs=1"], 2, "outputs is 1, but the loss 'flow'"),
         (["tiny", "--set", "algorithm.crop=30"], 2, "crop is 30"),
-        (["tiny", "--set", "loop.mixed_precision=fp16"], 2, "a GPU's"),
+        (["tiny", "--set", "loop.mixed_precision=fp16"], 2, "needs a GPU"),
         (["tiny", "--set", "loop.mixed_precision=half"], 2, "choose from"),
         (["tiny", "--set", "model.start=nobody"], 1, "unknown"),
-        (["sd21", "--set", "model.start=sd21:/no/such/folder", "model.flow=/no"], 1, "not there"),
+        (["sd21", "--set", "model.start=sd21:/no/such/folder", "model.flow=/no"], 1, "not exist"),
         (["sd21", "--set", "model.start=sd21:/no/such/folder"], 2, "flow net"),
     ],
 )
@@ -138,7 +138,7 @@ def test_a_pack_too_small_for_the_settings_is_one_line(
 
 def test_data_says_what_a_pack_holds(packs: Path, capfd: pytest.CaptureFixture[str]):
     assert main(["data", "list", "tiny", "--data", f"pack:{packs / 'clips'}"]) == 0
-    assert "both stages: a pack of 6 clips, 3 frames of 64 pixels a side" in capfd.readouterr().out
+    assert "both stages: a pack of 6 clips of 3 frames, 64x64 pixels" in capfd.readouterr().out
 
 
 def test_a_setting_keeps_its_type():
@@ -173,5 +173,5 @@ def test_data_says_what_is_found_and_what_is_left_out(
     (tmp_path / "notes.png").write_text("no picture")
     assert main(["data", "list", "tiny", "--data", f"photos:{tmp_path}"]) == 0
     said = capfd.readouterr().out
-    assert "both stages: 2 photographs, 0 videos with 0 places to start from, 1 left out" in said
+    assert "both stages: 2 photographs, 0 videos with 0 possible clip starts, 1 left out" in said
     assert "notes.png: not a readable picture" in said

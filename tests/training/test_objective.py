@@ -217,5 +217,5 @@ def test_below_its_scale_a_teacher_s_answer_is_made_smaller(
 def test_above_its_scale_a_teacher_has_no_answer(pipe: DLoRALPipeline) -> None:
     objective = Objective(pipe, NAMES, teacher=CountingTeacher())
     clips = restored(torch.rand(2, 3, 32, 32), torch.rand(2, 3, 6, 6))
-    with pytest.raises(OptionError, match="24x24, which are 32x32 here"):
+    with pytest.raises(OptionError, match="24x24, but here they are 32x32"):
         objective.loss("teacher_charbonnier", clips)

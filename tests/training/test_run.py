@@ -125,7 +125,7 @@ def test_a_polite_stop_saves_the_step_it_is_in(
         if step == 2:
             signal.raise_signal(kind)
 
-    with pytest.raises(CancelledError, match="stopped after step 3, which is saved"):
+    with pytest.raises(CancelledError, match="stopped after step 3; its checkpoint is saved"):
         run_training(rarely_saved, tmp_path / "run", on_step=stop)
     state = load_checkpoint(tmp_path / "run")
     assert state is not None
@@ -143,7 +143,7 @@ def test_two_processes_train_what_one_does(photos: Path, tmp_path: Path):
     process = dloral_train(photos, tmp_path / "two", *more, launcher=launcher)
     _, said = process.communicate(timeout=180)
     assert process.returncode == 0, said
-    assert "on 2 x cpu in precision 'no': 2 micro-batches" in said
+    assert "on 2 x cpu, mixed precision 'no': 2 micro-batches" in said
     one, two = learned(tmp_path / "one"), learned(tmp_path / "two")
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, atol=1e-5, rtol=0)

@@ -1,5 +1,7 @@
 """Algorithm 1's stages by iteration, and the loss weights between them."""
 
+from dataclasses import replace
+
 from dloral.training.schedule import StageSchedule
 
 SCHEDULE = StageSchedule(
@@ -32,3 +34,13 @@ def test_one_stage_alone():
     only = StageSchedule(5, 0, 0, {"charbonnier": 1.0}, {})
     assert {only.stage_at(iteration) for iteration in range(1, 20)} == {"consistency"}
     assert only.weights_at(17) == {"charbonnier": 1.0}
+
+
+def test_the_first_weights_are_a_consistency_stage_s():
+    schedule = replace(SCHEDULE, first_weights={"charbonnier": 9.0}, transition_steps=0)
+    weights = [schedule.weights_at(i)["charbonnier"] for i in (1, 5, 6, 9)]
+    assert weights == [9.0, 9.0, 0.5, 1.0]
+    left_out = replace(schedule, consistency_steps=0)
+    assert left_out.weights_at(1) == left_out.weights_at(9)
+    assert left_out.weights_at(1)["charbonnier"] == 0.5
+    assert left_out.weights_at(1)["feature"] == 4.0

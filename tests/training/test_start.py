@@ -167,6 +167,6 @@ def test_a_folder_without_a_part_is_one_line(base: Path, converted: Path, tmp_pa
     shutil.copytree(base, tmp_path / "base")
     shutil.rmtree(tmp_path / "base" / "vae")
     config = ModelConfig(f"sd21:{tmp_path / 'base'}", flow=str(converted / "flow"))
-    with pytest.raises(WeightsError, match="vae is not there") as caught:
+    with pytest.raises(WeightsError, match="vae does not exist") as caught:
         build_start(config, CPU)
     assert "\n" not in str(caught.value)

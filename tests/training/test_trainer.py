@@ -128,7 +128,7 @@ def test_what_was_learned_before_a_loss_that_is_not_finite_is_kept(clips: Pack, 
 
     task.losses = breaks_at_step_3
     rarely = replace(LOOP, checkpoint_every=100)
-    with pytest.raises(NotFiniteError, match="the checkpoint of step 3 holds them"):
+    with pytest.raises(NotFiniteError, match="saved in the checkpoint of step 3"):
         train(task, rarely, tmp_path)
     mended = base_phase(clips)
     train(mended, rarely, tmp_path)
@@ -136,6 +136,19 @@ def test_what_was_learned_before_a_loss_that_is_not_finite_is_kept(clips: Pack, 
     train(unbroken, rarely, tmp_path / "unbroken")
     expected = weights(unbroken)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(mended).items())
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(clips: Pack, tmp_path: Path):
+    """In a group after the first, too: Python's max() of 1 and NaN is 1."""
+    task = base_phase(clips)
+    loop = replace(LOOP, rate_factors={"vae.": 0.5})
+    parameters = task.trainable()
+    last = [parameter for name, parameter in parameters.items() if name.startswith("unet.")][-1]
+    kept = weights(task)
+    task.losses = lambda draw: {"broken": (last.sum() * 0.0).sqrt()}  # 0; its gradient is NaN
+    with pytest.raises(NotFiniteError, match="gradient norm nan"):
+        train(task, loop, tmp_path)
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in weights(task).items())
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(clips: Pack, tmp_path: Path):

@@ -103,7 +103,7 @@ def test_damaged_pickles(reference: Path, tmp_path: Path, seed: int) -> None:
 
 @pytest.mark.parametrize("name", ["absent.pkl", "."])
 def test_no_file(reference: Path, tmp_path: Path, name: str) -> None:
-    assert "is not there" in refusal(tmp_path / name, reference / "sd_base", tmp_path / "out")
+    assert "does not exist" in refusal(tmp_path / name, reference / "sd_base", tmp_path / "out")
 
 
 CONV = "mid_block.resnets.0.conv1.base_layer.weight"
@@ -153,9 +153,9 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "a rank that is none": (lambda c: c.update(lora_rank_unet_quality="four"), "lora_rank"),
     "a rank that fills the memory": (
         lambda c: c.update(lora_rank_unet_quality=10**12),
-        "'lora_rank_unet_quality' is 1000000000000, its tensors have 4",
+        "'lora_rank_unet_quality' is 1000000000000, but the rank of its tensors is 4",
     ),
-    "a name that is none": (put("state_dict_unet", 7, torch.zeros(2)), "7 is not the name"),  # type: ignore[arg-type]
+    "a name that is none": (put("state_dict_unet", 7, torch.zeros(2)), "7 is not a tensor name"),  # type: ignore[arg-type]
     "a layer that is none": (
         put("state_dict_bpp", SPYNET.replace("0.conv", "x.conv"), torch.zeros(2)),
         "basic_module.x.conv",
@@ -227,7 +227,7 @@ def test_base_of_other_widths(reference: Path, tmp_path: Path) -> None:
     changed = json.loads(config.read_text())
     changed["cross_attention_dim"] += 8
     config.write_text(json.dumps(changed))
-    assert "another base" in refusal(reference / "model.pkl", base, tmp_path / "out")
+    assert "a different base" in refusal(reference / "model.pkl", base, tmp_path / "out")
 
 
 @pytest.mark.parametrize("kind", ["file", "full folder"])

@@ -38,7 +38,7 @@ def test_pickle_with_code_in_it(hub: Hub, tmp_path: Path) -> None:
     proof = tmp_path / "proof"
     checkpoint = torch.load(CHECKPOINT, weights_only=True)
     give_checkpoint(hub, checkpoint | {"extra": RunsCode(proof)}, tmp_path)
-    assert "wants to run code" in refusal(without=["tagger"])
+    assert "would run code" in refusal(without=["tagger"])
     assert not proof.exists()
 
 
@@ -47,13 +47,13 @@ def test_checkpoint_for_another_base(hub: Hub, tmp_path: Path) -> None:
     unet = checkpoint["state_dict_unet"]
     unet["conv_in.base_layer.weight"] = torch.zeros(320, 8, 3, 3)
     give_checkpoint(hub, checkpoint, tmp_path)
-    assert "made for another base" in refusal(without=["tagger"])
+    assert "made for a different base" in refusal(without=["tagger"])
 
 
 def test_wrong_calls(hub: Hub) -> None:
     with pytest.raises(OptionError, match="choose from sd21"):
         fetch("sd22")
-    with pytest.raises(OptionError, match="only without tagger"):
+    with pytest.raises(OptionError, match="its companions: tagger"):
         fetch("sd21", without=["vae"])
     with pytest.raises(OptionError, match="choose from float16"):
         fetch("sd21", dtype="int8")
@@ -66,7 +66,7 @@ def test_a_hash_that_is_a_path_is_none(
     """It would name the file of the download; this one leads out of the folder."""
     path = "../" * 12 + "etag"
     monkeypatch.setattr("hub_server.etag_of", lambda name, content: path)
-    assert "or what its hash" in refusal(without=["tagger"])
+    assert "does not report the size or hash" in refusal(without=["tagger"])
 
 
 def test_a_finished_download_that_was_damaged_comes_again(hub: Hub, home: Path) -> None:
@@ -95,7 +95,9 @@ def test_a_damaged_model_says_how_to_fetch_it_anew(hub: Hub, home: Path) -> None
     """It is in the way: another fetch would find it there."""
     folder = no_tagger(hub)
     (folder / "vae" / "config.json").unlink()
-    with pytest.raises(WeightsError, match="remove that folder, then: python -m dloral fetch sd21"):
+    with pytest.raises(
+        WeightsError, match="remove that folder, then run: python -m dloral fetch sd21"
+    ):
         load_pipeline("sd21", device="cpu", dtype="float32")
     assert not fetching.plan_fetch("sd21", ["tagger"]).models
     shutil.rmtree(folder)

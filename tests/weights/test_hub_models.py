@@ -57,7 +57,7 @@ def test_push_that_is_refused_says_what_to_do(hub: Hub, tmp_path: Path) -> None:
     hub.refuses_pushes = True
     with pytest.raises(OutputError, match="HF_TOKEN") as caught:
         push(tmp_path, "someone/else")
-    assert "is written, but could not be pushed" in str(caught.value)
+    assert "was written, but could not be pushed" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -85,7 +85,7 @@ def test_id_of_something_else(hub: Hub) -> None:
 
 
 def test_id_that_is_not_there_or_private(hub: Hub) -> None:
-    assert "is gone" in refusal("no/body")
+    assert "does not exist" in refusal("no/body")
     hub.repos["my/secret"] = Repo({}, status=401)
     assert "set HF_TOKEN" in refusal("my/secret")
 

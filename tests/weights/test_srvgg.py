@@ -59,12 +59,12 @@ class Hostile:
 @pytest.mark.parametrize(
     ("name", "stored", "said"),
     [
-        ("absent.pth", None, "is not there"),
+        ("absent.pth", None, "does not exist"),
         ("absent.safetensors", None, "does not exist"),
-        ("text.safetensors", b"hello", "is broken"),
+        ("text.safetensors", b"hello", "is corrupt"),
         ("hostile.pth", Hostile(), "was refused"),
-        ("list.pth", [1, 2], "does not hold named tensors"),
-        ("text.pth", {"params": {"body.0.weight": "w"}}, "not tensors of finite"),
+        ("list.pth", [1, 2], "does not contain named tensors"),
+        ("text.pth", {"params": {"body.0.weight": "w"}}, "not finite tensors"),
         ("infinite.pth", {"body.0.weight": torch.full((2, 3, 3, 3), torch.inf)}, "finite"),
         ("other.pth", {"conv.weight": torch.zeros(2, 3, 3, 3)}, "not an SRVGGNetCompact"),
         (

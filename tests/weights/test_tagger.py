@@ -204,7 +204,7 @@ def test_wrong_tensor_is_named(tmp_path: Path, value: Any) -> None:
 def test_wrong_files(tmp_path: Path) -> None:
     assert "'model'" in refusal(tmp_path, ram=DAPE)
     assert "are missing" in refusal(tmp_path, dape=RAM)
-    assert "is not there" in refusal(tmp_path, ram=tmp_path / "absent.pth")
+    assert "does not exist" in refusal(tmp_path, ram=tmp_path / "absent.pth")
     short = tmp_path / "tags.txt"
     short.write_text("cat\ndog\n")
     assert "2 tags" in refusal(tmp_path, tags=short)
@@ -222,7 +222,7 @@ def test_dape_of_another_ram(tmp_path: Path) -> None:
 
 def test_target_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         convert_tagger(RAM, DAPE, TAGS, THRESHOLDS, tmp_path)
     with pytest.raises(OutputError, match="could not be written"):
         convert_tagger(RAM, DAPE, TAGS, THRESHOLDS, tmp_path / "mine" / "tagger")

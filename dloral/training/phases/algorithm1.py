@@ -36,18 +36,18 @@ class Algorithm1Config:
     """A micro-batch is ``clips`` clips cropped to ``crop`` pixels; the last ``outputs`` frames of
     each are restored, from as many frames as ``window`` needs.
 
-    ``schedule``: a :class:`StageSchedule`, or the name of one (``algorithm1``, ``public``).
+    ``schedule``: a :class:`StageSchedule` or its name (``algorithm1``, ``public``).
     ``strategy``: ``dual`` is the paper's, two LoRAs trained in turn; ``alternating-one-space``
-    trains C-LoRA alone by both groups of losses in turn; ``joint`` trains it by both at once.
-    ``branches``: ``C-only`` and ``D-only`` train one LoRA from its own stage alone (Table A1).
+    trains only C-LoRA, on both groups of losses in turn; ``joint`` trains it on both at once.
+    ``branches``: ``C-only`` and ``D-only`` train one LoRA in its own stage only (Table A1).
     ``order``: which stage comes first (Table A2). ``window``: earlier frames that CFR looks at
     (Table A3); 0 means no CFR.
 
-    ``first_frame_share`` of the clips are shown as if each frame were the first of its clip, its
-    own predecessor, because stills and first frames are restored that way. ``scale_choices``: in
+    ``first_frame_share`` of the clips are treated as if each frame were the first of its clip (its
+    own predecessor), because stills and first frames are restored that way. ``scale_choices``: in
     each stage, the other LoRA's scale is drawn from these, so that each slider keeps its meaning
-    independently of the other (our decision; the paper has both at 1). ``decoder_loras``: which of
-    them also learn in a decoder that has a place for them. ``flow_reduction``: the factor by which
+    independently of the other (our decision; the paper has both at 1). ``decoder_loras``: which
+    LoRAs are also trained in a decoder that supports them. ``flow_reduction``: the factor by which
     frames are shrunk for the flow loss.
     """
 
@@ -90,11 +90,15 @@ class Algorithm1Config:
                 f"strategy {self.strategy!r} has one LoRA for both stages; leave branches at 'both'"
             )
         check_names(self.schedule.loss_names())
+        if "hints" in self._weighed():
+            raise OptionError(
+                "the loss 'hints' trains a whole decoder, not LoRAs; give it weight in base.weights"
+            )
         paired = [name for name in PAIR_LOSSES if name in self._weighed()]
         if paired and self.outputs < 2:
             raise OptionError(
-                f"outputs is {self.outputs}, and the loss {paired[0]!r} compares two outputs of a "
-                "clip; give 2 or more, or weigh other losses"
+                f"outputs is {self.outputs}, but the loss {paired[0]!r} compares two outputs of a "
+                "clip; give 2 or more, or use other losses"
             )
 
     def _weighed(self) -> set[str]:
@@ -113,7 +117,7 @@ class Algorithm1Config:
         return self.outputs + max(self.window, 1)
 
     def plan(self) -> StageSchedule:
-        """The schedule, with its stages as strategy, branches and order set them."""
+        """The schedule, with its stages set by strategy, branches and order."""
         stages: tuple[Stage, ...] = ("consistency", "enhancement")
         if self.strategy == "joint":
             stages = ("joint",)
@@ -148,10 +152,10 @@ def algorithm_1(task: "Algorithm1Task", trainer: Trainer) -> None:
 
 
 class Algorithm1Task:
-    """The generator being trained, its losses, and what each stage may change.
+    """The generator being trained, its losses, and the parameters that each stage trains.
 
     ``sources``: one for each stage of the schedule. ``feature_distance``, ``teacher``: the losses'
-    networks (:class:`~dloral.training.objective.Objective`). ``prompts``: text embeddings of clips
+    networks (:class:`~dloral.training.objective.Objective`). ``prompts``: clips -> text embeddings
     (None: the empty prompt's, or none for a model without text).
     """
 
@@ -275,7 +279,7 @@ class Algorithm1Task:
         return restored.unflatten(0, (-1, count))
 
     def decode(self, latents: Tensor, clips: Clips, prompt_embeds: Tensor | None) -> Restored:
-        """x_hat of the last n frames, with what the losses compare it with."""
+        """x_hat of the last n frames, with everything that the losses need."""
         count = latents.shape[1]
         inputs = clips.lq_frames[:, -count:].flatten(0, 1)
         per_pass = 1 if self.checkpointing else len(inputs)
@@ -296,7 +300,7 @@ class Algorithm1Task:
         )
 
     def restore(self, clips: Clips, rng: np.random.Generator | None = None) -> Restored:
-        """Lines 7 to 10, with the LoRAs' scales as they are."""
+        """Lines 7 to 10, with the LoRAs' current scales."""
         prompt_embeds = self.prompts(clips)
         return self.decode(
             self.refine(self.encode(clips), prompt_embeds, rng), clips, prompt_embeds

@@ -1,10 +1,10 @@
 """The compact base: a VAE and a UNet that restore clips, trained before any LoRA.
 
-It plays the part of Stable Diffusion in the full model: a prior that can draw. A step restores two
-consecutive frames of each clip. In a share of the clips the UNet's aligned half holds the
-predecessor, warped by the flow net, as at inference; in the others it holds the frame's own
-latents, as for the first frame of a clip. A few clean frames go through the VAE alone, so that the
-decoder can draw detail that the degraded input never held: D-LoRA needs that later.
+It plays the role of Stable Diffusion in the full model: a generative prior. A step restores two
+consecutive frames of each clip. In a share of the clips the UNet's aligned half is the predecessor,
+warped by the flow net, as at inference; in the others it is the frame's own latents, as for the
+first frame of a clip. A few clean frames go through the VAE alone, so that the decoder can draw
+detail that the degraded input never had: D-LoRA needs that later.
 """
 
 from collections.abc import Mapping
@@ -28,15 +28,15 @@ from dloral.training.phases.phase import Phase
 @dataclass(frozen=True)
 class BaseConfig:
     """A step: ``clips`` clips of ``frames`` frames and ``crop`` pixels, every frame restored, and
-    ``reconstructed`` clean frames through the VAE alone, by Charbonnier's loss. They are the last
+    ``reconstructed`` clean frames through the VAE alone, with Charbonnier's loss. They are the last
     frames of the first clips or, with ``own_reconstructed``, of clips drawn for this alone.
     ``context``: frames before the restored ones, used as input only: a clip's first frame has no
     predecessor to steady it, so a loss over pairs would make the second frame copy it.
 
-    ``weights``: of the losses by name until ``late_from`` (a share of the steps, 0 to 1);
+    ``weights``: loss weights by name until ``late_from`` (a share of the steps, 0 to 1);
     ``late_weights`` from there on (empty: the same). ``aligned_share`` of the clips see their
-    warped predecessor. With an adversary, the discriminator learns from ``critic_from`` on (None:
-    as ``late_from``): an untrained one pushes frames in arbitrary directions.
+    warped predecessor. With an adversarial loss, the discriminator learns from ``critic_from`` on
+    (None: as ``late_from``): an untrained one pushes frames in arbitrary directions.
     """
 
     clips: int = 4
@@ -63,19 +63,19 @@ class BaseConfig:
                 "crop": on_grid(self.crop),
                 "reconstructed": (
                     0 <= self.reconstructed <= (inf if self.own_reconstructed else self.clips),
-                    "0 or more, and at most as many as there are clips",
+                    "0 or more, and no more than clips",
                 ),
                 "aligned_share": (0 <= self.aligned_share <= 1, "a share from 0 to 1"),
                 "late_from": (0 <= self.late_from <= 1, "a share from 0 to 1"),
                 "critic_from": (0 <= (self.critic_from or 0) <= 1, "a share from 0 to 1"),
-                "weights": (bool(self.weights), "at least one loss and its weight"),
+                "weights": (bool(self.weights), "at least one loss with its weight"),
             },
         )
         check_names(self.loss_names())
 
     @property
     def of_pictures(self) -> bool:
-        """Whether every loss is of small pictures, so that no frame has to be decoded."""
+        """Whether all losses are on small pictures, so that no frame has to be decoded."""
         return all(name.startswith(PICTURE) for name in self.loss_names())
 
     @property
@@ -95,9 +95,9 @@ class BaseConfig:
 
 class BasePhase(Phase):
     """Trains the VAE, the UNet and any retrieval gate of a pipeline without adapters; the flow net
-    is frozen. With losses of small pictures alone, no frame is decoded and the VAE stays unchanged.
+    is frozen. If all losses are on small pictures, no frame is decoded and the VAE stays unchanged.
 
-    ``steps``: of the whole phase. ``held_out``: clips to measure figures on.
+    ``steps``: of the whole phase. ``held_out``: clips to evaluate on.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class BasePhase(Phase):
     def restore(self, clips: Clips, aligned: Tensor | None = None, drawn: bool = True) -> Restored:
         """Every frame of the clips but the first ``context``; ``aligned`` (B,) bool: which clips
         see their warped predecessor (None: all). Only CFR's gate is used: the rest is untrained.
-        Without ``drawn``, the enlarged frames take the place of the restored ones."""
+        Without ``drawn``, the upscaled input frames stand in for the restored ones."""
         pipe, shape = self.pipe, clips.lq_frames.shape[:2]
         # A clip may have a single frame: the last one is always restored.
         first = min(self.config.context, shape[1] - 1)
@@ -209,7 +209,7 @@ class BasePhase(Phase):
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """PSNR gain over bicubic in dB, sharpness relative to the truth's, reconstruction PSNR,
-        and the temporal difference from the truth where flow is known."""
+        and the temporal difference from the truth if flow is known."""
         if self.held_out is None:
             return {}
         found: dict[str, list[float]] = {}

@@ -1,8 +1,8 @@
-"""Free a decoder of its grid: its pictures stay the same, and nothing else learns.
+"""Removing a decoder's grid: its output stays the same otherwise, and nothing else is trained.
 
-On smooth ground nothing hides the pattern that a decoder with pixel-shuffles adds of its own, so it
-is trained there (our decision). Elsewhere its earlier output is its teacher, so the figures hold,
-which a grid penalty in a longer training does not guarantee.
+In smooth areas nothing hides the pattern that a decoder with pixel shuffles adds, so it is trained
+there (our decision). Elsewhere its earlier output is its target, so the figures hold, which a grid
+penalty in a longer training does not guarantee.
 """
 
 import copy
@@ -23,8 +23,9 @@ from dloral.training.phases.phase import Phase
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """A step: ``clips`` crops of ``crop`` pixels to be kept as they are, and ``smooth`` smooth
-    ones, half of them degraded, to be freed of the grid. ``keep``, ``penalty``: their weights."""
+    """A step: ``clips`` crops of ``crop`` pixels whose output is to stay the same, and ``smooth``
+    smooth ones, half of them degraded, to remove the grid from. ``keep``, ``penalty``: their
+    weights."""
 
     clips: int = 4
     crop: int = 128
@@ -46,7 +47,7 @@ class DecoderConfig:
 
 
 class DecoderPhase(Phase):
-    """Trains a compact VAE's decoder alone; the rest of the pipeline stays identical to the bit."""
+    """Trains a compact VAE's decoder alone; the rest of the pipeline stays bit-identical."""
 
     def __init__(
         self,
@@ -75,8 +76,8 @@ class DecoderPhase(Phase):
         }
 
     def measured(self, lq_frames: Tensor, draw: Draw) -> dict[str, Tensor]:
-        """``kept``: how far the pictures are from the teacher's; ``clean``, ``degraded``: the grid
-        on smooth ground, undegraded and lightly degraded."""
+        """``kept``: the distance from the earlier decoder's output; ``clean``, ``degraded``: the
+        grid in smooth areas, undegraded and lightly degraded."""
         config, pipe, kept = self.config, self.pipe, len(lq_frames)
         device = lq_frames.device
         smooth, degraded = smooth_pairs(config.smooth, config.crop, draw.rng, device)
@@ -97,7 +98,7 @@ class DecoderPhase(Phase):
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """The grid on smooth ground, in grey levels, and how far held-out pictures have moved."""
+        """The grid in smooth areas and the change in held-out frames, in grey levels."""
         if self.held_out is None:
             return {}
         lq_frames = self.held_out.lq_frames[: self.config.clips, -1]

@@ -1,8 +1,8 @@
-"""D-LoRA's part in the decoder learns alone, from answers that are prepared once and used often.
+"""Training D-LoRA's part in the decoder alone, on teacher answers prepared once and used often.
 
-In Algorithm 1 each step restores clips and asks the teacher about them, whose mean answer over
-eight turns takes longer than the decoder's own step. Here restored latents and their answers are
-kept, and each is drawn several times, so two cores see three times as many crops a second (our
+In Algorithm 1 each step restores clips and runs the teacher on them, whose mean answer over eight
+orientations takes longer than the decoder's own step. Here restored latents and their answers are
+kept, and each is drawn several times, so two cores process three times as many crops a second (our
 decision: docs/decisions.md, "Clean first"). Nothing before the decoder changes, so what is kept
 stays valid.
 """
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dloral.data.clips import Clips, ClipSource, Draw
 from dloral.data.spec import check, on_grid
 from dloral.errors import OptionError
+from dloral.frames.crisp import crisp
 from dloral.models.adapters import DETAIL, adapter_parameters
 from dloral.models.lora_conv import two_lora_convs
 from dloral.pipeline import DLoRALPipeline
@@ -32,11 +33,11 @@ class DetailConfig:
 
     As many are prepared every ``refill_every`` steps, after ``warm_refills`` times as many before
     the first; the newest ``held`` are kept. ``answer``: which of a teacher's answers is the target,
-    by the prefix of its losses. ``gradient``: the weight of the answer's differences between
-    neighbours. ``feature``: of a frozen network's distance to the answer, computed in the middle
-    quarter of each frame, since it takes longer than the decoder's own step.
+    by the prefix of its losses. ``gradient``: the weight of the loss on differences between
+    neighbours. ``feature``: that of a frozen network's distance to the answer, computed on the
+    middle quarter of each frame, since it takes longer than the decoder's own step.
 
-    ``share``: how far D-LoRA goes in the end from what it was towards what it learned; half way it
+    ``share``: where D-LoRA ends up between its initial (0) and its trained (1) weights; half way it
     can be better than at either end (WiSE-FT, Wortsman et al., CVPR 2022)."""
 
     clips: int = 12
@@ -48,6 +49,7 @@ class DetailConfig:
     gradient: float = 2.0
     feature: float = 0.4
     share: float = 1.0
+    steepness: float = 0.0
 
     def __post_init__(self) -> None:
         check(
@@ -55,12 +57,13 @@ class DetailConfig:
             {
                 "clips": (self.clips >= 1, "1 or more"),
                 "crop": on_grid(self.crop),
-                "held": (self.held >= self.clips, f"{self.clips} (clips) or more"),
+                "held": (self.held >= self.clips, f"{self.clips} or more (as many as clips)"),
                 "refill_every": (self.refill_every >= 1, "1 or more"),
                 "warm_refills": (self.warm_refills >= 0, "0 or more"),
                 "gradient": (self.gradient >= 0, "0 or more"),
                 "feature": (self.feature >= 0, "0 or more"),
-                "share": (0 < self.share <= 1, "more than 0, up to 1"),
+                "steepness": (self.steepness >= 0, "0 or more"),
+                "share": (0 < self.share <= 1, "more than 0 and at most 1"),
             },
         )
 
@@ -73,8 +76,8 @@ class DetailConfig:
 
 @dataclass(frozen=True)
 class Answered:
-    """N restored frames before they are decoded: latents (N,C,h,w), the enlarged input and the
-    answer (N,3,H,W) in [0, 1], and the scale of C-LoRA that all were restored with."""
+    """N restored frames before decoding: latents (N,C,h,w), the upscaled input and the answer
+    (N,3,H,W) in [0, 1], and the scale of C-LoRA that all were restored with."""
 
     latents: Tensor
     lq_frames: Tensor
@@ -85,8 +88,8 @@ class Answered:
 class DetailPhase(Phase):
     """Trains D-LoRA in a compact VAE's decoder; the rest of the pipeline stays identical.
 
-    ``algorithm1``: how clips are restored; ``source`` gives ``clips`` of them, with the frames it
-    needs. Raises :class:`OptionError` for a decoder without LoRAs, and without a teacher.
+    ``algorithm1``: how clips are restored; ``source`` provides ``clips`` of them, with the frames
+    needed for that. Raises :class:`OptionError` for a decoder without LoRAs, or without a teacher.
     """
 
     def __init__(
@@ -110,8 +113,8 @@ class DetailPhase(Phase):
         self.refills = 0
         if not adapter_parameters(pipe.vae, DETAIL):
             raise OptionError(
-                "this decoder has no D-LoRA to train alone",
-                remedy="give sizes.head_rank and sizes.block_rank, or detail=None",
+                "the detail phase needs a decoder with D-LoRA",
+                remedy="set sizes.head_rank and sizes.block_rank, or detail=None",
             )
         self.before = [conv.change(DETAIL).detach() for conv in two_lora_convs(pipe.vae)]
 
@@ -169,15 +172,18 @@ class DetailPhase(Phase):
         self.pipe.set_scales(consistency, 1.0, merge=False)
         restored = self.task.restore(clips, rng)
         assert restored.lq_frames is not None
+        answers = self.task.objective.answer(restored, self.config.answer)
+        if self.config.steepness:
+            answers = crisp(answers, self.config.steepness, smoothing=0)
         return Answered(
             restored.latents.flatten(0, 1),
             restored.lq_frames.flatten(0, 1).half(),
-            self.task.objective.answer(restored, self.config.answer).half(),
+            answers.half(),
             consistency,
         )
 
     def finish(self) -> None:
-        """Go back from what was learned to ``share`` of the way."""
+        """Interpolate D-LoRA: ``share`` of the way from its initial to its trained weights."""
         share = self.config.share
         if share == 1:
             return
@@ -186,7 +192,7 @@ class DetailPhase(Phase):
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Of held-out clips, with both LoRAs at 1: how near they are to the answers."""
+        """The distance of held-out clips, with both LoRAs at 1, from the answers."""
         if self.held_out is None:
             return {}
         return nearness(*self._drawn(self._prepared(self.held_out, 1.0)))

@@ -1,10 +1,10 @@
-"""The decoder learns to draw, before anything else does, from a teacher that draws.
+"""The decoder learns to draw from a teacher, before anything else is trained.
 
-Here it sees the enlarged input alone: no latents, no encoder, no UNet, so a step takes half as long
+Here it sees the upscaled input alone: no latents, no encoder, no UNet, so a step takes half as long
 as in the base phase. There are two phases: ``blocks``, in which its blocks learn separately, each
 fed the teacher's preceding layer, and ``drawing``, in which they learn together, tied to the
-teacher's layers less and less (our decision; results in docs/training.md). At the end the latents
-have no influence yet: the base phase gives them some.
+teacher's layers less and less (our decision; results in docs/training.md). The latents have no
+influence until the base phase.
 """
 
 from contextlib import nullcontext
@@ -32,11 +32,11 @@ USUAL = {"teacher_charbonnier": 0.1, "teacher_gradient": 0.2, "hints": 1.0}
 @dataclass(frozen=True)
 class DrawingConfig:
     """A step: ``clips`` frames of ``crop`` pixels. ``apart``: each block is fed the teacher's
-    preceding layer. ``hints``: their weight beside the answer's, which falls to ``late_hints`` over
-    the steps; ``gradient``: the weight of the answer's differences between neighbours.
-    ``afresh``: start from a new decoder, since what an earlier one computes in its blocks matches
-    none of the teacher's layers; without it, an earlier phase's or run's decoder trains on.
-    ``turned``: the target is the mean of the answers to all turns of the input."""
+    preceding layer. ``hints``: their weight relative to the answer's; it moves linearly to
+    ``late_hints`` over the steps. ``gradient``: the weight of the loss on differences between
+    neighbours. ``afresh``: start from a new decoder, since the blocks of an earlier one match none
+    of the teacher's layers; without it, training continues an earlier phase's or run's decoder.
+    ``turned``: the target is the mean of the answers to all orientations of the input."""
 
     clips: int = 6
     crop: int = 176
@@ -61,10 +61,10 @@ class DrawingConfig:
 
 
 class DrawingPhase(Phase):
-    """Trains a compact VAE's decoder on what it sees of the input; all else stays unchanged.
+    """Trains a compact VAE's decoder from the upscaled input alone; all else stays unchanged.
 
     ``steps``: of the whole phase. Raises :class:`OptionError` for a decoder that does not see the
-    input, and for another kind of teacher.
+    input, or another kind of teacher.
     """
 
     def __init__(
@@ -83,8 +83,8 @@ class DrawingPhase(Phase):
         vae = pipe.vae
         if not (isinstance(vae, CompactVAE) and vae.config.decoder_sees_input):
             raise OptionError(
-                "a decoder that learns to draw must see the input",
-                remedy="give sizes.decoder_sees_input=True, or drawing=None",
+                "the decoder must see the input in the blocks and drawing phases",
+                remedy="set sizes.decoder_sees_input=True, or blocks=None and drawing=None",
             )
         for module in (vae, pipe.unet, pipe.flow, pipe.retrieval):
             module.requires_grad_(False)
@@ -133,8 +133,8 @@ class DrawingPhase(Phase):
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """On held-out frames: the distance to the teacher's answers in grey levels, sharpness
-        relative to the teacher's, and how far the blocks are from its layers."""
+        """On held-out frames: the distance from the teacher's answers in grey levels, sharpness
+        relative to theirs, and the distance of the blocks from its layers."""
         if self.held_out is None:
             return {}
         frames, answers, hints = self._drawn(self.held_out)
@@ -142,7 +142,7 @@ class DrawingPhase(Phase):
 
 
 def towards(frames: Tensor, answers: Tensor, gradient_weight: float) -> dict[str, Tensor]:
-    """The losses of frames (N,3,H,W) towards a teacher's answers, tempered and weighted."""
+    """The losses of frames (N,3,H,W) against a teacher's answers, tempered and weighted."""
     found = {
         "teacher_charbonnier": (charbonnier(frames, answers), 1.0),
         "teacher_gradient": (gradient(frames, answers), gradient_weight),
@@ -154,8 +154,8 @@ def towards(frames: Tensor, answers: Tensor, gradient_weight: float) -> dict[str
 
 
 def nearness(frames: Tensor, answers: Tensor) -> dict[str, float]:
-    """The distance (N,3,H,W) to a teacher's answers in grey levels, and sharpness relative to
-    theirs."""
+    """The distance of frames (N,3,H,W) from a teacher's answers in grey levels, and sharpness
+    relative to theirs."""
     edges = [sum(part.diff(dim=dim).abs().mean() for dim in (-1, -2)) for part in (frames, answers)]
     return {
         "to_teacher": 255 * (frames - answers).abs().mean().item(),

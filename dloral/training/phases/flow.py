@@ -1,4 +1,4 @@
-"""The compact flow net: SPyNet on small low-quality frames, taught by exact flow.
+"""The compact flow net: SPyNet on small low-quality frames, supervised by exact flow.
 
 The full model's flow net comes with weights. Here photographs in motion give pairs of known flow
 (``dloral.data.motion``), and the net sees what it will see at inference: degraded frames at latent
@@ -24,14 +24,14 @@ from dloral.training.phases.phase import Phase
 @dataclass(frozen=True)
 class FlowConfig:
     """A step: the pairs of ``clips`` clips of ``frames`` frames and ``crop`` pixels, flipped and
-    turned, and ``moved_pairs`` pairs of their frames moved by at most ``most_shift`` cells: a net
-    that must learn to match needs many pictures and motions. Every pyramid level is supervised,
-    each with ``coarser_weight`` times the weight of the next finer one.
+    rotated, and ``moved_pairs`` pairs of their frames moved by at most ``most_shift`` cells: to
+    learn matching, a net needs many images and motions. Every pyramid level is supervised, each
+    with ``coarser_weight`` times the weight of the next finer one.
 
-    For the first ``warm_up_share`` of the steps one level learns alone, on motion of
+    For the first ``warm_up_share`` of the steps one level is trained alone, on motion of at most
     ``warm_up_shift`` cells; then all levels start as copies of it. Trained together from the start
-    they stay at "no motion". The warm-up uses quarters of the true frames: matching is learnt some
-    hundred steps sooner on sharp frames, and so small a motion needs no more of a picture."""
+    they stay at "no motion". The warm-up uses quarters of the true frames: matching is learned some
+    hundred steps sooner on sharp frames, and such small motion needs no larger images."""
 
     clips: int = 8
     frames: int = 3
@@ -58,7 +58,7 @@ class FlowConfig:
 @dataclass(frozen=True)
 class Pairs:
     """current, previous (N,3,h,w) small frames and flow (N,2,h,w) between them, in cells;
-    ``known`` (N,1,h,w) is 1 where the flow is, 0 where it leaves the picture."""
+    ``known`` (N,1,h,w) is 1 where the flow is known, 0 where it leaves the frame."""
 
     current: Tensor
     previous: Tensor
@@ -97,7 +97,7 @@ class FlowPhase(Phase):
         multiple = pipe.latent_stride << halvings
         if config.crop % multiple:
             raise OptionError(
-                "{option} is {value}, which the flow net's {levels} levels do not halve evenly",
+                "{option} is {value}, which the flow net's {levels} levels cannot halve evenly",
                 remedy=f"give a multiple of {multiple}",
                 option="flow.crop",
                 value=config.crop,
@@ -189,7 +189,7 @@ def known_pairs(clips: Clips, stride: int) -> Pairs:
 
 
 def quarters(stills: Tensor, rng: np.random.Generator) -> Tensor:
-    """The same part of all stills (N,3,H,W), half as high and wide; the whole where they are small
+    """The same part of all stills (N,3,H,W), half as high and wide; all of them if they are small
     (16 pixels or less)."""
     height, width = stills.shape[-2:]
     if min(height, width) <= 16:
@@ -199,10 +199,11 @@ def quarters(stills: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def moved_pairs(stills: Tensor, most_shift: float, rng: np.random.Generator) -> Pairs:
-    """Low-quality stills (N,3,2h,2w) and themselves, shifted, zoomed, turned and sheared a little.
+    """Pairs of low-quality stills (N,3,2h,2w) and slightly shifted, zoomed, rotated and sheared
+    copies.
 
-    A low-quality picture has two pixels per latent cell (at the usual scale of 4), so moving it and
-    halving both gives nearly what :func:`shrink_for_flow` makes of enlarged frames.
+    A low-quality image has two pixels per latent cell (at the usual scale of 4), so moving it and
+    halving both gives nearly what :func:`shrink_for_flow` makes of upscaled frames.
     """
     count, _, height, width = stills.shape
     matrices = np.eye(2) + rng.normal(0, 0.03, (count, 2, 2))
@@ -232,6 +233,6 @@ def moved_pairs(stills: Tensor, most_shift: float, rng: np.random.Generator) -> 
 
 
 def end_point_error(flow: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
-    """Mean length of the flow error (N,2,h,w) where the flow is known (N,1,h,w), in its cells."""
+    """Mean length of the flow error (N,2,h,w) where the flow is known (N,1,h,w), in cells."""
     lengths = ((flow - wanted).square().sum(dim=1, keepdim=True) + 1e-6).sqrt()
     return (known * lengths).sum() / known.sum().clamp(min=1e-6)

@@ -1,4 +1,4 @@
-"""What a phase is to the loop, and the loop that trains one."""
+"""The interface of a training phase, and the loop that trains one."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -29,8 +29,8 @@ class Phase(ABC):
         return {}
 
     def begin(self, step: int) -> set[str]:
-        """Called before each step; returns names of parameters that it has reset, whose averages
-        restart."""
+        """Called before each step; returns the names of parameters that it has reset, whose
+        averages restart."""
         return set()
 
     def active(self, step: int) -> set[str]:
@@ -41,7 +41,7 @@ class Phase(ABC):
         """Called once all steps are done, with the averaged weights."""
 
     def evaluate(self) -> dict[str, float]:
-        """Figures on held-out data, with the weights as they are now."""
+        """Figures on held-out data, with the current weights."""
         return {}
 
 
