@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from dloral.data.clips import Clips, Draw
 from dloral.errors import OptionError
+from dloral.frames.crisp import crisp
 from dloral.frames.resize import resize_bicubic
 from dloral.models.adapters import add_adapters
 from dloral.models.lora_conv import two_lora_convs
@@ -101,6 +102,17 @@ def test_answers_are_to_the_steadied_picture(pipe: DLoRALPipeline, teacher: SRVG
     assert close < 0.02  # the change, not the picture itself, is added to the small frames
     assert (found[OWN].answers - found[TURNED].answers).abs().max() > 0.01
     assert torch.equal(found[OWN].latents, latents)
+
+
+def test_answers_may_be_made_steeper(pipe: DLoRALPipeline, teacher: SRVGG) -> None:
+    clips = Waves().draw(Draw(0, 0, np.random.default_rng(0)))
+    plain, steeper = (
+        phase_of(pipe, teacher, replace(CONFIG, steepness=amount))._prepared(clips, 1.0).answers
+        for amount in (0.0, 1.0)
+    )
+    wanted = crisp(plain.float(), smoothing=0)
+    torch.testing.assert_close(steeper.float(), wanted, atol=2e-3, rtol=0)  # kept in float16
+    assert (steeper - plain).abs().max() > 0.01
 
 
 def test_a_step_has_one_scale_and_each_comes_up(pipe: DLoRALPipeline, teacher: SRVGG) -> None:

@@ -38,7 +38,9 @@ class DetailConfig:
     middle quarter of each frame, since it takes longer than the decoder's own step.
 
     ``share``: where D-LoRA ends up between its initial (0) and its trained (1) weights; half way it
-    can be better than at either end (WiSE-FT, Wortsman et al., CVPR 2022)."""
+    can be better than at either end (WiSE-FT, Wortsman et al., CVPR 2022). ``steepness``: how much
+    the answers are made steeper everywhere before they are learned (:func:`crisp` without
+    smoothing); 0: not at all."""
 
     clips: int = 12
     crop: int = 160
