@@ -109,7 +109,7 @@ class PackFrames:
             yield torch.from_numpy(np.array(frame)).float() / 255
 
     def digest(self) -> str:
-        return hashlib.sha256(np.ascontiguousarray(self._clip())).hexdigest()
+        return hashlib.sha256(self._clip().tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
