@@ -70,8 +70,9 @@ def _doctor(options: argparse.Namespace) -> None:
     if broken:
         raise ResourceError(
             "{what} {value}",
-            remedy=broken[0].remedy or "see {what} above",
+            remedy="{advice}",
             what=broken[0].name,
+            advice=broken[0].remedy or f"see {broken[0].name} above",
             value=broken[0].found,
         )
 

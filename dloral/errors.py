@@ -11,14 +11,16 @@ Python's wording, :meth:`DLoRALError.render` any other's. A message names its fa
                        instead=Setting("model", "compact"))
 
 Below the command line nothing names a flag, and nothing hides a folder by replacing text: the face
-decides how a :class:`Setting` is spelled and a path is shown. ``DLoRALError`` is what to catch;
+decides how a :class:`Setting` is spelled and a path is shown. Names, and whatever else comes from a
+user, a file or a library, are facts and never part of a message. ``DLoRALError`` is what to catch;
 the kinds below say who has to act. Our own bugs stay ``AssertionError`` and keep their traceback.
 Every command line ends through :func:`exit_status`.
 """
 
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -64,13 +66,34 @@ class CommandLine(Face):
 PYTHON = Face()
 COMMAND_LINE = CommandLine()
 
+_FIELD = re.compile(r"\{([a-zA-Z_]\w*)(!r)?(?::([,.\d]{0,4}[a-zA-Z%]?))?\}")
+"""A fact in a message: ``{value}``, ``{value!r}``, ``{value:.1f}``."""
+
+
+def filled(text: str, facts: Mapping[str, Any]) -> str:
+    """``text`` with ``facts`` where it names them in braces; all other braces stand as they are.
+
+    Unlike ``str.format``, this reads no attribute or item of a fact, whatever the text is.
+    """
+
+    def worded(field: re.Match[str]) -> str:
+        name, is_quoted, how = field.groups()
+        if name not in facts:
+            return field[0]
+        fact = repr(facts[name]) if is_quoted else facts[name]
+        try:
+            return format(fact, how or "")
+        except (TypeError, ValueError):  # a text where a number was to be
+            return str(fact)
+
+    return _FIELD.sub(worded, text)
+
 
 class DLoRALError(Exception):
     """Something the user can fix; ``str(error)`` is one line that says how.
 
-    ``problem`` and ``remedy`` are texts that name ``facts`` in braces; without facts and remedy,
-    ``problem`` is the whole line as it stands. Facts that code may read: ``option``, ``value``,
-    ``path``.
+    ``problem`` and ``remedy`` are texts that name ``facts`` in braces (:func:`filled`). Facts that
+    code may read: ``option``, ``value``, ``path``.
     """
 
     def __init__(self, problem: str = "", /, *, remedy: str = "", **facts: Any) -> None:
@@ -90,9 +113,7 @@ class DLoRALError(Exception):
     def render(self, face: Face = PYTHON) -> str:
         """One line, as ``face`` words it."""
         text = f"{self.problem}; {self.remedy}" if self.remedy else self.problem
-        if not self.facts:
-            return text
-        return text.format_map({name: face.word(fact) for name, fact in self.facts.items()})
+        return filled(text, {name: face.word(fact) for name, fact in self.facts.items()})
 
     def __str__(self) -> str:
         return self.render()

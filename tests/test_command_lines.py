@@ -122,3 +122,52 @@ def test_mistake_in_a_process_of_its_own(somewhere: Path) -> None:
     assert result.returncode == 1
     assert result.stderr.startswith("dloral: ")
     assert result.stderr.count("\n") == 1
+
+
+HOSTILE = "{value.__class__.__init__.__globals__}{path}{0}"
+
+BRACES = {
+    "upscale: absent": ("upscale ABSENT -o OUT.mp4", 1),
+    "upscale: not a clip": ("upscale text.mp4 -o OUT.mp4", 1),
+    "upscale: no picture": ("upscale text.png -o OUT.png", 1),
+    "upscale: frames of two sizes": ("upscale frames -o OUT.mp4", 1),
+    "upscale: other files between frames": ("upscale mixed -o OUT.mp4", 1),
+    "upscale: not a suffix": ("upscale PHOTOS/a.jpg -o OUT.{path}", 2),
+    "upscale: no folder": ("upscale PHOTOS/a.jpg -o ABSENT/OUT.png", 1),
+    "upscale: other files in the target": ("upscale PHOTOS -o frames/", 1),
+    "upscale: not a pattern": ("upscale PHOTOS/a.jpg PHOTOS/a.jpg -o OUT --name {stem.name}", 2),
+    "upscale: no such model": ("upscale PHOTOS/a.jpg -o OUT.png --model ABSENT", 1),
+    "upscale: no such codec": ("upscale PHOTOS/a.jpg -o OUT.mp4 --encoder-option HOSTILE", 2),
+    "benchmark: no data set": ("benchmark ABSENT -o OUT", 1),
+    "curve: no run": ("curve ABSENT -o OUT.png", 1),
+    "embed: nothing to embed": ("embed ABSENT --to OUT", 1),
+    "train: absent": ("train compact-cpu --data photos:ABSENT -o OUT", 1),
+    "train: not a source": ("train compact-cpu --data HOSTILE -o OUT", 2),
+}
+
+
+@pytest.mark.parametrize("mistake", BRACES)
+def test_names_full_of_braces_are_shown_as_they_are(
+    mistake: str, somewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = somewhere / HOSTILE
+    for folder in ("frames", "mixed"):
+        (place / folder).mkdir(parents=True)
+        for index, side in enumerate((8, 8 + 4 * (folder == "frames"))):
+            Image.new("RGB", (side, 8)).save(place / folder / f"{HOSTILE}{index}.png")
+    (place / "mixed" / f"{HOSTILE}.psd").touch()
+    for name in ("text.mp4", "text.png"):
+        (place / name).write_text("text")
+    words, status = BRACES[mistake]
+    places = {word: f"{HOSTILE}/{word}" for word in ("text.", "frames", "mixed")}
+    for word, name in {"ABSENT": HOSTILE + "/absent", "HOSTILE": HOSTILE, **places}.items():
+        words = words.replace(word, name)
+    assert main(words.split()) == status
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert printed.startswith("dloral: ")
+    shown = {
+        "upscale: not a suffix": "OUT.{path}: .{path} is",
+        "upscale: not a pattern": "{stem.name}",
+    }
+    assert shown.get(mistake, HOSTILE) in printed
+    assert "built-in" not in printed

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+from uvicorn import Config
 
+from dloral.studio.hygiene import LOGIN_TRIES, Hygiene
+from dloral.studio.server import build_parser, hygiene
 from dloral.weights.registry import DLORAL, SD21_BASE
 from space.make import card, make
 
@@ -67,6 +76,42 @@ def test_documented_containers_pass_the_health_check() -> None:
     serving = [n for n, call in enumerate(calls) if call.endswith("app.py --model sd21")]
     assert fetching[0] < serving[0]
     assert any("-e PORT=8000 -p 8000:8000" in call for call in calls)
+
+
+def passed_on(remote: str, sent: dict[str, str]) -> dict[str, str]:
+    """The headers that the documented nginx passes on of a call from ``remote``."""
+    (settings,) = re.findall(r"```nginx\n(.*?)```", DEPLOYMENT, re.S)
+    (name,) = re.findall(r"server_name (\S+);", settings)
+    hops = [hop for hop in (sent.get("X-Forwarded-For"), remote) if hop]
+    values = {"$host": name, "$scheme": "https", "$proxy_add_x_forwarded_for": ", ".join(hops)}
+    given = re.findall(r"proxy_set_header (\S+) (\S+);", settings)
+    return sent | {header: values[variable] for header, variable in given}
+
+
+def test_behind_the_documented_nginx_an_address_cannot_be_made_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who sends another one with each wrong password is refused, and nobody else."""
+    monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
+    (row,) = re.findall(r"^\| server \| `python app.py (.*?)` behind nginx", DEPLOYMENT, re.M)
+    options = build_parser().parse_args(row.split())
+
+    async def wrong(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("", 400)
+
+    routes = [Route("/login", wrong, methods=["POST"])]
+    page = Starlette(routes=routes, middleware=[Middleware(Hygiene, **hygiene(options))])
+    served = Config(page, lifespan="off", log_config=None)  # as Gradio has uvicorn serve the page
+    served.load()
+    nginx = TestClient(served.loaded_app, client=("127.0.0.1", 4711))
+
+    def tried(remote: str, **sent: str) -> int:
+        return nginx.post("/login", headers=passed_on(remote, sent)).status_code
+
+    forged = [tried("6.6.6.6", **{"X-Forwarded-For": f"1.2.3.{n}"}) for n in range(100)]
+    assert forged == [400] * LOGIN_TRIES + [429] * (100 - LOGIN_TRIES)
+    assert tried("6.6.6.6") == 429
+    assert tried("7.7.7.7") == 400
 
 
 def test_a_space_is_made_and_uploaded_as_documented(tmp_path: Path) -> None:

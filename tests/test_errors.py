@@ -1,10 +1,14 @@
 """Errors carry facts; each face words them."""
 
+import ast
 import pickle
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import dloral
 from dloral.errors import (
     COMMAND_LINE,
     DLoRALError,
@@ -70,3 +74,51 @@ def test_a_command_line_ends_with_its_own_wording(capsys: pytest.CaptureFixture[
 
     assert exit_status(fails) == 1
     assert capsys.readouterr().err.startswith("dloral: folder/{clip}.mp4 has 0 frames; use --model")
+
+
+HOSTILE = "{value.__class__.__init__.__globals__}{value[0]}{0}{{{value!r:>9}"
+
+
+def test_braces_that_name_no_fact_stand_as_they_are() -> None:
+    error = InputError(f"{{path}} {HOSTILE}", remedy="{other}", path=Path(HOSTILE), value="here")
+    assert str(error) == f"{HOSTILE} {HOSTILE}; {{other}}"
+    assert str(InputError("{value:.1f} of {most:.1f} s", value="?", most=2)) == "? of 2.0 s"
+    assert (
+        str(InputError("{value:,} {value!r} {value:g}", value=1e6)) == "1,000,000.0 1000000.0 1e+06"
+    )
+
+
+def _errors_raised(tree: ast.AST, kinds: set[str]) -> Iterator[ast.Call]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in kinds:
+            yield node
+
+
+def _text(node: ast.expr | None) -> str:
+    """What of a message is written in the code."""
+    parts = [] if node is None else ast.walk(node)
+    return " ".join(
+        str(part.value) for part in parts if isinstance(part, ast.Constant) and part.value
+    )
+
+
+def test_facts_that_messages_name_are_given() -> None:
+    files = sorted(Path(dloral.__file__).parent.rglob("*.py"))
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in files}
+    kinds, count = {"DLoRALError"}, 0
+    for _ in range(3):  # errors of errors
+        for tree in trees.values():
+            classes = (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+            kinds |= {one.name for one in classes if kinds & {*map(ast.unparse, one.bases)}}
+    missing = []
+    for path, tree in trees.items():
+        for call in _errors_raised(tree, kinds):
+            given = {keyword.arg for keyword in call.keywords}
+            remedy = next((word.value for word in call.keywords if word.arg == "remedy"), None)
+            texts = _text(call.args[0] if call.args else None) + _text(remedy)
+            named = {field[1] for field in re.finditer(r"\{([a-z_]\w*)[!:}]", texts)}
+            count += bool(named)
+            if None not in given and not named <= given:
+                missing.append(f"{path.name}:{call.lineno} names {named - given}")
+    assert not missing
+    assert count > 200

@@ -186,8 +186,9 @@ def _not_started(error: Exception) -> ResourceError:
 
 def _silent(address: str) -> OptionError:
     return OptionError(
-        f"Ray does not answer at {address}",
+        "Ray does not answer at {value}",
         remedy="start it there (ray start --head), or leave {option} out for one on this machine",
+        value=address,
         option=Setting("ray_address"),
     )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dloral.jobs.journal import Gap
 from dloral.jobs.spans import Job
+from dloral.weights.resolve import known_weights
 
 if TYPE_CHECKING:
     from dloral.frame_generator import FrameGenerator
@@ -60,8 +61,11 @@ def task_without(task: Task, done: int) -> Task | None:
 
 
 @lru_cache(maxsize=1)
-def loaded(model: str, device: str, dtype: str, vae: str, runtime: str) -> "FrameGenerator":
-    """A pipeline, kept in this process for the next task."""
+def loaded(
+    model: str, device: str, dtype: str, vae: str, runtime: str, weights: str | None
+) -> "FrameGenerator":
+    """A pipeline, kept in this process for the next task. ``weights``: distinguishes a model's
+    folder from an earlier one of the same name."""
     from dloral.weights.loading import load_pipeline
     from dloral.weights.resolve import fetch_missing
 
@@ -72,7 +76,10 @@ def loaded(model: str, device: str, dtype: str, vae: str, runtime: str) -> "Fram
 
 def pipe_for(job: Job) -> "FrameGenerator":
     options = job.options
-    return loaded(options.model, options.device, options.dtype, options.vae, options.runtime)
+    weights = known_weights(options.model)
+    return loaded(
+        options.model, options.device, options.dtype, options.vae, options.runtime, weights
+    )
 
 
 def share_cores(workers: int) -> None:

@@ -5,9 +5,11 @@ A source that fails is noted and the next one begins; results that already exist
 
 import glob
 import logging
+import string
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dloral.errors import DLoRALError, InputError, OptionError, OutputError, Setting
 from dloral.jobs.progress import Clock, Progress, ending
@@ -255,6 +257,13 @@ def _listed(file: Path) -> list[str]:
     return [str(file.parent / line) for line in lines if line and not line.startswith("#")]
 
 
+class _Names(string.Formatter):
+    """Only names stand in braces: no attribute or item of a value is read."""
+
+    def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
+        return kwargs[field_name], field_name
+
+
 def _name_of(source: Path, pattern: str, index: int, options: UpscaleOptions) -> str:
     stem = source.name if source.is_dir() else source.stem
     facts = {
@@ -267,7 +276,7 @@ def _name_of(source: Path, pattern: str, index: int, options: UpscaleOptions) ->
         "model": Path(options.model).name,
     }
     try:
-        name = pattern.format_map(facts)
+        name = _Names().vformat(pattern, (), facts)
     except (KeyError, ValueError, IndexError, AttributeError) as error:
         raise OptionError(
             "{option} is {value!r}",

@@ -188,6 +188,14 @@ class JobStore(StoreFile):
                 "UPDATE jobs SET settings = ?, frame = 0 WHERE id = ?", (json.dumps(settings), job)
             )
 
+    def relocate(self, job: str, source: Path, folder: Path) -> None:
+        """Record that a job's files are elsewhere now."""
+        with self._change() as database:
+            database.execute(
+                "UPDATE jobs SET source = ?, folder = ? WHERE id = ?",
+                (str(source), str(folder), job),
+            )
+
     def forget(self, job: str) -> None:
         """Remove a job whose files are gone, whatever its state."""
         with self._change() as database:

@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from dloral.errors import OutputError
@@ -46,6 +46,17 @@ _DAMAGE = (0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTAD
 """Error codes that a damaged file gives; SQLITE_ERROR is for a column with another name."""
 
 SELECT = f"SELECT {', '.join(COLUMNS)} FROM jobs"
+
+
+def is_job_list(path: Path) -> bool:
+    """Whether the file is a list of jobs, of whatever version, and not damaged; it is only read."""
+    address = f"{path.absolute().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(address, uri=True, timeout=5)) as database:
+            database.execute(f"{SELECT} LIMIT 1")
+    except sqlite3.Error:
+        return False
+    return True
 
 
 class DamagedStoreError(OutputError):

@@ -13,11 +13,17 @@ from dloral.threads import let_threads_sleep
 def launch(arguments: Sequence[str] | None = None, name: str | None = None) -> None:
     """Serve the page with the options of ``app.py``; returns when it is ended.
 
-    Uploads and results live in a private folder (inside ``GRADIO_TEMP_DIR``, where that is set)
-    that goes with the page. ``name``: what the help calls the program. Raises
-    :class:`DLoRALError` for what cannot be served.
+    Uploads, jobs and results are kept in the folder of ``--data`` (``HF_HOME/dloral/page`` by
+    default). Files of API calls, and everything where that default cannot be used, live in a
+    private folder (inside ``GRADIO_TEMP_DIR``, where that is set) that goes with the page.
+    ``name``: what the help calls the program. Raises :class:`DLoRALError` for what cannot be
+    served.
     """
     let_threads_sleep()
+    host = os.environ.get("GRADIO_SERVER_NAME", "")
+    if ":" in host:  # of IPv6, but Gradio looks for a free port there by IPv4
+        del os.environ["GRADIO_SERVER_NAME"]
+        os.environ["DLORAL_HOST"] = os.environ.get("DLORAL_HOST") or host
     with _private_folder(os.environ.get("GRADIO_TEMP_DIR") or None) as folder:
         # Gradio reads this when it is imported and when components are made.
         os.environ["GRADIO_TEMP_DIR"] = folder

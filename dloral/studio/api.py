@@ -164,7 +164,7 @@ class Calls:
         self._studio = studio
 
     def upscale(self, values: dict[str, Any], progress: gr.Progress) -> str:
-        """Restore a video or an image: larger, sharper, free of flicker, with its sound.
+        """Restore a video or an image: larger and sharper, with sound where the format holds it.
 
         Returns:
             the restored file

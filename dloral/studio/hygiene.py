@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dloral.studio.disk import Disk
+from dloral.studio.origins import Origins
 from dloral.studio.shares import BusyError, Shares, address_of, caller, is_heavy, uses_file
 
 LOGIN_TRIES = 10
@@ -40,7 +41,11 @@ MOST_CALL_BYTES = 2_000_000
 _GRADIOS_UPLOAD = "/upload"
 _UPLOADS = (_GRADIOS_UPLOAD, "/clip", "/upload_progress")
 
-SPACES = "https://huggingface.co https://*.hf.space"
+HUGGING_FACE = "https://huggingface.co"
+SPACES = f"{HUGGING_FACE} https://*.hf.space"
+
+_CORS = b"access-control-"
+"""How the headers begin that let another site's page read an answer."""
 
 
 def security_headers(may_be_framed_by: str) -> list[tuple[bytes, bytes]]:
@@ -78,13 +83,15 @@ def security_headers(may_be_framed_by: str) -> list[tuple[bytes, bytes]]:
 
 
 def framed_by(allow_framing: bool) -> str:
-    """Who may show the page in a frame: nobody, except the Space's page where this is one."""
+    """Who may show the page in a frame: Hugging Face's pages on a Space or with
+    ``--allow-framing``, else nobody."""
     return SPACES if allow_framing or os.environ.get("SPACE_ID") else "'none'"
 
 
 class Hygiene:
     """The middleware. ``hosts``: names that a call may give as Host, None: any. ``disk``: what
-    Gradio takes in has to have room there; the page's own uploads are looked at by their route."""
+    Gradio takes in has to have room there; the page's own uploads are looked at by their route.
+    ``origins``: whose pages may call."""
 
     def __init__(
         self,
@@ -92,8 +99,10 @@ class Hygiene:
         hosts: Iterable[str] | None = None,
         may_be_framed_by: str = "'none'",
         disk: Disk | None = None,
+        origins: Origins | None = None,
     ) -> None:
         self._app, self._disk = app, disk
+        self._origins = origins or Origins()
         self._hosts = None if hosts is None else {host.lower() for host in hosts}
         self._headers = security_headers(may_be_framed_by)
         self._logins = Tries(LOGIN_TRIES, LOGIN_SECONDS)
@@ -112,14 +121,20 @@ class Hygiene:
         login_of = address_of(address, headers) or address
         is_login = scope["method"] == "POST" and scope["path"].rstrip("/").endswith("/login")
         refusal = self._refusal(scope, headers)
+        is_guest = refusal is None and self._origins.is_guest(headers.get("origin", ""))
         if is_login and not self._logins.may_try(login_of):
             refusal = 429, "too many wrong passwords; wait ten minutes"
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                present = {name.lower() for name, _ in message.get("headers", [])}
+                given = [
+                    (name, value)
+                    for name, value in message.get("headers", [])
+                    if is_guest or not name.lower().startswith(_CORS)
+                ]
+                present = {name.lower() for name, _ in given}
                 message["headers"] = [
-                    *message.get("headers", []),
+                    *given,
                     *(pair for pair in self._headers if pair[0] not in present),
                 ]
                 if is_login:
@@ -182,6 +197,11 @@ class Hygiene:
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
         if self._hosts is not None and host_of(headers.get("host", "")) not in self._hosts:
             return 421, "this server does not answer to that name; see --allow-host"
+        origin = headers.get("origin")
+        if origin is not None and not (
+            self._origins.is_own(origin, headers) or self._origins.is_guest(origin)
+        ):
+            return 403, "another site's page cannot call this server; see --allow-host"
         length = headers.get("content-length", "")
         if not _is_upload(scope["path"]) and length.isdigit() and int(length) > MOST_CALL_BYTES:
             return 413, "the request is too large"

@@ -111,6 +111,8 @@ class Job:
 
     def cancel(self) -> None:
         with self._lock:
+            if self.has_ended:
+                return
             self.halt = CANCEL
             if self._is_at_rest():
                 self._end("stopped", CancelledError(STOPPED))
@@ -118,13 +120,13 @@ class Job:
     def stop(self) -> None:
         """End within a frame, and keep the finished frames as a result; if there are none yet,
         same as :meth:`cancel`. A paused job waits for its turn to write them."""
-        newest = self.newest
-        if newest is None or newest.frame < 1:
-            self.cancel()
-            return
-        (self.folder / STOP).touch()
-        if self.is_paused:
-            self.resume()
+        with self._lock:
+            if self.newest is None or self.newest.frame < 1:
+                self.cancel()
+            elif not self.has_ended:
+                (self.folder / STOP).touch()
+                if self.is_paused or self.halt == PAUSE:
+                    self.resume(is_let_in=True)
 
     def pause(self) -> None:
         """End within a frame, keeping the finished segments and the place in the queue until
@@ -139,14 +141,14 @@ class Job:
             else:
                 self.halt = PAUSE
 
-    def resume(self) -> None:
+    def resume(self, is_let_in: bool = False) -> None:
         """A paused job waits for its turn again and continues from its finished segments.
-        InputError where it is not paused, or too many wait."""
+        InputError where it is not paused, or too many wait, unless ``is_let_in``."""
         with self._lock:
             if self.halt == PAUSE:  # it has not even ended
                 self.halt = ""
             elif self.is_paused:
-                self._wait_again()
+                self._wait_again(is_let_in)
             else:
                 raise _not_now(self)
             if self.row:
@@ -159,9 +161,11 @@ class Job:
             is_waiting = self._queue.remove(self)
             if not (is_waiting or self.is_paused):
                 raise _not_now(self, "pause or cancel it first")
-            self._take(settings)
-            if is_waiting:
-                self._queue.add(self)
+            try:
+                self._take(settings)
+            finally:
+                if is_waiting:
+                    self._queue.add(self, is_let_in=True)
             if self.row:
                 self.row.changed(self.settings)
 
@@ -178,8 +182,9 @@ class Job:
             self._context = copy_context()
             self._take(settings or self.settings)
             self.folder.mkdir(exist_ok=True)
+            (self.folder / STOP).unlink(missing_ok=True)  # it failed before it had stopped
             self._ended.clear()
-            error, self.error = self.error, None
+            error, self.error, self.halt = self.error, None, ""
             try:
                 self._wait_again()
             except InputError:
@@ -236,10 +241,10 @@ class Job:
         if self.newest is not None:  # pictures of a job that may rest for days
             self.newest = replace(self.newest, restored_frame=None, lq_frame=None)
 
-    def _wait_again(self) -> None:
+    def _wait_again(self, is_let_in: bool = False) -> None:
         before, self.stage = self.stage, "waiting"
         try:
-            self._queue.add(self)
+            self._queue.add(self, is_let_in)
         except InputError:
             self.stage = before
             raise
@@ -358,21 +363,22 @@ class Job:
             elif self.halt:
                 self._end("stopped", error)
             else:  # resumed before it was paused
-                self._wait_again()
+                self._wait_again(is_let_in=True)
 
     def _end(self, stage: str, error: Exception | None) -> None:
-        is_suspended = self.halt == SUSPEND and stage == "stopped"
-        self.error, self.halt = error, ""
-        if self.row and not is_suspended:
-            self._enter(stage, self.row)
-        if error is not None:
-            self.newest = self.result = None
-        if error is not None and not is_suspended and not self._can_be_retried(stage):
-            shutil.rmtree(self.folder, ignore_errors=True)
-        if error is None and self.newest is not None:
-            empty_caches()
-        self.stage = stage
-        self._ended.set()
+        with self._lock:
+            is_suspended = self.halt == SUSPEND and stage == "stopped"
+            self.error, self.halt = error, ""
+            if self.row and not is_suspended:
+                self._enter(stage, self.row)
+            if error is not None:
+                self.newest = self.result = None
+            if error is not None and not is_suspended and not self._can_be_retried(stage):
+                shutil.rmtree(self.folder, ignore_errors=True)
+            if error is None and self.newest is not None:
+                empty_caches()
+            self.stage = stage
+            self._ended.set()
 
     def _can_be_retried(self, stage: str) -> bool:
         return stage == FAILED and has_segments(self.folder)

@@ -48,9 +48,11 @@ def motion_steps(
     file: Path,
     sources: Sources,
 ) -> Generator[int | Motion, None, None]:
-    """Restore about one second from frame ``index`` on into ``file``; yields the number of frames
-    done, and finally the Motion. Closing it early leaves no file. ``sources``: where all visitors'
-    calls wait for memory; ResourceError if this machine has too little for the clip's frames."""
+    """Restore about one second, at most :data:`MOST_FRAMES` frames, from frame ``index`` on, or
+    from earlier if the clip ends sooner, into ``file``; yields the number of frames done, and
+    finally the Motion. Closing it early leaves no file. ``sources``: where all visitors' calls wait
+    for memory; ResourceError if this machine has too little for the clip's frames, CancelledError
+    where the clip turns out to have no such frame."""
     height, width = output_size(clip, options.scale)
     total = clip.num_frames or 1
     count = max(1, min(MOST_FRAMES, round(SECONDS * clip.fps), total))

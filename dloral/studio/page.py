@@ -13,6 +13,7 @@ import gradio as gr
 from dloral.options import MAX_LORA_SCALE, SCALE_RANGE
 from dloral.studio.models import NOBODY, THIS_MACHINE
 from dloral.studio.runtime import shown_name
+from dloral.studio.sessions import MOST_VISITS
 from dloral.studio.studio import Studio
 
 WEB = Path(__file__).parent / "web"
@@ -59,6 +60,7 @@ def configuration(studio: Studio) -> dict[str, Any]:
         "hasMenu": studio.models.menu_for != NOBODY,
         "maxUpload": studio.limits.max_upload,
         "keepSeconds": studio.sessions.patience.kept,
+        "mostVisits": MOST_VISITS,
         "examples": list(studio.examples),
         "pictures": sorted(path.stem for path in PICTURES.glob("*.webp")),
         "scale": list(SCALE_RANGE),

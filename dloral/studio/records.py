@@ -19,6 +19,7 @@ from dloral.errors import DLoRALError, OutputError
 from dloral.jobs.records import DONE, FAILED, PAUSED, JobRecord
 from dloral.jobs.store import JobStore
 from dloral.jobs.store_file import DamagedStoreError
+from dloral.studio.data_folder import is_visit
 from dloral.studio.jottings import jot, jotted, place_of
 from dloral.studio.settings import Settings, as_restored, settings_from
 from dloral.upscale import Progress
@@ -157,16 +158,30 @@ class Records:
         known = {record.id for record in self._store.all()}
         now = time.time()
         for record in jotted(self._sessions):
-            if record.id not in known and not (record.expires and record.expires <= now):
+            is_over = record.expires is not None and record.expires <= now
+            if record.id not in known and not is_over and is_visit(record.folder.parent):
                 self._store.put(record)
         self._store.expire()
         self._store.recover()
-        found = self._store.all()
+        found = [here for one in self._store.all() if (here := self._here(one)) is not None]
         newest = {one.folder.parent: one for one in sorted(found, key=lambda one: one.created)}
         for record in found:
             if record is not newest[record.folder.parent]:
                 self.forget(record)
         return [record for record in found if record is newest[record.folder.parent]]
+
+    def _here(self, record: JobRecord) -> JobRecord | None:
+        """A job of the list with its files where they are now: the whole folder may have been
+        moved, copied, or given by another path. None, and forgotten, where its visit is gone."""
+        before, visit = record.folder.parent, self._sessions / record.folder.parent.name
+        if not is_visit(visit) or not record.source.is_relative_to(before):
+            _log.warning("a job of an earlier run is given up: %s is gone", visit)
+            self._store.forget(record.id)
+            return None
+        source, folder = visit / record.source.relative_to(before), visit / record.folder.name
+        if (source, folder) != (record.source, record.folder):
+            self._store.relocate(record.id, source, folder)
+        return replace(record, source=source, folder=folder)
 
     def arrange(self, rows: Sequence[JobRow]) -> None:
         """See :meth:`dloral.jobs.store.JobStore.arrange`."""
@@ -182,16 +197,31 @@ class Records:
 
 
 def open_records(file: Path, keep_seconds: float, sessions: Path) -> Records:
-    """The rows in ``file``, which is made anew where it is damaged: what it said is written beside
-    the jobs' folders in ``sessions`` too. OutputError where it cannot be used."""
+    """The rows in ``file``. Where that is damaged it is renamed, and made anew from what is written
+    beside the jobs' folders in ``sessions`` too. OutputError where it cannot be used."""
     try:
         store = JobStore(file)
     except DamagedStoreError as error:
-        _log.warning("%s is made anew from what is written beside the jobs: %s", file, error.value)
-        for suffix in ("", "-wal", "-shm"):
-            file.with_name(file.name + suffix).unlink(missing_ok=True)
+        aside = _aside(file)
+        try:
+            for suffix in ("", "-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    file.with_name(file.name + suffix).rename(aside + suffix)
+        except OSError:
+            raise error from None
+        _log.warning(
+            "%s is damaged (%s): it is now %s, and the list is made anew from what is written "
+            "beside the jobs",
+            *(file, error.value, aside),
+        )
         store = JobStore(file)
     return Records(store, keep_seconds, sessions)
+
+
+def _aside(file: Path) -> str:
+    """A free name for a damaged file, which may be all that is left of something."""
+    names = (f"{file}.damaged{number}" for number in ("", *range(2, 1000)))
+    return next(name for name in names if not Path(name).exists())
 
 
 def kept_settings(settings: Settings) -> dict[str, Any]:

@@ -57,9 +57,10 @@ def recovered(
 ) -> Iterator[tuple[str, AnyVisit]]:
     """The owners' hashes and the sessions of all jobs of ``records``, in the order they had.
 
-    ``earlier``: the folders of visits that were there when this server began. Those without a job
-    go, and in the others what is neither the clip nor the job's. A job that this machine has no
-    time, memory or disk for now is kept for the next server, as one that has failed.
+    ``earlier``: the folders of visits that were there when this server began, and nothing else
+    that lies beside them. Those without a job go, and in the others what is neither the clip nor
+    the job's. A job that this machine has no time, memory or disk for now is kept for the next
+    server, as one that has failed.
     """
     known: dict[tuple[str, str], Model] = {}
     kept = set()

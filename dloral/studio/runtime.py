@@ -59,6 +59,17 @@ class FairLock:
                 self._changed.notify_all()
 
 
+@contextmanager
+def if_free(lock: "threading.RLock") -> Iterator[bool]:
+    """Hold ``lock`` unless another thread does; whether it is held."""
+    is_held = lock.acquire(blocking=False)
+    try:
+        yield is_held
+    finally:
+        if is_held:
+            lock.release()
+
+
 class TakingTurns:
     """A pipeline whose :meth:`stream` takes its turn only for the networks' work: others may have
     theirs while frames are read and written."""

@@ -5,25 +5,27 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from filelock import FileLock, Timeout
+import httpx
 from starlette.middleware import Middleware
 from starlette.routing import Mount
 
 import dloral
-from dloral.errors import OptionError, OutputError
+from dloral.errors import OptionError
 from dloral.studio.api import attach_api
+from dloral.studio.data_folder import LIST, SESSIONS, kept_folder
 from dloral.studio.disk import Disk
 from dloral.studio.health import health_routes
-from dloral.studio.hygiene import Hygiene, framed_by
+from dloral.studio.hygiene import HUGGING_FACE, SPACES, Hygiene, framed_by
 from dloral.studio.jobs import Job
 from dloral.studio.limits import Limits, Patience, planned_bytes
 from dloral.studio.models import EVERYBODY, NOBODY, THIS_MACHINE, Models
+from dloral.studio.origins import Origins, own_addresses
 from dloral.studio.page import STYLE_SHEETS, build_component
 from dloral.studio.records import open_records
 from dloral.studio.routes import build_routes
@@ -82,7 +84,7 @@ def build_parser(name: str | None = None) -> argparse.ArgumentParser:
 
 def serve(folder: Path, arguments: Sequence[str] | None = None, name: str | None = None) -> None:
     """Serve the page until Ctrl-C or a signal ends it. Visitors' files are in the folder of
-    ``--data``, or, if that cannot be used (:func:`kept_folder`), in ``folder``, which is removed
+    ``--data``, or, if none can be used (:func:`kept_folder`), in ``folder``, which is removed
     with the page."""
     options = build_parser(name).parse_args(arguments)
     check(options)
@@ -92,9 +94,9 @@ def serve(folder: Path, arguments: Sequence[str] | None = None, name: str | None
     warm_up()
     lock = claim(folder)
     remove_dead(folder)
-    swept = sweep_hourly(folder, 3600 * options.keep_hours, folder / "sessions")
-    with kept_folder(options) as data:
-        studio = build_studio((data or folder) / "sessions", options, data is not None)
+    swept = sweep_hourly(folder, 3600 * options.keep_hours, folder / SESSIONS)
+    with kept_folder(options.data) as data:
+        studio = build_studio((data or folder) / SESSIONS, options, data is not None)
         blocks = build_page(studio)
         try:
             # before a page left open can ask for its visit
@@ -107,36 +109,6 @@ def serve(folder: Path, arguments: Sequence[str] | None = None, name: str | None
             studio.sessions.close_all()
             blocks.close(verbose=False)
             lock.release()
-
-
-@contextmanager
-def kept_folder(options: argparse.Namespace) -> Iterator[Path | None]:
-    """The folder that outlives the page, held exclusively; None where another page has it or it
-    cannot be created (OutputError if ``--data`` names it)."""
-    folder = Path(options.data) if options.data else models_home() / "page"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)
-        lock = FileLock(folder / ".lock", timeout=0)
-        lock.acquire()
-    except (OSError, Timeout) as error:
-        if options.data:
-            raise OutputError(
-                "{path} cannot be used: {value}",
-                remedy="give another folder",
-                path=folder,
-                value="another page is using it" if isinstance(error, Timeout) else error.strerror,
-            ) from error
-        print(
-            f"jobs will not outlive this page: {folder} is in use or cannot be written",
-            file=sys.stderr,
-        )
-        yield None
-        return
-    try:
-        yield folder
-    finally:
-        lock.release()
 
 
 def check(options: argparse.Namespace) -> None:
@@ -191,7 +163,7 @@ def build_studio(folder: Path, options: argparse.Namespace, is_kept: bool = Fals
     records = None
     if is_kept:
         folder.mkdir(parents=True, exist_ok=True)
-        records = open_records(folder.parent / "jobs.sqlite", patience.kept, folder)
+        records = open_records(folder.parent / LIST, patience.kept, folder)
     return Studio(
         sessions=Sessions(folder, models, queue, patience, records),
         models=models,
@@ -236,7 +208,14 @@ def menu_for(options: argparse.Namespace) -> str:
 
 
 def listens_at(options: argparse.Namespace) -> str:
-    return options.host or os.environ.get("GRADIO_SERVER_NAME") or LOCAL_HOSTS[0]
+    """The address to listen on; an IPv6 one may be typed with brackets."""
+    host = options.host or os.environ.get("GRADIO_SERVER_NAME") or LOCAL_HOSTS[0]
+    return str(host).removeprefix("[").removesuffix("]")
+
+
+def in_address(host: str) -> str:
+    """``host`` as a URL has it: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def build_page(studio: Studio) -> gr.Blocks:
@@ -270,9 +249,10 @@ def example_clips(folder: Path | None = None) -> dict[str, Path]:
 def launch_page(blocks: gr.Blocks, studio: Studio, options: argparse.Namespace) -> None:
     """Start serving and print the address."""
     user, _, password = (options.auth or "").partition(":")
+    rules = hygiene(options)
     try:
         _, address, public = blocks.launch(
-            server_name=options.host,
+            server_name=in_address(listens_at(options)),
             server_port=chosen_port(options),
             share=options.share,
             auth=(user, password) if options.auth else None,
@@ -281,7 +261,8 @@ def launch_page(blocks: gr.Blocks, studio: Studio, options: argparse.Namespace) 
             css_paths=STYLE_SHEETS,
             app_kwargs={
                 "routes": [Mount("/studio", build_routes(studio)), *health_routes(studio)],
-                "middleware": [Middleware(Hygiene, **hygiene(options), disk=studio.limits.disk)],
+                "middleware": [Middleware(Hygiene, **rules, disk=studio.limits.disk)],
+                "lifespan": _hygiene_first,
             },
             mcp_server=options.mcp,
             footer_links=[],
@@ -292,26 +273,41 @@ def launch_page(blocks: gr.Blocks, studio: Studio, options: argparse.Namespace) 
             quiet=True,
             prevent_thread_lock=True,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, httpx.InvalidURL) as error:
         raise OptionError(f"the page cannot be served: {error}; check --host and --port") from error
     print(f"DLoRAL is at {address} (Ctrl-C stops it)", flush=True)
     if unfinished := len(studio.queue):
         clips = "1 clip" if unfinished == 1 else f"{unfinished} clips"
         print(f"{clips} from an earlier run will be restored first", flush=True)
     if public:
+        rules["origins"].add(public)
         print(f"and, for anyone with the link, at {public}", flush=True)
     if warning := open_to_all(listens_at(options), bool(public), bool(options.auth)):
         print(warning, file=sys.stderr, flush=True)
 
 
 def hygiene(options: argparse.Namespace) -> dict[str, Any]:
-    """Arguments of :class:`Hygiene`. A page for this machine answers only to its own names, so
-    that a foreign page cannot reach it through a domain of its own (DNS rebinding); elsewhere
-    ``--allow-host`` sets the names."""
+    """Arguments of :class:`Hygiene`. A page for this machine answers only to its own names and
+    those of ``--allow-host``, so that a foreign page cannot reach it through a domain of its own
+    (DNS rebinding); elsewhere to any name, unless ``--allow-host`` is given."""
     named = [host.strip() for host in (options.allow_host or "").split(",") if host.strip()]
     is_alone = listens_at(options) in LOCAL_HOSTS and not options.share
     hosts = [*LOCAL_HOSTS, *named] if is_alone or named else None
-    return {"hosts": hosts, "may_be_framed_by": framed_by(options.allow_framing)}
+    framed = framed_by(options.allow_framing)
+    guests = framed.split() if framed == SPACES else []
+    if options.auth:  # anyone may have a Space, and its page would call with a visitor's login
+        guests = [guest for guest in guests if guest == HUGGING_FACE]
+    origins = Origins([*named, *own_addresses()], guests)
+    return {"hosts": hosts, "may_be_framed_by": framed, "origins": origins}
+
+
+@asynccontextmanager
+async def _hygiene_first(app: Any) -> AsyncIterator[None]:
+    """Put :class:`Hygiene` around all other middleware, from the server's start on. Gradio puts
+    what it adds around what it is given, and would answer preflights itself."""
+    app.user_middleware.sort(key=lambda middleware: middleware.cls is not Hygiene)
+    app.middleware_stack = app.build_middleware_stack()
+    yield
 
 
 def open_to_all(host: str, is_shared: bool, has_password: bool) -> str | None:
@@ -321,7 +317,8 @@ def open_to_all(host: str, is_shared: bool, has_password: bool) -> str | None:
     if has_password:
         return (
             f"WARNING: the password for {host} is sent over plain HTTP, where others on that "
-            "network can read it. Put an HTTPS proxy in front and listen on 127.0.0.1."
+            "network can read it. Put an HTTPS proxy in front, listen on 127.0.0.1 and give the "
+            "proxy's name with --allow-host."
         )
     where = "the internet" if is_shared else f"every network that reaches {host}"
     return (

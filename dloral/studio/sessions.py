@@ -15,13 +15,14 @@ from pathlib import Path
 from dloral.errors import DLoRALError, InputError
 from dloral.jobs.store import hashed
 from dloral.options import UpscaleOptions
+from dloral.studio.data_folder import is_visit, new_visit
 from dloral.studio.jobs import Job
 from dloral.studio.limits import Patience
 from dloral.studio.models import Models
 from dloral.studio.preview import Preview
 from dloral.studio.records import Records, Result
 from dloral.studio.recovery import EarlierJob, recovered
-from dloral.studio.runtime import JobQueue
+from dloral.studio.runtime import JobQueue, if_free
 from dloral.studio.scenes import SceneSearch
 from dloral.studio.settings import Settings
 from dloral.studio.shares import caller
@@ -57,6 +58,7 @@ class Session:
         self.job: Job | None = None
         self.search: SceneSearch | None = None
         self.address = ""
+        self.is_receiving = False  # while a file is uploaded
         self.motion = ""  # the newest second that was asked for
         self.ended_at: float | None = None  # when the job that is kept had ended
         self.lock = threading.RLock()
@@ -83,13 +85,13 @@ class Session:
             return clip
 
     @property
-    def preview(self) -> Preview | None:
-        """Of the clip, with the model in use."""
+    def preview(self) -> Preview:
+        """Of the clip, with the model in use; InputError without a clip. Waits for the lock, as
+        much does here: not to be asked for on the event loop."""
         with self.lock:
-            if self.clip is None:
-                return None
-            if self._preview is None or self._preview.model is not self._models.current:
-                self._preview = Preview(self.clip, self._models.current, self._sources)
+            clip, model = self.a_clip(), self._models.current
+            if self._preview is None or self._preview.model is not model:
+                self._preview = Preview(clip, model, self._sources)
             return self._preview
 
     def close_clip(self) -> None:
@@ -157,8 +159,18 @@ class Session:
         return self.job
 
     def resume_job(self) -> None:
+        self._go_on(Job.resume)
+
+    def stop_job(self, keep: bool = True) -> None:
+        """End the job, if one is active; ``keep``: with what is done as its result."""
         with self.lock:
-            self.a_job().resume()
+            if self.job is not None and not self.job.has_ended:
+                self._go_on(Job.stop if keep else Job.cancel)
+
+    def _go_on(self, step: Callable[[Job], None]) -> None:
+        """Do ``step``, by which a job at rest goes on: how long it is kept counts anew."""
+        with self.lock:
+            step(self.a_job())
             self.ended_at = None
 
     def retry_job(self, settings: Settings | None = None) -> None:
@@ -168,8 +180,7 @@ class Session:
             if job.stage == "stopped":  # nothing is left of it
                 self.start_job(settings or job.settings)
                 return
-            job.retry(settings, self._models.current)
-            self.ended_at = None
+            self._go_on(lambda job: job.retry(settings, self._models.current))
 
     def suspend(self) -> None:
         """The server ends: active jobs are left to the next one, all else is removed."""
@@ -215,8 +226,10 @@ class Session:
 
     def forget_old_result(self, seconds: float, now: float) -> None:
         """Remove a job that ended, or was paused, longer than ``seconds`` ago."""
-        with self.lock:
-            if self.job is None or not (self.job.has_ended or self.job.is_paused):
+        with if_free(self.lock) as is_free:
+            if not is_free or self.job is None:
+                return
+            if not (self.job.has_ended or self.job.is_paused):
                 return
             self.ended_at = self.ended_at or now
             if now - self.ended_at > seconds:
@@ -240,6 +253,12 @@ class Session:
                 return False
             return not job.has_ended or job.has_failed or bool(job.result)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing keeps it without a page; no while a call is at work with it."""
+        with if_free(self.lock) as is_free:
+            return is_free and not self.is_at_work
+
     def fork_into(self, other: "Session") -> None:
         """Give another session the same clip, without copying it where the disk can."""
         with self.lock:
@@ -262,7 +281,7 @@ class Sessions:
         self.patience = patience or Patience()
         self.started = secrets.token_hex(4)  # tells a page that its server was started anew
         self._folder = folder
-        self._earlier = list(folder.iterdir()) if folder.is_dir() else []
+        self._earlier = [path for path in folder.glob("*") if is_visit(path)]
         self._models = models
         self._queue = queue
         self.sources = Sources()  # one bound for the previews of all
@@ -277,8 +296,7 @@ class Sessions:
         address = caller.get() if address is None else address
         self._make_room(address)
         token = secrets.token_urlsafe(24)
-        place = self._folder / secrets.token_hex(12)
-        session = self._session(place, token)
+        session = self._session(new_visit(self._folder), token)
         with self._lock:
             self._open[hashed(token)] = session, time.monotonic() + self.patience.silent
             session.address = address
@@ -295,7 +313,8 @@ class Sessions:
                 ]
                 if len(theirs) < most or has == "":  # this machine's own
                     continue
-                empty = [key for key in theirs if self._open[key][0].clip is None]
+                visits = ((key, self._open[key][0]) for key in theirs)
+                empty = [key for key, one in visits if one.clip is None and not one.is_receiving]
                 if not empty:
                     raise InputError(
                         f"{len(theirs)} visits are open, which is the limit",
@@ -364,12 +383,11 @@ class Sessions:
     def look(self, now: float) -> None:
         """Remove those that are given up at ``now``, and results that are too old."""
         with self._lock:
-            gone = [
-                token
-                for token, (session, until) in self._open.items()
-                if now > until and not session.is_at_work
-            ]
-            closing = [self._open.pop(token)[0] for token in gone]
+            silent = [(key, one) for key, (one, until) in self._open.items() if now > until]
+        idle = [key for key, session in silent if session.is_idle]  # not asked under our lock
+        with self._lock:
+            gone = [key for key in idle if key in self._open and now > self._open[key][1]]
+            closing = [self._open.pop(key)[0] for key in gone]
             staying = [session for session, _ in self._open.values()]
         for session in closing:
             session.close()

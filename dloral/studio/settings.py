@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import dloral
 from dloral.errors import OptionError
@@ -96,7 +96,7 @@ def settings_from(values: dict[str, Any], model: str) -> Settings:
         chosen["tile"] = None
     elif isinstance(tile, int):
         chosen["tile_overlap"] = min(32, tile // 2)
-    if not isinstance(chosen.get("prompt", ""), str):
+    if not is_text(chosen.get("prompt", "")):
         raise OptionError("prompt is not text; give a few words or leave it out")
     codec = kept_as if kept_as in CODECS else "h264"
     if chosen.get("bit_depth") in ("8", "10"):  # from callers whose type must hold "auto" too
@@ -106,6 +106,17 @@ def settings_from(values: dict[str, Any], model: str) -> Settings:
     if kept_as in ANIMATIONS:  # always 8 bits
         chosen.pop("bit_depth", None)
     return Settings(UpscaleOptions(model=model, codec=codec, **chosen), kept_as, scenes)
+
+
+def is_text(value: Any) -> TypeGuard[str]:
+    """Whether it is a string that UTF-8 can write, as answers and lists need it: half an emoji, or
+    a file name in an older encoding, is not."""
+    try:
+        if isinstance(value, str):
+            value.encode()
+    except UnicodeEncodeError:
+        return False
+    return isinstance(value, str)
 
 
 def scenes_as_dicts(scenes: Iterable[Scene]) -> list[dict[str, str]]:
@@ -128,7 +139,7 @@ def _scene(value: Any) -> Scene:
     # Bounded in length: with an exponent, a few characters could name a number that fills memory.
     if not isinstance(start, str) or not re.fullmatch(r"\d{1,18}(/[1-9]\d{0,17})?", start):
         raise OptionError(_NO_SCENES)
-    if not isinstance(prompt, str) or len(prompt) > MOST_PROMPT:
+    if not is_text(prompt) or len(prompt) > MOST_PROMPT:
         raise OptionError(f"a scene's prompt is not text of at most {MOST_PROMPT} characters")
     return Scene(Fraction(start), prompt)
 

@@ -6,9 +6,11 @@ ever. Where too many wait, the call is refused.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import os
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
+from ipaddress import ip_address
 
 HEAVY = {
     *("clip", "example", "fork", "thumbnails", "thumbnail", "background", "bicubic", "preview"),
@@ -16,7 +18,10 @@ HEAVY = {
 }
 """The last part of these paths under ``/studio/TOKEN/``."""
 
-_WITHOUT_FILE = {"plan", "scenes", "job", "latest"}
+_OF_JOB = ["job", "resume"], ["job", "retry"]
+"""As heavy as a job: they wait for the visit's lock, which a call may hold for a minute."""
+
+_WITHOUT_FILE = {"plan", "scenes", "job", "latest", "resume", "retry"}
 """Of the heavy ones, those that neither take in nor decode a file before they answer."""
 
 OF_ALL, OF_ADDRESS, OF_VISITOR = 16, 8, 4
@@ -29,6 +34,9 @@ PATIENCE_SECONDS = 120
 
 _LOCAL = ("127.0.0.1", "::1", "localhost", "testclient")
 
+_FORWARDED = ("forwarded", "x-forwarded-", "x-real-ip", "via")
+"""Prefixes of the headers that a proxy in front of the page adds."""
+
 caller: ContextVar[str] = ContextVar("caller", default="")
 """The address that the call under way comes from, empty for this machine and outside calls."""
 
@@ -38,11 +46,45 @@ class BusyError(Exception):
 
 
 def address_of(client: str, headers: Mapping[str, str]) -> str:
-    """Whose call it is. A proxy on this machine says that in its last ``X-Forwarded-For``; without
-    one, who is at this machine has its threads anyhow."""
-    if client not in _LOCAL:
+    """Whose call it is; empty for a browser on this machine, which has its threads anyhow.
+
+    ``client`` is what uvicorn says: the address that called, or, where that is a proxy of its
+    ``FORWARDED_ALLOW_IPS`` (by default this machine), the last one in ``X-Forwarded-For`` that is
+    no such proxy. Each proxy appends who called it, so whatever stands before may be forged. Where
+    uvicorn trusts everybody it takes the first, and it does not know a Space's proxy; so the last
+    is taken here. All callers of a proxy that names none share its address.
+    """
+    trusts_all = os.environ.get("FORWARDED_ALLOW_IPS") == "*"
+    if not trusts_all and not _is_proxy(client):
         return client
-    return headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
+    hops = [_without_port(hop.strip()) for hop in headers.get("x-forwarded-for", "").split(",")]
+    callers = [hop for hop in hops if hop and not _is_proxy(hop)]
+    if callers:
+        return callers[-1]
+    is_named_here = _without_port(headers.get("host", "")).lower() in _LOCAL
+    return "" if client in _LOCAL and is_named_here and not is_forwarded(headers) else client
+
+
+def is_forwarded(headers: Iterable[str]) -> bool:
+    """Whether a call came through a proxy that says so in one of its ``headers``."""
+    return any(name.startswith(_FORWARDED) for name in headers)
+
+
+def _is_proxy(address: str) -> bool:
+    """Whether who has it may stand before the page: this machine; on a Space, its network."""
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return address in _LOCAL
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    return ip.is_loopback or (bool(os.environ.get("SPACE_ID")) and ip.is_private)
+
+
+def _without_port(hop: str) -> str:
+    """``1.2.3.4:5678`` -> ``1.2.3.4``; ``[2001:db8::1]:5678`` -> ``2001:db8::1``."""
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    return hop.partition(":")[0] if hop.count(":") == 1 else hop
 
 
 class Shares:
@@ -102,6 +144,8 @@ def uses_file(path: str) -> bool:
 def _heavy_visitor(path: str) -> str | None:
     """The token of a heavy call's path, None for light ones."""
     parts = path.rstrip("/").split("/")
+    if parts[-2:] in _OF_JOB:
+        parts.pop()
     if len(parts) < 3 or parts[-3] != "studio" or parts[-1] not in HEAVY:
         return None
     return parts[-2]

@@ -24,6 +24,7 @@ from dloral.memory import free_memory
 from dloral.options import AUTO
 from dloral.video.codes import is_coded, most_bytes
 from dloral.video.filters import FRAME, OFF
+from dloral.video.media import version_of
 from dloral.video.probe import ClipInfo
 from dloral.video.reader import floats_of, read_frames
 
@@ -68,6 +69,7 @@ class Sources:
     def __init__(self, kept_bytes: int = KEPT_BYTES, read_bytes: int = READ_BYTES) -> None:
         self._kept_bytes = kept_bytes
         self._kept: OrderedDict[Any, list[Packed]] = OrderedDict()
+        self._versions: dict[Path, tuple[int, int, int]] = {}  # of the files that are kept
         self._lock = threading.Lock()
         self._readings: set[_Reading] = set()
         # kept frames do not wait behind others' that are decoded
@@ -87,6 +89,7 @@ class Sources:
         Waits until calls with large frames leave room; ResourceError where this machine has none,
         InputError where the clip has no such frame."""
         first = max(index - window, 0)
+        self._forget_earlier(clip)
         key = clip.path, index, deinterlace
         known = self._known(key, index - first + 1)
         if known is not None:
@@ -116,11 +119,24 @@ class Sources:
     def forget(self, clip: ClipInfo) -> None:
         """Drop the clip's frames; those being read are dropped once they are read."""
         with self._lock:
+            self._versions.pop(clip.path, None)
             for key in [key for key in self._kept if key[0] == clip.path]:
                 del self._kept[key]
             for reading in self._readings:
                 if reading.path == clip.path:
                     reading.is_forgotten = True
+
+    def _forget_earlier(self, clip: ClipInfo) -> None:
+        """Drop the frames of an earlier file of the same name."""
+        version = version_of(clip.path)
+        if version is None:
+            return
+        with self._lock:
+            is_other = self._versions.get(clip.path, version) != version
+        if is_other:
+            self.forget(clip)
+        with self._lock:
+            self._versions[clip.path] = version
 
     @property
     def _most(self) -> int:

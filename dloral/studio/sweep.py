@@ -6,6 +6,7 @@ calls, anything too old is deleted.
 """
 
 import contextlib
+import re
 import shutil
 import threading
 import time
@@ -16,6 +17,9 @@ from filelock import FileLock, Timeout
 PREFIX = "dloral-page-"
 LOCK = ".lock"
 EVERY_SECONDS = 3600
+
+_OWN = re.compile(f"{PREFIX}[a-z0-9_]{{8}}")
+"""As :mod:`tempfile` names folders; a copy that somebody made has another name."""
 
 
 def claim(folder: Path) -> FileLock:
@@ -29,7 +33,10 @@ def remove_dead(folder: Path) -> list[str]:
     """Delete the folders that dead pages left beside ``folder``; returns their names."""
     removed = []
     for other in folder.parent.glob(f"{PREFIX}*"):
-        if other == folder or other.is_symlink() or not (other / LOCK).is_file():
+        is_named_so = _OWN.fullmatch(other.name) is not None
+        if other == folder or not is_named_so or other.is_symlink():
+            continue
+        if not (other / LOCK).is_file():
             continue
         lock = FileLock(other / LOCK, timeout=0)
         try:

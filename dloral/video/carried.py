@@ -24,7 +24,7 @@ from dloral.video import extras, worker
 from dloral.video.copied import Copied, Cut
 from dloral.video.encoders import CONTAINERS
 from dloral.video.labels import lost_marks
-from dloral.video.media import open_media, picture_stream
+from dloral.video.media import open_media, picture_stream, version_of
 from dloral.video.probe import ClipInfo
 from dloral.video.sound import new_sound
 
@@ -81,11 +81,16 @@ def carried_notes(clip: ClipInfo, suffix: str, audio: str = "auto") -> list[str]
 
     OptionError if sound is to be copied and cannot be.
     """
-    return [] if clip.kind != "video" else list(_notes(clip, suffix, audio))
+    if clip.kind != "video":
+        return []
+    return list(_notes(clip, suffix, audio, version_of(clip.path)))
 
 
 @lru_cache(maxsize=64)
-def _notes(clip: ClipInfo, suffix: str, audio: str) -> tuple[str, ...]:
+def _notes(
+    clip: ClipInfo, suffix: str, audio: str, version: tuple[int, int, int] | None
+) -> tuple[str, ...]:
+    """``version``: distinguishes the file from a rewritten one."""
     if clip.isolated:
         plain = replace(clip, path=clip.path.absolute(), isolated=False)
         limits = worker.memory_to_probe(clip.path), worker.seconds_to_probe(clip.path)

@@ -25,7 +25,7 @@ from dloral.video.colour import (
     planes_of,
     planes_to_rgb,
 )
-from dloral.video.probe import Orientation
+from dloral.video.side_data import Orientation
 
 _FAMILIES = ("yuv", "gbr", "gray")
 _PLANES = 3

@@ -41,6 +41,7 @@ _REPACKED = {
     "uyvy422": "yuv422p",
     "p010le": "yuv420p10le",
 }
+_AS_RGBA = ("mono", "xyz", "bayer", "ya8", "ya16")  # the last two: grey with alpha
 _SEMI_PLANAR = {"nv12": "yuv420p", "p010le": "yuv420p10le"}
 """Formats that graphics cards take, and the planar format each is made from."""
 
@@ -148,6 +149,12 @@ def is_known_matrix(matrix: int) -> bool:
     return matrix in _LUMA
 
 
+def may_be_seen_through(frame: VideoFrame) -> bool:
+    """Whether the frame's format has transparency."""
+    fmt = frame.format
+    return fmt.has_palette or any(part.is_alpha for part in fmt.components)
+
+
 def over_white(rgb: Tensor, alpha: Tensor) -> Tensor:
     """``rgb`` (3,H,W) with straight ``alpha`` (H,W), both in [0, 1], over a white page."""
     return rgb * alpha + (1 - alpha)
@@ -191,14 +198,15 @@ def rgb_to_frame(rgb: Tensor, pixel_format: str, matrix: int) -> VideoFrame:
 
 
 def _is_float(frame: VideoFrame) -> bool:
-    return frame.format.name.startswith("gbr") and "f32" in frame.format.name
+    return frame.format.name in ("gbrpf32le", "gbrapf32le")
 
 
 def _readable_format(frame: VideoFrame) -> str:
     fmt = frame.format
-    if fmt.is_rgb or fmt.has_palette or fmt.name.startswith(("mono", "xyz", "bayer")):
+    if fmt.is_rgb or fmt.has_palette or fmt.name.startswith(_AS_RGBA):
         return "rgba64le" if max(part.bits for part in fmt.components) > 8 else "rgba"
-    return _REPACKED.get(fmt.name, "yuv444p16le")
+    wide = "yuva444p16le" if may_be_seen_through(frame) else "yuv444p16le"
+    return _REPACKED.get(fmt.name, wide)
 
 
 def _packed_rgba(frame: VideoFrame) -> Tensor:

@@ -13,6 +13,7 @@ from av.video.codeccontext import VideoCodecContext
 
 from dloral.errors import OptionError, Setting
 from dloral.video.hdr import Mastering
+from dloral.video.media import MAX_OUTPUT_PIXELS, MAX_SIDE
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 """File suffix -> FFmpeg's name for the container."""
@@ -24,6 +25,9 @@ _SPEEDS = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast", "medium"),
     *("slow", "slower", "veryslow", "placebo"),
 )
+LONG_H265 = 4216
+"""Pixels a side above which H.265 has no coding units of 16: levels from 5 on."""
+
 _LISTS = ("x264-params", "x265-params", "svtav1-params")
 """Options that hold options of their own, separated by colons."""
 
@@ -36,7 +40,9 @@ class Encoder:
     none. ``formats``: bit depth -> format for even sizes; ``whole``: bit depth -> format that holds
     any size, with chroma in every pixel; ``alpha``: bit depth -> format with transparency.
     ``chroma``: what may be chosen instead. ``presets``: names of speeds, for ``preset_option``.
-    ``least``: pixels a side below which frames are padded.
+    ``least``: pixels a side below which frames are padded; ``narrow``: a length, and the least of
+    the other side where a frame is longer. ``most_lines``, ``most_pixels``: of a frame, where the
+    encoder takes less than :func:`targets.check_output_size` lets through.
     """
 
     library: str
@@ -53,6 +59,9 @@ class Encoder:
     preset_option: str = "preset"
     tag: str | None = None
     least: int = 1
+    narrow: tuple[int, int] = (MAX_SIDE, 1)
+    most_lines: int = MAX_SIDE
+    most_pixels: int = MAX_OUTPUT_PIXELS
     is_hardware: bool = False
 
     def pixel_format(
@@ -112,6 +121,8 @@ ENCODERS = {
         presets=_SPEEDS,
         tag="hvc1",
         least=16,
+        narrow=(LONG_H265, 32),
+        most_pixels=16384 * 8704,
     ),
     "av1": Encoder(
         "libsvtav1",
@@ -122,6 +133,8 @@ ENCODERS = {
         default_crf=24,
         max_crf=63,
         least=4,
+        narrow=(64, 26),  # SVT-AV1 4.1 never ends with 72 x 24
+        most_lines=8704,
         # no pictures that are never shown, so that every packet is a frame (as with B-frames)
         options={"preset": "7", "svtav1-params": "pred-struct=1"},
         presets=tuple(str(speed) for speed in range(14)),
@@ -156,6 +169,7 @@ ENCODERS = {
         {8: "bgr0", 10: "gbrp10le"},
         {8: "bgr0", 10: "gbrp10le"},
         alpha={8: "bgra", 10: "gbrap10le"},
+        narrow=(288, 2),  # beyond 288 lines it wants two slices
         chroma=("420", "422", "444"),
         options={"level": "3", "g": "1", "slicecrc": "1"},
     ),
@@ -220,6 +234,18 @@ def check_choices(
 ) -> None:
     """OptionError if a codec cannot do what was asked of it."""
     encoder = ENCODERS.get(codec, _FOR_VIEWING)
+    lines = min(encoder.most_lines, encoder.most_pixels // width)
+    if height > lines:
+        raise OptionError(
+            "{codec} takes at most {lines} lines of {width} pixels, and {value} are to be written",
+            remedy="choose a smaller {scale} or another {option}",
+            codec=codec,
+            lines=lines,
+            width=width,
+            value=height,
+            scale=Setting("scale"),
+            option=Setting("codec"),
+        )
     if chroma != "auto":
         chosen = encoder.pixel_format(width, height, bit_depth, chroma)
         if chroma not in encoder.chroma or chosen not in _writable_formats(encoder.library):

@@ -27,6 +27,7 @@ from dloral.video.colour import BT709, BT2020, FULL, LIMITED, RGB, rgb_to_frame
 from dloral.video.encoders import (
     CONTAINERS,
     FOR_VIEWING,
+    LONG_H265,
     Encoder,
     add_option,
     check_choices,
@@ -124,11 +125,12 @@ class OutputFormat:
         encoder, (width, height) = self.video_encoder, self.coded_size
         check_choices(self.codec, width, height, self.bit_depth, self.chroma, self.preset)
         options = encoder_options(encoder, self.crf, self.preset, self.options)
-        if self.options:
+        if self.options or encoder.is_hardware:  # cards differ in the sizes that they take
             self._try(encoder, options)
 
     def _try(self, encoder: Encoder, options: dict[str, str]) -> None:
-        """OptionError if the user's own options keep the encoder from starting."""
+        """OptionError if the encoder does not start: because of the user's own options, or, on a
+        graphics card, of the size."""
         context = cast(VideoCodecContext, av.CodecContext.create(encoder.library, "w"))
         context.width, context.height = self.coded_size
         context.pix_fmt, context.time_base = self.pixel_format, Fraction(1, 25)
@@ -136,11 +138,19 @@ class OutputFormat:
         try:
             context.open()
         except (av.FFmpegError, ValueError) as error:
+            size = f"{self.width}x{self.height}"
+            own = self.options
             raise OptionError(
-                "{option} is {value!r}",
-                remedy=f"{encoder.library} does not start with that: give other values",
+                "{option} is {value!r}" if own else "{codec} does not start with frames of {size}",
+                remedy="{library} does not start with that: give other values"
+                if own
+                else "choose a smaller {scale} or another codec",
+                library=encoder.library,
+                codec=self.codec,
+                size=size,
+                scale=Setting("scale"),
                 option=Setting("encoder_option"),
-                value=", ".join(self.options),
+                value=", ".join(own),
             ) from error
 
     @property
@@ -153,7 +163,10 @@ class OutputFormat:
     @property
     def coded_size(self) -> tuple[int, int]:
         """Width and height as written: padded if the encoder needs more."""
-        least = self.video_encoder.least
+        encoder = self.video_encoder
+        long, least = encoder.narrow
+        if max(self.width, self.height) <= long:
+            least = encoder.least
         return max(self.width, least), max(self.height, least)
 
     def new_encoder(self, source: ClipInfo, origin: Fraction) -> FrameEncoder:
@@ -202,10 +215,12 @@ def _options(source: ClipInfo, chosen: OutputFormat) -> dict[str, str]:
     options = encoder_options(encoder, chosen.crf, chosen.preset, chosen.options)
     if min(chosen.coded_size) < _SMALL:
         if encoder.library == "libx265":
-            add_option(options, "x265-params", "no-cutree=1:ctu=16")
+            units = 16 if max(chosen.coded_size) <= LONG_H265 else 32
+            add_option(options, "x265-params", f"no-cutree=1:ctu={units}")
         if encoder.library == "libx264":
             add_option(options, "x264-params", "mbtree=0")
-    if encoder.library == "ffv1" and min(chosen.coded_size) < _SLICED:
+    sides = chosen.coded_size
+    if encoder.library == "ffv1" and min(sides) < _SLICED and max(sides) <= encoder.narrow[0]:
         options["slices"] = "1"
     if chosen.alpha and encoder.library == "prores_ks":
         options |= {"profile": "4444", "alpha_bits": "16"}

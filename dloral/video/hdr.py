@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from av import VideoFrame
 from av.sidedata.sidedata import Type as SideData
 from torch import Tensor
+
+from dloral.video.side_data import side_data_of
 
 LINEAR, PQ, SRGB, HLG = 8, 16, 13, 18
 """Transfer characteristics of ISO/IEC 23091-2."""
@@ -71,8 +72,7 @@ class Mastering:
 
 def mastering_of(frame: VideoFrame) -> Mastering | None:
     """What the frame's side data say; None if they say nothing."""
-    sides: Any = frame.side_data  # PyAV's type hint names another class
-    raw = {data.type: bytes(data) for data in sides}
+    raw = side_data_of(frame)
     found = Mastering()
     if (display := raw.get(SideData.MASTERING_DISPLAY_METADATA)) and len(display) >= 88:
         found = _display(struct.unpack("<22i", display[:88]))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from fractions import Fraction
 from io import BytesIO
-from itertools import islice
 from pathlib import Path
 from zlib import crc32
 
@@ -17,7 +18,6 @@ from PIL import Image, ImageCms
 from torch import Tensor
 
 from dloral.errors import InputError
-from dloral.video.alpha import fill_hidden
 from dloral.video.colour import over_white
 from dloral.video.exr import exr_header, is_exr, load_exr
 from dloral.video.hdr import HLG, PQ
@@ -34,6 +34,7 @@ from dloral.video.picture_kinds import (
     reading_picture,
 )
 from dloral.video.picture_tags import ORIENTATION
+from dloral.video.wide_pictures import WidePicture
 
 IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".tga", ".ppm", ".pgm"),
@@ -58,9 +59,6 @@ MARK = (len(_MARK_TEXT) - 4).to_bytes(4, "big") + _MARK_TEXT + crc32(_MARK_TEXT)
 
 _WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
 """Pillow's modes with transparency; not LAB."""
-
-_JUST_OVER = 1.001
-"""Floats up to here are white with a rounding error."""
 
 _TURNED = {5, 6, 7, 8}
 """EXIF orientations that swap width and height."""
@@ -116,11 +114,11 @@ def load_image(
         if header.kind == "exr":
             return load_exr(path, keep_alpha)
         if header.kind == "avif" and header.bits > 8:
-            rgba = next(islice(load_deep_avif(path), page, None))
+            rgba = next(itertools.islice(load_deep_avif(path), page, None))
         elif header.kind in ("heif", "heic") and header.bits > 8:
             rgba = load_deep_heic(path)
         elif header.bits == 16:
-            rgba = _load_wide(path, page, on_note)
+            rgba = WidePicture(path, on_note).page(page)
         else:
             rgba = _load_usual(path, page, keep_profile)
     if len(rgba) == 4 and not keep_alpha:
@@ -137,27 +135,30 @@ def load_pages(
 ) -> Iterator[Tensor]:
     """:func:`load_image` for each picture of a file, one after another."""
     header = image_header(path)
+    with closing(_decoded_pages(path, header, keep_profile, on_note)) as pages:
+        for page in range(count):
+            with reading_picture(path, f"cannot be decoded at picture {page + 1}"):
+                rgba = next(pages)
+            if len(rgba) == 4 and not keep_alpha:
+                rgba = over_white(rgba[:3], rgba[3])
+            yield _upright(rgba.contiguous(), header.orientation)
+
+
+def _decoded_pages(
+    path: Path, header: Header, keep_profile: bool, on_note: Callable[[str], None] | None
+) -> Generator[Tensor, None, None]:
+    """As stored. The file is opened once: what comes before a page is not decoded again."""
     if header.bits > 8 and header.kind == "avif":
-        frames = load_deep_avif(path)
-        for page in range(count):
-            with reading_picture(path, f"cannot be decoded at picture {page + 1}"):
-                rgba = next(frames)
-            if len(rgba) == 4 and not keep_alpha:
-                rgba = over_white(rgba[:3], rgba[3])
-            yield _upright(rgba.contiguous(), header.orientation)
-        return
-    if header.bits > 8:
-        for page in range(count):
-            yield load_image(path, page, keep_alpha, on_note=on_note)
-        return
-    with opened_picture(path) as image:  # once: an animation is decoded from its first picture on
-        for page in range(count):
-            with reading_picture(path, f"cannot be decoded at picture {page + 1}"):
+        yield from load_deep_avif(path)
+    elif header.bits > 8:
+        stack = WidePicture(path, on_note)
+        for page in itertools.count():
+            yield stack.page(page)
+    else:
+        with opened_picture(path) as image:
+            for page in itertools.count():
                 image.seek(page)
-                rgba = _as_tensor(image, keep_profile)
-            if len(rgba) == 4 and not keep_alpha:
-                rgba = over_white(rgba[:3], rgba[3])
-            yield _upright(rgba.contiguous(), header.orientation)
+                yield _as_tensor(image, keep_profile)
 
 
 def _is_transparent(image: Image.Image) -> bool:
@@ -333,28 +334,6 @@ def _as_tensor(opened: Image.Image, keep_profile: bool) -> Tensor:
     return codes.permute(2, 0, 1).div_(255).contiguous()
 
 
-def _finite(path: Path, rgba: Tensor, on_note: Callable[[str], None] | None) -> Tensor:
-    """Floats that can be restored: pixels that are not finite take the colours around them.
-
-    InputError for values beyond 1, since nothing says which value is white.
-    """
-    known = rgba.isfinite().all(0)
-    most = float(rgba[:, known].max()) if bool(known.any()) else 0.0
-    if most > _JUST_OVER:
-        raise InputError(
-            f"{{path}} holds values up to {most:g}, but 1 is white",
-            remedy="scale them to 0 to 1, or save it as OpenEXR, which can exceed 1",
-            path=path,
-        )
-    if bool(known.all()):
-        return rgba.clamp(0, 1)
-    if on_note is not None:
-        on_note(f"{int((~known).sum())} pixels are not numbers: filled in from around them")
-    seen = known.float()
-    rgba = torch.where(known, rgba, 0).clamp(0, 1)
-    return torch.cat([fill_hidden(rgba[:3], seen), torch.where(known, rgba[3:], 1)])
-
-
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     """Convert colours through the picture's own profile; a broken profile counts as none."""
     try:
@@ -363,21 +342,3 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     except ImageCms.PyCMSError:
         return image
     return turned or image
-
-
-def _load_wide(path: Path, page: int, on_note: Callable[[str], None] | None) -> Tensor:
-    # Not imread: OpenCV 5's fails on a TIFF that needs a quarter turn.
-    data = np.frombuffer(path.read_bytes(), np.uint8)
-    if page:
-        pages = cv2.imdecodemulti(data, cv2.IMREAD_UNCHANGED)[1]
-        array = pages[page] if page < len(pages) else None
-    else:
-        array = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    if array is None:
-        raise ValueError("OpenCV cannot decode it")
-    peak = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}.get(array.dtype, 1.0)
-    codes = torch.from_numpy((array / peak).astype(np.float32))
-    codes = codes[None] if codes.ndim == 2 else codes.permute(2, 0, 1)
-    rgb = codes[:3].flip(0) if len(codes) >= 3 else codes[:1].expand(3, -1, -1)
-    rgba = torch.cat([rgb, codes[-1:]]) if len(codes) in (2, 4) else rgb.contiguous()
-    return _finite(path, rgba, on_note) if peak == 1 else rgba

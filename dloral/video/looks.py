@@ -13,6 +13,7 @@ from av import Packet, VideoFrame
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
+from dloral.video.colour import may_be_seen_through
 from dloral.video.combs import LOOKED_AT, WHOLE, Combs, find_combs
 from dloral.video.hdr import Mastering, mastering_of
 from dloral.video.media import open_media, picture_stream
@@ -98,12 +99,9 @@ def _frames(
 
 def _alpha_plane(frame: VideoFrame) -> str | None:
     """The format in which the frame's transparency is read; None for a format without."""
-    name = frame.format.name
-    if name.startswith(("yuva", "gbra", "ya", "rgba", "bgra", "argb", "abgr")) or (
-        frame.format.has_palette
-    ):
-        return "rgba64le" if frame.format.components[0].bits > 8 else "rgba"
-    return None
+    if not may_be_seen_through(frame):
+        return None
+    return "rgba64le" if frame.format.components[0].bits > 8 else "rgba"
 
 
 def _is_seen_through(frame: VideoFrame) -> bool:

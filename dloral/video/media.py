@@ -243,6 +243,15 @@ def reason(error: BaseException) -> str:
     return " ".join(str(text).split()).lower()
 
 
+def version_of(path: Path) -> tuple[int, int, int] | None:
+    """What tells a file from a later one of the same name; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def seconds(value: Fraction | float) -> Fraction:
     """Exact seconds; a float counts as the decimal that was typed: 0.1 is 1/10."""
     return value if isinstance(value, Fraction) else Fraction(repr(float(value)))

@@ -26,11 +26,18 @@ from dloral.video.picture_tags import PictureTags, picture_tags
 from dloral.video.probe import ClipInfo
 
 TIFFS = (".tif", ".tiff")
+JPEGS = (".jpg", ".jpeg")
 WITH_ALPHA = (".png", ".apng", ".gif", ".webp", *TIFFS, ".exr")
 """Files that hold transparency."""
 
 DEEP = (".png", ".apng", *TIFFS, ".exr")
 """Files that hold more than 8 bits."""
+
+_NAMES = {"exif": "EXIF", "xmp": "XMP", "profile": "colour profile"}
+"""Of the kinds of metadata, the fields of PictureTags."""
+
+_MOST_OF_JPEG = {"exif": 65_533, "xmp": 65_504, "profile": 255 * 65_519}
+"""Bytes: EXIF and XMP have one segment, a profile has up to 255."""
 
 _BT709, _BT2020 = 1, 9
 
@@ -50,24 +57,54 @@ class PictureFormat:
 
 
 def lost_tags(source: ClipInfo, suffix: str, bit_depth: int) -> list[str]:
-    """The source's metadata that a file of this suffix will not hold."""
-    tags = tags_kept_of(source)
-    if tags is None or not suffix.startswith("."):
+    """The source's metadata that a file of this suffix will not hold, a line for each reason."""
+    if not is_picture_file(source) or not suffix.startswith("."):
         return []
-    none_kept = suffix in (".exr", ".gif") or (suffix in TIFFS and bit_depth > 8)
-    text_lost = none_kept or suffix in CONTAINERS
-    text_lost |= suffix in TIFFS and source.num_frames != 1
-    named = {
-        "EXIF": tags.exif and text_lost,
-        "XMP": tags.xmp and text_lost,
-        "colour profile": tags.profile and none_kept,
-    }
-    return [name for name, is_lost in named.items() if is_lost]
+    tags, notes = _tags_of(source), []
+    unheld = _unheld(source, suffix, bit_depth)
+    reasons = {"not kept in": unheld, "too long for": _too_long(tags, suffix) - unheld}
+    for why, lost in reasons.items():
+        names = [name for kind, name in _NAMES.items() if kind in lost and getattr(tags, kind)]
+        if names:
+            notes.append(f"{' and '.join(names)} left out: {why} {suffix}")
+    return notes
 
 
-def tags_kept_of(source: ClipInfo) -> PictureTags | None:
-    """The metadata of a source that is a picture file, of one picture or several."""
-    return picture_tags(source.path, source.isolated) if is_picture_file(source) else None
+def holds_profile_of(source: ClipInfo, suffix: str) -> bool:
+    """Whether the source's colour profile is short enough for a file of this suffix."""
+    return suffix not in JPEGS or "profile" not in _too_long(_tags_of(source), suffix)
+
+
+def _tags_for(source: ClipInfo, suffix: str, bit_depth: int) -> PictureTags:
+    """The source's metadata as far as a file of this suffix holds them."""
+    tags = _tags_of(source)
+    lost = _unheld(source, suffix, bit_depth) | _too_long(tags, suffix)
+    if not source.keep_profile:
+        lost |= {"profile"}
+    return PictureTags(*(b"" if kind in lost else getattr(tags, kind) for kind in _NAMES))
+
+
+def _tags_of(source: ClipInfo) -> PictureTags:
+    """The metadata of a source that is a picture file, of one picture or several; else none."""
+    if not is_picture_file(source):
+        return PictureTags(b"", b"", b"")
+    return picture_tags(source.path, source.isolated)
+
+
+def _unheld(source: ClipInfo, suffix: str, bit_depth: int) -> set[str]:
+    """The kinds of metadata that such a file does not hold, whatever they are."""
+    if suffix in (".exr", ".gif") or (suffix in TIFFS and bit_depth > 8):
+        return {"exif", "xmp", "profile"}
+    # Offsets in a page's EXIF would not be right in a file of many.
+    is_stack = suffix in TIFFS and source.num_frames != 1
+    return {"exif", "xmp"} if is_stack or suffix in CONTAINERS else set()
+
+
+def _too_long(tags: PictureTags, suffix: str) -> set[str]:
+    """The kinds of metadata that are longer than such a file can hold."""
+    if suffix not in JPEGS:
+        return set()
+    return {kind for kind, most in _MOST_OF_JPEG.items() if len(getattr(tags, kind)) > most}
 
 
 def is_picture_file(source: ClipInfo) -> bool:
@@ -111,14 +148,9 @@ def _wide(codes: np.ndarray, suffix: str) -> bytes:
 
 def _usual(codes: np.ndarray, suffix: str, source: ClipInfo) -> bytes:
     image = Image.fromarray(codes)
-    kept: dict[str, Any] = {}
-    tags = tags_kept_of(source)
-    if tags is not None:
-        profile = tags.profile if source.keep_profile else b""
-        kept = {"exif": tags.exif, "icc_profile": profile, "xmp": tags.xmp}
-        # Offsets in a page's EXIF would not be right in a file of many.
-        names = ("icc_profile",) if suffix in TIFFS and source.num_frames != 1 else tuple(kept)
-        kept = {name: kept[name] for name in names if kept[name]}
+    tags = _tags_for(source, suffix, 8)
+    given = {"exif": tags.exif, "icc_profile": tags.profile, "xmp": tags.xmp}
+    kept: dict[str, Any] = {name: value for name, value in given.items() if value}
     buffer = BytesIO()
     if suffix == ".png":
         image.save(buffer, "PNG", compress_level=4)  # its chunks are put in later
@@ -168,14 +200,13 @@ def _with_chunks(png: bytes, source: ClipInfo) -> bytes:
         chunks += _chunk(b"cICP", bytes((primaries, source.color_transfer, 0, 1)))
         if source.mastering is not None:
             chunks += _light_chunks(source.mastering)
-    tags = tags_kept_of(source)
-    if tags is not None:
-        if tags.profile and source.keep_profile:
-            chunks += _chunk(b"iCCP", b"ICC profile\0\0" + compress(tags.profile))
-        if tags.exif:
-            chunks += _chunk(b"eXIf", tags.exif.removeprefix(b"Exif\0\0"))
-        if tags.xmp:
-            chunks += _chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + tags.xmp)
+    tags = _tags_for(source, ".png", 8)
+    if tags.profile:
+        chunks += _chunk(b"iCCP", b"ICC profile\0\0" + compress(tags.profile))
+    if tags.exif:
+        chunks += _chunk(b"eXIf", tags.exif.removeprefix(b"Exif\0\0"))
+    if tags.xmp:
+        chunks += _chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + tags.xmp)
     return png[:AFTER_IHDR] + chunks + png[AFTER_IHDR:]
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from dloral.errors import InputError, ResourceError
 from dloral.video import worker
 from dloral.video.exr import is_exr
+from dloral.video.media import version_of
 from dloral.video.picture_kinds import opened_picture
 
 ORIENTATION = 0x0112
@@ -33,10 +34,15 @@ class PictureTags(NamedTuple):
     profile: bytes
 
 
-@lru_cache(maxsize=4)
 def picture_tags(path: Path, isolated: bool = False) -> PictureTags:
     """A picture's metadata, as far as they can be read. ``isolated``: as in
     :class:`dloral.video.probe.ClipInfo`."""
+    return _tags_of(path, version_of(path), isolated)
+
+
+@lru_cache(maxsize=4)
+def _tags_of(path: Path, version: tuple[int, int, int] | None, isolated: bool) -> PictureTags:
+    """``version``: distinguishes the file from a rewritten one."""
     nothing = PictureTags(b"", b"", b"")
     if isolated:
         try:

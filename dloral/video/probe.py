@@ -15,7 +15,6 @@ from typing import Any, Literal
 import av
 from av import VideoFrame
 from av.container import InputContainer
-from av.sidedata.sidedata import Type as SideData
 from av.stream import Stream
 from av.video.stream import VideoStream
 
@@ -47,25 +46,10 @@ from dloral.video.picture_kinds import looks_like_image, plays_of
 from dloral.video.pipe_stream import FrameStream
 from dloral.video.programmes import other_programmes
 from dloral.video.scan import Scan, SizeChange, scan_video
+from dloral.video.side_data import UPRIGHT, Orientation, orientation_of
 
 _MOTION_JPEG = {".mjpeg", ".mjpg"}
 """Concatenated pictures, which begin like a single one."""
-
-
-@dataclass(frozen=True)
-class Orientation:
-    """How to turn stored pixels upright: transpose first, then mirror."""
-
-    transpose: bool = False
-    mirror_x: bool = False
-    mirror_y: bool = False
-
-    @property
-    def rotation(self) -> int:
-        """Clockwise degrees, 0, 90, 180 or 270 (of a mirrored picture: before mirroring)."""
-        if self.transpose:
-            return 90 if self.mirror_x else 270
-        return 180 if self.mirror_y else 0
 
 
 @dataclass(frozen=True)
@@ -75,11 +59,11 @@ class ClipInfo:
     ``width``, ``height``: pixels as shown upright, the sample aspect not applied.
     ``num_frames``: exact; None only where a stream says nothing before it is decoded.
     ``duration``: seconds that the picture lasts. ``fps``: the average rate (folders: 24 unless
-    told, images: 1). ``sample_aspect_ratio``: of the upright picture. ``rotation``: clockwise
-    degrees that the reader applies. ``color_*``: code points of ISO/IEC 23091-2, None where the
-    source does not say. ``start_time``: when the first frame is shown, in seconds on the source's
-    own clock; ``time_base``: the unit of its timestamps. ``missing``: seconds that the file claims
-    to have beyond what can be read.
+    told, images: 1). ``sample_aspect_ratio``: of the upright picture. ``turn``: what the reader
+    does to stored pixels; ``rotation``: in clockwise degrees. ``color_*``: code points of ISO/IEC
+    23091-2, None where the source does not say. ``start_time``: when the first frame is shown, in
+    seconds on the source's own clock; ``time_base``: the unit of its timestamps. ``missing``:
+    seconds that the file claims to have beyond what can be read.
 
     ``field_order``: which lines come first, None where frames are whole; ``is_telecined``: film at
     24 frames a second was made into it; ``mastering``: of HDR; ``page_times``: when the pages of a
@@ -103,7 +87,7 @@ class ClipInfo:
     pixel_format: str
     bit_depth: int
     sample_aspect_ratio: Fraction = Fraction(1)
-    rotation: int = 0
+    turn: Orientation = UPRIGHT
     color_range: int | None = None
     color_space: int | None = None
     color_primaries: int | None = None
@@ -135,6 +119,10 @@ class ClipInfo:
     stream: FrameStream | None = field(default=None, repr=False, compare=False)
     isolated: bool = False
     as_codes: bool = False
+
+    @property
+    def rotation(self) -> int:
+        return self.turn.rotation
 
     @property
     def is_hdr(self) -> bool:
@@ -189,20 +177,6 @@ def probe(
     if looks_like_image(found) and found.suffix.lower() not in _MOTION_JPEG:
         return _probe_image(found, exact_rate(folder_fps or FOLDER_FPS))
     return _probe_video(found)
-
-
-def orientation_of(frame: VideoFrame) -> Orientation:
-    """How the frame's display matrix (ISO/IEC 14496-12, 6.2.2) turns it, to quarter turns."""
-    sides: Any = frame.side_data  # PyAV's type hint names another class
-    raw = next((bytes(data) for data in sides if data.type is SideData.DISPLAYMATRIX), None)
-    if raw is None:
-        return Orientation()
-    a, b, _, c, d = (
-        int.from_bytes(raw[at : at + 4], "little", signed=True) for at in range(0, 20, 4)
-    )
-    if abs(a) + abs(d) >= abs(b) + abs(c):
-        return Orientation(False, a < 0, d < 0)
-    return Orientation(True, c < 0, b < 0)
 
 
 def exact_rate(fps: Fraction | float) -> Fraction:
@@ -260,17 +234,22 @@ def _probe_folder(path: Path, fps: Fraction) -> ClipInfo:
         has_alpha = has_alpha or other.has_alpha
         if (other.height, other.width) != (height, width):
             raise InputError(
-                f"{{path}} holds frames of different sizes: {files[0].name} is {width}x{height}, "
-                f"{file.name} is {other.width}x{other.height}",
+                "{path} holds frames of different sizes: {first} is {size}, {other} is {value}",
                 remedy="make them the same",
                 path=path,
+                first=files[0].name,
+                size=f"{width}x{height}",
+                other=file.name,
+                value=f"{other.width}x{other.height}",
             )
         if other.transfer != header.transfer:
             raise InputError(
-                f"{{path}} holds frames of different brightness: {files[0].name} and {file.name} "
-                "are not both SDR or HDR",
+                "{path} holds frames of different brightness: {first} and {other} are not both SDR "
+                "or HDR",
                 remedy="make them the same",
                 path=path,
+                first=files[0].name,
+                other=file.name,
             )
     check_duration(path, len(files) / fps)
     return ClipInfo(
@@ -319,7 +298,7 @@ def _probe_video(path: Path) -> ClipInfo:
             pixel_format=frame.format.name,
             bit_depth=max(part.bits for part in frame.format.components),
             sample_aspect_ratio=aspect,
-            rotation=turn.rotation,
+            turn=turn,
             color_range=_told(frame.color_range, 0),
             color_space=_told(frame.colorspace, 2),
             color_primaries=_told(frame.color_primaries, 2),

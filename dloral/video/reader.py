@@ -40,7 +40,8 @@ from dloral.video.media import (
     seconds,
     shortage_of,
 )
-from dloral.video.probe import ClipInfo, Orientation, orientation_of, probe
+from dloral.video.probe import ClipInfo, probe
+from dloral.video.side_data import Orientation, orientation_of
 
 _ANSWER_SECONDS = 60
 _SECONDS_PER_PIXEL = 1e-7
@@ -203,8 +204,10 @@ def _finished(clip: ClipInfo, index: int, timed: _Timed, duration: Fraction) -> 
             remedy="cut it in two",
             path=clip.path,
         )
-    if codes.is_coded(pixels) or len(pixels) == 3:
+    if codes.is_coded(pixels) or (len(pixels) == 3 and not clip.keep_alpha):
         return Frame(index, pixels, timed.time, duration)
+    if len(pixels) == 3:  # a picture without transparency among others with it
+        return Frame(index, pixels, timed.time, duration, torch.ones_like(pixels[0]))
     return Frame(index, fill_hidden(pixels[:3], pixels[3]), timed.time, duration, pixels[3])
 
 
@@ -324,12 +327,13 @@ class _Decoder:
                 return []
             if shortage := shortage_of(error):
                 raise shortage from error
-            after = f"after {float(time):.2f} s" if time is not None else "at its start"
             raise InputError(
-                f"{{path}} cannot be decoded {after} ({reason(error)})",
+                "{path} cannot be decoded {where} ({value})",
                 remedy="it is damaged there: choose a part before or after it with {start} and "
                 "{duration}",
                 path=self._clip.path,
+                where=f"after {float(time):.2f} s" if time is not None else "at its start",
+                value=reason(error),
                 start=Setting("start"),
                 duration=Setting("duration"),
             ) from error
@@ -351,7 +355,7 @@ def _time_of(
 
 def _upright(frame: VideoFrame, clip: ClipInfo) -> Tensor:
     """The frame's pixels in the clip's size, with its display matrix applied."""
-    turn = orientation_of(frame)
+    turn = orientation_of(frame, clip.turn)
     stored = (clip.height, clip.width) if turn.transpose else (clip.width, clip.height)
     if (frame.width, frame.height) != stored and clip.size_changes:
         frame = frame.reformat(*stored, interpolation="BICUBIC", threads=1)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from dloral.video import worker
 from dloral.video.filters import FIELD, FILM
-from dloral.video.media import can_seek, open_media, picture_stream, seconds
+from dloral.video.media import can_seek, open_media, picture_stream, seconds, version_of
 from dloral.video.probe import ClipInfo
 from dloral.video.reader import Frame, read_frames, read_isolated
 
@@ -35,8 +35,7 @@ def frame_times(clip: ClipInfo) -> Sequence[Fraction] | None:
         return None
     if clip.kind != "video":
         return [index / clip.fps for index in range(clip.num_frames or 0)]
-    status = clip.path.stat() if clip.path.is_file() else None
-    found = _ticks_of(clip.path, status and (status.st_size, status.st_mtime_ns))
+    found = _ticks_of(clip.path, version_of(clip.path))
     if found is None:
         return None
     ticks, unit = found
@@ -46,7 +45,7 @@ def frame_times(clip: ClipInfo) -> Sequence[Fraction] | None:
 
 @lru_cache(maxsize=1)
 def _ticks_of(
-    path: Path, version: tuple[int, int] | None
+    path: Path, version: tuple[int, int, int] | None
 ) -> tuple[array[int], Fraction | None] | None:
     """When the frames of a file are shown, sorted, and their unit in seconds; None if it cannot be
     seeked.

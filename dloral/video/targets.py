@@ -19,11 +19,18 @@ from pathlib import Path
 import av
 
 from dloral.errors import InputError, OptionError, OutputError, Setting
+from dloral.video.carried import PIPED
 from dloral.video.encoders import CONTAINERS
 from dloral.video.images import WRITABLE_SUFFIXES, frame_files, is_marked
 from dloral.video.media import MAX_OUTPUT_PIXELS, MAX_SIDE, reason, seconds
 from dloral.video.parts import FRAME_NAME, Part, remove_frames
 from dloral.video.probe import ClipInfo
+
+_MOST_SIDE = {".webp": 16383}
+"""Pixels, where a file holds less than MAX_SIDE. (JPEG holds 65500, GIF 65535.)"""
+
+_MARGIN = 128
+"""Pixels that FFmpeg adds to both sides when it counts those of a frame (av_image_check_size2)."""
 
 _PART_NAME = re.compile(r"^\..*\.[0-9a-f]{8}\.(part|old)$")
 """New frames on their way into a folder, and the old ones on their way out."""
@@ -43,10 +50,12 @@ def checked_target(target: str | Path, source: ClipInfo, overwrite: bool) -> tup
     suffix = "" if is_folder else path.suffix.lower()
     if suffix and suffix not in CONTAINERS and suffix not in WRITABLE_SUFFIXES:
         raise OptionError(
-            f"{{path}}: {suffix} is not written",
-            remedy=f"give {', '.join(CONTAINERS)}, {', '.join(WRITABLE_SUFFIXES)}, or a folder for "
-            "PNG frames",
+            "{path}: {value} is not written",
+            remedy="give {containers}, {pictures}, or a folder for PNG frames",
             path=path,
+            value=suffix,
+            containers=", ".join(CONTAINERS),
+            pictures=", ".join(WRITABLE_SUFFIXES),
         )
     try:
         if not path.absolute().parent.is_dir():
@@ -126,14 +135,23 @@ def _is_our_part(folder: Path) -> bool:
     return all(FRAME_NAME.match(file.name) for file in folder.iterdir())
 
 
-def check_output_size(path: Path, width: int, height: int) -> None:
-    """OptionError if no encoder takes frames this large, or this small."""
-    too_large = max(width, height) > MAX_SIDE or width * height > MAX_OUTPUT_PIXELS
-    if width < 1 or height < 1 or too_large:
+def check_output_size(path: Path, width: int, height: int, suffix: str) -> None:
+    """OptionError if a target of this suffix (empty for a folder, PIPED for a pipe) does not hold
+    frames this large, or this small. A codec may take less (:func:`encoders.check_choices`)."""
+    side = _MOST_SIDE.get(suffix, MAX_SIDE)
+    most = f"{side} pixels a side"
+    fits = 0 < width <= side and 0 < height <= side
+    if fits and suffix in (PIPED, ".exr", *CONTAINERS):
+        lines = (MAX_OUTPUT_PIXELS - 1) // (width + _MARGIN) - _MARGIN
+        most, fits = f"{lines} lines of this width", height <= lines
+    if not fits:
         raise OptionError(
-            f"{{path}} would be {width}x{height}; at most {MAX_SIDE} pixels a side can be written",
+            "{path} would be {value}; at most {most} can be written{there}",
             remedy="choose a smaller {scale}",
             path=path,
+            value=f"{width}x{height}",
+            most=most,
+            there=f" to {suffix}" if suffix in _MOST_SIDE else "",
             scale=Setting("scale"),
         )
 

@@ -18,7 +18,15 @@ from dloral.video.encoders import CONTAINERS, ENCODERS, deepest
 from dloral.video.filters import FIELD, FILM, FRAME, OFF, RATES
 from dloral.video.hdr import LINEAR, NAMES
 from dloral.video.images import other_files
-from dloral.video.picture_files import DEEP, TIFFS, WITH_ALPHA, is_picture_file, lost_tags
+from dloral.video.picture_files import (
+    DEEP,
+    JPEGS,
+    TIFFS,
+    WITH_ALPHA,
+    holds_profile_of,
+    is_picture_file,
+    lost_tags,
+)
 from dloral.video.pipes import is_pipe
 from dloral.video.probe import ClipInfo
 
@@ -107,9 +115,7 @@ def treatment_notes(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> lis
     if clip.kind == "folder" and (others := other_files(clip.path)):
         shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
         notes.append(f"files in the folder that are not pictures left out: {shown}")
-    if lost := lost_tags(clip, suffix, depth):
-        notes.append(f"{' and '.join(lost)} left out: not kept in {suffix}")
-    return notes
+    return notes + lost_tags(clip, suffix, depth)
 
 
 def left_out_notes(clip: ClipInfo, suffix: str) -> list[str]:
@@ -201,8 +207,8 @@ def _holds_hdr(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> bool:
 
 def _holds_profile(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> bool:
     """A single file that says its colours. Those of more bits are only read as they are."""
-    if suffix in (".png", ".apng", ".jpg", ".jpeg", ".webp"):
-        return True
+    if suffix in (".png", ".apng", ".webp", *JPEGS):
+        return holds_profile_of(clip, suffix)
     return suffix in DEEP and suffix != ".exr" and clip.bit_depth == 8 and options.bit_depth != 10
 
 

@@ -68,6 +68,7 @@ _VALUES = {
     ("dloral.video.picture_tags", "PictureTags"),
     ("dloral.video.probe", "ClipInfo"),
     ("dloral.video.scan", "SizeChange"),
+    ("dloral.video.side_data", "Orientation"),
 }
 """Classes whose values are accepted from a worker, besides numbers, strings, lists and the like."""
 
@@ -216,7 +217,7 @@ class Worker:
         if kind in kinds:
             return tuple(answer)
         if kind == ERROR:
-            raise _error_of(answer, self._task.path)
+            raise _error_of(answer) or self._unreadable()
         if kind == FULL:
             raise self._too_large()
         if kind == BROKEN:
@@ -290,13 +291,22 @@ class _Values(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def _error_of(answer: tuple[Any, ...], path: Path) -> DLoRALError:
-    """The worker's own error, with its facts."""
-    _, name, problem, remedy, facts = answer
-    kind = getattr(errors, str(name), InputError)
+def _error_of(answer: tuple[Any, ...]) -> DLoRALError | None:
+    """The worker's own error, with its facts; None if it makes no sense."""
+    match answer:
+        case (_, str(name), str(problem), str(remedy), dict(facts)):
+            kind = getattr(errors, name, InputError)
+        case _:
+            return None
     if not (isinstance(kind, type) and issubclass(kind, DLoRALError)):
         kind = InputError
-    return kind(str(problem), remedy=str(remedy), **{str(key): facts[key] for key in facts})
+    error: DLoRALError = kind(problem, remedy=remedy)
+    error.facts.update(facts)
+    try:
+        error.render(errors.COMMAND_LINE)
+    except Exception:  # a setting without a name, a number of a million digits
+        return None
+    return error
 
 
 def memory_to_probe(path: Path) -> int:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from dloral.errors import OptionError
 from dloral.video.animations import is_animation
+from dloral.video.carried import PIPED
 from dloral.video.encoders import CONTAINERS, mastering_options
 from dloral.video.encoding import CodedFrame, OutputFormat, set_up, time_unit
 from dloral.video.extras import own_keys
@@ -113,7 +114,7 @@ def open_writer(
     if is_pipe(target):
         return _open_pipe(**named)
     path, suffix = checked_target(target, source, overwrite)
-    check_output_size(path, width, height)
+    check_output_size(path, width, height, suffix)
     more = crf, bit_depth, chroma, preset, encoder_options, source.keep_alpha
     chosen = OutputFormat(suffix, width, height, codec, *more)
     if chosen.is_video:
@@ -141,7 +142,7 @@ def _open_pipe(
     *, width: int, height: int, source: ClipInfo, codec: str, pipe_format: str, **more: Any
 ) -> contextlib.AbstractContextManager[Writer]:
     """:func:`open_writer` for standard output."""
-    check_output_size(STANDARD_OUTPUT, width, height)
+    check_output_size(STANDARD_OUTPUT, width, height, PIPED)
     piped = OutputFormat("", width, height, bit_depth=more["bit_depth"], chroma=more["chroma"])
     encoding = {"codec": codec if codec != "h264" else None}
     encoding |= {"crf": more["crf"], "preset": more["preset"]}

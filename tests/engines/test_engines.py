@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,10 +19,15 @@ from clips import frames_of, names_in, sound_of, write_clip
 from dloral import UpscaleOptions, upscale_video
 from dloral.engines import choose_engine, cluster, devices, engine_of
 from dloral.engines.devices import DevicesEngine, named_devices
-from dloral.engines.tasks import Task, cut_into_tasks, task_without
+from dloral.engines.tasks import Task, cut_into_tasks, pipe_for, task_without
 from dloral.errors import OptionError, ResourceError, WeightsError
 from dloral.jobs.journal import Gap
 from dloral.jobs.progress import Progress
+from dloral.jobs.spans import Job
+from dloral.models.adapters import add_adapters
+from dloral.training.fresh import CompactSizes, build_pipeline
+from dloral.video.encoding import OutputFormat
+from dloral.video.probe import probe
 
 OPTIONS = UpscaleOptions("bicubic", scale=1, device="cpu", resume=False)
 JOB = None  # tasks carry it and do not look at it
@@ -223,3 +229,20 @@ def test_a_ray_that_was_started_ends_with_its_agents(monkeypatch):
         mine.kill()
         raylet.wait()
         mine.wait()
+
+
+def test_a_worker_loads_a_model_again_once_its_folder_holds_another(clip, tmp_path):
+    folder = tmp_path / "model"
+    chosen = OutputFormat(".mp4", 64, 48)
+    options = UpscaleOptions(str(folder), scale=1, device="cpu", dtype="float32")
+    job = Job(probe(clip), options, (), chosen, "")
+    found = []
+    for crispness in (0.25, 0.5):
+        pipe = build_pipeline(CompactSizes(4, 8, 1, 1, (8, 8), 2, (4, 4, 4, 4), 1, 4))
+        add_adapters(pipe.unet, 2)
+        pipe.register_to_config(crispness=crispness)
+        shutil.rmtree(folder, ignore_errors=True)
+        pipe.save_pretrained(folder)
+        found.append(pipe_for(job))
+        assert pipe_for(job) is found[-1]
+    assert [pipe.config.crispness for pipe in found] == [0.25, 0.5]

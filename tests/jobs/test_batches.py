@@ -77,7 +77,7 @@ def test_names_by_pattern(tree):
         "001_a-x2-bicubic.mkv",
         "002_b-x2-bicubic.mkv",
     ]
-    for wrong in ("{nothing}", "{stem", "../{stem}", ""):
+    for wrong in ("{nothing}", "{stem", "../{stem}", "", "{stem.__class__}", "{stem[0]}", "{0}"):
         with pytest.raises(OptionError, match="name"):
             planned(sources, tree, name=wrong)
 

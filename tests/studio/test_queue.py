@@ -1,5 +1,6 @@
 """The queue as the page's front end steers it: order, pause, resume, cancel, retry, settings."""
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from dloral.studio import jobs
 from dloral.studio.face import FULL
 from dloral.studio.limits import Patience
 from dloral.studio.models import Models
+from dloral.studio.page import configuration
 from dloral.studio.records import Records
 from dloral.studio.restoration import restore
 from dloral.studio.routes import build_routes
@@ -95,8 +97,9 @@ def start(studio: Studio, browser: TestClient) -> Callable[..., str]:
 
 
 def post(browser: TestClient, path: str, body: dict | bytes | None = None, **parameters) -> dict:
-    more = {"content": body} if isinstance(body, bytes) else {"json": body or {}}
-    return browser.post(f"/{path}", params=parameters, **more).json()
+    content = body if isinstance(body, bytes) else json.dumps(body or {})
+    kind = {} if isinstance(body, bytes) else {"content-type": "application/json"}
+    return browser.post(f"/{path}", params=parameters, content=content, headers=kind).json()
 
 
 def put(browser: TestClient, token: str, **settings) -> dict:
@@ -276,11 +279,19 @@ def test_a_paused_job_is_paused_on_the_next_server(tmp_path, models, store, clip
     [
         ("visits", {}, "the request has no tokens"),
         ("order", {"tokens": [1]}, "the request has no tokens"),
-        ("order", {"tokens": ["x"] * 1001}, "the request has 1001 tokens; give at most 1000"),
+        ("visits", {"tokens": ["\udce9"]}, "the request has no tokens"),
+        ("order", {"tokens": ["x"] * 2001}, "the request has 2001 tokens; give at most 2000"),
     ],
 )
 def test_nonsense_is_one_line(browser, path, body, said):
     assert post(browser, path, body) == {"error": said}
+
+
+def test_all_visits_that_a_browser_remembers_are_listed_in_one_call(browser, studio):
+    tokens = [f"{index:032}" for index in range(configuration(studio)["mostVisits"] - 1)]
+    tokens.append(studio.sessions.open())
+    listed = post(browser, "visits", {"tokens": tokens})["visits"]
+    assert [token for token, visit in listed.items() if visit] == tokens[-1:]
 
 
 def test_a_visit_without_a_job_says_so(browser, studio):

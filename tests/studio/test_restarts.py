@@ -1,5 +1,6 @@
 """Jobs that outlive the page and its server."""
 
+import secrets
 import time
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def test_jobs_go_on_where_the_server_ended(tmp_path, source, tiny_model, pipe_of
     third.sessions.close_all()
 
 
-def test_what_is_gone_is_forgotten_and_strangers_folders_go(
+def test_what_is_gone_is_forgotten_and_visits_without_a_job_go(
     tmp_path, source, tiny_model, pipe_of_tiny
 ):
     server = Server(tmp_path, tiny_model, pipe_of_tiny)
@@ -100,7 +101,7 @@ def test_what_is_gone_is_forgotten_and_strangers_folders_go(
     assert session.job.wait(100)
     server.sessions.close_all()
     session.clip.path.unlink()
-    (tmp_path / "sessions" / "left").mkdir()
+    (tmp_path / "sessions" / secrets.token_hex(12)).mkdir()
     again = Server(tmp_path, tiny_model, pipe_of_tiny)
     assert again.sessions.find(token) is None
     assert list((tmp_path / "sessions").iterdir()) == []
@@ -119,7 +120,7 @@ def test_a_damaged_list_loses_no_job_and_leftovers_go(
     first.sessions.close_all()
     (session.folder / "half.part").write_bytes(b"an upload")
     (session.folder / "earlier").mkdir()
-    (tmp_path / "sessions" / "nobody").mkdir()
+    (tmp_path / "sessions" / secrets.token_hex(12)).mkdir()
     store = tmp_path / "jobs.sqlite"
     if damage == "overwritten":
         store.write_bytes(b"nothing" * 1000)

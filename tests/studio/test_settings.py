@@ -93,7 +93,11 @@ def test_settings_survive_their_file(kept_as):
 
 @pytest.mark.parametrize(
     ("values", "said"),
-    [({"format": "avi"}, "format"), ({"sclae": 2}, "'sclae'"), ({"prompt": 5}, "prompt")],
+    [
+        *(({"format": "avi"}, "format"), ({"sclae": 2}, "'sclae'"), ({"prompt": 5}, "prompt")),
+        ({"prompt": "a cat \ud83d"}, "prompt is not text"),  # half an emoji; no answer can hold it
+        ({"scenes": [{"start": "0", "prompt": "\ud83d"}]}, "a scene's prompt is not text"),
+    ],
 )
 def test_wrong_settings_are_refused_in_one_line(values, said):
     with pytest.raises(OptionError, match=said) as caught:

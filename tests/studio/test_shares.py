@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from uvicorn import Config
 
 from dloral.errors import InputError
 from dloral.studio import sessions, shares
@@ -44,6 +45,14 @@ def test_one_visitor_has_four_heavy_calls_and_others_have_theirs():
     assert found == [None] * 13
 
 
+@pytest.mark.parametrize("path", ["/studio/abc/job/resume", "/studio/abc/job/retry"])
+def test_calls_that_wait_for_their_visit_take_no_more_threads_than_others(path: str):
+    """Else who sends many of them while a file is looked at would have every thread."""
+    most, _ = run([(path, "")] * 10)
+    assert most["all"] == shares.OF_VISITOR
+    assert not shares.uses_file(path)
+
+
 def test_light_calls_wait_for_nobody():
     most, _ = run([("/studio/abc/state", "1.2.3.4")] * 100)
     assert most["all"] == 100
@@ -62,18 +71,67 @@ def test_a_flood_of_one_visitor_is_refused_in_part():
     assert len(refused) == 100 - shares.OF_VISITOR - shares.MOST_WAITING
 
 
+def address_behind_uvicorn(peer: str, headers: dict[str, str]) -> str:
+    """The address of a call from ``peer``, which uvicorn takes in as it does for the page."""
+    found = []
+
+    async def app(scope, receive, send) -> None:
+        names = {name.decode(): value.decode() for name, value in scope["headers"]}
+        found.append(address_of(scope["client"][0], names))
+
+    server = Config(app, lifespan="off", log_config=None)
+    server.load()
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "client": (peer, 4711), "headers": pairs}
+    asyncio.run(server.loaded_app(scope, None, None))
+    return found[0]
+
+
+HERE, HTTPS = {"host": "127.0.0.1:7860"}, {"x-forwarded-proto": "https"}
+THERE = {"host": "restore.example.org"}
+
+
 @pytest.mark.parametrize(
-    ("client", "headers", "address"),
+    ("peer", "headers", "address"),
     [
         ("9.9.9.9", {"x-forwarded-for": "1.1.1.1"}, "9.9.9.9"),  # anybody can send that
         ("127.0.0.1", {"x-forwarded-for": "6.6.6.6, 1.1.1.1"}, "1.1.1.1"),
-        ("127.0.0.1", {}, ""),
+        ("127.0.0.1", {"x-forwarded-for": "6.6.6.6, 2001:db8::7"}, "2001:db8::7"),
+        ("127.0.0.1", {"x-forwarded-for": "6.6.6.6, 1.1.1.1, 127.0.0.1"}, "1.1.1.1"),
+        ("127.0.0.1", {"x-forwarded-for": "127.0.0.1"}, "127.0.0.1"),
+        ("127.0.0.1", HERE, ""),
+        ("::1", {"host": "[::1]:7860"}, ""),
+        ("127.0.0.1", THERE, "127.0.0.1"),  # a proxy that says nothing else, such as --share's
+        ("127.0.0.1", HERE | HTTPS, "127.0.0.1"),
     ],
 )
-def test_the_address_is_the_proxys_word_only_where_that_is_on_this_machine(
-    client, headers, address
+def test_the_address_is_the_last_that_a_proxy_on_this_machine_added(peer, headers, address):
+    assert address_behind_uvicorn(peer, headers) == address
+
+
+@pytest.mark.parametrize(
+    ("variables", "peer", "told", "address"),
+    [
+        ({"FORWARDED_ALLOW_IPS": "172.17.0.1"}, "172.17.0.1", "6.6.6.6, 1.1.1.1", "1.1.1.1"),
+        ({"FORWARDED_ALLOW_IPS": "*"}, "172.17.0.1", "6.6.6.6, 1.1.1.1:4711", "1.1.1.1"),
+        ({"FORWARDED_ALLOW_IPS": "*"}, "172.17.0.1", "127.0.0.1, [2001:db8::7]:1", "2001:db8::7"),
+        ({"FORWARDED_ALLOW_IPS": "*"}, "9.9.9.9", "", "9.9.9.9"),
+        ({}, "10.16.3.80", "6.6.6.6, 1.1.1.1", "10.16.3.80"),
+        ({"SPACE_ID": "ann/page"}, "10.16.3.80", "6.6.6.6, 1.1.1.1", "1.1.1.1"),
+        ({"SPACE_ID": "ann/page"}, "10.16.3.80", "6.6.6.6, 1.1.1.1, 10.0.0.3", "1.1.1.1"),
+        ({"SPACE_ID": "ann/page"}, "10.16.3.80", "", "10.16.3.80"),
+        ({"SPACE_ID": "ann/page"}, "9.9.9.9", "1.1.1.1", "9.9.9.9"),
+    ],
+)
+def test_proxies_elsewhere_are_those_of_the_environment(
+    variables, peer, told, address, monkeypatch
 ):
-    assert address_of(client, headers) == address
+    for name in ("FORWARDED_ALLOW_IPS", "SPACE_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    headers = THERE | HTTPS | ({"x-forwarded-for": told} if told else {})
+    assert address_behind_uvicorn(peer, headers) == address
 
 
 def test_an_address_has_so_many_visits_and_empty_ones_go_first(tmp_path, clip, monkeypatch):

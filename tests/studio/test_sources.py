@@ -324,3 +324,11 @@ def test_whatever_reads_large_frames_waits_its_turn(clip, tmp_path, model, name)
         assert call.is_alive()
     call.join(60)
     assert not call.is_alive()
+
+
+def test_frames_of_a_file_that_was_rewritten_are_read_anew(tmp_path):
+    kept = Sources()
+    for level in (10, 200):
+        picture = picture_of(tmp_path, "a.png", np.full((8, 8, 3), level, np.uint8))
+        (frame,) = read(kept, picture, 0)
+        assert (255 * frame).round().unique().tolist() == [level]

@@ -9,20 +9,17 @@ from dloral.studio.sweep import claim, remove_dead, remove_old
 
 def test_a_dead_pages_folder_goes_and_a_living_ones_stays(tmp_path: Path):
     own, living, dead, foreign = (
-        tmp_path / name for name in ("dloral-page-a", "dloral-page-b", "dloral-page-c", "other")
+        tmp_path / f"dloral-page-{name}" for name in ("a" * 8, "b" * 8, "c_______", "c-copy")
     )
     for folder in (own, living, dead, foreign):
         (folder / "sessions").mkdir(parents=True)
         (folder / "sessions" / "clip.mp4").write_bytes(b"a")
     locks = [claim(own), claim(living)]
     claim(dead).release()
-    (dead / ".lock").touch()
-    assert remove_dead(own) == ["dloral-page-c"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "dloral-page-a",
-        "dloral-page-b",
-        "other",
-    ]
+    for folder in (dead, foreign):
+        (folder / ".lock").touch()
+    assert remove_dead(own) == [dead.name]
+    assert sorted(tmp_path.iterdir()) == [own, living, foreign]
     for lock in locks:
         lock.release()
 

@@ -1,13 +1,18 @@
 """Transparency: what is hidden never shows, and edges keep their colour."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
+from av import VideoFrame
 from PIL import Image
 
 from dloral.options import UpscaleOptions
 from dloral.upscale import upscale_steps
 from dloral.video.alpha import fill_hidden, with_alpha
+from dloral.video.colour import frame_to_rgb, may_be_seen_through
 from dloral.video.encoding import OutputFormat
 from dloral.video.probe import probe
 from dloral.video.reader import read_frames
@@ -129,3 +134,119 @@ def test_vp9_packets_are_put_together():
 def test_formats_without_alpha_are_not_asked_for_it():
     assert OutputFormat(".mov", 32, 32, "prores", alpha=True).pixel_format == "yuva444p10le"
     assert OutputFormat(".mov", 32, 32, "prores").pixel_format == "yuv422p10le"
+
+
+HALF = 16
+"""Columns of the pictures below: opaque, then half transparent, then invisible."""
+
+
+def grey_and_alpha(dtype: type) -> np.ndarray:
+    """(24,48,2): grey 100/255 wherever it is seen, black wherever it is not."""
+    most = np.iinfo(dtype).max
+    codes = np.zeros((24, 3 * HALF, 2), dtype)
+    codes[:, : 2 * HALF, 0] = 100 * (most // 255)
+    codes[:, :HALF, 1], codes[:, HALF : 2 * HALF, 1] = most, most // 2
+    return codes
+
+
+@pytest.fixture(params=["ya8", "ya16be"])
+def grey_clip(request, tmp_path, ffmpeg):
+    """Grey frames with alpha, three times the same, by ffmpeg: an APNG, or a MOV of PNGs."""
+    wide = request.param != "ya8"
+    codes = grey_and_alpha(np.uint16 if wide else np.uint8)
+    (tmp_path / "raw").write_bytes(np.stack([codes] * 3).tobytes())
+    form = request.param.replace("be", "le")
+    given = ["-f", "rawvideo", "-pix_fmt", form, "-s", "48x24", "-r", "10", "-i"]
+    target = tmp_path / ("a.mov" if wide else "a.apng")
+    ffmpeg(*given, str(tmp_path / "raw"), "-c:v", "png" if wide else "apng", str(target))
+    assert probe(target).pixel_format == request.param
+    return target
+
+
+def check_parts(frame, tolerance=0.02):
+    at = [HALF, 3 * HALF, 5 * HALF]  # twice as large
+    assert frame.alpha[24, at].tolist() == pytest.approx([1, 0.5, 0], abs=tolerance)
+    assert frame.pixels[:, 24, at[:2]].flatten().tolist() == pytest.approx(
+        [100 / 255] * 6, abs=tolerance
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "codec"),
+    [
+        ("b.mov", "prores"),
+        ("b.mkv", "ffv1"),
+        ("b.apng", "h264"),
+        ("b.webp", "h264"),
+        ("b/", "h264"),
+    ],
+)
+def test_grey_animations_keep_it(grey_clip, tmp_path, target, codec):
+    told = notes_of(grey_clip, tmp_path / target, codec=codec)
+    assert not any("transparency" in note for note in told)
+    found = probe(tmp_path / target)
+    assert (found.has_alpha, found.num_frames) == (True, 3)
+    with read_frames(treated(found, UpscaleOptions(), "")) as frames:
+        for frame in frames:
+            check_parts(frame)
+
+
+def test_grey_animations_are_shown_over_white(grey_clip, tmp_path):
+    (note,) = [note for note in notes_of(grey_clip, tmp_path / "b.mp4") if "transparency" in note]
+    assert "over white" in note
+    with read_frames(tmp_path / "b.mp4") as frames:
+        pixels = next(frames).pixels
+    assert pixels[:, 24, [HALF, 5 * HALF]].mean(0).tolist() == pytest.approx(
+        [100 / 255, 1], abs=0.02
+    )
+
+
+FORMATS = [
+    *("abgr", "argb", "bgra", "rgba", "rgba64be", "bgra64le", "gbrap", "gbrap10le", "gbrap16be"),
+    *("ya8", "ya16le", "ya16be", "yuva420p", "yuva422p10le", "yuva444p12be", "yuva444p16le"),
+    *("ayuv64le", "vuya", "uyva"),
+]
+
+
+@pytest.mark.parametrize("pixel_format", FORMATS)
+def test_every_format_with_it_is_read(pixel_format):
+    codes = np.zeros((16, 48, 4), np.uint8)
+    codes[:, : 2 * HALF, :3] = 100
+    codes[:, :HALF, 3], codes[:, HALF : 2 * HALF, 3] = 255, 128
+    frame = VideoFrame.from_ndarray(codes, "rgba").reformat(format=pixel_format, threads=1)
+    frame.color_range = 2 if pixel_format.startswith("ya") else frame.color_range
+    assert may_be_seen_through(frame)
+    rgba = frame_to_rgb(frame, keep_alpha=True)
+    assert rgba[3, 8, [8, 24, 40]].tolist() == pytest.approx([1, 0.5, 0], abs=0.01)
+    assert rgba[:3, 8, 8].tolist() == pytest.approx([100 / 255] * 3, abs=0.02)
+    assert frame_to_rgb(frame)[:, 8, 40].tolist() == pytest.approx([1, 1, 1], abs=0.01)
+
+
+@pytest.mark.parametrize(("target", "codec"), [("b.mov", "prores"), ("b.mkv", "ffv1"), ("b/", "")])
+def test_folders_may_hold_pictures_with_and_without_it(picture, tmp_path, target, codec):
+    (tmp_path / "in").mkdir()
+    picture.rename(tmp_path / "in" / "0.png")
+    Image.new("RGB", (40, 30), (0, 0, 255)).save(tmp_path / "in" / "1.png")
+    chosen = {"codec": codec} if codec else {}
+    notes_of(tmp_path / "in", tmp_path / target, **chosen)
+    with read_frames(treated(probe(tmp_path / target), UpscaleOptions(), "")) as frames:
+        alphas = [frame.alpha for frame in frames]
+    assert alphas[0][2, 2] < 0.01
+    assert alphas[1].min() > 0.99
+
+
+def test_the_grey_that_a_deep_png_calls_transparent_is(tmp_path):
+    row = struct.pack(">32H", *([25700] * 16 + [1000] * 16))
+    head = struct.pack(">IIBBBBB", 32, 32, 16, 0, 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"tRNS", struct.pack(">H", 1000))]
+    chunks += [(b"IDAT", zlib.compress((b"\0" + row) * 32)), (b"IEND", b"")]
+    with (tmp_path / "a.png").open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        for name, body in chunks:
+            file.write(struct.pack(">I", len(body)) + name + body)
+            file.write(struct.pack(">I", zlib.crc32(name + body)))
+    notes_of(tmp_path / "a.png", tmp_path / "b.mkv", codec="ffv1")
+    with read_frames(treated(probe(tmp_path / "b.mkv"), UpscaleOptions(), "")) as frames:
+        frame = next(frames)
+    assert frame.alpha[32, [8, 56]].tolist() == pytest.approx([1, 0], abs=0.01)
+    assert frame.pixels[:, 32, 8].tolist() == pytest.approx([25700 / 65535] * 3, abs=0.01)

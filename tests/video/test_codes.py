@@ -11,9 +11,10 @@ from torch import Tensor
 from dloral.errors import InputError
 from dloral.video.codes import coded, floats_of, is_coded, most_bytes, shape_of
 from dloral.video.colour import frame_to_rgb
-from dloral.video.probe import Orientation, probe
+from dloral.video.probe import probe
 from dloral.video.reader import floats_of as floats_of_clip
 from dloral.video.reader import read_frames
+from dloral.video.side_data import Orientation
 
 UPRIGHT = Orientation()
 

@@ -1,5 +1,6 @@
 """Pictures that have to be turned, and pictures that say nonsense about it."""
 
+import re
 import struct
 import zlib
 from fractions import Fraction
@@ -119,3 +120,41 @@ def test_lab_is_not_transparent(tmp_path):
     Image.new("RGB", (4, 4), "red").convert("LAB").save(tmp_path / "a.tif")
     assert not probe(tmp_path / "a.tif").has_alpha
     assert load_image(tmp_path / "a.tif")[0].min() > 0.95
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_an_animation_with_exif_stands_upright(tmp_path, orientation):
+    first = np.random.default_rng(orientation).integers(0, 256, (20, 32, 3), np.uint8)
+    pictures = [Image.fromarray(codes) for codes in (first, 255 - first)]
+    block = Image.Exif()
+    block[0x010F], block[0x0112] = "a maker", orientation
+    path = tmp_path / "a.apng"
+    pictures[0].save(path, format="PNG", save_all=True, append_images=pictures[1:], exif=block)
+    clip = probe(path)
+    with read_frames(clip) as frames:
+        found = [frame.pixels.permute(1, 2, 0).mul(255).round().numpy() for frame in frames]
+    wanted = UPRIGHT[orientation](first)
+    assert (clip.height, clip.width) == wanted.shape[:2]
+    assert len(found) == 2
+    assert np.array_equal(found[0], wanted)
+    assert np.array_equal(found[1], 255 - wanted)
+
+
+def bytes_read() -> int:
+    """By this process so far, as the system counts them."""
+    return int(re.search(r"rchar: (\d+)", Path("/proc/self/io").read_text())[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the system does not count")
+def test_a_stack_of_deep_pages_is_read_once(tmp_path):
+    draw = np.random.default_rng(0)
+    pages = [draw.integers(0, 65536, (64, 48, 3), np.uint16) for _ in range(60)]
+    assert cv2.imwritemulti(str(tmp_path / "a.tif"), pages)
+    size = (tmp_path / "a.tif").stat().st_size
+    clip = probe(tmp_path / "a.tif")
+    before = bytes_read()
+    with read_frames(clip) as frames:
+        for frame, page in zip(frames, pages, strict=True):
+            found = frame.pixels.permute(1, 2, 0).mul(65535).round().numpy()
+            assert np.array_equal(found, page[..., ::-1])
+    assert bytes_read() - before < 3 * size

@@ -1,6 +1,8 @@
 """Readers and writers in processes of their own: they die, hang and grow, and we go on."""
 
+import io
 import os
+import pickle
 import signal
 import socket
 import threading
@@ -15,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dloral.errors import CancelledError, InputError, OutputError, ResourceError
+from dloral.errors import CancelledError, InputError, OutputError, ResourceError, Setting
 from dloral.video import isolated_writer, reader, worker
 from dloral.video.probe import probe
 from dloral.video.reader import read_frames
@@ -157,11 +159,35 @@ def test_a_worker_cannot_have_code_run_here():
         def __reduce__(self):
             return os.system, ("true",)
 
-    import io
-    import pickle
-
     with pytest.raises(pickle.UnpicklingError, match="system is not a value"):
         worker._Values(io.BytesIO(pickle.dumps(Evil()))).load()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        ("error", "InputError", "{path.__class__} {value[0]}", "{0}", {"path": Path("a")}),
+        ("error", "Terminated", "{path.__class__} {value[0]}", "{0}", {"remedy": "x", "self": 1}),
+    ],
+)
+def test_an_error_of_a_worker_is_words_and_facts_never_more(said):
+    error = worker._error_of(worker._Values(io.BytesIO(pickle.dumps(said))).load())
+    assert type(error) is InputError
+    assert str(error) == "{path.__class__} {value[0]}; {0}"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        ("error", "InputError"),
+        ("error", "InputError", "a", "b", ["path"]),
+        ("error", "InputError", 1, "b", {}),
+        ("error", "InputError", "{n}", "", {"n": 10**5000}),
+        ("error", "InputError", "{at}", "", {"at": Setting(7)}),
+    ],
+)
+def test_an_error_of_a_worker_that_makes_no_sense_is_none(said):
+    assert worker._error_of(worker._Values(io.BytesIO(pickle.dumps(said))).load()) is None
 
 
 @pytest.mark.parametrize("name", ["out.mp4", "frames"])

@@ -1,7 +1,8 @@
 """Parse the page's calls (whose they are, what they contain) and answer them."""
 
 import json
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ MOST_NUMBER = 2**53
 
 LOOK_BYTES = 8_000_000
 """Bytes of an upload after which the disk is checked for room again."""
+
+HEARD_SECONDS = 2
+"""Between two signs of life of a visit whose file is on its way."""
 
 PNG, JPEG = "image/png", "image/jpeg"
 
@@ -50,10 +54,13 @@ def picture(content: bytes, kind: str, headers: dict[str, str] | None = None) ->
     return Response(content, 200, headers, kind)
 
 
-async def receive(request: Request, part: Path, limits: Limits) -> None:
-    """Write the request's body to a file, up to the limits; InputError beyond them."""
+async def receive(
+    request: Request, part: Path, limits: Limits, heard: Callable[[], object]
+) -> None:
+    """Write the request's body to a file, up to the limits; InputError beyond them. ``heard``:
+    called again and again meanwhile, so that the visit does not end before its file is there."""
     told = request.headers.get("content-length", "0")
-    size, looked = 0, 0
+    size, looked, said = 0, 0, time.monotonic()
     most = limits.max_upload
     if told.isdigit():
         await _check_room(limits, min(int(told), most))
@@ -69,6 +76,9 @@ async def receive(request: Request, part: Path, limits: Limits) -> None:
                 await _check_room(limits, size - looked)
                 looked = size
             await run_in_threadpool(file.write, chunk)
+            if time.monotonic() - said > HEARD_SECONDS:
+                heard()
+                said = time.monotonic()
 
 
 async def _check_room(limits: Limits, size: int) -> None:
@@ -110,12 +120,14 @@ async def json_of(request: Request) -> dict[str, Any]:
 
 async def allowed_settings(request: Request, session: Session, studio: Studio) -> Settings:
     """The body's ``settings``, checked by :func:`allowed`."""
-    return allowed(object_of(await json_of(request), "settings"), session, studio)
+    values = object_of(await json_of(request), "settings")
+    return await run_in_threadpool(allowed, values, session, studio)
 
 
 def allowed(values: dict[str, Any], session: Session, studio: Studio) -> Settings:
     """Settings for the visitor's clip; InputError or OptionError for what is invalid, or more than
-    may be requested at once, ResourceError for more than this machine can hold."""
+    may be requested at once, ResourceError for more than this machine can hold. Looks through the
+    disk, so not to be called on the event loop."""
     settings = settings_from(values, studio.model.name)
     clip = clip_of(session)
     if clip.kind != "video":  # the page keeps its choice for the next video

@@ -1,6 +1,7 @@
 """The clip: opening and closing it, its thumbnails and settings, and what a run would make."""
 
 import secrets
+from functools import partial
 from pathlib import Path
 
 from fastapi import APIRouter, Request
@@ -38,10 +39,14 @@ def clip_routes(studio: Studio) -> APIRouter:
         session = visitor(token, studio)
         checked_name(name)  # before the file is uploaded in vain
         part = session.folder / f"{secrets.token_hex(8)}.part"
+        heard = partial(studio.sessions.find, token)
+        session.is_receiving = True
         try:
-            await receive(request, part, studio.limits)
+            await receive(request, part, studio.limits, heard)
+            visitor(token, studio)  # it is not known any more where it was silent for too long
             await run_in_threadpool(session.open_clip, name, lambda copy: _move(part, copy))
         finally:
+            session.is_receiving = False
             part.unlink(missing_ok=True)
         return answer(state_of(session, studio))
 
@@ -102,7 +107,7 @@ def _add_looks(router: APIRouter, studio: Studio) -> None:
     async def make_plan(token: str, request: Request) -> Response:
         session = visitor(token, studio)
         settings = await allowed_settings(request, session, studio)
-        return answer(plan(clip_of(session), settings, studio.model))
+        return answer(await run_in_threadpool(plan, clip_of(session), settings, studio.model))
 
 
 def _move(part: Path, copy: Path) -> None:

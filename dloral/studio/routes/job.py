@@ -27,10 +27,7 @@ def job_routes(studio: Studio) -> APIRouter:
     def stop_job(token: str, keep: bool = True) -> Response:
         """What is done becomes the result, or is discarded with ``keep=false``."""
         session = visitor(token, studio)
-        if session.job is not None and keep:
-            session.job.stop()
-        elif session.job is not None:
-            session.job.cancel()
+        session.stop_job(keep)
         return answer(state_of(session, studio))
 
     @router.post("/{token}/scenes")

@@ -1,7 +1,7 @@
 """The menu of models: what it offers, what switching to a model would download, and switching.
 
 A change affects everybody and may download gigabytes, so only the person who runs the page may
-make it (docs/decisions.md).
+make it, unless ``--allow-fetch`` lets every visitor (docs/decisions.md).
 """
 
 from typing import Any
@@ -12,17 +12,16 @@ from starlette.concurrency import run_in_threadpool
 
 from dloral.errors import InputError
 from dloral.options import AUTO
+from dloral.studio.hygiene import host_of
 from dloral.studio.models import EVERYBODY, THIS_MACHINE
 from dloral.studio.routes.calls import answer, json_of, visitor
+from dloral.studio.shares import is_forwarded
 from dloral.studio.states import change_of
 from dloral.studio.studio import Studio
 from dloral.weights.hub import size_text
 from dloral.weights.registry import MODELS, TINY_VAE, fetched
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
-
-_FORWARDED = ("forwarded", "x-forwarded-", "x-real-ip", "via")
-"""Prefixes of the headers that a proxy in front of the page adds."""
 
 
 def model_routes(studio: Studio) -> APIRouter:
@@ -92,13 +91,9 @@ def is_from_here(request: Request) -> bool:
     The Host header is checked too, since a foreign page can point its own domain at this machine
     (DNS rebinding).
     """
-    host = request.headers.get("host", "").rsplit(":", 1)[0].strip("[]")
+    host = host_of(request.headers.get("host", ""))
     client = request.client.host if request.client else ""
-    return (
-        host in LOCAL_HOSTS
-        and client in LOCAL_HOSTS
-        and not any(name.startswith(_FORWARDED) for name in request.headers)
-    )
+    return host in LOCAL_HOSTS and client in LOCAL_HOSTS and not is_forwarded(request.headers)
 
 
 def _chosen(asked: dict[str, Any]) -> tuple[str, list[str], str]:

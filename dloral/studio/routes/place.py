@@ -6,21 +6,23 @@ come from it (docs/decisions.md, "The page's menu of models is for who sits at t
 
 import os
 import shutil
-import sys
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Address
 
 from dloral.errors import InputError, OutputError
 from dloral.jobs.batches import CLIP_SUFFIXES
+from dloral.studio.face import is_full
 from dloral.studio.models import THIS_MACHINE
+from dloral.studio.peers import owner_of
 from dloral.studio.routes.calls import answer, json_of, visitor
 from dloral.studio.routes.model import is_from_here
 from dloral.studio.sessions import Session
+from dloral.studio.settings import is_text
 from dloral.studio.states import state_of
 from dloral.studio.studio import Studio
 from dloral.studio.uploads import link_or_copy
@@ -28,24 +30,6 @@ from dloral.video.images import IMAGE_SUFFIXES
 
 MOST_ENTRIES = 2000
 """Entries listed of a folder."""
-
-
-_SOCKETS = Path("/proc/net/tcp")
-"""Linux's table of connections, with the address, port and user of each."""
-
-
-def owner_of(client: Address | None) -> int | None:
-    """The user of this machine who owns the other end of an IPv4 connection; None where the system
-    does not say. Other users may reach the page, but its files are not theirs."""
-    if client is None or not _SOCKETS.is_file():
-        return None
-    for line in _SOCKETS.read_text(encoding="ascii").splitlines()[1:]:
-        fields = line.split()
-        address, port = fields[1].split(":")
-        number = bytes.fromhex(address)[:: -1 if sys.byteorder == "little" else 1]
-        if int(port, 16) == client.port and ".".join(map(str, number)) == client.host:
-            return int(fields[7])
-    return None
 
 
 def _own_user() -> int | None:
@@ -58,13 +42,16 @@ def place_routes(studio: Studio) -> APIRouter:
     async def asked_path(token: str, request: Request) -> tuple[Session, Path]:
         """InputError for callers who are not at this machine."""
         session = visitor(token, studio)
-        is_own = is_from_here(request) and owner_of(request.client) in (None, _own_user())
+        user = owner_of(request.client, request.scope.get("server"))
+        is_own = is_from_here(request) and user in (None, _own_user())
         if studio.models.menu_for != THIS_MACHINE or not is_own:
             raise InputError("only a user at this machine can choose its files; drop a file")
         given = (await json_of(request)).get("path")
         if not isinstance(given, str) or "\0" in given:
             raise InputError("the request has no path")
         path = Path(given or "~").expanduser()
+        if not is_text(str(path)):
+            raise InputError("the path is not valid UTF-8; choose another folder")
         if not path.is_absolute():
             raise InputError(f"{given} is not an absolute path; begin with {Path.home().anchor}")
         return session, path
@@ -79,9 +66,7 @@ def place_routes(studio: Studio) -> APIRouter:
     async def opened(token: str, request: Request) -> Response:
         """Make a file the visit's clip, hard-linked where the disk allows, else copied."""
         session, path = await asked_path(token, request)
-        if not path.is_file():
-            raise InputError(f"{path.name} no longer exists; choose another file")
-        fill = lambda copy: link_or_copy(path.resolve(), copy)  # noqa: E731
+        fill = lambda copy: _give(path, copy)  # noqa: E731
         await run_in_threadpool(session.open_clip, path.name, fill)
         return answer(state_of(session, studio))
 
@@ -100,27 +85,53 @@ def place_routes(studio: Studio) -> APIRouter:
 def _listing(folder: Path) -> dict[str, Any]:
     try:
         entries = sorted(folder.iterdir(), key=lambda entry: entry.name.casefold())
-        seen = [entry for entry in entries if not entry.name.startswith(".")]
-        folders = [entry.name for entry in seen if entry.is_dir()]
-        files = [entry for entry in seen if _is_clip(entry)]
-        sizes = [entry.stat().st_size for entry in files[:MOST_ENTRIES]]
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         raise InputError(f"{folder} cannot be opened: {why}; choose another folder") from error
+    folders: list[str] = []
+    files: list[dict[str, Any]] = []
+    skipped = 0
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        try:
+            found = entry.stat()
+        except OSError:  # such as a mount whose server is gone, or a link to nowhere
+            skipped += 1
+            continue
+        is_folder = S_ISDIR(found.st_mode)
+        if not is_folder and not (S_ISREG(found.st_mode) and _may_be_clip(entry)):
+            continue
+        if not is_text(entry.name):
+            skipped += 1
+        elif is_folder:
+            folders.append(entry.name)
+        else:
+            files.append({"name": entry.name, "path": str(entry), "bytes": found.st_size})
     return {
         "path": str(folder),
         "parent": str(folder.parent),
         "folders": folders[:MOST_ENTRIES],
-        "files": [
-            {"name": entry.name, "path": str(entry), "bytes": size}
-            for entry, size in zip(files, sizes, strict=False)
-        ],
-        "more": max(0, max(len(files), len(folders)) - MOST_ENTRIES),
+        "files": files[:MOST_ENTRIES],
+        "more": skipped + max(0, max(len(files), len(folders)) - MOST_ENTRIES),
     }
 
 
-def _is_clip(entry: Path) -> bool:
-    return entry.suffix.lower() in (*CLIP_SUFFIXES, *IMAGE_SUFFIXES) and entry.is_file()
+def _may_be_clip(entry: Path) -> bool:
+    return entry.suffix.lower() in (*CLIP_SUFFIXES, *IMAGE_SUFFIXES)
+
+
+def _give(file: Path, copy: Path) -> None:
+    """Make ``copy`` the same file; InputError where it is none or cannot be read."""
+    try:
+        if not file.is_file():
+            raise InputError(f"{file.name} no longer exists; choose another file")
+        link_or_copy(file.resolve(), copy)
+    except OSError as error:
+        if is_full(error):
+            raise
+        why = (error.strerror or str(error)).lower()
+        raise InputError(f"{file.name} cannot be read: {why}; choose another file") from error
 
 
 def _keep(file: Path, folder: Path) -> Path:

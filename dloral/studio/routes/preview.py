@@ -12,7 +12,7 @@ from dloral.errors import CancelledError
 from dloral.options import AUTO, UpscaleOptions
 from dloral.studio.motion import MOST_PIXELS as MOST_MOTION_PIXELS
 from dloral.studio.motion import Motion, motion_steps
-from dloral.studio.preview import MOST_PIXELS, Preview, Region, Rendered
+from dloral.studio.preview import MOST_PIXELS, Region, Rendered
 from dloral.studio.routes.calls import (
     JPEG,
     PNG,
@@ -38,7 +38,7 @@ def preview_routes(studio: Studio) -> APIRouter:
         session = visitor(token, studio)
         options = UpscaleOptions(scale=scale, deinterlace=deinterlace)
         index = frame_within(session, frame)
-        return picture(_preview(session).background(index, options.scale, deinterlace), JPEG)
+        return picture(session.preview.background(index, options.scale, deinterlace), JPEG)
 
     @router.get("/{token}/bicubic")
     def bicubic(
@@ -55,7 +55,7 @@ def preview_routes(studio: Studio) -> APIRouter:
         region = Region(max(x, 0), max(y, 0), max(width, 1), max(height, 1))
         options = UpscaleOptions(scale=scale, deinterlace=deinterlace)
         index = frame_within(session, frame)
-        return picture(_preview(session).bicubic(index, options.scale, region, deinterlace), PNG)
+        return picture(session.preview.bicubic(index, options.scale, region, deinterlace), PNG)
 
     @router.post("/{token}/preview")
     async def preview(token: str, request: Request) -> Response:
@@ -68,9 +68,10 @@ def preview_routes(studio: Studio) -> APIRouter:
             centre = number_of(asked, "x", 0.5), number_of(asked, "y", 0.5)
         pixels = int(number_of(asked, "pixels")) or None
         options = settings.at(index / clip_of(session).fps)
-        render = _preview(session).render
         try:
-            made = await run_in_threadpool(render, index, options, pixels, centre)
+            made = await run_in_threadpool(
+                lambda: session.preview.render(index, options, pixels, centre)
+            )
         except CancelledError:
             return answer({"superseded": True})
         return picture(made.png, PNG, _headers(made))
@@ -96,7 +97,7 @@ def _add_parts(router: APIRouter, studio: Studio) -> None:
         session = visitor(token, studio)
         asked = await asked_of(session, request, MOST_PIXELS)
         try:
-            made = await run_in_threadpool(_preview(session).fill, *asked)
+            made = await run_in_threadpool(lambda: session.preview.fill(*asked))
         except CancelledError:
             return answer({"superseded": True})
         return picture(made, PNG)
@@ -145,12 +146,6 @@ def _region(asked: dict[str, Any], most_pixels: int) -> Region:
 
 def _region_headers(region: Region) -> dict[str, str]:
     return {"x-region": f"{region.x} {region.y} {region.width} {region.height}"}
-
-
-def _preview(session: Session) -> Preview:
-    clip_of(session)
-    assert session.preview is not None
-    return session.preview
 
 
 def _headers(made: Rendered) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Queue controls for a list on the page: order, pause, resume, retry, settings of each job."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -16,11 +17,10 @@ from dloral.studio.routes.calls import (
     object_of,
     visitor,
 )
+from dloral.studio.sessions import MOST_VISITS, Session
+from dloral.studio.settings import is_text
 from dloral.studio.states import brief_of, state_of
 from dloral.studio.studio import Studio
-
-MOST_VISITS = 1000
-"""Per call."""
 
 MOST_ARCHIVED = 100
 """Results per archive, limited because their tokens are in its URL."""
@@ -69,17 +69,13 @@ def queue_routes(studio: Studio) -> APIRouter:
     async def retry_job(token: str, request: Request) -> Response:
         """Run a failed or cancelled job again, with the body's ``settings`` if given."""
         session = visitor(token, studio)
-        asked = await json_of(request)
-        settings = allowed(object_of(asked, "settings"), session, studio) if asked else None
-        await run_in_threadpool(session.retry_job, settings)
+        await run_in_threadpool(_retry, await json_of(request), session, studio)
         return answer(state_of(session, studio))
 
     @router.get("/archive")
     def archive(visit: Annotated[list[str], Query()]) -> Response:
         """The results of these visits as one zip file, without those that have expired."""
-        sessions = [studio.sessions.find(token) for token in visit[:MOST_ARCHIVED]]
-        results = [session.result for session in sessions if session]
-        files = open_files([result.file for result in results if result])
+        files = open_files(_results(visit[:MOST_ARCHIVED], studio))
         if not files:
             return Response("These results do not exist or have expired.", 404)
         headers = {"content-disposition": f'attachment; filename="{ARCHIVE}"'}
@@ -88,13 +84,25 @@ def queue_routes(studio: Studio) -> APIRouter:
     return router
 
 
+def _retry(asked: dict[str, Any], session: Session, studio: Studio) -> None:
+    settings = allowed(object_of(asked, "settings"), session, studio) if asked else None
+    session.retry_job(settings)
+
+
 def _tokens(asked: dict[str, Any]) -> list[str]:
     found = asked.get("tokens")
-    if not isinstance(found, list) or not all(isinstance(token, str) for token in found):
+    if not isinstance(found, list) or not all(map(is_text, found)):
         raise InputError("the request has no tokens")
     if len(found) > MOST_VISITS:
         raise InputError(f"the request has {len(found)} tokens; give at most {MOST_VISITS}")
     return found
+
+
+def _results(tokens: list[str], studio: Studio) -> list[Path]:
+    """The files of those results of the visits that have not expired."""
+    sessions = [studio.sessions.find(token) for token in tokens]
+    results = [session.result for session in sessions if session]
+    return [result.file for result in results if result]
 
 
 def _listed(tokens: list[str], studio: Studio) -> dict[str, Any]:

@@ -208,7 +208,7 @@ export class StudioPage {
     this.viewer.show(null);
     this.apply({ ...state, result: null });
     const { clip } = state;
-    hold(this.link.token, clip?.name ?? "");
+    hold(this.link.token, clip?.name ?? "", Boolean(state.job));
     this.size.opened(clip);
     this.controls.planned("", null);  // what was said is of another clip
     this.source.rest(Boolean(clip));
@@ -307,6 +307,7 @@ export class StudioPage {
     this.compare.forgetOther();
     this.forgetResult();
     await this.run.start(this.settings());
+    if (this.run.isRunning) hold(this.link.token, undefined, true);
   }
 
   latest(picture, frame, job) {

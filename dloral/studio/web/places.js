@@ -80,9 +80,8 @@ export class Places {
 
 /** @param {number} count @param {number} more  Entries that are not listed. */
 const placeWords = (count, more) => {
-  if (!count) return "No clips or pictures here";
-  const left = more ? `; ${more} more ${more === 1 ? "entry" : "entries"} not listed` : "";
-  return `${count} ${count === 1 ? "clip or picture" : "clips and pictures"} here${left}`;
+  const here = count ? `${count} ${count === 1 ? "clip or picture" : "clips and pictures"}` : "No clips or pictures";
+  return `${here} here${more ? `; ${more} more ${more === 1 ? "entry" : "entries"} not listed` : ""}`;
 };
 
 const folderEntry = ({ name, path }) => {

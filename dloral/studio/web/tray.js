@@ -26,6 +26,7 @@ export class Tray {
     this.onSay = onSay;
     this.dials = dials;
     this.states = new Map();   // token -> its clip, job and result, as the server told last
+    this.opening = "";         // the token of the visit whose file is on its way
     this.files = [];           // of the queue, not opened yet: {name, settings, size, open(token)}
     this.pictures = new Map();  // address -> its picture, so that a list drawn anew does not flash
     this.list = find("#tray-list");
@@ -46,8 +47,13 @@ export class Tray {
   }
 
   async look() {
-    const tokens = visits().map(({ token }) => token).filter((token) => token !== this.link.token);
-    if (tokens.length && !this.link.isLost) this.took((await this.link.call("POST", "visits", { token: "", body: { tokens } })).visits);
+    // A visit that is asked about is not given up; one whose file is on its way is in no list yet.
+    const { opening } = this, tokens = [...visits().map(({ token }) => token), opening].filter((token) => token && token !== this.link.token);
+    if (tokens.length && !this.link.isLost) {
+      const found = (await this.link.call("POST", "visits", { token: "", body: { tokens } })).visits;
+      delete found[opening];
+      this.took(found);
+    }
     this.draw();
   }
 
@@ -265,8 +271,8 @@ export class Tray {
   }
 
   async begin(file) {
-    const token = await this.link.newToken();
-    const { clip } = await file.open(token);
+    const token = this.opening = await this.link.newToken();
+    const { clip } = await file.open(token).finally(() => { this.opening = ""; });
     if (!this.files.includes(file)) return;  // removed meanwhile
     remember(token, file.name);
     this.states.set(token, await this.link.call("POST", "job", { token, body: { settings: settingsFor(file.settings, file.size, clip, CONFIG.scale) } }));

@@ -5,6 +5,7 @@ export interface Configuration {
   isLocal: boolean;
   maxUpload: number;
   keepSeconds: number;
+  mostVisits: number;
   examples: string[];
   pictures: string[];
   scale: [number, number];
