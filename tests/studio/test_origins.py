@@ -167,7 +167,9 @@ def test_a_guests_page_reads_what_it_asks_for(tmp_path: Path):
 
 @pytest.mark.parametrize("host", ["::1", "[::1]"])
 def test_a_page_is_served_by_ipv6(tmp_path: Path, host: str):
-    if not socket.has_ipv6:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:  # built in, but the machine has no address
         pytest.skip("needs IPv6")
     with served(tmp_path, "--host", host) as address:
         assert address.startswith("http://[::1]:")
