@@ -1,26 +1,14 @@
 """A clip of three segments, a tiny model, and what an unbroken run makes of them."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from clips import options, save_tiny_model, write_clip
+from clips import options, save_tiny_model, short_segments, write_clip
 
 from dloral import UpscaleOptions, load_pipeline, upscale_video
-from dloral.jobs import journal, running
 from dloral.pipeline import DLoRALPipeline
-from dloral.video import frame_writers
-
-
-@contextmanager
-def short_segments() -> Iterator[None]:
-    """Segments of 8 frames, so that clips of a second have some."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (journal, running, frame_writers):
-            patch.setattr(module, "SEGMENT_FRAMES", 8)
-        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from clips import short_segments
 from starlette.testclient import TestClient
 
 from dloral import load_pipeline
-from dloral.jobs import journal, running
 from dloral.jobs.segments import SegmentFile
 from dloral.jobs.store import JobStore
 from dloral.studio.limits import Limits, Patience
@@ -19,15 +19,12 @@ from dloral.studio.routes import build_routes
 from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.sessions import Session, Sessions
 from dloral.studio.studio import Studio
-from dloral.video import frame_writers
 from tests.studio.conftest import wait_until, write_clip
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _short_segments() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (journal, running, frame_writers):
-            patch.setattr(module, "SEGMENT_FRAMES", 8)
+    with short_segments():
         yield
 
 
@@ -240,7 +237,7 @@ def test_a_job_that_is_resumed_as_it_pauses_goes_on_beside_a_full_queue(full):
         job.pause()
         time.sleep(1)  # the run ends within a frame, and waits for us to say whether it pauses
         job.resume()
-    wait_until(lambda: job.halt == "" and job.stage == "restoring")
+    wait_until(lambda: job.halt == "" and job.stage == "restoring")  # fails if it never is
     server.call("DELETE", f"{token}/job", params={"keep": False})
     server.wait_for(token, "stopped")
 

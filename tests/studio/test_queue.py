@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from clips import frames_of
+from clips import frames_of, short_segments
 from starlette.testclient import TestClient
 
 from dloral import UpscaleOptions, load_pipeline, upscale_video
 from dloral.errors import OutputError
-from dloral.jobs import journal, running
 from dloral.jobs.journal import JOURNAL
 from dloral.jobs.records import DONE
 from dloral.jobs.segments import SegmentFile
@@ -29,15 +28,12 @@ from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.sessions import Sessions
 from dloral.studio.studio import Limits, Studio
 from dloral.upscale import Progress
-from dloral.video import frame_writers
 from tests.studio.conftest import wait_until, write_clip
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _short_segments() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (journal, running, frame_writers):
-            patch.setattr(module, "SEGMENT_FRAMES", 8)
+    with short_segments():
         yield
 
 

@@ -1,15 +1,29 @@
 """Clips that tests make: small, every frame another one, with sound."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 
 from dloral import UpscaleOptions
+from dloral.jobs import journal, running
 from dloral.models.adapters import add_adapters
 from dloral.training.fresh import CompactSizes, build_pipeline
+from dloral.video import frame_writers
 from dloral.video.reader import read_frames
+
+
+@contextmanager
+def short_segments() -> Iterator[None]:
+    """Segments of 8 frames, so that clips of a second have some."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (journal, running, frame_writers):
+            patch.setattr(module, "SEGMENT_FRAMES", 8)
+        yield
 
 
 def write_clip(path: Path, frames: int, width: int = 32, height: int = 24, gop: int = 30) -> Path:
