@@ -30,7 +30,6 @@ UPRIGHT = Orientation()
 
 def side_data_of(frame: VideoFrame) -> dict[Type, bytes]:
     """By kind. Those of which PyAV's list knows nothing, such as EXIF, have a number for a name."""
-    Type._missing_ = _unlisted  # type: ignore[method-assign]  # else they are an error
     sides: Any = frame.side_data  # PyAV's type hint names another class
     return {data.type: bytes(data) for data in sides}
 
@@ -53,3 +52,6 @@ def _unlisted(value: object) -> Type:
     kind: Any = object.__new__(Type)
     kind._name_, kind._value_ = f"kind {value}", value
     return kind  # type: ignore[no-any-return]
+
+
+Type._missing_ = _unlisted  # type: ignore[method-assign]  # else they are an error
