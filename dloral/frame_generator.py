@@ -3,9 +3,8 @@
 Legend: T frames of a clip, the rest as in :mod:`dloral.generator`.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,18 +12,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dloral.errors import OptionError, Setting
+from dloral.errors import OptionError
 from dloral.frames.clips import as_frames, as_output
-from dloral.frames.colour import COLOUR_FIXES, fix_colour
+from dloral.frames.colour import fix_colour
 from dloral.frames.crisp import FULL_CRISPNESS_SCALE, crisp, crispness_at
 from dloral.frames.resize import pad_to_latent_grid, shrink_for_flow
+from dloral.frames.steady import LARGEST_SHARE, steady
 from dloral.frames.tiles import blend_tiles, tiles_of
 from dloral.frames.waiting import Waiting
 from dloral.frames.window import Window
 from dloral.generator import Generator, Prepared
+from dloral.looks import Look, check_layout
 from dloral.memory import Limits, fit, is_out_of_memory, release_memory, step_down
-from dloral.options import AUTO, MAX_LORA_SCALE, WINDOWS
-from dloral.stages import COLOUR, CRISP, DECODE, ENCODE, FLOW, REFINE, stage
+from dloral.options import AUTO
+from dloral.stages import COLOUR, CRISP, DECODE, ENCODE, FLOW, REFINE, STEADY, stage
 
 OUTPUT_TYPES = ("pt", "np", "pil", "latent")
 
@@ -64,6 +65,20 @@ class FrameGenerator(Generator):
         height, width = lq_latents.shape[-2:]
         return self._refine_tiles(parts, (height, width), prompt_embeds, tile, tile_overlap)
 
+    def estimate_flows(self, small_frames: Tensor, previous_small_frames: Tensor) -> Tensor:
+        """:meth:`estimate_flow` from frames (B,3,h,w) to each of K earlier ones (K,B,3,h,w):
+        (K,B,2,h,w)."""
+        window, batch = previous_small_frames.shape[:2]
+        now = small_frames.expand(window, -1, -1, -1, -1).flatten(0, 1)
+        flow = self.estimate_flow(now, previous_small_frames.flatten(0, 1))
+        return flow.reshape(window, batch, *flow.shape[1:])
+
+    def reach(self, window: int) -> int:
+        """How many earlier frames a restored one depends on: the window, and one more if it is
+        mixed with its predecessor, which has a window of its own."""
+        window = min(window, self.max_window)
+        return window + 1 if window and self.steadying else window
+
     @torch.no_grad()
     def prepare(
         self,
@@ -73,14 +88,17 @@ class FrameGenerator(Generator):
         count: int | None = None,
         tile: int | None = None,
         tile_overlap: int = 32,
+        steadied: bool = True,
     ) -> Prepared:
         """Everything that does not depend on the LoRA scales (latents, flow, retrieval, prompt),
         for the last ``count`` (default: all) of consecutive frames (T,3,H,W) in [0, 1].
 
-        Earlier frames only serve as context. ``finish(prepare(frames))`` gives the same as
-        :meth:`stream` for frames that begin a clip. Raises :class:`OptionError`.
+        Earlier frames only serve as context; :meth:`reach` says how many are of use.
+        ``finish(prepare(frames))`` gives the same as :meth:`stream` for frames that begin a clip.
+        ``steadied=False``: frames that are not mixed with their predecessors at the end; for one
+        frame, :meth:`finish` then takes half the time. Raises :class:`OptionError`.
         """
-        _check_layout(window, tile, tile_overlap)
+        check_layout(window, tile, tile_overlap)
         clip = as_frames(frames).to(self.execution_device)
         chosen = len(clip) if count is None else count
         if not 0 < chosen <= len(clip):
@@ -89,13 +107,16 @@ class FrameGenerator(Generator):
                 option="count", value=count,
             )  # fmt: skip
         before, first = Window(min(window, self.max_window)), len(clip) - chosen
+        lead = int(bool(steadied and first and window and self.steadying))
+        first -= lead
         for frame in clip[:first]:
             before.remember(*self._encoded(frame[None], None))
         encoded = [self._encoded(frame[None], None) for frame in clip[first:]]
         latents, small = (torch.cat(tensors) for tensors in zip(*encoded, strict=True))
-        limits = Limits(chosen, tile, tile_overlap)
+        limits = Limits(len(encoded), tile, tile_overlap)
         embeds = self.encode_prompt(prompt)
-        return self._prepare(clip[first:], latents, small, before, embeds, limits)
+        prepared = self._prepare(clip[first:], latents, small, before, embeds, limits)
+        return replace(prepared, lead=lead, flow=prepared.flow if steadied else None)
 
     @torch.no_grad()
     def finish(
@@ -108,9 +129,10 @@ class FrameGenerator(Generator):
     ) -> Tensor:
         """The restored frames (B,3,H,W) in [0, 1] at these LoRA scales, on the model's device.
         May be called any number of times. Raises :class:`OptionError`."""
-        look = _Look(consistency, detail, color_fix, enlarged)
+        look = Look(consistency, detail, color_fix, enlarged)
         prepared = prepared.to(self.execution_device)
-        return self._decode(prepared, self._refine(prepared, look), look)
+        finished = self._decode(prepared, self._refine(prepared, look), look)
+        return self._steadied(finished, prepared.flow, None, look)[prepared.lead :]
 
     @torch.no_grad()
     def __call__(
@@ -177,16 +199,16 @@ class FrameGenerator(Generator):
     ) -> Iterator[Tensor]:
         """Yield a restored frame (3,H,W) in [0, 1] for each of ``frames`` (3,H,W) when ready.
 
-        Only ``window`` latents and small frames are kept between frames, so memory does not
-        grow with the clip. Arguments as in :meth:`__call__`; ``prompt`` may be one per frame,
-        read in step with the frames; ``latents_only`` yields restored latents (C,h,w).
+        Only ``window`` latents and small frames, and one result, are kept between frames, so memory
+        does not grow with the clip. Arguments as in :meth:`__call__`; ``prompt`` may be one per
+        frame, read in step with the frames; ``latents_only`` yields restored latents (C,h,w).
 
         Where memory is short, frames are restored in smaller steps than asked for (see
         :class:`dloral.memory.Limits`), from the start if that can be foreseen, and ``on_note`` is
         told. Raises :class:`ResourceError` where even the smallest do not fit.
         """
-        look = _Look(consistency, detail, color_fix, enlarged, latents_only)
-        _check_layout(window, tile, tile_overlap, batch_size)
+        look = Look(consistency, detail, color_fix, enlarged, latents_only)
+        check_layout(window, tile, tile_overlap, batch_size)
         limits = Limits(batch_size, tile, tile_overlap)
         before = Window(min(window, self.max_window))
         waiting = Waiting(frames, prompt)
@@ -215,7 +237,7 @@ class FrameGenerator(Generator):
         before: Window,
         known: dict[str, Tensor | None],
         limits: Limits,
-        look: "_Look",
+        look: Look,
         place: torch.device,
     ) -> Tensor | None:
         """The next batch restored, on the CPU; None where memory ran out."""
@@ -229,7 +251,10 @@ class FrameGenerator(Generator):
             restored = self._refine(prepared, look)
             if look.latents_only:
                 return restored.float().cpu()
-            return self._decode(prepared, restored, look).cpu()
+            finished = self._decode(prepared, restored, look)
+            steadied = self._steadied(finished, prepared.flow, before.finished, look)
+            before.finished = finished[-1:] if prepared.flow is not None else None
+            return steadied.cpu()
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -254,16 +279,27 @@ class FrameGenerator(Generator):
     ) -> Prepared:
         """Prepare a batch; updates ``before``."""
         seen = (lq_latents, small_frames, *before.recall(lq_latents, small_frames))
-        parts = self._retrieve_tiles(seen, limits.tile, limits.tile_overlap)
-        height, width = lq_latents.shape[-2:]
-        return Prepared(frames, tuple(parts), (height, width), prompt_embeds, limits)
+        flow = None
+        if self.steadying and len(seen[3]):
+            with stage(FLOW):
+                flow = self.estimate_flows(small_frames, seen[3])
+        parts = self._retrieve_tiles(seen, limits.tile, limits.tile_overlap, flow)
+        cells = (lq_latents.shape[-2], lq_latents.shape[-1])
+        nearest = None if flow is None else flow[0]
+        return Prepared(frames, tuple(parts), cells, prompt_embeds, limits, nearest)
 
     def _retrieve_tiles(
-        self, seen: tuple[Tensor, Tensor, Tensor, Tensor], tile: int | None, tile_overlap: int
+        self,
+        seen: tuple[Tensor, Tensor, Tensor, Tensor],
+        tile: int | None,
+        tile_overlap: int,
+        flow: Tensor | None = None,
     ) -> Parts:
         """:meth:`retrieve` tile by tile; as in the reference, a tile estimates its own flow."""
         height, width = seen[0].shape[-2:]
         areas = tiles_of(height, width, tile, tile_overlap)
+        if len(areas) == 1 and flow is not None:
+            return [self.retrieve(*seen, flow)]
         return [
             self.retrieve(*(whole[..., rows, columns] for whole in seen)) for rows, columns in areas
         ]
@@ -290,7 +326,7 @@ class FrameGenerator(Generator):
         blended, eps = blend_tiles(one_tile, *cells, tile, tile_overlap)
         return blended - eps
 
-    def _refine(self, prepared: Prepared, look: "_Look") -> Tensor:
+    def _refine(self, prepared: Prepared, look: Look) -> Tensor:
         # Every time, since another stream may have set others; cheap if none has.
         with stage(REFINE):
             self.set_scales(look.consistency, look.detail)
@@ -299,7 +335,7 @@ class FrameGenerator(Generator):
                 prepared.parts, prepared.cells, embeds, limits.tile, limits.tile_overlap
             )
 
-    def _decode(self, prepared: Prepared, restored_latents: Tensor, look: "_Look") -> Tensor:
+    def _decode(self, prepared: Prepared, restored_latents: Tensor, look: Look) -> Tensor:
         height, width = prepared.frames.shape[-2:]
         with stage(DECODE):
             padded = pad_to_latent_grid(prepared.frames, self.latent_stride)
@@ -307,9 +343,27 @@ class FrameGenerator(Generator):
         method = self.default_color_fix if look.color_fix == AUTO else look.color_fix
         with stage(COLOUR):
             fixed = fix_colour(decoded[..., :height, :width], prepared.frames, method)
-        amount = crispness_at(look.enlarged) * self.crispness * look.detail
+        reach = crispness_at(look.enlarged) * look.detail
+        if not reach * self.crispness:
+            return fixed
         with stage(CRISP):
-            return crisp(fixed, amount, self.smoothing) if amount else fixed
+            amount = self.crispness * max(reach, 1.0)
+            return crisp(fixed, amount, self.smoothing, share=min(reach, 1.0))
+
+    def _steadied(
+        self, finished: Tensor, flow: Tensor | None, before: Tensor | None, look: Look
+    ) -> Tensor:
+        """Consecutive frames (B,3,H,W), each mixed with the one before it; ``before`` (1,3,H,W) is
+        the first one's. Without it, the first stays as it is."""
+        share = min(LARGEST_SHARE, self.steadying * look.consistency)
+        if flow is None or not share:
+            return finished
+        start = 1 if before is None else 0
+        earlier = finished[:-1] if before is None else torch.cat([before, finished[:-1]])
+        with stage(STEADY):
+            now = finished[start:].contiguous()
+            mixed = steady(now, earlier, flow[start:], share, self.latent_stride)
+            return mixed if before is not None else torch.cat([finished[:1], mixed])
 
     def _embeds(
         self, prompts: list[str], known: dict[str, Tensor | None], limits: Limits
@@ -337,48 +391,3 @@ class FrameGenerator(Generator):
 
     def _output(self, frames: Any) -> Any:
         return RestoredFrames(frames)
-
-
-@dataclass(frozen=True)
-class _Look:
-    """What a result looks like, apart from how it is computed; raises :class:`OptionError`."""
-
-    consistency: float
-    detail: float
-    color_fix: str
-    enlarged: float
-    latents_only: bool = False
-
-    def __post_init__(self) -> None:
-        check_lora_scales(self.consistency, self.detail)
-        if self.color_fix not in (AUTO, *COLOUR_FIXES):
-            choices = ", ".join((AUTO, *COLOUR_FIXES))
-            raise OptionError(f"color_fix is {self.color_fix!r}; choose from {choices}")
-        if not isinstance(self.enlarged, int | float) or not 0 < self.enlarged < math.inf:
-            raise OptionError(f"enlarged is {self.enlarged!r}; give a number above 0")
-
-
-def check_lora_scales(consistency: float, detail: float) -> None:
-    """Raise :class:`OptionError` for a scale outside [0, MAX_LORA_SCALE]."""
-    for name, scale in (("consistency", consistency), ("detail", detail)):
-        if not 0 <= scale <= MAX_LORA_SCALE:
-            raise OptionError(
-                "{option} is {value}",
-                remedy=f"give a scale from 0 to {MAX_LORA_SCALE:g}, 1 is the usual",
-                option=Setting(name),
-                value=scale,
-            )
-
-
-def _check_layout(window: int, tile: int | None, tile_overlap: int, batch_size: int = 1) -> None:
-    if window not in WINDOWS:
-        raise OptionError(f"window is {window}; choose from {', '.join(map(str, WINDOWS))}")
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise OptionError(f"batch_size is {batch_size!r}; give a whole number of 1 or more")
-    if tile is not None and not isinstance(tile, int):
-        raise OptionError(f"tile is {tile!r}; give whole latent cells, or None")
-    if tile is not None and not 0 <= tile_overlap < tile:
-        raise OptionError(
-            f"tile is {tile} with an overlap of {tile_overlap} latent cells; "
-            "the overlap must be smaller than the tile and not negative"
-        )

@@ -43,12 +43,17 @@ class Generator(NeedsMemory, Protocol):
 
     @property
     def crispness(self) -> float:
-        """How crisp frames are made at the end with detail at 1
-        (:func:`dloral.frames.crisp.crisp`); 0 for not at all."""
+        """How much edges are sharpened where frames are made crisp at the end with detail at 1
+        (:func:`dloral.frames.crisp.crisp`); 0 for frames that are not made crisp."""
 
     @property
     def smoothing(self) -> float:
         """How far flat areas are smoothed where frames are made crisp, 0 to 1."""
+
+    @property
+    def steadying(self) -> float:
+        """How far a frame is mixed with its predecessor at the end with consistency at 1
+        (:func:`dloral.frames.steady.steady`), 0 to a half; 0 for not at all."""
 
     @property
     def scale_range(self) -> tuple[float, float] | None:
@@ -74,15 +79,20 @@ class Generator(NeedsMemory, Protocol):
     def encode(self, lq_frames: Tensor, vae_tile: int | None = None) -> Tensor:
         """Step 1: frames (B,3,H,W), sides multiples of the stride -> latents (B,C,h,w)."""
 
+    def estimate_flow(self, small_frames: Tensor, previous_small_frames: Tensor) -> Tensor:
+        """Flow (B,2,h,w), in latent cells, from frames (B,3,h,w) to earlier ones (B,3,h,w)."""
+
     def retrieve(
         self,
         lq_latents: Tensor,
         small_frames: Tensor,
         previous_latents: Tensor,
         previous_small_frames: Tensor,
+        flow: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Step 2: (B,C,h,w), (B,3,h,w) and the same of K earlier frames, nearest first
-        (K,B,.,h,w) -> (retrieved, aligned), each (B,C,h,w)."""
+        (K,B,.,h,w) -> (retrieved, aligned), each (B,C,h,w). ``flow``: :meth:`estimate_flow`'s for
+        these frames (K,B,2,h,w), where it is known."""
 
     def predict(
         self, aligned_latents: Tensor, retrieved_latents: Tensor, prompt_embeds: Tensor | None
@@ -104,6 +114,8 @@ class Prepared:
 
     ``frames``: the input (B,3,H,W). ``parts``: (retrieved, aligned) latents of each tile, in the
     order of :func:`dloral.frames.tiles.tiles_of`; one pair without tiles. ``cells``: h and w.
+    ``flow`` (B,2,h,w): to each frame's predecessor, where the model mixes the two at the end.
+    ``lead``: how many of the frames are only predecessors, and left out of the result.
     """
 
     frames: Tensor
@@ -111,13 +123,16 @@ class Prepared:
     cells: tuple[int, int]
     prompt_embeds: Tensor | None
     limits: Limits
+    flow: Tensor | None = None
+    lead: int = 0
 
     def to(self, device: torch.device | str) -> "Prepared":
         """The same on ``device``; a CPU is a good place to keep many."""
-        embeds = self.prompt_embeds
+        embeds, flow = self.prompt_embeds, self.flow
         return replace(
             self,
             frames=self.frames.to(device),
             parts=tuple((kept.to(device), near.to(device)) for kept, near in self.parts),
             prompt_embeds=embeds.to(device) if embeds is not None else None,
+            flow=flow.to(device) if flow is not None else None,
         )

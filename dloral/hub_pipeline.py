@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import CLIPTextModel
 
 from dloral.errors import OptionError, Setting
-from dloral.frame_generator import check_lora_scales
 from dloral.hub_folder import is_package, named_as_here, write_code, write_headers
+from dloral.looks import check_lora_scales
 from dloral.memory import release_memory
 from dloral.models.adapters import ADAPTERS, CONSISTENCY, DETAIL, load_adapter
 from dloral.models.unet import TwoLoRAUNet, replace_adapter

@@ -27,9 +27,10 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from dloral.devices import can_offload
-from dloral.frame_generator import FrameGenerator, check_lora_scales
+from dloral.frame_generator import FrameGenerator
 from dloral.frames.crisp import FULL_CRISPNESS_SCALE
 from dloral.hub_pipeline import HubPipeline
+from dloral.looks import check_lora_scales
 from dloral.memory import Limits
 from dloral.models import vae_kinds
 from dloral.models.adapters import ADAPTERS, CONSISTENCY, DETAIL
@@ -62,10 +63,13 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
     its default). ``decoder_adds_input``: the VAE's decoder outputs the difference from the
     low-quality frame (the compact model) rather than the frame itself (Stable Diffusion's).
     ``color_fix``: what the model works best with (the full one: AdaIN, as released).
-    ``crispness``: how crisp frames are made at the end with detail at 1 (the full one: not at all),
-    and ``smoothing`` how far flat areas are smoothed there, 0 to 1. ``scale_range``: the
-    enlargements it is meant for, None for any. ``max_window``: the maximum number of earlier frames
-    it can use. Latent stride and channels are the VAE's; ``tiny_decoder``, if given, decodes.
+    ``crispness``: how much edges are sharpened where frames are made crisp at the end with detail
+    at 1 (the full one: not at all), and ``smoothing`` how far flat areas are smoothed there, 0 to
+    1. ``steadying``: how far frames
+    are mixed with their predecessors after that with consistency at 1, 0 to a half (the full one:
+    not at all). ``scale_range``: the enlargements it is meant for, None for any. ``max_window``:
+    the maximum number of earlier frames it can use. Latent stride and channels are the VAE's;
+    ``tiny_decoder``, if given, decodes.
     """
 
     _optional_components = [  # noqa: RUF012 (diffusers)
@@ -90,6 +94,7 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
         color_fix: str = "adain",
         crispness: float = 0.0,
         smoothing: float = 1.0,
+        steadying: float = 0.0,
         scale_range: tuple[float, float] | None = None,
         max_window: int = max(WINDOWS),
     ) -> None:
@@ -109,6 +114,7 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
             color_fix=color_fix,
             crispness=crispness,
             smoothing=smoothing,
+            steadying=steadying,
             scale_range=scale_range,
             max_window=max_window,
         )
@@ -137,6 +143,7 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
         small_frames: Tensor,
         previous_latents: Tensor,
         previous_small_frames: Tensor,
+        flow: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """What K earlier frames know of the current ones: (retrieved, aligned), (B,C,h,w) each.
 
@@ -144,17 +151,16 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
         :meth:`encode`; ``small_frames`` (B,3,h,w) and ``previous_small_frames`` (K,B,3,h,w) are
         the same frames by :func:`shrink_for_flow`. Every predecessor is warped to the current
         frame; retrieval looks at all of them, ``aligned`` is the nearest (notes, steps 2 to 4).
+        ``flow`` (K,B,2,h,w) is estimated (:meth:`estimate_flow`) where it is not given.
         With K = 0 a frame stands alone: both are the current latents.
         """
         window, batch = previous_latents.shape[:2]
         if not window:
             return lq_latents, lq_latents
         with stage(FLOW):
-            flow_current_to_previous = self.estimate_flow(
-                small_frames.expand(window, -1, -1, -1, -1).flatten(0, 1),
-                previous_small_frames.flatten(0, 1),
-            )
-            aligned = self.warp(previous_latents.flatten(0, 1), flow_current_to_previous)
+            if flow is None:
+                flow = self.estimate_flows(small_frames, previous_small_frames)
+            aligned = self.warp(previous_latents.flatten(0, 1), flow.flatten(0, 1))
         aligned_window = aligned.unflatten(0, (window, batch))
         with stage(RETRIEVE):
             found = self.retrieval.retrieve(lq_latents, aligned_window)
@@ -220,6 +226,10 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
     @property
     def smoothing(self) -> float:
         return self.config.smoothing
+
+    @property
+    def steadying(self) -> float:
+        return self.config.steadying
 
     @property
     def scale_range(self) -> tuple[float, float] | None:

@@ -10,11 +10,11 @@ from typing import TypeVar
 
 STAGES = (
     *("read", "enlarge", "encode", "flow", "retrieve", "refine", "decode"),
-    *("colour", "crisp", "write"),
+    *("colour", "crisp", "steady", "write"),
 )
 """In the order in which a frame meets them. ``flow`` has the warp too."""
 
-READ, ENLARGE, ENCODE, FLOW, RETRIEVE, REFINE, DECODE, COLOUR, CRISP, WRITE = STAGES
+READ, ENLARGE, ENCODE, FLOW, RETRIEVE, REFINE, DECODE, COLOUR, CRISP, STEADY, WRITE = STAGES
 
 Watcher = Callable[[str], AbstractContextManager[None]]
 """Is told a stage's name; what it gives is entered for as long as the stage lasts, in the thread

@@ -37,6 +37,7 @@ FLOORS = {
     "frame_generator": 4,
     "hub_folder": 4,
     "generator": 5,
+    "looks": 5,
     "memory": 6,
     "models": 7,
     "frames": 7,

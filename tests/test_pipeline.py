@@ -160,12 +160,13 @@ def test_frames_are_made_crisp_as_far_as_detail_says(pipe: DLoRALPipeline, detai
     plain = pipe(clip, detail=detail).frames
     pipe.register_to_config(crispness=0.8)
     found = pipe(clip, detail=detail).frames
-    assert torch.equal(found, crisp(plain, 0.8 * detail) if detail else plain)
+    how = {"amount": 0.8 * max(detail, 1.0), "share": min(detail, 1.0)}
+    assert torch.equal(found, crisp(plain, **how) if detail else plain)
     assert torch.equal(plain, found) == (detail == 0)
     again = pipe.finish(pipe.prepare(clip), detail=detail)
     torch.testing.assert_close(again, found, atol=1e-5, rtol=0)
     pipe.register_to_config(smoothing=0.0)
-    steeper = crisp(plain, 0.8 * detail, smoothing=0.0) if detail else plain
+    steeper = crisp(plain, **how, smoothing=0.0) if detail else plain
     assert torch.equal(pipe(clip, detail=detail).frames, steeper)
 
 
@@ -175,10 +176,10 @@ def test_frames_that_were_enlarged_less_are_made_less_crisp(pipe: DLoRALPipeline
     pipe.register_to_config(crispness=0.8)
     assert torch.equal(pipe(clip, enlarged=1.0).frames, plain)
     assert torch.equal(pipe(clip, enlarged=0.5).frames, plain)
-    torch.testing.assert_close(pipe(clip, enlarged=2.5).frames, crisp(plain, 0.4))
+    torch.testing.assert_close(pipe(clip, enlarged=2.5).frames, crisp(plain, 0.8, share=0.5))
     assert torch.equal(pipe(clip, enlarged=6.0).frames, crisp(plain, 0.8))
     finished = pipe.finish(pipe.prepare(clip), enlarged=2.5)
-    torch.testing.assert_close(finished, crisp(plain, 0.4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(finished, crisp(plain, 0.8, share=0.5), atol=1e-5, rtol=0)
     for wrong in (0.0, float("nan"), float("inf")):
         with pytest.raises(OptionError, match="enlarged is"):
             pipe(clip, enlarged=wrong)

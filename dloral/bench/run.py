@@ -19,7 +19,7 @@ from dloral.devices import device_title, memory_of
 from dloral.frames.resize import enlargement, resize_bicubic
 from dloral.memory import release_memory
 from dloral.options import AUTO_TILE, TORCH, UpscaleOptions
-from dloral.stages import COLOUR, CRISP, ENLARGE, STAGES, watched_by
+from dloral.stages import COLOUR, CRISP, ENLARGE, STAGES, STEADY, watched_by
 from dloral.upscale import Progress, upscale_steps
 from dloral.weights.loading import load_pipeline
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 WARM_UP = 3  # frames: kernels are chosen and memory is laid out
 
-PASSED_FRAMES = {ENLARGE: 1, COLOUR: 3, CRISP: 2}
+PASSED_FRAMES = {ENLARGE: 1, COLOUR: 3, CRISP: 2, STEADY: 3}
 """Float frames of the output's size that a stage without products must read and write at least:
 enlarging writes one, the colour fix reads two and writes one, crispness one each."""
 

@@ -29,7 +29,9 @@ def crispness_at(enlarged: float) -> float:
     return min(1.0, max(0.0, (enlarged - 1) / (FULL_CRISPNESS_SCALE - 1)))
 
 
-def crisp(frames: Tensor, amount: float = 1.0, smoothing: float = 1.0) -> Tensor:
+def crisp(
+    frames: Tensor, amount: float = 1.0, smoothing: float = 1.0, share: float = 1.0
+) -> Tensor:
     """Frames (B,3,H,W), clamped to [0, 1], with crisper edges and smoother flat ground.
 
     Unsharp masking (two 5 x 5 means, a standard deviation of 2 pixels) makes an edge steeper and
@@ -37,30 +39,29 @@ def crisp(frames: Tensor, amount: float = 1.0, smoothing: float = 1.0) -> Tensor
     none. In flat areas it would amplify a faint mesh, so there the mean takes its place, by a
     share of ``smoothing``; with 0 all of the frame is made steeper.
 
-    ``amount`` from 1 on is that of unsharp masking; below 1, a share of the change at 1.
+    ``amount``: of unsharp masking, from 0 on. ``share``: of all of this change, 0 to 1.
     """
     frames = frames.clamp(0, 1)
     padded = F.pad(frames, (REACH,) * 4, mode="replicate")
     height, width = frames.shape[-2:]
     rows = max(8 * REACH, BAND // width) if frames.device.type == "cpu" else height
     bands = [
-        _crisp(padded[..., top : min(top + rows, height) + 2 * REACH, :], amount, smoothing)
+        _crisp(padded[..., top : min(top + rows, height) + 2 * REACH, :], amount, smoothing, share)
         for top in range(0, height, rows)
     ]
     return bands[0] if len(bands) == 1 else torch.cat(bands, dim=-2)
 
 
-def _crisp(padded: Tensor, amount: float, smoothing: float) -> Tensor:
+def _crisp(padded: Tensor, amount: float, smoothing: float, share: float) -> Tensor:
     """``padded`` frames (B,3,h+14,w+14) -> (B,3,h,w)."""
     frames = _inner(padded, REACH)
     once = _mean(_inner(padded, REACH - 4), 5)
-    strength = max(amount, 1.0)
-    steeper = torch.add((1 + strength) * frames, _mean(once, 5), alpha=-strength)
+    steeper = torch.add((1 + amount) * frames, _mean(once, 5), alpha=-amount)
     around = _inner(padded, REACH - 2)
     steeper = steeper.maximum(_sliding(around, 5, torch.minimum))
     steeper = steeper.minimum(_sliding(around, 5, torch.maximum))
     made = _smoothed(padded, once, steeper, smoothing) if smoothing else steeper
-    return made if amount >= 1 else torch.lerp(frames, made, amount)
+    return made if share == 1 else torch.lerp(frames, made, share)
 
 
 def _smoothed(padded: Tensor, once: Tensor, steeper: Tensor, smoothing: float) -> Tensor:

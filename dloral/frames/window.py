@@ -15,15 +15,18 @@ class _Remembered:
 
 
 class Window:
-    """Remembers the latents and small frames of the last ``size`` frames of a clip."""
+    """Remembers the latents and small frames of the last ``size`` frames of a clip, and of the last
+    one the result (1,3,H,W), if the next is to be mixed with it."""
 
     def __init__(self, size: int) -> None:
         self._frames: deque[_Remembered] = deque(maxlen=size)
+        self.finished: Tensor | None = None
 
     def copy(self) -> Self:
         """An independent window; the tensors are shared."""
         other = type(self)(self._frames.maxlen or 0)
         other._frames.extend(self._frames)
+        other.finished = self.finished
         return other
 
     def remember(self, lq_latents: Tensor, small_frames: Tensor) -> None:

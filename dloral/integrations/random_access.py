@@ -1,7 +1,7 @@
 """Any restored frame of a clip, asked for in any order, the same as in an unbroken run.
 
-Output t depends on the inputs t - window to t alone. So a frame that is asked for out of order is
-restored behind its ``window`` predecessors, and in order nothing is done twice.
+Output t depends on the input t and on the few before it that the model's ``reach`` says. So a frame
+that is asked for out of order is restored behind those, and in order nothing is done twice.
 """
 
 import threading
@@ -54,7 +54,7 @@ class FrameServer:
 
     def _begin_at(self, number: int) -> None:
         """A new run whose first frames are only looked at."""
-        first = max(number - min(self._options.window, self._pipe.max_window), 0)
+        first = max(number - self._pipe.reach(self._options.window), 0)
         self._next = first
         self._running = restored_frames(
             map(self._read, range(first, self._count)), self._pipe, self._options

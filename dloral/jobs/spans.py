@@ -1,7 +1,8 @@
 """Spans: any range of a clip's frames, restored to what an unbroken run gives for them.
 
-Output t depends on the inputs t - window to t alone. So a span is restored with a halo: the
-``window`` frames before its first one go through the generator too, and are then discarded.
+Output t depends on the input t and on the few before it that the model's ``reach`` says. So a span
+is restored with a halo: those before its first frame go through the generator too, and are then
+discarded.
 """
 
 import os
@@ -132,7 +133,7 @@ def restore_span(
         scenes = list(find_scenes(clip, options, pipe))
     if overlap is None:
         overlap = is_worth_it(pipe.execution_device)
-    halo = min(options.window, first)
+    halo = min(pipe.reach(options.window), first)
     most = None if last is None else last - first + 1 + halo
     reading = _read_enlarged(clip, first - halo, most, options, on_note)
     if overlap and may_overlap(clip, output_size(clip, options), options.batch_size):

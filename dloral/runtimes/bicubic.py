@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from dloral.errors import OptionError, Setting
-from dloral.frame_generator import FrameGenerator, check_lora_scales
+from dloral.frame_generator import FrameGenerator
+from dloral.looks import check_lora_scales
 from dloral.memory import Limits
 from dloral.options import AUTO
 
@@ -29,6 +30,7 @@ class BicubicGenerator(FrameGenerator):
     default_color_fix = "none"
     crispness = 0.0
     smoothing = 1.0
+    steadying = 0.0
     scale_range = None
     other_vaes: Collection[str] = ()
     steps_down: Collection[str] = ()
@@ -64,12 +66,17 @@ class BicubicGenerator(FrameGenerator):
         """(B,3,H,W) -> the same."""
         return lq_frames
 
+    def estimate_flow(self, small_frames: Tensor, previous_small_frames: Tensor) -> Tensor:
+        """No motion (B,2,h,w): no frame is compared with another."""
+        return small_frames.new_zeros(len(small_frames), 2, *small_frames.shape[-2:])
+
     def retrieve(
         self,
         lq_latents: Tensor,
         small_frames: Tensor,
         previous_latents: Tensor,
         previous_small_frames: Tensor,
+        flow: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Each frame stands alone."""
         return lq_latents, lq_latents

@@ -37,6 +37,7 @@ class CompiledGenerator(FrameGenerator):
     default_color_fix = _of_the_base("default_color_fix")
     crispness = _of_the_base("crispness")
     smoothing = _of_the_base("smoothing")
+    steadying = _of_the_base("steadying")
     scale_range = _of_the_base("scale_range")
     other_vaes = _of_the_base("other_vaes")
     steps_down = _of_the_base("steps_down")
@@ -94,15 +95,21 @@ class CompiledGenerator(FrameGenerator):
             return self.base.decode(restored_latents, lq_frames, vae_tile)
         return _run(self._at_scales(DECODE), restored_latents, lq_frames)
 
+    def estimate_flow(self, small_frames: Tensor, previous_small_frames: Tensor) -> Tensor:
+        """In torch."""
+        return self.base.estimate_flow(small_frames, previous_small_frames)
+
     def retrieve(
         self,
         lq_latents: Tensor,
         small_frames: Tensor,
         previous_latents: Tensor,
         previous_small_frames: Tensor,
+        flow: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Flow, warping and retrieval, in torch."""
-        return self.base.retrieve(lq_latents, small_frames, previous_latents, previous_small_frames)
+        seen = (lq_latents, small_frames, previous_latents, previous_small_frames)
+        return self.base.retrieve(*seen, flow)
 
     def encode_prompt(self, prompt: str) -> Tensor | None:
         """As the model in torch."""

@@ -59,7 +59,8 @@ def motion_steps(
     first = max(0, min(index, total - count))
     region = Region(region.x, region.y, *_even(region, height, width))
     seen = with_context(region, height, width)
-    before = max(first - options.window, 0)
+    pipe = model.pipe()  # waits until it is loaded
+    before = max(first - pipe.reach(options.window), 0)
     rows, columns = (seen.y, seen.y + seen.height), (seen.x, seen.x + seen.width)
     with sources.held_back(clip, reading_bytes(clip)):
         read = source_frames(read_as(clip, options.deinterlace), before, first + count - 1)
@@ -71,7 +72,6 @@ def motion_steps(
         raise CancelledError("The clip ends before this frame.")
     shown = inside(region, seen)
     duration = 1 / clip.fps
-    model.pipe()  # waits until it is loaded
     with open_writer(
         file,
         width=region.width,

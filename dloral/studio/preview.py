@@ -257,8 +257,10 @@ def _restore_part(
     watch = Watch()
     if prepared is None:
         assert lq_frames is not None
-        # Kept on the CPU, for it is little.
-        prepared = pipe.prepare(lq_frames, options.window, options.prompt, count=1).to("cpu")
+        # Kept on the CPU, for it is little. A still is not mixed with its predecessor, which would
+        # have to be restored beside it at each move of a scale.
+        layout = (options.window, options.prompt)
+        prepared = pipe.prepare(lq_frames, *layout, count=1, steadied=False).to("cpu")
     preparing, watch = watch.effort, Watch()
     look = (options.consistency, options.detail, options.color_fix)
     restored = pipe.finish(prepared, *look, enlarged)[0].cpu()

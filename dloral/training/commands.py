@@ -176,7 +176,7 @@ def add_embed(commands: Commands) -> None:
         "--crispness",
         type=float,
         metavar="AMOUNT",
-        help="crispness of output frames at a detail of 1 (default: the model's own)",
+        help="sharpening of output frames at a detail of 1 (default: the model's own)",
     )
     parser.add_argument(
         "--smoothing",
@@ -184,15 +184,21 @@ def add_embed(commands: Commands) -> None:
         metavar="SHARE",
         help="smoothing of their flat areas, 0 to 1 (default: the model's own)",
     )
+    parser.add_argument(
+        "--steadying",
+        type=float,
+        metavar="SHARE",
+        help="how far each is mixed with its predecessor at a consistency of 1, 0 to 0.5 (default: "
+        "the model's own)",
+    )
     parser.set_defaults(command=_embed)
 
 
 def _embed(options: argparse.Namespace) -> None:
     from dloral.weights.embed import embed
 
-    made = embed(
-        options.run, options.to, tuple(options.strengths), options.crispness, options.smoothing
-    )
+    finish = (options.crispness, options.smoothing, options.steadying)
+    made = embed(options.run, options.to, tuple(options.strengths), *finish)
     print(f"embedded: {made}")
 
 

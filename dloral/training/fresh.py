@@ -157,8 +157,8 @@ def take_over(pipe: DLoRALPipeline, model: str) -> None:
 
 def take_over_loras(pipe: DLoRALPipeline, model: str, kept: str = "all") -> None:
     """Copy the LoRAs of ``model`` (as in :func:`take_over`) into ``pipe``, which has LoRAs,
-    plus its retrieval and, from a model folder, its crispness and smoothing; if ``kept`` is
-    ``decoder``, only the decoder's part of the LoRAs.
+    plus its retrieval and, from a model folder, how it finishes frames; if ``kept`` is ``decoder``,
+    only the decoder's part of the LoRAs.
 
     Raises :class:`WeightsError` if ``model`` has none or their sizes differ."""
     if is_phase_file(model):
@@ -166,7 +166,8 @@ def take_over_loras(pipe: DLoRALPipeline, model: str, kept: str = "all") -> None
     else:
         other = load_torch_pipeline(model, device="cpu", dtype="float32")
         if kept == "all":
-            pipe.register_to_config(crispness=other.crispness, smoothing=other.smoothing)
+            finish = ("crispness", "smoothing", "steadying")
+            pipe.register_to_config(**{name: getattr(other, name) for name in finish})
         had = {
             f"{part}.{name}": tensor
             for part in TAKEN_OVER

@@ -10,6 +10,7 @@ import torch
 
 from dloral.errors import InputError, OptionError
 from dloral.files import write_json
+from dloral.frames.steady import LARGEST_SHARE
 from dloral.hub_folder import drop_code
 from dloral.models.adapters import ADAPTERS, adapter_parameters
 from dloral.models.unet import cast
@@ -25,20 +26,23 @@ def embed(
     strengths: tuple[float, float] = (1.0, 1.0),
     crispness: float | None = None,
     smoothing: float | None = None,
+    steadying: float | None = None,
 ) -> Path:
     """Install the pipeline of a finished run (or a pipeline folder) into the package, or into
     ``target``, in half precision; other files there are kept. Returns the folder.
 
     ``strengths``: the C-LoRA and D-LoRA strengths, relative to those trained, that a scale of 1
     stands for; what people like best may differ from the training target.
-    ``crispness``: how crisp output frames are made at a detail of 1; ``smoothing``: how far their
-    flat areas are smoothed, 0 to 1. None: the model's own.
+    ``crispness``: how much edges of output frames are sharpened at a detail of 1; ``smoothing``:
+    how far their flat areas are smoothed, 0 to 1; ``steadying``: how far each is mixed with its
+    predecessor at a consistency of 1, 0 to a half. None: the model's own.
 
     ``card-figures.json`` next to the weights records :func:`card_figures` and these settings.
     Raises :class:`InputError` if ``run`` is not finished, and :class:`OptionError` for strengths of
-    0 or less, a negative crispness, or a smoothing outside 0 to 1.
+    0 or less, a negative crispness, or a smoothing or steadying outside its range.
     """
-    _check(strengths, crispness, smoothing)
+    finish = {"crispness": crispness, "smoothing": smoothing, "steadying": steadying}
+    _check(strengths, finish)
     target = EMBEDDED["compact"] if target is None else target
     found = [
         folder for folder in (run / "pipeline", run) if (folder / "model_index.json").is_file()
@@ -50,7 +54,6 @@ def embed(
     pipe = DLoRALPipeline.from_pretrained(found[0])
     for adapter, strength in zip(ADAPTERS, strengths, strict=True):
         _scale(pipe, adapter, strength)
-    finish = {"crispness": crispness, "smoothing": smoothing}
     pipe.register_to_config(**{name: value for name, value in finish.items() if value is not None})
     parts = {n: p for n, p in pipe.components.items() if isinstance(p, torch.nn.Module)}
     for part in parts.values():
@@ -77,17 +80,21 @@ def embed(
     return target
 
 
-def _check(
-    strengths: tuple[float, float], crispness: float | None, smoothing: float | None
-) -> None:
+LARGEST = {"crispness": math.inf, "smoothing": 1.0, "steadying": LARGEST_SHARE}
+"""Of what is chosen for the end of a frame's way; all begin at 0."""
+
+
+def _check(strengths: tuple[float, float], finish: Mapping[str, float | None]) -> None:
     if min(strengths) <= 0:
         raise OptionError(
             f"strengths are {strengths[0]:g} and {strengths[1]:g}; both must be more than 0"
         )
-    if crispness is not None and not 0 <= crispness < math.inf:
-        raise OptionError(f"crispness is {crispness:g}; give 0 or more")
-    if smoothing is not None and not 0 <= smoothing <= 1:
-        raise OptionError(f"smoothing is {smoothing:g}; give a number from 0 to 1")
+    for name, amount in finish.items():
+        largest = LARGEST[name]
+        if amount is None or (math.isfinite(amount) and 0 <= amount <= largest):
+            continue
+        wanted = "0 or more" if largest == math.inf else f"a number from 0 to {largest:g}"
+        raise OptionError(f"{name} is {amount:g}; give {wanted}")
 
 
 @torch.no_grad()

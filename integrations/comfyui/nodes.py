@@ -137,7 +137,7 @@ class DLoRALPreviewScales:
         frames = frames_of_images(images)[:, :3]
         if frame >= len(frames):
             raise ValueError(f"frame is {frame}; the batch has frames 0 to {len(frames) - 1}")
-        seen = frames[max(frame - options.window, 0) : frame + 1]
+        seen = frames[max(frame - model.reach(options.window), 0) : frame + 1]
         size = size_of_result(*seen.shape[2:], options)
         enlarged = enlarged_by(*seen.shape[2:], options)
         prepared = model.prepare(resize_bicubic(seen, *size), window=options.window, count=1)

@@ -49,11 +49,21 @@ def picture(*shape: int) -> torch.Tensor:
     return torch.nn.functional.avg_pool2d(noise, 5, stride=1, padding=2)
 
 
-def test_below_1_it_is_a_share_of_the_change() -> None:
+def test_a_share_of_the_change() -> None:
     frames = picture(2, 3, 40, 50)
-    whole = crisp(frames) - frames
-    torch.testing.assert_close(crisp(frames, 0.3) - frames, 0.3 * whole, atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(crisp(frames, 0.0), frames)
+    whole = crisp(frames, 1.2) - frames
+    part = crisp(frames, 1.2, share=0.3) - frames
+    torch.testing.assert_close(part, 0.3 * whole, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(crisp(frames, share=0.0), frames)
+
+
+def test_less_sharpening_smooths_flat_ground_as_much() -> None:
+    mesh = torch.zeros(1, 3, 32, 32)
+    mesh[..., ::4, ::4] = 4 / 255
+    assert torch.equal(crisp(0.5 + mesh, 0.5), crisp(0.5 + mesh))
+    edge = torch.tensor([0.3] * 17 + [0.4, 0.5, 0.6] + [0.7] * 17).expand(1, 3, 36, -1).contiguous()
+    none, half, whole = (crisp(edge, amount).diff(dim=-1).max() for amount in (0.0, 0.5, 1.0))
+    assert none < half < whole
 
 
 def test_no_value_leaves_the_span_around_it() -> None:

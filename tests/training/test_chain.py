@@ -140,6 +140,10 @@ def test_what_a_dials_1_means_is_said_when_a_model_is_embedded(
         embed(unbroken, tmp_path / "other", smoothing=2.0)
     with pytest.raises(OptionError, match="crispness is -1; give 0 or more"):
         embed(unbroken, tmp_path / "other", crispness=-1.0)
+    assert main([*again, "--steadying", "0.25"]) in (None, 0)
+    assert load_pipeline(tmp_path / "crisp").steadying == 0.25
+    with pytest.raises(OptionError, match=r"steadying is 0.75; give a number from 0 to 0.5"):
+        embed(unbroken, tmp_path / "other", steadying=0.75)
 
 
 def test_loras_of_a_start_are_kept(unbroken: Path, photos: Path, tmp_path: Path) -> None:
