@@ -35,6 +35,7 @@ class Times:
 
     def __init__(self) -> None:
         self.stages: dict[str, list[float]] = defaultdict(list)
+        self._this: dict[str, float] = defaultdict(float)  # a frame may enter a stage again
         self.processor: list[float] = []
         self.moves: list[tuple[float, float]] = []
 
@@ -42,13 +43,16 @@ class Times:
     def __call__(self, name: str) -> Iterator[None]:
         started = time.perf_counter()
         yield
-        self.stages[name].append(time.perf_counter() - started)
+        self._this[name] += time.perf_counter() - started
 
     @contextmanager
     def frame(self) -> Iterator[None]:
         started = time.process_time()
+        self._this.clear()
         with watched_by(self), self("frame"):
             yield
+        for name, seconds in self._this.items():
+            self.stages[name].append(seconds)
         self.processor.append(time.process_time() - started)
 
 
@@ -87,7 +91,7 @@ def timed(
         if index == WARM_UP - 1:
             times = {name: Times() for name in opened}
     for name, pipe in opened.items():
-        prepared = pipe.prepare(torch.stack(frames[:2]), count=1)
+        prepared = pipe.prepare(torch.stack(frames[:2]), count=1, steadied=False)  # as the page
         pipe.finish(prepared)
         for move in range(1, 6):
             started, used = time.perf_counter(), time.process_time()

@@ -17,7 +17,7 @@ from dloral.frames.clips import as_frames, as_output
 from dloral.frames.colour import fix_colour
 from dloral.frames.crisp import FULL_CRISPNESS_SCALE, crisp, crispness_at
 from dloral.frames.resize import pad_to_latent_grid, shrink_for_flow
-from dloral.frames.steady import LARGEST_SHARE, steady
+from dloral.frames.steady import LARGEST_SHARE, steady_in_turn
 from dloral.frames.tiles import blend_tiles, tiles_of
 from dloral.frames.waiting import Waiting
 from dloral.frames.window import Window
@@ -106,8 +106,9 @@ class FrameGenerator(Generator):
                 "{option} is {value!r}", remedy=f"give 1 to {len(clip)}, the number of frames",
                 option="count", value=count,
             )  # fmt: skip
-        before, first = Window(min(window, self.max_window)), len(clip) - chosen
-        lead = int(bool(steadied and first and window and self.steadying))
+        size = min(window, self.max_window)
+        before, first = Window(size), len(clip) - chosen
+        lead = min(first, self.reach(window) - size) if steadied else 0
         first -= lead
         for frame in clip[:first]:
             before.remember(*self._encoded(frame[None], None))
@@ -115,8 +116,9 @@ class FrameGenerator(Generator):
         latents, small = (torch.cat(tensors) for tensors in zip(*encoded, strict=True))
         limits = Limits(len(encoded), tile, tile_overlap)
         embeds = self.encode_prompt(prompt)
-        prepared = self._prepare(clip[first:], latents, small, before, embeds, limits)
-        return replace(prepared, lead=lead, flow=prepared.flow if steadied else None)
+        mixed = steadied and bool(self.steadying)
+        prepared = self._prepare(clip[first:], latents, small, before, embeds, limits, mixed)
+        return replace(prepared, lead=lead)
 
     @torch.no_grad()
     def finish(
@@ -246,14 +248,16 @@ class FrameGenerator(Generator):
             embeds = self._embeds(waiting.prompts(count), known, limits)
             given = waiting.frames(count).to(place)
             latents, small = self._encoded(given, limits.vae_tile)
-            prepared = self._prepare(given, latents, small, before, embeds, limits)
+            mixed = bool(self._share(look)) and not look.latents_only
+            prepared = self._prepare(given, latents, small, before, embeds, limits, mixed)
             del latents, small
             restored = self._refine(prepared, look)
             if look.latents_only:
                 return restored.float().cpu()
             finished = self._decode(prepared, restored, look)
             steadied = self._steadied(finished, prepared.flow, before.finished, look)
-            before.finished = finished[-1:] if prepared.flow is not None else None
+            # A copy: a slice would keep the batch, and whoever gets a frame may write on it.
+            before.finished = finished[-1:].clone() if prepared.flow is not None else None
             return steadied.cpu()
         except Exception as error:
             if not is_out_of_memory(error):
@@ -276,15 +280,17 @@ class FrameGenerator(Generator):
         before: Window,
         prompt_embeds: Tensor | None,
         limits: Limits,
+        mixed: bool,
     ) -> Prepared:
-        """Prepare a batch; updates ``before``."""
+        """Prepare a batch; updates ``before``. ``mixed``: with the flow that mixing needs."""
         seen = (lq_latents, small_frames, *before.recall(lq_latents, small_frames))
-        flow = None
-        if self.steadying and len(seen[3]):
-            with stage(FLOW):
-                flow = self.estimate_flows(small_frames, seen[3])
-        parts = self._retrieve_tiles(seen, limits.tile, limits.tile_overlap, flow)
         cells = (lq_latents.shape[-2], lq_latents.shape[-1])
+        tiles, flow = (limits.tile, limits.tile_overlap), None
+        one_tile = len(tiles_of(*cells, *tiles)) == 1
+        if mixed and len(seen[3]):
+            with stage(FLOW):
+                flow = self.estimate_flows(small_frames, seen[3] if one_tile else seen[3][:1])
+        parts = self._retrieve_tiles(seen, *tiles, flow if one_tile else None)
         nearest = None if flow is None else flow[0]
         return Prepared(frames, tuple(parts), cells, prompt_embeds, limits, nearest)
 
@@ -295,10 +301,11 @@ class FrameGenerator(Generator):
         tile_overlap: int,
         flow: Tensor | None = None,
     ) -> Parts:
-        """:meth:`retrieve` tile by tile; as in the reference, a tile estimates its own flow."""
+        """:meth:`retrieve` tile by tile; as in the reference, a tile estimates its own flow.
+        ``flow``: of a frame that is one tile, where it is known."""
         height, width = seen[0].shape[-2:]
         areas = tiles_of(height, width, tile, tile_overlap)
-        if len(areas) == 1 and flow is not None:
+        if flow is not None:
             return [self.retrieve(*seen, flow)]
         return [
             self.retrieve(*(whole[..., rows, columns] for whole in seen)) for rows, columns in areas
@@ -353,17 +360,15 @@ class FrameGenerator(Generator):
     def _steadied(
         self, finished: Tensor, flow: Tensor | None, before: Tensor | None, look: Look
     ) -> Tensor:
-        """Consecutive frames (B,3,H,W), each mixed with the one before it; ``before`` (1,3,H,W) is
-        the first one's. Without it, the first stays as it is."""
-        share = min(LARGEST_SHARE, self.steadying * look.consistency)
+        share = self._share(look)
         if flow is None or not share:
             return finished
-        start = 1 if before is None else 0
-        earlier = finished[:-1] if before is None else torch.cat([before, finished[:-1]])
         with stage(STEADY):
-            now = finished[start:].contiguous()
-            mixed = steady(now, earlier, flow[start:], share, self.latent_stride)
-            return mixed if before is not None else torch.cat([finished[:1], mixed])
+            return steady_in_turn(finished, before, flow, share, self.latent_stride)
+
+    def _share(self, look: Look) -> float:
+        """Of its predecessor in a frame, at the most."""
+        return min(LARGEST_SHARE, self.steadying * look.consistency)
 
     def _embeds(
         self, prompts: list[str], known: dict[str, Tensor | None], limits: Limits

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dloral.frames.steady import steady
+from dloral.frames.window import Window
 from dloral.integrations.random_access import FrameServer
 from dloral.options import UpscaleOptions
 from dloral.pipeline import DLoRALPipeline
@@ -86,6 +87,46 @@ def test_frames_in_any_order_are_a_runs(steadying: DLoRALPipeline) -> None:
     in_order = [server.frame(n) for n in range(len(clip))]
     for number in (5, 2, 7, 0):
         torch.testing.assert_close(again.frame(number), in_order[number], atol=1e-5, rtol=0)
+
+
+def test_one_result_is_kept_of_a_batch(
+    steadying: DLoRALPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the batch around it; none, and no flow, where nothing is mixed."""
+    windows: list[Window] = []
+    copied = Window.copy
+    monkeypatch.setattr(Window, "copy", lambda self: windows.append(copied(self)) or windows[-1])
+    clip = still_clip(6)
+    steadying(clip, batch_size=3)
+    kept = windows[-1].finished
+    assert kept is not None
+    assert kept.untyped_storage().nbytes() == kept.nbytes == clip[:1].nbytes
+    asked: list[int] = []
+    own = steadying.estimate_flows
+    monkeypatch.setattr(
+        steadying, "estimate_flows", lambda now, then: asked.append(len(then)) or own(now, then)
+    )
+    steadying(clip, consistency=0.0, batch_size=3)
+    assert windows[-1].finished is None
+    assert asked == [1, 1]  # by retrieval alone
+    steadying(clip, window=3, tile=3, tile_overlap=1, batch_size=6)
+    tiles = asked[2:]
+    assert tiles[0] == 1  # for mixing, the nearest alone
+    assert set(tiles[1:]) == {3}
+
+
+def test_what_is_yielded_may_be_written_on(steadying: DLoRALPipeline) -> None:
+    clip = still_clip(3)
+    wanted = steadying(clip).frames
+    for frame, expected in zip(steadying.stream(clip), wanted, strict=True):
+        torch.testing.assert_close(frame, expected, atol=1e-6, rtol=0)
+        frame.zero_()
+
+
+def test_a_model_without_a_window_restores_no_second_frame(steadying: DLoRALPipeline) -> None:
+    steadying.register_to_config(max_window=0)
+    prepared = steadying.prepare(still_clip(3), count=1)
+    assert (len(prepared.frames), prepared.lead) == (1, 0)
 
 
 def test_reach() -> None:

@@ -24,14 +24,30 @@ CELL = 4
 """Pixels a side of the squares whose means are compared: a mean has a quarter of the noise."""
 
 
+def steady_in_turn(
+    frames: Tensor, before: Tensor | None, flow_to_before: Tensor, share: float, stride: int
+) -> Tensor:
+    """:func:`steady` of consecutive frames (B,3,H,W): each with the one before it, the first with
+    ``before`` (1,3,H,W). Without that, the first stays as it is."""
+    if before is not None:
+        earlier = before if len(frames) == 1 else torch.cat([before, frames[:-1]])
+        return steady(frames, earlier, flow_to_before, share, stride)
+    if len(frames) == 1:
+        return frames
+    return torch.cat(
+        [frames[:1], steady(frames[1:], frames[:-1], flow_to_before[1:], share, stride)]
+    )
+
+
 def steady(
     frames: Tensor, before: Tensor, flow_to_before: Tensor, share: float, stride: int
 ) -> Tensor:
     """Frames (B,3,H,W) mixed with the frames before them (B,3,H,W), up to ``share`` of those.
 
     ``flow_to_before``: (B,2,h,w), in cells of ``stride`` pixels, a multiple of ``CELL``; the cells
-    may go beyond the frame.
+    may go beyond the frame. Computed in float32: bfloat16 cannot tell one pixel from the next.
     """
+    dtype, frames, before = frames.dtype, frames.float(), before.float()
     height, width = frames.shape[-2:]
     cells = -(-height // stride)
     rows = max(4, BAND // (width * stride)) if frames.device.type == "cpu" else cells
@@ -39,7 +55,8 @@ def steady(
         _band(frames, before, flow_to_before, share, stride, top, min(top + rows, cells))
         for top in range(0, cells, rows)
     ]
-    return bands[0] if len(bands) == 1 else torch.cat(bands, dim=-2)
+    mixed = bands[0] if len(bands) == 1 else torch.cat(bands, dim=-2)
+    return mixed.to(dtype)
 
 
 def _band(
@@ -75,7 +92,7 @@ def _sampled(before: Tensor, motion: Tensor, top: int) -> Tensor:
     # outermost pixels, are -1 and 1.
     x = (motion[:, 0] + columns).add_(0.5).mul_(2 / width).sub_(1)
     y = (motion[:, 1] + rows[:, None]).add_(0.5).mul_(2 / height).sub_(1)
-    grid = torch.stack((x, y), dim=-1).to(before.dtype)
+    grid = torch.stack((x, y), dim=-1)
     return F.grid_sample(before, grid, "bilinear", "border", align_corners=False)
 
 

@@ -36,7 +36,8 @@ FIRST_PIXELS = 256 * 256
 """Of the first preview, before it is known how fast this machine is."""
 
 MOST_PIXELS = (AUTO_TILE * LATENT_STRIDE) ** 2
-"""A frame of no more output pixels is never tiled, so its preview is what a run will make."""
+"""A frame of no more output pixels is never tiled, so its preview is what a run will make, up to
+the mixing with its predecessor."""
 
 LIVELY_SECONDS = 0.45
 """What moving a scale may cost; the previewed part is as large as that allows."""
@@ -116,12 +117,12 @@ class Preview:
             return png_of(self._enlarged(index, scale, 0, deinterlace, region)[-1])
 
     def whole(self, index: int, options: UpscaleOptions) -> bytes:
-        """Frame ``index`` as a PNG, blended as a run blends it; of more than MOST_PIXELS the part
-        around the middle."""
+        """Frame ``index`` as a PNG, as a run makes it; of more than MOST_PIXELS the part around the
+        middle."""
         with self._working:
             size = output_size(self._clip, options.scale)
             region = part_of(*size, MOST_PIXELS, (0.5, 0.5))
-            restored, _ = self._restore(None, options, region, index)
+            restored, _ = self._restore(None, options, region, index, steadied=True)
             if options.strength < 1:
                 enlarged = self._enlarged(index, options.scale, 0, options.deinterlace, region)
                 restored = torch.lerp(enlarged[-1], restored, options.strength)
@@ -193,20 +194,32 @@ class Preview:
         )
 
     def _restore(
-        self, part: Any, options: UpscaleOptions, region: Region, index: int
+        self,
+        part: Any,
+        options: UpscaleOptions,
+        region: Region,
+        index: int,
+        steadied: bool = False,
     ) -> tuple[Tensor, float]:
         """The restored region, (3,h,w) in [0, 1], and the seconds it took. What the scales do not
-        change is kept under the name ``part``, for the next call that gives it."""
+        change is kept under the name ``part``, for the next call that gives it. ``steadied``: mixed
+        with its predecessor, if the model does that."""
         seen = with_context(region, *output_size(self._clip, options.scale))
         known = self._prepared[1] if part and self._prepared[0] == part else None
         given = None
         if known is None:
-            of_frame = index, options.scale, options.window, options.deinterlace
+            reach = self.model.pipe().reach(options.window) if steadied else options.window
+            of_frame = index, options.scale, reach, options.deinterlace
             given = torch.stack(self._enlarged(*of_frame, seen))
         self.model.pipe()  # waits until it is loaded
         with self.model.turns.take():
             wide, prepared, efforts = _restore_part(
-                self.model.key, given, options, known, enlarged_by(self._clip, options.scale)
+                self.model.key,
+                given,
+                options,
+                known,
+                enlarged_by(self._clip, options.scale),
+                steadied,
             )
             if part is not None:
                 self._prepared = part, prepared
@@ -250,6 +263,7 @@ def _restore_part(
     options: UpscaleOptions,
     prepared: "Prepared | None",
     enlarged: float,
+    steadied: bool,
 ) -> tuple[Tensor, "Prepared", tuple[Effort, Effort]]:
     """The last of ``lq_frames`` restored, what was prepared for it, and the efforts for preparing
     and for the rest. No frames are needed where it is ``prepared``."""
@@ -257,10 +271,10 @@ def _restore_part(
     watch = Watch()
     if prepared is None:
         assert lq_frames is not None
-        # Kept on the CPU, for it is little. A still is not mixed with its predecessor, which would
-        # have to be restored beside it at each move of a scale.
+        # Kept on the CPU, for it is little. A still whose scales move is not mixed with its
+        # predecessor, which would have to be restored beside it at each move.
         layout = (options.window, options.prompt)
-        prepared = pipe.prepare(lq_frames, *layout, count=1, steadied=False).to("cpu")
+        prepared = pipe.prepare(lq_frames, *layout, count=1, steadied=steadied).to("cpu")
     preparing, watch = watch.effort, Watch()
     look = (options.consistency, options.detail, options.color_fix)
     restored = pipe.finish(prepared, *look, enlarged)[0].cpu()

@@ -126,9 +126,9 @@ def _lively(pipe: DLoRALPipeline) -> DLoRALPipeline:
 
 
 def _forget(pipe: DLoRALPipeline) -> None:
-    """Keep base weights alone: a plain UNet, new retrieval and decoder LoRAs. How crisp
-    and steady frames are made at the end was chosen for the LoRAs that are dropped, so it is not
-    kept either."""
+    """Keep base weights alone: a plain UNet, new retrieval and decoder LoRAs. How crisp and
+    steady frames are made at the end was chosen for the LoRAs that are dropped, so it is not kept
+    either."""
     pipe.register_to_config(crispness=0.0, steadying=0.0)
     plain = TwoLoRAUNet.from_config(pipe.unet.config)
     plain.load_state_dict(plain_state_dict(pipe.unet))

@@ -100,6 +100,16 @@ def test_bands_change_nothing(
         torch.testing.assert_close(alone, whole[part], atol=1e-6, rtol=0)
 
 
+def test_half_precision_is_as_exact_as_its_frames() -> None:
+    """In bfloat16 alone, a position beyond 256 would be off by whole pixels."""
+    now = picture(24, 1024)
+    before = (now + 0.01 * torch.randn_like(now)).bfloat16()
+    found = steady(now.bfloat16(), before, flow(now), 0.5, STRIDE)
+    assert found.dtype == torch.bfloat16
+    wanted = steady(now.bfloat16().float(), before.float(), flow(now), 0.5, STRIDE)
+    torch.testing.assert_close(found.float(), wanted, atol=0.005, rtol=0)
+
+
 def test_frames_are_not_touched() -> None:
     now = picture()
     before = now + 0.01
