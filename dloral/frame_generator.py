@@ -351,9 +351,9 @@ class FrameGenerator(Generator):
         with stage(COLOUR):
             fixed = fix_colour(decoded[..., :height, :width], prepared.frames, method)
         reach = crispness_at(look.enlarged) * look.detail
-        if not reach * self.crispness:
-            return fixed
         with stage(CRISP):
+            if not reach * self.crispness:
+                return fixed
             amount = self.crispness * max(reach, 1.0)
             return crisp(fixed, amount, self.smoothing, share=min(reach, 1.0))
 
@@ -361,9 +361,9 @@ class FrameGenerator(Generator):
         self, finished: Tensor, flow: Tensor | None, before: Tensor | None, look: Look
     ) -> Tensor:
         share = self._share(look)
-        if flow is None or not share:
-            return finished
         with stage(STEADY):
+            if flow is None or not share:
+                return finished
             return steady_in_turn(finished, before, flow, share, self.latent_stride)
 
     def _share(self, look: Look) -> float:
