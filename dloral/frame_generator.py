@@ -75,7 +75,7 @@ class FrameGenerator(Generator):
 
     def reach(self, window: int) -> int:
         """How many earlier frames a restored one depends on: the window, and one more if it is
-        mixed with its predecessor, which has a window of its own."""
+        blended with its predecessor, which has a window of its own."""
         window = min(window, self.max_window)
         return window + 1 if window and self.steadying else window
 
@@ -95,7 +95,7 @@ class FrameGenerator(Generator):
 
         Earlier frames only serve as context; :meth:`reach` says how many are of use.
         ``finish(prepare(frames))`` gives the same as :meth:`stream` for frames that begin a clip.
-        ``steadied=False``: frames that are not mixed with their predecessors at the end; for one
+        ``steadied=False``: frames that are not blended with their predecessors at the end; for one
         frame, :meth:`finish` then takes half the time. Raises :class:`OptionError`.
         """
         check_layout(window, tile, tile_overlap)
@@ -116,8 +116,8 @@ class FrameGenerator(Generator):
         latents, small = (torch.cat(tensors) for tensors in zip(*encoded, strict=True))
         limits = Limits(len(encoded), tile, tile_overlap)
         embeds = self.encode_prompt(prompt)
-        mixed = steadied and bool(self.steadying)
-        prepared = self._prepare(clip[first:], latents, small, before, embeds, limits, mixed)
+        blended = steadied and bool(self.steadying)
+        prepared = self._prepare(clip[first:], latents, small, before, embeds, limits, blended)
         return replace(prepared, lead=lead)
 
     @torch.no_grad()
@@ -248,8 +248,8 @@ class FrameGenerator(Generator):
             embeds = self._embeds(waiting.prompts(count), known, limits)
             given = waiting.frames(count).to(place)
             latents, small = self._encoded(given, limits.vae_tile)
-            mixed = bool(self._share(look)) and not look.latents_only
-            prepared = self._prepare(given, latents, small, before, embeds, limits, mixed)
+            blended = bool(self._share(look)) and not look.latents_only
+            prepared = self._prepare(given, latents, small, before, embeds, limits, blended)
             del latents, small
             restored = self._refine(prepared, look)
             if look.latents_only:
@@ -280,14 +280,14 @@ class FrameGenerator(Generator):
         before: Window,
         prompt_embeds: Tensor | None,
         limits: Limits,
-        mixed: bool,
+        blended: bool,
     ) -> Prepared:
-        """Prepare a batch; updates ``before``. ``mixed``: with the flow that mixing needs."""
+        """Prepare a batch; updates ``before``. ``blended``: with the flow that blending needs."""
         seen = (lq_latents, small_frames, *before.recall(lq_latents, small_frames))
         cells = (lq_latents.shape[-2], lq_latents.shape[-1])
         tiles, flow = (limits.tile, limits.tile_overlap), None
         one_tile = len(tiles_of(*cells, *tiles)) == 1
-        if mixed and len(seen[3]):
+        if blended and len(seen[3]):
             with stage(FLOW):
                 flow = self.estimate_flows(small_frames, seen[3] if one_tile else seen[3][:1])
         parts = self._retrieve_tiles(seen, *tiles, flow if one_tile else None)

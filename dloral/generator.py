@@ -52,7 +52,7 @@ class Generator(NeedsMemory, Protocol):
 
     @property
     def steadying(self) -> float:
-        """How far a frame is mixed with its predecessor at the end with consistency at 1
+        """How far a frame is blended with its predecessor at the end with consistency at 1
         (:func:`dloral.frames.steady.steady`), 0 to a half; 0 for not at all."""
 
     @property
@@ -114,7 +114,7 @@ class Prepared:
 
     ``frames``: the input (B,3,H,W). ``parts``: (retrieved, aligned) latents of each tile, in the
     order of :func:`dloral.frames.tiles.tiles_of`; one pair without tiles. ``cells``: h and w.
-    ``flow`` (B,2,h,w): to each frame's predecessor, where the model mixes the two at the end.
+    ``flow`` (B,2,h,w): to each frame's predecessor, where the model blends the two at the end.
     ``lead``: how many of the frames are only predecessors, and left out of the result.
     """
 

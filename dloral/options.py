@@ -63,10 +63,10 @@ class UpscaleOptions:
 
     ``model``: a registry name, a folder, or a Hub id. ``scale``: enlargement, 1 to 4, fractions
     allowed. ``consistency``, ``detail``: scales of C-LoRA and D-LoRA, 0 to 2; detail also sets
-    how crisp frames are made at the end, consistency how far each is then mixed with the one before
-    it, by a model that does so. ``strength``: how much of the restored frame is in the result, 0
+    how crisp frames are made at the end, consistency how far each is then blended with the previous
+    one, by a model that does so. ``strength``: how much of the restored frame is in the result, 0
     (the bicubic frame) to 1. ``window``: how many earlier frames are used (0, 1, 3, 5); with 0
-    frames are not mixed either. ``vae``: ``"tiny"`` for TAESD in place of the VAE,
+    frames are not blended either. ``vae``: ``"tiny"`` for TAESD in place of the VAE,
     ``"tiny-decoder"`` for its decoder only. ``prompt``: what the clip shows, added to what
     ``tagger`` sees in each scene: dape, ram, none, or ``"auto"`` for DAPE if it is installed.
     ``tile``: latent cells a side, None for no tiles, ``"auto"`` for tiles only where a frame has

@@ -65,7 +65,7 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
     ``color_fix``: what the model works best with (the full one: AdaIN, as released).
     ``crispness``: how much edges are sharpened where frames are made crisp at the end with detail
     at 1 (the full one: not at all), and ``smoothing`` how far flat areas are smoothed there, 0 to
-    1. ``steadying``: how far frames are mixed with their predecessors after that with consistency
+    1. ``steadying``: how far frames are blended with their predecessors after that with consistency
     at 1, 0 to a half (the full one: not at all). ``scale_range``: the enlargements it is meant for,
     None for any. ``max_window``: the maximum number of earlier frames it can use. Latent stride and
     channels are the VAE's; ``tiny_decoder``, if given, decodes.

@@ -1,4 +1,4 @@
-"""What a model that mixes frames with their predecessors needs of the past."""
+"""What a model that blends frames with their predecessors needs of the past."""
 
 from typing import Any
 
@@ -28,9 +28,9 @@ def steadying(pipe: DLoRALPipeline) -> DLoRALPipeline:
     return pipe
 
 
-def test_each_frame_is_mixed_with_the_one_before_it(steadying: DLoRALPipeline) -> None:
-    """As it was before it was mixed itself; the first stays, and C-LoRA's scale says how far, up to
-    a half."""
+def test_each_frame_is_blended_with_the_one_before_it(steadying: DLoRALPipeline) -> None:
+    """As it was before it was blended itself; the first stays, and C-LoRA's scale says how far, up
+    to a half."""
     pipe, clip = steadying, still_clip(4)
     pipe.register_to_config(steadying=0.0)
     plain = {c: pipe(clip, consistency=c).frames for c in (0.0, 0.5, 1.0, 1.5)}
@@ -69,7 +69,7 @@ def test_every_way_gives_the_same(steadying: DLoRALPipeline, options: dict[str, 
         torch.testing.assert_close(pipe.finish(prepared), whole[-count:], **same)
 
 
-def test_a_still_need_not_be_mixed(steadying: DLoRALPipeline) -> None:
+def test_a_still_need_not_be_blended(steadying: DLoRALPipeline) -> None:
     """Then no second frame is restored beside it."""
     pipe, clip = steadying, still_clip(3)
     alone = pipe.prepare(clip, count=1, steadied=False)
@@ -92,7 +92,7 @@ def test_frames_in_any_order_are_a_runs(steadying: DLoRALPipeline) -> None:
 def test_one_result_is_kept_of_a_batch(
     steadying: DLoRALPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not the batch around it; none, and no flow, where nothing is mixed."""
+    """Not the batch around it; none, and no flow, where nothing is blended."""
     windows: list[Window] = []
     copied = Window.copy
     monkeypatch.setattr(Window, "copy", lambda self: windows.append(copied(self)) or windows[-1])
@@ -111,7 +111,7 @@ def test_one_result_is_kept_of_a_batch(
     assert asked == [1, 1]  # by retrieval alone
     steadying(clip, window=3, tile=3, tile_overlap=1, batch_size=6)
     tiles = asked[2:]
-    assert tiles[0] == 1  # for mixing, the nearest alone
+    assert tiles[0] == 1  # for blending, the nearest alone
     assert set(tiles[1:]) == {3}
 
 

@@ -31,7 +31,7 @@ WARM_UP = 3  # frames: kernels are chosen and memory is laid out
 PASSED_FRAMES = {ENLARGE: 1, COLOUR: 3, CRISP: 2, STEADY: 3}
 """Float frames of the output's size that a stage without products must read and write at least:
 enlarging writes one, the colour fix reads two and writes one, crispness one each,
-mixing reads two and writes one."""
+blending reads two and writes one."""
 
 Size = tuple[int, int]
 """Height and width in pixels."""

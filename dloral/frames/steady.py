@@ -1,4 +1,4 @@
-"""Steadier frames: each mixed with its predecessor along the motion, where the two agree (our
+"""Steadier frames: each blended with its predecessor along the motion, where the two agree (our
 decision; judged blind, docs/decisions.md).
 
 What a model draws from noise differs from frame to frame, so a mean of two flickers less, and
@@ -42,7 +42,7 @@ def steady_in_turn(
 def steady(
     frames: Tensor, before: Tensor, flow_to_before: Tensor, share: float, stride: int
 ) -> Tensor:
-    """Frames (B,3,H,W) mixed with the frames before them (B,3,H,W), up to ``share`` of those.
+    """Frames (B,3,H,W) blended with the frames before them (B,3,H,W), up to ``share`` of those.
 
     ``flow_to_before``: (B,2,h,w), in cells of ``stride`` pixels, a multiple of ``CELL``; the cells
     may go beyond the frame. Computed in float32: bfloat16 cannot tell one pixel from the next.
@@ -55,8 +55,8 @@ def steady(
         _band(frames, before, flow_to_before, share, stride, top, min(top + rows, cells))
         for top in range(0, cells, rows)
     ]
-    mixed = bands[0] if len(bands) == 1 else torch.cat(bands, dim=-2)
-    return mixed.to(dtype)
+    blended = bands[0] if len(bands) == 1 else torch.cat(bands, dim=-2)
+    return blended.to(dtype)
 
 
 def _band(

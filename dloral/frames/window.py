@@ -16,7 +16,7 @@ class _Remembered:
 
 class Window:
     """Remembers the latents and small frames of the last ``size`` frames of a clip, and of the last
-    one the result (1,3,H,W), if the next is to be mixed with it."""
+    one the result (1,3,H,W), if the next is to be blended with it."""
 
     def __init__(self, size: int) -> None:
         self._frames: deque[_Remembered] = deque(maxlen=size)

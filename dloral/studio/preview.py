@@ -37,7 +37,7 @@ FIRST_PIXELS = 256 * 256
 
 MOST_PIXELS = (AUTO_TILE * LATENT_STRIDE) ** 2
 """A frame of no more output pixels is never tiled, so its preview is what a run will make, up to
-the mixing with its predecessor."""
+the blending with its predecessor."""
 
 LIVELY_SECONDS = 0.45
 """What moving a scale may cost; the previewed part is as large as that allows."""
@@ -202,8 +202,8 @@ class Preview:
         steadied: bool = False,
     ) -> tuple[Tensor, float]:
         """The restored region, (3,h,w) in [0, 1], and the seconds it took. What the scales do not
-        change is kept under the name ``part``, for the next call that gives it. ``steadied``: mixed
-        with its predecessor, if the model does that."""
+        change is kept under the name ``part``, for the next call that gives it. ``steadied``:
+        blended with its predecessor, if the model does that."""
         seen = with_context(region, *output_size(self._clip, options.scale))
         known = self._prepared[1] if part and self._prepared[0] == part else None
         given = None
@@ -271,7 +271,7 @@ def _restore_part(
     watch = Watch()
     if prepared is None:
         assert lq_frames is not None
-        # Kept on the CPU, for it is little. A still whose scales move is not mixed with its
+        # Kept on the CPU, for it is little. A still whose scales move is not blended with its
         # predecessor, which would have to be restored beside it at each move.
         layout = (options.window, options.prompt)
         prepared = pipe.prepare(lq_frames, *layout, count=1, steadied=steadied).to("cpu")

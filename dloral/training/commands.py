@@ -188,8 +188,8 @@ def add_embed(commands: Commands) -> None:
         "--steadying",
         type=float,
         metavar="SHARE",
-        help="how far each is mixed with its predecessor at a consistency of 1, 0 to 0.5 (default: "
-        "the model's own)",
+        help="how far each is blended with its predecessor at a consistency of 1, 0 to 0.5 "
+        "(default: the model's own)",
     )
     parser.set_defaults(command=_embed)
 

@@ -34,7 +34,7 @@ def embed(
     ``strengths``: the C-LoRA and D-LoRA strengths, relative to those trained, that a scale of 1
     stands for; what people like best may differ from the training target.
     ``crispness``: how much edges of output frames are sharpened at a detail of 1; ``smoothing``:
-    how far their flat areas are smoothed, 0 to 1; ``steadying``: how far each is mixed with its
+    how far their flat areas are smoothed, 0 to 1; ``steadying``: how far each is blended with its
     predecessor at a consistency of 1, 0 to a half. None: the model's own.
 
     ``card-figures.json`` next to the weights records :func:`card_figures` and these settings.
@@ -81,7 +81,7 @@ def embed(
 
 
 LARGEST = {"crispness": math.inf, "smoothing": 1.0, "steadying": LARGEST_SHARE}
-"""Of what is chosen for the end of a frame's way; all begin at 0."""
+"""Upper limits of the finishing settings; the lower ones are 0."""
 
 
 def _check(strengths: tuple[float, float], finish: Mapping[str, float | None]) -> None:

@@ -1,4 +1,4 @@
-"""Frames mixed with their predecessors along the motion, where the two agree."""
+"""Frames blended with their predecessors along the motion, where the two agree."""
 
 import pytest
 import torch
@@ -55,7 +55,7 @@ def test_the_predecessor_is_moved_along(dx: float, dy: float) -> None:
     assert (astray - now)[inner].abs().max() > 0.01
 
 
-def test_where_frames_disagree_nothing_is_mixed() -> None:
+def test_where_frames_disagree_nothing_is_blended() -> None:
     """Half of the share at DISAGREEMENT, next to nothing at four times that."""
     now = torch.full((1, 3, 64, 64), 0.4)
     for times, left in ((0.0, 0.5), (1.0, 0.25), (4.0, 0.5 / 257)):

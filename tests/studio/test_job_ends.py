@@ -237,7 +237,8 @@ def test_a_job_that_is_resumed_as_it_pauses_goes_on_beside_a_full_queue(full):
         job.pause()
         time.sleep(1)  # the run ends within a frame, and waits for us to say whether it pauses
         job.resume()
-    wait_until(lambda: job.halt == "" and job.stage == "restoring")  # fails if it never is
+    wait_until(lambda: job.halt == "" and job.stage == "restoring")
+    assert not job.has_ended
     server.call("DELETE", f"{token}/job", params={"keep": False})
     server.wait_for(token, "stopped")
 

@@ -139,15 +139,15 @@ def test_the_part_grows_when_the_machine_is_fast(clip, model):
     assert not made.could_grow
 
 
-def test_frames_are_mixed_for_an_api_call_and_not_while_scales_move(
+def test_frames_are_blended_for_an_api_call_and_not_while_scales_move(
     preview, clip, tiny_pipe, monkeypatch
 ):
     options = UpscaleOptions(scale=2)
     large, enlarged = whole_clip(clip, 2), enlarged_by(probe(clip), 2)
     plain = tiny_pipe(large, enlarged=enlarged).frames[5]
     monkeypatch.setattr(type(tiny_pipe), "steadying", 0.5)
-    mixed = tiny_pipe(large, enlarged=enlarged).frames[5]
-    expected = [(f.permute(1, 2, 0) * 255).round().byte().numpy() for f in (plain, mixed)]
+    blended = tiny_pipe(large, enlarged=enlarged).frames[5]
+    expected = [(f.permute(1, 2, 0) * 255).round().byte().numpy() for f in (plain, blended)]
     assert not np.array_equal(*expected)
     assert np.array_equal(pixels_of(preview.render(5, options, 10**6).png), expected[0])
     # Two frames are restored at once there, so that numbers are rounded elsewhere.
