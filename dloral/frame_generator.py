@@ -16,6 +16,7 @@ from dloral.errors import OptionError
 from dloral.frames.clips import as_frames, as_output
 from dloral.frames.colour import fix_colour
 from dloral.frames.crisp import FULL_CRISPNESS_SCALE, crisp, crispness_at
+from dloral.frames.grid import without_grid
 from dloral.frames.resize import pad_to_latent_grid, shrink_for_flow
 from dloral.frames.steady import LARGEST_SHARE, steady_in_turn
 from dloral.frames.tiles import blend_tiles, tiles_of
@@ -352,6 +353,7 @@ class FrameGenerator(Generator):
             fixed = fix_colour(decoded[..., :height, :width], prepared.frames, method)
         reach = crispness_at(look.enlarged) * look.detail
         with stage(CRISP):
+            fixed = without_grid(fixed, self.grid_period)
             if not reach * self.crispness:
                 return fixed
             amount = self.crispness * max(reach, 1.0)

@@ -19,6 +19,9 @@ from torch import Tensor
 
 from dloral.memory import Limits, NeedsMemory
 
+FINISH = ("crispness", "smoothing", "steadying", "grid_period")
+"""What a model declares about how its frames are finished, after its decoder."""
+
 
 class Generator(NeedsMemory, Protocol):
     """What a model declares about itself, and its steps; all from its own configuration."""
@@ -54,6 +57,11 @@ class Generator(NeedsMemory, Protocol):
     def steadying(self) -> float:
         """How far a frame is blended with its predecessor at the end with consistency at 1
         (:func:`dloral.frames.steady.steady`), 0 to a half; 0 for not at all."""
+
+    @property
+    def grid_period(self) -> int:
+        """Pixels after which a faint pattern of the decoder's repeats, which is taken out
+        (:func:`dloral.frames.grid.without_grid`); 0 for none."""
 
     @property
     def scale_range(self) -> tuple[float, float] | None:

@@ -66,9 +66,11 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
     ``crispness``: how much edges are sharpened where frames are made crisp at the end with detail
     at 1 (the full one: not at all), and ``smoothing`` how far flat areas are smoothed there, 0 to
     1. ``steadying``: how far frames are blended with their predecessors after that with consistency
-    at 1, 0 to a half (the full one: not at all). ``scale_range``: the enlargements it is meant for,
-    None for any. ``max_window``: the maximum number of earlier frames it can use. Latent stride and
-    channels are the VAE's; ``tiny_decoder``, if given, decodes.
+    at 1, 0 to a half (the full one: not at all). ``grid_period``: of a faint pattern
+    that the decoder draws, to be taken out, in pixels, a power of two (the full one: 0, for none).
+    ``scale_range``: the enlargements it is meant for, None for any. ``max_window``: the maximum
+    number of earlier frames it can use. Latent stride and channels are the VAE's; ``tiny_decoder``,
+    if given, decodes.
     """
 
     _optional_components = [  # noqa: RUF012 (diffusers)
@@ -94,6 +96,7 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
         crispness: float = 0.0,
         smoothing: float = 1.0,
         steadying: float = 0.0,
+        grid_period: int = 0,
         scale_range: tuple[float, float] | None = None,
         max_window: int = max(WINDOWS),
     ) -> None:
@@ -114,6 +117,7 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
             crispness=crispness,
             smoothing=smoothing,
             steadying=steadying,
+            grid_period=grid_period,
             scale_range=scale_range,
             max_window=max_window,
         )
@@ -229,6 +233,10 @@ class DLoRALPipeline(HubPipeline, DiffusionPipeline, FrameGenerator):
     @property
     def steadying(self) -> float:
         return self.config.steadying
+
+    @property
+    def grid_period(self) -> int:
+        return self.config.grid_period
 
     @property
     def scale_range(self) -> tuple[float, float] | None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from dloral.errors import OptionError
 from dloral.frames.clips import as_frames
 from dloral.frames.crisp import crisp
+from dloral.frames.grid import without_grid
 from dloral.frames.resize import shrink_for_flow
 from dloral.pipeline import DLoRALPipeline
 
@@ -168,6 +169,20 @@ def test_frames_are_made_crisp_as_far_as_detail_says(pipe: DLoRALPipeline, detai
     pipe.register_to_config(smoothing=0.0)
     steeper = crisp(plain, **how, smoothing=0.0) if detail else plain
     assert torch.equal(pipe(clip, detail=detail).frames, steeper)
+
+
+def test_a_grid_is_taken_out_before_frames_are_made_crisp(pipe: DLoRALPipeline) -> None:
+    """At any detail, and in each of the two ways to get there."""
+    clip = make_clip(2, 45, 50)
+    plain = pipe(clip).frames
+    pipe.register_to_config(grid_period=4)
+    without = without_grid(plain, 4)
+    assert not torch.equal(without, plain)
+    assert torch.equal(pipe(clip).frames, without.clamp(0, 1))
+    pipe.register_to_config(crispness=0.8)
+    assert torch.equal(pipe(clip).frames, crisp(without, 0.8))
+    finished = pipe.finish(pipe.prepare(clip))
+    torch.testing.assert_close(finished, crisp(without, 0.8), atol=1e-5, rtol=0)
 
 
 def test_frames_that_were_enlarged_less_are_made_less_crisp(pipe: DLoRALPipeline) -> None:

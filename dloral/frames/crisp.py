@@ -1,11 +1,11 @@
 """Crisper edges without halos, and smoother flat areas: the finish of a restored frame, and what
 D-LoRA is taught (our decision; judged blind, docs/decisions.md)."""
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from dloral.frames.sliding import BAND, sliding, sliding_mean
 
 FLAT, STRUCTURED = 3 / 255, 14 / 255
 """Up to which span of grey (of 3 x 3 means, within 9 x 9 of them) ground is flat, and from which it
@@ -13,11 +13,6 @@ is not."""
 
 REACH = 7
 """Pixels around one that count for it."""
-
-BAND = 2**17
-"""Pixels that a processor works on at a time, about: they stay in its cache, and what is computed
-on the way takes no memory that grows with the frame."""
-
 
 FULL_CRISPNESS_SCALE = 4.0
 """From this enlargement on, frames are made as crisp as they can be."""
@@ -55,22 +50,22 @@ def crisp(
 def _crisp(padded: Tensor, amount: float, smoothing: float, share: float) -> Tensor:
     """``padded`` frames (B,3,h+14,w+14) -> (B,3,h,w)."""
     frames = _inner(padded, REACH)
-    once = _mean(_inner(padded, REACH - 4), 5)
-    steeper = torch.add((1 + amount) * frames, _mean(once, 5), alpha=-amount)
+    once = sliding_mean(_inner(padded, REACH - 4), 5)
+    steeper = torch.add((1 + amount) * frames, sliding_mean(once, 5), alpha=-amount)
     around = _inner(padded, REACH - 2)
-    steeper = steeper.maximum(_sliding(around, 5, torch.minimum))
-    steeper = steeper.minimum(_sliding(around, 5, torch.maximum))
+    steeper = steeper.maximum(sliding(around, 5, torch.minimum))
+    steeper = steeper.minimum(sliding(around, 5, torch.maximum))
     made = _smoothed(padded, once, steeper, smoothing) if smoothing else steeper
     return made if share == 1 else torch.lerp(frames, made, share)
 
 
 def _smoothed(padded: Tensor, once: Tensor, steeper: Tensor, smoothing: float) -> Tensor:
     """``steeper``, but smooth where the frame is flat, by a share of ``smoothing``."""
-    grey = _mean(padded.mean(dim=1, keepdim=True), 3)
-    span = _sliding(grey, 9, torch.maximum) - _sliding(grey, 9, torch.minimum)
+    grey = sliding_mean(padded.mean(dim=1, keepdim=True), 3)
+    span = sliding(grey, 9, torch.maximum) - sliding(grey, 9, torch.minimum)
     structure = ((span - FLAT) / (STRUCTURED - FLAT)).clamp(0, 1)
-    structure = _mean(structure.square() * (3 - 2 * structure), 5)
-    smooth = _mean(_inner(once, 1), 3)
+    structure = sliding_mean(structure.square() * (3 - 2 * structure), 5)
+    smooth = sliding_mean(_inner(once, 1), 3)
     share = structure if smoothing == 1 else 1 - smoothing * (1 - structure)
     return torch.lerp(smooth, steeper, share)
 
@@ -78,26 +73,3 @@ def _smoothed(padded: Tensor, once: Tensor, steeper: Tensor, smoothing: float) -
 def _inner(frames: Tensor, border: int) -> Tensor:
     height, width = frames.shape[-2:]
     return frames[..., border : height - border, border : width - border]
-
-
-def _mean(frames: Tensor, side: int) -> Tensor:
-    return _sliding(frames, side, torch.add) / side**2
-
-
-def _sliding(frames: Tensor, side: int, joined: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """``joined`` over all pixels in each square of ``side``, a power of two plus one.
-
-    By doubling: for 9 in a row, 2, 4, 8, then the ninth. torch's pooling takes one at a time.
-    """
-    for dim in (-1, -2):
-        found, reached = frames, 1
-        while reached < side - 1:
-            found, reached = joined(*_shifted(found, found, reached, dim)), 2 * reached
-        frames = joined(*_shifted(found, frames, side - 1, dim))
-    return frames
-
-
-def _shifted(first: Tensor, second: Tensor, by: int, dim: int) -> tuple[Tensor, Tensor]:
-    """Both, cropped to where they overlap once ``second`` is moved back by ``by`` pixels."""
-    length = second.shape[dim] - by
-    return first.narrow(dim, 0, length), second.narrow(dim, by, length)

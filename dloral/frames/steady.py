@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dloral.frames.crisp import BAND
+from dloral.frames.sliding import BAND
 
 LARGEST_SHARE = 0.5
 """Of the predecessor: both frames count the same, which leaves the least noise."""

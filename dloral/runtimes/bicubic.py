@@ -31,6 +31,7 @@ class BicubicGenerator(FrameGenerator):
     crispness = 0.0
     smoothing = 1.0
     steadying = 0.0
+    grid_period = 0
     scale_range = None
     other_vaes: Collection[str] = ()
     steps_down: Collection[str] = ()

@@ -38,6 +38,7 @@ class CompiledGenerator(FrameGenerator):
     crispness = _of_the_base("crispness")
     smoothing = _of_the_base("smoothing")
     steadying = _of_the_base("steadying")
+    grid_period = _of_the_base("grid_period")
     scale_range = _of_the_base("scale_range")
     other_vaes = _of_the_base("other_vaes")
     steps_down = _of_the_base("steps_down")

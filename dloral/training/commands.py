@@ -191,14 +191,22 @@ def add_embed(commands: Commands) -> None:
         help="how far each is blended with its predecessor at a consistency of 1, 0 to 0.5 "
         "(default: the model's own)",
     )
+    parser.add_argument(
+        "--grid-period",
+        type=int,
+        metavar="PIXELS",
+        help="period of a faint grid that the decoder draws, to be taken out: 2, 4 or 8; 0 for "
+        "none (default: the model's own)",
+    )
     parser.set_defaults(command=_embed)
 
 
 def _embed(options: argparse.Namespace) -> None:
+    from dloral.generator import FINISH
     from dloral.weights.embed import embed
 
-    finish = (options.crispness, options.smoothing, options.steadying)
-    made = embed(options.run, options.to, tuple(options.strengths), *finish)
+    finish = {name: getattr(options, name) for name in FINISH}
+    made = embed(options.run, options.to, tuple(options.strengths), **finish)
     print(f"embedded: {made}")
 
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dloral.errors import OptionError, WeightsError
+from dloral.generator import FINISH
 from dloral.models.cfr import CrossFrameRetrieval
 from dloral.models.flow import SPyNet
 from dloral.models.unet import TwoLoRAUNet, plain_names, plain_state_dict
@@ -166,8 +167,7 @@ def take_over_loras(pipe: DLoRALPipeline, model: str, kept: str = "all") -> None
     else:
         other = load_torch_pipeline(model, device="cpu", dtype="float32")
         if kept == "all":
-            finish = ("crispness", "smoothing", "steadying")
-            pipe.register_to_config(**{name: getattr(other, name) for name in finish})
+            pipe.register_to_config(**{name: getattr(other, name) for name in FINISH})
         had = {
             f"{part}.{name}": tensor
             for part in TAKEN_OVER

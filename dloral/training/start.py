@@ -126,10 +126,9 @@ def _lively(pipe: DLoRALPipeline) -> DLoRALPipeline:
 
 
 def _forget(pipe: DLoRALPipeline) -> None:
-    """Keep base weights alone: a plain UNet, new retrieval and decoder LoRAs. How crisp and
-    steady frames are made at the end was chosen for the LoRAs that are dropped, so it is not kept
-    either."""
-    pipe.register_to_config(crispness=0.0, steadying=0.0)
+    """Keep base weights alone: a plain UNet, new retrieval and decoder LoRAs. How frames
+    are finished was chosen for the LoRAs that are dropped, so they are not."""
+    pipe.register_to_config(crispness=0.0, steadying=0.0, grid_period=0)
     plain = TwoLoRAUNet.from_config(pipe.unet.config)
     plain.load_state_dict(plain_state_dict(pipe.unet))
     fresh = CrossFrameRetrieval.from_config(pipe.retrieval.config)

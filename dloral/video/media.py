@@ -23,7 +23,7 @@ from av.format import Flags
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from dloral.errors import InputError, ResourceError, Setting
+from dloral.errors import DLoRALError, InputError, ResourceError, Setting
 
 MAX_SIDE = 16384
 """Pixels: the largest side of a picture that is read or written, and H.264's own limit."""
@@ -128,8 +128,8 @@ def open_media(path: Path) -> Iterator[InputContainer]:
         with container:
             yield container
     except av.FFmpegError as error:
-        if shortage := shortage_of(error):
-            raise shortage from error
+        if other := not_damaged(error, path):
+            raise other from error
         raise InputError(
             "{path} cannot be decoded ({value}); it is damaged", path=path, value=reason(error)
         ) from error
@@ -224,8 +224,15 @@ def check_size(path: Path, height: int, width: int, most: int = MAX_INPUT_PIXELS
         )
 
 
-def shortage_of(error: av.FFmpegError) -> ResourceError | None:
-    """What to raise if FFmpeg could not get memory or a thread; None for other errors."""
+def not_damaged(error: av.FFmpegError, path: Path) -> DLoRALError | None:
+    """What to raise if FFmpeg could not get memory or a thread, or if it has no decoder for what
+    the file holds; None for other errors."""
+    if isinstance(error, av.PatchWelcomeError | av.DecoderNotFoundError):
+        return InputError(
+            "{path} is of a kind that this ffmpeg cannot decode",
+            remedy="convert it first",
+            path=path,
+        )
     if error.errno not in (errno.ENOMEM, errno.EAGAIN):
         return None
     return ResourceError(

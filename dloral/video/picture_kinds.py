@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from dloral.errors import DLoRALError, InputError
 from dloral.video.media import MAX_INPUT_PIXELS, check_size, first_bytes
@@ -77,6 +77,12 @@ def reading_picture(path: Path, problem: str) -> Iterator[None]:
         raise InputError(
             f"{{path}} is too large; at most {MAX_INPUT_PIXELS} pixels are read",
             remedy="make it smaller",
+            path=path,
+        ) from error
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"{{path}} {problem}: damaged or cut off, or of a kind that is not supported",
+            remedy="get the whole file, or save it as a PNG",
             path=path,
         ) from error
     except Exception as error:

@@ -33,12 +33,12 @@ from dloral.video.media import (
     forgives_damage,
     has_times,
     has_timestamps,
+    not_damaged,
     open_media,
     picture_stream,
     reason,
     repeats_frames,
     seconds,
-    shortage_of,
 )
 from dloral.video.probe import ClipInfo, probe
 from dloral.video.side_data import Orientation, orientation_of
@@ -325,8 +325,8 @@ class _Decoder:
             if self._forgives and isinstance(error, av.InvalidDataError):
                 self.lost += 1
                 return []
-            if shortage := shortage_of(error):
-                raise shortage from error
+            if other := not_damaged(error, self._clip.path):
+                raise other from error
             raise InputError(
                 "{path} cannot be decoded {where} ({value})",
                 remedy="it is damaged there: choose a part before or after it with {start} and "

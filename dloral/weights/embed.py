@@ -11,6 +11,7 @@ import torch
 from dloral.errors import InputError, OptionError
 from dloral.files import write_json
 from dloral.frames.steady import LARGEST_SHARE
+from dloral.generator import FINISH
 from dloral.hub_folder import drop_code
 from dloral.models.adapters import ADAPTERS, adapter_parameters
 from dloral.models.unet import cast
@@ -24,24 +25,20 @@ def embed(
     run: Path,
     target: Path | None = None,
     strengths: tuple[float, float] = (1.0, 1.0),
-    crispness: float | None = None,
-    smoothing: float | None = None,
-    steadying: float | None = None,
+    **finish: float | None,
 ) -> Path:
     """Install the pipeline of a finished run (or a pipeline folder) into the package, or into
     ``target``, in half precision; other files there are kept. Returns the folder.
 
     ``strengths``: the C-LoRA and D-LoRA strengths, relative to those trained, that a scale of 1
     stands for; what people like best may differ from the training target.
-    ``crispness``: how much edges of output frames are sharpened at a detail of 1; ``smoothing``:
-    how far their flat areas are smoothed, 0 to 1; ``steadying``: how far each is blended with its
-    predecessor at a consistency of 1, 0 to a half. None: the model's own.
+    ``finish``: any of :data:`dloral.generator.FINISH`, described in
+    :class:`dloral.generator.Generator`; None: the model's own.
 
     ``card-figures.json`` next to the weights records :func:`card_figures` and these settings.
     Raises :class:`InputError` if ``run`` is not finished, and :class:`OptionError` for strengths of
-    0 or less, a negative crispness, or a smoothing or steadying outside its range.
+    0 or less, or a finish outside its range.
     """
-    finish = {"crispness": crispness, "smoothing": smoothing, "steadying": steadying}
     _check(strengths, finish)
     target = EMBEDDED["compact"] if target is None else target
     found = [
@@ -74,14 +71,16 @@ def embed(
             place.parent.mkdir(parents=True, exist_ok=True)
             path.replace(place)
     figures = card_figures(run, parts, target)
-    chosen = {name: getattr(pipe, name) for name in finish}
+    chosen = {name: getattr(pipe, name) for name in FINISH}
     chosen["strengths"] = dict(zip(ADAPTERS, strengths, strict=True))
     write_json(target / CARD, figures | chosen)
     return target
 
 
 LARGEST = {"crispness": math.inf, "smoothing": 1.0, "steadying": LARGEST_SHARE}
-"""Upper limits of the finishing settings; the lower ones are 0."""
+"""Upper limits of the finishing settings that may have any value from 0 on."""
+
+GRID_PERIODS = (0, 2, 4, 8)
 
 
 def _check(strengths: tuple[float, float], finish: Mapping[str, float | None]) -> None:
@@ -89,7 +88,13 @@ def _check(strengths: tuple[float, float], finish: Mapping[str, float | None]) -
         raise OptionError(
             f"strengths are {strengths[0]:g} and {strengths[1]:g}; both must be more than 0"
         )
+    if unknown := finish.keys() - {*FINISH}:
+        raise TypeError(f"unknown: {', '.join(sorted(unknown))}")
     for name, amount in finish.items():
+        if name == "grid_period":
+            if amount not in (None, *GRID_PERIODS):
+                raise OptionError(f"{name} is {amount}; give {', '.join(map(str, GRID_PERIODS))}")
+            continue
         largest = LARGEST[name]
         if amount is None or (math.isfinite(amount) and 0 <= amount <= largest):
             continue

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from dloral.frames import crisp as module
-from dloral.frames.crisp import BAND, crisp
+from dloral.frames.crisp import crisp
+from dloral.frames.sliding import BAND
 
 
 def test_a_crisp_edge_is_steeper_without_a_halo() -> None:

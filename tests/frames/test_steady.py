@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dloral.frames import steady as module
-from dloral.frames.crisp import BAND
+from dloral.frames.sliding import BAND
 from dloral.frames.steady import DISAGREEMENT, steady
 
 STRIDE = 8

@@ -144,6 +144,12 @@ def test_what_a_dials_1_means_is_said_when_a_model_is_embedded(
     assert load_pipeline(tmp_path / "crisp").steadying == 0.25
     with pytest.raises(OptionError, match=r"steadying is 0.75; give a number from 0 to 0.5"):
         embed(unbroken, tmp_path / "other", steadying=0.75)
+    assert main([*again, "--grid-period", "4"]) in (None, 0)
+    assert load_pipeline(tmp_path / "crisp").grid_period == 4
+    with pytest.raises(OptionError, match="grid_period is 3; give 0, 2, 4, 8"):
+        embed(unbroken, tmp_path / "other", grid_period=3)
+    with pytest.raises(TypeError, match="unknown: crispiness"):
+        embed(unbroken, tmp_path / "other", crispiness=1.0)
 
 
 def test_loras_of_a_start_are_kept(unbroken: Path, photos: Path, tmp_path: Path) -> None:

@@ -105,6 +105,14 @@ def test_damaged_pixels_are_an_error_all_the_same(tmp_path):
         probe(tmp_path / "a.png")
 
 
+def test_a_kind_that_pillow_does_not_know_may_be_whole(ffmpeg, tmp_path):
+    """Grey with transparency in 16 bits."""
+    path = tmp_path / "a.tiff"
+    ffmpeg("-f", "lavfi", "-i", "testsrc=size=16x16", "-vf", "format=ya16le", "-vframes", "1", path)
+    with pytest.raises(InputError, match="or of a kind that is not supported; get the whole file"):
+        probe(path)
+
+
 def test_an_avif_sequence_is_a_clip(tmp_path):
     first, *others = (Image.new("RGB", (40, 32), colour) for colour in ("red", "lime", "blue"))
     path = tmp_path / "a.avif"

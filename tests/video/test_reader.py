@@ -147,6 +147,20 @@ def test_damaged_frame_is_named_by_its_time(clips, ffmpeg, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("pixels", ["rgba64be", "ya16be"])
+def test_what_ffmpeg_cannot_decode_is_not_called_damaged(clips, ffmpeg, tmp_path, pixels):
+    """Its APNG decoder leaves out 16 bits with transparency."""
+    path = tmp_path / "deep.apng"
+    options = ["-vf", f"format={pixels}", "-f", "apng"]
+    ffmpeg("-i", str(clips("plain.mp4")), *options, str(path))
+    with (
+        pytest.raises(InputError, match="ffmpeg cannot decode; convert it first") as caught,
+        read_frames(path) as frames,
+    ):
+        list(frames)
+    assert "damaged" not in str(caught.value)
+
+
 def test_change_of_size_is_known_before_the_work(clips, ffmpeg, tmp_path):
     small, both = tmp_path / "small.ts", tmp_path / "both.ts"
     first = tmp_path / "first.ts"
