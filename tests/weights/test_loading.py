@@ -21,7 +21,7 @@ def refusal(model: str | Path, dtype: str = "float32") -> str:
         load_pipeline(model, device="cpu", dtype=dtype)
     line = str(caught.value)
     assert "\n" not in line
-    assert len(line) < 600
+    assert len(line.replace(str(model), "")) < 500
     return line
 
 
