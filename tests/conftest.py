@@ -9,6 +9,12 @@ import os
 # processor the logits of tests/weights/test_tagger.py are 3e-5 or 2e-4 from the stored ones.
 os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
 
+# Of several processes, each keeps to its share of the cores: threads without a core make those that
+# wait for them spin.
+PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if PROCESSES > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // PROCESSES)))
+
 from dloral.evaluation.torchvision_ops import make_torchvision_importable
 
 make_torchvision_importable()  # before anything imports transformers
