@@ -14,6 +14,7 @@ from dloral.hub_folder import is_package, named_as_here, write_code, write_heade
 from dloral.looks import check_lora_scales
 from dloral.memory import release_memory
 from dloral.models.adapters import ADAPTERS, CONSISTENCY, DETAIL, load_adapter
+from dloral.models.building import building
 from dloral.models.unet import TwoLoRAUNet, replace_adapter
 from dloral.models.vae_kinds import kind_of
 
@@ -93,6 +94,7 @@ class HubPipeline(_Base):
             self._keep_text_encoder(None)
             release_memory()
 
+    @building()
     def _load_text_encoder(self) -> None:
         assert self.folder is not None, "a text encoder is unloaded only where it can come back"
         on_cpu = self.device.type == "cpu"  # which may have no half precision
@@ -116,6 +118,12 @@ class HubPipeline(_Base):
     def disable_vae_tiling(self) -> None:
         """Encode and decode frames whole."""
         self._vae_tile = None
+
+    @classmethod
+    @building()
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As in diffusers; one model at a time, whatever the number of threads."""
+        return super().from_pretrained(*args, **kwargs)
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         """As in diffusers; the folder includes its own code, for environments without dloral."""

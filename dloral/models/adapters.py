@@ -21,6 +21,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dloral.models.building import building
+
 CONSISTENCY = "consistency"
 DETAIL = "detail"
 ADAPTERS = (CONSISTENCY, DETAIL)
@@ -45,6 +47,7 @@ def target_modules(unet: nn.Module) -> list[str]:
     ]
 
 
+@building()
 def add_adapters(unet: UNet2DConditionModel, rank: Mapping[str, int] | int) -> None:
     """Add both LoRAs, with Gaussian A and zero B, so that at first they change nothing.
 

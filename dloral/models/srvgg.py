@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dloral.models.building import building
+
 COLOURS = 3
 
 
@@ -43,6 +45,7 @@ def mean_of_turns(network: nn.Module, frames: Tensor) -> Tensor:
     return torch.stack(answers).mean(dim=0)
 
 
+@building()
 def srvgg_from_tensors(tensors: Mapping[str, Tensor]) -> SRVGG:
     """A network of the released tensors' sizes, loaded with them, in float32.
 

@@ -31,6 +31,7 @@ from dloral.models.adapters import (
     save_adapter,
     set_scales,
 )
+from dloral.models.building import building
 
 TIMESTEP = 1
 """The one step's timestep (notes, step 5)."""
@@ -100,6 +101,7 @@ class TwoLoRAUNet(UNet2DConditionModel):
             self._merged.restore()
             self._merged = None
 
+    @building()
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """The plain UNet's files, then ``consistency.safetensors`` and ``detail.safetensors``."""
         self.unmerge()

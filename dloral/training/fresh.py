@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dloral.errors import OptionError, WeightsError
 from dloral.generator import FINISH
+from dloral.models.building import building
 from dloral.models.cfr import CrossFrameRetrieval
 from dloral.models.flow import SPyNet
 from dloral.models.unet import TwoLoRAUNet, plain_names, plain_state_dict
@@ -58,6 +59,7 @@ class CompactSizes:
     reach: float = 0.0
 
 
+@building()
 def build_pipeline(sizes: CompactSizes, seed: int = 0) -> DLoRALPipeline:
     """A compact pipeline with fresh weights and no LoRAs yet; initially close to bicubic.
 

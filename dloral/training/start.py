@@ -12,6 +12,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from dloral.data.clips import Clips
 from dloral.errors import OptionError, WeightsError
 from dloral.models.adapters import ADAPTERS, CONSISTENCY, DETAIL, adapter_parameters, add_adapters
+from dloral.models.building import building
 from dloral.models.cfr import CrossFrameRetrieval
 from dloral.models.flow import SPyNet
 from dloral.models.lora_conv import two_lora_convs
@@ -60,6 +61,7 @@ SD_NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_l
 SD21_RETRIEVAL = (4, 9, 64)  # latent channels, heads, channels a head (notes, step 4)
 
 
+@building()
 def build_start(config: ModelConfig, device: torch.device, seed: int = 0) -> DLoRALPipeline:
     """The pipeline of ``config.start`` with live LoRAs and frozen parts in ``frozen_dtype``.
 

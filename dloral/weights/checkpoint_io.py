@@ -14,6 +14,7 @@ from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 
 from dloral.errors import WeightsError
+from dloral.models.building import building
 
 BROKEN = (OSError, ValueError, RuntimeError, SafetensorError)
 """What libraries raise for files with invalid contents."""
@@ -75,7 +76,7 @@ def make_readable(folder: Path) -> None:
 
 @contextmanager
 def quiet_bars() -> Iterator[None]:
-    """Hide other libraries' progress bars while a model loads.
+    """Hide other libraries' progress bars while a model loads, which one at a time does.
 
     Their advice on what is missing is hidden too: :func:`load_pipeline` reports it in one line.
     """
@@ -83,20 +84,21 @@ def quiet_bars() -> Iterator[None]:
     import transformers
 
     libraries = (diffusers.utils.logging, transformers.utils.logging)
-    active = [library.is_progress_bar_enabled() for library in libraries]
-    verbosity = diffusers.utils.logging.get_verbosity()
-    for library in libraries:
-        library.disable_progress_bar()
-    diffusers.utils.logging.set_verbosity(diffusers.utils.logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")
-            yield
-    finally:
-        diffusers.utils.logging.set_verbosity(verbosity)
-        for library, was_active in zip(libraries, active, strict=True):
-            if was_active:
-                library.enable_progress_bar()
+    with building():  # all of this is the whole process's
+        active = [library.is_progress_bar_enabled() for library in libraries]
+        verbosity = diffusers.utils.logging.get_verbosity()
+        for library in libraries:
+            library.disable_progress_bar()
+        diffusers.utils.logging.set_verbosity(diffusers.utils.logging.CRITICAL)
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")
+                yield
+        finally:
+            diffusers.utils.logging.set_verbosity(verbosity)
+            for library, was_active in zip(libraries, active, strict=True):
+                if was_active:
+                    library.enable_progress_bar()
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from dloral.errors import OutputError, WeightsError
 from dloral.models.adapters import CONSISTENCY, DETAIL, add_adapters
+from dloral.models.building import building
 from dloral.models.cfr import CrossFrameRetrieval
 from dloral.models.flow import SPyNet
 from dloral.models.unet import TwoLoRAUNet, cast
@@ -130,6 +131,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+@building()
 def build_released(checkpoint: Mapping[str, Any], base: Path, name: Path) -> DLoRALPipeline:
     """The pipeline of a released checkpoint and its Stable Diffusion base, in stored precision."""
     parts = {

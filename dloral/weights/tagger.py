@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dloral.errors import OutputError, Setting, WeightsError
+from dloral.models.building import building
 from dloral.models.tagger import Tagger
 from dloral.models.unet import cast
 from dloral.weights.checkpoint_io import BROKEN, first_line, make_readable, open_pickle, quiet_bars
@@ -284,7 +285,7 @@ def _empty_tagger(tensors: Mapping[str, Any], tags: list[str], thresholds: list[
         layers += 1
     # A window of w has 2w - 1 relative positions per side.
     window = (round(len(tensors[tables.format(0, 0)]) ** 0.5) + 1) // 2
-    with init_empty_weights(include_buffers=False):
+    with building(), init_empty_weights(include_buffers=False):
         return Tagger(
             tags=tags,
             thresholds=thresholds,

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,16 @@ from dloral.studio.runtime import Model
 from dloral.training.fresh import CompactSizes, build_pipeline
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def no_model_loads_on() -> Iterator[None]:
+    """A test that ends before its page's model is there leaves no thread loading it: meanwhile
+    torch would build the next test's networks without values."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name in ("load", "change of model"):
+            thread.join(60)
 
 
 @pytest.fixture(scope="session")
