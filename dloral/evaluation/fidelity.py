@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dloral.errors import OptionError, Setting
 from dloral.evaluation.measures import CAP_DB, FrameSet, Measure, MetricSpec
 from dloral.models.perceptual import LPIPSLike
 
@@ -80,6 +81,15 @@ class Fidelity(Measure):
 
     def update(self, frame_set: FrameSet) -> dict[str, float]:
         assert frame_set.hq is not None
+        height, width = frame_set.restored.shape[-2:]
+        if 2 * self.crop >= min(height, width):
+            raise OptionError(
+                "{option} is {value}, which leaves nothing of frames of {size}",
+                remedy="give less",
+                option=Setting("crop"),
+                value=self.crop,
+                size=f"{width}x{height}",
+            )
         inner = slice(self.crop, -self.crop or None)
         pair = [frame[:, inner, inner] for frame in (frame_set.restored, frame_set.hq)]
         if self.channel:

@@ -7,6 +7,7 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
+from dloral.errors import OptionError
 from dloral.evaluation.catalogue import METRIC_SPECS
 from dloral.evaluation.fidelity import Fidelity, Sharpness, gradient_energy, luma, psnr, ssim
 from dloral.evaluation.measures import FrameSet
@@ -64,6 +65,13 @@ def test_crop_leaves_the_border_out() -> None:
     cropped = Fidelity(METRIC_SPECS["psnr"], crop=4)
     assert cropped.update(FrameSet(spoilt, true)) == cropped.update(FrameSet(restored, true))
     assert psnr(spoilt, true) < psnr(restored, true)
+
+
+def test_a_crop_that_leaves_nothing_is_refused() -> None:
+    frames = FrameSet(torch.zeros(3, 8, 12), torch.zeros(3, 8, 12))
+    assert Fidelity(METRIC_SPECS["psnr"], crop=3).update(frames) == {"psnr": 100.0}
+    with pytest.raises(OptionError, match="crop is 4, which leaves nothing of frames of 12x8"):
+        Fidelity(METRIC_SPECS["psnr"], crop=4).update(frames)
 
 
 def test_equal_frames_are_100_db(pictures: list[Tensor]) -> None:
