@@ -72,9 +72,11 @@ class Sources:
         """Itself, unless nothing is left: then :class:`InputError`, naming what was requested."""
         if self.photos or self.windows:
             return self
+        if not spec.places:
+            raise InputError("no data is given", remedy="give places such as photos:DIR videos:DIR")
         reasons = sorted(set(self.left_out.values()))
         raise InputError(
-            f"no usable source in {', '.join(spec.places) or 'no place at all'} "
+            f"no usable source in {', '.join(spec.places)} "
             f"({len(self.left_out)} left out{': ' if reasons else ''}{'; '.join(reasons[:3])}); "
             f"give photographs ({', '.join(PHOTO_SUFFIXES)}) of {spec.photo_side} pixels a side "
             f"or more, or videos of {spec.video_side}"
@@ -98,7 +100,7 @@ def find_sources(spec: ClipSpec) -> Sources:
         kind, path = split_place(place)
         if not path.exists():
             raise InputError(
-                "{path} does not exist", remedy=f"give another place than {kind}:", path=path
+                "{path} does not exist", remedy=f"give {kind}: an existing one", path=path
             )
         search.look(kind, path)
     found = Sources(tuple(search.photos), tuple(search.windows), search.left_out, search.names)

@@ -2,7 +2,7 @@
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +76,14 @@ def _add_config(parser: argparse.ArgumentParser, configurations: str, held_out: 
     )
 
 
-def _configured(options: argparse.Namespace) -> Any:
+def _configured(options: argparse.Namespace, also: Iterable[str] = ()) -> Any:
     from dataclasses import replace
 
     from dloral.data.spec import ClipSpec
     from dloral.training.config import with_changes
     from dloral.training.recipes import load_config
 
-    config = load_config(options.config)
+    config = load_config(options.config, also)
     data = config.data
     if options.data:
         places = tuple(options.data)
@@ -116,7 +116,7 @@ def _train(options: argparse.Namespace) -> None:
             recipes=" and ".join(CHAINS),
         )
     else:
-        trained = run_training(_configured(options), options.output)
+        trained = run_training(_configured(options, CHAINS), options.output)
     if PartialState().is_main_process and trained.is_dir():
         print(f"trained: {trained}; use it with --model {trained}")
 

@@ -6,6 +6,7 @@ config = replace(SD21, data=DataConfig(ClipSpec(("reds:/data/REDS",))))
 """
 
 import runpy
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -345,8 +346,9 @@ CONFIGURATIONS = {
 }
 
 
-def load_config(name: str) -> TrainConfig:
-    """A configuration by name, from a Python file or a run folder; raises :class:`OptionError`."""
+def load_config(name: str, also: Iterable[str] = ()) -> TrainConfig:
+    """A configuration by name, from a Python file or a run folder; raises :class:`OptionError`,
+    whose list of names begins with ``also``, the caller's own."""
     if name in CONFIGURATIONS:
         return CONFIGURATIONS[name]
     path = Path(name)
@@ -354,8 +356,8 @@ def load_config(name: str) -> TrainConfig:
         path = path / "config.py"
     if path.suffix != ".py" or not path.is_file():
         raise OptionError(
-            f"unknown configuration {name!r}; choose from {', '.join(CONFIGURATIONS)}, or give a "
-            "Python file or a run folder"
+            f"unknown configuration {name!r}; choose from {', '.join([*also, *CONFIGURATIONS])}, "
+            "or give a Python file or a run folder"
         )
     try:
         found = runpy.run_path(str(path)).get("config")

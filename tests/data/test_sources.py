@@ -123,6 +123,11 @@ def test_too_small_says_what_is_needed(tmp_path: Path):
     assert "64 pixels a side or more, or videos of 96" in str(caught.value)
 
 
+def test_no_place_at_all_says_how_to_give_one():
+    with pytest.raises(InputError, match="no data is given; give places such as photos:DIR"):
+        find_sources(ClipSpec(()))
+
+
 def test_a_place_that_is_not_there_is_one_line(tmp_path: Path):
     with pytest.raises(InputError, match="absent does not exist") as caught:
         find_sources(wanted(f"photos:{tmp_path / 'absent'}"))

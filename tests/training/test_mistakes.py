@@ -35,7 +35,7 @@ def test_a_folder_with_nothing_usable_is_one_line(
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [
-        (["nothing"], 2, "unknown configuration"),
+        (["nothing"], 2, "unknown configuration 'nothing'; choose from compact-cpu, compact-gpu, "),
         (["tiny", "--data", "pictures:here"], 2, "KIND:PATH"),
         (["tiny", "--data", "photos:/no/such/folder"], 1, "does not exist"),
         (["tiny", "--set", "loop.speed=3"], 2, "is not a setting"),
