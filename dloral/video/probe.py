@@ -279,7 +279,7 @@ def _probe_video(path: Path) -> ClipInfo:
             check_size(path, change.height, change.width)
         turn = orientation_of(frame)
         width, height = frame.width, frame.height
-        aspect = Fraction(stream.codec_context.sample_aspect_ratio or 1)
+        aspect = _pixel_shape(stream)
         if turn.transpose:
             width, height, aspect = height, width, 1 / aspect
         fps = average_rate(stream, scan)
@@ -360,6 +360,12 @@ def _begin_with(scan: Scan, container: InputContainer, frame: VideoFrame) -> Non
             for change in scan.changes
             if change.time > skipped
         )
+
+
+def _pixel_shape(stream: VideoStream) -> Fraction:
+    """Width by height of a pixel. As in FFmpeg, what the container says goes before what the codec
+    says; a codec may know it only once a frame is decoded."""
+    return Fraction(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
 
 
 def _upright_change(change: SizeChange, turn: Orientation) -> SizeChange:

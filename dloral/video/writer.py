@@ -29,6 +29,7 @@ from dloral.video.encoding import CodedFrame, OutputFormat, set_up, time_unit
 from dloral.video.extras import own_keys
 from dloral.video.frame_writers import FrameWriter, write_animation, write_folder, write_picture
 from dloral.video.isolated_writer import isolated_writer
+from dloral.video.matroska import SPARE, write_pixel_shape
 from dloral.video.media import seconds
 from dloral.video.pipe_formats import Y4M
 from dloral.video.pipes import STANDARD_OUTPUT, check_pipe_choices, is_pipe, write_output
@@ -179,6 +180,7 @@ def _write_video(
                     container.close()
                 raise
             container.close()
+            writer.shape_pixels(part.path)
         except av.FFmpegError as error:
             raise output_error(path, error) from error
 
@@ -235,8 +237,26 @@ class _VideoWriter(FrameWriter):
         super().finish()
         self.tracks.finish(self._end + self._lead * self._unit, self._is_short)
 
+    def shape_pixels(self, part: Path) -> None:
+        """Record in the closed file what FFmpeg's muxer of Matroska could not be told."""
+        if not self._needs_shape:
+            return
+        shape = self._source.sample_aspect_ratio
+        try:
+            write_pixel_shape(part, shape, self.chosen.suffix)
+        except (OSError, ValueError):
+            told = f"{shape.numerator}:{shape.denominator}"
+            self.notes.append(f"the source's {told} pixels could not be recorded")
+
+    @property
+    def _needs_shape(self) -> bool:
+        return self.chosen.suffix in (".mkv", ".webm") and self._source.sample_aspect_ratio != 1
+
     def _begin(self, origin: Fraction) -> None:
         super()._begin(origin)
+        if self._needs_shape:
+            titled = self._stream.metadata
+            titled["title"] = titled.get("title", "") + SPARE
         # Sound that begins before the picture is played before it, unless a part is cut out.
         self._lead = 0 if origin else round(self._source.lead_in / self._unit)
         self.tracks.begin(origin, self._last, self._lead * self._unit)

@@ -112,7 +112,7 @@ def check_picture(kind: Kind, source: Path, target: Path):
         stream = next(s for s in container.streams.video if not s.disposition & 1024)
         frames = list(container.decode(stream))
         assert (frames[0].width, frames[0].height) == kind.size
-        aspect = stream.codec_context.sample_aspect_ratio or Fraction(1)
+        aspect = stream.sample_aspect_ratio or Fraction(1)
         assert aspect == kind.aspect
     times = [frame.pts * frame.time_base for frame in frames]
     if kind.frames is not None:

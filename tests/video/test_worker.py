@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -246,3 +247,15 @@ def test_a_writers_errors_come_over(clip, tmp_path, monkeypatch):
         open_writer(tmp_path / "b.mp4", width=64, height=48, source=source),
     ):
         pass
+
+
+def test_a_worker_records_the_shape_of_pixels(clips, tmp_path):
+    source, target = probe(clips("anamorphic.mp4"), isolated=True), tmp_path / "out.mkv"
+    with (
+        open_writer(target, width=64, height=48, source=source, codec="ffv1") as writer,
+        read_frames(source, duration=0.1) as frames,
+    ):
+        for frame in frames:
+            writer.write(frame.pixels, frame.time, frame.duration)
+    assert writer.notes == []
+    assert probe(target).sample_aspect_ratio == Fraction(16, 11)
