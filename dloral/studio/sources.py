@@ -94,7 +94,7 @@ class Sources:
         known = self._known(key, index - first + 1)
         if known is not None:
             is_packed = any(frame.ndim == 1 or frame.dtype != np.float32 for frame in known)
-            needed = _KEPT_COPIES * frame_bytes(clip.height, clip.width) if is_packed else 0
+            needed = _KEPT_COPIES * frame_bytes(*clip.whole_size) if is_packed else 0
             with _held(self._room_of_kept, clip, needed):
                 yield (floats_of(unpacked(frame), clip) for frame in known)
             return
@@ -238,7 +238,7 @@ def frame_bytes(height: int, width: int) -> int:
 
 def reading_bytes(clip: ClipInfo) -> int:
     """Bytes that reading frames of a clip takes, one by one."""
-    return COPIES * frame_bytes(clip.height, clip.width)
+    return COPIES * frame_bytes(*clip.whole_size)
 
 
 def _kept_size(clip: ClipInfo) -> int:
@@ -246,7 +246,7 @@ def _kept_size(clip: ClipInfo) -> int:
     frame that takes more is not kept."""
     floats = frame_bytes(clip.height, clip.width)
     if clip.kind == "video" and not clip.has_alpha:
-        return most_bytes(clip.height, clip.width, clip.pixel_format, clip.bit_depth)
+        return most_bytes(*clip.whole_size, clip.pixel_format, clip.bit_depth)
     if clip.is_hdr or clip.has_alpha or clip.bit_depth > 16:
         return floats
     return floats // 4 if clip.bit_depth <= 8 else floats // 2

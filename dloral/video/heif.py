@@ -16,6 +16,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from torch import Tensor
 
+from dloral.video.boxes import boxes_in
 from dloral.video.colour import UNSPECIFIED, frame_to_rgb
 from dloral.video.hdr import HLG, PQ
 
@@ -66,17 +67,17 @@ def _listed_parts(path: Path) -> int:
     file as pictures (ISO/IEC 23008-12: item references ``dimg``)."""
     with path.open("rb") as file:
         content = file.read(_MOST_HEADER)
-    meta = next((body for name, body in _boxes(content) if name == b"meta"), b"")
+    meta = next((body for name, body in boxes_in(content) if name == b"meta"), b"")
     parts: set[int] = set()
     hidden: set[int] = set()
-    for name, body in _boxes(meta[4:]):
+    for name, body in boxes_in(meta[4:]):
         if name == b"iref":
             size = 4 if body[0] else 2
-            for kind, reference in _boxes(body[4:]):
+            for kind, reference in boxes_in(body[4:]):
                 ids = reference[size + 2 :] if kind == b"dimg" else b""
                 parts.update(_numbers(ids, size))
         elif name == b"iinf":
-            for _, entry in _boxes(body[8 if body[0] else 6 :]):
+            for _, entry in boxes_in(body[8 if body[0] else 6 :]):
                 if entry[3] & 1:
                     hidden.add(int.from_bytes(entry[4 : 8 if entry[0] > 2 else 6]))
     return len(parts - hidden)
@@ -84,19 +85,6 @@ def _listed_parts(path: Path) -> int:
 
 def _numbers(content: bytes, size: int) -> list[int]:
     return [int.from_bytes(content[at : at + size]) for at in range(0, len(content), size)]
-
-
-def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Name and body of each box of ISO/IEC 14496-12 that is whole in ``content``."""
-    at = 0
-    while at + 8 <= len(content):
-        size, head = int.from_bytes(content[at : at + 4]), 8
-        if size == 1:
-            size, head = int.from_bytes(content[at + 8 : at + 16]), 16
-        if size < head or at + size > len(content):
-            return
-        yield content[at + 4 : at + 8], content[at + head : at + size]
-        at += size
 
 
 def load_deep_heic(path: Path) -> Tensor:

@@ -33,22 +33,21 @@ def source_notes(clip: ClipInfo, start: float, size_changes: str) -> list[str]:
             "can be read"
         )
     changes = clip.size_changes
-    sizes = [
-        change for change in changes if (change.width, change.height) != (clip.width, clip.height)
-    ]
+    height, width = clip.whole_size
+    sizes = [change for change in changes if (change.width, change.height) != (width, height)]
     if sizes:
-        at, width, height, _ = sizes[0]
+        at, *other, _ = sizes[0]
+        before, there = f"{width}x{height}", "x".join(map(str, other))
         if size_changes == "refuse":
             raise InputError(
-                f"{{path}} changes size at {float(at):.2f} s: {clip.width}x{clip.height} "
-                f"before, {width}x{height} there",
+                f"{{path}} changes size at {float(at):.2f} s: {before} before, {there} there",
                 remedy="cut it in two, or use {setting}",
                 path=clip.path,
                 setting=Setting("size_changes", "scale"),
             )
         notes.append(
-            f"the source changes size at {float(at):.2f} s ({clip.width}x{clip.height} to "
-            f"{width}x{height}): scaled to the first size"
+            f"the source changes size at {float(at):.2f} s ({before} to {there}): scaled to the "
+            "first size"
         )
     elif changes:
         notes.append(

@@ -12,15 +12,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-import av
-from av import VideoFrame
-from av.container import InputContainer
 from av.stream import Stream
-from av.video.stream import VideoStream
 
 from dloral.errors import InputError
 from dloral.video import worker
+from dloral.video.beginning import begin_with, first_decoded, pixel_shape
 from dloral.video.clock import NO_JUMPS, Clock
+from dloral.video.cropping import NO_CROP, Crop, crop_of
 from dloral.video.durations import (
     FASTEST_RATE,
     average_rate,
@@ -38,14 +36,13 @@ from dloral.video.looks import looks_of
 from dloral.video.media import (
     check_size,
     existing_path,
-    forgives_damage,
     open_media,
     picture_stream,
 )
 from dloral.video.picture_kinds import looks_like_image, plays_of
 from dloral.video.pipe_stream import FrameStream
 from dloral.video.programmes import other_programmes
-from dloral.video.scan import Scan, SizeChange, scan_video
+from dloral.video.scan import SizeChange, scan_video
 from dloral.video.side_data import UPRIGHT, Orientation, orientation_of
 
 _MOTION_JPEG = {".mjpeg", ".mjpg"}
@@ -59,11 +56,11 @@ class ClipInfo:
     ``width``, ``height``: pixels as shown upright, the sample aspect not applied.
     ``num_frames``: exact; None only where a stream says nothing before it is decoded.
     ``duration``: seconds that the picture lasts. ``fps``: the average rate (folders: 24 unless
-    told, images: 1). ``sample_aspect_ratio``: of the upright picture. ``turn``: what the reader
-    does to stored pixels; ``rotation``: in clockwise degrees. ``color_*``: code points of ISO/IEC
-    23091-2, None where the source does not say. ``start_time``: when the first frame is shown, in
-    seconds on the source's own clock; ``time_base``: the unit of its timestamps. ``missing``:
-    seconds that the file claims to have beyond what can be read.
+    told, images: 1). ``sample_aspect_ratio``: of the upright picture. ``crop``, then ``turn``: what
+    the reader does to stored pixels; ``rotation``: in clockwise degrees. ``color_*``: code points
+    of ISO/IEC 23091-2, None where the source does not say. ``start_time``: when the first frame is
+    shown, in seconds on the source's own clock; ``time_base``: the unit of its timestamps.
+    ``missing``: seconds that the file claims to have beyond what can be read.
 
     ``field_order``: which lines come first, None where frames are whole; ``is_telecined``: film at
     24 frames a second was made into it; ``mastering``: of HDR; ``page_times``: when the pages of a
@@ -87,6 +84,7 @@ class ClipInfo:
     pixel_format: str
     bit_depth: int
     sample_aspect_ratio: Fraction = Fraction(1)
+    crop: Crop = NO_CROP
     turn: Orientation = UPRIGHT
     color_range: int | None = None
     color_space: int | None = None
@@ -123,6 +121,14 @@ class ClipInfo:
     @property
     def rotation(self) -> int:
         return self.turn.rotation
+
+    @property
+    def whole_size(self) -> tuple[int, int]:
+        """Height and width of the picture turned upright, but not cropped."""
+        across, down = self.crop.left + self.crop.right, self.crop.top + self.crop.bottom
+        if self.turn.transpose:
+            across, down = down, across
+        return self.height + down, self.width + across
 
     @property
     def is_hdr(self) -> bool:
@@ -270,18 +276,19 @@ def _probe_video(path: Path) -> ClipInfo:
     with open_media(path) as container:
         stream = picture_stream(container, path)
         check_size(path, stream.height, stream.width)
-        frame = _first_frame(container, stream, path)
+        frame = first_decoded(container, stream, path)
         check_size(path, frame.height, frame.width)
         scan = scan_video(path)
-        _begin_with(scan, container, frame)
+        begin_with(scan, container, frame)
         check_duration(path, scan.end - scan.first)
         for change in scan.changes:
             check_size(path, change.height, change.width)
         turn = orientation_of(frame)
-        width, height = frame.width, frame.height
-        aspect = _pixel_shape(stream)
+        crop = crop_of(container, stream, frame.height, frame.width)
+        height, width = crop.size_of(frame.height, frame.width)
+        aspect = pixel_shape(stream)
         if turn.transpose:
-            width, height, aspect = height, width, 1 / aspect
+            height, width, aspect = width, height, 1 / aspect
         fps = average_rate(stream, scan)
         strangers = other_programmes(path, container, stream)
         looks = looks_of(path, stream, frame)
@@ -298,6 +305,7 @@ def _probe_video(path: Path) -> ClipInfo:
             pixel_format=frame.format.name,
             bit_depth=max(part.bits for part in frame.format.components),
             sample_aspect_ratio=aspect,
+            crop=crop,
             turn=turn,
             color_range=_told(frame.color_range, 0),
             color_space=_told(frame.colorspace, 2),
@@ -323,49 +331,6 @@ def _probe_video(path: Path) -> ClipInfo:
             plays=plays_of(path),
             deinterlace=FRAME if looks.combs.order else OFF,
         )
-
-
-def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
-    """The first frame that can be decoded; a recording may begin in the middle of a group."""
-    failed: av.FFmpegError | None = None
-    for packet in container.demux(stream):
-        if not packet.size and packet.pts is not None:
-            continue  # "the same again": not for the decoder, which would take it for the end
-        try:
-            frames = stream.decode(packet)
-        except av.InvalidDataError as error:
-            if not forgives_damage(container):
-                raise
-            failed = error
-            continue
-        for frame in frames:
-            return frame
-    if failed is not None:
-        raise failed
-    raise InputError(
-        "{path} holds no frames", remedy="it is empty or damaged: give another file", path=path
-    )
-
-
-def _begin_with(scan: Scan, container: InputContainer, frame: VideoFrame) -> None:
-    """Drop from ``scan`` what lies before ``frame``, the first that can be decoded."""
-    if not scan.timed or frame.pts is None or not forgives_damage(container):
-        return
-    skipped = frame.pts * Fraction(frame.time_base or 0) - scan.first
-    if 0 < skipped < scan.last - scan.first:
-        scan.num_frames -= round(scan.num_frames * skipped / (scan.end - scan.first))
-        scan.first += skipped
-        scan.changes = tuple(
-            change._replace(time=change.time - skipped)
-            for change in scan.changes
-            if change.time > skipped
-        )
-
-
-def _pixel_shape(stream: VideoStream) -> Fraction:
-    """Width by height of a pixel. As in FFmpeg, what the container says goes before what the codec
-    says; a codec may know it only once a frame is decoded."""
-    return Fraction(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
 
 
 def _upright_change(change: SizeChange, turn: Orientation) -> SizeChange:

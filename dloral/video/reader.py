@@ -124,15 +124,15 @@ def read_isolated(
 
     ``start``: seconds of the clip that may have to be decoded before the first frame comes.
     """
-    pixels = clip.height * clip.width
+    height, width = clip.whole_size
     skipped = float(start * clip.stored_fps)
     task = worker.Task(
         name,
         clip.path,
         (replace(clip, path=clip.path.absolute(), isolated=False), *arguments),
-        memory=worker.memory_to_read(clip.height, clip.width),
-        seconds=_ANSWER_SECONDS + skipped * pixels * _SECONDS_PER_PIXEL,
-        frame_bytes=4 * 4 * pixels,
+        memory=worker.memory_to_read(height, width),
+        seconds=_ANSWER_SECONDS + skipped * height * width * _SECONDS_PER_PIXEL,
+        frame_bytes=4 * 4 * height * width,
     )
     with closing(worker.Worker(task)) as reading:
         received = _received(reading, on_note or (lambda note: None))
@@ -196,11 +196,11 @@ def _chosen(
 
 def _finished(clip: ClipInfo, index: int, timed: _Timed, duration: Fraction) -> Frame:
     pixels = timed.pixels()
-    found = codes.shape_of(pixels)
-    if found != (clip.height, clip.width):
+    found, expected = codes.shape_of(pixels), _expected_shape(pixels, clip)
+    if found != expected:
         raise InputError(
             f"{{path}} changes size at {float(timed.time):.2f} s: "
-            f"{clip.width}x{clip.height} before, {found[1]}x{found[0]} there",
+            f"{expected[1]}x{expected[0]} before, {found[1]}x{found[0]} there",
             remedy="cut it in two",
             path=clip.path,
         )
@@ -354,15 +354,22 @@ def _time_of(
 
 
 def _upright(frame: VideoFrame, clip: ClipInfo) -> Tensor:
-    """The frame's pixels in the clip's size, with its display matrix applied."""
+    """The frame's pixels in the clip's size, cropped, with its display matrix applied."""
     turn = orientation_of(frame, clip.turn)
-    stored = (clip.height, clip.width) if turn.transpose else (clip.width, clip.height)
+    height, width = clip.whole_size
+    stored = (height, width) if turn.transpose else (width, height)
     if (frame.width, frame.height) != stored and clip.size_changes:
         frame = frame.reformat(*stored, interpolation="BICUBIC", threads=1)
     coded = codes.coded(frame, clip.codec, turn) if clip.as_codes else None
     if coded is not None:
         return coded
-    return _turned(_restorable(frame_to_rgb(frame, clip.codec, clip.keep_alpha), clip), turn)
+    shown = clip.crop.of(frame_to_rgb(frame, clip.codec, clip.keep_alpha))
+    return _turned(_restorable(shown, clip), turn)
+
+
+def _expected_shape(pixels: Tensor, clip: ClipInfo) -> tuple[int, int]:
+    """Height and width of a frame of the clip. Codes are whole: they are cropped as floats."""
+    return clip.whole_size if codes.is_coded(pixels) else (clip.height, clip.width)
 
 
 def floats_of(pixels: Tensor, clip: ClipInfo) -> Tensor:
@@ -371,7 +378,7 @@ def floats_of(pixels: Tensor, clip: ClipInfo) -> Tensor:
     if not codes.is_coded(pixels):
         return pixels
     try:
-        if codes.shape_of(pixels) != (clip.height, clip.width):
+        if codes.shape_of(pixels) != clip.whole_size:
             raise ValueError("codes of another size")
         rgb, turn = codes.floats_of(pixels)
     except ValueError as error:
@@ -380,7 +387,7 @@ def floats_of(pixels: Tensor, clip: ClipInfo) -> Tensor:
             remedy="convert it to MP4 first",
             path=clip.path,
         ) from error
-    return _turned(_restorable(rgb, clip), turn)
+    return _turned(_restorable(clip.crop.of(rgb), clip), turn)
 
 
 def _turned(pixels: Tensor, turn: Orientation) -> Tensor:

@@ -64,6 +64,7 @@ _VALUES = {
     ("pathlib", "PosixPath"),
     ("dloral.errors", "Setting"),
     ("dloral.video.clock", "Clock"),
+    ("dloral.video.cropping", "Crop"),
     ("dloral.video.hdr", "Mastering"),
     ("dloral.video.picture_tags", "PictureTags"),
     ("dloral.video.probe", "ClipInfo"),
