@@ -63,7 +63,7 @@ def pictures() -> list[Kind]:
             "-s",
             "128x96",
             size=(128, 96),
-            aspect=Fraction(12, 11),
+            aspect=Fraction(3, 4),  # by its container; H.263 can only say 12:11
         ),
         kind(
             "h261.h261",
