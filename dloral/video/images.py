@@ -9,6 +9,7 @@ from contextlib import closing
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 from zlib import crc32
 
 import cv2
@@ -34,6 +35,7 @@ from dloral.video.picture_kinds import (
     reading_picture,
 )
 from dloral.video.picture_tags import ORIENTATION
+from dloral.video.see_through import has_transparency, may_show_through
 from dloral.video.wide_pictures import WidePicture
 
 IMAGE_SUFFIXES = (
@@ -57,9 +59,6 @@ _MARK_TEXT = b"tEXtSoftware\0dloral frame"
 MARK = (len(_MARK_TEXT) - 4).to_bytes(4, "big") + _MARK_TEXT + crc32(_MARK_TEXT).to_bytes(4, "big")
 """A text chunk right after the header chunk of a PNG (PNG specification, 11.3.3.2)."""
 
-_WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
-"""Pillow's modes with transparency; not LAB."""
-
 _TURNED = {5, 6, 7, 8}
 """EXIF orientations that swap width and height."""
 
@@ -82,10 +81,8 @@ def image_header(path: Path, page_fps: Fraction = FOLDER_FPS) -> Header:
         if orientation in _TURNED:
             width, height = height, width
         kind = str(image.format).lower()
-        wide = image.mode.startswith(("I", "F")) or _is_wide_png(path) or _is_wide_tiff(image)
-        has_alpha = _is_transparent(image) or _has_extra(image)
-        times, end = _page_times(path, image, page_fps)
-        facts = PictureFacts(16 if wide else 8, *_coded_colours(path))
+        times, end, is_wide, has_alpha = _pages_of(path, image, page_fps)
+        facts = PictureFacts(16 if is_wide else 8, *_coded_colours(path))
         if kind in ("heif", "heic", "avif"):
             facts = heif_facts(path, *image.size, kind == "avif", len(times))
         plays = played(image)
@@ -161,16 +158,6 @@ def _decoded_pages(
                 yield _as_tensor(image, keep_profile)
 
 
-def _is_transparent(image: Image.Image) -> bool:
-    return image.mode in _WITH_ALPHA or "transparency" in image.info
-
-
-def _has_extra(image: Image.Image) -> bool:
-    """For 16-bit TIFF, whose mode says nothing of alpha: ExtraSamples."""
-    extra = getattr(image, "tag_v2", {}).get(338, ())
-    return bool(extra) or (image.format == "PNG" and image.mode in ("LA", "RGBA"))
-
-
 def _coded_colours(path: Path) -> tuple[int | None, int | None]:
     """Primaries and transfer that a PNG's cICP chunk says, where that is HDR."""
     start = first_bytes(path, 4096)
@@ -180,12 +167,22 @@ def _coded_colours(path: Path) -> tuple[int | None, int | None]:
     return (start[at + 4], start[at + 5]) if start[at + 5] in (PQ, HLG) else (None, None)
 
 
-def _page_times(
-    path: Path, image: Image.Image, fps: Fraction
-) -> tuple[tuple[Fraction, ...], Fraction]:
+class _Pages(NamedTuple):
+    """When each is shown and the last one ends, in seconds; whether any has more than 8 bits, or
+    a way to be transparent."""
+
+    times: tuple[Fraction, ...]
+    end: Fraction
+    is_wide: bool
+    has_alpha: bool
+
+
+def _pages_of(path: Path, image: Image.Image, fps: Fraction) -> _Pages:
     count = getattr(image, "n_frames", 1)
+    is_wide = image.mode.startswith(("I", "F")) or _is_wide_png(path) or _is_wide_tiff(image)
+    has_alpha = may_show_through(image)
     if count < 2 or image.format not in ("TIFF", "WEBP", "AVIF"):
-        return (), Fraction(0)
+        return _Pages((), Fraction(0), is_wide, has_alpha)
     times, now, size = [], Fraction(0), image.size
     for page in range(count):
         image.seek(page)
@@ -201,12 +198,15 @@ def _page_times(
                     path=path,
                 )
             length = 1 / fps
+            has_alpha = has_alpha or may_show_through(image)
         else:
             image.load()  # which tells how long it is shown
             length = Fraction(max(int(image.info.get("duration") or 0), 0) or 100, 1000)
         times.append(now)
         now += length
-    return (tuple(times), now) if len(times) > 1 else ((), Fraction(0))
+    if len(times) < 2:
+        times, now = [], Fraction(0)
+    return _Pages(tuple(times), now, is_wide, has_alpha)
 
 
 def encode_image(pixels: Tensor, suffix: str, bit_depth: int = 8) -> bytes:
@@ -326,7 +326,7 @@ def _as_tensor(opened: Image.Image, keep_profile: bool) -> Tensor:
     opened.load()
     image: Image.Image = opened
     profile = opened.info.get("icc_profile")
-    transparent = _is_transparent(opened)
+    transparent = has_transparency(opened)
     if profile and image.mode in ("RGB", "RGBA") and not keep_profile:
         image = _to_srgb(image, profile)
     image = image.convert("RGBA" if transparent else "RGB")

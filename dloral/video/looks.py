@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,8 +15,10 @@ from av.video.stream import VideoStream
 
 from dloral.video.colour import may_be_seen_through
 from dloral.video.combs import LOOKED_AT, WHOLE, Combs, find_combs
+from dloral.video.filters import ShownFrame
 from dloral.video.hdr import Mastering, mastering_of
 from dloral.video.media import open_media, picture_stream
+from dloral.video.see_through import OPAQUE
 
 _NEVER_INTERLACED = {"vp8", "vp9", "av1", "gif", "apng", "png", "webp", "hevc", "theora", "flv1"}
 
@@ -97,6 +99,19 @@ def _frames(
             yield frame
 
 
+def watched(
+    frames: Iterable[ShownFrame], clip_has_alpha: bool, on_note: Callable[[str], None]
+) -> Iterator[ShownFrame]:
+    """``frames`` of a clip; ``on_note`` is told if one is see-through though the first ones, by
+    which the clip was judged, were not."""
+    is_told = clip_has_alpha
+    for shown in frames:
+        if not is_told and _is_seen_through(shown.frame):
+            is_told = True
+            on_note(f"transparency that begins after {LOOKED_AT} frames is shown over white")
+        yield shown
+
+
 def _alpha_plane(frame: VideoFrame) -> str | None:
     """The format in which the frame's transparency is read; None for a format without."""
     if not may_be_seen_through(frame):
@@ -112,4 +127,4 @@ def _is_seen_through(frame: VideoFrame) -> bool:
     wide = packed == "rgba64le"
     rows: Any = np.frombuffer(memoryview(rgba.planes[0]), np.uint16 if wide else np.uint8)
     alpha = rows.reshape(rgba.height, -1)[:, 3 : rgba.width * 4 : 4]
-    return bool((alpha < (65535 if wide else 255) * 0.99).any())
+    return bool((alpha < (65535 if wide else 255) * OPAQUE).any())

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 from av.stream import Stream
 
-from dloral.errors import InputError
 from dloral.video import worker
 from dloral.video.beginning import begin_with, first_decoded, pixel_shape
 from dloral.video.clock import NO_JUMPS, Clock
@@ -28,6 +27,7 @@ from dloral.video.durations import (
 )
 from dloral.video.extras import has_cover, tags_of
 from dloral.video.filters import FRAME, OFF, RATES
+from dloral.video.folders import folder_header
 from dloral.video.hdr import NAMES, Mastering
 from dloral.video.header import Header
 from dloral.video.images import FOLDER_FPS, frame_files, image_header
@@ -43,6 +43,7 @@ from dloral.video.picture_kinds import looks_like_image, plays_of
 from dloral.video.pipe_stream import FrameStream
 from dloral.video.programmes import other_programmes
 from dloral.video.scan import SizeChange, scan_video
+from dloral.video.see_through import shows_through
 from dloral.video.side_data import UPRIGHT, Orientation, orientation_of
 
 _MOTION_JPEG = {".mjpeg", ".mjpg"}
@@ -194,6 +195,7 @@ def exact_rate(fps: Fraction | float) -> Fraction:
 
 def _probe_image(path: Path, page_fps: Fraction) -> ClipInfo:
     header = image_header(path, page_fps)
+    header = header._replace(has_alpha=shows_through(path, header))
     clip = ClipInfo(
         path=path,
         kind="image",
@@ -232,42 +234,19 @@ def _of_header(header: Header) -> dict[str, Any]:
 
 def _probe_folder(path: Path, fps: Fraction) -> ClipInfo:
     files = frame_files(path)
-    header = image_header(files[0])
-    height, width = header.height, header.width
-    has_alpha = False
-    for file in files:
-        other = image_header(file)
-        has_alpha = has_alpha or other.has_alpha
-        if (other.height, other.width) != (height, width):
-            raise InputError(
-                "{path} holds frames of different sizes: {first} is {size}, {other} is {value}",
-                remedy="make them the same",
-                path=path,
-                first=files[0].name,
-                size=f"{width}x{height}",
-                other=file.name,
-                value=f"{other.width}x{other.height}",
-            )
-        if other.transfer != header.transfer:
-            raise InputError(
-                "{path} holds frames of different brightness: {first} and {other} are not both SDR "
-                "or HDR",
-                remedy="make them the same",
-                path=path,
-                first=files[0].name,
-                other=file.name,
-            )
+    header = folder_header(path, files)
     check_duration(path, len(files) / fps)
     return ClipInfo(
         path=path,
         kind="folder",
-        width=width,
-        height=height,
+        width=header.width,
+        height=header.height,
         num_frames=len(files),
         duration=len(files) / fps,
         fps=fps,
-        **{**_of_header(header), "has_alpha": has_alpha},
+        **_of_header(header),
         time_base=1 / fps,
+        file_notes=header.notes,
     )
 
 

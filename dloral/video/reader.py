@@ -26,7 +26,7 @@ from dloral.video.colour import BT2020, frame_to_rgb, over_white
 from dloral.video.filters import FILM, OFF, TOP_FIRST, ShownFrame, deinterlaced
 from dloral.video.hdr import Mastering, to_restorable, to_sdr
 from dloral.video.images import frame_files, load_image, load_pages
-from dloral.video.looks import picture_decoder
+from dloral.video.looks import picture_decoder, watched
 from dloral.video.media import (
     MAX_DAYS,
     can_seek,
@@ -267,10 +267,10 @@ def _whole(
     """Decoded frames, deinterlaced if the clip says so."""
     decoded = clip.stream.frames() if clip.stream else _decoded(clip, seek_to, on_note)
     with closing(decoded):
-        frames: Iterator[ShownFrame] = decoded
+        frames: Iterator[ShownFrame] = watched(decoded, clip.has_alpha, on_note)
         if clip.deinterlace != OFF:
             order = clip.field_order or TOP_FIRST
-            frames = deinterlaced(decoded, clip.deinterlace, order, clip.stored_fps)
+            frames = deinterlaced(frames, clip.deinterlace, order, clip.stored_fps)
         for frame, time, duration in frames:
             yield _Timed(time, duration, partial(_upright, frame, clip))
 

@@ -108,7 +108,8 @@ def treatment_notes(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> lis
         notes.append(f"{clip.bit_depth} bits are reduced to 8: {_lacks(options, suffix)}")
     if clip.has_alpha and not clip.keep_alpha:
         what = suffix if suffix not in CONTAINERS else f"{options.codec} in {suffix}"
-        notes.append(f"transparency is shown over white: {what} has no transparency")
+        shown = "any transparency" if clip.kind == "pipe" else "transparency"
+        notes.append(f"{shown} is shown over white: {what} has no transparency")
     if clip.keep_alpha and suffix == ".gif":
         notes.append("transparency in a GIF is all or nothing: cut at one half")
     notes += _picture_notes(clip, suffix)

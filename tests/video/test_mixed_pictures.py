@@ -1,0 +1,117 @@
+"""Pictures that differ, and transparency that is not used: what a clip of them is said to be."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from dloral.options import UpscaleOptions
+from dloral.upscale import upscale_steps
+from dloral.video.probe import probe
+
+
+def notes_of(source: Path, target: Path) -> str:
+    *_, last = upscale_steps(source, target, UpscaleOptions(model="bicubic", scale=1))
+    return " | ".join(last.notes)
+
+
+def picture(mode: str = "RGB", colour=(10, 20, 30)) -> Image.Image:
+    return Image.new("RGB", (16, 12), colour).convert(mode)
+
+
+def some_clear(mode: str = "RGBA") -> Image.Image:
+    image = picture("RGBA")
+    image.putpixel((3, 2), (10, 20, 30, 0))
+    return image.convert(mode)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    (tmp_path / "frames").mkdir()
+    return tmp_path / "frames"
+
+
+def test_later_page_may_be_transparent(tmp_path):
+    picture().save(tmp_path / "a.tif", save_all=True, append_images=[some_clear()])
+    assert probe(tmp_path / "a.tif").has_alpha
+    assert "shown over white" in notes_of(tmp_path / "a.tif", tmp_path / "out.mp4")
+    notes_of(tmp_path / "a.tif", tmp_path / "out.webp")
+    with Image.open(tmp_path / "out.webp") as written:
+        written.seek(1)
+        assert written.convert("RGBA").getpixel((3, 2))[3] == 0
+
+
+KINDS = {
+    "a.png": {},
+    "a.webp": {"lossless": True},
+    "a.tif": {},
+    "a.avif": {},
+    "pages.webp": {"save_all": True, "lossless": True},
+    "pages.tif": {"save_all": True},
+}
+
+
+def save(image: Image.Image, path: Path) -> None:
+    more = KINDS[path.name]
+    if "save_all" in more:
+        more = {**more, "append_images": [picture("RGBA", (1, 2, 3)), image]}
+        image = picture("RGBA")
+    image.save(path, **more)
+    if path.name == "pages.webp":  # other programs say that there is transparency without any
+        data = bytearray(path.read_bytes())
+        data[20] |= 0x10
+        path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_an_unused_channel_is_no_transparency(tmp_path, name):
+    save(picture("RGBA"), tmp_path / name)
+    assert not probe(tmp_path / name).has_alpha
+    target = tmp_path / ("out.mp4" if name.startswith("pages") else "out.jpg")
+    assert "transparency" not in notes_of(tmp_path / name, target)
+    save(some_clear(), tmp_path / name)
+    assert probe(tmp_path / name).has_alpha
+    assert "transparency is shown over white" in notes_of(tmp_path / name, target)
+
+
+@pytest.mark.parametrize("mode", ["P", "LA", "RGBA"])
+def test_of_every_mode(tmp_path, mode):
+    picture("RGBA").convert(mode).save(tmp_path / "a.png")
+    assert not probe(tmp_path / "a.png").has_alpha
+    some_clear(mode).save(tmp_path / "a.png")
+    assert probe(tmp_path / "a.png").has_alpha
+
+
+def test_of_16_bits(tmp_path):
+    deep = np.full((12, 16, 4), 0xFFFF, np.uint16)
+    for suffix in (".png", ".tif"):
+        cv2.imwrite(str(tmp_path / f"a{suffix}"), deep)
+        assert not probe(tmp_path / f"a{suffix}").has_alpha
+    deep[3, 2, 3] = 0
+    for suffix in (".png", ".tif"):
+        cv2.imwrite(str(tmp_path / f"a{suffix}"), deep)
+        clip = probe(tmp_path / f"a{suffix}")
+        assert (clip.has_alpha, clip.bit_depth) == (True, 16)
+
+
+def test_folder_of_opaque_frames(folder, tmp_path):
+    for index in range(3):
+        picture("RGBA").save(folder / f"{index}.png")
+    assert notes_of(folder, tmp_path / "out.mp4") == ""
+    some_clear().save(folder / "2.png")
+    assert "transparency is shown over white" in notes_of(folder, tmp_path / "out.mp4")
+
+
+@pytest.mark.parametrize(
+    ("clear_from", "words"), [(99, ""), (3, "h264 in .mp4 has no"), (30, "24")]
+)
+def test_video_is_judged_by_what_it_shows(ffmpeg, tmp_path, clear_from, words):
+    opacity = f"255*lt(N,{clear_from})"
+    graph = f"color=red:s=16x12:r=50:d=0.8,format=rgba,geq=r=255:g=0:b=0:a='{opacity}'"
+    source = tmp_path / "a.mov"
+    ffmpeg("-f", "lavfi", "-i", graph, "-c:v", "png", "-pix_fmt", "rgba", str(source))
+    notes = notes_of(source, tmp_path / "out.mp4")
+    assert words in notes
+    assert ("shown over white" in notes) == bool(words)
