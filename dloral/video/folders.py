@@ -1,4 +1,4 @@
-"""What a folder of pictures is as a whole: transparent if one of them is."""
+"""What a folder of pictures is as a whole: as deep as the deepest, transparent if any is."""
 
 from __future__ import annotations
 
@@ -10,16 +10,30 @@ from dloral.video.header import Header
 from dloral.video.images import image_header
 from dloral.video.see_through import shows_through
 
+_NAMED = 3
+"""Files that a note names."""
+
 
 def folder_header(path: Path, files: Sequence[Path]) -> Header:
-    """The header of the pictures ``files`` of a folder, taken together. InputError where they cannot be frames of one clip."""
+    """The header of the pictures ``files`` of a folder, taken together; ``notes``: what of them is
+    not read. InputError where they cannot be frames of one clip."""
     first = image_header(files[0])
-    has_alpha = False
+    bits, has_alpha = first.bits, False
+    of_many: list[str] = []
+    noted: dict[str, list[str]] = {}
     for file in files:
         header = image_header(file)
         _check_alike(path, (files[0], first), (file, header))
+        bits = max(bits, header.bits)
         has_alpha = has_alpha or shows_through(file, header)
-    return first._replace(has_alpha=has_alpha)
+        if header.page_times:
+            of_many.append(file.name)
+        for note in header.notes:
+            noted.setdefault(note, []).append(file.name)
+    notes = [f"{note} ({_listed(names)})" for note, names in noted.items()]
+    if of_many:
+        notes.append(f"only the first picture of a file is read ({_listed(of_many)} hold more)")
+    return first._replace(bits=bits, has_alpha=has_alpha, notes=tuple(notes))
 
 
 def _check_alike(path: Path, first: tuple[Path, Header], other: tuple[Path, Header]) -> None:
@@ -43,3 +57,16 @@ def _check_alike(path: Path, first: tuple[Path, Header], other: tuple[Path, Head
             first=first_file.name,
             other=other_file.name,
         )
+    if another.primaries != one.primaries:
+        raise InputError(
+            "{path} holds HDR frames of different colours: {first} and {other} have not the same "
+            "primaries",
+            remedy="make them the same",
+            path=path,
+            first=first_file.name,
+            other=other_file.name,
+        )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")

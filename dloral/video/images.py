@@ -198,6 +198,7 @@ def _pages_of(path: Path, image: Image.Image, fps: Fraction) -> _Pages:
                     path=path,
                 )
             length = 1 / fps
+            is_wide = is_wide or image.mode.startswith(("I", "F")) or _is_wide_tiff(image)
             has_alpha = has_alpha or may_show_through(image)
         else:
             image.load()  # which tells how long it is shown

@@ -1,15 +1,19 @@
 """Pictures that differ, and transparency that is not used: what a clip of them is said to be."""
 
 from pathlib import Path
+from zlib import crc32
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from dloral.errors import InputError
 from dloral.options import UpscaleOptions
 from dloral.upscale import upscale_steps
 from dloral.video.probe import probe
+
+DEEP = np.full((12, 16, 3), 0x1234, np.uint16)
 
 
 def notes_of(source: Path, target: Path) -> str:
@@ -33,6 +37,28 @@ def folder(tmp_path) -> Path:
     return tmp_path / "frames"
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_folder_is_as_deep_as_its_deepest_picture(folder, tmp_path, suffix):
+    picture().save(folder / "0.png")
+    cv2.imwrite(str(folder / f"1{suffix}"), DEEP)
+    assert probe(folder).bit_depth == 16
+    assert notes_of(folder, tmp_path / "out") == ""
+    for name in ("0.png", "1.png"):
+        assert cv2.imread(str(tmp_path / "out" / name), cv2.IMREAD_UNCHANGED).dtype == np.uint16
+    assert (cv2.imread(str(tmp_path / "out" / "1.png"), cv2.IMREAD_UNCHANGED) == 0x1234).all()
+    notes_of(folder, tmp_path / "out.mkv")
+    assert probe(tmp_path / "out.mkv").bit_depth == 10
+
+
+def test_pages_are_as_deep_as_the_deepest(tmp_path):
+    path = tmp_path / "a.tif"
+    assert cv2.imwritemulti(str(path), [np.full((12, 16, 3), 80, np.uint8), DEEP])
+    assert probe(path).bit_depth == 16
+    notes_of(path, tmp_path / "out")
+    assert (cv2.imread(str(tmp_path / "out" / "00000001.png"), -1) == 0x1234).all()
+    assert (cv2.imread(str(tmp_path / "out" / "00000000.png"), -1) == 80 * 257).all()
+
+
 def test_later_page_may_be_transparent(tmp_path):
     picture().save(tmp_path / "a.tif", save_all=True, append_images=[some_clear()])
     assert probe(tmp_path / "a.tif").has_alpha
@@ -41,6 +67,31 @@ def test_later_page_may_be_transparent(tmp_path):
     with Image.open(tmp_path / "out.webp") as written:
         written.seek(1)
         assert written.convert("RGBA").getpixel((3, 2))[3] == 0
+
+
+def test_grey_before_colour(folder, tmp_path):
+    picture("L").save(folder / "0.png")
+    picture().save(folder / "1.png")
+    assert notes_of(folder, tmp_path / "out") == ""
+    assert Image.open(tmp_path / "out" / "1.png").getpixel((0, 0)) == (10, 20, 30)
+
+
+def test_further_pictures_of_a_frame_are_named(folder, tmp_path):
+    picture().save(folder / "0.png")
+    picture().save(folder / "1.webp", save_all=True, append_images=[picture(colour=(9, 9, 9))])
+    told = "only the first picture of a file is read (1.webp hold more)"
+    assert told in notes_of(folder, tmp_path / "out.mp4")
+
+
+def test_hdr_of_different_primaries_is_refused(folder):
+    for name, primaries in (("0.png", 9), ("1.png", 12)):
+        _, data = cv2.imencode(".png", DEEP)
+        png = data.tobytes()
+        chunk = b"cICP" + bytes((primaries, 16, 0, 1))
+        stored = (4).to_bytes(4, "big") + chunk + crc32(chunk).to_bytes(4, "big")
+        (folder / name).write_bytes(png[:33] + stored + png[33:])
+    with pytest.raises(InputError, match="not the same primaries"):
+        probe(folder)
 
 
 KINDS = {
