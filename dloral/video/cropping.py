@@ -12,6 +12,7 @@ from io import BytesIO
 from typing import NamedTuple
 
 import av
+from av import VideoFrame
 from av.container import InputContainer
 from av.video.stream import VideoStream
 from torch import Tensor
@@ -49,9 +50,9 @@ class Crop(NamedTuple):
 NO_CROP = Crop()
 
 
-def crop_of(container: InputContainer, stream: VideoStream, height: int, width: int) -> Crop:
-    """What the container says of frames stored with ``height`` x ``width``; NO_CROP where it says
-    nothing, or would leave nothing."""
+def crop_of(container: InputContainer, stream: VideoStream, frame: VideoFrame) -> Crop:
+    """What the container says of frames stored like ``frame``; NO_CROP where it says nothing, or
+    would leave nothing."""
     kinds = set(container.format.name.split(","))
     if "mov" in kinds:
         crop = _clean_aperture(_header(stream, "mov"))
@@ -59,7 +60,7 @@ def crop_of(container: InputContainer, stream: VideoStream, height: int, width: 
         crop = _pixel_crop(_header(stream, "matroska"))
     else:
         return NO_CROP
-    is_possible = min(crop) >= 0 and min(crop.size_of(height, width)) > 0
+    is_possible = min(crop) >= 0 and min(crop.size_of(frame.height, frame.width)) > 0
     return crop if is_possible else NO_CROP
 
 

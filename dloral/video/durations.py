@@ -6,6 +6,7 @@ import re
 from fractions import Fraction
 from pathlib import Path
 
+from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from dloral.errors import InputError
@@ -53,6 +54,17 @@ def average_rate(stream: VideoStream, scan: Scan) -> Fraction:
             return 1 / (1 / counted).limit_denominator(1001)
         return min(counted.limit_denominator(1001), FASTEST_RATE)
     return told or Fraction(25)
+
+
+def undone_rounding(
+    container: InputContainer, stream: VideoStream, scan: Scan, fps: Fraction
+) -> Fraction:
+    """By how much all times are to be stretched. FFmpeg rounds each delay of an APNG to ticks of
+    its own, and adds them up: with 24 frames a second all alike, they come at 23.998."""
+    if container.format.name != "apng" or not scan.steady or not stream.time_base:
+        return Fraction(1)
+    stretch = 1 / (fps * scan.steady * stream.time_base)
+    return stretch if abs(stretch - 1) * scan.steady <= Fraction(1, 2) else Fraction(1)
 
 
 def check_duration(path: Path, seconds: Fraction) -> None:

@@ -248,10 +248,12 @@ class _Clock:
 
     def ticks(self, time: Fraction, duration: Fraction) -> tuple[int, int]:
         pts = round((time - self._origin) / self.unit)
+        # Not the duration rounded: as many ticks too long as there are frames would add up.
+        end = round((time + Fraction(duration) - self._origin) / self.unit)
         if self._last is not None:
             pts = max(pts, self._last + 1)
         self._last = pts
-        return pts, max(round(Fraction(duration) / self.unit), 1)
+        return pts, max(end - pts, 1)
 
 
 class _VideoEncoder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,6 +114,22 @@ def load_deep_avif(path: Path) -> Iterator[Tensor]:
             while all(waiting.values()):
                 rgb, mask = (frames.popleft() for frames in waiting.values())
                 yield torch.cat([_rgb_of(rgb), frame_to_rgb(mask)[:1]])
+
+
+def sequence_times(path: Path, count: int) -> tuple[tuple[Fraction, ...], Fraction] | None:
+    """When each of an AVIF's ``count`` pictures is shown, and when the last one ends, in seconds
+    from the first; Pillow rounds each length to milliseconds, which adds up. None where FFmpeg
+    does not find these pictures."""
+    with suppress(av.FFmpegError, ValueError), _opened(path) as container:
+        colour, _ = _pictures_of(container)
+        unit = Fraction(colour.time_base or 0)
+        shown = [(p.pts, p.duration or 0) for p in container.demux(colour) if p.pts is not None]
+        spans = sorted((pts * unit, (pts + length) * unit) for pts, length in shown)
+        times = tuple(begin - spans[0][0] for begin, _ in spans)
+        end = spans[-1][1] - spans[0][0] if spans else Fraction(0)
+        if len(set(times)) == count and end > times[-1]:
+            return times, end
+    return None
 
 
 def _pictures_of(container: InputContainer) -> tuple[VideoStream, VideoStream | None]:

@@ -23,7 +23,13 @@ from dloral.video.colour import over_white
 from dloral.video.exr import exr_header, is_exr, load_exr
 from dloral.video.hdr import HLG, PQ
 from dloral.video.header import Header
-from dloral.video.heif import PictureFacts, heif_facts, load_deep_avif, load_deep_heic
+from dloral.video.heif import (
+    PictureFacts,
+    heif_facts,
+    load_deep_avif,
+    load_deep_heic,
+    sequence_times,
+)
 from dloral.video.media import existing_path, first_bytes, reason
 from dloral.video.picture_kinds import (
     RAW_SUFFIXES,
@@ -183,6 +189,8 @@ def _pages_of(path: Path, image: Image.Image, fps: Fraction) -> _Pages:
     has_alpha = may_show_through(image)
     if count < 2 or image.format not in ("TIFF", "WEBP", "AVIF"):
         return _Pages((), Fraction(0), is_wide, has_alpha)
+    if image.format == "AVIF" and (told := sequence_times(path, count)):
+        return _Pages(*told, is_wide, has_alpha)
     times, now, size = [], Fraction(0), image.size
     for page in range(count):
         image.seek(page)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from math import lcm
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from dloral.video.durations import (
     check_duration,
     lead_in,
     picture_seconds,
+    undone_rounding,
 )
 from dloral.video.extras import has_cover, tags_of
 from dloral.video.filters import FRAME, OFF, RATES
@@ -216,6 +218,7 @@ def _probe_image(path: Path, page_fps: Fraction) -> ClipInfo:
         num_frames=len(times),
         duration=end,
         fps=min(len(times) / end, FASTEST_RATE).limit_denominator(1001),
+        time_base=Fraction(1, lcm(*(time.denominator for time in (*times, end)))),
         page_times=times,
         plays=header.plays,
     )
@@ -262,13 +265,13 @@ def _probe_video(path: Path) -> ClipInfo:
         check_duration(path, scan.end - scan.first)
         for change in scan.changes:
             check_size(path, change.height, change.width)
-        turn = orientation_of(frame)
-        crop = crop_of(container, stream, frame.height, frame.width)
+        turn, crop = orientation_of(frame), crop_of(container, stream, frame)
         height, width = crop.size_of(frame.height, frame.width)
         aspect = pixel_shape(stream)
         if turn.transpose:
             height, width, aspect = width, height, 1 / aspect
         fps = average_rate(stream, scan)
+        stretch = undone_rounding(container, stream, scan, fps)
         strangers = other_programmes(path, container, stream)
         looks = looks_of(path, stream, frame)
         audio = _codecs(s for s in container.streams.audio if s.index not in strangers)
@@ -278,7 +281,7 @@ def _probe_video(path: Path) -> ClipInfo:
             width=width,
             height=height,
             num_frames=scan.num_frames or None,
-            duration=picture_seconds(stream, scan, 1 / fps),
+            duration=picture_seconds(stream, scan, 1 / fps) * stretch,
             fps=fps,
             codec=stream.codec_context.codec.canonical_name,
             pixel_format=frame.format.name,
@@ -294,7 +297,7 @@ def _probe_video(path: Path) -> ClipInfo:
             audio_codecs=audio,
             subtitle_codecs=_codecs(container.streams.subtitles),
             start_time=scan.first,
-            time_base=Fraction(stream.time_base or Fraction(1, 1000)),
+            time_base=Fraction(stream.time_base or Fraction(1, 1000)) * stretch,
             clock=scan.clock,
             lead_in=lead_in(scan),
             missing=scan.missing,

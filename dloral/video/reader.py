@@ -345,7 +345,7 @@ def _time_of(
     """Seconds from the clip's first frame; always later than the frame before."""
     time = None
     if ticks is not None and frame.time_base:
-        time = ticks * Fraction(frame.time_base) - clip.start_time
+        time = ticks * clip.time_base - clip.start_time
     if before is None:
         return time if time is not None else Fraction(0)
     if time is None or time <= before:

@@ -56,7 +56,8 @@ class Scan:
     same as ``last`` where that is not said). ``timed``: whether there are times at all.
     ``sound_first``: when the first sound is heard. ``changing_sound``: streams, by index, whose
     rate or channels change. ``changes``: of the picture. ``missing``: seconds that the file claims
-    to have but that cannot be read, if it says so.
+    to have but that cannot be read, if it says so. ``steady``: the ticks that each frame is shown,
+    0 where they differ.
     """
 
     num_frames: int = 0
@@ -69,6 +70,7 @@ class Scan:
     changing_sound: tuple[int, ...] = ()
     changes: tuple[SizeChange, ...] = ()
     missing: Fraction = Fraction(0)
+    steady: int = 0
 
 
 @dataclass
@@ -93,6 +95,7 @@ def scan_video(path: Path) -> Scan:
         sounds = {s.index: _Sound(s) for s in container.streams.audio}
         sizes = _Sizes(stream)
         spans: dict[int, _Span] = {}
+        lengths: set[int] = set()
         result = Scan()
         read = Fraction(0)
         unit = Fraction(stream.time_base or 1)
@@ -103,15 +106,18 @@ def scan_video(path: Path) -> Scan:
                 sounds[packet.stream_index].add(packet, epoch)
             if packet.stream_index != stream.index or not _is_shown(stream, packet):
                 continue
+            length = packet.duration or 0
+            lengths.add(length)
             result.num_frames += 1
             ticks = _ticks(container, packet)
             if ticks is not None:
-                spans.setdefault(epoch, _Span(ticks, ticks, ticks)).add(ticks, packet.duration or 0)
+                spans.setdefault(epoch, _Span(ticks, ticks, ticks)).add(ticks, length)
             if packet.is_keyframe and packet.size:
                 sizes.look(packet, epoch, ticks)
         if _PROMISES_LENGTH & set(container.format.name.split(",")) and container.duration:
             result.missing = max(Fraction(container.duration, av.time_base) - read, Fraction(0))
         result.clock = finder.finish()
+        result.steady = lengths.pop() if len(lengths) == 1 else 0
         _place(result, spans, finder.shifts, unit)
         origin = result.first
         result.changes = tuple(

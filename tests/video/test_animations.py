@@ -255,3 +255,45 @@ def test_what_stood_there_stays_until_the_result_is_whole(tmp_path, suffix):
         write_half()
     assert target.read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def of_a_rate(ffmpeg, path: Path, rate: str) -> None:
+    """75 pictures, ``rate`` of them a second; a TIFF says no rate, and is shown at 24."""
+    if path.suffix == ".tif":
+        first, *others = [Image.new("RGB", (32, 24), (3 * n, 0, 0)) for n in range(25)]
+        first.save(path, save_all=True, append_images=others)
+        return
+    codec = ["-c:v", "libaom-av1", "-cpu-used", "8"] if path.suffix == ".avif" else []
+    ffmpeg("-f", "lavfi", "-i", f"testsrc2=s=32x24:r={rate}", "-frames:v", "25", *codec, str(path))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "rate"),
+    [
+        (".tif", "24"),
+        *((".apng", rate) for rate in ("24", "30", "24000/1001", "30000/1001", "25", "7")),
+        *((".avif", rate) for rate in ("24", "30000/1001")),
+    ],
+)
+def test_rates_stay_exact(ffmpeg, frame_times, tmp_path, suffix, rate):
+    """Lengths that are no whole milliseconds, or ticks of FFmpeg's APNG, do not add up."""
+    source, fps = tmp_path / f"a{suffix}", Fraction(rate)
+    of_a_rate(ffmpeg, source, rate)
+    clip = probe(source)
+    assert (clip.num_frames, clip.fps, clip.duration) == (25, fps, 25 / fps)
+    restored(source, tmp_path / "out.mp4")
+    tick = Fraction(1, 90_000)
+    times = frame_times(tmp_path / "out.mp4")
+    assert all(abs(time - n / fps) <= tick for n, time in enumerate(times))
+    assert abs(probe(tmp_path / "out.mp4").duration - 25 / fps) <= tick
+    for animation in (".apng", ".webp"):
+        restored(source, tmp_path / f"out{animation}")
+        written = probe(tmp_path / f"out{animation}")
+        assert abs(written.duration - 25 / fps) <= Fraction(1, 2000)
+
+
+def test_uneven_apng_keeps_its_times(tmp_path):
+    clip = probe(animate(tmp_path / "a.apng"))
+    assert clip.time_base == Fraction(1, 100_000)
+    with read_frames(clip) as frames:
+        assert [frame.duration * 1000 for frame in frames] == list(LENGTHS)
