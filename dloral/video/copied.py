@@ -58,10 +58,15 @@ class Track(Protocol):
 
     def take(self, packet: Packet, cut: Cut) -> Iterator[Packet]: ...
 
-    def rest(self, cut: Cut) -> Iterator[Packet]: ...
+    def until(self, seconds: Fraction) -> Iterator[Packet]:
+        """What was held back and begins up to ``seconds`` of the result."""
+        return iter(())
+
+    def rest(self, cut: Cut) -> Iterator[Packet]:
+        return iter(())
 
 
-class Copied:
+class Copied(Track):
     """A stream whose packets are copied as they are, except sound that cannot be decoded.
 
     MP4 and MOV hide what lies before time 0 with an edit list. Matroska would move the picture
@@ -149,6 +154,3 @@ class Copied:
             packet.duration = max(end - begin, 0)
             packet.stream = self._stream
             yield packet
-
-    def rest(self, cut: Cut) -> Iterator[Packet]:
-        return iter(())

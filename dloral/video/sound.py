@@ -13,7 +13,7 @@ from av.audio.codeccontext import AudioCodecContext
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
 
-from dloral.video.copied import LOST_TIME, Cut
+from dloral.video.copied import LOST_TIME, Cut, Track
 from dloral.video.labels import label
 
 _AAC_RATES = (
@@ -65,7 +65,7 @@ def new_sound(stream: AudioStream, library: str) -> SoundFormat:
     return SoundFormat(av.Codec(library, "w").canonical_name, rate, layout, is_mixed)
 
 
-class NewSound:
+class NewSound(Track):
     """A track of re-encoded sound, in :func:`new_sound`'s format."""
 
     def __init__(self, stream: AudioStream, output: OutputContainer, library: str) -> None:

@@ -31,11 +31,12 @@ from dloral.video.carried import (
     planned_tracks,
 )
 from dloral.video.copied import Copied, Cut, Track
+from dloral.video.encoding import time_unit
 from dloral.video.labels import label
 from dloral.video.media import open_media, picture_stream, reason
 from dloral.video.probe import ClipInfo
 from dloral.video.sound import NewSound
-from dloral.video.subtitles import NewSubtitles
+from dloral.video.subtitles import NewSubtitles, mov_text_unit
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EPIPE, errno.EFBIG, errno.EROFS}
 """Disk errors, which end a job; all other muxer errors concern a single packet."""
@@ -81,6 +82,9 @@ class Tracks:
                 label(self._picture, picture)
             elif stream.index in planned.ways:
                 self._add(stream, planned.ways[stream.index])
+        if suffix in (".mp4", ".mov"):
+            for track in output.streams.subtitles:
+                track.time_base = mov_text_unit(time_unit(clip), container.streams.audio)
         self._timecode = extras.timecode_of(container, picture)
         notes.extend(planned.notes)
         chosen = [s for s in container.streams if s.index in self._tracks.keys() | self._covers]
@@ -144,13 +148,16 @@ class Tracks:
             time = packet_time(packet)
             waits = seconds is not None and time is not None and time - cut.origin > seconds
             if waits and cover is None:
-                return
+                break
             self._next = None
             if cover is not None:
                 if packet.size:
                     self._mux([cover.take(packet)])
             elif time is not None and (cut.end is None or time < cut.end):
                 self._mux(self._tracks[packet.stream_index].take(packet, cut))
+        if seconds is not None:
+            for track in self._tracks.values():
+                self._mux(track.until(seconds))
 
     def finish(self, seconds: Fraction, is_short: bool = False) -> None:
         """Write the rest. A part that was cut out ends no sooner than its last frame, at

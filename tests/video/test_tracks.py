@@ -174,6 +174,72 @@ def test_subtitles_are_cut(clips, ffmpeg, tmp_path):
         ]
 
 
+TOGETHER = """1
+00:00:00,100 --> 00:00:00,500
+a
+
+2
+00:00:00,300 --> 00:00:00,700
+<i>b</i>
+
+3
+00:00:00,700 --> 00:00:00,800
+c
+
+4
+00:00:00,800 --> 00:00:00,900
+d
+
+5
+00:00:00,800 --> 00:00:00,900
+e
+"""
+
+
+def samples(path) -> list[tuple[float, float, str]]:
+    """Begin, length and words of a file's subtitle samples."""
+    found = []
+    with av.open(str(path)) as container:
+        for packet in container.demux(subtitles=0):
+            if packet.size:
+                times = [
+                    round(float(t * packet.time_base), 3) for t in (packet.pts, packet.duration)
+                ]
+                length = int.from_bytes(bytes(packet)[:2], "big")
+                found.append((*times, bytes(packet)[2 : 2 + length].decode()))
+    return found
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_lines_of_the_same_time_are_shown_together(clips, ffmpeg, tmp_path, suffix):
+    """Samples follow one another there, so each has all lines of its time, and none is empty but
+    where nothing is shown."""
+    source, target, again = tmp_path / "in.mkv", tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+    (tmp_path / "lines.srt").write_text(TOGETHER)
+    lines = ["-i", str(tmp_path / "lines.srt"), "-c", "copy"]
+    ffmpeg("-i", str(clips("sound.mp4")), *lines, str(source))
+    carry(probe(source), target)
+    assert samples(target) == [
+        *[(0, 0.1, ""), (0.1, 0.2, "a"), (0.3, 0.2, "a\nb"), (0.5, 0.2, "b")],
+        *[(0.7, 0.1, "c"), (0.8, 0.1, "d\ne")],
+    ]
+    text = ffmpeg("-i", str(target), "-map", "0:s:0", "-f", "srt", "-")
+    assert "a\n<i>b</i>\n" in text  # the style of one line is not that of another
+    carry(probe(target), again)
+    assert samples(again) == samples(target)
+    carry(probe(source), again, start=0.4, duration=0.35)
+    assert samples(again) == [(0, 0.1, "a\nb"), (0.1, 0.2, "b"), (0.3, 0.05, "c")]
+
+
+def test_lines_hours_apart_keep_their_times(ffmpeg, tmp_path):
+    source, lines = tmp_path / "in.mkv", tmp_path / "lines.srt"
+    lines.write_text("1\n00:00:00,000 --> 00:00:01,000\na\n\n2\n03:00:00,000 --> 03:00:01,000\nb\n")
+    picture = ["-f", "lavfi", "-i", "testsrc2=s=64x48:r=1/3600:d=14400", "-i", str(lines)]
+    ffmpeg(*picture, "-c:v", "libx264", "-bf", "0", str(source))
+    carry(probe(source), tmp_path / "a.mp4")
+    assert samples(tmp_path / "a.mp4") == [(0, 1, "a"), (1, 10799, ""), (10800, 1, "b")]
+
+
 def test_language_is_kept(clips, ffmpeg, tmp_path):
     import av
 
