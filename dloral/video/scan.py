@@ -33,7 +33,6 @@ _MOST_CHANGES = 100
 _HIDDEN_BEFORE_0 = {"mov", "matroska"}
 """Containers that give an encoder's run-up, which is not to be heard, a time below 0."""
 
-
 _PROMISES_LENGTH = {"matroska"}
 """Containers that say how long they are, and are read up to wherever they break."""
 
@@ -92,7 +91,7 @@ def scan_video(path: Path) -> Scan:
     with open_media(path) as container:
         stream = picture_stream(container, path)
         finder = ClockFinder(container, stream)
-        sounds = {s.index: _Sound(s) for s in container.streams.audio}
+        sounds = {s.index: _Sound(s) for s in container.streams.audio if s.codec_context}
         sizes = _Sizes(stream)
         spans: dict[int, _Span] = {}
         lengths: set[int] = set()
@@ -114,7 +113,7 @@ def scan_video(path: Path) -> Scan:
                 spans.setdefault(epoch, _Span(ticks, ticks, ticks)).add(ticks, length)
             if packet.is_keyframe and packet.size:
                 sizes.look(packet, epoch, ticks)
-        if _PROMISES_LENGTH & set(container.format.name.split(",")) and container.duration:
+        if _promises_length(container) and container.duration:
             result.missing = max(Fraction(container.duration, av.time_base) - read, Fraction(0))
         result.clock = finder.finish()
         result.steady = lengths.pop() if len(lengths) == 1 else 0
@@ -140,11 +139,17 @@ def _walked(container: InputContainer, picture: Stream, finder: ClockFinder) -> 
         for stream in container.streams
         if stream.index == picture.index or (stream.type in kinds and stream.codec_context)
     ]
+    if _promises_length(container):  # the promise is kept by whatever lasts longest
+        wanted = [stream for stream in container.streams if stream.type != "attachment"]
     repeats = repeats_frames(picture)
     for packet in container.demux(*wanted):
         again = repeats and packet.stream_index == picture.index and packet.pts is not None
         if (packet.size or again) and not packet.is_discard:
             yield packet
+
+
+def _promises_length(container: InputContainer) -> bool:
+    return bool(_PROMISES_LENGTH & set(container.format.name.split(",")))
 
 
 def _end_of(packet: Packet) -> Fraction:
@@ -184,7 +189,7 @@ class _Sound:
     """The start and changes of one sound stream."""
 
     def __init__(self, stream: Stream) -> None:
-        self._codec = stream.codec_context.codec.canonical_name if stream.codec_context else ""
+        self._codec = stream.codec_context.codec.canonical_name
         self._unit = Fraction(stream.time_base or 1)
         self._first: tuple[int, int] | None = None  # epoch, ticks
         self._header: object = None

@@ -309,3 +309,34 @@ def test_a_damaged_end_of_matroska_is_said(ffmpeg, tmp_path):
     path.write_bytes(data)
     (note,) = source_notes(probe(path), 0, "scale")
     assert "longer than can be read" in note
+
+
+@pytest.mark.parametrize(
+    "kind", ["subtitle", "unknown subtitle", "second picture", "unknown sound"]
+)
+def test_a_track_that_outlasts_the_picture_is_no_damage(clips, ffmpeg, tmp_path, kind):
+    path, lines = tmp_path / "a.mkv", tmp_path / "lines.srt"
+    lines.write_text("1\n00:00:00,200 --> 00:00:08,000\na line\n")
+    other = {
+        "subtitle": ["-i", str(lines), "-c:s", "srt"],
+        "second picture": ["-f", "lavfi", "-i", "testsrc2=s=16x16:r=5:d=8"],
+        "sound": ["-f", "lavfi", "-i", "sine=d=8", "-c:a", "aac"],
+    }[kind.removeprefix("unknown ")]
+    ffmpeg(
+        "-i", str(clips("plain.mp4")), *other, "-map", "0", "-map", "1", "-c:v", "ffv1", str(path)
+    )
+    if kind.startswith("unknown"):
+        data = path.read_bytes()
+        assert data.count(b"A_AAC") + data.count(b"S_TEXT/UTF8") == 1
+        path.write_bytes(data.replace(b"A_AAC", b"A_XXX").replace(b"S_TEXT/UTF8", b"S_TEXT/XXXX"))
+    assert source_notes(probe(path), 0, "refuse") == []
+
+
+def test_a_matroska_with_sound_and_subtitles_that_breaks_is_damaged(clips, ffmpeg, tmp_path):
+    path = tmp_path / "a.mkv"
+    again = ["-stream_loop", "3", "-i", str(clips("subtitled.mkv")), "-map", "0", "-c", "copy"]
+    ffmpeg(*again, "-cluster_time_limit", "200", str(path))
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+    (note,) = source_notes(probe(path), 0, "refuse")
+    assert "the source is damaged: it claims to last 2." in note
