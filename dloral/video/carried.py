@@ -104,7 +104,7 @@ def _notes(
 
 def _picture_notes(container: InputContainer, clip: ClipInfo, suffix: str, audio: str) -> list[str]:
     """For pictures, folders of them and pipes, which hold nothing else."""
-    covers = any(s.disposition & Disposition.attached_pic for s in container.streams.video)
+    covers = any(extras.is_cover(stream) for stream in container.streams.video)
     found = {
         "sound": clip.has_audio and audio != "none",
         "subtitles": bool(clip.subtitle_codecs),
@@ -153,21 +153,23 @@ def planned_tracks(
 
 
 def _is_attached(stream: Stream) -> bool:
-    is_cover = stream.type == "video" and stream.disposition & Disposition.attached_pic
-    return isinstance(stream, AttachmentStream) or bool(is_cover)
+    return isinstance(stream, AttachmentStream) or extras.is_cover(stream)
 
 
 def _why_left_out(stream: Stream, suffix: str) -> str:
     """What is left out when a stream is neither sound nor subtitles; empty: nothing."""
     if isinstance(stream, AttachmentStream):
         return "" if suffix == FONTS else f"attachments such as fonts, which {suffix} cannot hold,"
-    if stream.type == "video" and stream.disposition & Disposition.attached_pic:
+    if extras.is_cover(stream):
         holds = suffix in _COVERS and extras.is_cover_codec(stream)
         return "" if holds else f"cover picture, which {suffix} cannot hold,"
+    if stream.disposition & Disposition.timed_thumbnails:
+        return "pictures of chapters"
     if stream.type == "video":
         return "a second picture track"
     is_timecode = getattr(stream, "name", "") == "tmcd" or "timecode" in stream.metadata
-    return "" if is_timecode else "a data track (telemetry and the like)"
+    is_kept = is_timecode or extras.holds_chapters(stream)
+    return "" if is_kept else "a data track (telemetry and the like)"
 
 
 def _way_of_track(

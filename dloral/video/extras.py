@@ -8,7 +8,7 @@ from typing import Any
 
 from av import Packet
 from av.container import InputContainer, OutputContainer
-from av.stream import AttachmentStream, Disposition, Stream
+from av.stream import AttachmentStream, Discard, Disposition, Stream
 
 from dloral.video.copied import Cut
 from dloral.video.labels import label
@@ -95,10 +95,19 @@ class Cover:
 
 def has_cover(container: InputContainer) -> bool:
     """Whether there is a cover that can be carried over."""
-    return any(
-        stream.disposition & Disposition.attached_pic and is_cover_codec(stream)
-        for stream in container.streams.video
-    )
+    return any(is_cover(stream) and is_cover_codec(stream) for stream in container.streams.video)
+
+
+def is_cover(stream: Stream) -> bool:
+    marks = stream.disposition
+    is_picture = stream.type == "video" and marks & Disposition.attached_pic
+    return bool(is_picture and not marks & Disposition.timed_thumbnails)
+
+
+def holds_chapters(stream: Stream) -> bool:
+    """Whether this is the track in which QuickTime keeps the names of chapters: FFmpeg has read
+    them, and reads no more of it."""
+    return stream.type == "data" and stream.discard == Discard.all
 
 
 def is_cover_codec(stream: Stream) -> bool:

@@ -1,10 +1,29 @@
-"""Time codes."""
+"""Time codes and chapters."""
 
 from fractions import Fraction
 
+import av
 import pytest
 
+from dloral.options import UpscaleOptions
+from dloral.upscale import upscale_video
 from dloral.video.extras import timecode_at
+
+CHAPTERS = """;FFMETADATA1
+[CHAPTER]
+TIMEBASE=1/1000
+START=0
+END=1000
+title=One
+"""
+
+
+def notes_of(source, target) -> list[str]:
+    """What a run says; its size is the source's."""
+    said: list[str] = []
+    options = UpscaleOptions(model="bicubic", scale=1)
+    upscale_video(source, target, options, lambda told: said.__setitem__(slice(None), told.notes))
+    return said
 
 
 @pytest.mark.parametrize(
@@ -22,3 +41,39 @@ from dloral.video.extras import timecode_at
 )
 def test_time_codes_count_frames(code, fps, seconds, later):
     assert timecode_at(code, fps, seconds) == later
+
+
+@pytest.fixture
+def chaptered(clips, ffmpeg, tmp_path):
+    """Makes a file with chapters, and a second video track if there is to be one."""
+
+    def made(name, second=False):
+        (tmp_path / "chapters.txt").write_text(CHAPTERS)
+        inputs = ["-i", str(clips("plain.mp4")), "-i", str(tmp_path / "chapters.txt")]
+        if second:
+            inputs += ["-f", "lavfi", "-i", "testsrc2=s=32x32:r=2:d=1"]
+        maps = ["-map", "0:v", *(["-map", "2:v"] if second else []), "-map_chapters", "1"]
+        codecs = ["-c:v:0", "copy", "-c:v:1", "mjpeg"]
+        ffmpeg(*inputs, *maps, *codecs, str(tmp_path / name))
+        return tmp_path / name
+
+    return made
+
+
+@pytest.mark.parametrize(("name", "suffix"), [("in.mp4", ".mp4"), ("in.mov", ".mkv")])
+def test_the_names_of_chapters_are_no_data_track(chaptered, tmp_path, name, suffix):
+    """QuickTime keeps them in a track of their own."""
+    target = tmp_path / f"a{suffix}"
+    assert notes_of(chaptered(name), target) == []
+    with av.open(str(target)) as container:
+        assert [chapter["metadata"]["title"] for chapter in container.chapters()] == ["One"]
+
+
+def test_pictures_of_chapters_are_no_cover(chaptered, tmp_path):
+    source = chaptered("in.mp4", second=True)
+    data, reference = source.read_bytes(), b"chap\0\0\0"
+    assert reference + b"\3" in data  # to the track of their names
+    source.write_bytes(data.replace(reference + b"\3", reference + b"\2"))
+    assert notes_of(source, tmp_path / "a.mkv")[-1] == "pictures of chapters left out"
+    with av.open(str(tmp_path / "a.mkv")) as container:
+        assert [stream.type for stream in container.streams] == ["video", "subtitle"]
