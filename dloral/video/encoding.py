@@ -219,6 +219,8 @@ def _options(source: ClipInfo, chosen: OutputFormat) -> dict[str, str]:
             add_option(options, "x265-params", f"no-cutree=1:ctu={units}")
         if encoder.library == "libx264":
             add_option(options, "x264-params", "mbtree=0")
+    if encoder.library == "libx264" and (packing := source.marks.x264_packing()) is not None:
+        add_option(options, "x264-params", f"frame-packing={packing}")
     sides = chosen.coded_size
     if encoder.library == "ffv1" and min(sides) < _SLICED and max(sides) <= encoder.narrow[0]:
         options["slices"] = "1"

@@ -10,6 +10,7 @@ from typing import Any, cast
 import av
 import numpy as np
 from av import Packet, VideoFrame
+from av.sidedata.sidedata import Type as SideData
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
@@ -18,7 +19,9 @@ from dloral.video.combs import LOOKED_AT, WHOLE, Combs, find_combs
 from dloral.video.filters import ShownFrame
 from dloral.video.hdr import Mastering, mastering_of
 from dloral.video.media import open_media, picture_stream
+from dloral.video.picture_marks import NO_MARKS, PictureMarks, marks_of
 from dloral.video.see_through import OPAQUE
+from dloral.video.side_data import side_data_of
 
 _NEVER_INTERLACED = {"vp8", "vp9", "av1", "gif", "apng", "png", "webp", "hevc", "theora", "flv1"}
 
@@ -32,6 +35,7 @@ class Looks:
     combs: Combs = WHOLE
     has_alpha: bool = False
     mastering: Mastering | None = None
+    marks: PictureMarks = NO_MARKS
 
 
 def looks_of(path: Path, stream: VideoStream, first: VideoFrame) -> Looks:
@@ -41,15 +45,16 @@ def looks_of(path: Path, stream: VideoStream, first: VideoFrame) -> Looks:
     may_comb = first.interlaced_frame or codec not in _NEVER_INTERLACED
     may_alpha = _alpha_plane(first) is not None or _decoder_of_alpha(stream) is not None
     if not may_comb and not may_alpha:
-        return Looks(mastering=mastering)
+        return Looks(mastering=mastering, marks=marks_of(first))
     seen_through = [False]
+    kinds: set[SideData] = set()
     with open_media(path) as container:
-        frames = _frames(container, picture_stream(container, path), seen_through, may_alpha)
+        frames = _frames(container, picture_stream(container, path), seen_through, may_alpha, kinds)
         combs = find_combs(frames) if may_comb else WHOLE
         if may_alpha:
             for _ in zip(range(LOOKED_AT), frames, strict=False):
                 pass
-    return Looks(combs, seen_through[0], mastering)
+    return Looks(combs, seen_through[0], mastering, marks_of(first, kinds))
 
 
 def picture_decoder(stream: VideoStream) -> Callable[[Packet], list[VideoFrame]]:
@@ -83,8 +88,10 @@ def _frames(
     stream: VideoStream,
     seen_through: list[bool],
     may_alpha: bool,
+    kinds: set[SideData],
 ) -> Iterator[VideoFrame]:
-    """Frames as far as they can be decoded; ``seen_through`` is set if one is see-through."""
+    """Frames as far as they can be decoded; ``seen_through`` is set if one is see-through, and
+    ``kinds`` gets those of their side data."""
     decode = picture_decoder(stream)
     for packet in container.demux(stream):
         if not packet.size and packet.pts is not None:
@@ -94,6 +101,7 @@ def _frames(
         except av.InvalidDataError:
             continue
         for frame in frames:
+            kinds.update(side_data_of(frame))
             if may_alpha and not seen_through[0]:
                 seen_through[0] = _is_seen_through(frame)
             yield frame

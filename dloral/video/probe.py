@@ -42,6 +42,7 @@ from dloral.video.media import (
     picture_stream,
 )
 from dloral.video.picture_kinds import looks_like_image, plays_of
+from dloral.video.picture_marks import NO_MARKS, PictureMarks
 from dloral.video.pipe_stream import FrameStream
 from dloral.video.programmes import other_programmes
 from dloral.video.scan import SizeChange, scan_video
@@ -66,9 +67,10 @@ class ClipInfo:
     ``missing``: seconds that the file claims to have beyond what can be read.
 
     ``field_order``: which lines come first, None where frames are whole; ``is_telecined``: film at
-    24 frames a second was made into it; ``mastering``: of HDR; ``page_times``: when the pages of a
-    file of several pictures are shown; ``plays``: how often an animated picture is shown, 0 for
-    ever, None where that is not said; ``file_notes``: what of the file is not read. What the reader
+    24 frames a second was made into it; ``mastering``: of HDR; ``marks``: 3D and the like;
+    ``page_times``: when the pages of a file of several pictures are shown; ``plays``: how often an
+    animated picture is shown, 0 for ever, None where that is not said; ``file_notes``: what of the
+    file is not read. What the reader
     does (:func:`dloral.video.treatment.treated` sets it): ``deinterlace``: off, frame, field or
     film; ``keep_alpha``: give transparency beside the colour, not a white page behind it;
     ``keep_profile``: leave a picture in its own colour space; ``hdr``: keep or sdr. ``stream``:
@@ -110,6 +112,7 @@ class ClipInfo:
     is_telecined: bool = False
     has_alpha: bool = False
     mastering: Mastering | None = None
+    marks: PictureMarks = NO_MARKS
     page_times: tuple[Fraction, ...] = ()
     plays: int | None = None
     file_notes: tuple[str, ...] = ()
@@ -310,6 +313,7 @@ def _probe_video(path: Path) -> ClipInfo:
             is_telecined=looks.combs.is_film,
             has_alpha=looks.has_alpha,
             mastering=looks.mastering,
+            marks=looks.marks,
             plays=plays_of(path),
             deinterlace=FRAME if looks.combs.order else OFF,
         )

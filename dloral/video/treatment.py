@@ -112,6 +112,7 @@ def treatment_notes(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> lis
         notes.append(f"{shown} is shown over white: {what} has no transparency")
     if clip.keep_alpha and suffix == ".gif":
         notes.append("transparency in a GIF is all or nothing: cut at one half")
+    notes += clip.marks.lost(suffix, options.codec)
     notes += _picture_notes(clip, suffix)
     if clip.kind == "folder" and (others := other_files(clip.path)):
         shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")

@@ -66,6 +66,7 @@ _VALUES = {
     ("dloral.video.clock", "Clock"),
     ("dloral.video.cropping", "Crop"),
     ("dloral.video.hdr", "Mastering"),
+    ("dloral.video.picture_marks", "PictureMarks"),
     ("dloral.video.picture_tags", "PictureTags"),
     ("dloral.video.probe", "ClipInfo"),
     ("dloral.video.scan", "SizeChange"),

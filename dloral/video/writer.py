@@ -231,6 +231,8 @@ class _VideoWriter(FrameWriter):
         set_up(self._stream.codec_context, self._source, self.chosen)
         if self.chosen.alpha and encoder.library == "libvpx-vp9":
             self._stream.metadata["alpha_mode"] = "1"
+        if mode := self._source.marks.matroska_mode(self.chosen.suffix):
+            self._stream.metadata["stereo_mode"] = mode
         return self._stream
 
     def finish(self) -> None:

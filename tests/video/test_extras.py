@@ -5,9 +5,8 @@ from fractions import Fraction
 import av
 import pytest
 
-from dloral.options import UpscaleOptions
-from dloral.upscale import upscale_video
 from dloral.video.extras import timecode_at
+from tests.support.runs import notes_of
 
 CHAPTERS = """;FFMETADATA1
 [CHAPTER]
@@ -16,14 +15,6 @@ START=0
 END=1000
 title=One
 """
-
-
-def notes_of(source, target) -> list[str]:
-    """What a run says; its size is the source's."""
-    said: list[str] = []
-    options = UpscaleOptions(model="bicubic", scale=1)
-    upscale_video(source, target, options, lambda told: said.__setitem__(slice(None), told.notes))
-    return said
 
 
 @pytest.mark.parametrize(
@@ -64,7 +55,7 @@ def chaptered(clips, ffmpeg, tmp_path):
 def test_the_names_of_chapters_are_no_data_track(chaptered, tmp_path, name, suffix):
     """QuickTime keeps them in a track of their own."""
     target = tmp_path / f"a{suffix}"
-    assert notes_of(chaptered(name), target) == []
+    assert notes_of(chaptered(name), target) == ()
     with av.open(str(target)) as container:
         assert [chapter["metadata"]["title"] for chapter in container.chapters()] == ["One"]
 

@@ -16,13 +16,7 @@ from dloral.video.encoding import OutputFormat
 from dloral.video.probe import probe
 from dloral.video.reader import read_frames
 from dloral.video.writer import open_writer
-
-
-def notes_of(source: Path, target: Path, **options) -> tuple[str, ...]:
-    told = []
-    chosen = UpscaleOptions(**{"model": "bicubic", "scale": 2, **options})
-    upscale_video(source, target, chosen, told.append)
-    return told[-1].notes
+from tests.support.runs import notes_of
 
 
 def described(path: Path, text: str, **more) -> Path:
