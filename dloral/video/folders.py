@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dloral.errors import InputError
+from dloral.video.hdr import NAMES
 from dloral.video.header import Header
 from dloral.video.images import image_header
 from dloral.video.see_through import shows_through
@@ -48,7 +49,8 @@ def _check_alike(path: Path, first: tuple[Path, Header], other: tuple[Path, Head
             other=other_file.name,
             value=f"{another.width}x{another.height}",
         )
-    if another.transfer != one.transfer:
+    is_hdr = bool(NAMES.keys() & {one.transfer, another.transfer})
+    if is_hdr and another.transfer != one.transfer:
         raise InputError(
             "{path} holds frames of different brightness: {first} and {other} are not both SDR "
             "or HDR",
@@ -57,7 +59,7 @@ def _check_alike(path: Path, first: tuple[Path, Header], other: tuple[Path, Head
             first=first_file.name,
             other=other_file.name,
         )
-    if another.primaries != one.primaries:
+    if is_hdr and another.primaries != one.primaries:
         raise InputError(
             "{path} holds HDR frames of different colours: {first} and {other} have not the same "
             "primaries",

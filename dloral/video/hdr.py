@@ -24,6 +24,9 @@ LINEAR, PQ, SRGB, HLG = 8, 16, 13, 18
 
 NAMES = {LINEAR: "linear light", PQ: "PQ", HLG: "HLG"}
 
+WIDE = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}
+"""Primaries of ISO/IEC 23091-2 that have more colours than sRGB."""
+
 WHITE_NITS = 203.0
 _PEAK_NITS = 10_000.0
 _WHITE_CODE = 0.7

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dloral.video.boxes import boxes_in
 from dloral.video.colour import UNSPECIFIED, frame_to_rgb
-from dloral.video.hdr import HLG, PQ
+from dloral.video.hdr import HLG, PQ, WIDE
 
 _BT601 = 6
 _OPTIONS = {"protocol_whitelist": "file"}
@@ -28,8 +28,8 @@ _MOST_HEADER = 4_000_000
 
 
 class PictureFacts(NamedTuple):
-    """``bits``: as they are read; ``primaries``, ``transfer``: code points where it is HDR;
-    ``notes``: what of the file is not restored, a line each."""
+    """``bits``: as they are read; ``primaries``, ``transfer``: code points where it is HDR
+    or has more colours than sRGB; ``notes``: what of the file is not restored, a line each."""
 
     bits: int
     primaries: int | None
@@ -58,9 +58,12 @@ def heif_facts(path: Path, width: int, height: int, is_avif: bool, pages: int) -
         bits = 8
     coded = found.info.get("nclx_profile") or {}
     transfer = coded.get("transfer_characteristics")
-    if bits == 8 or transfer not in (PQ, HLG):
+    primaries = coded.get("color_primaries")
+    is_hdr = transfer in (PQ, HLG)
+    is_wide = primaries in WIDE and not found.info.get("icc_profile")
+    if (bits == 8) if is_hdr else not is_wide:
         return PictureFacts(bits, None, None, tuple(notes))
-    return PictureFacts(bits, coded.get("color_primaries"), transfer, tuple(notes))
+    return PictureFacts(bits, primaries, transfer, tuple(notes))
 
 
 def _listed_parts(path: Path) -> int:

@@ -21,7 +21,7 @@ from torch import Tensor
 from dloral.errors import InputError
 from dloral.video.colour import over_white
 from dloral.video.exr import exr_header, is_exr, load_exr
-from dloral.video.hdr import HLG, PQ
+from dloral.video.hdr import HLG, PQ, WIDE
 from dloral.video.header import Header
 from dloral.video.heif import (
     PictureFacts,
@@ -88,7 +88,7 @@ def image_header(path: Path, page_fps: Fraction = FOLDER_FPS) -> Header:
             width, height = height, width
         kind = str(image.format).lower()
         times, end, is_wide, has_alpha = _pages_of(path, image, page_fps)
-        facts = PictureFacts(16 if is_wide else 8, *_coded_colours(path))
+        facts = PictureFacts(16 if is_wide else 8, *_coded_colours(path, image))
         if kind in ("heif", "heic", "avif"):
             facts = heif_facts(path, *image.size, kind == "avif", len(times))
         plays = played(image)
@@ -164,13 +164,16 @@ def _decoded_pages(
                 yield _as_tensor(image, keep_profile)
 
 
-def _coded_colours(path: Path) -> tuple[int | None, int | None]:
-    """Primaries and transfer that a PNG's cICP chunk says, where that is HDR."""
+def _coded_colours(path: Path, image: Image.Image) -> tuple[int | None, int | None]:
+    """Primaries and transfer that a PNG's cICP chunk says, where that is HDR, or has more colours
+    than sRGB and no profile says so too."""
     start = first_bytes(path, 4096)
     at = start.find(b"cICP", AFTER_IHDR)
     if not start.startswith(SIGNATURES[0]) or at < 0 or len(start) < at + 8:
         return None, None
-    return (start[at + 4], start[at + 5]) if start[at + 5] in (PQ, HLG) else (None, None)
+    primaries, transfer = start[at + 4], start[at + 5]
+    is_wide = primaries in WIDE and "icc_profile" not in image.info
+    return (primaries, transfer) if transfer in (PQ, HLG) or is_wide else (None, None)
 
 
 class _Pages(NamedTuple):

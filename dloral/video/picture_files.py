@@ -20,7 +20,7 @@ from torch import Tensor
 from dloral.video.colour import over_white
 from dloral.video.encoders import CONTAINERS
 from dloral.video.gif import gif_picture
-from dloral.video.hdr import HLG, LINEAR, PQ, Mastering, from_restorable, linear_from_srgb
+from dloral.video.hdr import HLG, LINEAR, PQ, WIDE, Mastering, from_restorable, linear_from_srgb
 from dloral.video.images import AFTER_IHDR, JPEG_QUALITY, MARK
 from dloral.video.picture_tags import PictureTags, picture_tags
 from dloral.video.probe import ClipInfo
@@ -200,6 +200,9 @@ def _with_chunks(png: bytes, source: ClipInfo) -> bytes:
         chunks += _chunk(b"cICP", bytes((primaries, source.color_transfer, 0, 1)))
         if source.mastering is not None:
             chunks += _light_chunks(source.mastering)
+    elif source.written_primaries in WIDE:
+        transfer = source.written_transfer or _BT709
+        chunks += _chunk(b"cICP", bytes((source.written_primaries, transfer, 0, 1)))
     tags = _tags_for(source, ".png", 8)
     if tags.profile:
         chunks += _chunk(b"iCCP", b"ICC profile\0\0" + compress(tags.profile))

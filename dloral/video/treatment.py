@@ -16,7 +16,7 @@ from dloral.video.animations import MOST_OF_GIF
 from dloral.video.carried import PIPED
 from dloral.video.encoders import CONTAINERS, ENCODERS, deepest
 from dloral.video.filters import FIELD, FILM, FRAME, OFF, RATES
-from dloral.video.hdr import LINEAR, NAMES
+from dloral.video.hdr import LINEAR, NAMES, WIDE
 from dloral.video.images import other_files
 from dloral.video.picture_files import (
     DEEP,
@@ -129,12 +129,15 @@ def left_out_notes(clip: ClipInfo, suffix: str) -> list[str]:
 
 
 def _picture_notes(clip: ClipInfo, suffix: str) -> list[str]:
-    """What a non-video target does not hold of times, colours and pixel shape."""
+    """What a target that is no video file does not hold of times, colours and pixel shape."""
     notes = []
     if suffix == ".gif":
         notes.append("a GIF has 256 colours a frame")
     if suffix in TIFFS and clip.num_frames != 1 and clip.codec != "tiff":
         notes.append("TIFF pages have no times: frame durations are lost")
+    if clip.written_primaries in WIDE and suffix not in ("", ".png", ".apng", *CONTAINERS):
+        told = WIDE[clip.written_primaries]
+        notes.append(f"{suffix} cannot record the source's {told} colours: shown as sRGB, paler")
     shape = clip.sample_aspect_ratio
     if shape != 1 and suffix not in (PIPED, *CONTAINERS):
         told = f"{shape.numerator}:{shape.denominator}"

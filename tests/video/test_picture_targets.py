@@ -145,3 +145,40 @@ def test_what_is_carried_over_is_of_the_file_that_is_there(clips, tmp_path, ffmp
     assert "attachments" in note
     ffmpeg("-i", plain, "-c", "copy", str(path))
     assert carried_notes(clip, ".mp4") == []
+
+
+@pytest.fixture
+def wide_colours(ffmpeg, tmp_path) -> Path:
+    """SDR with the primaries of Display P3."""
+    path = tmp_path / "p3.mkv"
+    tags = "setparams=color_primaries=smpte432:color_trc=bt709:colorspace=bt709"
+    ffmpeg("-f", "lavfi", "-i", f"testsrc2=s=32x24:r=10:d=0.2,{tags}", "-c:v", "ffv1", str(path))
+    return path
+
+
+def test_wide_colours_of_a_video_go_through_png_and_back(wide_colours, tmp_path):
+    for name in ("frames", "a.apng", "back.mp4"):
+        source = tmp_path / "frames" if name == "back.mp4" else wide_colours
+        assert notes_of(source, tmp_path / name, scale=1) == ()
+        clip = probe(tmp_path / name)
+        assert (clip.color_primaries, clip.color_transfer) == (12, 1), name
+
+
+def test_colours_wider_than_a_file_can_record_are_said(wide_colours, tmp_path):
+    for name in ("a.gif", "a.webp"):
+        notes = notes_of(wide_colours, tmp_path / name, scale=1)
+        assert any("cannot record the source's Display P3 colours" in note for note in notes)
+
+
+def test_frames_with_and_without_wide_colours_are_one_folder(wide_colours, tmp_path):
+    notes_of(wide_colours, tmp_path / "frames", scale=1)
+    Image.new("RGB", (32, 24)).save(tmp_path / "frames" / "00000002.png")
+    assert probe(tmp_path / "frames").num_frames == 3
+
+
+def test_wide_colours_of_an_avif_are_kept_in_png(ffmpeg, tmp_path):
+    tags = "setparams=color_primaries=bt2020:color_trc=bt709:colorspace=bt709"
+    picture = ["-f", "lavfi", "-i", f"testsrc2=s=64x64:d=0.04,format=yuv420p,{tags}"]
+    ffmpeg(*picture, "-c:v", "libaom-av1", "-cpu-used", "8", str(tmp_path / "a.avif"))
+    assert notes_of(tmp_path / "a.avif", tmp_path / "b.png", scale=1) == ()
+    assert probe(tmp_path / "b.png").color_primaries == 9
