@@ -30,7 +30,9 @@ _ITUNES = {
 """Tags that the MP4 muxer of FFmpeg writes where players look for them."""
 
 _TIMECODE_RATES = (24, 25, 30, 48, 50, 60, 100, 120)
-_TIMECODE = re.compile(r"(\d\d):(\d\d):(\d\d)([:;.,])(\d\d)")
+_TIMECODE = re.compile(r"(\d\d):(\d\d):(\d\d)([:;.,])(\d{1,3})")
+"""FFmpeg gives frames one digit up to 10 a second, and three above 100."""
+
 _MIME = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 
 
@@ -149,5 +151,6 @@ def timecode_at(code: str, fps: Fraction, seconds: Fraction) -> str | None:
         if rest >= dropped:
             count += dropped * max((rest - dropped) // (rate * 60 - dropped), 0)
     total, frames = divmod(count, rate)
+    digits = max(len(found[5]), 2)
     parts = total // 3600 % 24, total // 60 % 60, total % 60
-    return "{:02}:{:02}:{:02}".format(*parts) + (";" if drops else ":") + f"{frames:02}"
+    return "{:02}:{:02}:{:02}".format(*parts) + (";" if drops else ":") + f"{frames:0{digits}}"

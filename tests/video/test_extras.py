@@ -28,10 +28,25 @@ title=One
         ("00:00:00;00", Fraction(30000, 1001), Fraction(17982 * 1001, 30000), "00:10:00;00"),
         ("00:00:00:00", Fraction(60), Fraction(1, 2), "00:00:00:30"),
         ("00:00:00:00", Fraction(12), Fraction(0), None),
+        ("00:00:00:0", Fraction(10), Fraction(0), None),
+        ("00:00:00:119", Fraction(120), Fraction(1, 120), "00:00:01:000"),
     ],
 )
 def test_time_codes_count_frames(code, fps, seconds, later):
     assert timecode_at(code, fps, seconds) == later
+
+
+@pytest.mark.parametrize(
+    ("rate", "code", "said"),
+    [(120, "01:02:03:004", ()), (10, None, ("time code left out: there is none for 10 fps",))],
+)
+def test_a_time_code_of_any_rate_is_kept_or_said_to_be_lost(ffmpeg, tmp_path, rate, code, said):
+    source, target = tmp_path / "in.mov", tmp_path / "a.mov"
+    picture = ["-f", "lavfi", "-i", f"testsrc2=s=64x48:r={rate}:d=0.1", "-c:v", "libx264"]
+    ffmpeg(*picture, "-timecode", "01:02:03:04", str(source))
+    assert notes_of(source, target) == said
+    with av.open(str(target)) as container:
+        assert container.streams.video[0].metadata.get("timecode") == code
 
 
 @pytest.fixture
