@@ -89,6 +89,18 @@ def filled(text: str, facts: Mapping[str, Any]) -> str:
     return _FIELD.sub(worded, text)
 
 
+_BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Characters that change the direction of the text around them (Unicode's Bidi_Control)."""
+
+_UNSEEN = re.compile(f"[\0-\x1f\x7f-\x9f\u2028\u2029{_BIDI}]")
+
+
+def one_line(text: str) -> str:
+    """``text`` with each character that would break its line, move a terminal's cursor or turn
+    the reading direction as an escape: a file name may hold a newline."""
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
 class DLoRALError(Exception):
     """Something the user can fix; ``str(error)`` is one line that says how.
 
@@ -113,7 +125,7 @@ class DLoRALError(Exception):
     def render(self, face: Face = PYTHON) -> str:
         """One line, as ``face`` words it."""
         text = f"{self.problem}; {self.remedy}" if self.remedy else self.problem
-        return filled(text, {name: face.word(fact) for name, fact in self.facts.items()})
+        return one_line(filled(text, {name: face.word(fact) for name, fact in self.facts.items()}))
 
     def __str__(self) -> str:
         return self.render()

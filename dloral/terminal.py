@@ -7,7 +7,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from dloral.errors import COMMAND_LINE, DLoRALError
+from dloral.errors import COMMAND_LINE, DLoRALError, one_line
 from dloral.jobs.batches import DONE, FAILED, SKIPPED, BatchProgress, Outcome
 from dloral.jobs.progress import Progress, ending, time_in_words
 from dloral.weights.fetch import TerminalFetch
@@ -31,10 +31,10 @@ def show_progress(
             bar.update(last.frame - bar.n)
             shown.show(last)
     for note in last.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(one_line(f"note: {note}"), file=sys.stderr)
     if not quiet:
         line = f"{last.target}: {last.frame} frames, {last.frames_per_second:.1f} frames/s"
-        print(line, file=closing)
+        print(one_line(line), file=closing)
 
 
 def show_batch(
@@ -50,7 +50,8 @@ def show_batch(
                 told = next(steps)
                 outcomes = told.outcomes
                 bar.total = told.num_frames
-                bar.set_description_str(f"{told.index + 1}/{told.count} {told.item.source.name}")
+                name = one_line(told.item.source.name)
+                bar.set_description_str(f"{told.index + 1}/{told.count} {name}")
                 bar.update(told.frame - bar.n)
                 shown.show(told.progress)
         except StopIteration as stop:
@@ -91,24 +92,25 @@ def _bar(quiet: bool) -> "tqdm[None]":
 def _print_outcomes(outcomes: tuple[Outcome, ...], quiet: bool) -> None:
     for outcome in outcomes:
         for note in outcome.notes:
-            print(f"note: {outcome.item.source}: {note}", file=sys.stderr)
+            print(one_line(f"note: {outcome.item.source}: {note}"), file=sys.stderr)
     for outcome in outcomes:
         if outcome.error is not None:
             line = _line_of(outcome.error)
-            name = str(outcome.item.source)
+            name = one_line(str(outcome.item.source))
             told = line if name in line else f"{name}: {line}"
             print(f"dloral: {told}", file=sys.stderr)
     if quiet or not outcomes:
         return
-    widest = max(len(str(outcome.item.source)) for outcome in outcomes)
-    for outcome in outcomes:
-        row = f"{outcome.item.source!s:<{widest}}  {outcome.state:<7}"
+    names = [one_line(str(outcome.item.source)) for outcome in outcomes]
+    widest = max(map(len, names))
+    for name, outcome in zip(names, outcomes, strict=True):
+        row = f"{name:<{widest}}  {outcome.state:<7}"
         if outcome.state == DONE:
             took = time_in_words(outcome.seconds)
             row += f"  {outcome.frames:>7} frames  {took:>10}  {outcome.item.target}"
         elif outcome.state == SKIPPED:
             row += f"  {outcome.item.target} exists"
-        print(row)
+        print(one_line(row))
     counts = {
         state: sum(outcome.state == state for outcome in outcomes)
         for state in (DONE, SKIPPED, FAILED)
@@ -119,7 +121,7 @@ def _print_outcomes(outcomes: tuple[Outcome, ...], quiet: bool) -> None:
 def _line_of(error: Exception) -> str:
     if isinstance(error, DLoRALError):
         return error.render(COMMAND_LINE)
-    return f"{type(error).__name__}: {error}; this is a bug in DLoRAL"
+    return one_line(f"{type(error).__name__}: {error}; this is a bug in DLoRAL")
 
 
 @contextmanager
@@ -132,7 +134,7 @@ def frame_bar(quiet: bool = False) -> Iterator[Callable[[str, int, int | None], 
             nonlocal shown
             if what != shown:
                 bar.reset(total)
-                bar.set_description_str(what)
+                bar.set_description_str(one_line(what))
                 shown = what
             bar.update(done - bar.n)
 
