@@ -9,10 +9,9 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
-from pathlib import Path
-from typing import NoReturn
 
 from dloral import __version__
+from dloral.arguments import OneLineParser, number, path_of
 from dloral.bench.commands import add_bench
 from dloral.data.commands import add_data
 from dloral.doctor import add_doctor
@@ -43,15 +42,8 @@ def _terminate(number: int, frame: object) -> None:
     raise Terminated
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with a call in one line; ``--help`` has the rest."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
-
-
 def build_parser() -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = _Parser(
+    parser: argparse.ArgumentParser = OneLineParser(
         prog="dloral",
         description="One-step diffusion video super-resolution with dials: steadiness and detail.",
     )
@@ -82,9 +74,11 @@ def _add_convert(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="convert the released model.pkl to a folder of safetensors",
         description="Make a model folder from DLoRAL's released checkpoint and its SD 2.1 base.",
     )
-    parser.add_argument("checkpoint", type=Path, help="the released model.pkl")
-    parser.add_argument("--base", type=Path, required=True, help="Stable Diffusion 2.1-base folder")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="new folder to write")
+    parser.add_argument("checkpoint", type=path_of, help="the released model.pkl")
+    parser.add_argument(
+        "--base", type=path_of, required=True, help="Stable Diffusion 2.1-base folder"
+    )
+    parser.add_argument("-o", "--output", type=path_of, required=True, help="new folder to write")
     parser.add_argument("--dtype", help="float32, bfloat16 or float16; as stored by default")
     parser.add_argument("--push-to-hub", metavar="ID", help="then upload it as owner/name")
     parser.set_defaults(command=_convert)
@@ -115,10 +109,10 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder to write")
+    add("-o", "--output", type=path_of, required=True, metavar="FOLDER", help="folder to write")
     add("--model", default="compact", help="compact, a folder, or a Hub id; one without prompts")
-    add("--consistency", type=float, default=1.0, help="scale of C-LoRA, 0 to 2")
-    add("--detail", type=float, default=1.0, help="scale of D-LoRA, 0 to 2")
+    add("--consistency", type=number, default=1.0, help="scale of C-LoRA, 0 to 2")
+    add("--detail", type=number, default=1.0, help="scale of D-LoRA, 0 to 2")
     parser.set_defaults(command=_export)
 
 

@@ -146,7 +146,7 @@ class UpscaleOptions:
         if self.duration is not None:
             _within("duration", self.duration, 0)
             if not self.duration:
-                raise OptionError("duration is 0; give a number of seconds above 0")
+                raise _out_of_range("duration", 0, "give a number of seconds above 0")
         if self.crf is not None:
             _within("crf", self.crf, 0, 63)
         _whole("batch_size", self.batch_size, 1)
@@ -200,11 +200,14 @@ class UpscaleOptions:
             return
         tile = AUTO_TILE if self.tile == AUTO else self.tile
         if not isinstance(tile, int) or tile < 1:
-            raise OptionError(f"tile is {tile!r}; give latent cells (8 pixels each), or auto")
+            raise _out_of_range("tile", tile, "give latent cells (8 pixels each), or auto")
         if self.tile_overlap >= tile:
             raise OptionError(
-                f"tile_overlap is {self.tile_overlap} with a tile of {tile} latent cells; "
-                "the overlap must be smaller than the tile"
+                "{option} is {value} with a tile of {tile} latent cells",
+                remedy="the overlap must be smaller than the tile",
+                option=Setting("tile_overlap"),
+                value=self.tile_overlap,
+                tile=tile,
             )
 
 
@@ -225,15 +228,20 @@ def _within(name: str, value: float, least: float, most: float = float("inf")) -
     is_number = isinstance(value, int | float) and abs(value) < NO_NUMBER
     if not is_number or not least <= value <= most:
         bounds = f"from {least:g} to {most:g}" if isfinite(most) else f"of at least {least:g}"
-        raise OptionError(f"{name} is {value}; give a number {bounds}")
+        raise _out_of_range(name, value, f"give a number {bounds}")
 
 
 def _whole(name: str, value: Any, least: int) -> None:
     if not isinstance(value, int) or value < least:
-        raise OptionError(f"{name} is {value!r}; give a whole number of at least {least}")
+        raise _out_of_range(name, value, f"give a whole number of at least {least}")
 
 
 def _one_of(name: str, value: Any, choices: tuple[Any, ...]) -> None:
     # By type too: 1.0 equals 1 and would pass, and then fail where a count is needed.
     if not any(type(value) is type(choice) and value == choice for choice in choices):
-        raise OptionError(f"{name} is {value!r}; choose from {', '.join(map(str, choices))}")
+        known = ", ".join(map(str, choices))
+        raise _out_of_range(name, value, f"choose from {known}")
+
+
+def _out_of_range(name: str, value: object, remedy: str) -> OptionError:
+    return OptionError("{option} is {value!r}", remedy=remedy, option=Setting(name), value=value)

@@ -3,8 +3,9 @@
 import argparse
 import re
 import sys
-from fractions import Fraction
 from typing import TYPE_CHECKING
+
+from dloral.arguments import number, path_text, rate, refused, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -29,12 +30,22 @@ def add_upscale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "sources",
         metavar="IN",
         nargs="*",
+        type=path_text,
         help="a video, a GIF, an image, a folder of frames, or - for y4m on standard input",
     )
-    add("-i", "--input", metavar="IN", action="append", default=[], help="another IN")
+    add(
+        "-i",
+        "--input",
+        type=path_text,
+        metavar="IN",
+        action="append",
+        default=[],
+        help="another IN",
+    )
     add(
         "-o",
         "--output",
+        type=path_text,
         metavar="OUT",
         required=True,
         help=".mp4, .mkv, .mov or .webm; .gif, .apng, .webp or .tif for all frames in one picture; "
@@ -45,23 +56,8 @@ def add_upscale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     _add_engine_options(parser)
     add_model_options(parser)
     _add_size_options(parser)
-    add("--consistency", type=float, default=1.0, help="C-LoRA and blending: steadiness, 0 to 2")
-    add("--detail", type=float, default=1.0, help="D-LoRA and crispness: detail, 0 to 2")
-    add("--strength", type=float, default=1.0, help="amount of restoration, 0 (bicubic) to 1")
-    add("--window", type=int, default=1, help="earlier frames used for each frame: 0, 1, 3 or 5")
-    add("--prompt", default="", help="what the clip shows, added to what the tagger sees")
-    add("--tagger", default="auto", help="dape, ram, none, or auto: dape if fetched")
-    add("--vae", default="auto", help="tiny, tiny-decoder, or auto: the model's own")
-    add("--color-fix", default="auto", help="adain, wavelet, none, or auto: the model's own")
-    add("--bicubic", default="torch", help="kernel of the model's input: torch, or pil (Pillow's)")
-    add(
-        "--tile",
-        type=_tile,
-        default="auto",
-        help="tile side in latent cells (8 pixels), auto, or none",
-    )
-    add("--tile-overlap", type=int, default=32, help="overlap of tiles in latent cells")
-    add("--batch-size", type=int, default=1, help="frames restored at a time")
+    _add_dials(parser)
+    _add_steps(parser)
     add("--start", type=_seconds, default=0.0, help="first second to restore, or HH:MM:SS")
     add("--duration", type=_seconds, help="seconds or HH:MM:SS; to the end by default")
     add("--size-changes", default="scale", help="scale or refuse frames of another size")
@@ -78,11 +74,37 @@ def add_upscale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.set_defaults(command=_upscale)
 
 
+def _add_dials(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--consistency", type=number, default=1.0, help="C-LoRA and blending: steadiness, 0 to 2")
+    add("--detail", type=number, default=1.0, help="D-LoRA and crispness: detail, 0 to 2")
+    add("--strength", type=number, default=1.0, help="amount of restoration, 0 (bicubic) to 1")
+    add("--window", type=whole, default=1, help="earlier frames used for each frame: 0, 1, 3 or 5")
+    add("--prompt", default="", help="what the clip shows, added to what the tagger sees")
+    add("--tagger", default="auto", help="dape, ram, none, or auto: dape if fetched")
+    add("--vae", default="auto", help="tiny, tiny-decoder, or auto: the model's own")
+    add("--color-fix", default="auto", help="adain, wavelet, none, or auto: the model's own")
+    add("--bicubic", default="torch", help="kernel of the model's input: torch, or pil (Pillow's)")
+
+
+def _add_steps(parser: argparse.ArgumentParser) -> None:
+    """What is restored at a time."""
+    add = parser.add_argument
+    add(
+        "--tile",
+        type=_tile,
+        default="auto",
+        help="tile side in latent cells (8 pixels), auto, or none",
+    )
+    add("--tile-overlap", type=whole, default=32, help="overlap of tiles in latent cells")
+    add("--batch-size", type=whole, default=1, help="frames restored at a time")
+
+
 def _add_size_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_mutually_exclusive_group().add_argument
-    add("--scale", type=float, default=4.0, help="enlargement, 1 to 4")
-    add("--height", type=int, help="target height in pixels, instead of --scale")
-    add("--width", type=int, help="target width in pixels")
+    add("--scale", type=number, default=4.0, help="enlargement, 1 to 4")
+    add("--height", type=whole, help="target height in pixels, instead of --scale")
+    add("--width", type=whole, help="target width in pixels")
     add("--fit", metavar="WxH", help="largest size that fits, such as 3840x2160")
 
 
@@ -95,7 +117,7 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
         "the clip is interlaced",
     )
     add("--hdr", default="keep", help="keep PQ and HLG, or tone-map to sdr")
-    add("--fps", type=_rate, help="rate of a folder of frames (24 by default) or of raw video")
+    add("--fps", type=rate, help="rate of a folder of frames (24 by default) or of raw video")
     add("--size", metavar="WxH", help="size of raw video on standard input")
     add("--pixel-format", help="for raw video: yuv420p, yuv420p10le, rgb24, ... as in FFmpeg")
 
@@ -108,7 +130,7 @@ def _add_encoder_options(parser: argparse.ArgumentParser) -> None:
         help="h264, h265, av1, vp9, prores or ffv1; h264-nvenc, h265-qsv, h265-videotoolbox and "
         "the like on graphics cards that support it",
     )
-    add("--crf", type=int, help="quality of the written video, lower is better")
+    add("--crf", type=whole, help="quality of the written video, lower is better")
     add("--bit-depth", type=_bit_depth, default="auto", help="8, 10, or auto: as the source")
     add("--preset", help="the encoder's speed: slow for h264, 4 for av1, p7 for nvenc, ...")
     add("--chroma", default="auto", help="420, 422, 444, or auto: 420 for even sizes")
@@ -130,15 +152,9 @@ def _add_encoder_options(parser: argparse.ArgumentParser) -> None:
     add("--pipe-format", default="y4m", help="for frames on standard output: y4m or rawvideo")
 
 
-def _rate(text: str) -> float:
-    """Frames per second: 25, 23.976 or 24000/1001."""
-    try:
-        return float(Fraction(text))
-    except ZeroDivisionError as error:
-        raise ValueError(text) from error
-
-
 def _bit_depth(text: str) -> int | str:
+    if text != "auto" and not text.isdecimal():
+        raise refused(text, "is not a bit depth", "give 8, 10 or auto")
     return text if text == "auto" else int(text)
 
 
@@ -159,12 +175,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def _tile(text: str) -> int | str | None:
     if text in ("auto", "none"):
         return "auto" if text == "auto" else None
+    if not text.isdecimal():
+        raise refused(text, "is not a tile side", "give latent cells (8 pixels each), auto or none")
     return int(text)
 
 
 def _add_batch_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("batches").add_argument
-    add("--list", metavar="FILE", help="a text file with one IN per line")
+    add("--list", type=path_text, metavar="FILE", help="a text file with one IN per line")
     add("--recursive", action="store_true", help="look for clips in subfolders too")
     add("--name", default="{stem}", help="result names: {stem}, {name}, {index}, {scale}, ...")
     add("--overwrite", action="store_true", help="replace results that exist")
@@ -180,8 +198,8 @@ def _seconds(text: str) -> float:
         if seconds >= 60 or (minutes >= 60 and found[1]):
             raise ValueError(text)
     except ValueError:
-        message = f"{text!r} is not a time; give seconds (90.5) or HH:MM:SS (00:01:30.5)"
-        raise argparse.ArgumentTypeError(message) from None
+        remedy = "give seconds (90.5) or HH:MM:SS (00:01:30.5)"
+        raise refused(text, "is not a time", remedy) from None
     return hours * 3600 + minutes * 60 + seconds
 
 

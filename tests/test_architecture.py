@@ -43,6 +43,7 @@ FLOORS = {
     "frames": 7,
     "video": 7,
     "devices": 8,
+    "arguments": 8,  # of every command line
 }
 """Room -> floor, 0 on top. Imports point down, or stay on their floor where SAME_FLOOR says so."""
 

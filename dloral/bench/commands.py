@@ -3,9 +3,9 @@
 import argparse
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dloral.arguments import number, path_of, whole
 from dloral.errors import OptionError, OutputError, Setting
 from dloral.evaluation.benchmark_commands import add_network, networks_of
 
@@ -26,8 +26,8 @@ def add_bench(commands: Any) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--devices", metavar="NAMES", help="instead of --device, one after another: cpu,cuda:0")
     add("--size", nargs="+", default=["128x128"], help="size of the input, width x height")
-    add("--scale", type=float, default=4.0, help="enlargement, 1 to 4")
-    add("--frames", type=int, default=20, help="frames timed, after 3 warm-up frames")
+    add("--scale", type=number, default=4.0, help="enlargement, 1 to 4")
+    add("--frames", type=whole, default=20, help="frames timed, after 3 warm-up frames")
     add(
         "--peers",
         nargs="*",
@@ -36,7 +36,7 @@ def add_bench(commands: Any) -> argparse.ArgumentParser:
         "realesr-general-x4v3, realesrgan-x4plus; without names, all available",
     )
     add_network(parser)
-    add("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    add("--json", type=path_of, metavar="FILE", help="also write the figures to FILE")
     parser.set_defaults(command=_bench)
     return parser
 

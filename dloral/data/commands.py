@@ -9,6 +9,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from dloral.arguments import exact_seconds, number, path_of, path_text, place, whole
+from dloral.errors import one_line
+
 Commands = Any
 
 
@@ -34,16 +37,27 @@ def _add_pack(actions: Commands) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("places", nargs="+", metavar="KIND:PATH", help="such as photos:DIR videos:FILE list:FILE")
-    add("-o", "--output", type=Path, required=True, metavar="PACK", help="new folder to write")
-    add("--count", type=int, required=True, help="total number of clips")
-    add("--frames", type=int, default=1, help="frames per clip; 1 for stills")
-    add("--size", type=int, default=256, help="pixels a side")
-    add("--seed", type=int, default=0, help="seed of all random draws")
-    add("--workers", type=int, default=2, help="processes")
-    add("--video-share", type=float, help="share of videos, 0 to 1; half if there are both")
-    add("--video-from", type=Fraction, default=Fraction(0), metavar="SECOND", help="of videos")
-    add("--video-until", type=Fraction, metavar="SECOND", help="of videos; to the end by default")
+    add(
+        "places",
+        nargs="+",
+        type=place,
+        metavar="KIND:PATH",
+        help="such as photos:DIR videos:FILE list:FILE",
+    )
+    add("-o", "--output", type=path_of, required=True, metavar="PACK", help="new folder to write")
+    add("--count", type=whole, required=True, help="total number of clips")
+    add("--frames", type=whole, default=1, help="frames per clip; 1 for stills")
+    add("--size", type=whole, default=256, help="pixels a side")
+    add("--seed", type=whole, default=0, help="seed of all random draws")
+    add("--workers", type=whole, default=2, help="processes")
+    add("--video-share", type=number, help="share of videos, 0 to 1; half if there are both")
+    add("--video-from", type=exact_seconds, default=Fraction(0), metavar="SECOND", help="of videos")
+    add(
+        "--video-until",
+        type=exact_seconds,
+        metavar="SECOND",
+        help="of videos; to the end by default",
+    )
     add("--exclude", nargs="+", default=[], metavar="WORD", help="parts of names to leave out")
     add("--only", nargs="+", default=[], metavar="WORD", help="parts of names to keep")
     _add_held_out(parser)
@@ -59,7 +73,7 @@ def _add_held_out(parser: argparse.ArgumentParser) -> None:
         "that it is held out",
     )
     parser.add_argument(
-        "--manifest", type=Path, help="what is held out; the project's own list by default"
+        "--manifest", type=path_of, help="what is held out; the project's own list by default"
     )
 
 
@@ -91,7 +105,7 @@ def _pack(options: argparse.Namespace) -> None:
         f"{len(sources.left_out)} files left out"
     )
     for name, reason in sources.left_out.items():
-        print(f"  {name}: {reason}")
+        print(one_line(f"  {name}: {reason}"))
     make_pack(sources, spec, options.count, options.output, options.workers)
     print(f"made: {options.output}")
 
@@ -104,16 +118,17 @@ def _add_manifest(actions: Commands) -> None:
         "trained on, as `dloral data pack --manifest` and trainings read it.",
     )
     add = parser.add_argument
-    add("paths", nargs="*", type=Path, metavar="PATH", help="files, or folders and all in them")
+    add("paths", nargs="*", type=path_of, metavar="PATH", help="files, or folders and all in them")
     add(
         "--film",
         nargs=2,
+        type=path_text,
         action="append",
         default=[],
         metavar=("FILE", "FRAME"),
         help="a video held out from FRAME on",
     )
-    add("-o", "--output", type=Path, required=True, metavar="FILE", help="new file to write")
+    add("-o", "--output", type=path_of, required=True, metavar="FILE", help="new file to write")
     parser.set_defaults(command=_manifest)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dloral.arguments import path_of, path_text, whole
 from dloral.errors import COMMAND_LINE, DLoRALError, OptionError, Setting
 from dloral.evaluation.commands import add_flow
 
@@ -24,8 +25,8 @@ def add_benchmark(commands: Commands) -> None:
         epilog="layouts, protocol and files: docs/evaluation.md",
     )
     add = parser.add_argument
-    add("dataset", type=Path, metavar="DATASET", help="the data set's folder")
-    add("-o", "--output", type=Path, required=True, metavar="OUT", help="folder of the results")
+    add("dataset", type=path_of, metavar="DATASET", help="the data set's folder")
+    add("-o", "--output", type=path_of, required=True, metavar="OUT", help="folder of the results")
     add("--models", nargs="*", default=["compact"], metavar="MODEL", help="names, folders, Hub ids")
     add(
         "--settings",
@@ -42,14 +43,20 @@ def add_benchmark(commands: Commands) -> None:
         "--metrics", nargs="+", metavar="NAME", help="measures or groups; the protocol's by default"
     )
     add_flow(parser)
-    add("--every", type=int, default=10, metavar="N", help="slow measures use every Nth frame (10)")
-    add("--crop", type=int, default=0, help="pixels of each border that PSNR and SSIM leave out")
-    add("--frames", type=int, metavar="N", help="use only the first N frames of each clip")
+    add(
+        "--every",
+        type=whole,
+        default=10,
+        metavar="N",
+        help="slow measures use every Nth frame (10)",
+    )
+    add("--crop", type=whole, default=0, help="pixels of each border that PSNR and SSIM leave out")
+    add("--frames", type=whole, metavar="N", help="use only the first N frames of each clip")
     add("--only", nargs="+", default=[], metavar="CLIP", help="use only these clips, by name")
     add("--sources", metavar="REGEX", help="its group in a clip's name is the source of the clip")
     add("--clips-are", default="auto", help="truth or lq, if clips have no partner (auto)")
     add("--degradation", default="realesrgan", help="realesrgan (default) or bicubic")
-    add("--seed", type=int, default=0, help="seed of the degradation (0)")
+    add("--seed", type=whole, default=0, help="seed of the degradation (0)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, xpu, mps, ...")
     add("--dtype", default="auto", help="auto, float32, bfloat16, float16")
     add("--quiet", action="store_true", help="no progress bar and no table")
@@ -64,8 +71,8 @@ def add_baseline(commands: Commands) -> None:
     )
     add = parser.add_argument
     add("name", metavar="NAME", help="bicubic, span, realesrgan-x4plus, realesr-animevideov3, ...")
-    add("source", metavar="IN", help="a clip, an image, or a folder of frames")
-    add("-o", "--output", type=Path, required=True, metavar="OUT", help="a video, or a folder")
+    add("source", type=path_text, metavar="IN", help="a clip, an image, or a folder of frames")
+    add("-o", "--output", type=path_of, required=True, metavar="OUT", help="a video, or a folder")
     add_network(parser)
     add("--device", default="auto", help="for networks from files: auto, cpu, cuda, xpu, mps")
     add("--quiet", action="store_true", help="no progress bar")

@@ -2,9 +2,9 @@
 
 import argparse
 import re
-from pathlib import Path
 from typing import Any
 
+from dloral.arguments import number, path_of, path_text, whole
 from dloral.errors import COMMAND_LINE, DLoRALError, OptionError, Setting
 
 Commands = Any
@@ -21,9 +21,19 @@ def add_evaluate(commands: Commands) -> None:
         epilog="measures and groups: docs/evaluation.md, or give an unknown name to list them",
     )
     add = parser.add_argument
-    add("restored", metavar="RESTORED", help="a clip, a folder of frames, or a folder of clips")
-    add("--reference", metavar="HQ", help="the ground truth, of the same size and length")
-    add("--input", metavar="LQ", dest="lq", help="what was restored, of any size")
+    add(
+        "restored",
+        type=path_text,
+        metavar="RESTORED",
+        help="a clip, a folder of frames, or a folder of clips",
+    )
+    add(
+        "--reference",
+        type=path_text,
+        metavar="HQ",
+        help="the ground truth, of the same size and length",
+    )
+    add("--input", type=path_text, metavar="LQ", dest="lq", help="what was restored, of any size")
     add(
         "--metrics",
         nargs="+",
@@ -31,15 +41,15 @@ def add_evaluate(commands: Commands) -> None:
         metavar="NAME",
         help="measures, or the groups fast (default), grid, offline, benchmark, paper, all",
     )
-    add("--every", type=int, default=1, metavar="N", help="slow measures use every Nth frame")
-    add("--crop", type=int, default=0, help="pixels of each border that PSNR and SSIM leave out")
+    add("--every", type=whole, default=1, metavar="N", help="slow measures use every Nth frame")
+    add("--crop", type=whole, default=0, help="pixels of each border that PSNR and SSIM leave out")
     add_flow(parser)
     parser.set_defaults(flow="dis", motion="guide")
     add("--device", default="auto", help="for networks: auto (default), cpu, cuda, xpu, mps")
     add(
         "-o",
         "--output",
-        type=Path,
+        type=path_of,
         action="append",
         default=[],
         metavar="REPORT",
@@ -112,8 +122,14 @@ def add_compare(commands: Commands) -> None:
         ".png and .jpg. Smaller clips are enlarged to the largest.",
     )
     add = parser.add_argument
-    add("sources", nargs="+", metavar="CLIP", help="two or more clips of the same length")
-    add("-o", "--output", required=True, metavar="OUT", help="file to write")
+    add(
+        "sources",
+        nargs="+",
+        type=path_text,
+        metavar="CLIP",
+        help="two or more clips of the same length",
+    )
+    add("-o", "--output", type=path_text, required=True, metavar="OUT", help="file to write")
     add(
         "--mode",
         default="side",
@@ -122,9 +138,9 @@ def add_compare(commands: Commands) -> None:
     )
     add("--labels", nargs="+", default=[], help="a name for each clip; file names by default")
     add("--box", metavar="X,Y,W,H", help="the area zoom shows, in pixels; the middle by default")
-    add("--gain", type=float, default=4.0, help="how much the difference is amplified (4)")
-    add("--row", type=int, help="the row of pixels of a profile; the middle by default")
-    add("--frame", type=int, help="the frame of a sheet; the middle by default")
+    add("--gain", type=number, default=4.0, help="how much the difference is amplified (4)")
+    add("--row", type=whole, help="the row of pixels of a profile; the middle by default")
+    add("--frame", type=whole, help="the frame of a sheet; the middle by default")
     add("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(command=_compare)
 

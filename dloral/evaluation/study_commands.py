@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dloral.arguments import number, path_of, place, whole
 from dloral.errors import COMMAND_LINE, DLoRALError, OptionError, Setting
 
 Commands = Any
@@ -63,7 +64,7 @@ def _add_report(kinds: Commands) -> None:
         description="Write README.md, curves and a sheet from the finished runs in OUT, even while "
         "others still train.",
     )
-    parser.add_argument("output", type=Path, metavar="OUT", help="the study's folder")
+    parser.add_argument("output", type=path_of, metavar="OUT", help="the study's folder")
     parser.set_defaults(command=_report)
 
 
@@ -74,22 +75,23 @@ def _add_runs(parser: argparse.ArgumentParser) -> None:
     add("--recipe", default="study", help="a configuration of `dloral train` (study)")
     add(
         "--teacher",
-        type=Path,
+        type=path_of,
         metavar="FILE",
         help="realesr-general-x4v3, the teacher that the recipe `study` needs",
     )
     add(
         "--data",
         nargs="+",
+        type=place,
         required=True,
         metavar="KIND:PATH",
         help="places to train on, as `dloral train` takes them",
     )
-    add("--held-out", type=Path, required=True, metavar="PACK", help="a pack never trained on")
-    add("--seeds", type=int, help="trainings of each variant (5; 7 for order)")
-    add("--seed", type=int, default=0, help="the first seed (0)")
-    add("--budget", type=float, metavar="MINUTES", help="time for the whole study; sets the steps")
-    add("--steps", type=int, help="steps per run, instead of a budget")
+    add("--held-out", type=path_of, required=True, metavar="PACK", help="a pack never trained on")
+    add("--seeds", type=whole, help="trainings of each variant (5; 7 for order)")
+    add("--seed", type=whole, default=0, help="the first seed (0)")
+    add("--budget", type=number, metavar="MINUTES", help="time for the whole study; sets the steps")
+    add("--steps", type=whole, help="steps per run, instead of a budget")
     add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="other settings of the training")
 
 
@@ -102,10 +104,10 @@ def _add_measure(kinds: Commands) -> None:
     add = parser.add_argument
     add("study", metavar="STUDY", help="branches or windows")
     add("--model", default="compact", help="compact, sd21, a folder, a Hub id, or model.pkl")
-    add("--base", type=Path, metavar="DIR", help="Stable Diffusion 2.1-base, for a model.pkl")
-    add("--data", type=Path, required=True, metavar="DIR", help="a folder of low-quality clips")
-    add("--reference", type=Path, metavar="DIR", help="their ground truth")
-    add("--frames", type=int, metavar="N", help="use only the first N frames of each clip")
+    add("--base", type=path_of, metavar="DIR", help="Stable Diffusion 2.1-base, for a model.pkl")
+    add("--data", type=path_of, required=True, metavar="DIR", help="a folder of low-quality clips")
+    add("--reference", type=path_of, metavar="DIR", help="their ground truth")
+    add("--frames", type=whole, metavar="N", help="use only the first N frames of each clip")
     add("--device", default="auto", help="auto, cpu, cuda, xpu, mps")
     add("--dtype", default="auto", help="auto, float32, bfloat16, float16")
     _add_metrics(parser, _OF_A_MODEL)
@@ -122,7 +124,7 @@ def _add_metrics(parser: argparse.ArgumentParser, default: str) -> None:
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="OUT", help="the study's folder"
+        "-o", "--output", type=path_of, required=True, metavar="OUT", help="the study's folder"
     )
 
 

@@ -16,6 +16,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount
 
 import dloral
+from dloral.arguments import OneLineParser, number, path_text, whole
 from dloral.errors import OptionError
 from dloral.studio.api import attach_api
 from dloral.studio.data_folder import LIST, SESSIONS, kept_folder
@@ -47,7 +48,7 @@ _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
 
 def build_parser(name: str | None = None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog=name,
         description="Serve the page that restores clips.",
         epilog="Each option can also be set by the environment variable in brackets.",
@@ -64,17 +65,27 @@ def build_parser(name: str | None = None) -> argparse.ArgumentParser:
 
     add("--model", "compact, sd21, a folder, or a Hub id; compact by default", "compact")
     add("--host", "address to listen on; GRADIO_SERVER_NAME or this machine only by default")
-    add("--port", "PORT, GRADIO_SERVER_PORT, or the first free one from 7860 by default", type=int)
+    add(
+        "--port",
+        "PORT, GRADIO_SERVER_PORT, or the first free one from 7860 by default",
+        type=whole,
+    )
     add("--share", "a public link for up to a week, through gradio.live", action="store_true")
     add("--auth", "require this login", metavar="USER:PASSWORD")
     add("--max-upload", "largest upload, 500mb by default", "500mb", metavar="SIZE")
     add("--max-disk", "disk space for all visitors' files; all but 500mb by default")
-    add("--max-minutes", "longest part of a clip restored at once; no limit by default", type=float)
-    add("--max-megapixels", "largest frame of a result; no limit by default", type=float)
-    add("--max-hours", "longest run accepted, by the estimate; no limit by default", type=float)
-    add("--queue", "how many jobs may wait; no limit by default", type=int, metavar="N")
-    add("--data", "folder for visitors' clips, jobs and results, kept across restarts")
-    add("--keep-hours", "how long a result is kept, 6 by default", 6.0, type=float)
+    add(
+        "--max-minutes", "longest part of a clip restored at once; no limit by default", type=number
+    )
+    add("--max-megapixels", "largest frame of a result; no limit by default", type=number)
+    add("--max-hours", "longest run accepted, by the estimate; no limit by default", type=number)
+    add("--queue", "how many jobs may wait; no limit by default", type=whole, metavar="N")
+    add(
+        "--data",
+        "folder for visitors' clips, jobs and results, kept across restarts",
+        type=path_text,
+    )
+    add("--keep-hours", "how long a result is kept, 6 by default", 6.0, type=number)
     add("--allow-fetch", "let every visitor change the model and download it", action="store_true")
     add("--allow-host", "another host name of the page; separate several by commas", "")
     add("--allow-framing", "let Hugging Face's pages embed this one", action="store_true")

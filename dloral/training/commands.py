@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dloral.errors import Setting
+from dloral.arguments import number, path_of, path_text, place, whole
+from dloral.errors import Setting, one_line
 from dloral.packages import needs_extra
 
 Commands = Any
@@ -29,7 +30,7 @@ def add_train(commands: Commands) -> None:
     )
     # Not --run: torchrun, which accelerate launches with, would take it for its own --run-path.
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="RUN", help="run folder"
+        "-o", "--output", type=path_of, required=True, metavar="RUN", help="run folder"
     )
     parser.add_argument(
         "--budget",
@@ -58,15 +59,16 @@ def add_data_list(actions: Commands) -> None:
 def _add_config(parser: argparse.ArgumentParser, configurations: str, held_out: str) -> None:
     """``configurations``, ``held_out``: the help of the arguments that differ by command."""
     add = parser.add_argument
-    add("config", metavar="CONFIG", help=configurations)
+    add("config", type=path_text, metavar="CONFIG", help=configurations)
     add(
         "--data",
         nargs="+",
+        type=place,
         metavar="KIND:PATH",
         help="where the clips of both stages come from, such as photos:DIR videos:DIR reds:DIR",
     )
-    add("--held-out", nargs="+", metavar="KIND:PATH", help=held_out)
-    add("--steps", type=int, help="number of training steps")
+    add("--held-out", nargs="+", type=place, metavar="KIND:PATH", help=held_out)
+    add("--steps", type=whole, help="number of training steps")
     add(
         "--set",
         nargs="+",
@@ -162,11 +164,13 @@ def add_embed(commands: Commands) -> None:
         help="install a trained model into the package, in half precision",
         description="Install the pipeline of a finished run into the package or a folder.",
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a finished run, or its pipeline")
-    parser.add_argument("--to", type=Path, metavar="DIR", help="install here, not into the package")
+    parser.add_argument("run", type=path_of, metavar="RUN", help="a finished run, or its pipeline")
+    parser.add_argument(
+        "--to", type=path_of, metavar="DIR", help="install here, not into the package"
+    )
     parser.add_argument(
         "--strengths",
-        type=float,
+        type=number,
         nargs=2,
         default=(1.0, 1.0),
         metavar=("C", "D"),
@@ -174,26 +178,26 @@ def add_embed(commands: Commands) -> None:
     )
     parser.add_argument(
         "--crispness",
-        type=float,
+        type=number,
         metavar="AMOUNT",
         help="sharpening of output frames at a detail of 1 (default: the model's own)",
     )
     parser.add_argument(
         "--smoothing",
-        type=float,
+        type=number,
         metavar="SHARE",
         help="smoothing of their flat areas, 0 to 1 (default: the model's own)",
     )
     parser.add_argument(
         "--steadying",
-        type=float,
+        type=number,
         metavar="SHARE",
         help="how far each is blended with its predecessor at a consistency of 1, 0 to 0.5 "
         "(default: the model's own)",
     )
     parser.add_argument(
         "--grid-period",
-        type=int,
+        type=whole,
         metavar="PIXELS",
         help="period of a faint grid that the decoder draws, to be taken out: 2, 4 or 8; 0 for "
         "none (default: the model's own)",
@@ -216,8 +220,8 @@ def add_curve(commands: Commands) -> None:
         help="plot the logs of training runs",
         description="Plot the losses and held-out figures of training runs (needs matplotlib).",
     )
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="PICTURE")
+    parser.add_argument("runs", type=path_of, nargs="+", metavar="RUN")
+    parser.add_argument("-o", "--output", type=path_of, required=True, metavar="PICTURE")
     parser.set_defaults(command=_curve)
 
 
@@ -246,7 +250,7 @@ def _data(options: argparse.Namespace) -> None:
             f"{len(sources.windows)} possible clip starts, {len(sources.left_out)} left out"
         )
         for line in _left_out(sources.left_out, options.all):
-            print(f"  {line}")
+            print(one_line(f"  {line}"))
 
 
 def _left_out(left_out: dict[str, str], every: bool) -> Sequence[str]:
