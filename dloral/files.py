@@ -29,6 +29,18 @@ def beside(path: Path, prefix: str = "", suffix: str = "") -> Path:
     return path.with_name(f"{prefix}{name}{suffix}")
 
 
+def is_folder(path: str | Path) -> bool:
+    """Whether there is a folder. Not where no name can be looked up either, because it is too long
+    or leads through a folder that is closed: ``Path.is_dir`` of Python 3.11 raises OSError there.
+    """
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether a file or folder exists, as :func:`is_folder` understands it."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
 def write_whole(path: Path, write: Callable[[Path], object], parents: bool = False) -> None:
     """Call ``write`` with a temporary path of the same name, then move the file to ``path``.
 

@@ -216,7 +216,8 @@ def _add_engine_options(parser: argparse.ArgumentParser) -> None:
 
 def _upscale(options: argparse.Namespace) -> int:
     from dloral.engines import engine_of
-    from dloral.jobs.batches import FAILED, is_batch, plan_batch, run_batch
+    from dloral.errors import one_line
+    from dloral.jobs.batches import FAILED, is_batch, left_out_of, plan_batch, run_batch
     from dloral.options import UpscaleOptions
     from dloral.terminal import show_batch, show_progress
     from dloral.upscale import upscale_steps
@@ -229,7 +230,7 @@ def _upscale(options: argparse.Namespace) -> int:
         if not is_first:
             return 0
         sources = [*options.input, *options.sources]
-        if not is_batch(sources, options.list):
+        if not is_batch(sources, options.list, options.recursive):
             steps = upscale_steps(sources[0], options.output, upscale, engine=engine)
             show_progress(steps, options.quiet, sys.stderr if options.output == "-" else None)
             return 0
@@ -241,6 +242,8 @@ def _upscale(options: argparse.Namespace) -> int:
             options.recursive,
             options.list,
         )
+        for note in left_out_of(sources, options.recursive):
+            print(one_line(f"note: {note}"), file=sys.stderr)
         run = _shared_runs(upscale, engine)
         batch = run_batch(items, upscale, run, options.overwrite)
         outcomes = show_batch(batch, quiet=options.quiet)

@@ -33,6 +33,7 @@ from PIL import Image, UnidentifiedImageError
 
 from dloral.data.spec import ClipSpec, thousandths
 from dloral.errors import InputError, OptionError
+from dloral.files import is_there
 from dloral.video.probe import ClipInfo, probe
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -98,7 +99,7 @@ def find_sources(spec: ClipSpec) -> Sources:
     search = _Search(spec)
     for place in spec.places:
         kind, path = split_place(place)
-        if not path.exists():
+        if not is_there(path):
             raise InputError(
                 "{path} does not exist", remedy=f"give {kind}: an existing one", path=path
             )
@@ -171,7 +172,7 @@ class _Search:
         for line in lines:
             entry = line.partition("#")[0].strip()
             whole = file.parent / entry
-            path = whole if whole.exists() or not entry else file.parent / entry.split()[0]
+            path = whole if is_there(whole) or not entry else file.parent / entry.split()[0]
             if not entry:
                 continue
             if path.suffix.lower() in PHOTO_SUFFIXES:

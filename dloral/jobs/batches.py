@@ -5,6 +5,7 @@ A source that fails is noted and the next one begins; results that already exist
 
 import glob
 import logging
+import os
 import string
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dloral.errors import DLoRALError, InputError, OptionError, OutputError, Setting
+from dloral.files import is_folder, is_there
 from dloral.jobs.progress import Clock, Progress, ending
 from dloral.jobs.spans import expected_frames
 from dloral.options import UpscaleOptions
@@ -69,13 +71,18 @@ class BatchProgress:
     outcomes: tuple[Outcome, ...]
 
 
-def is_batch(sources: Sequence[str], list_file: str | None = None) -> bool:
+def is_batch(sources: Sequence[str], list_file: str | None = None, recursive: bool = False) -> bool:
     """Whether a call asks for many results in a folder rather than one: several sources, a pattern,
-    a list, or a folder of clips."""
+    a list, or a folder of clips. A folder of frames is one clip, whatever its subfolders hold,
+    unless they are asked for."""
     if list_file is not None or len(sources) != 1:
         return True
-    path = Path(sources[0])
-    return _is_pattern(sources[0]) or (path.is_dir() and any(_clips_in(path, recursive=True)))
+    text, folder = sources[0], Path(sources[0])
+    if not text or not is_folder(folder):
+        return _is_pattern(text)
+    if not recursive and _holds_pictures(folder):
+        return any(_sources_in(folder))
+    return any(source != folder for source in _sources_in(folder, recursive=True))
 
 
 def plan_batch(
@@ -92,7 +99,7 @@ def plan_batch(
     ``list_file``: a text file with one of these per line, relative to its own folder. Clips found
     in subfolders get the same subfolders below ``folder``. ``name``: a pattern of {stem},
     {name}, {suffix}, {parent}, {index}, {scale}, {model}; a suffix chooses the container.
-    OptionError if nothing is found or the pattern is invalid.
+    OptionError if nothing is found, the pattern is invalid, or ``folder`` names a file.
     """
     if list_file is not None:
         sources = [*sources, *_listed(Path(list_file))]
@@ -111,6 +118,7 @@ def plan_batch(
             remedy="give files, folders of clips or of frames, or patterns such as *.mp4",
             value=", ".join(map(str, sources)) or "the command",
         )
+    _check_folder(folder)
     items: list[Item] = []
     taken: set[Path] = set()
     for index, (source, below) in enumerate(found.items()):
@@ -171,6 +179,41 @@ def run_batch(
     return tuple(outcomes)
 
 
+def left_out_of(sources: Sequence[str], recursive: bool = False) -> list[str]:
+    """What a batch does not take from the folders of clips among its sources, a line each."""
+    notes = []
+    for folder in (Path(text) for text in sources if text and is_folder(text)):
+        clips = list(_sources_in(folder))
+        if not clips:
+            continue
+        entries = _entries(folder)
+        files = [e.name for e in entries if e not in clips and e.is_file()]
+        below = [e.name for e in entries if e.is_dir() and any(_sources_in(e, recursive=True))]
+        if files:
+            notes.append(f"{folder}: files that are not clips left out: {_first_of(files)}")
+        if below and not recursive:
+            notes.append(f"{folder}: subfolders left out, not recursive: {_first_of(below)}")
+    return notes
+
+
+def _first_of(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
+
+
+def _check_folder(folder: str | Path) -> None:
+    """OptionError if the place for a batch's results is a file, or named as one."""
+    path = Path(folder)
+    if is_folder(path):
+        return
+    is_named_as_file = path.suffix.lower() in (*CLIP_SUFFIXES, *IMAGE_SUFFIXES, *WRITABLE_SUFFIXES)
+    if is_there(path) or (is_named_as_file and not str(folder).endswith(("/", os.sep))):
+        raise OptionError(
+            "{path} is a file name, and this is a batch, whose results need a folder",
+            remedy="give a folder, or one source",
+            path=path,
+        )
+
+
 def _looked_at(
     items: Sequence[Item], options: UpscaleOptions, overwrite: bool
 ) -> tuple[dict[Item, int | None], dict[Item, DLoRALError]]:
@@ -205,7 +248,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _is_there(target: Path) -> bool:
-    return any(target.iterdir()) if target.is_dir() else target.exists()
+    return any(target.iterdir()) if is_folder(target) else is_there(target)
 
 
 def _expand(text: str, recursive: bool) -> Iterator[tuple[Path, Path]]:
@@ -218,31 +261,55 @@ def _expand(text: str, recursive: bool) -> Iterator[tuple[Path, Path]]:
         for match in matches:
             yield from _expand(match, recursive)
         return
-    clips = list(_clips_in(path, recursive)) if path.is_dir() else []
-    if not clips:
+    if not text or not is_folder(path):
         yield path, Path()
-    for clip in clips:
-        yield clip, clip.parent.relative_to(path)
+        return
+    found = list(_sources_in(path, recursive))
+    if not found and not _holds_pictures(path) and any(_sources_in(path, recursive=True)):
+        raise OptionError(
+            "{path} holds no clips and no frames, but its subfolders do",
+            remedy="give {option}",
+            path=path,
+            option=Setting("recursive"),
+        )
+    for source in found or [path]:
+        yield source, Path() if source == path else source.parent.relative_to(path)
 
 
-def _clips_in(folder: Path, recursive: bool) -> Iterator[Path]:
-    """Clips of a folder in name order; below it, folders of frames count too."""
+def _sources_in(
+    folder: Path, recursive: bool = False, above: frozenset[Path] = frozenset()
+) -> Iterator[Path]:
+    """Clips of a folder in name order. ``recursive``: also what its subfolders hold, and each
+    folder that has pictures and no clips. ``above``: the folders that lead here, for a link to one
+    of them has no end."""
+    entries, real = _entries(folder), folder.resolve()
+    has_clips = any(map(_is_clip, entries))
+    if recursive and not has_clips and _holds_pictures(folder):
+        yield folder
+    for entry in entries:
+        if _is_clip(entry):
+            yield entry
+        elif recursive and entry.is_dir() and entry.resolve() not in above | {real}:
+            yield from _sources_in(entry, recursive, above | {real})
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What a folder shows, in name order, without the finished parts of other jobs."""
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
         raise InputError(
             "{path} cannot be read: {value}", path=folder, value=(error.strerror or "").lower()
         ) from error
-    for entry in entries:
-        if entry.name.startswith(".") or entry.name.endswith(".resume"):
-            continue
-        if entry.is_file() and entry.suffix.lower() in CLIP_SUFFIXES:
-            yield entry
-        elif recursive and entry.is_dir():
-            below = list(_clips_in(entry, recursive))
-            if not below and any(file.suffix.lower() in IMAGE_SUFFIXES for file in entry.iterdir()):
-                below = [entry]
-            yield from below
+    return [e for e in entries if not (e.name.startswith(".") or e.name.endswith(".resume"))]
+
+
+def _is_clip(file: Path) -> bool:
+    return file.suffix.lower() in CLIP_SUFFIXES and file.is_file()
+
+
+def _holds_pictures(folder: Path) -> bool:
+    return any(file.suffix.lower() in IMAGE_SUFFIXES for file in _entries(folder))
 
 
 def _listed(file: Path) -> list[str]:
@@ -265,7 +332,7 @@ class _Names(string.Formatter):
 
 
 def _name_of(source: Path, pattern: str, index: int, options: UpscaleOptions) -> str:
-    stem = source.name if source.is_dir() else source.stem
+    stem = source.name if is_folder(source) else source.stem
     facts = {
         "stem": stem,
         "name": source.name,
@@ -294,7 +361,7 @@ def _name_of(source: Path, pattern: str, index: int, options: UpscaleOptions) ->
             value=name,
         )
     known = (*CONTAINER_OF.values(), *WRITABLE_SUFFIXES)
-    if Path(name).suffix.lower() in known or source.is_dir():
+    if Path(name).suffix.lower() in known or is_folder(source):
         return name
     if source.suffix.lower() in IMAGE_SUFFIXES:
         suffix = source.suffix.lower()
@@ -303,7 +370,7 @@ def _name_of(source: Path, pattern: str, index: int, options: UpscaleOptions) ->
 
 
 def _is_pattern(text: str) -> bool:
-    return bool(_GLOB & set(text)) and not Path(text).exists()
+    return bool(_GLOB & set(text)) and not is_there(text)
 
 
 def _is_result(item: Item, targets: set[Path]) -> bool:

@@ -280,10 +280,15 @@ def other_files(folder: Path) -> list[str]:
     )
 
 
-def _listed(folder: Path) -> list[Path]:
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders in a folder of frames, which are not looked into."""
+    return sorted(path.name for path in _listed(folder, Path.is_dir))
+
+
+def _listed(folder: Path, is_wanted: Callable[[Path], bool] = Path.is_file) -> list[Path]:
     try:
         return [
-            path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file()
+            path for path in folder.iterdir() if not path.name.startswith(".") and is_wanted(path)
         ]
     except OSError as error:  # a folder may be listed and yet not be entered
         raise InputError(

@@ -11,13 +11,14 @@ from fractions import Fraction
 from pathlib import Path
 
 from dloral.errors import InputError, OptionError, Setting
+from dloral.files import is_folder
 from dloral.options import AUTO, UpscaleOptions
 from dloral.video.animations import MOST_OF_GIF
 from dloral.video.carried import PIPED
 from dloral.video.encoders import CONTAINERS, ENCODERS, deepest
 from dloral.video.filters import FIELD, FILM, FRAME, OFF, RATES
 from dloral.video.hdr import LINEAR, NAMES, WIDE
-from dloral.video.images import other_files
+from dloral.video.images import other_files, subfolders
 from dloral.video.picture_files import (
     DEEP,
     JPEGS,
@@ -43,8 +44,8 @@ def target_suffix(target: str | Path) -> str:
     if is_pipe(target):
         return PIPED
     path = Path(target)
-    is_folder = path.is_dir() or str(target).endswith("/") or not path.suffix
-    return "" if is_folder else path.suffix.lower()
+    holds_frames = is_folder(path) or str(target).endswith("/") or not path.suffix
+    return "" if holds_frames else path.suffix.lower()
 
 
 def treated(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> ClipInfo:
@@ -117,6 +118,9 @@ def treatment_notes(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> lis
     if clip.kind == "folder" and (others := other_files(clip.path)):
         shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
         notes.append(f"files in the folder that are not pictures left out: {shown}")
+    if clip.kind == "folder" and (below := subfolders(clip.path)):
+        shown = ", ".join(below[:3]) + (", ..." if len(below) > 3 else "")
+        notes.append(f"subfolders are not part of a clip, and left out of it: {shown}")
     return notes + lost_tags(clip, suffix, depth)
 
 

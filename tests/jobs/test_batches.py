@@ -108,6 +108,72 @@ def test_what_is_a_batch(tree):
     assert not is_batch([str(tree / "shots")])
 
 
+@pytest.fixture
+def nested(tmp_path: Path) -> Path:
+    """``frames`` with frames of another clip below, ``clips`` with more below, beside pictures."""
+    for name in ("frames/1.png", "frames/other/1.png", "clips/1.png", "only/below/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16)).save(tmp_path / name)
+    (tmp_path / "clips" / "below").mkdir()
+    write_clip(tmp_path / "clips" / "a.mp4", 2)
+    write_clip(tmp_path / "clips" / "below" / "b.mp4", 2)
+    (tmp_path / "clips" / "below" / "back").symlink_to(tmp_path / "clips")
+    return tmp_path
+
+
+def upscaled(tree: Path, source: str, out: str, *more: str) -> int:
+    words = [f"{tree}/{source}", "-o", f"{tree}/{out}", "--model", "bicubic", "--scale", "1"]
+    return main(["upscale", *words, *more])
+
+
+def test_frames_with_a_subfolder_are_one_clip(nested, capsys):
+    assert upscaled(nested, "frames", "out.mp4") == 0
+    assert (nested / "out.mp4").is_file()
+    note = "note: subfolders are not part of a clip, and left out of it: other\n"
+    assert capsys.readouterr().err == note
+    assert upscaled(nested, "frames", "all", "--recursive") == 0
+    assert names_in(nested / "all") == ["frames", "other"]
+    assert names_in(nested / "all" / "frames") == ["1.png"]
+
+
+def test_what_a_folder_of_clips_leaves_out_is_said(nested, capsys):
+    assert upscaled(nested, "clips", "out") == 0
+    assert names_in(nested / "out") == ["a.mp4"]
+    assert capsys.readouterr().err.splitlines() == [
+        f"note: {nested}/clips: files that are not clips left out: 1.png",
+        f"note: {nested}/clips: subfolders left out, not recursive: below",
+    ]
+    assert upscaled(nested, "clips", "all", "--recursive") == 0  # a link back has no end
+    assert names_in(nested / "all") == ["a.mp4", "below"]
+    assert names_in(nested / "all" / "below") == ["b.mp4"]
+    assert upscaled(nested, "only", "out") == 2
+    assert "its subfolders do; give --recursive" in capsys.readouterr().err
+
+
+def test_a_batch_needs_a_folder(nested, capsys):
+    (nested / "file").touch()
+    for out in ("out.mp4", "out.AVI", "out.png", "file"):
+        assert upscaled(nested, "clips", out) == 2
+        printed = capsys.readouterr().err
+        assert "is a file name, and this is a batch" in printed
+        assert printed.count("\n") == 1
+    assert not (nested / "out.mp4").exists()
+    # a slash at the end, or a folder that exists, leaves no doubt
+    assert upscaled(nested, "clips", "out.mp4/") == 0
+    assert upscaled(nested, "clips", "out.mp4") == 0
+    assert upscaled(nested, "clips", "v1.2") == 0
+
+
+def test_a_listed_name_that_is_too_long_fails_alone(tree, capsys):
+    write_clip(tree / "a.mp4", 2)
+    (tree / "list.txt").write_text("a.mp4\n" + 300 * "n" + "\n")
+    words = ["--list", f"{tree}/list.txt", "-o", f"{tree}/out", "--model", "bicubic"]
+    assert main(["upscale", *words]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.endswith("n cannot be read: file name too long\n")
+    assert printed.out.endswith("1 done, 0 skipped, 1 failed\n")
+
+
 def test_failures_do_not_end_a_batch(tree):
     """A clip that is none, a fault of ours, and one that works."""
     for name in ("good.mp4", "ours.mp4"):
