@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dloral import DLoRALError, UpscaleOptions, load_pipeline, upscale_steps, upscale_video
-from dloral.errors import InputError, OptionError
+from dloral.errors import InputError, OptionError, OutputError
 from dloral.evaluation.restore import Scales, model_restorer
 from dloral.integrations.memory_clips import restored_frames
 from dloral.models.adapters import add_adapters
@@ -54,6 +54,34 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
             container.mux(sound.encode(part))
         container.mux(sound.encode(None))
     return path
+
+
+def test_names_that_cannot_be_looked_up_are_one_line(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").touch()
+    chosen = UpscaleOptions("bicubic")
+    out = tmp_path / "out.mp4"
+    for name in (300 * "n", "loop/x.mp4", "file/x.mp4", "a\0b"):
+        with pytest.raises(InputError, match=r"cannot be read|is not a file name"):
+            upscale_video(f"{tmp_path}/{name}", out, chosen)
+        with pytest.raises((OutputError, OptionError), match=r"be written|is not a file name"):
+            upscale_video(clip, f"{tmp_path}/{name}", chosen)
+    with pytest.raises(InputError, match="'' is not a file name"):
+        upscale_video("", out, chosen)
+    with pytest.raises(OptionError, match="'' is not a file name"):
+        upscale_video(clip, "", chosen)
+    assert not out.exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="every folder takes files")
+@pytest.mark.parametrize("resume", ["auto", True])
+def test_a_folder_that_takes_no_files(clip: Path, resume: bool | str) -> None:
+    chosen = UpscaleOptions("bicubic", resume=resume)
+    for name in ("x.mp4", "x"):
+        with pytest.raises(OutputError, match="cannot be written: its folder takes no files"):
+            upscale_video(clip, f"/proc/{name}", chosen)
+    with pytest.raises(OutputError, match="/dev/full is a device or a pipe"):
+        upscale_video(clip, "/dev/full", chosen)
 
 
 def options(model: Path, **changed: object) -> UpscaleOptions:

@@ -80,9 +80,9 @@ def _check_existing(path: Path, source: ClipInfo, overwrite: bool, is_folder: bo
                 "{path} is the source itself", remedy="write to another name", path=path
             )
         _check_spares_the_source(path, source, is_folder)
-    if is_folder and not path.is_dir():
+    if is_folder and path.is_file():
         raise OutputError("{path} is a file, not a folder", remedy="give another name", path=path)
-    if not is_folder and not path.is_file():
+    if not path.is_dir() and not path.is_file():
         raise OutputError(
             "{path} is a device or a pipe",
             remedy="give the name of a file, or - for standard output",
@@ -162,6 +162,8 @@ def output_error(path: Path, error: BaseException, kept: Path | None = None) -> 
     told = reason(error)
     if isinstance(error, av.error.ExternalError):  # encoders say no more
         told = "its encoder failed, as happens when memory is short"
+    elif isinstance(error, FileNotFoundError) and path.absolute().parent.is_dir():
+        told = "its folder takes no files"  # as /proc
     return OutputError(
         f"{{path}} cannot be written: {{value}}{where}", path=path, value=told, kept=kept
     )
