@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from dloral.errors import OptionError
-from dloral.frames.clips import as_frames, as_output
+from dloral.frames.clips import Picture, as_output, checked_frames
 from dloral.frames.colour import fix_colour
 from dloral.frames.crisp import FULL_CRISPNESS_SCALE, crisp, crispness_at
 from dloral.frames.grid import without_grid
@@ -100,7 +98,7 @@ class FrameGenerator(Generator):
         frame, :meth:`finish` then takes half the time. Raises :class:`OptionError`.
         """
         check_layout(window, tile, tile_overlap)
-        clip = as_frames(frames).to(self.execution_device)
+        clip = checked_frames(frames).to(self.execution_device)
         chosen = len(clip) if count is None else count
         if not 0 < chosen <= len(clip):
             raise OptionError(
@@ -140,7 +138,7 @@ class FrameGenerator(Generator):
     @torch.no_grad()
     def __call__(
         self,
-        frames: Tensor | np.ndarray | list[Image.Image],
+        frames: Picture | Sequence[Picture],
         prompt: str = "",
         consistency: float = 1.0,
         detail: float = 1.0,
@@ -156,18 +154,19 @@ class FrameGenerator(Generator):
         """Restore a clip that has been brought to its output size. T frames in, T frames out.
 
         ``frames``: float (T,3,H,W) in [0, 1], uint8 (T,3,H,W) or (T,H,W,3), or PIL images, of any
-        size from 1 x 1 on. Frame 0 is its own predecessor. ``window`` is how many earlier frames
-        CFR looks at (0, 1, 3 or 5; 0: each frame alone). ``tile`` and ``tile_overlap`` are in
-        latent cells (96 and 32 are the reference's); ``tile=None`` does not tile.
+        size from 1 x 1 on; one PIL image is a clip of one frame. Frame 0 is its own predecessor.
+        ``window`` is how many earlier frames CFR looks at (0, 1, 3 or 5; 0: each frame alone).
+        ``tile`` and ``tile_overlap`` are in latent cells (96 and 32 are the reference's);
+        ``tile=None`` does not tile.
         ``color_fix``: one of :data:`COLOUR_FIXES`, or auto for the model's own. ``enlarged``: how
         many times the frames were enlarged; a model with crispness applies less of it below 4.
-        Raises :class:`OptionError` for a value outside its range.
+        Raises :class:`OptionError` for a value outside its range, also one of a frame.
         """
         if output_type not in OUTPUT_TYPES:
             raise OptionError(
                 f"output_type is {output_type!r}; choose from {', '.join(OUTPUT_TYPES)}"
             )
-        clip = as_frames(frames)
+        clip = checked_frames(frames)
         results = self.stream(
             clip,
             prompt=prompt,

@@ -6,7 +6,7 @@ from itertools import islice, repeat
 
 from torch import Tensor
 
-from dloral.frames.clips import as_frames
+from dloral.frames.clips import as_frames, check_range
 
 
 class Waiting:
@@ -16,6 +16,7 @@ class Waiting:
         prompts = repeat(prompt) if isinstance(prompt, str) else iter(prompt)
         self._source = zip(frames, prompts, strict=False)
         self._pairs: deque[tuple[Tensor, str]] = deque()
+        self._is_checked = False
 
     def fill(self, most: int) -> bool:
         """Read until ``most`` are waiting or none are left; returns whether any is waiting."""
@@ -23,8 +24,13 @@ class Waiting:
         return bool(self._pairs)
 
     def frames(self, most: int) -> Tensor:
-        """The first ``most`` waiting frames: float (B,3,H,W) in [0, 1]."""
-        return as_frames([frame for frame, _ in islice(self._pairs, most)])
+        """The first ``most`` waiting frames: float (B,3,H,W) in [0, 1]. OptionError if the first
+        one of all has other values: one look, whatever the clip's length."""
+        frames = as_frames([frame for frame, _ in islice(self._pairs, most)])
+        if not self._is_checked:
+            check_range(frames)
+            self._is_checked = True
+        return frames
 
     def prompts(self, most: int) -> list[str]:
         return [prompt for _, prompt in islice(self._pairs, most)]
