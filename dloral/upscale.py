@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dloral.errors import DLoRALError, InputError, OutputError, Setting, Terminated
-from dloral.jobs.admission import admitted_size, open_source, settled
+from dloral.jobs.admission import admitted_size, open_source, opening_notes, settled
 from dloral.jobs.journal import JOURNAL, Gap, Journal, journal_folder
 from dloral.jobs.loading import load_steps
 from dloral.jobs.locks import lock_target
@@ -27,11 +27,10 @@ from dloral.options import UpscaleOptions
 from dloral.prompts import Scene, as_lists, find_scenes
 from dloral.stages import WRITE, stage
 from dloral.video.encoding import header_of
-from dloral.video.known import source_notes
 from dloral.video.pipes import STANDARD_OUTPUT, is_pipe
 from dloral.video.probe import ClipInfo
 from dloral.video.seeking import count_frames
-from dloral.video.treatment import chosen_depth, target_suffix, treated, treatment_notes
+from dloral.video.treatment import chosen_depth, target_suffix, treated
 from dloral.video.writer import Writer, open_writer
 
 if TYPE_CHECKING:
@@ -84,8 +83,7 @@ def upscale_steps(
     options = settled(options or UpscaleOptions(), source, target, engine is not None)
     suffix = target_suffix(target)
     clip = treated(open_source(source, options), options, suffix)
-    notes = source_notes(clip, options.start, options.size_changes)
-    notes += treatment_notes(clip, options, suffix)
+    notes = opening_notes(clip, options, suffix)
     height, width = admitted_size(clip, options)
     writing = open_writer(
         target,

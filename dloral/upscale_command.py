@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from dloral.jobs.running import Engine
     from dloral.options import UpscaleOptions
 
+EVERY_STEM = "{stem}"
+"""The usual pattern of a batch's results: named as their sources."""
+
 
 def add_upscale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
@@ -184,7 +187,7 @@ def _add_batch_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("batches").add_argument
     add("--list", type=path_text, metavar="FILE", help="a text file with one IN per line")
     add("--recursive", action="store_true", help="look for clips in subfolders too")
-    add("--name", default="{stem}", help="result names: {stem}, {name}, {index}, {scale}, ...")
+    add("--name", default=EVERY_STEM, help="result names: {stem}, {name}, {index}, {scale}, ...")
     add("--overwrite", action="store_true", help="replace results that exist")
 
 
@@ -216,7 +219,7 @@ def _add_engine_options(parser: argparse.ArgumentParser) -> None:
 
 def _upscale(options: argparse.Namespace) -> int:
     from dloral.engines import engine_of
-    from dloral.errors import one_line
+    from dloral.errors import OptionError, Setting, one_line
     from dloral.jobs.batches import FAILED, is_batch, left_out_of, plan_batch, run_batch
     from dloral.options import UpscaleOptions
     from dloral.terminal import show_batch, show_progress
@@ -231,6 +234,12 @@ def _upscale(options: argparse.Namespace) -> int:
             return 0
         sources = [*options.input, *options.sources]
         if not is_batch(sources, options.list, options.recursive):
+            if options.name != EVERY_STEM:
+                raise OptionError(
+                    "{option} names the results of a batch, and this is one clip",
+                    remedy="leave it out: OUT is the name",
+                    option=Setting("name"),
+                )
             steps = upscale_steps(sources[0], options.output, upscale, engine=engine)
             show_progress(steps, options.quiet, sys.stderr if options.output == "-" else None)
             return 0

@@ -9,8 +9,11 @@ from dloral.errors import OptionError, ResourceError, Setting
 from dloral.jobs.spans import output_size
 from dloral.memory import free_memory
 from dloral.options import UpscaleOptions
+from dloral.video.known import source_notes
 from dloral.video.pipes import is_pipe, probe_input
 from dloral.video.probe import ClipInfo, exact_rate, probe
+from dloral.video.treatment import treatment_notes
+from dloral.video.unused import unused_notes
 
 
 def settled(
@@ -51,6 +54,16 @@ def open_source(source: ClipInfo | str | Path, options: UpscaleOptions) -> ClipI
         fps = None if options.fps is None else exact_rate(options.fps)
         return probe_input(options.raw_size, options.pixel_format, fps)
     return probe(source, options.fps)
+
+
+def opening_notes(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> list[str]:
+    """What can be said of a treated clip and a target of this suffix before the work. InputError
+    for what makes it pointless."""
+    return [
+        *source_notes(clip, options.start, options.size_changes),
+        *treatment_notes(clip, options, suffix),
+        *unused_notes(clip, options, suffix),
+    ]
 
 
 def admitted_size(clip: ClipInfo, options: UpscaleOptions) -> tuple[int, int]:
