@@ -13,6 +13,7 @@ from math import lcm
 from pathlib import Path
 from typing import Any, Literal
 
+from av import VideoFrame
 from av.stream import Stream
 
 from dloral.video import worker
@@ -292,10 +293,7 @@ def _probe_video(path: Path) -> ClipInfo:
             sample_aspect_ratio=aspect,
             crop=crop,
             turn=turn,
-            color_range=_told(frame.color_range, 0),
-            color_space=_told(frame.colorspace, 2),
-            color_primaries=_told(frame.color_primaries, 2),
-            color_transfer=_told(frame.color_trc, 2),
+            **_colours_of(frame),
             has_audio=bool(audio),
             audio_codecs=audio,
             subtitle_codecs=_codecs(container.streams.subtitles),
@@ -317,6 +315,15 @@ def _probe_video(path: Path) -> ClipInfo:
             plays=plays_of(path),
             deinterlace=FRAME if looks.combs.order else OFF,
         )
+
+
+def _colours_of(frame: VideoFrame) -> dict[str, Any]:
+    return {
+        "color_range": _told(frame.color_range, 0),
+        "color_space": _told(frame.colorspace, 2),
+        "color_primaries": _told(frame.color_primaries, 2),
+        "color_transfer": _told(frame.color_trc, 2),
+    }
 
 
 def _upright_change(change: SizeChange, turn: Orientation) -> SizeChange:
