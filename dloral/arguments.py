@@ -71,7 +71,7 @@ def path_text(text: str) -> str:
         return text  # an address may be longer than a name; whoever reads it says that it is one
     try:
         Path(text).stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # whoever reads or writes it says so
         return text
     except (OSError, ValueError) as error:  # ValueError: a NUL
         found = os.strerror(error.errno or 0) if isinstance(error, OSError) else "it holds a NUL"

@@ -75,7 +75,6 @@ COMMANDS = (
 NAMES = {
     "too long": (LONG, "file name too long"),
     "NUL": ("a\0b", "it holds a nul"),
-    "through a file": ("a.mp4/x", "not a directory"),
     "a link to itself": ("loop", "symbolic links"),
     "empty": ("", "is not a name"),
 }
@@ -102,6 +101,27 @@ def test_names_that_cannot_be_looked_up(
     assert why in printed.lower()
     assert len(printed) < 300
     assert sorted(path.name for path in tmp_path.iterdir()) == ["FOLDER", "a.mp4", "loop"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_way_through_a_file_is_said_by_whoever_takes_it(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.mp4").touch()
+    Path("FOLDER").mkdir()
+    arguments = [word.replace("NAME", "a.mp4/x") for word in command.split()]
+    try:
+        status = main(arguments)
+    except SystemExit as ended:
+        status = ended.code
+    printed = capsys.readouterr().err
+    assert status in (1, 2)
+    assert all(line.startswith("dloral") for line in printed.splitlines())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["FOLDER", "a.mp4"]
 
 
 def test_a_name_with_a_newline_stays_on_its_line(
