@@ -158,7 +158,7 @@ def find_dataset(
             "{path} does not exist", remedy="give the folder of a data set", path=folder
         )
     found = (
-        _packs(folder) or _folders_of_clips(folder) or _clips_of_folders(folder)
+        packs_in(folder) or _folders_of_clips(folder) or _clips_of_folders(folder)
         if folder.is_dir()
         else None
     )
@@ -214,7 +214,7 @@ def _with_sources(clips: Iterable[DataClip], pattern: str | None) -> Iterator[Da
 # Packs -------------------------------------------------------------------------------------------
 
 
-def _packs(folder: Path) -> DataSet | None:
+def packs_in(folder: Path) -> DataSet | None:
     """A pack, or a folder of packs; None where there is none."""
     if (folder / "hq.npy").is_file():
         return DataSet(folder.name, "a pack", tuple(_pack_clips(folder, "")))

@@ -105,7 +105,13 @@ def _add_measure(kinds: Commands) -> None:
     add("study", metavar="STUDY", help="branches or windows")
     add("--model", default="compact", help="compact, sd21, a folder, a Hub id, or model.pkl")
     add("--base", type=path_of, metavar="DIR", help="Stable Diffusion 2.1-base, for a model.pkl")
-    add("--data", type=path_of, required=True, metavar="DIR", help="a folder of low-quality clips")
+    add(
+        "--data",
+        type=path_of,
+        required=True,
+        metavar="DIR",
+        help="a folder of low-quality clips, or a pack or several, which hold their ground truth",
+    )
     add("--reference", type=path_of, metavar="DIR", help="their ground truth")
     add("--frames", type=whole, metavar="N", help="use only the first N frames of each clip")
     add("--device", default="auto", help="auto, cpu, cuda, xpu, mps")
@@ -179,20 +185,20 @@ def _measure(options: argparse.Namespace) -> None:
     from dloral.evaluation.torchvision_ops import make_torchvision_importable
 
     make_torchvision_importable()
-    from dloral.evaluation.study_inference import measure_study, opened_model
+    from dloral.evaluation.study_inference import clips_to_restore, measure_study, opened_model
 
     study = _study(options)
     if not options.resume:
         _check_free(options, "give {option} or a new folder", option=Setting("resume"))
     metrics = options.metrics or ["paper", "niqe", "flicker", "grid_level"]
-    if options.reference is not None and not options.metrics:
+    clips = clips_to_restore(options.data, options.reference)
+    if any(clip.hq for clip in clips) and not options.metrics:
         metrics += ["psnr", "lpips_like"]
     with opened_model(options.model, options.base, options.device, options.dtype) as pipe:
         found = measure_study(
             study,
             pipe,
-            options.data,
-            options.reference,
+            clips,
             tuple(metrics),
             options.output,
             _tell,

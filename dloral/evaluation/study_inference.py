@@ -7,7 +7,7 @@ rows are that model's own switches. The low-quality clips are enlarged four time
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from PIL import Image
 
 from dloral.errors import PYTHON, DLoRALError, Face, InputError, OptionError, Setting
 from dloral.evaluation.catalogue import MetricSuite, Settings, chosen_metrics
-from dloral.evaluation.datasets import FileFrames, opened
+from dloral.evaluation.datasets import DataClip, FileFrames, opened, packs_in
 from dloral.evaluation.measures import Measured
-from dloral.evaluation.pairs import Pair, find_pairs
+from dloral.evaluation.pairs import find_pairs
 from dloral.evaluation.restore import model_restorer, restore_and_measure
 from dloral.evaluation.studies import Study, Variant
 from dloral.evaluation.study_measuring import means
@@ -58,45 +58,44 @@ def opened_model(
 def measure_study(
     study: Study,
     pipe: FrameGenerator,
-    data: Path,
-    reference: Path | None,
+    clips: Sequence[DataClip],
     metrics: tuple[str, ...],
     out: Path,
     tell: Callable[[str], None],
     most_frames: int | None = None,
     face: Face = PYTHON,
 ) -> dict[str, Any]:
-    """Run every variant on every clip of a folder; returns the content of ``OUT/study.json``."""
+    """Run every variant on every clip, restored from its ``lq``; returns the content of
+    ``OUT/study.json``."""
     if study.name not in SWITCHED:
         raise OptionError(
             "study {value} compares trainings, which no switch of a trained model tells apart",
             remedy=f"train it, or choose from {', '.join(SWITCHED)}",
             value=study.name,
         )
-    ready = MetricSuite(Settings(metrics=chosen_metrics(metrics, reference is not None)), face)
+    has_truth = any(clip.hq for clip in clips)
+    ready = MetricSuite(Settings(metrics=chosen_metrics(metrics, has_truth)), face)
     for name, why in ready.unavailable.items():
         tell(f"NOT AVAILABLE {name}: {why}")
-    pairs = find_pairs(data, reference)
     out.mkdir(parents=True, exist_ok=True)
     measured: dict[str, dict[str, Measured]] = {variant.name: {} for variant in study.variants}
     failed: dict[str, str] = {}
     for variant in study.variants:
-        for pair in pairs:
-            if pair.name in failed:
+        for clip in clips:
+            if clip.name in failed:
                 continue
-            tell(f"{study.name}: {variant.title}, {pair.name}")
+            tell(f"{study.name}: {variant.title}, {clip.name}")
             try:
-                found, last = _measured(pipe, pair, variant, ready, most_frames)
+                found, last = _measured(pipe, clip, variant, ready, most_frames)
             except DLoRALError as error:
-                failed[pair.name] = error.render(face)
+                failed[clip.name] = error.render(face)
                 continue
-            measured[variant.name][pair.name] = found
-            if pair is pairs[0]:
+            measured[variant.name][clip.name] = found
+            if clip is clips[0]:
                 Image.fromarray(last).save(out / f"shown-{variant.name}.png")
-    if len(failed) == len(pairs):
+    if len(failed) == len(clips):
         raise InputError(
-            "no clip of {path} could be measured: {first}",
-            path=data,
+            "no clip could be measured: {first}",
             first=next(iter(failed.values())),
         )
     runs, conditions = _means(measured, failed)
@@ -107,10 +106,28 @@ def measure_study(
         "unavailable": ready.unavailable,
         "failed": failed,
         "conditions": conditions,
-        "num_clips": len(pairs) - len(failed),
-        "sources": {pair.name: pair.name for pair in pairs},
+        "num_clips": len(clips) - len(failed),
+        "sources": {clip.name: clip.source for clip in clips},
         "runs": runs,
     }
+
+
+def clips_to_restore(data: Path, reference: Path | None) -> list[DataClip]:
+    """The clips of a folder, with those of ``reference`` of the same name; or of packs, which have
+    their truth and say what each clip was cut from."""
+    packs = packs_in(data) if reference is None else None
+    if packs is not None:
+        return list(packs.clips)
+    return [
+        DataClip(
+            pair.name,
+            pair.name,
+            FileFrames(pair.reference) if pair.reference else None,
+            FileFrames(pair.restored),  # the low-quality clip takes its place
+            pair.missing,
+        )
+        for pair in find_pairs(data, reference)
+    ]
 
 
 def _means(
@@ -131,17 +148,14 @@ def _means(
 
 
 def _measured(
-    pipe: FrameGenerator, pair: Pair, variant: Variant, ready: MetricSuite, most_frames: int | None
+    pipe: FrameGenerator, clip: DataClip, variant: Variant, ready: MetricSuite, most: int | None
 ) -> tuple[Measured, np.ndarray]:
     """(figures, the middle of the last frame: input and restored side by side)."""
-    if pair.missing:
-        raise InputError(pair.missing)
-    # The low-quality clip takes the place of evaluate's restored one.
-    lq = FileFrames(pair.restored)
-    hq = FileFrames(pair.reference) if pair.reference else None
-    height, width, _ = lq.about()
+    if clip.problem or clip.lq is None:
+        raise InputError(clip.problem or "there are no frames of low quality")
+    height, width, _ = clip.lq.about()
     size = (SCALE * height, SCALE * width)
-    with opened(lq, most_frames) as small_frames, opened(hq, most_frames) as hq_frames:
+    with opened(clip.lq, most) as small_frames, opened(clip.hq, most) as hq_frames:
         restorer = model_restorer(pipe, variant.scales)
         found = restore_and_measure(restorer, small_frames or (), size, ready, hq_frames)
     side = min(SHEET_SIDE, *size)

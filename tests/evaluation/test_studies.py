@@ -331,3 +331,18 @@ def test_a_trained_models_switches(
         str(tmp_path / "data"),
     ]
     assert main([*wrong, "-o", str(tmp_path / "o")]) == 2
+
+
+def test_a_trained_models_switches_on_a_pack(
+    converted: Path, packs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """A pack has its ground truth, and says which clips are of one source."""
+    held_out, out = packs[1], tmp_path / "out"
+    arguments = ["--model", str(converted), "--data", str(held_out), "-o", str(out)]
+    arguments += ["--dtype", "float32", "--metrics", "psnr", "--frames", "1"]
+    (held_out / "manifest.json").write_text(json.dumps({"clips": ["one.jpg", "one.jpg"]}))
+    assert main(["study", "measure", "branches", *arguments]) == 0
+    found = json.loads((out / "study.json").read_text())
+    assert set(found["sources"].values()) == {"one.jpg"}
+    assert found["num_clips"] == len(found["sources"]) == 2
+    assert all(run["final"]["psnr"] > 5 for run in found["runs"])
