@@ -16,6 +16,7 @@ from gradio.context import LocalContext
 from dloral.errors import DLoRALError, InputError
 from dloral.frames.colour import COLOUR_FIXES
 from dloral.options import AUTO, MAX_LORA_SCALE, SCALE_RANGE
+from dloral.studio.estimates import run_seconds
 from dloral.studio.face import is_full, told
 from dloral.studio.preview import Preview
 from dloral.studio.runtime import shown_name
@@ -181,7 +182,8 @@ class Calls:
             info = session.open_clip(
                 _given(clip).name, lambda copy: link_or_copy(_given(clip), copy)
             )
-            studio.limits.check(info, settings.options, settings.format)
+            seconds = run_seconds(info, settings, studio.model)
+            studio.limits.check(info, settings.options, settings.format, seconds)
             job = session.start_job(settings)
             while not job.wait(LOOK_SECONDS):
                 if not listens():  # closing the session dequeues the job

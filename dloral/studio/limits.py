@@ -48,11 +48,11 @@ class Limits:
         self,
         clip: ClipInfo,
         options: UpscaleOptions,
-        kept_as: str = "h264",
-        expected_seconds: tuple[float, float] | None = None,
+        kept_as: str,
+        expected_seconds: tuple[float, float] | None,
     ) -> None:
         """InputError or ResourceError if more is to be restored at once than is allowed, or than
-        memory and disk have room for. ``expected_seconds``: of the run, where that is known."""
+        memory and disk have room for. ``expected_seconds``: of the run, None while not known."""
         self.check_frame(clip, options)
         frames = 1 if clip.kind == "image" else expected_frames(clip, options)
         if frames is None:

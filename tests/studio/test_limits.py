@@ -4,12 +4,17 @@ import shutil
 from fractions import Fraction
 from pathlib import Path
 
+import gradio as gr
 import pytest
 
 from dloral import UpscaleOptions
 from dloral.errors import DLoRALError
+from dloral.studio.api import Calls
 from dloral.studio.disk import Disk
 from dloral.studio.limits import Limits
+from dloral.studio.runtime import JobQueue
+from dloral.studio.sessions import Sessions
+from dloral.studio.studio import Studio
 from dloral.video.probe import ClipInfo
 
 
@@ -42,9 +47,9 @@ def test_a_result_that_the_disk_cannot_hold_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=2_500_000_000))
     allowed = Limits(10**6, disk=Disk([tmp_path / "not" / "yet"]))
     options = UpscaleOptions(model="bicubic", scale=2)
-    allowed.check(clip_of(), options, "h264")
+    allowed.check(clip_of(), options, "h264", None)
     with pytest.raises(DLoRALError, match=r"about 4\.9 GB, but only 2\.0 GB of disk space"):
-        allowed.check(clip_of(), options, "png")
+        allowed.check(clip_of(), options, "png", None)
 
 
 @pytest.mark.parametrize(
@@ -63,3 +68,14 @@ def test_just_what_is_allowed_passes(limit, value, less):
     check(value)
     with pytest.raises(DLoRALError):
         check(less)
+
+
+def test_calls_of_programs_are_limited_in_hours_too(clip, models, tmp_path):
+    queue, limits = JobQueue(), Limits(10**6, max_hours=0.01)
+    studio = Studio(Sessions(tmp_path / "s", models, queue), models, queue, limits, {})
+    studio.model.cost = 1.0  # seconds for each unit of work: slower than any machine
+    try:
+        with pytest.raises(gr.Error, match=r"the estimate of .* exceeds the limit of 36 s"):
+            Calls(studio).upscale({"clip": str(clip)}, gr.Progress())
+    finally:
+        studio.sessions.close_all()

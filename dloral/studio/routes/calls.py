@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from dloral.errors import InputError
 from dloral.options import AUTO
-from dloral.studio.estimates import plan
+from dloral.studio.estimates import run_seconds
 from dloral.studio.limits import Limits
 from dloral.studio.sessions import Session
 from dloral.studio.settings import MOST_BYTES, Settings, settings_from
@@ -132,14 +132,9 @@ def allowed(values: dict[str, Any], session: Session, studio: Studio) -> Setting
     clip = clip_of(session)
     if clip.kind != "video":  # the page keeps its choice for the next video
         settings = replace(settings, options=replace(settings.options, deinterlace=AUTO))
-    studio.limits.check(clip, settings.options, settings.format, expected(clip, settings, studio))
+    seconds = run_seconds(clip, settings, studio.model)
+    studio.limits.check(clip, settings.options, settings.format, seconds)
     return settings
-
-
-def expected(clip: ClipInfo, settings: Settings, studio: Studio) -> tuple[float, float] | None:
-    """The range of seconds that a run would take; None where unknown."""
-    found = plan(clip, settings, studio.model)["seconds"]
-    return None if found is None else (float(found[0]), float(found[1]))
 
 
 def object_of(asked: dict[str, Any], name: str) -> dict[str, Any]:
