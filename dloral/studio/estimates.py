@@ -61,7 +61,7 @@ def suggested_scale(clip: ClipInfo) -> float:
 
 def suggested_seconds(clip: ClipInfo, most: float | None = None) -> float | None:
     """A short first part of a long clip; None: all of it."""
-    if clip.kind != "video" or clip.duration is None:
+    if clip.kind == "image" or clip.duration is None:
         return None
     if clip.duration <= (SHORT_SECONDS if most is None else min(SHORT_SECONDS, most)):
         return None
@@ -71,7 +71,7 @@ def suggested_seconds(clip: ClipInfo, most: float | None = None) -> float | None
 def clip_facts(clip: ClipInfo) -> list[str]:
     """Size, frames, rate, length, codec, what is unusual of the picture, and sound."""
     parts = [f"{clip.width} × {clip.height}"]
-    if clip.kind == "video":
+    if clip.kind != "image":
         if clip.num_frames is not None:
             parts.append(counted(clip.num_frames, "frame"))
         parts.append(f"{float(clip.fps):.4g} fps")
@@ -121,7 +121,7 @@ def plan(clip: ClipInfo, settings: Settings, model: Model) -> dict[str, Any]:
     suffix = suffix_of(clip, settings)
     num_frames = 1 if clip.kind == "image" else expected_frames(clip, options)
     parts = [f"{width} × {height}"]
-    if num_frames is not None and clip.kind == "video":
+    if num_frames is not None and clip.kind != "image":
         of = "" if num_frames == clip.num_frames else f" of {clip.num_frames}"
         parts.append(f"{num_frames}{of} frame{'s' if num_frames != 1 or of else ''}")
     if seconds is not None:
@@ -190,7 +190,7 @@ def _warning(clip: ClipInfo, settings: Settings, seconds: float | None, pixels: 
     if pixels > COMFORTABLE_PIXELS and smaller:
         saved = (smaller / options.scale) ** 2 * seconds
         return f"This is slow. A scale of {smaller:g} would take about {time_in_words(saved)}."
-    if clip.kind == "video":
+    if clip.kind != "image":
         return "This takes a while. Try a shorter part first: drag the ends of the strip."
     return None
 

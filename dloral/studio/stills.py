@@ -41,7 +41,7 @@ def thumbnails(
     length = all_of_it - first if duration is None else Fraction(max(duration, 0))
     width = max(1, min(round(THUMBNAIL_HEIGHT * clip.width / clip.height), 4 * THUMBNAIL_HEIGHT))
     pictures: list[Tensor] = []
-    for index in range(count if clip.kind == "video" else 1):
+    for index in range(1 if clip.kind == "image" else count):
         time = first + min(length, all_of_it - first) * Fraction(2 * index + 1, 2 * count)
         with sources.held_back(clip, reading_bytes(clip)):  # for each frame: lets others in between
             small = _small_at(clip, time)

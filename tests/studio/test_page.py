@@ -168,6 +168,16 @@ def test_what_is_no_clip_is_said_in_place(page: Page, no_clip: Path, picture: Pa
     assert (probe(kept).width, probe(kept).height) == (132, 84)
 
 
+def test_of_an_animated_picture_a_part_can_be_chosen(page: Page, tmp_path: Path):
+    pages = [Image.new("L", (48, 32), 20 * number) for number in range(12)]
+    pages[0].save(tmp_path / "a.webp", save_all=True, append_images=pages[1:], duration=100)
+    upload(page, tmp_path / "a.webp")
+    expect(page.locator("#facts")).to_have_text("48 × 32 · 12 frames · 10 fps · 1.2 s · WebP")
+    page.fill("#part-end", "0.5")
+    page.press("#part-end", "Enter")
+    expect(page.locator("#plan")).to_contain_text("5 of 12 frames")
+
+
 def test_trim_by_the_strips_ends(page: Page, clip: Path):
     upload(page, clip)
     page.focus("#trim-start")

@@ -1,11 +1,13 @@
 """Settings of the page, of files and of calls; what is said of a clip; the curves."""
 
+import io
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from dloral import UpscaleOptions
 from dloral.errors import OptionError
@@ -21,8 +23,9 @@ from dloral.studio.measures import MOST_ROWS, Measures
 from dloral.studio.runtime import Model
 from dloral.studio.settings import result_name, settings_from, settings_from_file
 from dloral.studio.speeds import Effort
+from dloral.studio.stills import thumbnails
 from dloral.video.clock import Clock
-from dloral.video.probe import ClipInfo
+from dloral.video.probe import ClipInfo, probe
 
 CLIP = ClipInfo(
     path=Path("holiday.mp4"),
@@ -109,6 +112,18 @@ def test_facts_name_size_frames_rate_length_codec_and_sound():
     assert clip_facts(CLIP) == ["640 × 360", "300 frames", "25 fps", "12 s", "H.264", "with sound"]
     assert clip_facts(replace(CLIP, has_audio=False))[-1] == "no sound"
     assert clip_facts(replace(CLIP, kind="image", codec="png")) == ["640 × 360", "PNG"]
+
+
+def test_a_moving_picture_is_a_clip(tmp_path):
+    pages = [Image.new("L", (64, 48), 20 * number) for number in range(12)]
+    pages[0].save(tmp_path / "a.webp", save_all=True, append_images=pages[1:], duration=1000)
+    clip, model = probe(tmp_path / "a.webp"), Model("bicubic")
+    assert clip_facts(clip) == ["64 × 48", "12 frames", "1 fps", "12 s", "WebP"]
+    assert suggested_seconds(clip) == 5
+    words = plan(clip, settings_from({"scale": 2, "duration": 5}, "bicubic"), model)["words"]
+    assert words == ["128 × 96", "5 of 12 frames"]
+    strip = Image.open(io.BytesIO(thumbnails(clip, 3)))
+    assert [strip.getpixel((x * strip.width // 6, 32))[0] // 20 for x in (1, 3, 5)] == [2, 6, 10]
 
 
 def test_the_plan_is_the_size_the_frames_the_time_and_the_memory():

@@ -45,7 +45,7 @@ export class Strip {
 
   async open(clip) {
     this.clip = clip;
-    this.root.hidden = !clip || clip.kind !== "video" || clip.frames < 2;
+    this.root.hidden = !clip || clip.kind === "image" || clip.frames < 2;
     find("#part").hidden = this.root.hidden;
     this.start = 0;
     this.end = clip?.seconds ?? 0;
