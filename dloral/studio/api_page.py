@@ -32,7 +32,7 @@ path=$(curl -s -F files=@clip.mp4 "$page/gradio_api/upload" | cut -d '"' -f 2)
 
 CALL = """\
 event=$(curl -s "$page/gradio_api/call/v2/{name}" -H "content-type: application/json" \\
-    -d "{body}" | cut -d '"' -f 4)
+    -d "{body}" | tee /dev/stderr | cut -d '"' -f 4)
 """
 
 ANSWER = """\

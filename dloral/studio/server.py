@@ -19,6 +19,7 @@ import dloral
 from dloral.arguments import OneLineParser, number, path_text, whole
 from dloral.errors import OptionError
 from dloral.studio.api import attach_api
+from dloral.studio.checked_calls import CheckedBlocks, CheckedNames
 from dloral.studio.data_folder import LIST, SESSIONS, kept_folder
 from dloral.studio.disk import Disk
 from dloral.studio.health import health_routes
@@ -231,7 +232,8 @@ def in_address(host: str) -> str:
 
 def build_page(studio: Studio) -> gr.Blocks:
     """The page with its endpoints, not yet served."""
-    with gr.Blocks(
+    with CheckedBlocks(
+        studio.limits,
         title="DLoRAL: video super-resolution",
         analytics_enabled=False,
         fill_width=True,
@@ -272,7 +274,10 @@ def launch_page(blocks: gr.Blocks, studio: Studio, options: argparse.Namespace) 
             css_paths=STYLE_SHEETS,
             app_kwargs={
                 "routes": [Mount("/studio", build_routes(studio)), *health_routes(studio)],
-                "middleware": [Middleware(Hygiene, **rules, disk=studio.limits.disk)],
+                "middleware": [
+                    Middleware(Hygiene, **rules, disk=studio.limits.disk),
+                    Middleware(CheckedNames),
+                ],
                 "lifespan": _hygiene_first,
             },
             mcp_server=options.mcp,

@@ -16,7 +16,6 @@ import av
 import numpy as np
 import pytest
 import torch
-from gradio.exceptions import InvalidPathError
 from PIL import Image
 
 from dloral import load_pipeline
@@ -173,9 +172,8 @@ def serving(
     finally:
         app.send_signal(signal.SIGTERM)
         app.wait(30)
-    # Gradio logs its own refusal of a path that was not uploaded with a traceback; no other may be.
     said = log.read_text()
-    assert said.count("Traceback") == said.count(f"{InvalidPathError.__name__}: Cannot move"), said
+    assert "Traceback" not in said, said
     assert not list(folder.iterdir())
 
 

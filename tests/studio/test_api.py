@@ -2,6 +2,7 @@
 
 import filecmp
 import io
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,13 +94,70 @@ def test_limits_and_bad_files_hold_for_the_api_too(address, no_clip, long_clip):
             page.predict(handle_file(str(path)), scale=1.0, api_name="/upscale")
 
 
-def test_a_path_that_was_not_uploaded_is_refused(address, clip):
+FILE_DATA = {"meta": {"_type": "gradio.FileData"}}
+FILE = {"path": "PATH", **FILE_DATA}
+BY_NAME = "gradio_api/call/v2/preview_frame"
+
+
+def answered(address: str, given: dict[str, object]) -> str:
+    """The last line that a caller by curl reads."""
+    event = httpx.post(address + BY_NAME, json=given).json()["event_id"]
+    return httpx.get(f"{address}gradio_api/call/preview_frame/{event}").text.strip()
+
+
+@pytest.mark.parametrize("path", ["CLIP", "/etc/passwd", "../../../etc/passwd"])
+def test_a_path_that_was_not_uploaded_is_refused(address, clip, path):
+    stolen = {"path": path.replace("CLIP", str(clip)), **FILE_DATA}
+    said = answered(address, {"clip": stolen})
+    assert 'event: error\ndata: {"error": "clip is not a file of this server; upload it' in said
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"clip": {"path": "PATH"}}, "clip is not a file; give {"),
+        ({"clip": "PATH"}, "clip is not a file; give {"),
+        ({"clip": 5}, "clip is not a file; give {"),
+        ({"clip": None}, "no clip was given"),
+        ({"clip": FILE, "frame": "a"}, "frame is 'a'; give a number"),
+        ({"clip": FILE, "window": "1"}, "window is '1'; give a number"),
+        ({"clip": FILE, "scale": [2]}, "scale is '[2]'; give a number"),
+        (
+            {"clip": {"path": "http://127.0.0.1:9/a.mp4", **FILE_DATA}},
+            "127.0.0.1 cannot be fetched",
+        ),
+    ],
+)
+def test_values_of_the_wrong_type_are_said_in_one_line(address, clip, given, said):
+    with clip.open("rb") as file:
+        path = httpx.post(f"{address}gradio_api/upload", files={"files": file}).json()[0]
+    text = json.dumps(given).replace("PATH", path)
+    error = json.loads(answered(address, json.loads(text)).rpartition("data: ")[2])["error"]
+    assert said in error
+    assert "\n" not in error
+
+
+@pytest.mark.parametrize(
+    ("call", "body", "said"),
+    [
+        ("preview_frame", b"{}", "no clip was given"),
+        ("preview_frame", b'{"clip": null, "sclae": 2}', "has no parameter 'sclae'; choose from"),
+        ("preview_frame", b"[]", "the request is not a JSON object"),
+        ("preview_frame", b"scale=2", "the request is not a JSON object"),
+        ("upscael", b"{}", "there is no call /upscael; choose from /upscale"),
+    ],
+)
+def test_names_that_do_not_exist_are_said(address, call, body, said):
+    url, kind = f"{address}gradio_api/call/v2/{call}", {"content-type": "application/json"}
+    answer = httpx.post(url, content=body, headers=kind)
+    assert answer.status_code in (404, 422)
+    assert said in answer.json()["error"]
+
+
+def test_a_call_with_too_few_values_says_so(address):
     call = f"{address}gradio_api/call/preview_frame"
-    for path in (str(clip), "/etc/passwd", "../../../etc/passwd"):
-        stolen = {"path": path, "meta": {"_type": "gradio.FileData"}}
-        data = [stolen, 0, 4.0, 1.0, 1.0, 1.0, 1, "", "auto", "auto"]
-        event = httpx.post(call, json={"data": data}).json()["event_id"]
-        assert "event: error" in httpx.get(f"{call}/{event}").text
+    event = httpx.post(call, json={"data": [None, 0]}).json()["event_id"]
+    assert "the call has 2 values; give all 10" in httpx.get(f"{call}/{event}").text
 
 
 def test_models_says_which_is_in_use(address, tiny_model):

@@ -57,15 +57,28 @@ def picture(content: bytes, kind: str, headers: dict[str, str] | None = None) ->
 async def receive(
     request: Request, part: Path, limits: Limits, heard: Callable[[], object]
 ) -> None:
-    """Write the request's body to a file, up to the limits; InputError beyond them. ``heard``:
-    called again and again meanwhile, so that the visit does not end before its file is there."""
-    told = request.headers.get("content-length", "0")
+    """Write the request's body to a file as :func:`save_body` does."""
+    await save_body(
+        _chunks(request), request.headers.get("content-length", "0"), part, limits, heard
+    )
+
+
+async def save_body(
+    chunks: AsyncIterator[bytes],
+    told: str,
+    part: Path,
+    limits: Limits,
+    heard: Callable[[], object] = lambda: None,
+) -> None:
+    """Write a body to a file, up to the limits; InputError beyond them. ``told``: its length as the
+    sender says. ``heard``: called again and again meanwhile, so that the visit does not end before
+    its file is there."""
     size, looked, said = 0, 0, time.monotonic()
     most = limits.max_upload
     if told.isdigit():
         await _check_room(limits, min(int(told), most))
     with part.open("wb") as file:
-        async for chunk in _chunks(request):
+        async for chunk in chunks:
             size += len(chunk)
             if size > most or (told.isdigit() and int(told) > most):
                 raise InputError(
