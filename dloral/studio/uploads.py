@@ -7,6 +7,8 @@ from pathlib import Path
 
 from dloral.errors import InputError
 
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
 
 def link_or_copy(source: Path, copy: Path) -> None:
     """The same bytes under another name, which remain when the first is deleted."""
@@ -17,9 +19,12 @@ def link_or_copy(source: Path, copy: Path) -> None:
 
 
 def checked_name(name: str) -> str:
-    """A file name that stays in its folder; InputError for one that would lead elsewhere."""
+    """A file name that stays in its folder, on one line; InputError for one that would lead
+    elsewhere."""
     if not name or name.strip(".") == "" or re.search(r"[/\\\0]", name):
         raise InputError(f"{name!r} is not a plain file name; rename the file and drop it again")
+    # A result is fetched by its name, and no route matches one of two lines.
+    name = _CONTROLS.sub("_", name)
     stem, dot, suffix = name.rpartition(".")
     # Disks take 255 bytes; room for what is put before and behind it.
     return stem.encode()[:150].decode(errors="ignore") + dot + suffix[:20] if dot else name[:50]

@@ -2,15 +2,22 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.testclient import TestClient
 
 from dloral.errors import InputError
 from dloral.studio.face import worded
-from dloral.studio.limits import Patience
+from dloral.studio.limits import Limits, Patience
+from dloral.studio.routes import build_routes
 from dloral.studio.runtime import JobQueue
 from dloral.studio.sessions import Sessions, checked_name
 from dloral.studio.settings import settings_from
+from dloral.studio.studio import Studio
+from tests.studio.conftest import wait_until
 
 
 @pytest.fixture
@@ -129,3 +136,17 @@ def test_a_long_name_is_cut_and_keeps_its_kind():
     name = checked_name("ä" * 200 + ".mp4")
     assert name.endswith(".mp4")
     assert len(name.encode()) < 200
+
+
+def test_a_name_of_two_lines_is_one_that_can_be_fetched(sessions, models, clip):
+    studio = Studio(sessions, models, JobQueue(), Limits(10**6), {})
+    client = TestClient(Starlette(routes=[Mount("/studio", build_routes(studio))]))
+    visit = f"/studio/{sessions.open()}"
+    sent = client.post(
+        f"{visit}/clip", params={"name": "a\nb\r\u2028c.mp4"}, content=clip.read_bytes()
+    )
+    assert sent.json()["clip"]["name"] == "a_b__c.mp4"
+    client.post(f"{visit}/job", json={"settings": {"scale": 1, "duration": 0.1}})
+    state = lambda: client.get(f"{visit}/state").json()  # noqa: E731
+    wait_until(lambda: state()["job"]["stage"] == "done")
+    assert client.get(f"{visit}/files/{quote(state()['result']['file'])}").status_code == 200
