@@ -15,11 +15,12 @@ from zlib import crc32
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageCms
+from PIL import Image
 from torch import Tensor
 
 from dloral.errors import InputError
 from dloral.video.colour import over_white
+from dloral.video.colour_profiles import as_rgb
 from dloral.video.exr import exr_header, is_exr, load_exr
 from dloral.video.hdr import HLG, PQ, WIDE
 from dloral.video.header import Header
@@ -41,7 +42,7 @@ from dloral.video.picture_kinds import (
     reading_picture,
 )
 from dloral.video.picture_tags import ORIENTATION
-from dloral.video.see_through import has_transparency, may_show_through
+from dloral.video.see_through import may_show_through
 from dloral.video.wide_pictures import WidePicture
 
 IMAGE_SUFFIXES = (
@@ -341,21 +342,5 @@ def _load_usual(path: Path, page: int, keep_profile: bool) -> Tensor:
 def _as_tensor(opened: Image.Image, keep_profile: bool) -> Tensor:
     """(3,H,W) in [0, 1], with alpha (4,H,W)."""
     opened.load()
-    image: Image.Image = opened
-    profile = opened.info.get("icc_profile")
-    transparent = has_transparency(opened)
-    if profile and image.mode in ("RGB", "RGBA") and not keep_profile:
-        image = _to_srgb(image, profile)
-    image = image.convert("RGBA" if transparent else "RGB")
-    codes = torch.from_numpy(np.array(image, dtype=np.float32))
+    codes = torch.from_numpy(np.array(as_rgb(opened, keep_profile), dtype=np.float32))
     return codes.permute(2, 0, 1).div_(255).contiguous()
-
-
-def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Convert colours through the picture's own profile; a broken profile counts as none."""
-    try:
-        own = ImageCms.ImageCmsProfile(BytesIO(profile))
-        turned = ImageCms.profileToProfile(image, own, ImageCms.createProfile("sRGB"))
-    except ImageCms.PyCMSError:
-        return image
-    return turned or image
