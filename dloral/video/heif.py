@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dloral.video.boxes import boxes_in
 from dloral.video.colour import UNSPECIFIED, frame_to_rgb
+from dloral.video.companions import auxiliary_notes, more_pictures
 from dloral.video.hdr import HLG, PQ, WIDE
 
 _BT601 = 6
@@ -48,11 +49,12 @@ def heif_facts(path: Path, width: int, height: int, is_avif: bool, pages: int) -
         if is_avif:  # Pillow opened it, and reads it with 8 bits
             return PictureFacts(8, None, None)
         raise
-    bits, notes = int(found.info.get("bit_depth", 8)), []
+    bits = int(found.info.get("bit_depth", 8))
+    notes: list[str] = []
     others = len(found) - 1 - _listed_parts(path)
     if others > 0 and pages < 2:
-        left_out = "1 more picture" if others == 1 else f"{others} more pictures"
-        notes.append(f"{left_out} in the file left out: only the main one is restored")
+        notes.append(more_pictures(others))
+    notes += auxiliary_notes(found.info)
     if bits > 8 and is_avif and not _is_decoded(path, width, height):
         notes.append(f"{bits} bits are reduced to 8: the picture is stored in parts")
         bits = 8

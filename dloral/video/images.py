@@ -21,6 +21,7 @@ from torch import Tensor
 from dloral.errors import InputError
 from dloral.video.colour import over_white
 from dloral.video.colour_profiles import as_rgb
+from dloral.video.companions import companion_notes
 from dloral.video.exr import exr_header, is_exr, load_exr
 from dloral.video.hdr import HLG, PQ, WIDE
 from dloral.video.header import Header
@@ -90,12 +91,15 @@ def image_header(path: Path, page_fps: Fraction = FOLDER_FPS) -> Header:
         kind = str(image.format).lower()
         times, end, is_wide, has_alpha = _pages_of(path, image, page_fps)
         facts = PictureFacts(16 if is_wide else 8, *_coded_colours(path, image))
+        beside = companion_notes(image)
         if kind in ("heif", "heic", "avif"):
             facts = heif_facts(path, *image.size, kind == "avif", len(times))
         plays = played(image)
     bits, primaries, transfer, notes = facts
     colours = has_alpha, primaries, transfer
-    return Header(height, width, kind, bits, orientation, *colours, times, end, plays, notes)
+    return Header(
+        height, width, kind, bits, orientation, *colours, times, end, plays, (*notes, *beside)
+    )
 
 
 def load_image(

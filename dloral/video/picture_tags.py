@@ -11,6 +11,7 @@ from PIL import Image
 from dloral.errors import InputError, ResourceError
 from dloral.video import worker
 from dloral.video.colour_profiles import has_rgb_profile
+from dloral.video.companions import without_claims, xmp_of
 from dloral.video.exr import is_exr
 from dloral.video.media import version_of
 from dloral.video.picture_kinds import opened_picture
@@ -57,13 +58,13 @@ def _tags_of(path: Path, version: tuple[int, int, int] | None, isolated: bool) -
     try:
         with opened_picture(path) as image:
             exif = image.getexif()
-            xmp = image.info.get("xmp") or getattr(image, "tag_v2", {}).get(700) or b""
+            xmp = without_claims(xmp_of(image))
             profile = image.info["icc_profile"] if has_rgb_profile(image) else b""
     except Exception:  # damaged bytes can lead the parser into any error there is
         return nothing
     return PictureTags(
         _upright_exif(exif),
-        xmp.encode() if isinstance(xmp, str) else bytes(xmp),
+        xmp,
         bytes(profile),
     )
 
