@@ -29,7 +29,7 @@ def folder_header(path: Path, files: Sequence[Path]) -> Header:
         has_alpha = has_alpha or shows_through(file, header)
         if header.page_times:
             of_many.append(file.name)
-        for note in header.notes:
+        for note in (*header.notes, *header.unkept):
             noted.setdefault(note, []).append(file.name)
     notes = [f"{note} ({_listed(names)})" for note, names in noted.items()]
     if of_many:

@@ -12,7 +12,7 @@ class Header(NamedTuple):
     ISO/IEC 23091-2 where the file says so; ``page_times``: when each of its pictures is shown, if
     there are several, ``end``: when the last one ends, in seconds; ``plays``: how often they are
     shown, 0 for ever, None if the file does not say; ``notes``: what in the file is not read, a
-    line each.
+    line each; ``unkept``: what is not kept of a frame of a folder.
     """
 
     height: int
@@ -27,3 +27,4 @@ class Header(NamedTuple):
     end: Fraction = Fraction(0)
     plays: int | None = None
     notes: tuple[str, ...] = ()
+    unkept: tuple[str, ...] = ()

@@ -42,7 +42,7 @@ from dloral.video.picture_kinds import (
     played,
     reading_picture,
 )
-from dloral.video.picture_tags import ORIENTATION
+from dloral.video.picture_tags import ORIENTATION, lost_in_folder
 from dloral.video.see_through import may_show_through
 from dloral.video.wide_pictures import WidePicture
 
@@ -94,11 +94,11 @@ def image_header(path: Path, page_fps: Fraction = FOLDER_FPS) -> Header:
         beside = companion_notes(image)
         if kind in ("heif", "heic", "avif"):
             facts = heif_facts(path, *image.size, kind == "avif", len(times))
-        plays = played(image)
-    bits, primaries, transfer, notes = facts
-    colours = has_alpha, primaries, transfer
+        bits, primaries, transfer, notes = facts
+        plays, unkept = played(image), tuple(lost_in_folder(image, bits))
+    colours, notes = (has_alpha, primaries, transfer), (*notes, *beside)
     return Header(
-        height, width, kind, bits, orientation, *colours, times, end, plays, (*notes, *beside)
+        height, width, kind, bits, orientation, *colours, times, end, plays, notes, unkept
     )
 
 

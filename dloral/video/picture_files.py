@@ -22,7 +22,7 @@ from dloral.video.encoders import CONTAINERS
 from dloral.video.gif import gif_picture
 from dloral.video.hdr import HLG, LINEAR, PQ, WIDE, Mastering, from_restorable, linear_from_srgb
 from dloral.video.images import AFTER_IHDR, JPEG_QUALITY, MARK
-from dloral.video.picture_tags import PictureTags, picture_tags
+from dloral.video.picture_tags import UNUSED_PROFILE, PictureTags, picture_tags
 from dloral.video.probe import ClipInfo
 
 TIFFS = (".tif", ".tiff")
@@ -67,6 +67,9 @@ def lost_tags(source: ClipInfo, suffix: str, bit_depth: int) -> list[str]:
         names = [name for kind, name in _NAMES.items() if kind in lost and getattr(tags, kind)]
         if names:
             notes.append(f"{' and '.join(names)} left out: {why} {suffix}")
+    is_used = source.keep_profile or source.bit_depth == 8 or "profile" in unheld
+    if tags.profile and not is_used:
+        notes.append(UNUSED_PROFILE)
     return notes
 
 

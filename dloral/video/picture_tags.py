@@ -28,6 +28,12 @@ _OF_THE_PIXELS = (
 """TIFF's own tags of how the source's pixels are stored, and those that are kept apart."""
 
 
+_DOTS = {0x011A, 0x011B, 0x0128, 0x0131}
+"""XResolution, YResolution, ResolutionUnit, and the Software that wrote them."""
+
+UNUSED_PROFILE = "colour profile left out: more than 8 bits are taken for sRGB"
+
+
 class PictureTags(NamedTuple):
     """EXIF (upright, without a preview), XMP and colour profile of a picture, each may be empty."""
 
@@ -57,16 +63,37 @@ def _tags_of(path: Path, version: tuple[int, int, int] | None, isolated: bool) -
         return nothing
     try:
         with opened_picture(path) as image:
-            exif = image.getexif()
-            xmp = without_claims(xmp_of(image))
-            profile = image.info["icc_profile"] if has_rgb_profile(image) else b""
+            return _tags_in(image)
     except Exception:  # damaged bytes can lead the parser into any error there is
         return nothing
-    return PictureTags(
-        _upright_exif(exif),
-        xmp,
-        bytes(profile),
-    )
+
+
+def _tags_in(image: Image.Image) -> PictureTags:
+    exif, xmp = image.getexif(), without_claims(xmp_of(image))
+    profile = image.info["icc_profile"] if has_rgb_profile(image) else b""
+    return PictureTags(_upright_exif(exif), xmp, bytes(profile))
+
+
+def lost_in_folder(image: Image.Image, bits: int) -> list[str]:
+    """A line for each kind of metadata that the open picture loses as a frame of a folder, where
+    only its pixels are read. ``bits``: of a channel; with 8 the colours become sRGB, and the
+    profile is not lost."""
+    try:
+        tags = _tags_in(image)
+    except Exception:  # damaged bytes can lead the parser into any error there is
+        return []
+    lost = {"EXIF": _says_more(tags.exif), "XMP": tags.xmp}
+    lines = [f"{name} left out: not kept of a folder" for name, told in lost.items() if told]
+    if bits > 8 and tags.profile:
+        lines.append(UNUSED_PROFILE)
+    return lines
+
+
+def _says_more(exif: bytes) -> bool:
+    """Whether EXIF says more than what any program that writes TIFF does: dots an inch."""
+    found = Image.Exif()
+    found.load(exif)
+    return bool(found.keys() - _DOTS)
 
 
 def _upright_exif(exif: Image.Exif) -> bytes:

@@ -1,12 +1,12 @@
 """Pictures that differ, and transparency that is not used: what a clip of them is said to be."""
 
 from pathlib import Path
-from zlib import crc32
+from zlib import compress, crc32
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from dloral.errors import InputError
 from dloral.options import UpscaleOptions
@@ -166,3 +166,29 @@ def test_video_is_judged_by_what_it_shows(ffmpeg, tmp_path, clear_from, words):
     notes = notes_of(source, tmp_path / "out.mp4")
     assert words in notes
     assert ("shown over white" in notes) == bool(words)
+
+
+def test_what_a_folder_does_not_keep_of_its_pictures_is_said(folder, tmp_path):
+    """Not what every program writes into a TIFF, nor a profile through which colours were read."""
+    exif, dots = Image.Exif(), Image.Exif()
+    exif[0x0132], dots[0x011A], dots[0x0131] = "2015:06:07 08:09:10", 72.0, "a program"
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    picture().save(folder / "0.tif", exif=dots, icc_profile=srgb)
+    assert notes_of(folder, tmp_path / "out") == ""
+    for name in ("1.jpg", "2.jpg"):
+        picture().save(folder / name, exif=exif, xmp=b"<x/>" if name == "1.jpg" else b"")
+    told = "EXIF left out: not kept of a folder (1.jpg, 2.jpg) | XMP left out: not kept of a folder"
+    assert notes_of(folder, tmp_path / "out2") == f"{told} (1.jpg)"
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".png", ""])
+def test_a_profile_that_deep_pictures_are_not_read_through_is_said(folder, tmp_path, suffix):
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    body = b"iCCPof RGB\0\0" + compress(srgb)
+    chunk = (len(body) - 4).to_bytes(4, "big") + body + crc32(body).to_bytes(4, "big")
+    png = cv2.imencode(".png", DEEP)[1].tobytes()
+    (folder / "0.png").write_bytes(png[:33] + chunk + png[33:])
+    lost = "colour profile left out: more than 8 bits are taken for sRGB"
+    source = folder if not suffix else folder / "0.png"
+    wanted = {".mkv": lost, ".png": "", "": f"{lost} (0.png)"}[suffix]
+    assert notes_of(source, tmp_path / f"out{suffix}") == wanted
