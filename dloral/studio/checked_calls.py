@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dloral.errors import DLoRALError, InputError
 from dloral.studio.api import ENDPOINTS
 from dloral.studio.face import is_full, told
-from dloral.studio.fetching import fetched, is_address
+from dloral.studio.fetching import fetch_clip, is_address
 from dloral.studio.limits import Limits
 from dloral.studio.routes.calls import number_of
 
@@ -65,7 +65,7 @@ class CheckedBlocks(gr.Blocks):
             raise InputError(f"{component.label} is not a file; give {_FILE}")
         if not is_address(path):
             return value
-        file = await fetched(path, Path(component.GRADIO_CACHE), self._limits)
+        file = await fetch_clip(path, Path(component.GRADIO_CACHE), self._limits)
         return {"path": str(file), "meta": value["meta"]}
 
 

@@ -24,7 +24,7 @@ def is_address(path: str) -> bool:
     return path.lower().startswith(("http://", "https://"))
 
 
-async def fetched(address: str, folder: Path, limits: Limits) -> Path:
+async def fetch_clip(address: str, folder: Path, limits: Limits) -> Path:
     """The file at ``address``, in a folder of its own in ``folder``. InputError in one line where
     it cannot be had, is too large for ``limits``, or its host is one of this machine's network."""
     host = urlsplit(address).hostname or ""

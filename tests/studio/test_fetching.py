@@ -14,7 +14,7 @@ import safehttpx
 from dloral.errors import InputError
 from dloral.studio.checked_calls import CheckedBlocks
 from dloral.studio.disk import Disk
-from dloral.studio.fetching import fetched
+from dloral.studio.fetching import fetch_clip
 from dloral.studio.limits import Limits
 
 
@@ -59,7 +59,7 @@ def address(clip: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def fetch(address: str, folder: Path, limits: Limits) -> Path:
-    return asyncio.run(fetched(address, folder, limits))
+    return asyncio.run(fetch_clip(address, folder, limits))
 
 
 def test_a_file_is_fetched_under_its_name(address, clip, tmp_path):
