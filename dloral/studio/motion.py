@@ -57,7 +57,9 @@ def motion_steps(
     total = clip.num_frames or 1
     count = max(1, min(MOST_FRAMES, round(SECONDS * clip.fps), total))
     first = max(0, min(index, total - count))
-    region = Region(region.x, region.y, *_even(region, height, width))
+    corner = min(region.x, max(width - 2, 0)), min(region.y, max(height - 2, 0))
+    region = Region(*corner, region.width, region.height)
+    region = Region(*corner, *_even(region, height, width))
     seen = with_context(region, height, width)
     pipe = model.pipe()  # waits until it is loaded
     before = max(first - pipe.reach(options.window), 0)

@@ -94,7 +94,7 @@ def settings_from(values: dict[str, Any], model: str) -> Settings:
     tile = chosen.get("tile")
     if "tile" in values and tile in (None, "none"):
         chosen["tile"] = None
-    elif isinstance(tile, int):
+    elif isinstance(tile, int) and tile > 0:
         chosen["tile_overlap"] = min(32, tile // 2)
     if not is_text(chosen.get("prompt", "")):
         raise OptionError("prompt is not text; give a few words or leave it out")

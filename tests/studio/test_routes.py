@@ -252,7 +252,9 @@ def test_limits_are_kept(browser, studio, token, long_clip, tmp_path):
         ("plan", {"settings": {"start": float("1e400")}}, "start is inf"),
         ("plan", {"settings": {"start": 10**400}}, "start is 1000"),
         ("job", {"settings": {"format": "avi"}}, "format is 'avi'"),
+        ("plan", {"settings": {"tile": -5}}, "tile is -5"),
         ("comparison?layout=x", {}, "'x' is not a layout"),
+        ("comparison", {}, "the request has no layout"),
         ("example?name=../bar", {}, "is not an example"),
     ],
 )
@@ -263,6 +265,36 @@ def test_nonsense_is_answered_in_one_line(browser, token, clip, call, body, said
     assert answer.status_code == 200
     assert said in answer.json()["error"]
     assert "\n" not in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("background?scale=2&frame=a", "frame is 'a'; give a whole number"),
+        ("background?frame=0&scale=much", "scale is 'much'; give a number"),
+        ("still", "the request has no frame"),
+    ],
+)
+def test_nonsense_in_an_address_is_answered_in_one_line(browser, token, clip, call, said):
+    answer = browser.get(f"/{token}/{call}")
+    assert (answer.status_code, answer.json()) == (200, {"error": said})
+
+
+@pytest.mark.parametrize("corner", [(9999, 9999), (95, 63), (2**52, 0)])
+def test_a_moving_part_beyond_the_frame_is_its_corner(browser, token, clip, corner):
+    send(browser, token, clip)
+    ask = {"frame": 0, "settings": {"scale": 2}, "x": corner[0], "y": corner[1], "width": 64}
+    made = browser.post(f"/{token}/motion", json={**ask, "height": 64})
+    x, y, width, height = map(int, made.headers["x-region"].split())
+    assert x + width <= 96
+    assert y + height <= 64
+    assert width >= 2 <= height
+
+
+def test_a_preview_of_less_than_no_pixels_is_of_as_many_as_suit(browser, token, clip):
+    send(browser, token, clip)
+    ask = {"frame": 0, "settings": {"scale": 2}, "pixels": -1}
+    assert browser.post(f"/{token}/preview", json=ask).headers["x-region"] == "0 0 96 64"
 
 
 def test_a_part_beyond_the_frame_is_its_last_pixel(browser, token, clip):

@@ -8,6 +8,7 @@ browsers log any error status to the console as if the page were broken.
 
 import gradio as gr
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.staticfiles import StaticFiles
 from gradio.context import LocalContext
@@ -32,6 +33,9 @@ from dloral.studio.shares import uses_file
 from dloral.studio.studio import Studio
 
 _UNKNOWN = {"gone": True}
+
+_WANTED = {"int": "give a whole number", "float": "give a number", "bool": "give true or false"}
+"""What a parameter in a call's address must be, by pydantic's name."""
 
 
 def build_routes(studio: Studio) -> FastAPI:
@@ -72,6 +76,15 @@ def _answer_errors(app: FastAPI, studio: Studio) -> None:
         if not is_full(error):
             raise error
         return answer({"error": told(error)})
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        name, wanted = first["loc"][-1], first["type"].partition("_")[0]
+        if wanted == "missing":
+            return answer({"error": f"the request has no {name}"})
+        remedy = _WANTED.get(wanted, "check the request")
+        return answer({"error": f"{name} is {str(first.get('input'))[:80]!r}; {remedy}"})
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:

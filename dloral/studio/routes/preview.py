@@ -66,7 +66,7 @@ def preview_routes(studio: Studio) -> APIRouter:
         centre = None
         if not asked.get("busiest"):
             centre = number_of(asked, "x", 0.5), number_of(asked, "y", 0.5)
-        pixels = int(number_of(asked, "pixels")) or None
+        pixels = max(int(number_of(asked, "pixels")), 0) or None
         options = settings.at(index / clip_of(session).fps)
         try:
             made = await run_in_threadpool(
