@@ -390,6 +390,20 @@ def test_a_visit_is_forked_so_that_its_result_stays(browser, token, clip):
     assert browser.get(f"/{token}/thumbnail").headers["content-type"] == "image/jpeg"
 
 
+def test_a_result_can_be_asked_about_and_fetched_in_parts(browser, token, clip):
+    """As download managers and players do."""
+    send(browser, token, clip)
+    browser.post(f"/{token}/job", json={"settings": {"scale": 1}})
+    address = f"/{token}/files/{finish(browser, token)['result']['file']}"
+    whole, asked = browser.get(address), browser.head(address)
+    assert (asked.status_code, asked.content) == (200, b"")
+    assert asked.headers["content-length"] == str(len(whole.content))
+    assert asked.headers["accept-ranges"] == "bytes"
+    part = browser.get(address, headers={"range": "bytes=100-199"})
+    assert (part.status_code, part.content) == (206, whole.content[100:200])
+    assert browser.head(address + "x").status_code == 404
+
+
 @pytest.mark.parametrize("kept_as", ["gif", "webp"])
 def test_a_comparison_is_a_short_loop(browser, token, clip, kept_as):
     send(browser, token, clip)

@@ -15,7 +15,7 @@ API = "/api"
 def about_routes(studio: Studio) -> APIRouter:
     router = APIRouter()
 
-    @router.get(API)
+    @router.api_route(API, methods=["GET", "HEAD"])
     def api(request: Request) -> HTMLResponse:
         # the way Gradio finds its own address behind a proxy
         address = get_root_url(request, request.url.path, os.environ.get("GRADIO_ROOT_PATH"))

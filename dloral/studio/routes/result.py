@@ -35,7 +35,7 @@ def result_routes(studio: Studio) -> APIRouter:
         result = _result(visitor(token, studio))
         return picture(before_and_after(result, studio.sessions.sources), JPEG)
 
-    @router.get("/{token}/files/{name}")
+    @router.api_route("/{token}/files/{name}", methods=["GET", "HEAD"])
     def file(token: str, name: str, download: bool = False) -> Response:
         session = studio.sessions.find(token)
         result = session.result if session else None
