@@ -228,7 +228,13 @@ def _within(name: str, value: float, least: float, most: float = float("inf")) -
     is_number = isinstance(value, int | float) and abs(value) < NO_NUMBER
     if not is_number or not least <= value <= most:
         bounds = f"from {least:g} to {most:g}" if isfinite(most) else f"of at least {least:g}"
-        raise _out_of_range(name, value, f"give a number {bounds}")
+        told = str(value)  # a number, or text in its place
+        raise OptionError(
+            "{option} is {value}",
+            remedy=f"give a number {bounds}",
+            option=Setting(name),
+            value=told,
+        )
 
 
 def _whole(name: str, value: Any, least: int) -> None:

@@ -252,7 +252,7 @@ def test_limits_are_kept(browser, studio, token, long_clip, tmp_path):
         ("plan", {"settings": {"start": float("1e400")}}, "start is inf"),
         ("plan", {"settings": {"start": 10**400}}, "start is 1000"),
         ("job", {"settings": {"format": "avi"}}, "format is 'avi'"),
-        ("plan", {"settings": {"tile": -5}}, "tile is -5"),
+        ("plan", {"settings": {"tile": -5}}, "is -5; give latent cells"),
         ("comparison?layout=x", {}, "'x' is not a layout"),
         ("comparison", {}, "the request has no layout"),
         ("example?name=../bar", {}, "is not an example"),
