@@ -92,7 +92,10 @@ def filled(text: str, facts: Mapping[str, Any]) -> str:
 _BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 """Characters that change the direction of the text around them (Unicode's Bidi_Control)."""
 
-_UNSEEN = re.compile(f"[\0-\x1f\x7f-\x9f\u2028\u2029{_BIDI}]")
+CONTROLS = "\0-\x1f\x7f-\x9f\u2028\u2029"
+"""Control characters and line breaks, for a class of a regular expression."""
+
+_UNSEEN = re.compile(f"[{CONTROLS}{_BIDI}]")
 
 
 def one_line(text: str) -> str:

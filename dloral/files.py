@@ -5,7 +5,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,11 @@ def is_folder(path: str | Path) -> bool:
 def is_there(path: str | Path) -> bool:
     """Whether a file or folder exists, as :func:`is_folder` understands it."""
     return os.path.exists(path)  # noqa: PTH110
+
+
+def some_names(names: Sequence[str], most: int = 3) -> str:
+    """The first ``most`` names in a line, for a message."""
+    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
 
 
 def write_whole(path: Path, write: Callable[[Path], object], parents: bool = False) -> None:

@@ -80,18 +80,20 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("kind", NAMES)
-def test_names_that_cannot_be_looked_up(
-    command: str,
-    kind: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with an empty file and a FOLDER."""
     monkeypatch.chdir(tmp_path)
     Path("a.mp4").touch()
     Path("FOLDER").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("kind", NAMES)
+def test_names_that_cannot_be_looked_up(
+    command: str, kind: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("loop").symlink_to("loop")
     name, why = NAMES[kind]
     with pytest.raises(SystemExit) as ended:
@@ -100,19 +102,14 @@ def test_names_that_cannot_be_looked_up(
     assert (ended.value.code, printed.count("\n")) == (2, 1)
     assert why in printed.lower()
     assert len(printed) < 300
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["FOLDER", "a.mp4", "loop"]
+    assert sorted(path.name for path in place.iterdir()) == ["FOLDER", "a.mp4", "loop"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_way_through_a_file_is_said_by_whoever_takes_it(
-    command: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_a_path_through_a_file_is_one_line(
+    command: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("a.mp4").touch()
-    Path("FOLDER").mkdir()
+    """Each command says so itself; a batch has a line for each of its clips."""
     arguments = [word.replace("NAME", "a.mp4/x") for word in command.split()]
     try:
         status = main(arguments)
@@ -120,8 +117,9 @@ def test_a_way_through_a_file_is_said_by_whoever_takes_it(
         status = ended.code
     printed = capsys.readouterr().err
     assert status in (1, 2)
+    assert printed
     assert all(line.startswith("dloral") for line in printed.splitlines())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["FOLDER", "a.mp4"]
+    assert sorted(path.name for path in place.iterdir()) == ["FOLDER", "a.mp4"]
 
 
 def test_a_name_with_a_newline_stays_on_its_line(

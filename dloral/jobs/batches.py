@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dloral.errors import DLoRALError, InputError, OptionError, OutputError, Setting
-from dloral.files import is_folder, is_there
+from dloral.files import is_folder, is_there, some_names
 from dloral.jobs.progress import Clock, Progress, ending
 from dloral.jobs.spans import expected_frames
 from dloral.options import UpscaleOptions
@@ -190,14 +190,10 @@ def left_out_of(sources: Sequence[str], recursive: bool = False) -> list[str]:
         files = [e.name for e in entries if e not in clips and e.is_file()]
         below = [e.name for e in entries if e.is_dir() and any(_sources_in(e, recursive=True))]
         if files:
-            notes.append(f"{folder}: files that are not clips left out: {_first_of(files)}")
+            notes.append(f"{folder}: files that are not clips left out: {some_names(files)}")
         if below and not recursive:
-            notes.append(f"{folder}: subfolders left out, not recursive: {_first_of(below)}")
+            notes.append(f"{folder}: subfolders left out, not recursive: {some_names(below)}")
     return notes
-
-
-def _first_of(names: Sequence[str], most: int = 3) -> str:
-    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
 
 
 def _check_folder(folder: str | Path) -> None:

@@ -5,9 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
-from dloral.errors import InputError
-
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+from dloral.errors import CONTROLS, InputError
 
 
 def link_or_copy(source: Path, copy: Path) -> None:
@@ -24,7 +22,7 @@ def checked_name(name: str) -> str:
     if not name or name.strip(".") == "" or re.search(r"[/\\\0]", name):
         raise InputError(f"{name!r} is not a plain file name; rename the file and drop it again")
     # A result is fetched by its name, and no route matches one of two lines.
-    name = _CONTROLS.sub("_", name)
+    name = re.sub(f"[{CONTROLS}]", "_", name)
     stem, dot, suffix = name.rpartition(".")
     # Disks take 255 bytes; room for what is put before and behind it.
     return stem.encode()[:150].decode(errors="ignore") + dot + suffix[:20] if dot else name[:50]

@@ -52,7 +52,7 @@ def begin_with(scan: Scan, container: InputContainer, frame: VideoFrame) -> None
         )
 
 
-def pixel_shape(stream: VideoStream) -> Fraction:
+def pixel_aspect(stream: VideoStream) -> Fraction:
     """Width by height of a pixel. As in FFmpeg, what the container says goes before what the codec
     says; a codec may know it only once a frame is decoded."""
     return Fraction(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)

@@ -18,8 +18,8 @@ def boxes_in(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += size
 
 
-def box_at(content: bytes, *way: bytes) -> bytes:
-    """The body of the first box that ``way``, one name a level, leads to; empty where none is."""
-    for wanted in way:
+def box_at(content: bytes, *path: bytes) -> bytes:
+    """The body of the first box at ``path``, one name a level; empty where there is none."""
+    for wanted in path:
         content = next((body for name, body in boxes_in(content) if name == wanted), b"")
     return content

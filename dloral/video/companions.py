@@ -1,5 +1,5 @@
-"""What telephones and cameras put into a picture's file beside the picture: a map of its HDR, of
-its depth, a second view, a short video. None of it is restored, which is said."""
+"""What telephones and cameras put into a picture's file beside the picture: an HDR gain map, a
+depth map, a second view, a short video. None of it is restored, which is said."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CLAIMS = {
 """Namespace -> the names in it that say what else the file holds, and where."""
 
 _MOST_NAMES = 16
-"""More only a file has that was made to be searched for ever."""
+"""Only a file made to keep the search busy has more."""
 
 _VIDEO = re.compile(rb"(?:MotionPhoto|MicroVideo)(?:\s*=\s*[\"']|>)\s*1")
 
@@ -57,7 +57,7 @@ def xmp_of(image: Image.Image) -> bytes:
 
 def without_claims(xmp: bytes) -> bytes:
     """XMP that says nothing of companions, which a result does not have: a viewer would look for
-    a video or a map of brightness at its end."""
+    a video or a gain map at its end."""
     for space, names in _CLAIMS.items():
         declared = re.findall(rb"xmlns:(\w+)\s*=\s*[\"']" + re.escape(space), xmp)
         for prefix in sorted(set(declared))[:_MOST_NAMES]:
@@ -98,8 +98,8 @@ def _other_pictures(image: Image.Image) -> int:
 
 
 def _left_out(kinds: Iterable[str]) -> list[str]:
-    named = {"hdrgainmap": "its map of HDR brightness", "depth": "its map of depth"}
-    named |= {"disparity": named["depth"], "matte": "its masks of what it shows"}
+    named = {"hdrgainmap": "HDR gain map", "depth": "depth map"}
+    named |= {"disparity": named["depth"], "matte": "segmentation masks"}
     told = [said for kind in kinds for part, said in named.items() if part in kind.lower()]
     what = " and ".join(dict.fromkeys(told))
     return [f"{what} left out: only the picture is restored"] if what else []

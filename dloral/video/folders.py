@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dloral.errors import InputError
+from dloral.files import some_names
 from dloral.video.hdr import NAMES
 from dloral.video.header import Header
 from dloral.video.images import image_header
 from dloral.video.see_through import shows_through
-
-_NAMED = 3
-"""Files that a note names."""
 
 
 def folder_header(path: Path, files: Sequence[Path]) -> Header:
@@ -31,44 +29,31 @@ def folder_header(path: Path, files: Sequence[Path]) -> Header:
             of_many.append(file.name)
         for note in (*header.notes, *header.unkept):
             noted.setdefault(note, []).append(file.name)
-    notes = [f"{note} ({_listed(names)})" for note, names in noted.items()]
+    notes = [f"{note} ({some_names(names)})" for note, names in noted.items()]
     if of_many:
-        notes.append(f"only the first picture of a file is read ({_listed(of_many)} hold more)")
+        notes.append(f"only the first picture of a file is read ({some_names(of_many)} hold more)")
     return first._replace(bits=bits, has_alpha=has_alpha, notes=tuple(notes))
 
 
 def _check_alike(path: Path, first: tuple[Path, Header], other: tuple[Path, Header]) -> None:
     (first_file, one), (other_file, another) = first, other
-    if (another.height, another.width) != (one.height, one.width):
-        raise InputError(
-            "{path} holds frames of different sizes: {first} is {size}, {other} is {value}",
-            remedy="make them the same",
-            path=path,
-            first=first_file.name,
-            size=f"{one.width}x{one.height}",
-            other=other_file.name,
-            value=f"{another.width}x{another.height}",
-        )
     is_hdr = bool(NAMES.keys() & {one.transfer, another.transfer})
-    if is_hdr and another.transfer != one.transfer:
-        raise InputError(
-            "{path} holds frames of different brightness: {first} and {other} are not both SDR "
-            "or HDR",
-            remedy="make them the same",
-            path=path,
-            first=first_file.name,
-            other=other_file.name,
+    if (another.height, another.width) != (one.height, one.width):
+        problem = "holds frames of different sizes: {first} is {size}, {other} is {value}"
+    elif is_hdr and another.transfer != one.transfer:
+        problem = (
+            "holds frames of different brightness: {first} and {other} are not both SDR or HDR"
         )
-    if is_hdr and another.primaries != one.primaries:
-        raise InputError(
-            "{path} holds HDR frames of different colours: {first} and {other} have not the same "
-            "primaries",
-            remedy="make them the same",
-            path=path,
-            first=first_file.name,
-            other=other_file.name,
-        )
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+    elif is_hdr and another.primaries != one.primaries:
+        problem = "holds HDR frames of different primaries: {first} and {other}"
+    else:
+        return
+    raise InputError(
+        f"{{path}} {problem}",
+        remedy="make them the same",
+        path=path,
+        first=first_file.name,
+        size=f"{one.width}x{one.height}",
+        other=other_file.name,
+        value=f"{another.width}x{another.height}",
+    )

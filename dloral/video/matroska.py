@@ -1,7 +1,7 @@
 """What PyAV neither reads nor writes of a Matroska file's header (RFC 9559, EBML: RFC 8794).
 
-FFmpeg's muxer takes the shape of pixels from a field that PyAV cannot set. So the picture's track
-is given a name with room to spare (:data:`SPARE`), and the shape takes that room afterwards.
+FFmpeg's muxer takes the pixel aspect ratio from a field that PyAV cannot set. So the picture's
+track is given a name with room to spare (:data:`SPARE`), which the aspect ratio takes afterwards.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ _SHORT = 127
 """Bytes from which on an element's size takes eight bytes of ours, not one."""
 
 
-def ebml_element(identity: int, *contents: bytes) -> bytes:
+def ebml_element(identifier: int, *contents: bytes) -> bytes:
     """An element that holds ``contents``."""
     body = b"".join(contents)
     size = len(body)
     stated = bytes([0x80 | size]) if size < _SHORT else (size | 1 << 56).to_bytes(8, "big")
-    return identity.to_bytes((identity.bit_length() + 7) // 8, "big") + stated + body
+    return identifier.to_bytes((identifier.bit_length() + 7) // 8, "big") + stated + body
 
 
-def ebml_number(identity: int, value: int) -> bytes:
+def ebml_number(identifier: int, value: int) -> bytes:
     """An element that holds an unsigned number below 2**32."""
-    return ebml_element(identity, value.to_bytes(4, "big"))
+    return ebml_element(identifier, value.to_bytes(4, "big"))
 
 
 def ebml_children(body: bytes) -> Iterator[tuple[int, bytes]]:
-    """Identity and body of each element in the body of another."""
+    """Identifier and body of each element in the body of another."""
     at = 0
     while at < len(body):
-        identity, begin, end = _placed(body[at : at + 12])
-        yield identity, body[at + begin : at + end]
+        identifier, begin, end = _placed(body[at : at + 12])
+        yield identifier, body[at + begin : at + end]
         at += end
 
 
-def ebml_child(body: bytes, *way: int) -> bytes | None:
-    """The body of the first element that ``way``, one identity a level, leads to."""
+def ebml_child(body: bytes, *path: int) -> bytes | None:
+    """The body of the first element at ``path``, one identifier a level."""
     found: bytes | None = body
-    for wanted in way:
+    for wanted in path:
         found = next((inner for one, inner in ebml_children(found or b"") if one == wanted), None)
     return found
 
 
-def write_pixel_shape(path: Path, aspect: Fraction, suffix: str) -> None:
+def write_pixel_aspect(path: Path, aspect: Fraction, suffix: str) -> None:
     """Record in a finished file that its picture's pixels are ``aspect`` times as wide as high.
 
     Its track's name ends in :data:`SPARE`. WebM (by ``suffix``) knows whole pixels only, so there
@@ -67,15 +67,15 @@ def write_pixel_shape(path: Path, aspect: Fraction, suffix: str) -> None:
         file.seek(begin)
         tracks = list(ebml_children(file.read(end - begin)))
         parts = []
-        for identity, body in tracks:
-            if identity == TRACK and ebml_child(body, VIDEO) is not None:
-                body = _with_shape(body, aspect, suffix == ".webm")
-            if identity not in (_CRC, _VOID):
-                parts.append(ebml_element(identity, body))
+        for identifier, body in tracks:
+            if identifier == TRACK and ebml_child(body, VIDEO) is not None:
+                body = _with_aspect(body, aspect, suffix == ".webm")
+            if identifier not in (_CRC, _VOID):
+                parts.append(ebml_element(identifier, body))
         has_sum = tracks[0][0] == _CRC
         left = end - begin - sum(map(len, parts)) - (6 if has_sum else 0)
         if left < 2:
-            raise ValueError(f"{-left} bytes too few for the shape of pixels")
+            raise ValueError(f"{-left} bytes too few for the pixel aspect ratio")
         content = b"".join(parts) + _void(left)
         if has_sum:
             content = ebml_element(_CRC, crc32(content).to_bytes(4, "little")) + content
@@ -83,20 +83,20 @@ def write_pixel_shape(path: Path, aspect: Fraction, suffix: str) -> None:
         file.write(content)
 
 
-def _with_shape(track: bytes, aspect: Fraction, whole_pixels: bool) -> bytes:
+def _with_aspect(track: bytes, aspect: Fraction, whole_pixels: bool) -> bytes:
     parts = []
-    for identity, body in ebml_children(track):
-        if identity == _NAME:
+    for identifier, body in ebml_children(track):
+        if identifier == _NAME:
             body = body.rstrip(b" ")
             if not body:
                 continue
-        elif identity == VIDEO:
-            body = _video_with_shape(body, aspect, whole_pixels)
-        parts.append(ebml_element(identity, body))
+        elif identifier == VIDEO:
+            body = _video_with_aspect(body, aspect, whole_pixels)
+        parts.append(ebml_element(identifier, body))
     return b"".join(parts)
 
 
-def _video_with_shape(video: bytes, aspect: Fraction, whole_pixels: bool) -> bytes:
+def _video_with_aspect(video: bytes, aspect: Fraction, whole_pixels: bool) -> bytes:
     numbers = {_SHOWN_WIDTH, _SHOWN_HEIGHT, _SHOWN_UNIT}
     kept = [(name, body) for name, body in ebml_children(video) if name not in numbers]
     sides = dict(kept)
@@ -123,14 +123,14 @@ def _place_of_tracks(file: BinaryIO) -> tuple[int, int]:
     at = 0
     while True:
         file.seek(at)
-        identity, begin, end = _placed(file.read(12))
-        if identity == TRACKS:
+        identifier, begin, end = _placed(file.read(12))
+        if identifier == TRACKS:
             return at + begin, at + end
-        at += begin if identity == SEGMENT else end
+        at += begin if identifier == SEGMENT else end
 
 
 def _placed(start: bytes) -> tuple[int, int, int]:
-    """An element's identity, and where its body begins and ends, from its first 12 bytes.
+    """An element's identifier, and where its body begins and ends, from its first 12 bytes.
     ValueError if there is none."""
     if len(start) < 2 or not start[0]:
         raise ValueError("no element of Matroska")

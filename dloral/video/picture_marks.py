@@ -1,4 +1,4 @@
-"""What a video's picture is marked with: 3D, spherical, Dolby Vision, closed captions."""
+"""Metadata of a video's picture: 3D layout, 360-degree, Dolby Vision, closed captions."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ class PictureMarks:
         in_h264 = codec == "h264" and suffix in (".mp4", ".mov") and self.x264_packing() is not None
         notes = []
         if self.stereo and not in_h264 and self.matroska_mode(suffix) is None:
-            notes.append("3D mark left out: players show both views at once")
+            notes.append("3D layout left out: players show both views at once")
         if self.is_spherical:
-            notes.append("mark of spherical (360-degree) video left out: players show it flat")
+            notes.append("360-degree metadata left out: players show the picture flat")
         if self.has_dolby_vision:
-            notes.append("Dolby Vision left out: the picture that it refines is restored")
+            notes.append("Dolby Vision metadata left out: the base picture is restored")
         if self.has_captions:
-            notes.append("closed captions left out: they lie between the picture's own data")
+            notes.append("closed captions left out: they are embedded in the picture's stream")
         return notes
 
 

@@ -17,7 +17,7 @@ from av import VideoFrame
 from av.stream import Stream
 
 from dloral.video import worker
-from dloral.video.beginning import begin_with, first_decoded, pixel_shape
+from dloral.video.beginning import begin_with, first_decoded, pixel_aspect
 from dloral.video.clock import NO_JUMPS, Clock
 from dloral.video.cropping import NO_CROP, Crop, crop_of
 from dloral.video.durations import (
@@ -271,7 +271,7 @@ def _probe_video(path: Path) -> ClipInfo:
             check_size(path, change.height, change.width)
         turn, crop = orientation_of(frame), crop_of(container, stream, frame)
         height, width = crop.size_of(frame.height, frame.width)
-        aspect = pixel_shape(stream)
+        aspect = pixel_aspect(stream)
         if turn.transpose:
             height, width, aspect = width, height, 1 / aspect
         fps = average_rate(stream, scan)

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from dloral.errors import InputError, OptionError, Setting
-from dloral.files import is_folder
+from dloral.files import is_folder, some_names
 from dloral.options import AUTO, UpscaleOptions
 from dloral.video.animations import MOST_OF_GIF
 from dloral.video.carried import PIPED
@@ -116,11 +116,9 @@ def treatment_notes(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> lis
     notes += clip.marks.lost(suffix, options.codec)
     notes += _picture_notes(clip, suffix)
     if clip.kind == "folder" and (others := other_files(clip.path)):
-        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-        notes.append(f"files in the folder that are not pictures left out: {shown}")
+        notes.append(f"files in the folder that are not pictures left out: {some_names(others)}")
     if clip.kind == "folder" and (below := subfolders(clip.path)):
-        shown = ", ".join(below[:3]) + (", ..." if len(below) > 3 else "")
-        notes.append(f"subfolders are not part of a clip, and left out of it: {shown}")
+        notes.append(f"subfolders of the folder of frames left out: {some_names(below)}")
     return notes + lost_tags(clip, suffix, depth)
 
 
@@ -133,7 +131,7 @@ def left_out_notes(clip: ClipInfo, suffix: str) -> list[str]:
 
 
 def _picture_notes(clip: ClipInfo, suffix: str) -> list[str]:
-    """What a target that is no video file does not hold of times, colours and pixel shape."""
+    """What a target that is no video file loses of times, colours and pixel aspect ratio."""
     notes = []
     if suffix == ".gif":
         notes.append("a GIF has 256 colours a frame")

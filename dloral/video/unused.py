@@ -23,7 +23,7 @@ def unused_notes(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> list[s
     for name, why in _idle(clip, options, suffix).items():
         if name in given:
             found.setdefault(why, []).append(name.replace("_", " "))
-    return [f"no use is made of {', '.join(names)}: {why}" for why, names in found.items()]
+    return [f"{', '.join(names)} ignored: {why}" for why, names in found.items()]
 
 
 def _idle(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> dict[str, str]:
@@ -32,7 +32,7 @@ def _idle(clip: ClipInfo, options: UpscaleOptions, suffix: str) -> dict[str, str
     if clip.kind == "image":
         idle |= dict.fromkeys(("fps", "duration"), "a picture has no length")
     elif clip.kind == "video" or (clip.kind == "pages" and clip.codec != "tiff"):
-        idle["fps"] = "the source has its own times"
+        idle["fps"] = "the source has its own timestamps"
     if suffix not in (PIPED, *CONTAINERS):
         target = suffix or "a folder of frames"
         idle |= dict.fromkeys(_OF_VIDEO, f"{target} holds pictures, and no video codec")

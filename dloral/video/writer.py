@@ -29,7 +29,7 @@ from dloral.video.encoding import CodedFrame, OutputFormat, set_up, time_unit
 from dloral.video.extras import own_keys
 from dloral.video.frame_writers import FrameWriter, write_animation, write_folder, write_picture
 from dloral.video.isolated_writer import isolated_writer
-from dloral.video.matroska import SPARE, write_pixel_shape
+from dloral.video.matroska import SPARE, write_pixel_aspect
 from dloral.video.media import seconds
 from dloral.video.pipe_formats import Y4M
 from dloral.video.pipes import STANDARD_OUTPUT, check_pipe_choices, is_pipe, write_output
@@ -180,7 +180,7 @@ def _write_video(
                     container.close()
                 raise
             container.close()
-            writer.shape_pixels(part.path)
+            writer.record_aspect(part.path)
         except av.FFmpegError as error:
             raise output_error(path, error) from error
 
@@ -239,24 +239,24 @@ class _VideoWriter(FrameWriter):
         super().finish()
         self.tracks.finish(self._end + self._lead * self._unit, self._is_short)
 
-    def shape_pixels(self, part: Path) -> None:
-        """Record in the closed file what FFmpeg's muxer of Matroska could not be told."""
-        if not self._needs_shape:
+    def record_aspect(self, part: Path) -> None:
+        """Record the pixel aspect ratio in the closed file: PyAV cannot tell FFmpeg's muxer."""
+        if not self._needs_aspect:
             return
-        shape = self._source.sample_aspect_ratio
+        aspect = self._source.sample_aspect_ratio
         try:
-            write_pixel_shape(part, shape, self.chosen.suffix)
+            write_pixel_aspect(part, aspect, self.chosen.suffix)
         except (OSError, ValueError):
-            told = f"{shape.numerator}:{shape.denominator}"
-            self.notes.append(f"the source's {told} pixels could not be recorded")
+            told = f"{aspect.numerator}:{aspect.denominator}"
+            self.notes.append(f"the source's pixel aspect ratio of {told} could not be recorded")
 
     @property
-    def _needs_shape(self) -> bool:
+    def _needs_aspect(self) -> bool:
         return self.chosen.suffix in (".mkv", ".webm") and self._source.sample_aspect_ratio != 1
 
     def _begin(self, origin: Fraction) -> None:
         super()._begin(origin)
-        if self._needs_shape:
+        if self._needs_aspect:
             titled = self._stream.metadata
             titled["title"] = titled.get("title", "") + SPARE
         # Sound that begins before the picture is played before it, unless a part is cut out.

@@ -129,7 +129,7 @@ def upscaled(tree: Path, source: str, out: str, *more: str) -> int:
 def test_frames_with_a_subfolder_are_one_clip(nested, capsys):
     assert upscaled(nested, "frames", "out.mp4") == 0
     assert (nested / "out.mp4").is_file()
-    note = "note: subfolders are not part of a clip, and left out of it: other\n"
+    note = "note: subfolders of the folder of frames left out: other\n"
     assert capsys.readouterr().err == note
     assert upscaled(nested, "frames", "all", "--recursive") == 0
     assert names_in(nested / "all") == ["frames", "other"]

@@ -19,7 +19,7 @@ GAIN = b'xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/" hdrgm:Version="1.0"
 MOTION = CAMERA + b' GCamera:MotionPhoto="1" GCamera:MotionPhotoVersion="1" GCamera:Burst="7"'
 STILL = CAMERA + b' GCamera:MotionPhoto="0"'
 
-NO_HDR = "its map of HDR brightness left out: only the picture is restored"
+NO_HDR = "HDR gain map left out: only the picture is restored"
 NO_VIDEO = "the video of this motion photo left out: only its picture is restored"
 NO_OTHER = "1 more picture in the file left out: only the main one is restored"
 

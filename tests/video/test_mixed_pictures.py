@@ -90,7 +90,7 @@ def test_hdr_of_different_primaries_is_refused(folder):
         chunk = b"cICP" + bytes((primaries, 16, 0, 1))
         stored = (4).to_bytes(4, "big") + chunk + crc32(chunk).to_bytes(4, "big")
         (folder / name).write_bytes(png[:33] + stored + png[33:])
-    with pytest.raises(InputError, match="not the same primaries"):
+    with pytest.raises(InputError, match="HDR frames of different primaries"):
         probe(folder)
 
 

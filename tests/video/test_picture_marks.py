@@ -9,8 +9,8 @@ import pytest
 from dloral.video.probe import probe
 from tests.support.runs import notes_of
 
-STEREO = "3D mark left out"
-SPHERICAL = "mark of spherical (360-degree) video left out"
+STEREO = "3D layout left out"
+SPHERICAL = "360-degree metadata left out"
 
 
 def box(kind: bytes, *body: bytes) -> bytes:
@@ -122,4 +122,4 @@ def test_captions_and_dolby_vision_are_said_to_be_lost(captioned, dolby, tmp_pat
     (note,) = notes_of(captioned, tmp_path / "a.mp4")
     assert "closed captions left out" in note
     (note,) = notes_of(dolby, tmp_path / "b.mkv")
-    assert "Dolby Vision left out" in note
+    assert "Dolby Vision metadata left out" in note

@@ -1,4 +1,4 @@
-"""The shape of pixels: read as ffmpeg reads it, and kept in every video that is written."""
+"""The pixel aspect ratio: read as ffmpeg reads it, and kept in every video that is written."""
 
 import re
 import subprocess
