@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,8 @@ def write_onnx(
     be written.
     """
     check_exportable(pipe)
+    with needs_extra("onnx", "a graph in ONNX"):
+        import_module("onnx")  # before torch's exporter, which needs it too, fails without it
     graphs = graphs_of(pipe)
     pipe.set_scales(consistency, detail)
     weights, paths = weights_of(pipe), []

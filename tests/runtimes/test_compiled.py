@@ -1,6 +1,7 @@
 """Runtimes that compile the networks: held to torch's pictures, left for torch when they fail."""
 
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -221,6 +222,18 @@ def test_a_model_without_networks_stays_as_it_is(
 def test_a_name_that_is_none_is_refused(pipe: DLoRALPipeline, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="runtime is 'tensorrt'; choose from torch, auto"):
         in_runtime(pipe, "tensorrt", tmp_path)
+
+
+def test_export_without_onnx_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    folder = save_tiny_model(tmp_path / "model")
+    assert main(["export", "--model", str(folder), "-o", str(tmp_path / "onnx")]) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("dloral: a graph in ONNX needs the package onnx; ")
+    assert printed.count("\n") == 1
+    assert not (tmp_path / "onnx").exists()
 
 
 @pytest.mark.parametrize("runtime", ONE)
