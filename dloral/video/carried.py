@@ -47,6 +47,8 @@ _SUBTITLES = {
 NEW_SOUND = {".mp4": "aac", ".mov": "aac", ".mkv": "aac", ".webm": "libopus"}
 NEW_SUBTITLES = {".mp4": "mov_text", ".mov": "mov_text", ".mkv": "subrip", ".webm": "webvtt"}
 _TEXT_SUBTITLES = {"mov_text", "subrip", "ass", "webvtt", "text"}
+_PLACED_SUBTITLES = {"ass", "webvtt"}
+"""Text that may have its place in the picture, which no other format is given."""
 
 FONTS = ".mkv"
 """The container that holds attachments."""
@@ -200,7 +202,8 @@ def _way_of_track(
         notes.append(f"sound re-encoded as {made.codec}{mixed}: {why}")
         return Way.CONVERTED
     if name in _TEXT_SUBTITLES:
-        notes.append(f"subtitles converted to {NEW_SUBTITLES[suffix]}: {why}")
+        without = " without their positions" if name in _PLACED_SUBTITLES else ""
+        notes.append(f"subtitles converted to {NEW_SUBTITLES[suffix]}{without}: {why}")
         return Way.CONVERTED
     notes.append(f"subtitles left out: {why}")
     return None

@@ -164,6 +164,15 @@ def test_subtitles_are_kept(clips, ffmpeg, tmp_path, name, suffix):
     assert converted == any("subtitles converted" in note for note in notes)
 
 
+def test_what_becomes_of_positions_is_said(clips, ffmpeg, tmp_path):
+    source, target = tmp_path / "ass.mkv", tmp_path / "a.mp4"
+    ffmpeg("-i", str(clips("subtitled.mkv")), "-c", "copy", "-c:s", "ass", str(source))
+    assert carry(probe(source), target) == [
+        "subtitles converted to mov_text without their positions: .mp4 cannot hold ass"
+    ]
+    assert carry(probe(source), tmp_path / "a.mkv") == []
+
+
 def test_subtitles_are_cut(clips, ffmpeg, tmp_path):
     for suffix in (".mkv", ".mp4"):
         target = tmp_path / f"a{suffix}"
