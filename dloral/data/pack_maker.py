@@ -39,8 +39,7 @@ def make_pack(sources: Sources, spec: ClipSpec, count: int, folder: Path, worker
         raise OptionError(f"workers is {workers}; give 1 or more")
     if spec.frames > 1 and sources.photos and sources.windows:
         raise OptionError(
-            "the flow of photographs is known and that of videos is not; "
-            "make one pack of clips from each"
+            "photographs have known flow and videos have none; make a separate pack of each"
         )
     if folder.exists():
         raise OutputError(

@@ -150,7 +150,7 @@ class _Search:
 
     def look(self, kind: str, place: Path) -> None:
         if kind == "pack":
-            raise OptionError(f"pack:{place} is a pack of its own; give no other places beside it")
+            raise OptionError(f"pack:{place} cannot be mixed with other places; give it alone")
         if kind == "list":
             self._read_list(place)
         elif kind in ("photos", "lsdir"):

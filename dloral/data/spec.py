@@ -74,8 +74,8 @@ class ClipSpec:
         for name in OF_THE_TRAINING:
             if (value := getattr(self, name)) != plain[name]:
                 raise OptionError(
-                    f"{name} is {value} in a training's source; leave it out, for the training's "
-                    "own settings say it"
+                    f"{name} is {value} in a training's source; leave it out, since the training's "
+                    "own settings determine it"
                 )
         return replace(self, frames=frames, size=size, seed=seed, turned=True)
 

@@ -176,7 +176,7 @@ def _degraded(
                     (made / f"{index:08}.png").write_bytes(encode_image(frame, ".png"))
                     on_frame(index + 1, min(count, limit) if count and limit else count)
             if not any(made.iterdir()):
-                raise InputError("{name} has no frame", name=name)
+                raise InputError("{name} has no frames", name=name)
             if target.is_dir():
                 shutil.rmtree(target)
             shutil.move(made, target)

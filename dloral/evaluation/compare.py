@@ -157,7 +157,7 @@ def compare(
 
 def _check(clips: list[ClipInfo], names: list[str], path: Path, look: Look) -> None:
     if len(clips) < 2:
-        raise OptionError("one clip is nothing to compare; give two or more")
+        raise OptionError("only one clip is given; give two or more")
     if len(names) != len(clips):
         raise OptionError(
             "{value} labels for {count} clips",

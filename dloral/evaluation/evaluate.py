@@ -142,8 +142,8 @@ def _measure_pair(result: ClipResult, ready: MetricSuite) -> Iterator[tuple[int,
             yield measured.num_frames, opened.num_frames
     if not result.measured.num_frames:
         raise InputError(
-            "{path} has no frame",
-            remedy="give a clip with one or more",
+            "{path} has no frames",
+            remedy="give another clip",
             path=result.pair.restored,
         )
     if any(spec.name == "vmaf" for spec in ready.specs):
@@ -170,8 +170,8 @@ def _vmaf_of(opened: OpenPair, num_frames: int) -> list[float | None]:
     found = vmaf(opened.restored, opened.reference)
     if len(found) != num_frames:
         raise InputError(
-            "VMAF counts {value} frames in {path} and {count} were read",
-            remedy="it is damaged, or leave vmaf out",
+            "VMAF counts {value} frames in {path}, but {count} were read",
+            remedy="convert the clip, or leave vmaf out",
             path=opened.restored.path,
             value=len(found),
             count=num_frames,

@@ -112,9 +112,9 @@ def _not_installed(
 
 def _not_ready(spec: MetricSpec, package: str, error: Exception, weights: str) -> WeightsError:
     return WeightsError(
-        "{package} cannot make {title} ready ({kind}: {reason})",
-        remedy=f"its weights are fetched at first use, from {weights}; give this machine the "
-        "network, or leave it out",
+        "{package} cannot load {title} ({kind}: {reason})",
+        remedy=f"its weights are fetched at first use, from {weights}; connect this "
+        "machine to the network, or leave it out",
         package=package,
         title=spec.title,
         kind=type(error).__name__,

@@ -107,7 +107,7 @@ def clips_in(folder: Path) -> dict[str, Path]:
             if name in found:
                 raise InputError(
                     "{path} holds {first} and {second}",
-                    remedy="keep one clip of a name",
+                    remedy="keep one clip for each name",
                     path=folder,
                     first=found[name].name,
                     second=path.name,

@@ -165,5 +165,5 @@ def restore_and_measure(
     for measured in measure_steps(shown(), suite.measures(), suite.settings.every):  # noqa: B007
         pass
     if last is None:
-        raise InputError("the clip has no frame", remedy="give a clip with one or more")
+        raise InputError("the clip has no frames", remedy="give another clip")
     return Restored(measured, watch.seconds / measured.num_frames, last)

@@ -69,7 +69,7 @@ def measure_study(
     ``OUT/study.json``."""
     if study.name not in SWITCHED:
         raise OptionError(
-            "study {value} compares trainings, which no switch of a trained model tells apart",
+            "study {value} compares trainings, not switches of a trained model",
             remedy=f"train it, or choose from {', '.join(SWITCHED)}",
             value=study.name,
         )

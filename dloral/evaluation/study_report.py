@@ -144,7 +144,7 @@ def claims_section(study: Study, found: Found) -> list[str]:
     lines += [row(_cells(study, one)) for one in said]
     names = qualities(found)
     quality = " and ".join(METRIC_SPECS[name].title for name in names)
-    over = "sources and seeds" if found["kind"] == "training" else "clips"
+    over = "sources and seeds" if found["kind"] == "training" else "sources"
     tests = len(comparisons(study, found))
     ratios = sorted({METRIC_SPECS[one.metric].title for one in said if one.by_ratio})
     explanation = [

@@ -29,7 +29,7 @@ def settled(
     for name in ("size", "pixel_format"):
         if getattr(options, name) is not None and not is_pipe(source):
             raise OptionError(
-                "{option} is of raw video on standard input, and the source is a file",
+                "{option} describes raw video on standard input, but the source is a file",
                 remedy="leave it out",
                 option=Setting(name),
             )

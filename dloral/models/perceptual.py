@@ -97,7 +97,7 @@ class LPIPSLike(nn.Module):
             except (OSError, ValueError, RuntimeError, SafetensorError) as error:
                 raise WeightsError(
                     f"{stored} holds no LPIPS-like weights of {blocks} blocks; make it again "
-                    "with LPIPSLike.store (docs/training.md)"
+                    "with LPIPSLike.store"
                 ) from error
         self.requires_grad_(False).eval()
 

@@ -84,7 +84,7 @@ def _may_run(base: FrameGenerator, runtime: str) -> bool:
     elif not reason and base.compute_dtype not in LEAST_PSNR:
         reason = f"computes in {str(base.compute_dtype).removeprefix('torch.')}"
     if reason and runtime != AUTO:
-        _log.warning("runtime %s: this model %s; torch goes on", runtime, reason)
+        _log.warning("runtime %s: this model %s; using torch", runtime, reason)
     return not reason
 
 
@@ -93,18 +93,18 @@ def _opened(base: FrameGenerator, name: str, cache: Path) -> CompiledGenerator |
     extra = BACKENDS[name].extra
     if missing := missing_modules(extra):
         command = install_command(extra)
-        _log.warning("runtime %s needs %s; %s; torch goes on", name, " and ".join(missing), command)
+        _log.warning("runtime %s needs %s; %s; using torch", name, " and ".join(missing), command)
         return None
     try:
         opened = CompiledGenerator(base, graphs_of(base, cache), name)
         psnr = agreement(base, opened)
     except Exception as error:  # whatever its library raises on a machine it does not know
         line = next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
-        _log.warning("runtime %s cannot be built here: %s; torch goes on", name, line)
+        _log.warning("runtime %s does not start here: %s; using torch", name, line)
         return None
     if not psnr >= LEAST_PSNR[base.compute_dtype]:
         _log.warning(
-            "runtime %s gives another picture than torch (%.0f dB); torch goes on", name, psnr
+            "runtime %s gives different pictures from torch (%.0f dB); using torch", name, psnr
         )
         return None
     return opened

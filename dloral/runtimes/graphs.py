@@ -65,7 +65,7 @@ def check_exportable(pipe: FrameGenerator) -> None:
     if not all(isinstance(getattr(pipe, part, None), nn.Module) for part in _PARTS):
         reason = "has no networks in torch"
     elif pipe.reads_prompts:
-        reason = "reads prompts, which its graphs could not be given"
+        reason = "reads prompts, which compiled networks do not take"
     else:
         return
     raise OptionError(

@@ -35,9 +35,9 @@ async def fetch_clip(address: str, folder: Path, limits: Limits) -> Path:
     except DLoRALError:  # a ValueError, too
         raise
     except TimeoutError:
-        said = f"has not come within {MOST_SECONDS} s"
+        said = f"took more than {MOST_SECONDS} s"
     except httpx.HTTPStatusError as error:
-        said = f"is not to be had (status {error.response.status_code})"
+        said = f"is not available (status {error.response.status_code})"
     except httpx.HTTPError as error:
         said = f"cannot be fetched: {str(error) or type(error).__name__}"
     except (ValueError, httpx.InvalidURL):  # of no public address

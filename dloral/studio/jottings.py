@@ -44,4 +44,4 @@ def jotted(sessions: Path) -> Iterator[JobRecord]:
                 folder=file.with_name(file.name.removesuffix(SUFFIX)),
             )
         except (OSError, ValueError, TypeError, LookupError, OutputError) as error:
-            _log.warning("what was written of a job cannot be read: %s", error)
+            _log.warning("the record of a job cannot be read: %s", error)

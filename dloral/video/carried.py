@@ -168,7 +168,7 @@ def _why_left_out(stream: Stream, suffix: str) -> str:
     if stream.disposition & Disposition.timed_thumbnails:
         return "pictures of chapters"
     if stream.type == "video":
-        return "a second picture track"
+        return "a second video track"
     is_timecode = getattr(stream, "name", "") == "tmcd" or "timecode" in stream.metadata
     is_kept = is_timecode or extras.holds_chapters(stream)
     return "" if is_kept else "a data track (telemetry and the like)"

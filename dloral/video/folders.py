@@ -41,9 +41,7 @@ def _check_alike(path: Path, first: tuple[Path, Header], other: tuple[Path, Head
     if (another.height, another.width) != (one.height, one.width):
         problem = "holds frames of different sizes: {first} is {size}, {other} is {value}"
     elif is_hdr and another.transfer != one.transfer:
-        problem = (
-            "holds frames of different brightness: {first} and {other} are not both SDR or HDR"
-        )
+        problem = "holds frames of different kinds (SDR, PQ, HLG): {first} and {other}"
     elif is_hdr and another.primaries != one.primaries:
         problem = "holds HDR frames of different primaries: {first} and {other}"
     else:

@@ -56,7 +56,7 @@ def heif_facts(path: Path, width: int, height: int, is_avif: bool, pages: int) -
         notes.append(more_pictures(others))
     notes += auxiliary_notes(found.info)
     if bits > 8 and is_avif and not _is_decoded(path, width, height):
-        notes.append(f"{bits} bits are reduced to 8: the picture is stored in parts")
+        notes.append(f"{bits} bits are reduced to 8: the picture is stored in tiles")
         bits = 8
     coded = found.info.get("nclx_profile") or {}
     transfer = coded.get("transfer_characteristics")

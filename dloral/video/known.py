@@ -51,7 +51,7 @@ def source_notes(clip: ClipInfo, start: float, size_changes: str) -> list[str]:
         )
     elif changes:
         notes.append(
-            f"the source changes the shape of its pixels at {float(changes[0].time):.2f} s: "
-            "the first shape is kept"
+            f"the source changes its pixel aspect ratio at {float(changes[0].time):.2f} s: "
+            "the first is kept"
         )
     return notes

@@ -83,7 +83,7 @@ def lost_in_folder(image: Image.Image, bits: int) -> list[str]:
     except Exception:  # damaged bytes can lead the parser into any error there is
         return []
     lost = {"EXIF": _says_more(tags.exif), "XMP": tags.xmp}
-    lines = [f"{name} left out: not kept of a folder" for name, told in lost.items() if told]
+    lines = [f"{name} left out: not kept for folders" for name, told in lost.items() if told]
     if bits > 8 and tags.profile:
         lines.append(UNUSED_PROFILE)
     return lines

@@ -189,7 +189,7 @@ def _line(file: FileIO, what: str) -> bytes:
             return bytes(line)
         line += byte
     raise InputError(
-        "{path} ends within, or has no end of, its {value}",
+        "{path}: the {value} is cut off, or longer than y4m allows",
         remedy="write it again, for example with ffmpeg's -f yuv4mpegpipe",
         path=STANDARD_INPUT,
         value=what,

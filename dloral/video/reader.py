@@ -306,7 +306,7 @@ def _decoded(
                 shown = frame
                 yield ShownFrame(frame, time, own)
         if decoder.lost:
-            on_note(f"{decoder.lost} damaged packets of the picture were left out")
+            on_note(f"{decoder.lost} damaged video packets left out")
 
 
 class _Decoder:

@@ -214,7 +214,9 @@ class _VideoWriter(FrameWriter):
             )
         told = source.mastering if source.keeps_hdr else None
         if told is not None and mastering_options(encoder.library, told) is None:
-            self.notes.append(f"mastering display and MaxCLL left out: {chosen.codec} has none")
+            self.notes.append(
+                f"mastering display and MaxCLL left out: {chosen.codec} cannot hold them"
+            )
         usual = encoder.formats[chosen.bit_depth]
         if chosen.chroma == "auto" and not chosen.alpha and chosen.pixel_format != usual:
             self.notes.append(

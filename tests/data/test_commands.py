@@ -56,7 +56,7 @@ def test_held_out_material_is_left_out_or_all_there_is(
         ("pack photos:ABSENT -o OUT --count 1", 1, "ABSENT does not exist"),
         ("pack photos:EMPTY -o OUT --count 1", 1, "no usable source"),
         ("pack EMPTY -o OUT --count 1", 2, "give KIND:PATH"),
-        ("pack pack:EMPTY -o OUT --count 1", 2, "a pack of its own"),
+        ("pack pack:EMPTY -o OUT --count 1", 2, "cannot be mixed with other places"),
         ("pack photos:PHOTOS -o EMPTY --count 1 --size 64", 1, "EMPTY exists already"),
         ("pack photos:PHOTOS -o OUT --count 0 --size 64", 2, "count is 0"),
         ("pack photos:PHOTOS -o OUT --count 1 --size 100", 2, "size is 100"),

@@ -66,6 +66,17 @@ def test_what_is_not_seen_comes_with_what_would_have_been() -> None:
     assert order(2 * said.visible, 1.0).words == "**seen**"
 
 
+def test_figures_of_a_trained_model_are_said_to_be_means_over_sources() -> None:
+    """As they are: the two clips of one film count once."""
+    rng = np.random.default_rng(0)
+    measured = found(runs_of("0", 2.0, rng, 1, 0.1) + runs_of("1", 1.0, rng, 1, 0.1))
+    measured |= {"kind": "inference", "sources": dict(zip(CLIPS, "aabcde", strict=True))}
+    said = next(one for one in verdicts(STUDIES["windows"], measured) if one.claim.better == "1")
+    logs = [math.log(clip["warping_error"]) for clip in measured["runs"][1]["clips"].values()]
+    assert said.first != pytest.approx(math.exp(np.mean(logs)))
+    assert "*Here*: means over sources." in claims_section(STUDIES["windows"], measured)[2]
+
+
 def test_one_run_each_gives_no_verdict() -> None:
     assert order(1.0, 0.1, seeds=1).words == "one run each: no verdict"
 

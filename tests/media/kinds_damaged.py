@@ -81,7 +81,7 @@ def damages() -> list[Kind]:
             ),
             frames=20,
             aspect=Fraction(4, 3),
-            notes=("shape of its pixels",),
+            notes=("pixel aspect ratio at",),
         ),
         Kind("empty.mp4", made=content("empty.mp4", b""), refused="is empty"),
         Kind("zeros.mp4", made=content("zeros.mp4", bytes(4000)), refused="zeros only"),

@@ -223,7 +223,7 @@ def extras() -> list[Kind]:
             ("-map", "0:v", "-map", "0:v", *X264),
             PLAIN,
             target=".mkv",
-            notes=("second picture",),
+            notes=("second video track",),
         ),
     ]
     return kinds

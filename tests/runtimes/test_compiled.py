@@ -157,7 +157,7 @@ def draws_nothing(model: bytes, precision: torch.dtype, threads: int) -> Run:
 @pytest.mark.parametrize(
     ("compile_", "said"),
     [
-        (refuses, "runtime openvino cannot be built here: no AVX2; torch goes on"),
+        (refuses, "runtime openvino does not start here: no AVX2; using torch"),
         (draws_nothing, "runtime openvino "),
     ],
 )
@@ -175,7 +175,7 @@ def test_a_runtime_that_fails_is_one_line(
     assert in_runtime(pipe, "openvino", cache) is pipe
     (line,) = lines()
     assert line.startswith(said)
-    assert line.endswith("; torch goes on")
+    assert line.endswith("; using torch")
     assert "\n" not in line
 
 
@@ -194,7 +194,7 @@ def test_another_picture_is_one_line(
     monkeypatch.setattr(choice, "CompiledGenerator", Darker)
     assert in_runtime(pipe, "onnx", tmp_path) is pipe
     (line,) = lines()
-    assert line.startswith("runtime onnx gives another picture than torch (")
+    assert line.startswith("runtime onnx gives different pictures from torch (")
 
 
 def test_a_runtime_that_is_not_installed_is_one_line(
@@ -214,7 +214,7 @@ def test_a_model_without_networks_stays_as_it_is(
 ) -> None:
     bicubic = BicubicGenerator()
     assert in_runtime(bicubic, "onnx", tmp_path) is bicubic
-    assert lines() == ["runtime onnx: this model has no networks in torch; torch goes on"]
+    assert lines() == ["runtime onnx: this model has no networks in torch; using torch"]
     with pytest.raises(OptionError, match="has no networks"):
         write_onnx(bicubic, tmp_path)
 

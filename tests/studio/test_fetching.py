@@ -84,7 +84,7 @@ def test_a_call_may_name_an_address(address, clip, tmp_path, monkeypatch):
         ("endless", Limits(10**6), "exceeds the limit of 1 MB"),
         ("bar.mp4", Limits(100), "exceeds the limit of 0.0001 MB"),
         ("bar.mp4", "full", "disk space"),
-        ("none.mp4", Limits(10**6), "clips.example is not to be had .status 404.; check"),
+        ("none.mp4", Limits(10**6), "clips.example is not available .status 404.; check"),
         ("moved", Limits(10**6), "the host is unknown or not public"),
     ],
 )

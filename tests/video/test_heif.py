@@ -240,5 +240,5 @@ def test_a_deep_avif_in_tiles_is_read_with_eight_bits_and_says_so(ffmpeg, tmp_pa
     path.write_bytes(content.replace(b"mif1heic", b"mif1avif"))
     clip = probe(path)
     assert (clip.width, clip.height, clip.bit_depth) == (WIDTH, HEIGHT, 8)
-    assert clip.file_notes == ("10 bits are reduced to 8: the picture is stored in parts",)
+    assert clip.file_notes == ("10 bits are reduced to 8: the picture is stored in tiles",)
     assert load_image(path)[:, 10, 10].argmax() == 0

@@ -177,7 +177,7 @@ def test_what_a_folder_does_not_keep_of_its_pictures_is_said(folder, tmp_path):
     assert notes_of(folder, tmp_path / "out") == ""
     for name in ("1.jpg", "2.jpg"):
         picture().save(folder / name, exif=exif, xmp=b"<x/>" if name == "1.jpg" else b"")
-    told = "EXIF left out: not kept of a folder (1.jpg, 2.jpg) | XMP left out: not kept of a folder"
+    told = "EXIF left out: not kept for folders (1.jpg, 2.jpg) | XMP left out: not kept for folders"
     assert notes_of(folder, tmp_path / "out2") == f"{told} (1.jpg)"
 
 

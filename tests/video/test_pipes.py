@@ -198,7 +198,7 @@ BAD = {
     "nothing": (b"", [], 1, "standard input is empty (0 bytes)"),
     "another kind": (b"\x1aE\xdf\xa3 matroska", [], 1, "standard input is not y4m"),
     "no frame": (b"YUV4MPEG2 W4 H4 F25:1 C444\n", [], 1, "has no frame from 0 s on"),
-    "half a header": (b"YUV4MPEG2 W4 H4 F2", [], 1, "ends within"),
+    "half a header": (b"YUV4MPEG2 W4 H4 F2", [], 1, "header is cut off"),
     "a header without size": (b"YUV4MPEG2 F25:1\n", [], 1, "damaged y4m header"),
     "no height": (b"YUV4MPEG2 W4 H0 F25:1\n", [], 1, "no picture size"),
     "too large": (b"YUV4MPEG2 W99999 H9 F25:1\n", [], 1, "at most 16384"),
@@ -258,7 +258,7 @@ def test_interlaced_frames_are_made_whole(piped: Piped) -> None:
 
 def test_size_is_for_pipes_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([*CALL, str(tmp_path / "clip.yuv"), "--size", "4x4"]) == 2
-    assert "--size is of raw video on standard input" in capfd.readouterr().err
+    assert "--size describes raw video on standard input" in capfd.readouterr().err
 
 
 def test_what_others_print_is_not_among_the_frames(
