@@ -100,19 +100,6 @@ def test_a_playlist_named_as_a_clip_touches_nothing(browser, token, clip, listen
     assert not files_in(tmp_path / "sessions")
 
 
-def test_a_reference_movie_opens_no_other_file(browser, token, clip, tmp_path):
-    """A MOV whose samples lie in another file (ISO/IEC 14496-12, 8.7.2)."""
-    secret = tmp_path / "secret.mp4"
-    secret.write_bytes(clip.read_bytes())
-    content = clip.read_bytes()
-    at = content.index(b"url \0\0\0\1")
-    changed = content[:at] + b"url \0\0\0\0" + content[at + 8 :]  # not in this file
-    (hostile := tmp_path / "dref.mov").write_bytes(changed)
-    os.utime(secret, (1, 1))
-    send(browser, token, hostile)
-    assert secret.stat().st_atime == 1
-
-
 def test_limits_are_kept(browser, studio, token, long_clip, tmp_path):
     state = send(browser, token, long_clip)
     assert state["clip"]["suggested"]["duration"] == 5
