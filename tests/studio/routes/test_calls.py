@@ -3,8 +3,12 @@
 import json
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.testclient import TestClient
 
 from dloral.studio.page import configuration
+from dloral.studio.routes import build_routes
 from tests.studio.conftest import send
 
 
@@ -64,8 +68,11 @@ def test_a_call_that_is_no_json_is_refused(browser, token, clip):
         assert "send application/json" in answer.json()["error"]
 
 
-def test_the_pages_modules_are_served_and_looked_at_anew(browser, token):
+def test_the_pages_modules_are_served_and_looked_at_anew(studio, token):
+    browser = TestClient(Starlette(routes=[Mount("/studio", build_routes(studio))]))
     for name in ("page.js", "pictures/wipe.mp4"):
-        answer = browser.get(f"/web/{name}")
-        assert answer.status_code == 200
-    assert browser.get(f"/{token}/web/../page.py").status_code == 404
+        answer = browser.get(f"/studio/web/{name}")
+        assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-cache")
+    assert browser.get(f"/studio/{token}/state").headers["cache-control"] == "private, no-store"
+    for name in ("../page.py", "%2e%2e/page.py", "..%2fpage.py"):
+        assert browser.get(f"/studio/web/{name}").status_code == 404
