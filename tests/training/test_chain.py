@@ -109,6 +109,7 @@ def test_loras_of_a_start_are_kept(unbroken: Path, photos: Path, tmp_path: Path)
     rates = [f"{phase}_loop.learning_rate=0" for phase in ("base", "decoder", "algorithm1")]
     had = load_file(unbroken / "detail.safetensors")
     learnt = {n for n in had if ".lora_" in n or n.startswith("retrieval.")}
+    assert learnt
     for number, start in enumerate(("pipeline", "detail.safetensors")):
         config = tiny_chain(
             photos,
@@ -310,10 +311,10 @@ def test_a_budget_becomes_step_counts_that_are_written_once(photos: Path, tmp_pa
         raise KilledError
 
     with pytest.raises(KilledError):
-        run_chain(tiny_chain(photos), tmp_path, budget=120, on_step=on_step)
+        run_chain(tiny_chain(photos), tmp_path, budget=3600, on_step=on_step)
     plan = json.loads((tmp_path / "plan.json").read_text())
     for phase in PHASES:
-        assert plan["steps"][phase] * plan["seconds"][phase] <= 120 / len(PHASES)
+        assert plan["steps"][phase] * plan["seconds"][phase] <= 3600 / len(PHASES)
         assert plan["steps"][phase] >= 1
     with pytest.raises(KilledError):
         run_chain(tiny_chain(photos), tmp_path, budget=1e6, on_step=on_step)
