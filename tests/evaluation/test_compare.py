@@ -46,6 +46,7 @@ def test_side_by_side_video(clips: list[Path], tmp_path: Path) -> None:
             step = frame.index / 255
             found = [middle(frame.pixels, column, 3) for column in range(3)]
             assert found == pytest.approx([0.2 + step, 0.8 + step, 0.5 + step], abs=0.015)
+    assert frame.index == COUNT - 1
 
 
 def test_difference_is_exaggerated_around_grey(clips: list[Path], tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ def test_groups_without_a_reference_leave_out_what_needs_one() -> None:
     assert chosen_metrics(["fast", "psnr"], has_reference=True) == (
         *("psnr", "ssim", "warping_error", "flicker"),
     )
-    with pytest.raises(OptionError):
+    with pytest.raises(OptionError, match="ssim compares with the ground truth"):
         chosen_metrics(["ssim"], has_reference=False)
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 from dloral import load_pipeline
 from dloral.errors import OptionError
 from dloral.frame_generator import FrameGenerator
+from dloral.frames.clips import as_frames
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +78,18 @@ def test_the_other_ways_in_look_too(pipe: FrameGenerator) -> None:
         pipe.prepare(codes)
     with pytest.raises(OptionError, match=r"values from 127\.8 to 255"):
         list(pipe.stream(codes.flip(0)))
+
+
+def test_pictures_three_pixels_high() -> None:
+    """A PIL image is never mistaken for channels first."""
+    array = np.random.default_rng(0).integers(0, 256, (3, 5, 3), dtype=np.uint8)
+    frames = as_frames([Image.fromarray(array)])
+    assert frames.shape == (1, 3, 3, 5)
+    assert torch.equal(frames[0], torch.from_numpy(array).permute(2, 0, 1) / 255)
+
+
+def test_flipped_and_read_only_arrays_are_taken() -> None:
+    array = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3), dtype=np.uint8)
+    array.flags.writeable = False
+    flipped = as_frames(array[:, :, ::-1])
+    assert torch.equal(flipped.flip(-1), as_frames(array.copy()))

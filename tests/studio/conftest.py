@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from starlette.testclient import TestClient
 
 from dloral import load_pipeline
 from dloral.models.adapters import add_adapters
@@ -246,3 +247,25 @@ def open_page(browser, address: str) -> Iterator[Callable[..., Any]]:
 @pytest.fixture
 def page(open_page) -> Any:
     return open_page()
+
+
+def send(browser: TestClient, token: str, path: Path, name: str | None = None) -> dict:
+    answer = browser.post(
+        f"/{token}/clip", params={"name": name or path.name}, content=path.read_bytes()
+    )
+    assert answer.status_code == 200
+    return answer.json()
+
+
+def finish(browser: TestClient, token: str) -> dict:
+    end = time.monotonic() + 60
+    while True:
+        state = browser.get(f"/{token}/state").json()
+        if state["job"]["stage"] in ("done", "failed", "stopped"):
+            return state
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())

@@ -17,7 +17,7 @@ from dloral.studio.runtime import JobQueue, Model
 from dloral.studio.sessions import Sessions
 from dloral.studio.studio import Limits, Studio
 from dloral.weights.loading import load_pipeline
-from tests.studio.test_routes import finish, send
+from tests.studio.conftest import finish, send
 from tests.support.hostile import ROWS, Row, write_all
 
 each = pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])

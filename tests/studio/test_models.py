@@ -11,6 +11,7 @@ from hub_server import Hub, repo_of
 from released import RELEASE
 from starlette.testclient import TestClient
 
+from dloral.errors import DLoRALError
 from dloral.options import UpscaleOptions
 from dloral.studio.models import EVERYBODY, NOBODY, THIS_MACHINE, Models
 from dloral.studio.routes import build_routes
@@ -202,3 +203,15 @@ def test_who_comes_from_elsewhere_has_no_menu(call: Call, hub: Hub, headers: dic
 def test_whom_the_menu_is_for(arguments: list[str], who: str, monkeypatch):
     monkeypatch.delenv("GRADIO_SERVER_NAME", raising=False)
     assert menu_for(build_parser().parse_args(arguments)) == who
+
+
+def test_a_model_that_cannot_be_loaded_is_named_without_its_place(tmp_path: Path):
+    folder = tmp_path / "broken-model"
+    folder.mkdir()
+    (folder / "model_index.json").write_text("{")
+    broken = Model(str(folder))
+    broken.start()
+    with pytest.raises(DLoRALError) as caught:
+        broken.pipe()
+    assert "broken-model" in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)

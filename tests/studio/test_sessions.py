@@ -17,7 +17,7 @@ from dloral.studio.runtime import JobQueue
 from dloral.studio.sessions import Sessions, checked_name
 from dloral.studio.settings import settings_from
 from dloral.studio.studio import Studio
-from tests.studio.conftest import wait_until
+from tests.studio.conftest import files_in, wait_until
 
 
 @pytest.fixture
@@ -25,10 +25,6 @@ def sessions(tmp_path: Path, models) -> Iterator[Sessions]:
     sessions = Sessions(tmp_path, models, JobQueue(), Patience(left=5, silent=50, kept=500))
     yield sessions
     sessions.close_all()
-
-
-def files_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
 
 def give(session, path: Path):

@@ -8,6 +8,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from dloral import UpscaleOptions
 from dloral.jobs import journal, running
@@ -77,3 +79,11 @@ def sound_of(path: Path) -> list[bytes]:
 
 def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def make_clip(count: int, height: int = 24, width: int = 32, seed: int = 0) -> Tensor:
+    """Frames (T,3,H,W) in [0, 1] of smooth noise; every frame is another."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 5, 5, generator=generator)
+    frames = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
+    return (frames + 0.05 * torch.rand(frames.shape, generator=generator)).clamp(0, 1)

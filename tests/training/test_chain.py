@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -11,7 +10,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from accelerate import PartialState
@@ -19,64 +17,18 @@ from safetensors.torch import load_file, save_file
 
 import dloral
 from dloral.cli import main
-from dloral.data.clips import Clips, Draw
-from dloral.data.manifest import list_files, save_manifest
-from dloral.data.pool import PoolConfig
 from dloral.data.sources import sha256
 from dloral.errors import DLoRALError, OptionError
 from dloral.frames.crisp import crisp
 from dloral.models.srvgg import SRVGG
 from dloral.training.chain import Chain, run_chain
-from dloral.training.config import with_changes
-from dloral.training.fresh import build_pipeline
-from dloral.training.phases.flow import FlowConfig, FlowPhase, moved_pairs
-from dloral.training.plan import (
-    PHASES,
-    ChainConfig,
-    check_budget,
-    check_same,
-    find_material,
-    settings_of,
-)
-from dloral.training.recipes import CHAINS, COMPACT_CPU
+from dloral.training.plan import PHASES, check_same, find_material, settings_of
 from dloral.weights.embed import embed
 from dloral.weights.loading import load_pipeline
 from dloral.weights.resolve import EMBEDDED
-
-TINY = (
-    "sizes.latent_channels=4 sizes.vae_width=8 sizes.encoder_blocks=1 sizes.decoder_blocks=1 "
-    "sizes.unet_channels=(8,8) sizes.flow_levels=2 sizes.flow_channels=(4,4,4,4) "
-    "sizes.retrieval_heads=1 sizes.retrieval_head_dim=4 rank=2 workers=0 shares=(1,1,1,1,1,1,1,1) "
-    "blocks.clips=1 blocks.crop=32 drawing.clips=1 drawing.crop=32 "
-    "cleaning.clips=1 cleaning.crop=32 "
-    "flow.clips=1 flow.crop=64 flow.moved_pairs=2 "
-    "base.reconstructed=1 base.clips=1 base.crop=32 decoder.clips=1 decoder.crop=32 "
-    "decoder.smooth=2 algorithm1.clips=1 algorithm1.crop=32 held_out_clips=1 "
-    "algorithm1.schedule.consistency_steps=2 algorithm1.schedule.enhancement_steps=1 "
-    "algorithm1.schedule.transition_steps=0 "
-    "algorithm1.schedule.enhancement_weights={'charbonnier':1.0} "
-    "detail.clips=1 detail.crop=32 detail.held=3 detail.warm_refills=1 detail.refill_every=1 "
-    "pool.at_a_time=4 pool.held=8 pool.warm_refills=0 pool.refill_every=1 pool.draws=4 "
-    "base.weights={'charbonnier':1.0} base.late_weights={'charbonnier':1.0,'temporal':0.1} "
-    + " ".join(f"{phase}_loop.checkpoint_every=1" for phase in PHASES)
-).split()
-
+from tests.training.conftest import TINY_CHAIN, teacher_of, tiny_chain
 
 FROM_BASE_ON = ("blocks=None", "drawing=None", "cleaning=None")
-
-
-def teacher_of(photos: Path) -> str:
-    """The setting of a small teacher, whose file lies beside the photographs' folder."""
-    path = photos.parent / "teacher.safetensors"
-    if not path.is_file():
-        torch.manual_seed(0)
-        save_file(SRVGG(width=8, depth=2).state_dict(), path)
-    return f"teacher={path}"
-
-
-def tiny(photos: Path, *more: str) -> ChainConfig:
-    places = f"clips.places=('photos:{photos}',)"
-    return with_changes(COMPACT_CPU, [*TINY, teacher_of(photos), places, *more])
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +36,7 @@ def unbroken(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three steps a phase, by the command line."""
     run = tmp_path_factory.mktemp("chain") / "run"
     words = ["train", "compact-cpu", "--data", f"photos:{photos}", "--steps", "24"]
-    assert main([*words, "-o", str(run), "--set", *TINY, teacher_of(photos)]) in (None, 0)
+    assert main([*words, "-o", str(run), "--set", *TINY_CHAIN, teacher_of(photos)]) in (None, 0)
     return run
 
 
@@ -157,8 +109,9 @@ def test_loras_of_a_start_are_kept(unbroken: Path, photos: Path, tmp_path: Path)
     rates = [f"{phase}_loop.learning_rate=0" for phase in ("base", "decoder", "algorithm1")]
     had = load_file(unbroken / "detail.safetensors")
     learnt = {n for n in had if ".lora_" in n or n.startswith("retrieval.")}
+    assert learnt
     for number, start in enumerate(("pipeline", "detail.safetensors")):
-        config = tiny(
+        config = tiny_chain(
             photos,
             f"start={unbroken / start}",
             "keep_loras=all",
@@ -173,12 +126,12 @@ def test_loras_of_a_start_are_kept(unbroken: Path, photos: Path, tmp_path: Path)
         run_chain(replace(config, rank=3), tmp_path / "other", steps=6)
     for wrong in (["keep_loras=all"], ["keep_loras=some", f"start={unbroken / 'pipeline'}"]):
         with pytest.raises(OptionError, match="keep_loras"):
-            tiny(photos, *wrong)
+            tiny_chain(photos, *wrong)
 
 
 def test_loras_of_the_decoder_are_kept_alone(unbroken: Path, photos: Path, tmp_path: Path) -> None:
     """Beside a UNet of other sizes; C-LoRA's stay as they were if it learns in the UNet alone."""
-    config = tiny(
+    config = tiny_chain(
         photos,
         f"start={unbroken / 'pipeline'}",
         "keep_loras=decoder",
@@ -212,7 +165,7 @@ def test_what_is_embedded_brings_no_code(
 def test_killed_in_each_phase_and_resumed_elsewhere_equals_unbroken(
     unbroken: Path, photos: Path, tmp_path: Path
 ) -> None:
-    config, run = tiny(photos), tmp_path / "run"
+    config, run = tiny_chain(photos), tmp_path / "run"
     for killed in PHASES:
 
         def on_step(phase: str, step: int, losses: dict[str, float], killed: str = killed) -> None:
@@ -246,7 +199,7 @@ def test_kill_9_in_each_phase(unbroken: Path, photos: Path, tmp_path: Path) -> N
         "-o",
         str(run),
     ]
-    words += ["--data", f"photos:{photos}", "--set", *TINY, teacher_of(photos)]
+    words += ["--data", f"photos:{photos}", "--set", *TINY_CHAIN, teacher_of(photos)]
     root = str(Path(dloral.__file__).parents[1])
     for phase in PHASES:
         process = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": root})
@@ -291,7 +244,7 @@ def test_a_start_gives_its_flow_net_and_what_fits(
     """The flow phase is left out; weights of other shapes stay fresh; another start is noticed."""
     start, run = tmp_path / "start", tmp_path / "run"
     shutil.copytree(unbroken / "pipeline", start)
-    other = tiny(
+    other = tiny_chain(
         photos,
         f"start={start}",
         "sizes.decoder_blocks=2",
@@ -323,14 +276,9 @@ def test_a_start_gives_its_flow_net_and_what_fits(
         run_chain(other, run)
 
 
-def test_what_a_pool_does_not_look_at_is_refused(photos: Path) -> None:
-    with pytest.raises(OptionError, match="photo_reductions only apply without a pool"):
-        tiny(photos, "clips.photo_reductions=(1.0,)")
-
-
 def test_a_start_of_another_kind_is_one_line(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(DLoRALError, match="flow net of compact has different sizes"):
-        run_chain(tiny(photos, "start=compact"), tmp_path / "run", steps=6)
+        run_chain(tiny_chain(photos, "start=compact"), tmp_path / "run", steps=6)
 
 
 def test_other_data_or_settings_are_one_line(unbroken: Path, photos: Path, tmp_path: Path) -> None:
@@ -338,7 +286,7 @@ def test_other_data_or_settings_are_one_line(unbroken: Path, photos: Path, tmp_p
     run.mkdir()
     shutil.copy(unbroken / "plan.json", run)
     with pytest.raises(DLoRALError, match=r"base\.crop=32, but it is now 64") as caught:
-        run_chain(tiny(photos, "base.crop=64"), run)
+        run_chain(tiny_chain(photos, "base.crop=64"), run)
     assert "\n" not in str(caught.value)
     older = json.loads((run / "plan.json").read_text())
     now = json.loads(json.dumps(older))
@@ -352,18 +300,10 @@ def test_other_data_or_settings_are_one_line(unbroken: Path, photos: Path, tmp_p
     shutil.copytree(photos, other)
     (other / "0.png").unlink()
     with pytest.raises(DLoRALError, match="1 of its 2 sources are gone and 0 are new"):
-        run_chain(tiny(other), run)
+        run_chain(tiny_chain(other), run)
     (run / "plan.json").write_text("{")
     with pytest.raises(DLoRALError, match=r"plan\.json is damaged"):
-        run_chain(tiny(photos), run)
-
-
-def test_held_out_sources_are_not_trained_on(photos: Path, tmp_path: Path) -> None:
-    manifest = tmp_path / "held.json"
-    save_manifest(list_files([photos]), manifest)
-    with pytest.raises(DLoRALError, match=r"no usable source.*held out"):
-        run_chain(tiny(photos), tmp_path / "run", manifest=manifest)
-    assert not (tmp_path / "run").exists()
+        run_chain(tiny_chain(photos), run)
 
 
 def test_a_budget_becomes_step_counts_that_are_written_once(photos: Path, tmp_path: Path) -> None:
@@ -371,35 +311,24 @@ def test_a_budget_becomes_step_counts_that_are_written_once(photos: Path, tmp_pa
         raise KilledError
 
     with pytest.raises(KilledError):
-        run_chain(tiny(photos), tmp_path, budget=120, on_step=on_step)
+        run_chain(tiny_chain(photos), tmp_path, budget=3600, on_step=on_step)
     plan = json.loads((tmp_path / "plan.json").read_text())
     for phase in PHASES:
-        assert plan["steps"][phase] * plan["seconds"][phase] <= 120 / len(PHASES)
+        assert plan["steps"][phase] * plan["seconds"][phase] <= 3600 / len(PHASES)
         assert plan["steps"][phase] >= 1
     with pytest.raises(KilledError):
-        run_chain(tiny(photos), tmp_path, budget=1e6, on_step=on_step)
+        run_chain(tiny_chain(photos), tmp_path, budget=1e6, on_step=on_step)
     assert json.loads((tmp_path / "plan.json").read_text()) == plan
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("9h", 32400), ("25m", 1500), ("90", 90)])
-def test_a_budget_in_words(text: str, seconds: float) -> None:
-    assert check_budget(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "h", "-1h", "nan", "soon", "0"])
-def test_no_budget(text: str) -> None:
-    with pytest.raises(OptionError, match="budget"):
-        check_budget(text)
 
 
 def test_a_missing_teacher_is_one_line(photos: Path, tmp_path: Path) -> None:
     weights = "base.weights={'teacher_charbonnier':1.0}"
     for run, asking in (("a", ()), ("c", (*FROM_BASE_ON, weights))):
         with pytest.raises(DLoRALError, match="teacher is required") as caught:
-            run_chain(tiny(photos, "teacher=", *asking), tmp_path / run, steps=5)
+            run_chain(tiny_chain(photos, "teacher=", *asking), tmp_path / run, steps=5)
         assert "\n" not in str(caught.value)
     with pytest.raises(DLoRALError, match="does not exist"):
-        run_chain(tiny(photos, "teacher=ABSENT"), tmp_path / "b", steps=5)
+        run_chain(tiny_chain(photos, "teacher=ABSENT"), tmp_path / "b", steps=5)
 
 
 def test_algorithm1_may_have_a_teacher_of_its_own(photos: Path, tmp_path: Path) -> None:
@@ -407,7 +336,7 @@ def test_algorithm1_may_have_a_teacher_of_its_own(photos: Path, tmp_path: Path) 
     own, teacher = tmp_path / "own.safetensors", Path(teacher_of(photos).removeprefix("teacher="))
     save_file(SRVGG(width=8, depth=1).state_dict(), own)
     weights = "algorithm1.schedule.enhancement_weights={'turned_charbonnier':1.0}"
-    config = tiny(photos, weights, f"detail_teacher={own}")
+    config = tiny_chain(photos, weights, f"detail_teacher={own}")
     material = find_material(config, None, PartialState(cpu=True))
     chain = Chain(config, material)
     assert chain.teacher is not None
@@ -415,63 +344,9 @@ def test_algorithm1_may_have_a_teacher_of_its_own(photos: Path, tmp_path: Path) 
     assert (len(chain.teacher.body), len(chain.detail_teacher.body)) == (7, 5)
     assert settings_of(config)["detail_teacher_sha256"] == sha256(own)
     assert settings_of(config)["teacher_sha256"] == sha256(teacher)
-    same = Chain(tiny(photos, weights), material)
+    same = Chain(tiny_chain(photos, weights), material)
     assert same.detail_teacher is same.teacher
     alone = [*FROM_BASE_ON, "teacher=", weights]
-    Chain(tiny(photos, *alone, f"detail_teacher={own}"), material)
+    Chain(tiny_chain(photos, *alone, f"detail_teacher={own}"), material)
     with pytest.raises(DLoRALError, match="teacher is required"):
-        Chain(tiny(photos, *alone), material)
-
-
-def test_a_flow_crop_that_the_pyramid_cannot_halve_is_one_line(
-    photos: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(OptionError, match=r"flow\.crop is 40") as caught:
-        run_chain(tiny(photos, "flow.crop=40"), tmp_path / "run", steps=4)
-    assert "\n" not in str(caught.value)
-
-
-class NoClips:
-    def draw(self, draw: Draw) -> Clips:
-        raise NotImplementedError
-
-
-def test_a_coarsest_level_of_one_cell_is_taught(photos: Path) -> None:
-    sizes = tiny(photos).sizes
-    cells = 2 ** (sizes.flow_levels - 1)
-    flow = FlowConfig(crop=8 * cells)
-    phase = FlowPhase(build_pipeline(sizes), NoClips(), flow, steps=4)
-    stills = torch.rand(2, 3, 2 * cells, 2 * cells)
-    pairs = moved_pairs(stills, flow.most_shift, np.random.default_rng(0))
-    assert pairs.flow.shape == (2, 2, cells, cells)
-    assert torch.isfinite(phase._taught(pairs))
-
-
-def test_the_cards_command_gives_the_settings_of_the_shipped_weights() -> None:
-    """Whatever the recipe has become since."""
-    card = (EMBEDDED["compact"] / "README.md").read_text()
-    command = card[card.index("python -m dloral train compact-cpu") :].split("```")[0]
-    words = shlex.split(command.replace("\\\n", ""))
-    settings = [
-        word
-        for word in words[words.index("--set") + 1 :]
-        if not word.startswith(("teacher=", "start="))
-    ]
-    settings.insert(0, "start=compact")  # some model: which it was is told by its SHA-256
-    given = json.loads(json.dumps(settings_of(with_changes(COMPACT_CPU, settings))))
-    figures = json.loads((EMBEDDED["compact"] / "card-figures.json").read_text())
-    defaults = json.loads(json.dumps(settings_of(ChainConfig(pool=PoolConfig()))))
-    came_later = given.keys() - figures["plan"]["settings"].keys()
-    trained = {name: defaults.get(name) for name in came_later} | figures["plan"]["settings"]
-
-    def compared(values: dict[str, object]) -> dict[str, object]:
-        unused = ["teacher_sha256", "start_sha256", "shares", "blocks", "drawing", "cleaning"]
-        unused += ["detail_loop."] if given.get("detail", "") is None else []
-        return {name: value for name, value in values.items() if not name.startswith(tuple(unused))}
-
-    assert compared(given) == compared(trained)
-
-
-def test_the_recipes_crops_fit_their_flow_nets() -> None:
-    for recipe in CHAINS.values():
-        assert recipe.flow.crop % (8 << (recipe.sizes.flow_levels - 1)) == 0
+        Chain(tiny_chain(photos, *alone), material)

@@ -7,6 +7,11 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import pytest
+import torch.nn.functional as F
+
+from dloral.video.probe import ClipInfo
+from dloral.video.reader import read_frames
+from dloral.video.writer import open_writer
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 
@@ -145,3 +150,22 @@ def packet_hashes():
         return [line.split(",")[5].strip() for line in lines]
 
     return hashes
+
+
+def copy_clip(source: ClipInfo, target: Path, scale: int = 2, start=0, duration=None, **options):
+    """Write ``source`` enlarged by repeating pixels; the writer's notes."""
+    height, width = source.height * scale, source.width * scale
+    writing = open_writer(
+        target,
+        width=width,
+        height=height,
+        source=source,
+        start=start,
+        duration=duration,
+        **options,
+    )
+    with writing as writer, read_frames(source, start, duration) as frames:
+        for frame in frames:
+            enlarged = F.interpolate(frame.pixels[None], (height, width))[0]
+            writer.write(enlarged, frame.time, frame.duration)
+    return writer.notes

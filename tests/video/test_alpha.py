@@ -187,8 +187,10 @@ def test_grey_animations_keep_it(grey_clip, tmp_path, target, codec):
     found = probe(tmp_path / target)
     assert (found.has_alpha, found.num_frames) == (True, 3)
     with read_frames(treated(found, UpscaleOptions(), "")) as frames:
-        for frame in frames:
-            check_parts(frame)
+        shown = list(frames)
+    assert len(shown) == 3
+    for frame in shown:
+        check_parts(frame)
 
 
 def test_grey_animations_are_shown_over_white(grey_clip, tmp_path):

@@ -87,7 +87,7 @@ def test_sound_by_choice(clips, packet_hashes, tmp_path):
     assert probe(tmp_path / "aac.mov").audio_codecs == ("aac",)
     restored(source, tmp_path / "none.mp4", audio="none", **whole)
     assert not probe(tmp_path / "none.mp4").has_audio
-    with pytest.raises(OptionError):
+    with pytest.raises(OptionError, match="sound cannot be copied"):
         restored(clips("sound.mov"), tmp_path / "b.webm", codec="vp9", audio="copy")
     assert not (tmp_path / "b.webm").exists()
 
@@ -162,8 +162,9 @@ def test_more_than_8_bits_come_out_at_10(clips, tmp_path):
             packets.append([bytes(packet) for packet in container.demux(video=0)])
     assert packets[0] == packets[1]
     told = restored(source, tmp_path / "a.webm", codec="vp9")
-    if probe(tmp_path / "a.webm").bit_depth == 8:
-        assert "10 bits are reduced to 8: vp9 is written with 8 bits here" in told.notes
+    is_reduced = probe(tmp_path / "a.webm").bit_depth == 8  # depends on how FFmpeg was built
+    said = "10 bits are reduced to 8: vp9 is written with 8 bits here"
+    assert (said in told.notes) == is_reduced
     assert np.ptp([len(packet) for packet in packets[0]]) > 0
 
 

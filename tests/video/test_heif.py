@@ -192,6 +192,7 @@ def test_a_deep_sequence_is_read_at_its_depth(ffmpeg, tmp_path):
             image.seek(number)
             rounded = torch.from_numpy(np.asarray(image) / 255).permute(2, 0, 1)
             assert (frame.pixels - rounded).abs().median() < 0.01
+    assert number == 4
 
 
 def test_hdr_of_an_avif_is_known(ffmpeg, tmp_path):
