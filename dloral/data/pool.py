@@ -5,12 +5,15 @@ as float32 RGB in [0, 1].
 """
 
 import math
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
+from tqdm import tqdm
 
 from dloral.data.batch_degradation import DegradationBank, jpeg
 from dloral.data.clips import Clips, Draw, turned
@@ -22,6 +25,17 @@ from dloral.frames.resize import LATENT_STRIDE, resize_bicubic
 SMALLEST_SCALE_SHARE = 0.5
 """Of the micro-batches for smaller scales, those for the smallest: what people ask for is 2, not
 something near it."""
+
+
+QUIET_SECONDS = 5
+"""After which preparing has a progress bar; and between two of its lines in a file."""
+
+
+def preparing(refills: range) -> Iterable[int]:
+    """The numbers of refills that a step needs; before a run's first they may take minutes, so
+    then a bar of their own tells."""
+    every = 0.1 if sys.stderr.isatty() else QUIET_SECONDS
+    return tqdm(refills, "preparing", leave=False, delay=QUIET_SECONDS, mininterval=every)
 
 
 @dataclass(frozen=True)
@@ -158,7 +172,7 @@ class PoolClips:
         due = self.config.warm_refills + 1 + step // self.config.refill_every
         if due < self.refills:  # back at an earlier step: later refills do not exist yet
             self.refills = 0
-        for number in range(max(self.refills, due - self.slots), due):
+        for number in preparing(range(max(self.refills, due - self.slots), due)):
             self._refill(number)
             self.refills = number + 1
 

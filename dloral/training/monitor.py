@@ -46,6 +46,7 @@ class Monitor:
             dynamic_ncols=seen,
             mininterval=0.1 if seen else QUIET_SECONDS,
         )
+        self._is_first = True
         self.curves: Any = None
         if writes:
             with writing(run / "tensorboard"):
@@ -75,7 +76,14 @@ class Monitor:
         self, step: int, losses: Mapping[str, float], learning_rate: float, stage: str
     ) -> None:
         """Log a step: its weighted losses, learning rate and stage."""
-        self.bar.update()
+        if self._is_first and self.writes:  # it filled pools too: not what a step takes
+            self._is_first = False
+            self.bar.unpause()
+            self.bar.initial += 1
+            self.bar.n = self.bar.last_print_n = step
+            self.bar.refresh()
+        else:
+            self.bar.update()
         if stage:
             self.bar.set_description_str(stage, refresh=False)
         self.bar.set_postfix({k: f"{v:.4f}" for k, v in losses.items()}, refresh=False)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dloral.data.clips import Clips, ClipSource, Draw
+from dloral.data.pool import preparing
 from dloral.data.spec import check, on_grid
 from dloral.errors import OptionError
 from dloral.frames.crisp import crisp
@@ -158,7 +159,7 @@ class DetailPhase(Phase):
         due = self.config.warm_refills + 1 + step // self.config.refill_every
         if due < self.refills:  # back at an earlier step
             self.refills, self.answered = 0, []
-        for number in range(max(self.refills, due - self.slots), due):
+        for number in preparing(range(max(self.refills, due - self.slots), due)):
             rng = np.random.default_rng((self.seed, number))
             first_step = max(0, number - self.config.warm_refills) * self.config.refill_every
             clips = self.source.draw(Draw(first_step, 0, rng))
