@@ -38,6 +38,7 @@ from dloral.data.sources import find_sources
 from dloral.data.spec import ClipSpec
 from dloral.errors import MissingPackageError, WeightsError
 from dloral.models.adapters import add_adapters
+from dloral.models.building import building
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.fresh import CompactSizes, build_pipeline
 from dloral.weights.convert import convert
@@ -72,6 +73,14 @@ def make_lively(pipe: DLoRALPipeline, seed: int = 1) -> DLoRALPipeline:
                 if not parameter.any():
                     parameter.normal_(std=0.1, generator=generator)
     return pipe
+
+
+@pytest.fixture(autouse=True)
+def no_model_is_loading() -> None:
+    """A thread of an earlier test's page may be loading a model still, and what a test builds
+    meanwhile, without the package's own ways, would have no values."""
+    with building():
+        pass
 
 
 @pytest.fixture

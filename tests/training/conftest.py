@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from dloral.models.building import building
 from dloral.models.srvgg import SRVGG
 from dloral.pipeline import DLoRALPipeline
 from dloral.training.config import with_changes
@@ -43,7 +44,8 @@ def teacher_of(photos: Path) -> str:
     path = photos.parent / "teacher.safetensors"
     if not path.is_file():
         torch.manual_seed(0)
-        save_file(SRVGG(width=8, depth=2).state_dict(), path)
+        with building():
+            save_file(SRVGG(width=8, depth=2).state_dict(), path)
     return f"teacher={path}"
 
 
