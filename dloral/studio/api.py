@@ -136,7 +136,8 @@ def endpoint(call: Callable[..., str], with_progress: bool) -> Callable[..., str
 
     def given_in_order(*given: Any) -> str:
         values = {
-            parameter.name: value for parameter, value in zip(parameters, given, strict=False)
+            parameter.name: parameter.default if value is None else value
+            for parameter, value in zip(parameters, given, strict=False)
         }
         return call(values, *given[len(parameters) :])
 
@@ -171,7 +172,6 @@ class Calls:
             the restored file
         """
         clip = values.pop("clip")
-        values["start"] = values.get("start") or 0.0
         values["fit"] = values.get("fit") or None  # callers may send an empty string for none
         studio, listens = self._studio, _caller()
         token = studio.sessions.open()
@@ -213,7 +213,7 @@ class Calls:
         try:
             settings = settings_from(values, self._studio.model.name)
             info = probe(_given(clip), isolated=True)
-            index = max(0, min(int(frame or 0), (info.num_frames or 1) - 1))
+            index = max(0, min(int(frame), (info.num_frames or 1) - 1))
             self._studio.limits.check_frame(info, settings.options)
             sources = self._studio.sessions.sources
             try:

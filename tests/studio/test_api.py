@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -16,6 +17,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
+from dloral.studio.api import CLIP, ENDPOINTS
 from dloral.video.probe import probe
 from dloral.video.reader import read_frames
 from tests.studio.conftest import ROOT, serving, wait_until, write_clip
@@ -96,20 +98,30 @@ def test_limits_and_bad_files_hold_for_the_api_too(address, no_clip, long_clip):
 
 FILE_DATA = {"meta": {"_type": "gradio.FileData"}}
 FILE = {"path": "PATH", **FILE_DATA}
-BY_NAME = "gradio_api/call/v2/preview_frame"
 
 
-def answered(address: str, given: dict[str, object]) -> str:
-    """The last line that a caller by curl reads."""
-    event = httpx.post(address + BY_NAME, json=given).json()["event_id"]
-    return httpx.get(f"{address}gradio_api/call/preview_frame/{event}").text.strip()
+def uploaded(address: str, clip: Path) -> dict[str, object]:
+    """The clip, as a call gives it."""
+    with clip.open("rb") as file:
+        answer = httpx.post(f"{address}gradio_api/upload", files={"files": file})
+    return FILE | {"path": answer.json()[0]}
+
+
+def answered(address: str, given: dict[str, object], call: str = "preview_frame") -> Any:
+    """The last event that a caller by curl reads, and its data."""
+    url = f"{address}gradio_api/call/"
+    event = httpx.post(f"{url}v2/{call}", json=given).json()["event_id"]
+    text = httpx.get(f"{url}{call}/{event}", timeout=60).text
+    kind, _, data = text.rpartition("event: ")[2].partition("\ndata: ")
+    return kind, json.loads(data)
 
 
 @pytest.mark.parametrize("path", ["CLIP", "/etc/passwd", "../../../etc/passwd"])
 def test_a_path_that_was_not_uploaded_is_refused(address, clip, path):
     stolen = {"path": path.replace("CLIP", str(clip)), **FILE_DATA}
-    said = answered(address, {"clip": stolen})
-    assert 'event: error\ndata: {"error": "clip is not a file of this server; upload it' in said
+    kind, answer = answered(address, {"clip": stolen})
+    assert kind == "error"
+    assert answer["error"].startswith("clip is not a file of this server; upload it")
 
 
 @pytest.mark.parametrize(
@@ -129,12 +141,22 @@ def test_a_path_that_was_not_uploaded_is_refused(address, clip, path):
     ],
 )
 def test_values_of_the_wrong_type_are_said_in_one_line(address, clip, given, said):
-    with clip.open("rb") as file:
-        path = httpx.post(f"{address}gradio_api/upload", files={"files": file}).json()[0]
-    text = json.dumps(given).replace("PATH", path)
-    error = json.loads(answered(address, json.loads(text)).rpartition("data: ")[2])["error"]
+    text = json.dumps(given).replace("PATH", uploaded(address, clip)["path"])
+    error = answered(address, json.loads(text))[1]["error"]
     assert said in error
     assert "\n" not in error
+
+
+@pytest.mark.parametrize("call", ["upscale", "preview_frame"])
+def test_null_means_the_default(address, tmp_path, call):
+    given = {"clip": uploaded(address, write_clip(tmp_path / "bar.mp4", 2))}
+    nulls = dict.fromkeys(parameter.name for parameter in ENDPOINTS[call] if parameter != CLIP)
+    files = []
+    for more in ({}, nulls):
+        kind, answer = answered(address, given | more, call)
+        assert kind == "complete", answer
+        files.append(httpx.get(answer[0]["url"]).content)
+    assert files[0] == files[1]
 
 
 @pytest.mark.parametrize(
@@ -174,9 +196,7 @@ def jobs_of(address: str) -> int:
 def test_a_caller_who_goes_takes_the_job_along(address, tmp_path):
     """One that runs, and one that waits behind it; files too, which ``serving`` looks for."""
     clip = write_clip(tmp_path / "clip.mp4", 350, width=192, height=128, rate=60)
-    with clip.open("rb") as file:
-        uploaded = httpx.post(f"{address}gradio_api/upload", files={"files": file}).json()[0]
-    data = [{"path": uploaded, "meta": {"_type": "gradio.FileData"}}, 4.0, 1.0, 1.0, 1.0, 1, ""]
+    data = [uploaded(address, clip), 4.0, 1.0, 1.0, 1.0, 1, ""]
     data += ["auto", "auto", 0.0, None, "h264", "auto", None, None]
     call = f"{address}gradio_api/call/upscale"
     with httpx.Client() as client, ExitStack() as streams:
