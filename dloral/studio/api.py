@@ -16,14 +16,14 @@ from gradio.context import LocalContext
 from dloral.errors import DLoRALError, InputError
 from dloral.frames.colour import COLOUR_FIXES
 from dloral.options import AUTO, MAX_LORA_SCALE, SCALE_RANGE
-from dloral.studio.estimates import run_seconds
+from dloral.studio.estimates import counted, run_seconds
 from dloral.studio.face import is_full, told
 from dloral.studio.preview import Preview
 from dloral.studio.runtime import shown_name
 from dloral.studio.settings import settings_from
 from dloral.studio.studio import Studio
 from dloral.studio.uploads import link_or_copy
-from dloral.video.probe import probe
+from dloral.video.probe import ClipInfo, probe
 from dloral.weights.resolve import EMBEDDED, FETCHED
 
 AT_ONCE = 8
@@ -213,7 +213,7 @@ class Calls:
         try:
             settings = settings_from(values, self._studio.model.name)
             info = probe(_given(clip), isolated=True)
-            index = max(0, min(int(frame), (info.num_frames or 1) - 1))
+            index = frame_of(info, frame)
             self._studio.limits.check_frame(info, settings.options)
             sources = self._studio.sessions.sources
             try:
@@ -256,6 +256,21 @@ def _given(clip: str | None) -> Path:
     if not clip:
         raise InputError("no clip was given; give a video or an image")
     return Path(clip)
+
+
+def frame_of(clip: ClipInfo, frame: int) -> int:
+    """``frame``, from 0 on, if the clip has it; InputError if not. Where the number of frames is
+    unknown, reading the clip shows whether it is there."""
+    count = clip.num_frames
+    if frame >= 0 and (count is None or frame < count):
+        return frame
+    if count is None:
+        raise InputError(f"frame is {frame}; give 0 or more")
+    raise InputError(
+        f"frame is {frame}, and {{path}} has {counted(count, 'frame')}",
+        remedy="give 0" if count == 1 else f"give 0 to {count - 1}",
+        path=clip.path,
+    )
 
 
 def _published(file: Path) -> str:

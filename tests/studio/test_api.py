@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from dloral.studio.api import CLIP, ENDPOINTS
+from dloral.errors import InputError
+from dloral.studio.api import CLIP, ENDPOINTS, frame_of
 from dloral.video.probe import probe
 from dloral.video.reader import read_frames
 from tests.studio.conftest import ROOT, serving, wait_until, write_clip
@@ -157,6 +159,27 @@ def test_null_means_the_default(address, tmp_path, call):
         assert kind == "complete", answer
         files.append(httpx.get(answer[0]["url"]).content)
     assert files[0] == files[1]
+
+
+@pytest.mark.parametrize(
+    ("source", "frame", "said"),
+    [
+        ("clip", -1, "frame is -1, and bar.mp4 has 12 frames; give 0 to 11"),
+        ("clip", 12, "frame is 12, and bar.mp4 has 12 frames; give 0 to 11"),
+        ("picture", 1, "frame is 1, and photo.png has 1 frame; give 0"),
+    ],
+)
+def test_a_frame_that_the_clip_does_not_have_is_refused(address, request, source, frame, said):
+    given = {"clip": uploaded(address, request.getfixturevalue(source)), "frame": frame}
+    kind, answer = answered(address, given)
+    assert (kind, answer["error"]) == ("error", said)
+
+
+def test_where_frames_cannot_be_counted_any_that_is_there_is_shown(clip):
+    unknown = replace(probe(clip), num_frames=None)
+    assert frame_of(unknown, 7) == 7
+    with pytest.raises(InputError, match=r"^frame is -1; give 0 or more$"):
+        frame_of(unknown, -1)
 
 
 @pytest.mark.parametrize(
