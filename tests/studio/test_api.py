@@ -42,7 +42,7 @@ def test_the_example_script_makes_what_the_command_line_makes(address, tiny_mode
     by_page, by_command = tmp_path / "page.mp4", tmp_path / "command.mp4"
     chosen = ("--scale", "2", "--detail", "0.5", "--duration", "0.8")
     said = run("examples/page_client.py", str(clip), str(by_page), "--url", address, *chosen)
-    assert f"wrote {by_page}" in said
+    assert f"wrote {by_page}, 96 x 64, 8 frames" in said
     call = ("-m", "dloral", "upscale", str(clip), "-o", str(by_command), "--quiet")
     run(*call, "--model", str(tiny_model), *chosen)
     assert filecmp.cmp(by_page, by_command, shallow=False)
@@ -57,6 +57,35 @@ def test_a_previewed_frame_is_the_runs_frame(address, clip):
         frame = [frame.pixels for frame in frames][5]
     picture = np.asarray(Image.open(io.BytesIO(Path(shown).read_bytes())))
     assert np.array_equal(picture, (frame.permute(1, 2, 0) * 255).round().numpy())
+
+
+def test_what_a_result_cannot_keep_is_told_before_and_after(address, tmp_path):
+    """How many frames a GIF leaves out is only known afterwards."""
+    page = Client(address, verbose=False)
+    given = handle_file(str(write_clip(tmp_path / "fast.mp4", 6, rate=60, sound=True)))
+    chosen = {"scale": 2.0, "format": "gif"}
+    planned = page.predict(given, **chosen, api_name="/plan")
+    file, made = page.predict(given, **chosen, api_name="/upscale_with_notes")
+    seconds = planned.pop("seconds")
+    assert seconds is None or 0 < seconds[0] <= seconds[1]
+    always = ["a GIF has 256 colours a frame", "a picture keeps no sound"]
+    some = "a GIF shows no more than 50 frames a second: some are left out"
+    assert sorted(planned.pop("notes")) == sorted([*always, some])
+    counted = "2 frames left out: a GIF shows no more than 50 a second"
+    assert made.pop("notes") == [*always, counted]
+    assert planned == made == {"width": 96, "height": 64, "frames": 6, "format": "gif"}
+    assert probe(file).width == 96
+
+
+def test_a_plan_says_when_a_picture_becomes_a_png_and_refuses_what_a_run_would(
+    address, picture, long_clip
+):
+    page = Client(address, verbose=False)
+    planned = page.predict(handle_file(str(picture)), api_name="/plan")
+    assert (planned["width"], planned["frames"], planned["format"]) == (132, 1, "png")
+    for chosen, said in (({}, "exceeds the limit of 6.0 s"), ({"start": 999.0}, "start earlier")):
+        with pytest.raises(AppError, match=said):
+            page.predict(handle_file(str(long_clip)), **chosen, api_name="/plan")
 
 
 def test_a_size_and_the_way_of_deinterlacing_may_be_chosen(address, clip):
