@@ -83,6 +83,7 @@ export class Controls {
     try {
       const { words, warning, notes } = await this.link.call("POST", "plan", { body: { settings: this.values } });
       this.planned(words.join(" · "), warning, notes);
+      find("#warning").classList.add("advice");
       find("#run").disabled = this.look().isRunning;
     } catch (error) {
       if (!(error instanceof RefusedError)) { if (error instanceof GoneError) this.onGone(); return; }
@@ -97,5 +98,6 @@ export class Controls {
     find("#plan").textContent = words;
     find("#warning").textContent = warning ?? "";
     find("#warning").hidden = !warning;
+    find("#warning").classList.remove("advice");
   }
 }
