@@ -36,6 +36,9 @@ export class Controls {
     };
   }
 
+  // The same for a run of this clip: only videos are deinterlaced, and the choice stays for the next.
+  get ofClip() { return this.look().clip?.kind === "video" ? this.values : { ...this.values, deinterlace: "auto" }; }
+
   get kept() { return goesWith(find("#format").value, this.look().clip?.kind === "image"); }
 
   put(settings) {
