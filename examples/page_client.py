@@ -26,6 +26,10 @@ look = {"scale": options.scale, "detail": options.detail}
 preview = page.predict(clip, frame=0, **look, api_name="/preview_frame")
 print(f"the first frame: {preview}")
 
-restored = page.predict(clip, **look, duration=options.duration, api_name="/upscale")
+# "/upscale" gives the file alone.
+part = {"duration": options.duration}
+restored, made = page.predict(clip, **look, **part, api_name="/upscale_with_notes")
 shutil.copyfile(restored, options.target)
-print(f"wrote {options.target}")
+print(f"wrote {options.target}, {made['width']} x {made['height']}, {made['frames']} frames")
+for note in made["notes"]:
+    print(f"note: {note}")

@@ -1,5 +1,5 @@
-"""The page's named endpoints, for ``gradio_client``, other programs and MCP: /upscale,
-/preview_frame, /models. The page itself does not use them (see ``routes/``)."""
+"""The page's named endpoints, for ``gradio_client``, other programs and MCP: :data:`ENDPOINTS`.
+The page itself does not use them (see ``routes/``)."""
 
 import inspect
 import os
@@ -16,18 +16,19 @@ from gradio.context import LocalContext
 from dloral.errors import DLoRALError, InputError
 from dloral.frames.colour import COLOUR_FIXES
 from dloral.options import AUTO, MAX_LORA_SCALE, SCALE_RANGE
-from dloral.studio.estimates import run_seconds
+from dloral.studio.estimates import counted, plan, run_seconds
 from dloral.studio.face import is_full, told
 from dloral.studio.preview import Preview
+from dloral.studio.records import Result
 from dloral.studio.runtime import shown_name
-from dloral.studio.settings import settings_from
+from dloral.studio.settings import PNG_ZIP, Settings, settings_from
 from dloral.studio.studio import Studio
 from dloral.studio.uploads import link_or_copy
-from dloral.video.probe import probe
+from dloral.video.probe import ClipInfo, probe
 from dloral.weights.resolve import EMBEDDED, FETCHED
 
 AT_ONCE = 8
-"""Concurrent calls per endpoint; /upscale queues behind the page's jobs."""
+"""Concurrent calls per endpoint; those that restore a clip queue behind the page's jobs."""
 
 LOOK_SECONDS = 0.25
 
@@ -100,6 +101,8 @@ KEEPING = (
 
 ENDPOINTS: dict[str, tuple[Parameter, ...]] = {
     "upscale": (CLIP, *LOOKS, *KEEPING),
+    "upscale_with_notes": (CLIP, *LOOKS, *KEEPING),
+    "plan": (CLIP, *LOOKS, *KEEPING),
     "preview_frame": (CLIP, FRAME, *LOOKS),
     "models": (),
 }
@@ -112,7 +115,8 @@ def attach_api(studio: Studio) -> None:
     calls = Calls(studio)
     with gr.Row(visible=False):
         given = {parameter: parameter.component() for parameter in (CLIP, FRAME, *LOOKS, *KEEPING)}
-        made, listed = gr.File(label="result"), gr.JSON(label="models")
+        made, facts = gr.File(label="result"), gr.JSON(label="facts")
+        listed = gr.JSON(label="models")
 
         def attach(call: Callable[..., Any], out: Any) -> None:
             gr.Button().click(
@@ -125,18 +129,21 @@ def attach_api(studio: Studio) -> None:
             )
 
         attach(endpoint(calls.upscale, with_progress=True), made)
+        attach(endpoint(calls.upscale_with_notes, with_progress=True), [made, facts])
+        attach(endpoint(calls.plan, with_progress=False), facts)
         attach(endpoint(calls.preview_frame, with_progress=False), made)
         attach(calls.models, listed)
 
 
-def endpoint(call: Callable[..., str], with_progress: bool) -> Callable[..., str]:
+def endpoint(call: Callable[..., Any], with_progress: bool) -> Callable[..., Any]:
     """Wrap ``call``, which takes a dictionary, for Gradio: with the parameters in its signature and
     docstring. ``with_progress``: also pass it a ``gr.Progress``."""
     parameters = ENDPOINTS[call.__name__]
 
-    def given_in_order(*given: Any) -> str:
+    def given_in_order(*given: Any) -> Any:
         values = {
-            parameter.name: value for parameter, value in zip(parameters, given, strict=False)
+            parameter.name: parameter.default if value is None else value
+            for parameter, value in zip(parameters, given, strict=False)
         }
         return call(values, *given[len(parameters) :])
 
@@ -167,23 +174,67 @@ class Calls:
     def upscale(self, values: dict[str, Any], progress: gr.Progress) -> str:
         """Restore a video or an image: larger and sharper, with sound where the format holds it.
 
+        /upscale_with_notes also says what the result could not keep of its source.
+
         Returns:
             the restored file
         """
+        return self._restored(values, progress)[0]
+
+    def upscale_with_notes(
+        self, values: dict[str, Any], progress: gr.Progress
+    ) -> tuple[str, dict[str, Any]]:
+        """Restore as /upscale does, and say what the result is and could not keep of its source.
+
+        Returns:
+            the restored file, and an object: width, height, frames, format (png for a picture), and
+            notes, a list of lines
+        """
+        file, result = self._restored(values, progress)
+        height, width = result.size
+        return file, {
+            "width": width,
+            "height": height,
+            "frames": len(result.times),
+            "format": _format_of(result.clip, result.settings),
+            "notes": list(result.notes),
+        }
+
+    def plan(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Say what /upscale would make of a clip, and refuse what it would refuse, without
+        restoring anything.
+
+        Some notes are known only once a clip is restored; /upscale_with_notes gives them all.
+
+        Returns:
+            an object: width, height, frames (null if they cannot be counted), seconds (at least and
+            at most how long it will take; null while that is unknown), format (png for a picture),
+            and notes, a list of lines
+        """
         clip = values.pop("clip")
-        values["start"] = values.get("start") or 0.0
-        values["fit"] = values.get("fit") or None  # callers may send an empty string for none
+        try:
+            settings = self._settings_of(values)
+            info = probe(_given(clip), isolated=True)
+            self._check(info, settings)
+            planned = plan(info, settings, self._studio.model)
+            said = {name: planned[name] for name in ("width", "height", "frames", "seconds")}
+            return said | {"format": _format_of(info, settings), "notes": planned["notes"]}
+        except Exception as error:
+            raise _as_gradio(error) from None
+
+    def _restored(self, values: dict[str, Any], progress: gr.Progress) -> tuple[str, Result]:
+        """The restored file, where it outlives the call, and the result that it was part of."""
+        clip = values.pop("clip")
         studio, listens = self._studio, _caller()
         token = studio.sessions.open()
         session = studio.sessions.find(token)
         assert session is not None
         try:
-            settings = settings_from(values, studio.model.name)
+            settings = self._settings_of(values)
             info = session.open_clip(
                 _given(clip).name, lambda copy: link_or_copy(_given(clip), copy)
             )
-            seconds = run_seconds(info, settings, studio.model)
-            studio.limits.check(info, settings.options, settings.format, seconds)
+            self._check(info, settings)
             job = session.start_job(settings)
             while not job.wait(LOOK_SECONDS):
                 if not listens():  # closing the session dequeues the job
@@ -195,7 +246,7 @@ class Calls:
             if job.error is not None:
                 raise job.error
             assert job.result is not None, "a job that ended well has a result"
-            return _published(job.result.file)
+            return _published(job.result.file), job.result
         except Exception as error:
             raise _as_gradio(error) from None
         finally:
@@ -211,9 +262,9 @@ class Calls:
         """
         clip, frame = values.pop("clip"), values.pop("frame")
         try:
-            settings = settings_from(values, self._studio.model.name)
+            settings = self._settings_of(values)
             info = probe(_given(clip), isolated=True)
-            index = max(0, min(int(frame or 0), (info.num_frames or 1) - 1))
+            index = frame_of(info, frame)
             self._studio.limits.check_frame(info, settings.options)
             sources = self._studio.sessions.sources
             try:
@@ -223,6 +274,16 @@ class Calls:
             return _published_bytes(png, f"{info.path.stem}-frame-{index}.png")
         except Exception as error:
             raise _as_gradio(error) from None
+
+    def _settings_of(self, values: dict[str, Any]) -> Settings:
+        # callers may send an empty string for none
+        values = values | {"fit": values.get("fit") or None}
+        return settings_from(values, self._studio.model.name)
+
+    def _check(self, info: ClipInfo, settings: Settings) -> None:
+        """InputError or ResourceError if the run is more than may be asked for."""
+        seconds = run_seconds(info, settings, self._studio.model)
+        self._studio.limits.check(info, settings.options, settings.format, seconds)
 
     def models(self) -> list[dict[str, Any]]:
         """The model this server runs, and the names of others it could be started with.
@@ -256,6 +317,25 @@ def _given(clip: str | None) -> Path:
     if not clip:
         raise InputError("no clip was given; give a video or an image")
     return Path(clip)
+
+
+def _format_of(clip: ClipInfo, settings: Settings) -> str:
+    return PNG_ZIP if clip.kind == "image" else settings.format
+
+
+def frame_of(clip: ClipInfo, frame: int) -> int:
+    """``frame``, from 0 on, if the clip has it; InputError if not. Where the number of frames is
+    unknown, reading the clip shows whether it is there."""
+    count = clip.num_frames
+    if frame >= 0 and (count is None or frame < count):
+        return frame
+    if count is None:
+        raise InputError(f"frame is {frame}; give 0 or more")
+    raise InputError(
+        f"frame is {frame}, and {{path}} has {counted(count, 'frame')}",
+        remedy="give 0" if count == 1 else f"give 0 to {count - 1}",
+        path=clip.path,
+    )
 
 
 def _published(file: Path) -> str:

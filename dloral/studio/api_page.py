@@ -45,10 +45,20 @@ url=$(curl -sN "$page/gradio_api/call/{name}/$event" | tee /dev/stderr |
 curl -s "$url" -o "{saved}"
 """
 
-SAVED = {"upscale": "restored.mp4", "preview_frame": "frame.png"}
+SAVED = {
+    "upscale": "restored.mp4",
+    "upscale_with_notes": "restored.mp4",
+    "preview_frame": "frame.png",
+}
 """Output files of the curl examples. The Python examples print where the client saved the file."""
 
-CHOSEN = {"upscale": {"scale": 2, "duration": 1}, "preview_frame": {"frame": 0, "scale": 2}}
+_PART = {"scale": 2, "duration": 1}
+CHOSEN = {
+    "upscale": _PART,
+    "upscale_with_notes": _PART,
+    "plan": _PART,
+    "preview_frame": {"frame": 0, "scale": 2},
+}
 """Arguments of the examples, chosen to be little work."""
 
 FILE = {"path": "$path", "meta": {"_type": "gradio.FileData"}}

@@ -113,7 +113,7 @@ def described(clip: ClipInfo, most_seconds: float | None) -> dict[str, Any]:
 def plan(clip: ClipInfo, settings: Settings, model: Model) -> dict[str, Any]:
     """What a run will make, between how many seconds it takes, once that is known, and with about
     how much memory. ``notes``: what is unusual of the source, what is done about it, and what the
-    format loses, as the result says it."""
+    format loses, as the result says it. InputError where the run would end with one at once."""
     seconds = run_seconds(clip, settings, model)
     clip = as_restored(clip, settings)
     options = replace(settings.options, model=model.name, vae=model.vae)
@@ -135,7 +135,7 @@ def plan(clip: ClipInfo, settings: Settings, model: Model) -> dict[str, Any]:
         "seconds": seconds,
         "words": parts,
         "notes": [
-            *source_notes(clip, 0, options.size_changes),
+            *source_notes(clip, options.start, options.size_changes),
             *treatment_notes(clip, options, suffix),
             *left_out_notes(clip, suffix),
             *carried_notes(clip, suffix, options.audio),

@@ -79,10 +79,12 @@ class Settings:
 def settings_from(values: dict[str, Any], model: str) -> Settings:
     """Settings from a page's or a file's values; one-line OptionError for anything invalid.
 
-    Omitted names keep their defaults; unknown names are rejected.
+    Omitted names, and those that are None, keep their defaults (but a ``tile`` of None is none);
+    unknown names are rejected.
     """
     values = dict(values)
-    kept_as = values.pop("format", "h264")
+    kept_as = values.pop("format", None)
+    kept_as = "h264" if kept_as is None else kept_as
     scenes = scenes_from(values.pop("scenes", None))
     if kept_as not in FORMATS:
         raise OptionError(f"format is {kept_as!r}; choose from {', '.join(FORMATS)}")

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from ast import literal_eval
 from html import unescape
 from pathlib import Path
 
@@ -55,9 +56,11 @@ def test_the_examples_work_when_they_are_pasted(address, clip, tmp_path, how):
         assert said.returncode == 0, said.stderr
         made[name] = said.stdout
     assert "in_use" in made["models"]
+    assert "'frames': 10" in made["plan"].replace('"', "'")
     clips, frames = tmp_path / "restored.mp4", tmp_path / "frame.png"
     if how == "python":
         lines = {name: said.strip().splitlines()[-1] for name, said in made.items()}
+        assert literal_eval(lines["upscale_with_notes"])[1]["frames"] == 10
         clips, frames = Path(lines["upscale"]), Path(lines["preview_frame"])
     assert (probe(clips).width, probe(clips).num_frames) == (96, 10)
     assert Image.open(frames).size == (96, 64)

@@ -32,7 +32,16 @@ pytestmark = pytest.mark.browser
 
 def test_the_whole_way_from_a_clip_to_a_download(page: Page, tmp_path: Path):
     clip = write_clip(tmp_path / "bar.mp4", 60, sound=True)
+    warning, said = page.locator("#warning"), {"warning": "This takes a while."}
+
+    def plan(route) -> None:  # of a clip that would take a test too long
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | said)
+
+    page.route("**/plan", plan)
     upload(page, clip)
+    expect(warning).to_have_text("This takes a while.")
+    expect(warning).to_be_visible()
     expect(page.locator("#facts")).to_contain_text("48 × 32 · 60 frames · 10 fps")
     expect(page.locator("#plan")).to_contain_text("192 × 128 · 60 frames")
     for control in ("consistency", "detail"):
@@ -59,6 +68,15 @@ def test_the_whole_way_from_a_clip_to_a_download(page: Page, tmp_path: Path):
     expect(page.locator("#made-with")).to_contain_text("consistency 0.25, detail 0.25")
     expect(page.locator("#moved")).to_be_hidden()
     expect(page.locator("#run")).to_have_text("Restore again")
+    # advice on a run that is done helps nobody; what is wrong stays said
+    expect(warning).to_be_hidden()
+    said["error"] = "The disk is full."
+    page.evaluate("window.studioPage.controls.plan()")
+    expect(warning).to_have_text("The disk is full.")
+    expect(warning).to_be_visible()
+    del said["error"]
+    page.evaluate("window.studioPage.controls.plan()")
+    expect(warning).to_be_hidden()
     side = download(page, "#share", tmp_path)
     assert (probe(side).width, probe(side).num_frames) == (288, 60)
     page.select_option("#share-layout", "wipe")
@@ -75,6 +93,7 @@ def test_the_whole_way_from_a_clip_to_a_download(page: Page, tmp_path: Path):
     page.click("#steer-reset")
     expect(page.locator("#moved")).to_be_visible()  # the dials are not the result's any more
     expect(page.locator("#run")).to_have_text("Restore")
+    expect(warning).to_be_visible()
     set_range(page, "scale", 2)
     page.set_input_files("#file", str(settings))
     expect(page.locator("#message")).to_contain_text("Settings loaded from")
@@ -163,7 +182,9 @@ def test_what_is_no_clip_is_said_in_place(page: Page, no_clip: Path, picture: Pa
     upload(page, picture)
     expect(message).to_be_hidden()
     expect(page.locator("#facts")).to_contain_text("33 × 21 · PNG")
+    page.evaluate("document.querySelector('#deinterlace').value = 'off'")  # as for a clip before
     restore(page)
+    expect(page.locator("#run")).to_have_text("Restore again")
     kept = download(page, "#download", tmp_path)
     assert (probe(kept).width, probe(kept).height) == (132, 84)
 

@@ -12,6 +12,7 @@ import pytest
 from dloral import cli
 from dloral.errors import OptionError, WeightsError
 from dloral.studio import launch
+from dloral.studio.api import ENDPOINTS
 from dloral.studio.gpu import on_gpu
 from dloral.studio.runtime import FairLock
 from dloral.studio.server import (
@@ -57,10 +58,11 @@ def test_the_examples_are_clips():
     assert all(probe(path).kind == "video" for path in clips.values())
 
 
-def test_three_calls_are_open_to_other_programs_and_no_more(tmp_path: Path):
+def test_the_named_calls_are_open_to_other_programs_and_no_more(tmp_path: Path):
     studio = build_studio(tmp_path, build_parser().parse_args([]))
     info = build_page(studio).get_api_info()
-    assert set(info["named_endpoints"]) == {"/upscale", "/preview_frame", "/models"}
+    assert set(info["named_endpoints"]) == {f"/{name}" for name in ENDPOINTS}
+    assert {"/upscale", "/plan", "/preview_frame"} < set(info["named_endpoints"])
     assert not info["unnamed_endpoints"]
     names = [p["parameter_name"] for p in info["named_endpoints"]["/upscale"]["parameters"]]
     assert names[:5] == ["clip", "scale", "consistency", "detail", "strength"]

@@ -49,6 +49,7 @@ def test_settings_become_the_generators_options():
     )
     assert settings_from({}, "compact").options == UpscaleOptions()
     assert settings_from({"tile": "none"}, "compact").options.tile is None
+    assert settings_from({"format": None, "scale": None}, "compact").format == "h264"
 
 
 @pytest.fixture(autouse=True)

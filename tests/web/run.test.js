@@ -53,6 +53,16 @@ test("what a press makes is said where it is pressed", () => {
   assert.equal(part("#run").textContent, "Restore again");
   run.compare({ ...dials, detail: 0.5 }, { settings: dials, part: false });
   assert.equal(part("#run").textContent, "Restore these 5 s");
+  const made = { ...dials, tile: null, deinterlace: "auto", prompt: "" };
+  for (const [other, words] of [[{}, "Restore again"], [{ tile: "none" }, "Restore again"], [{ tile: 32 }, "Restore these 5 s"],
+    [{ deinterlace: "off" }, "Restore these 5 s"], [{ prompt: "a cat" }, "Restore these 5 s"],
+    [{ scenes: [{ start: "0", prompt: "a cat" }] }, "Restore these 5 s"]]) {
+    run.compare({ ...dials, ...other }, { settings: made, part: false });
+    assert.equal(part("#run").textContent, words, JSON.stringify(other));
+  }
+  const scenes = [{ start: "0", prompt: "a cat" }];
+  run.compare({ ...dials, scenes: structuredClone(scenes) }, { settings: { ...made, scenes }, part: false });
+  assert.equal(part("#run").textContent, "Restore again");
   run.compare(dials, { settings: dials, part: true });  // it was stopped before its end
   assert.equal(part("#run").textContent, "Restore these 5 s");
 });

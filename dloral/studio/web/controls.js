@@ -36,6 +36,9 @@ export class Controls {
     };
   }
 
+  // The same for a run of this clip: only videos are deinterlaced, and the choice stays for the next.
+  get ofClip() { return this.look().clip?.kind === "video" ? this.values : { ...this.values, deinterlace: "auto" }; }
+
   get kept() { return goesWith(find("#format").value, this.look().clip?.kind === "image"); }
 
   put(settings) {
@@ -83,6 +86,7 @@ export class Controls {
     try {
       const { words, warning, notes } = await this.link.call("POST", "plan", { body: { settings: this.values } });
       this.planned(words.join(" · "), warning, notes);
+      find("#warning").classList.add("advice");
       find("#run").disabled = this.look().isRunning;
     } catch (error) {
       if (!(error instanceof RefusedError)) { if (error instanceof GoneError) this.onGone(); return; }
@@ -97,5 +101,6 @@ export class Controls {
     find("#plan").textContent = words;
     find("#warning").textContent = warning ?? "";
     find("#warning").hidden = !warning;
+    find("#warning").classList.remove("advice");
   }
 }

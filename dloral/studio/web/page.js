@@ -240,7 +240,7 @@ export class StudioPage {
   }
 
   // Whether what is made, or waits, has other settings than the controls say.
-  compareSettings() { const settings = this.settings(); this.results.compare(settings); this.run.compare(settings, this.state.result); }
+  compareSettings() { const settings = this.controls.ofClip; this.results.compare(settings); this.run.compare(settings, this.state.result); }
 
   settings() { return this.controls.values; }
 

@@ -4,7 +4,7 @@ import { download, find } from "./dom.js";
 import { lookOf } from "./looks.js";
 import { bytesWords, dialWords } from "./words.js";
 
-const COMPARED = ["scale", "consistency", "detail", "strength", "window", "color_fix", "format", "bit_depth", "crf", "start", "duration"];
+const COMPARED = ["scale", "consistency", "detail", "strength", "window", "prompt", "scenes", "color_fix", "tile", "deinterlace", "format", "bit_depth", "crf", "start", "duration"];
 
 export class Results {
   constructor(link, curves, { onError, onBack, look }) {
@@ -86,7 +86,10 @@ export class Results {
 
 // Whether a run with other settings was, or will be, made.
 /** @param {any} made @param {any} settings */
-export const differs = (made, settings) => COMPARED.some((name) => name in settings && (made[name] ?? null) !== (settings[name] ?? null));
+export const differs = (made, settings) => COMPARED.some((name) => name in settings && told(made, name) !== told(settings, name));
+
+// The server says null for a tile of none.
+const told = (settings, name) => JSON.stringify((name === "tile" && settings.tile === "none" ? null : settings[name]) ?? null);
 
 // The look by its name, if it has one, and where the dials stand.
 /** @param {any} settings */

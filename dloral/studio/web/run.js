@@ -102,6 +102,7 @@ export class Run {
     this.settings = settings;
     this.result = result;
     const isDone = Boolean(result) && !result.part && !differs(result.settings, settings);
+    find(".studio").dataset.done = String(isDone);
     find("#run").textContent = isDone ? "Restore again" : startWords(settings);
     find("#run").classList.toggle("primary", !isDone);
     find("#change").hidden = !["waiting", PAUSED].includes(this.job?.stage) || !differs(this.job.settings, settings);
